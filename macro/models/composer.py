@@ -1,0 +1,174 @@
+"""The composer: one Mixture-of-Transformers that plans and draws. A reader of the model starts here.
+
+    text, vision  --Planner.embed-->        understanding tokens --\
+                                                                    MoT layers, one attention  --> next-token logits
+    latents, t    --DiffusionHead.embed-->  generation tokens   ---/                           --> velocity
+
+Training runs `__call__` over packed streams (`macro/inputs/packing.py` says what is in them). Sampling runs
+`prefill` once over a prompt, `extend` for each token of the plan, and `denoise` for each step of the picture.
+Binding (zero at first, so an imported BAGEL computes what it did): an embedding of the subject's number is added
+to the vision tokens that show the subject and, by share of area, to the latent tokens of its cells.
+Sizes: `macro/models/variants.py`. Layers: `macro/nn/mot.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from macro.models.diffusion_head import DiffusionHead
+from macro.models.planner import Planner
+from macro.models.variants import ModelConfig
+from macro.nn.mot import MoT
+from macro.nn.rope import rope_angles
+from macro.sentence.sight import FIELDS
+
+Cache = dict
+
+
+def sight_fields(stream: Mapping) -> dict:
+    """The four integers per token that the rule of sight asks for."""
+    return {name: stream[name] for name in FIELDS}
+
+
+def join(*metas: Mapping | None) -> dict:
+    """Metadata of several buffers, one after the other along the token axis."""
+    present = [meta for meta in metas if meta is not None]
+    return {name: jnp.concatenate([meta[name] for meta in present], axis=1) for name in FIELDS}
+
+
+class Composer(nn.Module):
+    """Planner and diffusion head over shared layers; parameters float32."""
+
+    config: ModelConfig
+
+    def setup(self):
+        llm = self.config.llm
+        self.planner = Planner(self.config)
+        self.diffusion_head = DiffusionHead(self.config)
+        self.mot = MoT(
+            width=llm.width,
+            mlp=llm.mlp,
+            layers=llm.layers,
+            heads=llm.heads,
+            kv_heads=llm.kv_heads,
+            head_dim=llm.head_dim,
+            eps=llm.eps,
+            dtype=self.config.dtype,
+            remat=self.config.remat,
+        )
+        if self.config.binding:
+            shape = (self.config.subjects + 1, llm.width)
+            self.binding = self.param("binding", nn.initializers.zeros_init(), shape)
+
+    def __call__(
+        self, streams: Mapping, x_t: Float[Array, "b n c"], t: Float[Array, "b n"]
+    ) -> dict[str, Array]:
+        """The training forward pass over packed sentences.
+
+        Args:
+            streams: `text`, `vision`, `latent` as packed.
+            x_t: latent tokens, noised to time `t` (0 where clean).
+            t: time of each latent token, float32.
+
+        Returns:
+            `text` [b, n_text, d]: final hidden states of the text stream; `velocity` [b, n_latent, c].
+        """
+        und = self._embed_und(streams["text"], streams["vision"])
+        gen = self._embed_latent(streams["latent"], x_t, t)
+        und, gen, _ = self._run(und, gen, [streams["text"], streams["vision"]], streams["latent"], None)
+        text = und[:, : streams["text"]["ids"].shape[1]]
+        return {"text": text, "velocity": self.diffusion_head.velocity(gen)}
+
+    def logits(self, hidden: Float[Array, "*shape d"]) -> Float[Array, "*shape v"]:
+        """Next-token logits of text hidden states, float32."""
+        return self.planner.logits(hidden)
+
+    def prefill(
+        self,
+        streams: Mapping,
+        x: Float[Array, "b n c"] | None = None,
+        cache: Cache | None = None,
+    ) -> tuple[Float[Array, "b n_text d"], Cache]:
+        """Reads clean tokens: a prompt, or a further piece of one after `cache`.
+
+        Args:
+            streams: `text`, and where present `vision` and `latent` (clean reference latents, time 0).
+            x: the clean latents of `streams["latent"]`.
+            cache: keys and values of what was read before.
+
+        Returns:
+            Final hidden states of the text stream, and the cache of the new tokens alone: `k`, `v`
+            [layers, b, n_new, kv_heads, head_dim] and `meta`; text, vision, latent in this order.
+        """
+        text, vision, latent = streams["text"], streams.get("vision"), streams.get("latent")
+        und = self._embed_und(text, vision)
+        gen = None if latent is None else self._embed_latent(latent, x, jnp.zeros(x.shape[:2], jnp.float32))
+        read = [text] if vision is None else [text, vision]
+        und, _, new = self._run(und, gen, read, latent, cache)
+        return und[:, : text["ids"].shape[1]], {"k": new[0], "v": new[1], "meta": join(*read, latent)}
+
+    def extend(self, cache: Cache, text: Mapping) -> tuple[Array, Array, Array]:
+        """Reads text tokens after `cache`: one decoding step, or several tokens at once.
+
+        Args:
+            cache: `k`, `v` [layers, b, n, kv, hd] and `meta`; unwritten places have sample -1.
+            text: `ids` and metadata [b, m].
+
+        Returns:
+            Hidden states [b, m, d] and the new tokens' k and v [layers, b, m, kv, hd].
+        """
+        hidden, new = self.prefill({"text": text}, cache=cache)
+        return hidden, new["k"], new["v"]
+
+    def denoise(
+        self,
+        cache: Cache,
+        text: Mapping,
+        latent: Mapping,
+        x_t: Float[Array, "b n c"],
+        t: Float[Array, "b n"],
+    ) -> Float[Array, "b n c"]:
+        """Velocity of a noised picture after the context in `cache`.
+
+        Args:
+            cache: keys and values of the context.
+            text: the picture's start and end tokens, `ids` and metadata [b, 2].
+            latent: `position`, `subjects` and metadata [b, n] of the noised tokens.
+            x_t, t: the tokens at time t.
+        """
+        und = self.planner.embed_text(text["ids"])
+        gen = self._embed_latent(latent, x_t, t)
+        _, gen, _ = self._run(und, gen, [text], latent, cache)
+        return self.diffusion_head.velocity(gen)
+
+    def _embed_und(self, text: Mapping, vision: Mapping | None) -> Float[Array, "b n d"]:
+        tokens = self.planner.embed_text(text["ids"])
+        if vision is None:
+            return tokens
+        seen = self.planner.embed_vision(vision)
+        if self.config.binding:
+            bound = jnp.take(self.binding, vision["subject"], axis=0).astype(seen.dtype)
+            seen = seen + jnp.where((vision["subject"] > 0)[..., None], bound, 0)
+        return jnp.concatenate([tokens, seen], axis=1)
+
+    def _embed_latent(self, latent: Mapping, x: Array, t: Array) -> Float[Array, "b n d"]:
+        tokens = self.diffusion_head.embed(x.astype(self.config.dtype), t, latent["position"])
+        if self.config.binding:
+            tokens = tokens + (latent["subjects"] @ self.binding).astype(tokens.dtype)
+        return tokens
+
+    def _run(self, und, gen, und_streams, latent, cache):
+        """The layers over both buffers; understanding tokens stand before latents in every concatenation."""
+        rope = jnp.concatenate([stream["rope"] for stream in und_streams], axis=1)
+        angles = [rope] if gen is None else [rope, latent["rope"]]
+        llm = self.config.llm
+        rotations = [rope_angles(ids, llm.head_dim, llm.rope_theta) for ids in angles]
+        rotations = (*rotations, None) if gen is None else tuple(rotations)
+        q_meta = join(*und_streams, latent)
+        k_meta = q_meta if cache is None else join(cache["meta"], q_meta)
+        keys = None if cache is None else (cache["k"], cache["v"])
+        return self.mot(und, gen, rotations, keys, q_meta, k_meta)

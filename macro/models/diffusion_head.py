@@ -1,0 +1,45 @@
+"""The diffusion head: noised latents in, velocity out (MUSIC's f2), on the generation expert."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+from jaxtyping import Array, Float, Int
+
+from macro.models.variants import ModelConfig
+from macro.nn.embed import position_embedding, time_sinusoids
+
+
+class TimeEmbedding(nn.Module):
+    """Two-layer MLP over the sinusoids of time, in float32 throughout."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, t: Float[Array, "b n"]) -> Float[Array, "b n d"]:
+        hidden = nn.silu(nn.Dense(self.width, name="fc1")(time_sinusoids(t)))
+        return nn.Dense(self.width, name="fc2")(hidden)
+
+
+class DiffusionHead(nn.Module):
+    """Embeds latent tokens for the generation expert and reads the velocity off its output."""
+
+    config: ModelConfig
+
+    def setup(self):
+        width, dtype = self.config.llm.width, self.config.dtype
+        self.latent_in = nn.Dense(width, dtype=dtype)
+        self.latent_out = nn.Dense(
+            self.config.latent_channels, dtype=dtype, kernel_init=nn.initializers.zeros_init()
+        )
+        self.time = TimeEmbedding(width)
+
+    def embed(
+        self, x: Float[Array, "b n c"], t: Float[Array, "b n"], position: Int[Array, "b n"]
+    ) -> Float[Array, "b n d"]:
+        """Latent tokens at time `t` (0 = clean) and `position = row * latent_side + column`."""
+        place = position_embedding(position, self.config.latent_side, self.config.llm.width)
+        return self.latent_in(x) + (self.time(t) + place).astype(self.config.dtype)
+
+    def velocity(self, hidden: Float[Array, "b n d"]) -> Float[Array, "b n c"]:
+        """Velocity `eps - x0`, float32."""
+        return self.latent_out(hidden).astype("float32")

@@ -1,0 +1,49 @@
+"""The planner: what reads a sentence and writes its plan (MUSIC's f1), on the understanding expert.
+
+It turns text ids and picture patches into understanding tokens and final hidden states into next-token logits.
+The layers between the two belong to both heads and live in `macro/nn/mot.py`.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from macro.models.variants import ModelConfig
+from macro.models.vision import Connector, Vision
+from macro.nn.embed import position_embedding
+
+
+class Planner(nn.Module):
+    """Embeddings into, and the language head out of, the understanding expert."""
+
+    config: ModelConfig
+
+    def setup(self):
+        llm = self.config.llm
+        init = nn.initializers.normal(0.02)
+        self.embed = self.param("embed", init, (llm.vocab, llm.width))
+        self.head = self.param("head", init, (llm.vocab, llm.width))
+        self.vision = Vision(self.config.vision)
+        self.connector = Connector(llm.width)
+
+    def embed_text(self, ids: Int[Array, "b n"]) -> Float[Array, "b n d"]:
+        """Embeddings of token ids, in the activations' dtype."""
+        return jnp.take(self.embed, ids, axis=0).astype(self.config.dtype)
+
+    def embed_vision(self, vision: dict) -> Float[Array, "b n d"]:
+        """Vision tokens: encoder, connector, and the fixed 2-D position.
+
+        Args:
+            vision: `patches` [b, n, p*p*3] in -1..1, `position`, `sample`, `span` [b, n].
+        """
+        encoded = self.vision(vision["patches"], vision["position"], vision["sample"], vision["span"])
+        tokens = self.connector(encoded)
+        position = position_embedding(vision["position"], self.config.vision.side, self.config.llm.width)
+        return tokens.astype(self.config.dtype) + position.astype(self.config.dtype)
+
+    def logits(self, hidden: Float[Array, "*shape d"]) -> Float[Array, "*shape v"]:
+        """Next-token logits, float32."""
+        head = self.head.astype(hidden.dtype)
+        return jnp.einsum("...d,vd->...v", hidden, head, preferred_element_type=jnp.float32)

@@ -1,0 +1,170 @@
+"""Mixture-of-Transformers: two experts, one attention (BAGEL; spec of one layer below).
+
+    x = Norm_e(tokens);  q, k, v = W_e x;  q, k = RMSNorm_e(q), RMSNorm_e(k) per head;  RoPE
+    tokens += O_e attention(q, [k_cache; k_und; k_gen], [v ...])        one softmax over all tokens
+    tokens += Down_e(silu(Gate_e y) * Up_e y),  y = PostNorm_e(tokens)
+
+Understanding tokens (text and vision) and generation tokens (latents) live in buffers of their own, so that each
+expert runs on its own tokens only and nothing is gathered or scattered. Keys and values are concatenated once.
+Either buffer may be absent (None), and keys of earlier tokens may come from a cache.
+Read next: `macro/models/composer.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from jaxtyping import Array, Float
+
+from macro.kernels.attention.api import attention
+from macro.nn.rope import rotate
+
+Tokens = Float[Array, "b n d"] | None
+Rotation = tuple[Float[Array, "b n half"], Float[Array, "b n half"]] | None
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm in float32, cast back, then scaled (the order Qwen2 computes in)."""
+
+    eps: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*shape d"]) -> Float[Array, "*shape d"]:
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        wide = x.astype(jnp.float32)
+        wide = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + self.eps)
+        return wide.astype(x.dtype) * scale.astype(x.dtype)
+
+
+class Expert(nn.Module):
+    """One expert's weights of one layer: what surrounds the joint attention."""
+
+    width: int
+    mlp: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    eps: float
+    residual_scale: float
+    dtype: Any
+
+    def setup(self):
+        def dense(features, bias=False, scale=1.0):
+            init = nn.initializers.variance_scaling(scale, "fan_in", "normal")
+            return nn.Dense(features, use_bias=bias, dtype=self.dtype, kernel_init=init)
+
+        self.input_norm = RMSNorm(self.eps)
+        self.q = dense(self.heads * self.head_dim, bias=True)
+        self.k = dense(self.kv_heads * self.head_dim, bias=True)
+        self.v = dense(self.kv_heads * self.head_dim, bias=True)
+        self.q_norm = RMSNorm(self.eps)
+        self.k_norm = RMSNorm(self.eps)
+        self.o = dense(self.width, scale=self.residual_scale)
+        self.post_norm = RMSNorm(self.eps)
+        self.gate = dense(self.mlp)
+        self.up = dense(self.mlp)
+        self.down = dense(self.width, scale=self.residual_scale)
+
+    def project(self, x: Float[Array, "b n d"], rotation: Rotation):
+        """Queries, keys and values `[b, n, heads, head_dim]`, normed and rotated."""
+        x = self.input_norm(x)
+        q = rearrange(self.q(x), "b n (h d) -> b n h d", d=self.head_dim)
+        k = rearrange(self.k(x), "b n (h d) -> b n h d", d=self.head_dim)
+        v = rearrange(self.v(x), "b n (h d) -> b n h d", d=self.head_dim)
+        return rotate(self.q_norm(q), *rotation), rotate(self.k_norm(k), *rotation), v
+
+    def finish(self, x: Float[Array, "b n d"], attended: Float[Array, "b n h hd"]) -> Float[Array, "b n d"]:
+        """Output projection and MLP, each with its residual."""
+        x = x + self.o(rearrange(attended, "b n h d -> b n (h d)"))
+        y = self.post_norm(x)
+        return x + self.down(nn.silu(self.gate(y)) * self.up(y))
+
+
+class MoTLayer(nn.Module):
+    """One layer of both experts. Called by `nn.scan`: the carry is (und, gen), the cache is per layer."""
+
+    expert: dict[str, Any]
+
+    def setup(self):
+        self.und = Expert(**self.expert)
+        self.gen = Expert(**self.expert)
+
+    def __call__(self, tokens: tuple[Tokens, Tokens], cache, rotations, q_meta, k_meta):
+        """Returns ((und, gen), (k, v)); k and v `[b, n_und + n_gen, kv, hd]` are those of the new tokens."""
+        experts = [
+            (expert, x, rotation)
+            for expert, x, rotation in zip((self.und, self.gen), tokens, rotations, strict=True)
+            if x is not None
+        ]
+        projected = [expert.project(x, rotation) for expert, x, rotation in experts]
+        q, k, v = (jnp.concatenate(parts, axis=1) for parts in zip(*projected, strict=True))
+        all_k, all_v = k, v
+        if cache is not None:
+            all_k = jnp.concatenate([cache[0].astype(k.dtype), k], axis=1)
+            all_v = jnp.concatenate([cache[1].astype(v.dtype), v], axis=1)
+        attended = attention(q, all_k, all_v, q_meta, k_meta)
+        finished, start = [], 0
+        for expert, x, _ in experts:
+            finished.append(expert.finish(x, attended[:, start : start + x.shape[1]]))
+            start += x.shape[1]
+        finished = iter(finished)
+        return tuple(None if x is None else next(finished) for x in tokens), (k, v)
+
+
+class MoT(nn.Module):
+    """The stack of layers and the two final norms, scanned so that compile time does not grow with depth."""
+
+    width: int
+    mlp: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    eps: float
+    dtype: Any
+    remat: bool
+
+    def setup(self):
+        expert = {
+            "width": self.width,
+            "mlp": self.mlp,
+            "heads": self.heads,
+            "kv_heads": self.kv_heads,
+            "head_dim": self.head_dim,
+            "eps": self.eps,
+            # Two residual branches a layer: their sum keeps the variance of the stream at initialisation.
+            "residual_scale": 1.0 / (2 * self.layers),
+            "dtype": self.dtype,
+        }
+        layer = nn.remat(MoTLayer, prevent_cse=False) if self.remat else MoTLayer
+        scanned = nn.scan(
+            layer,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+            length=self.layers,
+        )
+        self.blocks = scanned(expert)
+        self.und_norm = RMSNorm(self.eps)
+        self.gen_norm = RMSNorm(self.eps)
+
+    def __call__(self, und: Tokens, gen: Tokens, rotations, cache, q_meta, k_meta):
+        """Runs all layers.
+
+        Args:
+            und, gen: `[b, n, d]` token embeddings of the two buffers, or None.
+            rotations: RoPE cosines and sines for each buffer, None where the buffer is.
+            cache: (k, v) `[layers, b, n_cache, kv, hd]` of earlier tokens, or None.
+            q_meta: metadata of the new tokens, und before gen; k_meta: of the cache, then the new tokens.
+
+        Returns:
+            (und, gen) after the final norms, and (k, v) `[layers, b, n_new, kv, hd]` of the new tokens.
+        """
+        (und, gen), new = self.blocks((und, gen), cache, rotations, q_meta, k_meta)
+        und = None if und is None else self.und_norm(und)
+        gen = None if gen is None else self.gen_norm(gen)
+        return und, gen, new
