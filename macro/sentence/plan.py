@@ -1,0 +1,157 @@
+"""A plan is data, in the open: what is to be drawn, in words (CoT), and where, as an 8 x 8 grid.
+
+MUSIC (arXiv 2604.07422): `f1(instruction, references) -> (CoT, layout)`; `f2` draws the picture from them.
+A plan can be printed, edited, saved, loaded and handed back in. Its forms (all but the last are read back):
+
+    text      <think>The owl stands left of ...</think><layout><cell 0><cell 0><cell 1>...</layout>
+    tokens    the same, where the layout marks and the 13 cells are single ids of the tokenizer
+    JSON      {"cot": "...", "grid": [[0, 0, 1, ...], ...] or null}
+    picture   the grid in colours with the CoT beside it, for people to look at
+
+Read next: `macro/sentence/spans.py`, `macro/inputs/tokenizer.py`.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Int8
+
+from macro.sentence.cot import read_plan_text, read_think, refuse_marks, write_plan_text, write_think
+from macro.sentence.grid import LABELS, SIDE, SUBJECTS, validate_grid
+from macro.utils.errors import UserError
+
+
+@runtime_checkable
+class PlanTokenizer(Protocol):
+    """What a plan asks of a tokenizer (`macro/inputs/tokenizer.py` has it)."""
+
+    bos: int
+    eos: int
+    layout_start: int
+    layout_end: int
+    cells: Sequence[int]  # of 13 labels
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def decode(self, ids: list[int]) -> str: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A chain of thought and a layout.
+
+    Attributes:
+        cot: what the picture will show, in words; may be empty, may not hold the marks `<think>`, `<layout>`.
+        grid: int8[8, 8], row 0 on top, 0 = background, n = n-th subject; None where no layout makes sense.
+    """
+
+    cot: str
+    grid: Int8[np.ndarray, "8 8"] | None = None
+
+    def __post_init__(self):
+        refuse_marks(self.cot)
+        if self.grid is not None:
+            object.__setattr__(self, "grid", validate_grid(self.grid))
+
+    def __eq__(self, other) -> bool:
+        if not isinstance(other, Plan) or (self.grid is None) != (other.grid is None):
+            return NotImplemented if not isinstance(other, Plan) else False
+        return self.cot == other.cot and (self.grid is None or np.array_equal(self.grid, other.grid))
+
+    def __hash__(self) -> int:
+        return hash((self.cot, None if self.grid is None else self.grid.tobytes()))
+
+    @property
+    def named(self) -> tuple[int, ...]:
+        """The subjects that hold at least one cell, in rising order."""
+        return () if self.grid is None else tuple(int(n) for n in np.unique(self.grid) if n)
+
+    def to_text(self) -> str:
+        return write_plan_text(self.cot, None if self.grid is None else self.grid.ravel().tolist())
+
+    @classmethod
+    def from_text(cls, text: str) -> "Plan":
+        cot, cells = read_plan_text(text)
+        return cls(cot, None if cells is None else np.array(cells, np.int8).reshape(SIDE, SIDE))
+
+    def tokens(self, tokenizer: PlanTokenizer) -> list[int]:
+        """The plan's ids, without bos and eos: the think part as ordinary text, then the layout."""
+        ids = list(tokenizer.encode(write_think(self.cot)))
+        if self.grid is None:
+            return ids
+        cells = [tokenizer.cells[n] for n in self.grid.ravel()]
+        return [*ids, tokenizer.layout_start, *cells, tokenizer.layout_end]
+
+    @classmethod
+    def from_tokens(cls, ids: Iterable[int], tokenizer: PlanTokenizer) -> "Plan":
+        """Reads back `tokens`, with or without bos and eos around it.
+
+        Lenient with the CoT, which a model may break off, strict with the layout.
+
+        Raises:
+            UserError: a layout that is not 64 cells between its marks.
+        """
+        ids = [int(i) for i in ids if i not in (tokenizer.bos, tokenizer.eos)]
+        if tokenizer.layout_start not in ids:
+            return cls(read_think(tokenizer.decode(ids)))
+        start = ids.index(tokenizer.layout_start)
+        label = {token: n for n, token in enumerate(tokenizer.cells)}
+        layout = ids[start + 1 :]
+        cells = [label[i] for i in layout if i in label]
+        if len(cells) != SIDE * SIDE or layout[SIDE * SIDE :] != [tokenizer.layout_end]:
+            raise UserError(
+                f"plan tokens: {len(cells)} cells in {len(layout)} tokens after <layout>, "
+                f"but exactly {SIDE * SIDE} cells and </layout> must follow"
+            )
+        return cls(read_think(tokenizer.decode(ids[:start])), np.array(cells, np.int8).reshape(SIDE, SIDE))
+
+    def to_json(self) -> str:
+        """One row of the grid a line, so that a person can edit it."""
+        rows = "null"
+        if self.grid is not None:
+            rows = "[\n    " + ",\n    ".join(json.dumps(row) for row in self.grid.tolist()) + "\n  ]"
+        return f'{{\n  "cot": {json.dumps(self.cot, ensure_ascii=False)},\n  "grid": {rows}\n}}\n'
+
+    @classmethod
+    def from_json(cls, text: str, subjects: int = SUBJECTS, source: str = "plan") -> "Plan":
+        """Reads a plan that a person may have written.
+
+        Args:
+            text: `{"cot": str, "grid": 8 rows of 8 whole numbers, or null}`.
+            subjects: how many subjects the sentence has.
+            source: the file's name, for messages.
+
+        Raises:
+            UserError: no JSON, a missing, unknown or ill-typed field, a grid that is not 8 x 8 or names an
+                absent subject.
+        """
+        try:
+            record = json.loads(text)
+        except ValueError as error:
+            raise UserError(f'{source}: not JSON ({error}); write {{"cot": ..., "grid": ...}}') from None
+        if (
+            not isinstance(record, dict)
+            or set(record) - {"cot", "grid"}
+            or not isinstance(record.get("cot"), str)
+        ):
+            raise UserError(f'{source}: must be {{"cot": "words", "grid": 8 rows of 8 numbers, or null}}')
+        try:
+            grid = record.get("grid")
+            return cls(record["cot"], None if grid is None else validate_grid(grid, subjects))
+        except UserError as error:
+            raise UserError(f"{source}: {error}") from None
+
+
+# Cell colours, background first: neighbours in number differ in hue and lightness, all carry dark figures.
+COLOURS = np.array(
+    [
+        [238, 236, 230], [240, 121, 98], [88, 168, 214], [250, 202, 92], [120, 190, 128], [190, 140, 214],
+        [244, 160, 186], [70, 190, 184], [214, 170, 120], [150, 164, 232], [190, 208, 84], [222, 112, 150],
+        [160, 166, 172],
+    ],
+    np.uint8,
+)  # fmt: skip
+assert len(COLOURS) == LABELS
