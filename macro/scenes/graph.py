@@ -1,0 +1,115 @@
+"""What a scene is: subjects, relations, camera, light and surroundings, as plain frozen data.
+
+A scene is a small graph. Its nodes are `Subject`s (a kind with colours, a texture, a place on the ground), its
+edges are `Relation`s that hold both in space and in the picture. Positions are metres with y up, x to the right
+and z away from the default camera; angles are radians; colours are sRGB in 0..1.
+
+Read next: `palettes.py` (named colours), `kinds.py` (how a kind is built), `grammar.py` (how scenes are drawn at
+random), `render.py` (how they become pictures).
+"""
+
+from dataclasses import dataclass
+
+RGB = tuple[float, float, float]
+
+TEXTURES = ("plain", "stripe", "check", "dot", "noise")
+DECALS = ("spot", "ring", "star", "heart")
+RELATIONS = ("left of", "right of", "in front of", "behind", "on", "between", "next to", "far from")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One thing in the scene.
+
+    Attributes:
+      kind: a key of `kinds.KINDS`, e.g. "dog".
+      palette: main, second and accent colour, sRGB in 0..1; `palettes.colour_name` names them.
+      texture: how the main colour is laid on, one of `TEXTURES`.
+      decal: a small emblem in the accent colour, one of `DECALS`, or None.
+      scale: height of the subject in metres (the kind's unit height is 1).
+      position: (x, z) of its foot on the ground plane, metres.
+      height: y of its base, metres; above 0 when it stands on another subject.
+      yaw: rotation about the vertical, radians; at 0 it faces the default camera (towards -z).
+      pose: 0..1, the kind's own pose parameter (a leg swings, a head turns, an arm lifts).
+      number: 1..12, its number in the plan and in the sentence.
+    """
+
+    kind: str
+    palette: tuple[RGB, RGB, RGB]
+    texture: str
+    decal: str | None
+    scale: float
+    position: tuple[float, float]
+    height: float
+    yaw: float
+    pose: float
+    number: int
+
+
+@dataclass(frozen=True)
+class Relation:
+    """`subject` stands in relation `name` to `objects`: indices into `Scene.subjects`; two of them for "between".
+
+    `name` is one of `RELATIONS`.
+    """
+
+    name: str
+    subject: int
+    objects: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Where the picture is taken from.
+
+    Attributes:
+      kind: "perspective" or "equirectangular" (the whole sphere around `eye`, `target` in the middle).
+      eye: position in metres.
+      target: the point in the middle of the picture.
+      fov: vertical field of view in radians (perspective only).
+    """
+
+    kind: str
+    eye: tuple[float, float, float]
+    target: tuple[float, float, float]
+    fov: float
+
+
+@dataclass(frozen=True)
+class Light:
+    """The sun: `azimuth` (0 = from behind the default camera, positive = from the right) and `elevation` in radians,
+    `warmth` 0 (white) .. 1 (golden), `strength` about 1.
+    """
+
+    azimuth: float
+    elevation: float
+    warmth: float
+    strength: float
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Ground and sky.
+
+    `ground_texture` is one of `TEXTURES` (cells of about a metre, mixing `ground` and `ground_second`); `style` is
+    "open" (plain horizon), "hills" or "studio" (a seamless backdrop).
+    """
+
+    ground: RGB
+    ground_second: RGB
+    ground_texture: str
+    zenith: RGB
+    horizon: RGB
+    style: str
+
+
+@dataclass(frozen=True)
+class Scene:
+    """All that a picture needs. `relations` hold in the picture; `seed` moves textures and noise."""
+
+    subjects: tuple[Subject, ...]
+    relations: tuple[Relation, ...]
+    camera: Camera
+    light: Light
+    surroundings: Surroundings
+    seed: int
