@@ -1,0 +1,116 @@
+"""Guidance: a weighted sum of what the model says in several contexts.
+
+A *context* is the sentence with spans left out (`macro/sampling/contexts.py` makes them):
+
+    full       everything            no_text    images only: text, plan and binding gone
+    null       nothing               no_image   text and plan only
+
+Guidance starts at the full context and is pushed away from each baseline in turn:
+
+    g = v[full];    for (baseline, scale) in stages:   g = v[baseline] + scale (g - v[baseline])
+
+so with two stages the net weights are s2 s1 (full), s2 (1 - s1) (first baseline), 1 - s2 (second).
+
+    INSET (arXiv 2605.12305)    no_text 4, null 1.5         -> 6, -4.5, -0.5
+    BAGEL (arXiv 2505.14683)    no_text s_t, no_image s_i, the sum's norm brought back to that of v[full]
+
+The weighted sum can outgrow every velocity that the model was trained to give; *renormalising* by
+clip(|v[full]| / |g|, minimum, 1) only ever shrinks it. Norms are taken per sample over everything (`global`)
+or per token over its channels (`channel`); `text_channel` is `channel` between the two stages.
+Guidance can be confined to times low < t <= high (t as the sampler visits it, after its shift).
+Read next: `macro/sampling/draw.py`.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from macro.utils.errors import UserError
+
+CONTEXTS = ("full", "no_text", "no_image", "null")
+RENORMS = ("none", "global", "channel", "text_channel")
+_EPS = 1e-8  # BAGEL's: keeps the ratio finite where the guided velocity vanishes
+
+
+@dataclasses.dataclass(frozen=True)
+class Guidance:
+    """What to add up. `stages` holds (baseline context, scale); hashable, so it can be static under jit."""
+
+    stages: tuple[tuple[str, float], ...] = ()
+    interval: tuple[float, float] = (0.0, 1.0)
+    renorm: str = "none"
+    minimum: float = 0.0
+
+    def __post_init__(self):
+        for name, _ in self.stages:
+            if name not in CONTEXTS[1:]:
+                raise UserError(f"guidance: no baseline context {name!r}; use {', '.join(CONTEXTS[1:])}")
+        if self.renorm not in RENORMS:
+            raise UserError(f"guidance: no renorm {self.renorm!r}; use one of {', '.join(RENORMS)}")
+
+    @property
+    def contexts(self) -> tuple[str, ...]:
+        """The contexts that have to be evaluated, `full` first, each once."""
+        return tuple(dict.fromkeys(("full", *(name for name, _ in self.stages))))
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Each context's net weight before renormalising; they always add up to 1."""
+        weights = {name: 0.0 for name in self.contexts}
+        weights["full"] = 1.0
+        for name, scale in self.stages:
+            weights = {key: scale * weight for key, weight in weights.items()}
+            weights[name] += 1 - scale
+        return weights
+
+    @property
+    def always(self) -> bool:
+        """Whether every time that a sampler evaluates (0 < t <= 1) lies in the interval."""
+        return self.interval[0] <= 0 and self.interval[1] >= 1
+
+    def active(self, t):
+        """Whether guidance applies at time `t`; outside, the full context speaks alone."""
+        return (t > self.interval[0]) & (t <= self.interval[1])
+
+
+def inset(text: float = 4.0, balance: float = 1.5) -> Guidance:
+    """INSET's two stages: text against images only, then that against nothing at all."""
+    return Guidance(stages=(("no_text", text), ("null", balance)))
+
+
+def bagel(
+    text: float = 4.0,
+    image: float = 2.0,
+    interval: tuple[float, float] = (0.0, 1.0),
+    renorm: str = "global",
+    minimum: float = 0.0,
+) -> Guidance:
+    """BAGEL's text and image guidance. As there, a scale of at most 1 switches its stage off, and switching
+    text guidance off switches image guidance off with it."""
+    stages = [("no_text", text), ("no_image", image)] if image > 1 else [("no_text", text)]
+    return Guidance(tuple(stages), interval, renorm, minimum) if text > 1 else Guidance()
+
+
+SPECS = {"inset": inset, "bagel": bagel, "none": Guidance}
+
+
+def guide(guidance: Guidance, velocities: Mapping[str, Float[Array, "b n c"]]) -> Float[Array, "b n c"]:
+    """The guided velocity from each context's velocity (a mapping that holds all of `guidance.contexts`)."""
+    full = guided = velocities["full"]
+    axes = (-2, -1) if guidance.renorm == "global" else (-1,)
+    for index, (name, scale) in enumerate(guidance.stages):
+        guided = velocities[name] + scale * (guided - velocities[name])
+        if guidance.renorm == "text_channel" and index == 0:
+            guided = _shrink(guided, full, axes, guidance.minimum)
+    if guidance.renorm in ("global", "channel") and guidance.stages:
+        guided = _shrink(guided, full, axes, guidance.minimum)
+    return guided
+
+
+def _shrink(guided, full, axes, minimum):
+    """Scales `guided` down to the norm of `full` over `axes`, but by no more than `minimum`; never up."""
+    norm = jnp.linalg.norm(guided, axis=axes, keepdims=True)
+    ratio = jnp.linalg.norm(full, axis=axes, keepdims=True) / (norm + _EPS)
+    return guided * jnp.clip(ratio, minimum, 1.0)

@@ -1,0 +1,96 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from macro.diffusion.guidance import Guidance, bagel, guide, inset
+from macro.utils.errors import UserError
+
+
+def _velocities(names, b=2, n=4, c=6, scale=1.0):
+    rng = np.random.default_rng(0)
+    return {name: jnp.asarray(scale * rng.normal(size=(b, n, c)), jnp.float32) for name in names}
+
+
+def _norm(v, axes):
+    return np.linalg.norm(v, axis=axes, keepdims=True)
+
+
+def test_inset_net_weights_are_the_papers():
+    assert inset().weights == {"full": 6.0, "no_text": -4.5, "null": -0.5}
+
+
+def test_inset_is_its_two_stages():
+    v = _velocities(inset().contexts)
+    balanced = v["no_text"] + 4.0 * (v["full"] - v["no_text"])
+    expected = v["null"] + 1.5 * (balanced - v["null"])
+    np.testing.assert_allclose(guide(inset(), v), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("spec", [Guidance(), inset(), inset(2.0, 3.0), bagel(4.0, 1.5, renorm="none")])
+def test_without_renorm_guidance_is_the_weighted_sum(spec):
+    assert sum(spec.weights.values()) == pytest.approx(1.0)
+    v = _velocities(spec.contexts)
+    expected = sum(weight * v[name] for name, weight in spec.weights.items())
+    np.testing.assert_allclose(guide(spec, v), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_agreeing_contexts_are_left_alone():
+    same = _velocities(["full"])["full"]
+    for spec in (inset(), bagel(), bagel(renorm="channel"), bagel(renorm="text_channel")):
+        np.testing.assert_allclose(guide(spec, dict.fromkeys(spec.contexts, same)), same, atol=1e-5)
+
+
+def test_bagel_switches():
+    assert bagel(text=4.0, image=1.0).contexts == ("full", "no_text")
+    assert bagel(text=1.0, image=2.0) == Guidance()
+    assert bagel(text=3.0, image=2.0).weights == {"full": 6.0, "no_text": -4.0, "no_image": -1.0}
+
+
+@pytest.mark.parametrize("renorm, axes", [("global", (1, 2)), ("channel", (2,))])
+def test_renorm_shrinks_to_the_norm_of_full_but_not_below_minimum(renorm, axes):
+    spec = bagel(4.0, 2.0, renorm=renorm)
+    v = _velocities(spec.contexts)
+    plain = guide(bagel(4.0, 2.0, renorm="none"), v)
+    ratio = _norm(v["full"], axes) / _norm(plain, axes)
+    assert (ratio < 1).any()
+    np.testing.assert_allclose(guide(spec, v), plain * np.minimum(ratio, 1), rtol=1e-4, atol=1e-5)
+    floored = guide(bagel(4.0, 2.0, renorm=renorm, minimum=0.9), v)
+    np.testing.assert_allclose(floored, plain * np.clip(ratio, 0.9, 1), rtol=1e-4, atol=1e-5)
+
+
+def test_renorm_never_enlarges():
+    spec = bagel(4.0, 1.0, renorm="global")
+    full = _velocities(["full"])["full"]
+    v = {"full": full, "no_text": full * 1.2}  # guided = 1.2 - 0.8 = 0.4 of full
+    np.testing.assert_allclose(guide(spec, v), 0.4 * full, rtol=1e-4, atol=1e-6)
+
+
+def test_text_channel_renormalises_between_the_stages():
+    spec = bagel(4.0, 2.0, renorm="text_channel")
+    v = _velocities(spec.contexts)
+    text = v["no_text"] + 4.0 * (v["full"] - v["no_text"])
+    text = text * np.minimum(_norm(v["full"], -1) / _norm(text, -1), 1)
+    expected = v["no_image"] + 2.0 * (text - v["no_image"])
+    np.testing.assert_allclose(guide(spec, v), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("renorm", ["global", "channel", "text_channel"])
+def test_samples_of_a_batch_do_not_touch_each_other(renorm):
+    spec = bagel(4.0, 2.0, renorm=renorm)
+    v = _velocities(spec.contexts)
+    v = {name: x.at[1].multiply(100.0) for name, x in v.items()}
+    alone = guide(spec, {name: x[:1] for name, x in v.items()})
+    np.testing.assert_allclose(guide(spec, v)[:1], alone, rtol=1e-5)
+
+
+def test_interval_is_open_below_and_closed_above():
+    spec = bagel(interval=(0.4, 1.0))
+    assert [bool(spec.active(t)) for t in (0.4, 0.41, 1.0)] == [False, True, True]
+    assert not spec.always and inset().always
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(UserError, match="no_picture"):
+        Guidance(stages=(("no_picture", 2.0),))
+    with pytest.raises(UserError, match="loud"):
+        bagel(renorm="loud")
