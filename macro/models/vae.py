@@ -1,0 +1,228 @@
+"""The picture autoencoder: FLUX's VAE, as BAGEL uses it, at any width.
+
+    encode   picture [b, h, w, 3] in -1..1  ->  mean, logvar [b, h/8, w/8, z]     (stride 8 at four levels)
+    sample   latent = mean + exp(logvar / 2) * noise
+    normalise          x0 = scale * (latent - shift)         what the diffusion head is trained on
+    decode   x0 -> picture [b, h, w, 3], about -1..1; clipping is the caller's business
+
+Convolutional residual levels with group normalisation and swish, a single-head attention at the smallest
+size, no skip connections. Modules carry the upstream checkpoint's names (`encoder.down.0.block.1.conv2` is
+`encoder/down_0/block_1/conv2` here), so that a table of regular expressions imports it.
+
+Read next: `macro/objectives/autoencode.py` for how a small one is trained, `macro/models/composer.py` for
+who eats the latents.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from macro.models.variants import VAEConfig
+
+NORM_GROUPS = 32
+NORM_EPS = 1e-6
+
+
+def norm(name: str, dtype: DTypeLike) -> nn.GroupNorm:
+    """Group normalisation; widths must therefore be multiples of 32. The variance is taken in two passes,
+    since mean(x^2) - mean(x)^2 loses digits on the flat skies of rendered pictures."""
+    return nn.GroupNorm(NORM_GROUPS, epsilon=NORM_EPS, use_fast_variance=False, dtype=dtype, name=name)
+
+
+def conv3(channels: int, name: str, dtype: DTypeLike) -> nn.Conv:
+    return nn.Conv(channels, (3, 3), padding=((1, 1), (1, 1)), dtype=dtype, name=name)
+
+
+class ResBlock(nn.Module):
+    """x + conv(swish(norm(conv(swish(norm(x)))))), with a 1x1 shortcut where the width changes."""
+
+    channels: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
+        y = conv3(self.channels, "conv1", self.dtype)(nn.swish(norm("norm1", self.dtype)(x)))
+        y = conv3(self.channels, "conv2", self.dtype)(nn.swish(norm("norm2", self.dtype)(y)))
+        if x.shape[-1] != self.channels:
+            x = nn.Dense(self.channels, dtype=self.dtype, name="nin_shortcut")(x)
+        return x + y
+
+
+class AttentionBlock(nn.Module):
+    """Single-head self-attention over all places of the picture, at the smallest size only."""
+
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        _, h, w, c = x.shape
+        y = rearrange(norm("norm", self.dtype)(x), "b h w c -> b (h w) c")
+        q, k, v = (nn.Dense(c, dtype=self.dtype, name=name)(y) for name in "qkv")
+        scores = jnp.einsum("bqc,bkc->bqk", q, k, preferred_element_type=jnp.float32) / c**0.5
+        y = jnp.einsum("bqk,bkc->bqc", jax.nn.softmax(scores).astype(v.dtype), v)
+        y = nn.Dense(c, dtype=self.dtype, name="proj_out")(y)
+        return x + rearrange(y, "b (h w) c -> b h w c", h=h, w=w)
+
+
+class Middle(nn.Module):
+    """Residual block, attention, residual block."""
+
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        x = ResBlock(x.shape[-1], self.dtype, name="block_1")(x)
+        x = AttentionBlock(self.dtype, name="attn_1")(x)
+        return ResBlock(x.shape[-1], self.dtype, name="block_2")(x)
+
+
+class Downsample(nn.Module):
+    """Halves both sides. The padding is one-sided (below and right), as upstream."""
+
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+        padding = ((0, 1), (0, 1))
+        return nn.Conv(x.shape[-1], (3, 3), strides=2, padding=padding, dtype=self.dtype, name="conv")(x)
+
+
+class Upsample(nn.Module):
+    """Doubles both sides by repeating pixels, then smooths with a convolution."""
+
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+        b, h, w, c = x.shape
+        x = jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
+        return conv3(c, "conv", self.dtype)(x)
+
+
+class Level(nn.Module):
+    """Residual blocks at one size; then, except at the last level walked, the step to the next size."""
+
+    channels: int
+    blocks: int
+    resample: str | None  # "downsample", "upsample" or nothing
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
+        for block in range(self.blocks):
+            x = ResBlock(self.channels, self.dtype, name=f"block_{block}")(x)
+        if self.resample == "downsample":
+            x = Downsample(self.dtype, name="downsample")(x)
+        elif self.resample == "upsample":
+            x = Upsample(self.dtype, name="upsample")(x)
+        return x
+
+
+class Encoder(nn.Module):
+    """Picture to the 2z channels of the posterior's moments."""
+
+    config: VAEConfig
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w 3"]) -> Float[Array, "b h2 w2 z2"]:
+        config, last = self.config, len(self.config.multipliers) - 1
+        x = conv3(config.channels, "conv_in", self.dtype)(x)
+        for level, multiplier in enumerate(config.multipliers):
+            resample = "downsample" if level < last else None
+            channels = config.channels * multiplier
+            x = Level(channels, config.res_blocks, resample, self.dtype, name=f"down_{level}")(x)
+        x = Middle(self.dtype, name="mid")(x)
+        x = nn.swish(norm("norm_out", self.dtype)(x))
+        return conv3(2 * config.z, "conv_out", self.dtype)(x)
+
+
+class Decoder(nn.Module):
+    """Latent (not normalised) to picture. Levels are walked from the smallest size to the largest, each with
+    one residual block more than its twin in the encoder; `up_0` is the full-size level, walked last."""
+
+    config: VAEConfig
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, z: Float[Array, "b h w z"]) -> Float[Array, "b h2 w2 3"]:
+        config = self.config
+        x = conv3(config.channels * config.multipliers[-1], "conv_in", self.dtype)(z)
+        x = Middle(self.dtype, name="mid")(x)
+        for level in reversed(range(len(config.multipliers))):
+            resample = "upsample" if level > 0 else None
+            channels = config.channels * config.multipliers[level]
+            x = Level(channels, config.res_blocks + 1, resample, self.dtype, name=f"up_{level}")(x)
+        x = nn.swish(norm("norm_out", self.dtype)(x))
+        return conv3(3, "conv_out", self.dtype)(x)
+
+
+class VAE(nn.Module):
+    """Both halves. Use through `vae.apply({"params": p}, ..., method="encode" | "decode")`.
+
+    Sides of pictures must be multiples of `config.stride`, widths multiples of 32. Parameters
+    are float32; `dtype` is what the activations are computed in.
+    """
+
+    config: VAEConfig
+    dtype: DTypeLike = jnp.float32
+
+    def setup(self):
+        self.encoder = Encoder(self.config, self.dtype)
+        self.decoder = Decoder(self.config, self.dtype)
+
+    def encode(
+        self, images: Float[Array, "b h w 3"]
+    ) -> tuple[Float[Array, "b h2 w2 z"], Float[Array, "b h2 w2 z"]]:
+        """Pictures in -1..1 to mean and log variance of the latent, not normalised, float32.
+
+        Raises:
+            ValueError: a side is not a multiple of `config.stride`.
+        """
+        stride = self.config.stride
+        if images.shape[1] % stride or images.shape[2] % stride:
+            raise ValueError(f"picture sides {images.shape[1:3]} must be multiples of {stride}")
+        moments = self.encoder(images.astype(self.dtype)).astype(jnp.float32)
+        mean, logvar = jnp.split(moments, 2, axis=-1)
+        return mean, logvar
+
+    def decode(self, x0: Float[Array, "b h w z"]) -> Float[Array, "b h2 w2 3"]:
+        """Normalised latents to pictures, about -1..1 (not clipped), float32."""
+        return self.decoder(denormalise(x0, self.config).astype(self.dtype)).astype(jnp.float32)
+
+    def __call__(self, images: Float[Array, "b h w 3"], key: PRNGKeyArray) -> Float[Array, "b h w 3"]:
+        """Picture to picture through a sampled latent: touches every parameter, so `init` uses it."""
+        mean, logvar = self.encode(images)
+        return self.decode(normalise(sample(mean, logvar, key), self.config))
+
+
+def sample(
+    mean: Float[Array, "b h w z"], logvar: Float[Array, "b h w z"], key: PRNGKeyArray
+) -> Float[Array, "b h w z"]:
+    """A draw from the posterior. BAGEL draws at inference too, not only in training."""
+    return mean + jnp.exp(0.5 * logvar) * jax.random.normal(key, mean.shape)
+
+
+def normalise(latent: Float[Array, "*shape"], config: VAEConfig) -> Float[Array, "*shape"]:
+    """Latents to about zero mean and unit variance: scale * (latent - shift)."""
+    return config.scale * (latent - config.shift)
+
+
+def denormalise(x0: Float[Array, "*shape"], config: VAEConfig) -> Float[Array, "*shape"]:
+    """The inverse of `normalise`."""
+    return x0 / config.scale + config.shift
+
+
+def patchify(latents: Float[Array, "b h w z"], patch: int) -> Float[Array, "b n c"]:
+    """Squares of `patch` x `patch` latents to tokens, row-major; inside a token the order is (ph, pw, z)."""
+    return rearrange(latents, "b (h p) (w q) z -> b (h w) (p q z)", p=patch, q=patch)
+
+
+def unpatchify(tokens: Float[Array, "b n c"], patch: int, rows: int, columns: int) -> Float[Array, "b h w z"]:
+    """The inverse of `patchify`, for pictures of `rows` x `columns` tokens."""
+    return rearrange(
+        tokens, "b (h w) (p q z) -> b (h p) (w q) z", h=rows, w=columns, p=patch, q=patch
+    )

@@ -1,0 +1,104 @@
+"""What the model sees references with: a SigLIP vision transformer over packed patches, and its connector.
+
+NaViT packing: the patches of many pictures of any size lie in one stream, and attention stays inside each
+picture. A patch enters as a linear map of its pixels plus a learned embedding of its place, `row * side +
+column`, so that a picture's size never needs interpolation.
+
+Vision:     patches -> pre-LN transformer blocks (gelu_tanh MLP, biases everywhere) -> layer norm
+Connector:  vision width -> language width, two layers
+
+The layers are stacked (one `nn.scan`): parameters under `layers` carry a leading layer axis.
+Read next: `macro/models/composer.py`.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
+
+from macro.kernels.attention.api import attention
+from macro.models.variants import VisionConfig
+from macro.sentence.sight import NOISE
+
+
+class VisionBlock(nn.Module):
+    """x + attention(norm1(x)), then x + mlp(norm2(x)). Written for `nn.scan`: returns (x, None)."""
+
+    config: VisionConfig
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n d"], meta: dict) -> tuple[Float[Array, "b n d"], None]:
+        config = self.config
+        heads, head_dim = config.heads, config.width // config.heads
+
+        def dense(width, name):
+            return nn.Dense(width, dtype=self.dtype, name=name)
+
+        def norm(name):
+            return nn.LayerNorm(epsilon=config.eps, use_fast_variance=False, dtype=self.dtype, name=name)
+
+        y = norm("norm1")(x)
+        q, k, v = (dense(config.width, name)(y).reshape(*y.shape[:2], heads, head_dim) for name in "qkv")
+        y = attention(q, k, v, meta, meta).reshape(y.shape)
+        x = x + dense(config.width, "out")(y)
+        y = nn.gelu(dense(config.mlp, "fc1")(norm("norm2")(x)), approximate=True)
+        return x + dense(config.width, "fc2")(y), None
+
+
+class Vision(nn.Module):
+    """Packed pictures to features.
+
+    Args of a call:
+        patches: pixels in -1..1, `patch * patch * 3` values a patch in (row, column, channel) order.
+        position: `row * side + column` of each patch inside its picture.
+        sample: index of the packed sentence a patch belongs to, -1 = padding.
+        span: number of the picture's span; patches attend where sample and span agree.
+
+    Returns:
+        Features `[b, n, width]`. Those of padding are finite and mean nothing.
+    """
+
+    config: VisionConfig
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        patches: Float[Array, "b n c"],
+        position: Int[Array, "b n"],
+        sample: Int[Array, "b n"],
+        span: Int[Array, "b n"],
+    ) -> Float[Array, "b n d"]:
+        config = self.config
+        table = self.param("position_embedding", nn.initializers.normal(0.02), (config.side**2, config.width))
+        x = nn.Dense(config.width, dtype=self.dtype, name="patch_embedding")(patches.astype(self.dtype))
+        x = x + table[position].astype(self.dtype)
+
+        # In the rule of sight a NOISE span sees itself whole and no other span sees it; with all orders
+        # equal that is just what keeps packed pictures apart.
+        zeros = jnp.zeros_like(sample)
+        meta = {"sample": sample, "span": span, "order": zeros, "mode": zeros + NOISE}
+        layers = nn.scan(
+            VisionBlock,
+            variable_axes={"params": 0, "intermediates": 0},
+            split_rngs={"params": True},
+            in_axes=nn.broadcast,
+            length=config.layers,
+        )
+        x, _ = layers(config, self.dtype, name="layers")(x, meta)
+        return nn.LayerNorm(
+            epsilon=config.eps, use_fast_variance=False, dtype=self.dtype, name="post_norm"
+        )(x)
+
+
+class Connector(nn.Module):
+    """Vision features to the language model's width: fc2(gelu_tanh(fc1(x)))."""
+
+    width: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b n d"]:
+        x = nn.gelu(nn.Dense(self.width, dtype=self.dtype, name="fc1")(x), approximate=True)
+        return nn.Dense(self.width, dtype=self.dtype, name="fc2")(x)
