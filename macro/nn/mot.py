@@ -12,6 +12,7 @@ Read next: `macro/models/composer.py`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -23,7 +24,8 @@ from jaxtyping import Array, Float
 from macro.kernels.attention.api import attention
 from macro.nn.rope import rotate
 
-Tokens = Float[Array, "b n d"] | None
+Und = Float[Array, "b nu d"] | None
+Gen = Float[Array, "b ng d"] | None
 Rotation = tuple[Float[Array, "b n half"], Float[Array, "b n half"]] | None
 
 
@@ -87,13 +89,13 @@ class Expert(nn.Module):
 class MoTLayer(nn.Module):
     """One layer of both experts. Called by `nn.scan`: the carry is (und, gen), the cache is per layer."""
 
-    expert: dict[str, Any]
+    expert: Mapping[str, Any]
 
     def setup(self):
         self.und = Expert(**self.expert)
         self.gen = Expert(**self.expert)
 
-    def __call__(self, tokens: tuple[Tokens, Tokens], cache, rotations, q_meta, k_meta):
+    def __call__(self, tokens: tuple[Und, Gen], cache, rotations, q_meta, k_meta):
         """Returns ((und, gen), (k, v)); k and v `[b, n_und + n_gen, kv, hd]` are those of the new tokens."""
         experts = [
             (expert, x, rotation)
@@ -152,7 +154,7 @@ class MoT(nn.Module):
         self.und_norm = RMSNorm(self.eps)
         self.gen_norm = RMSNorm(self.eps)
 
-    def __call__(self, und: Tokens, gen: Tokens, rotations, cache, q_meta, k_meta):
+    def __call__(self, und: Und, gen: Gen, rotations, cache, q_meta, k_meta):
         """Runs all layers.
 
         Args:

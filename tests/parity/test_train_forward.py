@@ -42,7 +42,8 @@ def run():
     x_t = (1 - t[..., None]) * x_0 + t[..., None] * eps
     model = Composer(config)
     with jax.default_matmul_precision("highest"):
-        out = model.apply({"params": composer_params()}, streams, x_t, t)
+        streams = jax.tree.map(jnp.asarray, streams)
+        out = model.apply({"params": composer_params()}, streams, jnp.asarray(x_t), jnp.asarray(t))
         logits = model.apply({"params": composer_params()}, out["text"], method=Composer.logits)
     return inputs, golden, streams, eps - x_0, out, logits
 
@@ -73,7 +74,7 @@ def test_velocity_and_flow_loss(run):
 def test_rule_of_sight_is_the_recorded_mask(run):
     inputs, _, streams, *_ = run
     joined = {
-        name: np.concatenate([streams[part][name][0] for part in ("text", "vision", "latent")])
+        name: np.concatenate([np.asarray(streams[part][name][0]) for part in ("text", "vision", "latent")])
         for name in ("sample", "order", "span", "mode")
     }
     by_order = {name: values[np.argsort(joined["order"])] for name, values in joined.items()}

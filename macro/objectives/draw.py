@@ -1,0 +1,57 @@
+"""What a drawing is scored on: the flow loss on latent tokens (MUSIC, L2; BAGEL's MSE).
+
+Workers deliver pixels; here the frozen VAE encodes them, and each latent token of the packed row picks its
+values from the row's table of encoded images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from macro.diffusion import process
+from macro.diffusion.times import logit_normal
+from macro.models.vae import VAE, normalise, patchify
+from macro.models.variants import ModelConfig
+
+
+def latent_table(vae_params: Mapping, pixels: Mapping, config: ModelConfig) -> Float[Array, "b m c"]:
+    """Encodes every picture of a batch of rows into latent tokens, posterior means, without gradient.
+
+    Args:
+        vae_params: parameters of the VAE.
+        pixels: per size bucket uint8 `[b, slots, h, w, 3]`.
+        config: the model's configuration.
+
+    Returns:
+        Tokens bucket after bucket, slot after slot, row-major: what `latent["source"]` counts through.
+    """
+    tables = []
+    for images in pixels.values():
+        b, slots, h, w, _ = images.shape
+        flat = images.reshape(b * slots, h, w, 3).astype(jnp.float32) / 127.5 - 1
+        mean, _ = VAE(config.vae).apply({"params": vae_params}, flat, method=VAE.encode)
+        tokens = patchify(normalise(mean, config.vae), config.latent_patch)
+        tables.append(tokens.reshape(b, -1, config.latent_channels))
+    return jax.lax.stop_gradient(jnp.concatenate(tables, axis=1))
+
+
+def noised(
+    table: Float[Array, "b m c"], latent: Mapping, key: Array, config: ModelConfig
+) -> tuple[Float[Array, "b n c"], Float[Array, "b n"], Float[Array, "b n c"]]:
+    """Noises the latent stream: (x_t, t, target velocity). Clean tokens have t = 0 and keep their values."""
+    x_0 = jnp.take_along_axis(table, latent["source"][..., None], axis=1)
+    t = logit_normal(latent["t_raw"], config.timestep_shift)
+    eps = jax.random.normal(key, x_0.shape, x_0.dtype)
+    return process.interpolate(x_0, eps, t), t, process.velocity(x_0, eps)
+
+
+def draw_losses(
+    velocity: Float[Array, "b n c"], target: Float[Array, "b n c"], latent: Mapping
+) -> tuple[Float[Array, "b n"], Float[Array, "b n"]]:
+    """Squared error of each latent token, mean over channels, and its weight (0 for clean and padding)."""
+    error = jnp.mean(jnp.square(velocity - target), axis=-1)
+    return error, latent["loss"].astype(jnp.float32)
