@@ -26,7 +26,7 @@ ROLES = ("reference", "source", "context")
 
 
 class _Value:
-    """Equality by content for dataclasses that hold arrays."""
+    """Equality by content, and a short repr, for dataclasses that hold arrays."""
 
     def __eq__(self, other) -> bool:
         if type(self) is not type(other):
@@ -34,6 +34,14 @@ class _Value:
         return all(_same(getattr(self, f.name), getattr(other, f.name)) for f in dataclasses.fields(self))
 
     __hash__ = None
+
+    def __repr__(self) -> str:
+        shown = (f"{f.name}={_brief(getattr(self, f.name))}" for f in dataclasses.fields(self))
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _brief(value) -> str:
+    return f"{value.dtype}{list(value.shape)}" if isinstance(value, np.ndarray) else repr(value)
 
 
 def _same(a, b) -> bool:
@@ -50,7 +58,7 @@ class Text:
     learn: bool = False
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Image(_Value):
     """A given picture.
 
@@ -59,7 +67,8 @@ class Image(_Value):
         path: the file it came from.
         subject: 1..12, the subject it shows; None for a style, a page, a source.
         role: 'reference', 'source' (the picture to edit) or 'context' (an earlier page).
-        number: the n of `<image n>`, from 1.
+        number: the n of `<image n>`, from 1; None for a picture that the words never mention.
+        phrase: the words of the sentence that it shows (INSET), where known.
     """
 
     pixels: UInt8[np.ndarray, "h w 3"] | None = None
@@ -67,6 +76,7 @@ class Image(_Value):
     subject: int | None = None
     role: str = "reference"
     number: int | None = None
+    phrase: str | None = None
 
     def __post_init__(self):
         if self.pixels is None and self.path is None:
@@ -79,7 +89,7 @@ class Image(_Value):
             raise UserError(f"image: role {self.role!r}, but it must be one of {', '.join(ROLES)}")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Target(_Value):
     """The picture to draw: `pixels` uint8[h, w, 3] in training, its `size` (h, w) when sampling."""
 
@@ -94,9 +104,11 @@ class Target(_Value):
             raise UserError("target: give its pixels, its size (height, width), or its file")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Truth(_Value):
-    """What is exactly so in a rendered target, for judges and tests. All lists run over the subjects 1..s.
+    """What is exactly so in a rendered target, for judges and tests.
+
+    All lists run over the subjects: entry i is subject number i + 1; i, j, k below are such indices from 0.
 
     Attributes:
         kinds, textures: names.
@@ -104,8 +116,8 @@ class Truth(_Value):
         boxes: [s, 4] as x0, y0, x1, y1 in 0..1 of the picture.
         masks, amodal: [s, h, w], the visible part, and the whole as if nothing stood in front.
         visibility: [s], visible over whole area.
-        depth_order: subject numbers, nearest first.
-        relations: (i, name, j), or (i, 'between', (j, k)), in subject numbers.
+        depth_order: indices, nearest first.
+        relations: (i, name, j), or (i, 'between', (j, k)).
         questions: (text, answer is yes).
     """
 
@@ -124,7 +136,7 @@ class Truth(_Value):
 Span = Text | Image | Plan | Target
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Sentence(_Value):
     """Spans in order, the task they come from, its index there, and the truth where it is known.
 

@@ -1,0 +1,369 @@
+"""Files and prompts <-> sentences: MacroData JSON, INSET phrase maps, and the two arrangements of one sample.
+
+A prompt names its pictures as `<image n>`, counted from 1: "The dog of <image 1> sits on <image 2>."
+
+    in_sentence    "The dog of " [picture 1] " sits on " [picture 2] "."     INSET: pictures are words
+    image_first    "<image 1>" [picture 1] "<image 2>" [picture 2] "The dog of <image 1> sits on <image 2>."
+
+In a sentence a picture stands at its first mention, later mentions stay text; pictures that are never
+mentioned come first, and carry no number. Both arrangements hold the whole prompt: `prompt_of` reads it back
+exactly. Read next: `macro/inputs/packing.py`.
+"""
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from macro.sentence.spans import MAX_REFERENCES, Image, Sentence, Span, Target, Text
+from macro.utils import image as pictures_io
+from macro.utils.errors import UserError
+
+_MARKER = re.compile(r"<image (\d+)>")
+
+
+def marker(number: int) -> str:
+    return f"<image {number}>"
+
+
+def check_prompt(prompt: str, pictures: int, source: str = "prompt") -> None:
+    """Holds a prompt against the number of its pictures.
+
+    Raises:
+        UserError: an empty prompt, a picture named that is not there, more than 12 pictures.
+    """
+    if not prompt.strip():
+        raise UserError(f"{source}: is empty; say what the picture should show")
+    if pictures > MAX_REFERENCES:
+        raise UserError(f"{source}: {pictures} pictures, but at most {MAX_REFERENCES} fit; leave some out")
+    for mention in _MARKER.finditer(prompt):
+        if mention[0] != marker(int(mention[1])) or int(mention[1]) < 1:
+            raise UserError(f"{source}: {mention[0]} is no picture's name; count from <image 1>")
+        if int(mention[1]) > pictures:
+            have = {0: "no picture is given", 1: "there is only 1 picture"}.get(
+                pictures, f"there are only {pictures} pictures"
+            )
+            raise UserError(f"{source}: names {mention[0]}, but {have}; add it or change the number")
+
+
+# ---- the two arrangements ----
+
+
+def in_sentence(prompt: str, images: Sequence[Image]) -> tuple[Span, ...]:
+    """Pictures as words; `images[n - 1]` is `<image n>`."""
+    check_prompt(prompt, len(images))
+    mentioned: list[int] = []
+    spans: list[Span] = []
+    text, at = "", 0
+    for mention in _MARKER.finditer(prompt):
+        number = int(mention[1])
+        if number in mentioned:
+            continue
+        mentioned.append(number)
+        text, at = prompt[at : mention.start()], mention.end()
+        spans += [Text(text)] if text else []
+        spans.append(dataclasses.replace(images[number - 1], number=number))
+    spans += [Text(prompt[at:])] if prompt[at:] else []
+    silent = [
+        dataclasses.replace(image, number=None) for n, image in enumerate(images, 1) if n not in mentioned
+    ]
+    return (*silent, *spans)
+
+
+def image_first(prompt: str, images: Sequence[Image]) -> tuple[Span, ...]:
+    """A marker and its picture for each, then the whole prompt; `images[n - 1]` is `<image n>`."""
+    check_prompt(prompt, len(images))
+    listed = [
+        span
+        for n, image in enumerate(images, 1)
+        for span in (Text(marker(n)), dataclasses.replace(image, number=n))
+    ]
+    return (*listed, Text(prompt))
+
+
+ARRANGEMENTS = {"in_sentence": in_sentence, "image_first": image_first}
+
+
+def arrange(sentence: Sentence, arrangement: str) -> Sentence:
+    """The same sample in the other (or the same) arrangement, 'in_sentence' or 'image_first'.
+
+    Only the prompt is rearranged: the leading given texts and pictures. Plan, target, learnt text and what
+    follows them stay as they are.
+    """
+    _, tail = _split(sentence)
+    spans = ARRANGEMENTS[arrangement](prompt_of(sentence), numbered_images(sentence))
+    return sentence.replace(spans=spans + tail)
+
+
+def prompt_of(sentence: Sentence) -> str:
+    """The prompt with `<image n>` markers, from either arrangement."""
+    head, _ = _split(sentence)
+    if _is_image_first(head):
+        return head[-1].text
+    words = (
+        span.text if isinstance(span, Text) else marker(span.number) if span.number is not None else ""
+        for span in head
+    )
+    return "".join(words)
+
+
+def numbered_images(sentence: Sentence) -> tuple[Image, ...]:
+    """The prompt's pictures by number: entry n - 1 is `<image n>`; unmentioned ones fill the free numbers.
+
+    Raises:
+        UserError: two pictures with one number, or a number above their count.
+    """
+    head, _ = _split(sentence)
+    images = [span for span in head if isinstance(span, Image)]
+    places: list[Image | None] = [None] * len(images)
+    for image in images:
+        if image.number is None:
+            continue
+        if image.number > len(images) or places[image.number - 1] is not None:
+            raise UserError(
+                f"sentence: picture number {image.number} is taken twice or above their count {len(images)}; "
+                "number them 1, 2, ..."
+            )
+        places[image.number - 1] = image
+    silent = iter(image for image in images if image.number is None)
+    return tuple(next(silent) if place is None else place for place in places)
+
+
+def _split(sentence: Sentence) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
+    """The prompt's spans, and what comes from the first plan, target or learnt text on."""
+    for i, span in enumerate(sentence):
+        if not (isinstance(span, Image) or (isinstance(span, Text) and not span.learn)):
+            return sentence.spans[:i], sentence.spans[i:]
+    return sentence.spans, ()
+
+
+def _is_image_first(head: tuple[Span, ...]) -> bool:
+    """Unmistakable: in a sentence no text before picture n's place can name it."""
+    images = head[1:-1:2]
+    return (
+        len(head) >= 3
+        and len(head) % 2 == 1
+        and all(isinstance(image, Image) and image.number == n for n, image in enumerate(images, 1))
+        and all(head[2 * n - 2] == Text(marker(n)) for n in range(1, len(images) + 1))
+        and isinstance(head[-1], Text)
+    )
+
+
+# ---- a user's call ----
+
+
+def compose_sentence(
+    instruction: str, images: Sequence[str | os.PathLike | np.ndarray], size: tuple[int, int]
+) -> Sentence:
+    """What a user asks for, in the in-sentence arrangement: picture n shows subject n.
+
+    Args:
+        instruction: may name pictures as `<image n>`; pictures it does not name come first.
+        images: files, or arrays uint8[h, w, 3].
+        size: (height, width) of the picture to draw.
+
+    Raises:
+        UserError: see `check_prompt`, `macro.utils.image.load`; or an array of another shape or type.
+    """
+    check_prompt(instruction, len(images), "instruction")
+    references = []
+    for n, given in enumerate(images, 1):
+        if isinstance(given, np.ndarray):
+            if given.dtype != np.uint8 or given.ndim != 3 or given.shape[2] != 3:
+                raise UserError(
+                    f"image {n}: {given.dtype}{list(given.shape)}; it must be uint8[height, width, 3]"
+                )
+            references.append(Image(given, subject=n))
+        else:
+            references.append(Image(pictures_io.load(given), str(given), subject=n))
+    return Sentence((*in_sentence(instruction, references), Target(size=size)))
+
+
+def with_pixels(sentence: Sentence, max_pixels: int = pictures_io.MAX_PIXELS) -> Sentence:
+    """A copy in which every picture that is only a file so far has been read."""
+
+    def read(span: Span) -> Span:
+        if isinstance(span, (Image, Target)) and span.pixels is None and span.path is not None:
+            return dataclasses.replace(span, pixels=pictures_io.load(span.path, max_pixels))
+        return span
+
+    return sentence.replace(spans=tuple(read(span) for span in sentence))
+
+
+# ---- MacroData JSON ----
+
+
+def read_macrodata(path: str | os.PathLike, arrangement: str = "in_sentence") -> Sentence:
+    """Reads `{"task", "idx", "prompt", "input_images", "output_image"}`; pictures stay files (`with_pixels`).
+
+    Paths in the file are relative to it. `task`, `idx` and `output_image` may be missing ('compose', 0, no
+    target). For customization and 'compose' picture n shows subject n; elsewhere pictures show no subject.
+
+    Raises:
+        UserError: no such file, no JSON, a field missing or ill-typed, no pictures, or see `check_prompt`.
+    """
+    path = Path(path)
+    record = _read_json(path)
+    prompt = _field(path, record, "prompt", str)
+    files = _field(path, record, "input_images", list)
+    if not files or not all(isinstance(file, str) for file in files):
+        raise UserError(f"{path}: input_images must be a list of one or more file names")
+    check_prompt(prompt, len(files), f"{path}: prompt")
+    task = _field(path, record, "task", str, "compose")
+    bound = task in ("compose", "customization")
+    images = [
+        Image(path=_beside(path, file), subject=n if bound else None) for n, file in enumerate(files, 1)
+    ]
+    spans = ARRANGEMENTS[arrangement](prompt, images)
+    return _with_target(path, record, spans)
+
+
+def write_macrodata(path: str | os.PathLike, sentence: Sentence) -> None:
+    """Writes a sentence as MacroData JSON; pictures that have no file yet are saved beside it as PNG."""
+    path = Path(path)
+    images = numbered_images(sentence)
+    prompt = prompt_of(sentence)
+    check_prompt(prompt, len(images), f"{path}: prompt")
+    _write_json(path, sentence, {"prompt": prompt, "input_images": _files_of(path, images)})
+
+
+# ---- INSET phrase -> image maps ----
+
+
+def read_inset(path: str | os.PathLike) -> Sentence:
+    """Reads `{"caption": "A robot holds a vase.", "map": {"robot": 1, "vase": 2}, "images": [files], ...}`.
+
+    Each phrase stands in the caption as a whole word; picture n takes its place right before the first such
+    occurrence that no longer phrase covers: "A " [picture 1] " robot holds a " [picture 2] " vase.".
+    One phrase a picture. `task`, `idx`, `output_image` as in MacroData; pictures stay files.
+
+    Raises:
+        UserError: as `read_macrodata`; a phrase that is not in the caption, or two for one picture.
+    """
+    path = Path(path)
+    record = _read_json(path)
+    caption = _field(path, record, "caption", str)
+    files = _field(path, record, "images", list)
+    phrases = _field(path, record, "map", dict)
+    if not all(isinstance(file, str) for file in files):
+        raise UserError(f"{path}: images must be a list of file names")
+    prompt = _mark_phrases(path, caption, phrases, len(files))
+    check_prompt(prompt, len(files), f"{path}: caption")
+    phrase_of = {number: phrase for phrase, number in phrases.items()}
+    images = [
+        Image(path=_beside(path, file), subject=n, phrase=phrase_of.get(n)) for n, file in enumerate(files, 1)
+    ]
+    spans = in_sentence(prompt, images)
+    return _with_target(path, record, spans)
+
+
+def write_inset(path: str | os.PathLike, sentence: Sentence) -> None:
+    """Writes a sentence whose pictures know their phrases as INSET JSON; saves pictures that have no file."""
+    path = Path(path)
+    images = numbered_images(sentence)
+    caption = prompt_of(sentence)
+    for n, image in enumerate(images, 1):
+        if image.phrase is not None:
+            caption = caption.replace(f"{marker(n)} {image.phrase}", image.phrase, 1)
+    left = _MARKER.search(caption)
+    if left:
+        raise UserError(f"{path}: {left[0]} stands before no phrase of its own; give the picture its phrase")
+    phrases = {image.phrase: n for n, image in enumerate(images, 1) if image.phrase is not None}
+    _write_json(path, sentence, {"caption": caption, "map": phrases, "images": _files_of(path, images)})
+
+
+def _mark_phrases(path: Path, caption: str, phrases: dict, pictures: int) -> str:
+    """The caption with `<image n> ` before each phrase's place; longer phrases choose their places first."""
+    if _MARKER.search(caption):
+        raise UserError(f"{path}: caption holds an <image n> marker; the map says where pictures stand")
+    if len(set(phrases.values())) < len(phrases):
+        raise UserError(f"{path}: map gives two phrases to one picture; keep one")
+    places: list[tuple[int, int, int]] = []
+    for phrase in sorted(phrases, key=len, reverse=True):
+        number = phrases[phrase]
+        if type(number) is not int or not 1 <= number <= pictures:
+            raise UserError(f"{path}: map sends {phrase!r} to picture {number!r}, but there are {pictures}")
+        found = re.finditer(rf"(?<!\w){re.escape(phrase)}(?!\w)", caption) if phrase.strip() else ()
+        free = (m.span() for m in found if all(m.end() <= a or b <= m.start() for a, b, _ in places))
+        place = next(free, None)
+        if place is None:
+            raise UserError(f"{path}: map names {phrase!r}, which has no place of its own in the caption")
+        places.append((*place, number))
+    for start, _, number in sorted(places, reverse=True):
+        caption = f"{caption[:start]}{marker(number)} {caption[start:]}"
+    return caption
+
+
+# ---- files ----
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        record = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); mend or replace the file") from None
+    if not isinstance(record, dict):
+        raise UserError(f"{path}: must hold one JSON object {{...}}")
+    return record
+
+
+_MISSING = object()
+_NAMES = {str: "a text", int: "a whole number", list: "a list", dict: "an object"}
+
+
+def _field(path: Path, record: dict, name: str, kind: type, default=_MISSING):
+    value = record.get(name, default)
+    if value is _MISSING:
+        raise UserError(f"{path}: has no field {name!r}; add it ({_NAMES[kind]})")
+    if type(value) is not kind:
+        raise UserError(f"{path}: {name} must be {_NAMES[kind]}, not {value!r:.40}")
+    return value
+
+
+def _with_target(path: Path, record: dict, spans: tuple[Span, ...]) -> Sentence:
+    """The fields that both formats share: task, index and the target's file."""
+    task, idx = _field(path, record, "task", str, "compose"), _field(path, record, "idx", int, 0)
+    if record.get("output_image") is not None:
+        spans += (Target(path=_beside(path, _field(path, record, "output_image", str))),)
+    return Sentence(spans, task, idx)
+
+
+def _write_json(path: Path, sentence: Sentence, fields: dict) -> None:
+    record = {"task": sentence.task, "idx": sentence.idx, **fields}
+    target = sentence.target
+    if target is not None and (target.path is not None or target.pixels is not None):
+        record["output_image"] = _file_of(path, target, "output")
+    half = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        half.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        half.replace(path)
+    except OSError as error:
+        half.unlink(missing_ok=True)
+        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another folder") from None
+
+
+def _beside(path: Path, file: str) -> str:
+    return os.path.join(path.parent, file)
+
+
+def _files_of(path: Path, images: Sequence[Image]) -> list[str]:
+    return [_file_of(path, image, f"input{n}") for n, image in enumerate(images, 1)]
+
+
+def _file_of(path: Path, picture: Image | Target, name: str) -> str:
+    """A picture's file as the JSON beside it names it; saved first where there is none."""
+    if picture.path is None:
+        file = f"{path.stem}_{name}.png"
+        pictures_io.save(path.with_name(file), picture.pixels)
+        return file
+    folder = os.path.join(path.parent, "")
+    if picture.path.startswith(folder):  # undoes `_beside` letter by letter
+        return picture.path[len(folder) :]
+    return picture.path if os.path.isabs(picture.path) else os.path.relpath(picture.path, path.parent)
