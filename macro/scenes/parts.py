@@ -14,6 +14,7 @@ Vector = tuple[float, float, float]
 INK: RGB = (0.10, 0.10, 0.12)
 WOOD: RGB = (0.55, 0.38, 0.22)
 LEAF: RGB = (0.25, 0.52, 0.22)
+UPRIGHT = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Part:
       size: half extents along the part's own axes; a capsule's second is half its whole length.
       profile: a quadric's (q0, q1, q2, low, high), see `primitives.py`.
       turn: [3, 3] rotation from the part's axes to the kind's, as nested tuples.
+      facing: [3, 3] rotation of the group that the part was turned with: marks stand upright in it.
       colour: 0, 1, 2 for the palette's main (which carries the texture), second and accent colour, or a fixed RGB.
       mark: one of `textures.MARKS`, or None.
       axis: the side the mark looks to: "front" or "side".
@@ -37,7 +39,8 @@ class Part:
     centre: Vector
     size: Vector
     profile: tuple[float, float, float, float, float] = (1.0, 0.0, -1.0, -1.0, 1.0)
-    turn: tuple[Vector, Vector, Vector] = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+    turn: tuple[Vector, Vector, Vector] = UPRIGHT
+    facing: tuple[Vector, Vector, Vector] = UPRIGHT
     colour: int | RGB = 0
     mark: str | None = None
     axis: str = "front"
@@ -103,6 +106,7 @@ def turned(parts: list[Part], pivot: Vector, turn: Vector) -> list[Part]:
             part,
             centre=tuple(float(v) for v in matrix @ (np.asarray(part.centre) - pivot) + pivot),
             turn=_frozen(matrix @ np.asarray(part.turn)),
+            facing=_frozen(matrix @ np.asarray(part.facing)),
         )
         for part in parts
     ]
