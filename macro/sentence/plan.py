@@ -17,11 +17,21 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int8
+from jaxtyping import Int8, UInt8
 
 from macro.sentence.cot import read_plan_text, read_think, refuse_marks, write_plan_text, write_think
-from macro.sentence.grid import LABELS, SIDE, SUBJECTS, validate_grid
+from macro.sentence.grid import SIDE, SUBJECTS, validate_grid
 from macro.utils.errors import UserError
+
+# Cell colours, background first: near numbers differ in hue, and dark figures can be read on all.
+COLOURS = np.array(
+    [
+        [240, 238, 233], [242, 125, 100], [92, 170, 216], [250, 205, 96], [122, 192, 130], [192, 144, 216],
+        [246, 164, 190], [74, 192, 186], [214, 172, 124], [152, 166, 234], [192, 210, 88], [222, 116, 152],
+        [162, 168, 176],
+    ],
+    np.uint8,
+)  # fmt: skip
 
 
 @runtime_checkable
@@ -144,14 +154,61 @@ class Plan:
         except UserError as error:
             raise UserError(f"{source}: {error}") from None
 
+    def picture(self, size: int = 512) -> UInt8[np.ndarray, "h w 3"]:
+        """The plan for people: the grid, `size` pixels square, and the CoT on a panel as wide to its right.
 
-# Cell colours, background first: neighbours in number differ in hue and lightness, all carry dark figures.
-COLOURS = np.array(
-    [
-        [238, 236, 230], [240, 121, 98], [88, 168, 214], [250, 202, 92], [120, 190, 128], [190, 140, 214],
-        [244, 160, 186], [70, 190, 184], [214, 170, 120], [150, 164, 232], [190, 208, 84], [222, 112, 150],
-        [160, 166, 172],
-    ],
-    np.uint8,
-)  # fmt: skip
-assert len(COLOURS) == LABELS
+        A plan without a grid, or without words, is one panel only.
+        """
+        panels = [] if self.grid is None else [_draw_grid(self.grid, size)]
+        if self.cot.strip() or self.grid is None:
+            panels.append(_draw_words(self.cot, size))
+        return np.concatenate(panels, axis=1)
+
+
+def _draw_grid(grid: Int8[np.ndarray, "8 8"], size: int) -> UInt8[np.ndarray, "h w 3"]:
+    """Coloured cells, each with its subject's number; dark lines where one subject ends."""
+    from PIL import Image, ImageDraw
+
+    from macro.utils.image import font, resize_to
+
+    cell = -(-2 * size // SIDE)  # drawn at twice the size, then shrunk: smooth figures and lines
+    side = SIDE * cell
+    canvas = Image.fromarray(COLOURS[grid.repeat(cell, 0).repeat(cell, 1)])
+    draw = ImageDraw.Draw(canvas)
+    fine, bold = max(1, cell // 40), max(2, cell // 16)
+    for at in range(cell, side, cell):
+        draw.line([(at, 0), (at, side)], "white", fine)
+        draw.line([(0, at), (side, at)], "white", fine)
+    for row, column in np.ndindex(SIDE, SIDE):
+        x, y, label = column * cell, row * cell, grid[row, column]
+        if column and label != grid[row, column - 1]:
+            draw.line([(x, y - bold // 2), (x, y + cell + bold // 2)], "#3c4048", bold)
+        if row and label != grid[row - 1, column]:
+            draw.line([(x - bold // 2, y), (x + cell + bold // 2, y)], "#3c4048", bold)
+        if label:
+            draw.text(
+                (x + cell / 2, y + cell / 2), str(label), "#2a2d33", font(round(cell * 0.42)), anchor="mm"
+            )
+    return resize_to(np.array(canvas), (size, size))
+
+
+def _draw_words(words: str, size: int) -> UInt8[np.ndarray, "h w 3"]:
+    """Words on a white panel, in the largest type that fits; what the smallest cannot fit is cut."""
+    from PIL import Image, ImageDraw
+
+    from macro.utils.image import font, wrap
+
+    margin, smallest = size // 16, 10
+    for height in range(max(smallest, size // 20), smallest - 1, -1):
+        face, step = font(height), round(height * 1.45)
+        lines = wrap(words, face, size - 2 * margin)
+        room = (size - 2 * margin) // step
+        if len(lines) <= room:
+            break
+    if len(lines) > room:
+        lines = [*lines[: room - 1], "..."]
+    canvas = Image.new("RGB", (size, size), "white")
+    draw = ImageDraw.Draw(canvas)
+    for i, line in enumerate(lines):
+        draw.text((margin, margin + i * step), line, "#2a2d33", face)
+    return np.array(canvas)
