@@ -1,0 +1,232 @@
+"""Sentences into rows of three static streams: text, vision, latent.
+
+A row holds several samples side by side; `sample` keeps them apart and the rule of sight does the rest
+(`macro/sentence/sight.py`). A row is a nested dict of arrays:
+
+    text    ids[n] labels[n] (token to predict, -1 none) weights[n] task_id[n]
+    vision  patches[n, p*p*3] in -1..1, position[n], subject[n] (0 unbound)
+    latent  source[n] position[n] image[n] t_raw[n] (-inf: clean) loss[n] subjects[n, 13] task_id[n]
+    each    sample (-1 padding), order, span, mode, rope
+    pixels  {"128x128": uint8[m, 128, 128, 3], ...} one entry a size bucket
+    examples[r]  the data set's index of each sample, -1 padding
+
+`source` points into the row's table of latent tokens: bucket after bucket, picture after picture, token by
+token (row-major). Workers cannot run a VAE, so the train step encodes `pixels` and gathers from that table;
+the noised and clean copies of one picture share its pixels.
+
+Which samples share a row: `assign_window` looks at W consecutive global indices at a time and is a pure
+function of (seed, window); every sample of the window stands in exactly one of its rows.
+Read next: `macro/inputs/pieces.py` (a sentence to tokens), `macro/inputs/pipeline.py` (rows to batches).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache
+
+import numpy as np
+
+from macro.inputs.binning import assign
+from macro.inputs.pieces import Cursor, Packed, bind, lay, needs, pieces_of
+from macro.inputs.rows import make_row
+from macro.inputs.transforms import draw_context, draw_items, dropped_in, grid_positions
+from macro.sentence.grid import LABELS
+from macro.sentence.plan import Plan
+from macro.sentence.sight import NOISE
+from macro.sentence.spans import Sentence
+from macro.utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class PackingConfig:
+    """How sentences become rows. Sides in pixels.
+
+    Attributes:
+        text, vision, latent: tokens of each stream in a row.
+        samples: the most samples a row may hold.
+        buckets: (height, width, slots): sizes that latents' pictures are brought to, and how many of each
+            a row holds.
+        draws: noised copies of each target.
+        window: samples that are packed together, W.
+        patch, vision_side: ViT patch, and patches along a side of its position table.
+        latent_stride, latent_side: pixels a latent token covers along a side (VAE times latent patch), and
+            latent tokens along a side of their position table.
+        reference_max_side: longest side of a picture as the ViT sees it.
+        reference_vae: references have a clean VAE copy too (sources always have one).
+        binding: whether tokens carry the subject they show.
+        no_text, no_image, null: shares of training samples that see only that context.
+        item_dropout: BAGEL's (text, ViT, VAE) shares, each span for itself, instead of the three above.
+        tasks: the names that `task_id` counts.
+    """
+
+    text: int = 1024
+    vision: int = 512
+    latent: int = 1024
+    samples: int = 16
+    buckets: tuple = ((128, 128, 4),)
+    draws: int = 4
+    window: int = 256
+    patch: int = 16
+    vision_side: int = 70
+    latent_stride: int = 16
+    latent_side: int = 64
+    reference_max_side: int = 64
+    reference_vae: bool = False
+    binding: bool = True
+    no_text: float = 0.1
+    no_image: float = 0.1
+    null: float = 0.1
+    item_dropout: tuple | None = None
+    tasks: tuple = ("compose", "edit", "text", "customization", "illustration", "spatial", "temporal")
+
+    def __post_init__(self):
+        for field in fields(self):  # config files hold lists, and a config is a key of caches
+            if isinstance(getattr(self, field.name), list):
+                object.__setattr__(self, field.name, tuple(getattr(self, field.name)))
+        object.__setattr__(self, "buckets", tuple(tuple(bucket) for bucket in self.buckets))
+        for height, width, _ in self.buckets:
+            if height % self.latent_stride or width % self.latent_stride:
+                raise UserError(
+                    f"packing.buckets: {height}x{width} is no multiple of {self.latent_stride} pixels "
+                    "(one latent token); change the bucket"
+                )
+        if self.reference_max_side < self.patch:
+            raise UserError(
+                f"packing.reference_max_side: {self.reference_max_side} is less than one patch ({self.patch})"
+            )
+
+    @property
+    def capacities(self) -> np.ndarray:
+        """What a row holds, in the order of `pieces.needs`."""
+        return np.array([self.text, self.vision, self.latent, self.samples, *(m for *_, m in self.buckets)])
+
+    @property
+    def kinds(self) -> list[str]:
+        """Names of what `capacities` counts."""
+        slots = [f"buckets ({height}x{width} picture slots)" for height, width, _ in self.buckets]
+        return ["text tokens", "vision tokens", "latent tokens", "samples", *slots]
+
+
+def pack_sentence(
+    sentence: Sentence,
+    tokenizer,
+    config: PackingConfig,
+    rng: np.random.Generator | None = None,
+    context: str = "full",
+) -> Packed:
+    """The tokens of one sentence.
+
+    Args:
+        rng: in training: draws the context (condition dropout) and the times of the noised targets. None in
+            sampling: no noised copies, nothing after the last target is read, `context` says what is kept.
+        context: one of transforms.CONTEXTS.
+
+    Returns:
+        The sample, unpadded; `make_row` pads it, and `.cursor` is where a continuation starts.
+    """
+    return lay(_pieces(sentence, tokenizer, config, rng, context), tokenizer, config)
+
+
+def _pieces(sentence, tokenizer, config, rng, context="full") -> list:
+    if rng is not None and config.item_dropout is not None:
+        dropped = draw_items(rng, sentence, *config.item_dropout)
+    else:
+        if rng is not None:
+            context = draw_context(rng, sentence, config.no_text, config.no_image, config.null)
+        dropped = dropped_in(context, sentence)
+    return pieces_of(sentence, tokenizer, config, dropped, rng)
+
+
+def pack_target(
+    cursor: Cursor, size: tuple[int, int], tokenizer, config: PackingConfig, plan: Plan | None = None
+) -> dict:
+    """The tokens of a picture to be drawn after a context that ends at `cursor`.
+
+    Args:
+        size: its height and width in pixels, multiples of `latent_stride`.
+        plan: bound to the latents if it has a grid; leave it out in contexts without text.
+
+    Returns:
+        {"text": the 2 framing tokens, "latent": position, subjects and metadata of the tokens between}.
+    """
+    rows, columns = size[0] // config.latent_stride, size[1] // config.latent_stride
+    n = rows * columns
+    shares = bind(plan, rows, columns, config)
+    text = {"ids": np.array([tokenizer.image_start, tokenizer.image_end], np.int32)}
+    latent = {
+        "position": grid_positions(rows, columns, config.latent_side),
+        "subjects": np.zeros((n, LABELS), np.float32) if shares is None else shares,
+    }
+    orders = np.array([0, n + 1], np.int32), np.arange(1, n + 1, dtype=np.int32)
+    for stream, order in zip((text, latent), orders, strict=True):
+        constant = {"sample": 0, "span": cursor.span, "mode": NOISE, "rope": cursor.rope}
+        stream["order"] = cursor.order + order
+        stream |= {name: np.full(len(order), value, np.int32) for name, value in constant.items()}
+    return {"text": text, "latent": latent}
+
+
+@lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, size: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch)).permutation(size)
+
+
+def locate(seed: int, number: int, size: int) -> tuple[int, int]:
+    """(epoch, index in the data set) of a global index; every epoch has its own order."""
+    epoch, place = divmod(number, size)
+    return epoch, int(_permutation(seed, epoch, size)[place])
+
+
+def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
+    """The generator of everything random about a sample in an epoch."""
+    return np.random.default_rng((seed, epoch, index, 1))
+
+
+def assign_window(
+    source: Sequence, tokenizer, config: PackingConfig, seed: int, window: int
+) -> list[list[int]]:
+    """Which samples share a row.
+
+    Args:
+        source: sentences by index. If it has `outline(index)`, that is read instead: the same sentence with
+            pictures of the right shape but without content, which costs no decoding.
+        window: covers the global indices window * W ... window * W + W - 1.
+
+    Returns:
+        Rows of global indices, in the order in which they are to be seen.
+    """
+    outline = getattr(source, "outline", source.__getitem__)
+    numbers = range(window * config.window, (window + 1) * config.window)
+    counts, names = [], []
+    for number in numbers:
+        epoch, index = locate(seed, number, len(source))
+        sentence = outline(index)
+        counts.append(needs(_pieces(sentence, tokenizer, config, sample_rng(seed, epoch, index)), config))
+        names.append(f"sample {index} (task {sentence.task})")
+    rows = assign(np.array(counts), config.capacities, names, config.kinds)
+    # The packer puts big samples together; batches should be alike.
+    order = np.random.default_rng((seed, window, 2)).permutation(len(rows))
+    return [[numbers[i] for i in rows[k]] for k in order]
+
+
+def pack_row(source: Sequence, tokenizer, config: PackingConfig, seed: int, numbers: Sequence[int]) -> dict:
+    """The row of the samples with these global indices."""
+    samples, examples, tasks = [], [], []
+    for number in numbers:
+        epoch, index = locate(seed, number, len(source))
+        sentence = source[index]
+        samples.append(pack_sentence(sentence, tokenizer, config, sample_rng(seed, epoch, index)))
+        examples.append(index)
+        tasks.append(task_id(sentence.task, config))
+    return make_row(samples, config, examples, tasks)
+
+
+def task_id(task: str, config: PackingConfig) -> int:
+    """The task's number. Raises UserError for a task that the config does not list."""
+    if task not in config.tasks:
+        raise UserError(f"task {task!r}: not among packing.tasks ({', '.join(config.tasks)}); add it there")
+    return config.tasks.index(task)
+
+
+def pack_window(source: Sequence, tokenizer, config: PackingConfig, seed: int, window: int) -> list[dict]:
+    """All rows of a window: a pure function of its arguments; each of its samples is in exactly one row."""
+    rows = assign_window(source, tokenizer, config, seed, window)
+    return [pack_row(source, tokenizer, config, seed, numbers) for numbers in rows]

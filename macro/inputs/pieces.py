@@ -1,0 +1,288 @@
+"""From a sentence to tokens: pieces, and their order, span, mode and RoPE ids (BAGEL's training format).
+
+    span of the sentence      pieces                                                  RoPE
+    Text                      [bos] BPE [eos]                              causal     +1 a token
+    Plan                      [bos] plan tokens [eos], all learnt          causal     +1 a token
+    Image                     (clean VAE copy,) ViT copy                   full       alike, then +1 a copy
+    Target                    `draws` noised copies                        noise      alike, +0
+      with spans after it     ... then its clean VAE copy, its ViT copy    full       +1 each
+    dropped text / picture    nothing                                                 +0 / +1 a copy
+
+Every picture copy is framed by [start] ... [end], which are text-stream tokens of the copy's own span. Which
+pictures have a clean VAE copy: editing sources always, references where the config asks for it.
+A piece only names its picture; resizing and cutting into patches happen in `lay`, so that counting tokens
+(`needs`) costs no pixels. Read next: `macro/inputs/packing.py`.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from macro.inputs.transforms import Dropped, fit_size, grid_positions, nearest_bucket, patchify, resize
+from macro.sentence.grid import LABELS, cell_shares
+from macro.sentence.plan import Plan
+from macro.sentence.sight import CAUSAL, FULL, NOISE
+from macro.sentence.spans import Image, Sentence, Target, Text
+from macro.utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Words:
+    """[bos] ... [eos]; `learnt` means each token but the last predicts the next."""
+
+    ids: list[int]
+    learnt: bool
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A picture's ViT copy, `rows` x `columns` patches of `pixels` uint8[h, w, 3]."""
+
+    pixels: np.ndarray
+    rows: int
+    columns: int
+    subject: int
+
+
+@dataclass(frozen=True)
+class Latents:
+    """A picture's clean or noised VAE copy; copies of one picture share the pixel slot `slot`.
+
+    t_raw: raw normal time of a noised copy, None for a clean one. shares: float32[n, 13] or None, unbound.
+    """
+
+    pixels: np.ndarray
+    bucket: int
+    rows: int
+    columns: int
+    slot: int
+    t_raw: float | None
+    shares: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A dropped picture copy: nothing to see, but the RoPE ids go on as if it were there."""
+
+
+class Cursor(NamedTuple):
+    """Where the next token of a sentence would stand."""
+
+    order: int = 0
+    span: int = 0
+    rope: int = 0
+
+
+@dataclass(frozen=True)
+class Packed:
+    """One sample's tokens, unpadded.
+
+    Attributes:
+        text, vision, latent: arrays by name, each [n of that stream, ...]; latent has `slot` and `token`
+            (the token's number within its picture) instead of `source`, which only a row can give.
+        pixels: (bucket, uint8[h, w, 3]) of each pixel slot.
+        images: how many latent copies there are. cursor: where a continuation would start.
+    """
+
+    text: dict
+    vision: dict
+    latent: dict
+    pixels: list
+    images: int
+    cursor: Cursor
+
+
+def pieces_of(
+    sentence: Sentence, tokenizer, config, dropped: Dropped, rng: np.random.Generator | None
+) -> list:
+    """The pieces of a sentence in order.
+
+    Args:
+        tokenizer: see `macro/inputs/tokenizer.py`. config: a PackingConfig.
+        dropped: what is left out.
+        rng: gives the noised copies their times. None when sampling: no noised copies, and reading stops
+            before the last target.
+    """
+    last_target = max((i for i, s in enumerate(sentence) if isinstance(s, Target)), default=None)
+    pieces, slots, plan = [], 0, None
+    for i, span in enumerate(sentence):
+        if isinstance(span, Target) and rng is None and i == last_target:
+            break
+        if isinstance(span, Text | Plan):
+            if i in dropped.spans:
+                continue
+            plan = span if isinstance(span, Plan) else plan
+            body = span.tokens(tokenizer) if isinstance(span, Plan) else tokenizer.encode(span.text)
+            learnt = dropped.scored and (isinstance(span, Plan) or span.learn)
+            pieces.append(Words([tokenizer.bos, *body, tokenizer.eos], learnt))
+            continue
+        copies = _picture(i, span, config, dropped, slots, followed=i + 1 < len(sentence))
+        if isinstance(span, Target) and rng is not None:
+            copies = _noised(span, plan, config, slots, rng) + copies
+        if isinstance(span, Image) and not dropped.spans and config.binding:
+            copies = [_bound(copy, span.subject or 0) for copy in copies]
+        pieces += copies
+        slots += any(isinstance(copy, Latents) for copy in copies)
+    return pieces
+
+
+def _picture(i: int, span, config, dropped: Dropped, slot: int, followed: bool) -> list:
+    """The clean VAE copy, where one is due, and the ViT copy of a picture; gaps for those dropped."""
+    if isinstance(span, Target) and not followed:
+        return []
+    pixels = _pixels(span)
+    copies = []
+    if isinstance(span, Target) or span.role == "source" or config.reference_vae:
+        bucket, rows, columns = _latent_shape(pixels.shape[:2], config)
+        clean = Latents(pixels, bucket, rows, columns, slot, None, None)
+        copies.append(Gap() if i in dropped.clean else clean)
+    patch, most = config.patch, config.reference_max_side
+    height, width = fit_size(*pixels.shape[:2], max_side=most, stride=patch)
+    seen = Seen(pixels, height // patch, width // patch, 0)
+    return [*copies, Gap() if i in dropped.vision else seen]
+
+
+def _noised(target: Target, plan: Plan | None, config, slot: int, rng: np.random.Generator) -> list[Latents]:
+    pixels = _pixels(target)
+    bucket, rows, columns = _latent_shape(pixels.shape[:2], config)
+    shares = bind(plan, rows, columns, config)
+    times = rng.standard_normal(config.draws)
+    return [Latents(pixels, bucket, rows, columns, slot, float(t), shares) for t in times]
+
+
+def bind(plan: Plan | None, rows: int, columns: int, config) -> np.ndarray | None:
+    """Subjects' shares of each latent token float32[rows * columns, 13]; None where nothing is bound."""
+    if not config.binding or plan is None or plan.grid is None:
+        return None
+    return cell_shares(plan.grid, rows, columns)
+
+
+def _bound(copy, subject: int):
+    return Seen(copy.pixels, copy.rows, copy.columns, subject) if isinstance(copy, Seen) else copy
+
+
+def _pixels(span: Image | Target) -> np.ndarray:
+    if span.pixels is None:
+        raise UserError(f"picture {span.path or 'of the target'}: its pixels are not loaded; load them first")
+    return span.pixels
+
+
+def _latent_shape(size: tuple[int, int], config) -> tuple[int, int, int]:
+    """The size bucket of a picture and its latent tokens along height and width."""
+    bucket = nearest_bucket(*size, config.buckets)
+    height, width, _ = config.buckets[bucket]
+    return bucket, height // config.latent_stride, width // config.latent_stride
+
+
+def needs(pieces: list, config) -> np.ndarray:
+    """int[4 + buckets]: text, vision and latent tokens, 1 sample, and pixel slots of each bucket."""
+    need = np.zeros(4 + len(config.buckets), np.int64)
+    need[3] = 1
+    slots = {}
+    for piece in pieces:
+        if isinstance(piece, Words):
+            need[0] += len(piece.ids)
+        elif isinstance(piece, Seen):
+            need[:2] += 2, piece.rows * piece.columns
+        elif isinstance(piece, Latents):
+            need[[0, 2]] += 2, piece.rows * piece.columns
+            slots[piece.slot] = piece.bucket
+    for bucket in slots.values():
+        need[4 + bucket] += 1
+    return need
+
+
+class _Builder:
+    """Collects the tokens of one sample, keeping count of order, span and RoPE."""
+
+    def __init__(self, tokenizer, config):
+        self.tokenizer, self.config = tokenizer, config
+        self.order = self.span = self.rope = self.images = 0
+        self.streams = {"text": [], "vision": [], "latent": []}
+        self.pixels = {}
+
+    def words(self, piece: Words) -> None:
+        n = len(piece.ids)
+        labels = np.full(n, -1, np.int32)
+        if piece.learnt:
+            labels[:-1] = piece.ids[1:]
+        rope = self.rope + np.arange(n)
+        self._add("text", n, CAUSAL, rope, self._text(piece.ids, labels))
+        self.rope += n
+        self.span += 1
+
+    def seen(self, piece: Seen) -> None:
+        patch, n = self.config.patch, piece.rows * piece.columns
+        pixels = resize(piece.pixels, piece.rows * patch, piece.columns * patch)
+        values = {
+            "patches": patchify(pixels, patch),
+            "position": grid_positions(piece.rows, piece.columns, self.config.vision_side),
+            "subject": np.full(n, piece.subject, np.int32),
+        }
+        self._framed("vision", n, FULL, values)
+        self.rope += 1
+
+    def latents(self, piece: Latents) -> None:
+        n, noised = piece.rows * piece.columns, piece.t_raw is not None
+        if piece.slot not in self.pixels:
+            height, width, _ = self.config.buckets[piece.bucket]
+            self.pixels[piece.slot] = (piece.bucket, resize(piece.pixels, height, width))
+        values = {
+            "slot": np.full(n, list(self.pixels).index(piece.slot), np.int32),
+            "token": np.arange(n, dtype=np.int32),
+            "position": grid_positions(piece.rows, piece.columns, self.config.latent_side),
+            "image": np.full(n, self.images, np.int32),
+            "t_raw": np.full(n, piece.t_raw if noised else -np.inf, np.float32),
+            "loss": np.full(n, noised),
+            "subjects": np.zeros((n, LABELS), np.float32) if piece.shares is None else piece.shares,
+        }
+        self._framed("latent", n, NOISE if noised else FULL, values)
+        self.images += 1
+        self.rope += 0 if noised else 1
+
+    def _framed(self, stream: str, n: int, mode: int, values: dict) -> None:
+        none = np.full(1, -1, np.int32)
+        self._add("text", 1, mode, self.rope, self._text([self.tokenizer.image_start], none))
+        self._add(stream, n, mode, self.rope, values)
+        self._add("text", 1, mode, self.rope, self._text([self.tokenizer.image_end], none))
+        self.span += 1
+
+    def _text(self, ids: list[int], labels: np.ndarray) -> dict:
+        return {
+            "ids": np.array(ids, np.int32),
+            "labels": labels,
+            "weights": (labels >= 0).astype(np.float32),
+        }
+
+    def _add(self, stream: str, n: int, mode: int, rope, values: dict) -> None:
+        meta = {
+            "order": self.order + np.arange(n, dtype=np.int32),
+            "span": np.full(n, self.span, np.int32),
+            "mode": np.full(n, mode, np.int32),
+            "rope": np.broadcast_to(np.asarray(rope, np.int32), (n,)),
+        }
+        self.streams[stream].append(values | meta)
+        self.order += n
+
+
+def lay(pieces: list, tokenizer, config) -> Packed:
+    """Gives every token of the pieces its place, and does the pixel work."""
+    builder = _Builder(tokenizer, config)
+    for piece in pieces:
+        if isinstance(piece, Words):
+            builder.words(piece)
+        elif isinstance(piece, Seen):
+            builder.seen(piece)
+        elif isinstance(piece, Latents):
+            builder.latents(piece)
+        else:
+            builder.rope += 1
+    streams = {name: _join(parts) for name, parts in builder.streams.items()}
+    cursor = Cursor(builder.order, builder.span, builder.rope)
+    return Packed(**streams, pixels=list(builder.pixels.values()), images=builder.images, cursor=cursor)
+
+
+def _join(parts: list[dict]) -> dict:
+    """{} where the sample has no token of this stream."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}

@@ -1,0 +1,109 @@
+"""A row: several packed samples side by side, padded to fixed capacities.
+
+Gives each latent token its place in the row's table of latents (bucket after bucket, picture after picture,
+token by token) and each picture its pixel slot. The format of a row is told in `macro/inputs/packing.py`.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from macro.inputs.pieces import Packed
+from macro.sentence.grid import LABELS
+from macro.utils.errors import UserError
+
+STREAMS = ("text", "vision", "latent")
+
+# name -> (type, what padding holds); shapes beyond the token axis are in `_widths`.
+_META = {
+    "sample": (np.int32, -1), "order": (np.int32, 0), "span": (np.int32, -1), "mode": (np.int32, 0),
+    "rope": (np.int32, 0),
+}  # fmt: skip
+_FIELDS = {
+    "text": {
+        "ids": (np.int32, 0), "labels": (np.int32, -1), "weights": (np.float32, 0), "task_id": (np.int32, 0),
+    },
+    "vision": {"patches": (np.float32, 0), "position": (np.int32, 0), "subject": (np.int32, 0)},
+    "latent": {
+        "source": (np.int32, 0), "position": (np.int32, 0), "image": (np.int32, -1),
+        "t_raw": (np.float32, -np.inf), "loss": (np.bool_, False), "subjects": (np.float32, 0),
+        "task_id": (np.int32, 0),
+    },
+}  # fmt: skip
+
+
+def make_row(
+    samples: Sequence[Packed], config, examples: Sequence[int] = (), tasks: Sequence[int] = ()
+) -> dict:
+    """One padded row of the given samples.
+
+    Args:
+        config: a PackingConfig; gives the capacities.
+        examples: the data set's index of each sample. tasks: their task numbers (0 if left out).
+
+    Raises:
+        UserError: the samples do not fit.
+    """
+    starts, pixels = _pixel_table(samples, config)
+    parts, images = {stream: [] for stream in STREAMS}, 0
+    for k, sample in enumerate(samples):
+        for stream in STREAMS:
+            values = dict(getattr(sample, stream))
+            if not values:
+                continue
+            marks = {"sample": k}
+            if stream == "latent":
+                values["source"] = starts[k][values.pop("slot")] + values.pop("token")
+                values["image"] = values["image"] + images
+            if stream != "vision":
+                marks["task_id"] = tasks[k] if len(tasks) else 0
+            n = len(values["order"])
+            parts[stream].append(values | {name: np.full(n, mark) for name, mark in marks.items()})
+        images += sample.images
+    row = {stream: _padded(stream, parts[stream], config) for stream in STREAMS}
+    numbers = np.full(config.samples, -1, np.int32)
+    numbers[: len(examples)] = examples
+    return row | {"pixels": pixels, "examples": numbers}
+
+
+def _pixel_table(samples: Sequence[Packed], config) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+    """Each sample's slots as starts in the row's table of latent tokens, and the pixels by bucket."""
+    pixels, first, tokens, used, start = {}, [], [], [], 0
+    for height, width, slots in config.buckets:
+        pixels[f"{height}x{width}"] = np.zeros((slots, height, width, 3), np.uint8)
+        first.append(start)
+        used.append(0)
+        tokens.append((height // config.latent_stride) * (width // config.latent_stride))
+        start += slots * tokens[-1]
+    starts = []
+    for sample in samples:
+        mine = []
+        for bucket, picture in sample.pixels:
+            height, width, slots = config.buckets[bucket]
+            if used[bucket] == slots:
+                raise UserError(
+                    f"packing.buckets: a row needs more than {slots} pictures of {height}x{width}; raise it"
+                )
+            pixels[f"{height}x{width}"][used[bucket]] = picture
+            mine.append(first[bucket] + used[bucket] * tokens[bucket])
+            used[bucket] += 1
+        starts.append(np.array(mine, np.int32))
+    return starts, pixels
+
+
+def _padded(stream: str, parts: list[dict], config) -> dict[str, np.ndarray]:
+    capacity, total = getattr(config, stream), sum(len(part["order"]) for part in parts)
+    if total > capacity:
+        raise UserError(f"packing.{stream}: a row needs {total} tokens but holds {capacity}; raise it")
+    widths = {"patches": (3 * config.patch**2,), "subjects": (LABELS,)}
+    padded = {}
+    for name, (kind, padding) in (_FIELDS[stream] | _META).items():
+        padded[name] = np.full((capacity, *widths.get(name, ())), padding, kind)
+        if parts:
+            padded[name][:total] = np.concatenate([part[name] for part in parts])
+    return padded
+
+
+def fill(rows: Sequence[dict]) -> dict[str, float]:
+    """The share of each stream's places that hold a token, over rows or batches of rows."""
+    return {s: float(np.mean([np.mean(row[s]["sample"] >= 0) for row in rows])) for s in STREAMS}
