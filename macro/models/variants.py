@@ -104,7 +104,7 @@ SIZES: dict[str, tuple[LLMConfig, VisionConfig, VAEConfig]] = {
         _SMALL_VAE,
     ),
     "XS": (
-        LLMConfig(192, 512, 6, 6, 2, 32, _SMALL_VOCAB),
+        LLMConfig(192, 512, 6, 4, 2, 48, _SMALL_VOCAB),
         VisionConfig(128, 384, 2, 4, patch=16, side=8),
         _SMALL_VAE,
     ),

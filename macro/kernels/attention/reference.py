@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 from macro.sentence.sight import FIELDS, visible
 
 # Finite, so that a row without any visible key stays finite before it is set to zero.
-_HIDDEN = -1e30
+HIDDEN = -1e30
 
 
 def sight_mask(q_meta: Mapping, k_meta: Mapping) -> Bool[Array, "b nq nk"]:
@@ -29,16 +29,16 @@ def attention_reference(
     k_meta: Mapping,
 ) -> Float[Array, "b nq h d"]:
     """Dense twin of every attention kernel; arguments as in `api.attention`."""
-    dtype = q.dtype
-    kv_heads = k.shape[2]
-    mask = sight_mask(q_meta, k_meta)
-    q = rearrange(q, "b n (kv r) d -> b n kv r d", kv=kv_heads) * (q.shape[-1] ** -0.5)
-    scores = jnp.einsum("bqgrd,bkgd->bgrqk", q, k, preferred_element_type=jnp.float32)
-    scores = jnp.where(mask[:, None, None], scores, _HIDDEN)
-    # exp and sum by hand: the division moves behind the product with v, where it is nk / d times cheaper.
+    mask = sight_mask(q_meta, k_meta)[:, None, None]
+    groups = k.shape[2]
+    # Heads before tokens, so that each product is a plain batched matrix product.
+    q = rearrange(q, "b n (g r) d -> b g r n d", g=groups) * (q.shape[-1] ** -0.5)
+    k, v = (rearrange(x, "b n g d -> b g n d") for x in (k, v))
+    scores = jnp.einsum("bgrqd,bgkd->bgrqk", q, k, preferred_element_type=jnp.float32)
+    scores = jnp.where(mask, scores, HIDDEN)
     weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
-    total = jnp.sum(weights, axis=-1)
-    attended = jnp.einsum("bgrqk,bkgd->bgrqd", weights.astype(dtype), v, preferred_element_type=jnp.float32)
-    attended = attended / total[..., None]
-    attended = jnp.where(jnp.any(mask, axis=-1)[:, None, None, :, None], attended, 0.0)
-    return rearrange(attended, "b g r q d -> b q (g r) d").astype(dtype)
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    # The division comes after the product with v, where it is nk / d times cheaper.
+    attended = jnp.einsum("bgrqk,bgkd->bgrqd", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+    attended = jnp.where(jnp.any(mask, axis=-1, keepdims=True), attended / total, 0.0)
+    return rearrange(attended, "b g r n d -> b n (g r) d").astype(v.dtype)
