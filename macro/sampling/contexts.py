@@ -1,0 +1,144 @@
+"""The contexts that guidance compares, as token streams side by side on the batch axis.
+
+A context is the sentence with spans left out *before* it is packed (`macro/inputs/transforms.py` says which),
+so that its tokens, orders and RoPE ids are the very ones that condition dropout showed the model in training:
+
+    full      words, pictures, plan, binding        no_image  words and plan; RoPE as if pictures were there
+    no_text   pictures only                         null      nothing at all
+
+A drawing reads three parts one after the other: the *prompt* (all spans before the plan; read once for all
+candidates), the *plan*, and the *target* (two framing tokens and the latents between them). Each part starts
+where the one before ends, per context. Rows of plan and target go context by context, candidate by candidate.
+Read next: `macro/sampling/plan.py` (writing and reading plans), `macro/sampling/draw.py`.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from macro.inputs.packing import PackingConfig, pack_sentence, pack_target
+from macro.inputs.pieces import Cursor, Packed
+from macro.inputs.rows import make_row
+from macro.sentence.plan import Plan
+from macro.sentence.spans import Sentence
+
+# The fewest places of a buffer; capacities grow in steps of 1.3 to 1.5 from here, so that a few compiled
+# programs serve sentences of all lengths.
+LEAST_CAPACITY = 64
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The prompt in several contexts.
+
+    Attributes:
+        contexts: their names, in the order of the rows.
+        streams: `text`, and where any context has tokens of it `vision` and `latent` (clean copies of
+            sources): arrays [contexts, n, ...] as `make_row` gives them.
+        pixels: by size bucket uint8[contexts, m, h, w, 3], what `latent["source"]` points into.
+        ends: where each context's continuation starts.
+    """
+
+    contexts: tuple[str, ...]
+    streams: dict
+    pixels: dict
+    ends: tuple[Cursor, ...]
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What follows the prompt in each of contexts x candidates rows.
+
+    Attributes:
+        plan: text stream [kept x candidates, m] of the contexts that keep the plan, padded.
+        kept: numbers of these contexts; the full context is always 0.
+        frame: text stream [rows, 2], the target's start and end tokens.
+        latent: `position`, `subjects` and metadata [rows, n] of the target's tokens.
+    """
+
+    plan: dict
+    kept: tuple[int, ...]
+    frame: dict
+    latent: dict
+
+
+def capacity(tokens: int) -> int:
+    """Places of the buffer that holds `tokens`: the next of 64, 96, 128, 192, 256, 384, ..."""
+    power = 1 << max(tokens - 1, 0).bit_length()
+    return max(LEAST_CAPACITY, power * 3 // 4 if tokens <= power * 3 // 4 else power)
+
+
+def read_prompt(sentence: Sentence, contexts: Sequence[str], tokenizer, packing: PackingConfig) -> Prompt:
+    """Packs what comes before the plan, once for every context, to common sizes."""
+    bare = sentence.with_plan(None)
+    packed = [pack_sentence(bare, tokenizer, packing, context=context) for context in contexts]
+    rows = [make_row([sample], _row_config(packed, packing)) for sample in packed]
+    streams = {"text": _stack([row["text"] for row in rows])}
+    for name in ("vision", "latent"):
+        if any(getattr(sample, name) for sample in packed):
+            streams[name] = _stack([row[name] for row in rows])
+    pixels = _stack([row["pixels"] for row in rows])
+    return Prompt(tuple(contexts), streams, pixels, tuple(sample.cursor for sample in packed))
+
+
+def continue_prompt(
+    sentence: Sentence, plans: Sequence[Plan], prompt: Prompt, tokenizer, packing: PackingConfig
+) -> Continuation:
+    """Packs each plan and the target after it, for every context of `prompt`.
+
+    A context without text has neither the plan's words nor its binding.
+    """
+    texts, frames, latents, kept = [], [], [], []
+    for number, context in enumerate(prompt.contexts):
+        for plan in plans:
+            packed = pack_sentence(sentence.with_plan(plan), tokenizer, packing, context=context)
+            keeps = packed.cursor != prompt.ends[number]
+            target = pack_target(
+                packed.cursor, sentence.target.size, tokenizer, packing, plan if keeps else None
+            )
+            frames.append(target["text"])
+            latents.append(target["latent"])
+            if keeps:
+                texts.append(_from(packed, prompt.ends[number]))
+        if keeps:
+            kept.append(number)
+    places = capacity(max(len(text["ids"]) for text in texts))
+    return Continuation(
+        _stack([_pad(text, places) for text in texts]), tuple(kept), _stack(frames), _stack(latents)
+    )
+
+
+def _row_config(packed: Sequence[Packed], packing: PackingConfig) -> PackingConfig:
+    """Row capacities that hold the largest of these samples."""
+
+    def most(stream: str) -> int:
+        return capacity(max(len(getattr(sample, stream).get("order", ())) for sample in packed))
+
+    slots = [
+        max(sum(bucket == number for bucket, _ in sample.pixels) for sample in packed)
+        for number in range(len(packing.buckets))
+    ]
+    buckets = tuple((h, w, m) for (h, w, _), m in zip(packing.buckets, slots, strict=True))
+    sizes = {stream: most(stream) for stream in ("text", "vision", "latent")}
+    return dataclasses.replace(packing, buckets=buckets, samples=1, **sizes)
+
+
+def _from(packed: Packed, start: Cursor) -> dict:
+    """The text tokens from `start` on."""
+    new = packed.text["order"] >= start.order
+    text = {name: values[new] for name, values in packed.text.items()}
+    return text | {"sample": np.zeros(new.sum(), np.int32)}
+
+
+def _pad(text: dict, places: int) -> dict:
+    padding = {"sample": -1, "span": -1, "labels": -1}
+    return {
+        name: np.pad(values, (0, places - len(values)), constant_values=padding.get(name, 0))
+        for name, values in text.items()
+    }
+
+
+def _stack(rows: Sequence[dict]) -> dict:
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}

@@ -1,0 +1,87 @@
+"""Drawing: the denoising loop after contexts that have been read, then the VAE's decoder.
+
+Each step asks for the velocity of every context and candidate in one batch and adds the contexts up
+(`macro/diffusion/guidance.py`); the steps are one compiled scan (`macro/diffusion/sampler.py`). The contexts'
+keys and values are only read. The noise of a candidate follows from (seed, candidate) alone, never from its
+plan: the same seed with an edited plan shows what the edit does.
+Read next: `macro/sampling/pipeline.py`.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from macro.diffusion.guidance import Guidance, guide
+from macro.diffusion.sampler import euler
+from macro.models.composer import Cache, Composer
+from macro.models.vae import VAE, unpatchify
+from macro.models.variants import ModelConfig
+
+
+def candidate_keys(seed: int, candidates: int) -> tuple[Array, Array]:
+    """Two random keys per candidate, for its plan and for its noise; each follows from (seed, number)."""
+    each = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(candidates))
+    pairs = jax.vmap(jax.random.split)(each)
+    return pairs[:, 0], pairs[:, 1]
+
+
+@partial(jax.jit, static_argnames=("config", "guidance"))
+def draw(
+    params: Mapping,
+    cache: Cache,
+    frame: Mapping,
+    latent: Mapping,
+    keys: Array,
+    times: Float[Array, "points"],
+    *,
+    config: ModelConfig,
+    guidance: Guidance,
+) -> Float[Array, "b n c"]:
+    """Latent tokens at t = 0, one picture per key.
+
+    Args:
+        params: of the composer.
+        cache: contexts x candidates rows as `plan.read` gives them, the contexts in `guidance`'s order.
+        frame, latent: the target's tokens in each row (`contexts.Continuation`).
+        keys: of the candidates' noise.
+        times: falling from 1 to 0.
+    """
+    candidates, places = keys.shape[0], latent["position"].shape[1]
+    model = Composer(config)
+
+    def velocity(rows: int, x: Array, t: Array) -> Array:
+        """Of the first `rows` rows; each context sees the same noised candidates."""
+
+        def first(tree, axis=0):
+            return jax.tree.map(lambda a: jax.lax.slice_in_dim(a, 0, rows, axis=axis), tree)
+
+        read = {"k": first(cache["k"], 1), "v": first(cache["v"], 1), "meta": first(cache["meta"])}
+        x = jnp.tile(x, (rows // candidates, 1, 1))
+        time = jnp.full(x.shape[:2], t, jnp.float32)
+        return model.apply(
+            {"params": params}, read, first(frame), first(latent), x, time, method=Composer.denoise
+        )
+
+    def guided(x: Array, t: Array) -> Array:
+        contexts = jnp.split(velocity(cache["k"].shape[1], x, t), len(guidance.contexts))
+        return guide(guidance, dict(zip(guidance.contexts, contexts, strict=True)))
+
+    def step(x: Array, t: Array) -> Array:
+        if guidance.always:
+            return guided(x, t)
+        return jax.lax.cond(guidance.active(t), guided, partial(velocity, candidates), x, t)
+
+    noise = jax.vmap(lambda key: jax.random.normal(key, (places, config.latent_channels)))(keys)
+    return euler(step, noise, times)
+
+
+@partial(jax.jit, static_argnames=("rows", "columns", "config"))
+def decode_pictures(
+    vae: Mapping, tokens: Float[Array, "b n c"], *, rows: int, columns: int, config: ModelConfig
+) -> Float[Array, "b h w 3"]:
+    """Latent tokens of `rows` x `columns` to pictures in about -1..1."""
+    latents = unpatchify(tokens, config.latent_patch, rows, columns)
+    return VAE(config.vae).apply({"params": vae}, latents, method=VAE.decode)

@@ -1,0 +1,233 @@
+"""Writing plans token by token, and reading plans that are there already.
+
+    prefill   the prompt's keys and values, once, in every context
+    write     the planner continues the full context, N candidates side by side, held to `rules.py`
+    read      any plans (just written, or a user's) after the prompt, in every context that keeps plans
+
+A plan is always *read* before it is drawn, from its canonical tokens: so the picture depends on the plan as
+data alone, and handing a written plan.json back in gives the same picture. The score of a plan is its mean
+log-likelihood in nats per token, over every token after [bos], under the model as it is: temperature 1, all
+of the vocabulary (it is minus the training loss). Written tokens are drawn from
+
+    softmax(logits / temperature) over the fewest tokens that hold `top_p` of the mass     (0 = the likeliest)
+
+Read next: `macro/sampling/rules.py`, `macro/sampling/draw.py`.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from macro.inputs.pieces import Cursor
+from macro.models.composer import Cache, Composer, sight_fields
+from macro.models.vae import VAE, normalise, patchify
+from macro.models.variants import ModelConfig
+from macro.sampling.rules import CELL, CLOSED, SLACK
+from macro.sentence.sight import CAUSAL
+
+
+@dataclasses.dataclass(frozen=True)
+class Writing:
+    """How freely a plan is written.
+
+    Attributes:
+        words, words_top_p: temperature of the chain of thought, and its share of mass.
+        cells, cells_top_p: the same for the layout.
+        limit: the most tokens of the chain of thought; then it is brought to its end.
+    """
+
+    words: float = 0.7
+    words_top_p: float = 0.9
+    cells: float = 0.7
+    cells_top_p: float = 0.9
+    limit: int = 160
+
+
+@partial(jax.jit, static_argnames="config")
+def prefill(
+    params: Mapping, vae: Mapping, streams: Mapping, pixels: Mapping, *, config: ModelConfig
+) -> Cache:
+    """Reads the prompt in all contexts (`contexts.Prompt`); clean copies of pictures go through the VAE."""
+    x = None
+    if "latent" in streams:
+        table = jnp.concatenate([_encode(vae, images, config) for images in pixels.values()], axis=1)
+        x = jnp.take_along_axis(table, streams["latent"]["source"][..., None], axis=1)
+    return Composer(config).apply({"params": params}, streams, x, method=Composer.prefill)[1]
+
+
+def _encode(vae: Mapping, images: Array, config: ModelConfig) -> Float[Array, "b n c"]:
+    b, slots, h, w, _ = images.shape
+    flat = images.reshape(b * slots, h, w, 3).astype(jnp.float32) / 127.5 - 1
+    mean, _ = VAE(config.vae).apply({"params": vae}, flat, method=VAE.encode)
+    return patchify(normalise(mean, config.vae), config.latent_patch).reshape(b, -1, config.latent_channels)
+
+
+@partial(jax.jit, static_argnames=("config", "writing"))
+def write(
+    params: Mapping,
+    cache: Cache,
+    start: Cursor,
+    rules: Mapping,
+    keys: Array,
+    *,
+    config: ModelConfig,
+    writing: Writing,
+) -> tuple[Int[Array, "n m"], Int[Array, "n"], Float[Array, "n"]]:
+    """Writes one plan per key after the prompt.
+
+    Args:
+        params: of the composer.
+        cache: the prompt's full context, [layers, 1, p, kv, hd].
+        start: where the plan starts there.
+        rules: see `rules.plan_rules`.
+        keys: n random keys; a candidate depends on its own only.
+
+    Returns:
+        (tokens from bos to eos, then padding; how many; score).
+    """
+    n, prompt = keys.shape[0], cache["k"].shape[2]
+    m = rules["prefix"].size + writing.limit + SLACK + rules["tail"].size
+    # The prompt is read once and lies in front of every candidate's own places.
+    k, v = (
+        jnp.pad(jnp.repeat(cache[name], n, axis=1), [(0, 0), (0, 0), (0, m), (0, 0), (0, 0)])
+        for name in ("k", "v")
+    )
+    meta = {name: jnp.repeat(values, n, axis=0) for name, values in cache["meta"].items()}
+    places = _text_meta(start, jnp.broadcast_to(jnp.arange(m), (n, m)))
+    model = Composer(config)
+
+    def step(carry):
+        written = carry["written"]
+        # A place that is not written yet is padding, also the very one that is written in this step.
+        own = sight_fields(places) | {"sample": jnp.where(jnp.arange(m) < written, places["sample"], -1)}
+        seen = {name: jnp.concatenate([meta[name], own[name]], axis=1) for name in own}
+        buffer = {"k": carry["k"], "v": carry["v"], "meta": seen}
+        text = {name: jax.lax.dynamic_slice_in_dim(values, written, 1, 1) for name, values in places.items()}
+        text["ids"] = jax.lax.dynamic_slice_in_dim(carry["ids"], written, 1, 1)
+        hidden, new_k, new_v = model.apply({"params": params}, buffer, text, method=Composer.extend)
+        logits = model.apply({"params": params}, hidden[:, 0], method=Composer.logits)
+        token, count, tail = _next_token(logits, carry, rules, keys, writing)
+        nats = jnp.take_along_axis(jax.nn.log_softmax(logits), token[:, None], axis=1)[:, 0]
+        done = carry["length"] > 0
+        ended = ~done & (tail == rules["tail"].size)
+        return {
+            "written": written + 1,
+            "ids": jax.lax.dynamic_update_slice_in_dim(carry["ids"], token[:, None], written + 1, 1),
+            "k": jax.lax.dynamic_update_slice_in_dim(carry["k"], new_k, prompt + written, 2),
+            "v": jax.lax.dynamic_update_slice_in_dim(carry["v"], new_v, prompt + written, 2),
+            "count": count,
+            "tail": tail,
+            "length": jnp.where(ended, written + 2, carry["length"]),
+            "nats": carry["nats"] + jnp.where(done, 0.0, nats),
+        }
+
+    zeros = jnp.zeros(n, jnp.int32)
+    carry = {
+        "written": jnp.int32(0),  # tokens whose keys and values are in the buffer
+        "ids": jnp.full((n, m), rules["prefix"][0], jnp.int32),
+        "k": k,
+        "v": v,
+        "count": zeros,  # characters of </think> written so far
+        "tail": zeros - 1,  # tokens of the tail written so far, -1 in the chain of thought
+        "length": zeros,  # tokens of the finished plan, 0 while unfinished
+        "nats": jnp.zeros(n),
+    }
+    carry = jax.lax.while_loop(lambda carry: jnp.any(carry["length"] == 0), step, carry)
+    return carry["ids"], carry["length"], carry["nats"] / (carry["length"] - 1)
+
+
+def _text_meta(start: Cursor, offset: Int[Array, "n m"]) -> dict:
+    """Metadata of the text tokens at `start` + offset, all of one span."""
+    return {
+        "sample": jnp.zeros_like(offset),
+        "order": start.order + offset,
+        "span": jnp.full_like(offset, start.span),
+        "mode": jnp.full_like(offset, CAUSAL),
+        "rope": start.rope + offset,
+    }
+
+
+def _next_token(logits, carry, rules, keys, writing):
+    """Each candidate's next token, and how far it then is in `</think>` and in the tail."""
+    place, prefix = carry["written"] + 1, rules["prefix"]
+    count, tail = carry["count"], carry["tail"]
+    in_words = tail < 0
+    moves = rules["moves"][jnp.minimum(count, CLOSED - 1)]
+    full = place - prefix.size >= writing.limit
+    words = (moves >= 0) & (~full | (moves > count[:, None]))
+    asked = rules["tail"][jnp.clip(tail, 0, rules["tail"].size - 1)]
+    token = jax.vmap(_pick)(
+        jax.vmap(jax.random.fold_in, (0, None))(keys, place),
+        jnp.where(jnp.where(in_words[:, None], words, rules["cells"]), logits, -jnp.inf),
+        jnp.where(in_words, writing.words, writing.cells),
+        jnp.where(in_words, writing.words_top_p, writing.cells_top_p),
+    )
+    token = jnp.where(in_words | (asked == CELL), token, asked)
+    given = place < prefix.size
+    token = jnp.where(given, prefix[jnp.minimum(place, prefix.size - 1)], token)
+    reached = jnp.take_along_axis(moves, token[:, None], axis=1)[:, 0].astype(jnp.int32)
+    count = jnp.where(in_words & ~given, reached, count)
+    after = jnp.where(in_words, jnp.where(count == CLOSED, 0, -1), tail + 1)
+    return token, count, jnp.where(given, -1, after)
+
+
+def _pick(key: Array, logits: Float[Array, "v"], temperature: Array, top_p: Array) -> Int[Array, ""]:
+    """One token: the likeliest at temperature 0, else drawn from the nucleus. -inf is never drawn."""
+    scaled = logits / jnp.maximum(temperature, 1e-6)
+    falling = -jnp.sort(-scaled)
+    before = jnp.cumsum(jax.nn.softmax(falling)) - jax.nn.softmax(falling)
+    # The likeliest token is always in; what comes after it, while less than `top_p` lies before it.
+    least = jnp.min(jnp.where(before < jnp.maximum(top_p, 1e-6), falling, jnp.inf))
+    drawn = jax.random.categorical(key, jnp.where(scaled >= least, scaled, -jnp.inf))
+    return jnp.where(temperature > 0, drawn, jnp.argmax(logits)).astype(jnp.int32)
+
+
+@partial(jax.jit, static_argnames=("config", "kept", "candidates"))
+def read(
+    params: Mapping,
+    cache: Cache,
+    text: Mapping,
+    *,
+    config: ModelConfig,
+    kept: tuple[int, ...],
+    candidates: int,
+) -> tuple[Cache, Float[Array, "n"]]:
+    """Reads each candidate's plan in every context that keeps it.
+
+    Args:
+        params: of the composer.
+        cache: the prompt [layers, contexts, p, kv, hd].
+        text: plans as `contexts.Continuation` packs them, [kept x candidates, m].
+        kept: the contexts that keep the plan, the full one first.
+        candidates: how many plans there are.
+
+    Returns:
+        The cache of contexts x candidates rows, prompt and plan, and the score of each candidate's plan.
+    """
+    rows = jnp.concatenate([number * candidates + jnp.arange(candidates) for number in kept])
+    spread = {name: jnp.repeat(cache[name], candidates, axis=1) for name in ("k", "v")}
+    meta = {name: jnp.repeat(values, candidates, axis=0) for name, values in cache["meta"].items()}
+    reader = {name: values[:, rows] for name, values in spread.items()}
+    reader["meta"] = {name: values[rows] for name, values in meta.items()}
+    model = Composer(config)
+    hidden, *new = model.apply({"params": params}, reader, text, method=Composer.extend)
+    both = {}
+    for name, added in zip(("k", "v"), new, strict=True):
+        empty = jnp.zeros((*spread[name].shape[:2], *added.shape[2:]), added.dtype)
+        both[name] = jnp.concatenate([spread[name], empty.at[:, rows].set(added)], axis=2)
+    both["meta"] = {}
+    for name, values in sight_fields(text).items():
+        empty = jnp.full((meta[name].shape[0], values.shape[1]), -1, values.dtype)
+        both["meta"][name] = jnp.concatenate([meta[name], empty.at[rows].set(values)], axis=1)
+    logits = model.apply({"params": params}, hidden[:candidates], method=Composer.logits)
+    return both, _score(logits, text["labels"][:candidates])
+
+
+def _score(logits: Float[Array, "n m v"], labels: Int[Array, "n m"]) -> Float[Array, "n"]:
+    """Mean log-likelihood of the labelled tokens."""
+    nats = jnp.take_along_axis(jax.nn.log_softmax(logits), jnp.maximum(labels, 0)[..., None], axis=-1)[..., 0]
+    return jnp.sum(jnp.where(labels >= 0, nats, 0), axis=1) / jnp.sum(labels >= 0, axis=1)

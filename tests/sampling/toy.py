@@ -1,0 +1,87 @@
+"""A small random model and a tokenizer of letters, so that sampling is tested without trained weights."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from macro.inputs.packing import PackingConfig
+from macro.models.composer import Composer
+from macro.models.vae import VAE
+from macro.models.variants import decode
+from macro.sampling.pipeline import Pipeline
+from macro.sampling.plan import Writing
+from macro.sampling.settings import Settings
+from macro.sentence.spans import Image, Sentence, Target, Text
+
+LETTERS = "".join(map(chr, range(32, 127)))
+PIECES = (*LETTERS, " the", ".</", "think", "on <", "</think>", "></", "k>x")
+
+
+@dataclasses.dataclass(frozen=True)
+class ToyTokenizer:
+    """Printable letters, and some longer pieces that cut `</think>` in awkward places. Encodes by letters."""
+
+    image_start: int = len(PIECES)
+    image_end: int = len(PIECES) + 1
+    bos: int = len(PIECES) + 2
+    eos: int = len(PIECES) + 3
+    layout_start: int = len(PIECES) + 4
+    layout_end: int = len(PIECES) + 5
+    cells: tuple = tuple(len(PIECES) + 6 + n for n in range(13))
+    vocab_size: int = len(PIECES) + 19
+
+    def encode(self, text: str) -> list[int]:
+        return [LETTERS.index(letter) for letter in text]
+
+    def decode(self, ids) -> str:
+        return "".join(PIECES[i] for i in ids if i < len(PIECES))
+
+
+TOKENIZER = ToyTokenizer()
+CONFIG = decode("XXS/64", llm={"vocab": 160})
+PACKING = PackingConfig(buckets=((64, 64, 2),), vision_side=8, latent_side=4, reference_max_side=32)
+
+
+def random_params(seed: int = 0) -> dict:
+    """Random weights, also where initialisation puts zeros (binding, velocity)."""
+    meta = {name: jnp.zeros((1, 1), jnp.int32) for name in ("sample", "order", "span", "mode", "rope")}
+    place = jnp.zeros((1, 1), jnp.int32)
+    streams = {
+        "text": {**meta, "ids": place},
+        "vision": {**meta, "patches": jnp.zeros((1, 1, 768)), "position": place, "subject": place},
+        "latent": {**meta, "position": place, "subjects": jnp.zeros((1, 1, 13))},
+    }
+    x, t = jnp.zeros((1, 1, CONFIG.latent_channels)), jnp.zeros((1, 1))
+    key = jax.random.key(seed)
+    params = {
+        "composer": jax.jit(Composer(CONFIG).init)(key, streams, x, t)["params"],
+        "vae": jax.jit(VAE(CONFIG.vae).init)(key, jnp.zeros((1, 32, 32, 3)), key)["params"],
+    }
+    leaves, tree = jax.tree.flatten(params["composer"])
+    keys = jax.random.split(key, len(leaves))
+    noisy = [leaf + 0.1 * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys, strict=True)]
+    return params | {"composer": jax.tree.unflatten(tree, noisy)}
+
+
+def pipeline(**settings) -> Pipeline:
+    made = Settings(**{"steps": 3, "writing": Writing(1.0, 0.95, 1.0, 1.0, limit=12)} | settings)
+    return Pipeline(random_params(), CONFIG, TOKENIZER, PACKING, made)
+
+
+def picture(seed: int, height: int = 32, width: int = 32) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def sentence() -> Sentence:
+    """Two subjects, the second one's picture smaller."""
+    return Sentence(
+        (
+            Text("A "),
+            Image(picture(1), subject=1, number=1),
+            Text("by "),
+            Image(picture(2, 16, 32), subject=2, number=2),
+            Target(size=(64, 64)),
+        )
+    )
