@@ -1,0 +1,98 @@
+"""What the picture autoencoder is trained on: give the picture back through a small, smooth latent.
+
+    loss = mean |x' - x|  +  edges * mean |grad x' - grad x|  +  kl * mean KL(q(z|x) || N(0, 1))
+
+The second term (differences of neighbouring pixels, at full and at half size) keeps contours sharp, which a
+pixel loss alone trades for blur. The third is small: it bounds the latents and makes the posterior as wide as
+the decoder tolerates, so that a drawing whose latents are slightly off still decodes well.
+
+Read next: `macro/models/vae.py`; `configs/demo_vae.py` trains with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+from jax.lax import dynamic_slice
+from jaxtyping import Array, Float, UInt8
+
+from macro.models.vae import VAE, normalise, sample
+from macro.objectives.joint import model_config
+from macro.utils.errors import UserError
+
+FROZEN = ()
+
+
+def init(key: Array, config) -> dict:
+    """Random parameters `{"vae"}` of the VAE that `config.model` names."""
+    vae = VAE(model_config(config).vae)
+    side = vae.config.stride
+    return {"vae": vae.init(key, jnp.zeros((1, side, side, 3)), key)["params"]}
+
+
+def loss(params: Mapping, batch: Mapping, key: Array, config) -> tuple[Array, dict[str, Array]]:
+    """The loss over every picture of a packed batch.
+
+    Args:
+        params: `{"vae"}`.
+        batch: `pixels`, per size bucket uint8 `[b, slots, h, w, 3]`; slots that are black all over are empty.
+        key: crops and posterior samples of this step.
+        config: `crop` is the side of the squares cut from every picture; `loss.edges` and `loss.kl`.
+
+    Returns:
+        (scalar loss, metrics): `l1`, `edges`, `kl`, `psnr` (dB, pixels in 0..1), and `latent_mean` and
+        `latent_std` over all channels, from which the config's shift and scale = 1 / std follow.
+    """
+    crop_key, sample_key = jax.random.split(key)
+    config_vae = model_config(config).vae
+    pictures, used = squares(batch["pixels"], config.crop, crop_key)
+    vae, images = VAE(config_vae), pictures.astype(jnp.float32) / 127.5 - 1
+    mean, logvar = vae.apply({"params": params["vae"]}, images, method=VAE.encode)
+    latents = normalise(sample(mean, logvar, sample_key), config_vae)
+    error = vae.apply({"params": params["vae"]}, latents, method=VAE.decode) - images
+    kl = 0.5 * (jnp.square(mean) + jnp.exp(logvar) - 1 - logvar)
+
+    def average(values: Array) -> Array:
+        """Mean over the pictures in use."""
+        return jnp.sum(jnp.mean(values, axis=(1, 2, 3)) * used) / jnp.maximum(jnp.sum(used), 1)
+
+    metrics = {"l1": average(jnp.abs(error)), "edges": edge_error(error, average), "kl": average(kl)}
+    total = metrics["l1"] + config.loss.edges * metrics["edges"] + config.loss.kl * metrics["kl"]
+    metrics["psnr"] = -10 * jnp.log10(jnp.maximum(average(jnp.square(error / 2)), 1e-10))
+    metrics["latent_mean"] = average(mean)
+    metrics["latent_std"] = jnp.sqrt(average(jnp.square(mean - metrics["latent_mean"])))
+    return total, metrics
+
+
+def squares(
+    pixels: Mapping, side: int, key: Array
+) -> tuple[UInt8[Array, "n side side 3"], Float[Array, " n"]]:
+    """One square cut at random from every slot of every bucket, and 1 where the slot is in use, else 0.
+
+    Raises:
+        UserError: a bucket is smaller than the square.
+    """
+    cut, used = [], []
+    for number, (name, images) in enumerate(pixels.items()):
+        flat = images.reshape(-1, *images.shape[2:])
+        n, h, w, _ = flat.shape
+        if min(h, w) < side:
+            raise UserError(f"config.crop={side}: pictures of {name} are smaller; lower it")
+        rows_key, columns_key = jax.random.split(jax.random.fold_in(key, number))
+        rows = jax.random.randint(rows_key, (n,), 0, h - side + 1)
+        columns = jax.random.randint(columns_key, (n,), 0, w - side + 1)
+        corners = jnp.stack([rows, columns, jnp.zeros_like(rows)], axis=1)
+        windows = jax.vmap(lambda image, corner: dynamic_slice(image, corner, (side, side, 3)))
+        cut.append(windows(flat, corners))
+        used.append(jnp.any(flat > 0, axis=(1, 2, 3)).astype(jnp.float32))
+    return jnp.concatenate(cut), jnp.concatenate(used)
+
+
+def edge_error(error: Float[Array, "b h w 3"], average: Callable[[Array], Array]) -> Float[Array, ""]:
+    """Mean absolute difference of the error between neighbouring pixels, along rows and columns, at full
+    size and at half size."""
+    b, h, w, c = error.shape
+    half = jnp.mean(error.reshape(b, h // 2, 2, w // 2, 2, c), axis=(2, 4))
+    return sum(average(jnp.abs(jnp.diff(e, axis=axis))) for e in (error, half) for axis in (1, 2)) / 4
