@@ -133,7 +133,7 @@ def compile_scene(scene: Scene) -> dict[str, np.ndarray]:
     `phase` [P, 3] texture offset; `texture`, `mark` int32[P]; `mark_frame` [P, 3, 4]; `colours` [P, 3, 3] linear
     base, second and mark colour; `owner` int32[P] index of the subject. Scene: `blobs` [12, 3]; `eye` [3];
     `basis` [3, 3]; `fov` (0: equirectangular); `sun` [3]; `sunlight` [3]; `ground` [2, 3]; `ground_texture` int32;
-    `ground_phase` [3]; `sky` [2, 3] horizon and zenith; `haze` metres; `hills` 0 or 1.
+    `ground_phase` [3]; `sky` [2, 3] horizon and zenith; `haze` [2] start and scale in metres; `hills` 0 or 1.
     """
     rng = np.random.default_rng((scene.seed, 1))
     rows, blobs = [], np.zeros((MAX_SUBJECTS, 3))
@@ -157,7 +157,7 @@ def compile_scene(scene: Scene) -> dict[str, np.ndarray]:
         "ground_texture": np.array(TEXTURES.index(around.ground_texture), np.int32),
         "ground_phase": rng.uniform(-100, 100, 3),
         "sky": to_linear([around.horizon, around.zenith]),
-        "haze": np.array(7.0 if around.style == "studio" else 60.0),
+        "haze": np.array([5.0, 6.0] if around.style == "studio" else [12.0, 60.0]),
         "hills": np.array(float(around.style == "hills")),
     }
     return {k: v if v.dtype == np.int32 else v.astype(np.float32) for k, v in arrays.items()}

@@ -1,5 +1,14 @@
-"""How scenes are drawn at random (the types themselves are in `graph.py` and are offered here too)."""
+"""How scenes are drawn at random: `sample_scene`, and the scenes that follow from one.
 
+All is a pure function of the generator: the same seed gives the same scene. The types live in `graph.py` and are
+offered here too. Read next: `placement.py` (where things stand), `relations.py` (what is said about it), `looks.py`.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from macro.scenes import looks
 from macro.scenes.graph import (
     DECALS,
     RELATIONS,
@@ -11,7 +20,160 @@ from macro.scenes.graph import (
     Subject,
     Surroundings,
 )
+from macro.scenes.kinds import KINDS, SUPPORTS
+from macro.scenes.placement import hidden_shares, picture_box, put, put_on, share, slots, view_of
+from macro.scenes.relations import relate
+from macro.utils.errors import UserError
 
 __all__ = [
     "DECALS", "RELATIONS", "TEXTURES", "Camera", "Light", "Relation", "Scene", "Subject", "Surroundings",
+    "decimate", "jitter", "reference_scene", "sample_scene",
 ]
+
+MAX_SUBJECTS = 12
+SMALLEST, MOST_HIDDEN = 0.016, 0.5  # of the picture's area; of a subject's box
+ATTEMPTS = 12
+
+
+def _yaw(rng: np.random.Generator) -> float:
+    """Mostly a three-quarter view, which shows the outline and the face."""
+    return float(rng.choice([-1.0, 1.0]) * rng.uniform(0.25, 1.15))
+
+
+def _kinds_of(rng: np.random.Generator, count: int, kinds: tuple[str, ...], twins: float) -> list[str]:
+    """Kinds for `count` subjects; now and then two of a kind, to be told apart by colour."""
+    chosen = [str(k) for k in rng.choice(kinds, count, replace=count > len(kinds))]
+    if count > 1 and rng.random() < twins:
+        i, j = rng.choice(count, 2, replace=False)
+        chosen[i] = chosen[j]
+    return chosen
+
+
+def _arrange(
+    rng: np.random.Generator, subjects: list[Subject], camera: Camera, riders: dict[int, int]
+) -> list[Subject]:
+    """Places everyone: slots for those on the ground, then riders on their supports."""
+    standing = [i for i in range(len(subjects)) if i not in riders]
+    size = share(len(standing) + 0.5 * len(riders))
+    placed = list(subjects)
+    for i, (u, v, width) in zip(standing, slots(rng, len(standing), size), strict=True):
+        own = size * rng.uniform(0.82, 1.12) * (0.85 + 0.25 * v)
+        placed[i] = put(subjects[i], camera, u, v, width, own)
+    for rider, support in riders.items():
+        placed[rider] = put_on(subjects[rider], placed[support], rng, rng.uniform(0.75, 1.05))
+    return placed
+
+
+def _riders(rng: np.random.Generator, kinds: list[str]) -> dict[int, int]:
+    """Who stands on whom: most supports in the scene carry one other subject."""
+    riders: dict[int, int] = {}
+    free = [i for i, kind in enumerate(kinds) if kind not in SUPPORTS]
+    for i, kind in enumerate(kinds):
+        if kind in SUPPORTS and free and rng.random() < 0.75:
+            riders[free.pop(int(rng.integers(len(free))))] = i
+    return riders
+
+
+def sample_scene(
+    rng: np.random.Generator, count: int, kinds: tuple[str, ...] | None = None, twins: float = 0.25
+) -> Scene:
+    """Draws a scene.
+
+    Args:
+      rng: all randomness; the same state gives the same scene.
+      count: number of subjects, 1..12.
+      kinds: kinds to choose from; all by default.
+      twins: how often two subjects are of one kind.
+
+    Returns:
+      A scene whose subjects are numbered 1..count in no particular order of place, all of them visible.
+
+    Raises:
+      UserError: for a count outside 1..12 or an unknown kind.
+    """
+    if not 1 <= count <= MAX_SUBJECTS:
+        raise UserError(f"count: a scene has 1 to {MAX_SUBJECTS} subjects, not {count}")
+    for kind in kinds or ():
+        if kind not in KINDS:
+            raise UserError(f"kinds: unknown kind {kind!r}; one of {', '.join(KINDS)}")
+    around, names = looks.surroundings(rng), _kinds_of(rng, count, tuple(kinds or KINDS), twins)
+    if count > 1 and kinds is None and not set(names) & set(SUPPORTS) and rng.random() < 0.3:
+        names[int(rng.integers(count))] = str(rng.choice(list(SUPPORTS)))
+    riders = _riders(rng, names)
+    subjects = [
+        Subject(
+            kind, palette, looks.texture(rng), looks.decal(rng), 1.0, (0.0, 0.0), 0.0, _yaw(rng),
+            float(rng.random()), number + 1,
+        )
+        for number, (kind, palette) in enumerate(zip(names, looks.palettes(rng, count, around), strict=True))
+    ]
+    best = None
+    for _ in range(ATTEMPTS):
+        camera = view_of(rng, count)
+        placed = _arrange(rng, subjects, camera, riders)
+        worst = _faults(camera, placed, riders)
+        if best is None or worst < best[0]:
+            best = worst, camera, tuple(placed)
+        if worst == 0:
+            break
+    _, camera, placed = best
+    relations = relate(camera, placed, rng)
+    return Scene(placed, relations, camera, looks.light(rng), around, int(rng.integers(2**31)))
+
+
+def _faults(camera: Camera, subjects: list[Subject], riders: dict[int, int]) -> float:
+    """How far a composition is from good: 0 if everyone is large enough and visible enough."""
+    boxes = np.array([picture_box(camera, s) for s in subjects])
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    hidden = hidden_shares(camera, subjects)
+    hidden[list(riders.values())] -= 0.1  # what stands on a table hides some of it: as it should
+    seen = areas * (1 - hidden)
+    return float(np.maximum(hidden - MOST_HIDDEN, 0).sum() + np.maximum(1 - seen / SMALLEST, 0).sum())
+
+
+def decimate(scene: Scene, keep: int) -> Scene:
+    """The scene with only its `keep` largest subjects (in the picture), renumbered; nobody moves.
+
+    A subject that carries another stays as long as that one does.
+    """
+    subjects = list(scene.subjects)
+    while len(subjects) > max(keep, 1):
+        loose = [s for s in subjects if not any(_carries(s, other) for other in subjects)]
+        boxes = np.array([picture_box(scene.camera, s) for s in loose])
+        areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        subjects.remove(loose[int(areas.argmin())])
+    placed = tuple(replace(s, number=n + 1) for n, s in enumerate(subjects))
+    relations = relate(scene.camera, placed, np.random.default_rng((scene.seed, keep)))
+    return replace(scene, subjects=placed, relations=relations)
+
+
+def _carries(support: Subject, rider: Subject) -> bool:
+    if support.kind not in SUPPORTS or rider.height <= 0:
+        return False
+    top = support.height + SUPPORTS[support.kind] * support.scale
+    near = np.hypot(*np.subtract(support.position, rider.position)) < 0.3 * support.scale
+    return bool(near) and abs(top - rider.height) < 1e-3
+
+
+def reference_scene(scene: Scene, index: int, rng: np.random.Generator) -> Scene:
+    """`scene.subjects[index]` alone before a neutral backdrop: another view, pose and light than in `scene`."""
+    subject = scene.subjects[index]
+    yaw = subject.yaw
+    while abs(yaw - subject.yaw) < 0.45:
+        yaw = float(rng.uniform(-1.25, 1.25))
+    pitch, fov, distance = rng.uniform(0.12, 0.5), 0.33, 4.0
+    eye = (0.0, float(distance * np.sin(pitch)), float(-distance * np.cos(pitch)))
+    alone = replace(subject, position=(0.0, 0.0), height=0.0, scale=1.0, yaw=yaw, pose=float(rng.random()))
+    camera = Camera("perspective", eye, (0.0, 0.0, 0.0), fov)
+    for _ in range(3):
+        u0, v0, u1, v1 = picture_box(camera, alone)
+        alone = replace(alone, scale=alone.scale * 0.8 / max(u1 - u0, v1 - v0))
+        middle = 0.5 * alone.scale * (v0 + v1 - 1.0)
+        camera = replace(camera, target=(0.0, camera.target[1] - middle * distance * fov / alone.scale, 0.0))
+    return Scene((alone,), (), camera, looks.light(rng), looks.backdrop(rng), int(rng.integers(2**31)))
+
+
+def jitter(scene: Scene, rng: np.random.Generator) -> Scene:
+    """The same scene under other light, with other poses, texture phases and noise: what nothing prescribes."""
+    subjects = tuple(replace(s, pose=float(rng.random())) for s in scene.subjects)
+    return replace(scene, subjects=subjects, light=looks.light(rng), seed=int(rng.integers(2**31)))

@@ -1,135 +1,126 @@
-"""Relations read off the picture: what a person who sees masks and depth would say, and would not dispute.
+"""Which relations hold between placed subjects, with room to spare, on the ground and in the picture alike.
 
-Names are those of `graph.RELATIONS`, and "hides". Widths and gaps are shares of the picture, depths metres:
-
-    left of, right of   the centre of neither lies within the other's width
-    in front of, behind widths overlap, and one is clearly nearer and its foot lower
-    on                  the graph says so, and in the picture its foot stands upon the other
-    between             near the middle of a line from one to the other, and so in depth
-    next to             a small gap sideways at about the same depth
-    far from            more than half a picture apart
-    hides               covers at least a twentieth of the other's silhouette
-
-Margins leave out what is arguable: a pair may stand in no relation at all. Read next: `annotate.py`.
+`relate` picks from all that hold a set that mentions every subject and connects them, rare names preferred.
 """
 
-from itertools import combinations
+import itertools
 
 import numpy as np
-from jaxtyping import Bool, Float
 
-OPPOSITE = {"left of": "right of", "right of": "left of", "in front of": "behind", "behind": "in front of"}
+from macro.scenes.graph import Camera, Relation, Subject
+from macro.scenes.placement import picture_box, project, world_box
 
-_NEARER = 0.92  # in front: at most this share of the other's distance
-_ALIGNED = 0.4  # in front: at least this share of the narrower one's width is shared
-_LEVEL = 1.15  # next to: distances differ by at most this factor
-_GAP = 0.06  # next to: at most this far apart sideways
-_FAR = 0.55
-_HIDDEN = 0.05
-
-Found = tuple[int, str, int | tuple[int, int]]
-Pairs = Bool[np.ndarray, "s s"]
+# How much more often a name is picked where several hold.
+_WEIGHTS = {
+    "on": 50.0, "between": 3.0, "in front of": 2.0, "behind": 2.0,
+    "left of": 1.0, "right of": 1.0, "next to": 0.8, "far from": 0.6,
+}
 
 
-def read_relations(
-    masks: Bool[np.ndarray, "s h w"],
-    amodal: Bool[np.ndarray, "s h w"],
-    distances: Float[np.ndarray, "s"],
-    resting: tuple[tuple[int, int], ...] = (),
-) -> tuple[Found, ...]:
-    """All relations that clearly hold between visible subjects.
+class _Seen:
+    """The picture's view of a subject: box, middle, and foot."""
 
-    Args:
-        masks, amodal: visible parts and whole silhouettes.
-        distances: of each subject from the camera, metres.
-        resting: pairs (i, j) where the scene graph has i on j.
+    def __init__(self, camera: Camera, subject: Subject):
+        self.subject = subject
+        u0, v0, u1, v1 = picture_box(camera, subject)
+        self.u, self.v, self.width, self.height = (u0 + u1) / 2, (v0 + v1) / 2, u1 - u0, v1 - v0
+        foot = np.array([subject.position[0], subject.height, subject.position[1]])
+        self.foot = project(camera, foot)[:2]
 
-    Returns:
-        (i, name, j) or (i, "between", (j, k)) with j < k; indices from 0.
-    """
-    seen = masks.any((1, 2))
-    # Of a subject and what it stands on, "on" is all there is to say; neither is "between it and a third".
-    stacked = np.zeros((len(masks), len(masks)), bool)
-    for i, j in resting:
-        stacked[i, j] = True
-    apart = seen[:, None] & seen[None] & ~stacked & ~stacked.T & ~np.eye(len(masks), dtype=bool)
-    picture = _Picture(masks, amodal, distances)
-    pairs = {name: holds & apart for name, holds in picture.pairs().items()}
-    pairs["on"] = picture.on() & stacked & seen[:, None] & seen[None]
-    found: list[Found] = [
-        (int(i), name, int(j)) for name, holds in pairs.items() for i, j in np.argwhere(holds)
+
+def _stands_on(a: Subject, b: Subject) -> bool:
+    (low_x, _, low_z), (high_x, high_y, high_z) = world_box(b)
+    x, z = a.position
+    return 0 < a.height <= high_y + 1e-3 and b.height < a.height and low_x < x < high_x and low_z < z < high_z
+
+
+def _pair(a: _Seen, b: _Seen) -> list[str]:
+    """Names that hold for "a ... b"."""
+    if _stands_on(a.subject, b.subject):
+        return ["on"]
+    if a.subject.height > 0 or b.subject.height > 0:
+        sideways_only = _stands_on(b.subject, a.subject)
+        if sideways_only:
+            return []
+    du, dv = b.u - a.u, b.foot[1] - a.foot[1]
+    wide = 0.5 * (a.width + b.width)
+    level = a.subject.height == 0 and b.subject.height == 0
+    names = []
+    if abs(du) > max(0.10, 0.7 * wide) and abs(dv) < 0.8 * abs(du):
+        names.append("left of" if du > 0 else "right of")
+    if level and abs(du) < 0.7 * wide and abs(dv) > 0.07 and abs(dv) > 0.5 * abs(du) and (b.v - a.v) * dv > 0:
+        names.append("behind" if dv > 0 else "in front of")
+    if level and abs(dv) < 0.09 and 0.7 * wide < abs(du) < 1.35 * wide:
+        names.append("next to")
+    if np.hypot(du, b.v - a.v) > max(0.5, 1.7 * wide):
+        names.append("far from")
+    return names
+
+
+def _between(a: _Seen, b: _Seen, c: _Seen) -> bool:
+    """Whether `a` stands between `b` and `c`: near the middle of the line from one to the other."""
+    if any(s.subject.height > 0 for s in (a, b, c)):
+        return False
+    line = np.array([c.u - b.u, c.foot[1] - b.foot[1]])
+    to_a = np.array([a.u - b.u, a.foot[1] - b.foot[1]])
+    length = np.hypot(*line)
+    if length < 0.25 or abs(line[0]) < 0.2:
+        return False
+    along, aside = to_a @ line / length**2, abs(line[0] * to_a[1] - line[1] * to_a[0]) / length
+    clear = min(abs(a.u - b.u), abs(a.u - c.u)) > 0.06
+    return 0.25 < along < 0.75 and aside < 0.1 and clear and (a.u - b.u) * (c.u - a.u) > 0
+
+
+def holding(camera: Camera, subjects: tuple[Subject, ...]) -> list[Relation]:
+    """All relations that clearly hold."""
+    seen = [_Seen(camera, s) for s in subjects]
+    out = [
+        Relation(name, i, (j,))
+        for i, j in itertools.permutations(range(len(seen)), 2)
+        for name in _pair(seen[i], seen[j])
     ]
-    for j, k in combinations(np.flatnonzero(seen).tolist(), 2):
-        for i in np.flatnonzero(apart[:, j] & apart[:, k] & apart[j, k]).tolist():
-            if picture.between(i, j, k):
-                found.append((i, "between", (j, k)))
-    return tuple(found)
+    for i in range(len(seen)):
+        others = [j for j in range(len(seen)) if j != i]
+        out += [
+            Relation("between", i, (j, k))
+            for j, k in itertools.combinations(others, 2)
+            if _between(seen[i], seen[j], seen[k])
+        ]
+    return out
 
 
-class _Picture:
-    """Measures of each subject, taken once; each method is one relation's definition."""
+def relate(camera: Camera, subjects: tuple[Subject, ...], rng: np.random.Generator) -> tuple[Relation, ...]:
+    """A connected choice of relations: each subject after the first is tied to earlier ones, and a few extra ties."""
+    every = holding(camera, subjects)
+    chosen, known = [r for r in every if r.name == "on"], {0}
 
-    def __init__(self, masks, amodal, distances):
-        area, whole = masks.sum((1, 2)), amodal.sum((1, 2))
-        height, width = masks.shape[1:]
-        self.x = masks.sum(1) @ (np.arange(width) + 0.5) / width / np.maximum(area, 1)
-        self.y = masks.sum(2) @ (np.arange(height) + 0.5) / height / np.maximum(area, 1)
-        self.left, self.right = _extent(masks.any(1))
-        self.whole_left, self.whole_right = _extent(amodal.any(1))
-        self.top, self.foot = _extent(amodal.any(2))
-        self.distances = distances
-        flat = masks.reshape(len(masks), -1).astype(np.float32)
-        self.covered = flat @ amodal.reshape(len(masks), -1).T / np.maximum(whole, 1)
-        self.left_of = (self.right[:, None] <= self.x) & (self.x[:, None] <= self.left)
+    def pick(options: list[Relation]) -> Relation:
+        weights = np.array([_WEIGHTS[r.name] for r in options])
+        return options[rng.choice(len(options), p=weights / weights.sum())]
 
-    def pairs(self) -> dict[str, Pairs]:
-        """Every relation of two but "on": [i, j] says whether i stands in it to j."""
-        front = self.in_front()
-        distance = np.hypot(self.x[:, None] - self.x, self.y[:, None] - self.y)
-        return {
-            "left of": self.left_of,
-            "right of": self.left_of.T,
-            "in front of": front,
-            "behind": front.T,
-            "next to": self.next_to(),
-            "far from": distance >= _FAR,
-            "hides": self.covered >= _HIDDEN,
-        }
-
-    def in_front(self) -> Pairs:
-        wide = self.whole_right - self.whole_left
-        shared = np.minimum(self.whole_right[:, None], self.whole_right)
-        shared = shared - np.maximum(self.whole_left[:, None], self.whole_left)
-        aligned = shared >= _ALIGNED * np.minimum(wide[:, None], wide)
-        nearer = self.distances[:, None] <= _NEARER * self.distances
-        return aligned & nearer & (self.foot[:, None] > self.foot)
-
-    def next_to(self) -> Pairs:
-        gap = np.maximum(self.left[:, None], self.left) - np.minimum(self.right[:, None], self.right)
-        nearer = np.minimum(self.distances[:, None], self.distances)
-        level = np.maximum(self.distances[:, None], self.distances) <= _LEVEL * nearer
-        return level & (gap <= _GAP) & (self.left_of | self.left_of.T)
-
-    def on(self) -> Pairs:
-        above = (self.foot[:, None] <= self.foot) & (self.y[:, None] < self.y)
-        standing = self.top - 0.02 <= self.foot[:, None]
-        within = (self.whole_left <= self.x[:, None]) & (self.x[:, None] <= self.whole_right)
-        return above & standing & within
-
-    def between(self, i: int, j: int, k: int) -> bool:
-        left_of = self.left_of
-        if not (left_of[j, i] and left_of[i, k]) and not (left_of[k, i] and left_of[i, j]):
-            return False
-        line = np.array([self.x[k] - self.x[j], self.y[k] - self.y[j]])
-        offset = np.array([self.x[i] - self.x[j], self.y[i] - self.y[j]])
-        along = offset @ line / (line @ line)
-        aside = abs(offset[0] * line[1] - offset[1] * line[0]) / (line @ line)
-        expected = (1 - along) * self.distances[j] + along * self.distances[k]
-        level = 1 / 1.25 <= self.distances[i] / expected <= 1.25
-        return bool(0.25 <= along <= 0.75 and aside <= 0.25 and level)
+    while len(known) < len(subjects):
+        ties = [r for r in every if r.subject not in known and known.issuperset(r.objects)]
+        if not ties:  # crowded pictures: the clearest left or right
+            ties = [_clearest_side(camera, subjects, known)]
+        tie = pick(ties)
+        known.add(tie.subject)
+        if tie not in chosen:
+            chosen.append(tie)
+    extras = [r for r in every if not any(_same_pair(r, c) for c in chosen)]
+    for _ in range(int(rng.integers(0, 1 + len(subjects) // 3))):
+        if extras:
+            extra = pick(extras)
+            chosen.append(extra)
+            extras = [r for r in extras if not _same_pair(r, extra)]
+    return tuple(chosen)
 
 
-def _extent(present: Bool[np.ndarray, "s n"]) -> tuple[Float[np.ndarray, "s"], Float[np.ndarray, "s"]]:
-    """First and last edge on 0..1 where each row of `present` holds anything."""
-    n = present.shape[1]
-    return present.argmax(1) / n, (n - present[:, ::-1].argmax(1)) / n
+def _same_pair(a: Relation, b: Relation) -> bool:
+    return {a.subject, *a.objects} == {b.subject, *b.objects}
+
+
+def _clearest_side(camera: Camera, subjects: tuple[Subject, ...], known: set[int]) -> Relation:
+    middle = [_Seen(camera, s).u for s in subjects]
+    options = [(abs(middle[i] - middle[j]), i, j) for i in range(len(subjects)) if i not in known for j in known]
+    _, i, j = max(options)
+    return Relation("left of" if middle[i] < middle[j] else "right of", i, (j,))

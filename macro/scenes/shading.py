@@ -93,7 +93,7 @@ def shade(scene, directions, points, distance, on_ground, normals, albedo, lift,
     polish = jnp.maximum(_dot(normals, half), 0.0) ** 32 * jnp.where(on_ground, 0.0, 0.22) * (sun > 0)
     rim = jnp.clip(1.0 + _dot(normals, directions), 0.0, 1.0) ** 3 * jnp.where(on_ground, 0.0, 0.14) * up
     solid = jnp.isfinite(distance)
-    haze = jnp.where(solid, distance, 0.0) / scene["haze"]
+    haze = jnp.maximum(jnp.where(solid, distance, 0.0) - scene["haze"][0], 0.0) / scene["haze"][1]
     haze = haze * haze / (1.0 + haze * haze)
     out = []
     for i in range(3):

@@ -1,0 +1,167 @@
+"""Instructions, written from the scene graph and from relations that hold in the picture.
+
+    "the <image 1> robot stands left of the <image 2> tree. behind the tree is the <image 3> car."
+
+`<image n>` stands right before its noun at the first mention; subjects come up in the order of their numbers. Only
+kinds and relations are named: colour and texture are for the reference pictures to say, cells for the plan. What
+each sentence says is a move of `moves.py`; how it is put is decided here.
+Read next: `thoughts.py` (the chain of thought), `questions.py`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from macro.scenes.graph import Scene
+from macro.scenes.moves import Move, choose_move
+from macro.scenes.vocabulary import PHRASES, ground_words, plain_nouns, sky_words
+from macro.sentence.spans import Truth
+
+_VERBS = ("is", "is", "stands", "can be seen")
+_PUTS = ("put", "place", "set")
+
+
+def in_order_of_mention(scene: Scene, rng: np.random.Generator) -> Scene:
+    """The same scene, its subjects renumbered along a walk from neighbour to neighbour.
+
+    Instructions mention subjects in the order of their numbers, so a walk makes them read naturally.
+    """
+    feet = np.array([s.position for s in scene.subjects], np.float64).reshape(-1, 2)
+    order = [int(rng.integers(len(feet)))]
+    while len(order) < len(feet):
+        distances = np.linalg.norm(feet - feet[order[-1]], axis=1) * rng.uniform(0.5, 1.5, len(feet))
+        distances[order] = np.inf
+        order.append(int(distances.argmin()))
+    return reordered(scene, order)
+
+
+def reordered(scene: Scene, order: Sequence[int]) -> Scene:
+    """The scene with `scene.subjects[order[i]]` as subject number i + 1."""
+    new = {old: i for i, old in enumerate(order)}
+    relations = (
+        replace(r, subject=new[r.subject], objects=tuple(new[o] for o in r.objects)) for r in scene.relations
+    )
+    subjects = (replace(scene.subjects[old], number=i + 1) for i, old in enumerate(order))
+    return replace(scene, subjects=tuple(subjects), relations=tuple(relations))
+
+
+def instruction(
+    scene: Scene, truth: Truth, rng: np.random.Generator, references: Sequence[Sequence[int]] | None = None
+) -> str:
+    """A prompt that mentions every subject.
+
+    Args:
+        scene: for the surroundings.
+        truth: kinds and relations; subjects come up in its order.
+        rng: chooses the wording.
+        references: the picture numbers of each subject; by default subject n is `<image n>` alone.
+    """
+    count = len(truth.kinds)
+    references = references or [(n,) for n in range(1, count + 1)]
+    style = _draw_style(rng)
+    speaker = _Speaker(truth, references, style, rng)
+    sentences = []
+    while speaker.said < count:
+        sentences.append(speaker.say(choose_move(truth, speaker.said, rng)))
+    return _with_surroundings(sentences, scene, style, rng)
+
+
+# ---- style ----
+
+
+@dataclass(frozen=True)
+class _Style:
+    """What stays the same through one instruction.
+
+    manner: "tell" (the robot stands ...), "order" (put the robot ...) or "list" (robot left of tree).
+    article: before a first mention. bare: kinds are left to the pictures, "<image 3>" alone.
+    """
+
+    manner: str
+    article: str
+    bare: bool
+
+
+def _draw_style(rng: np.random.Generator) -> _Style:
+    manner = str(rng.choice(["tell", "order", "list"], p=[0.5, 0.2, 0.3]))
+    articles = {"tell": ["the", "a"], "order": ["the", "the", "a"], "list": ["a", ""]}[manner]
+    return _Style(manner, str(rng.choice(articles)), bool(rng.random() < 0.06))
+
+
+def _with_surroundings(sentences: list[str], scene: Scene, style: _Style, rng: np.random.Generator) -> str:
+    """Joins the sentences; nine times in ten ground and sky are named, or else the references decide alone."""
+    first, rest = sentences[0], sentences[1:]
+    ground, sky = ground_words(scene.surroundings), sky_words(scene.surroundings)
+    under = "before a" if scene.surroundings.style == "studio" else "under a"
+    where = f"on {ground} {under} {sky}"
+    opening = str(rng.choice(["a picture of ", "a scene with ", "", ""])) if style.manner == "list" else ""
+    way = rng.random()
+    if way < 0.35:
+        sentences = [f"{where}, {opening}{first}", *rest]
+    elif way < 0.6:
+        sentences = [f"{opening}{first}", *rest, f"all {where}"]
+    elif way < 0.9:
+        sentences = [
+            f"{opening}{first}",
+            *rest,
+            f"the ground is {ground.rsplit(' ', 1)[0]}, the sky {sky.rsplit(' ', 1)[0]}",
+        ]
+    else:
+        sentences = [f"{opening}{first}", *rest]
+    return "; ".join(sentences) + "." if style.manner == "list" else ". ".join(sentences) + "."
+
+
+class _Speaker:
+    """Says moves in one style, and remembers up to which number subjects have been mentioned."""
+
+    def __init__(self, truth: Truth, references: Sequence[Sequence[int]], style: _Style, rng):
+        self.truth, self.references, self.style, self.rng = truth, references, style, rng
+        self.nouns = plain_nouns(truth)
+        self.said = 0
+
+    def say(self, move: Move) -> str:
+        new = move.subjects[0] > self.said
+        several = len(move.subjects) > 1
+        if move.inverted:
+            where = self._where(move)
+            return self._state_inverted(where, self._list(move.subjects))
+        what = self._list(move.subjects)
+        return self._state(what, self._where(move), several, new)
+
+    def _list(self, numbers: Sequence[int]) -> str:
+        names = [self._name(n) for n in numbers]
+        return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
+
+    def _where(self, move: Move) -> str:
+        words = [self._name(w) if isinstance(w, int) else self._phrase(w) for w in move.where]
+        return " ".join(words).replace(" ,", ",")
+
+    def _name(self, number: int) -> str:
+        """With article, markers and kind at the first mention, briefly from then on."""
+        kind, numbers = self.truth.kinds[number - 1], self.references[number - 1]
+        if number > self.said:
+            self.said = number
+            markers = " ".join(f"<image {n}>" for n in numbers)
+            return markers if self.style.bare else f"{self.style.article} {markers} {kind}".strip()
+        if self.style.bare:
+            return f"<image {numbers[0]}>"
+        return f"the {self.nouns[number - 1] or f'<image {numbers[0]}> {kind}'}"
+
+    def _phrase(self, words: str) -> str:
+        return str(self.rng.choice(PHRASES.get(words, (words,))))
+
+    def _state(self, what: str, where: str, several: bool, new: bool) -> str:
+        """That `what` is `where`; only a newcomer can be put there."""
+        if not where:
+            return {"tell": f"there is {what}", "order": f"draw {what}", "list": what}[self.style.manner]
+        if self.style.manner == "list":
+            return f"{what} {where}"
+        if self.style.manner == "order" and new:
+            return f"{self.rng.choice(_PUTS)} {what} {where}"
+        return f"{what} {'are' if several else self.rng.choice(_VERBS)} {where}"
+
+    def _state_inverted(self, where: str, what: str) -> str:
+        if self.style.manner == "order":
+            return f"{where}, {self.rng.choice(_PUTS)} {what}"
+        return f"{where} {self.rng.choice(('is', 'stands'))} {what}"
