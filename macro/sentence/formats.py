@@ -22,6 +22,7 @@ import numpy as np
 from macro.sentence.spans import MAX_REFERENCES, Image, Sentence, Span, Target, Text
 from macro.utils import image as pictures_io
 from macro.utils.errors import UserError
+from macro.utils.files import write_whole
 
 _MARKER = re.compile(r"<image (\d+)>")
 
@@ -339,14 +340,7 @@ def _write_json(path: Path, sentence: Sentence, fields: dict) -> None:
     target = sentence.target
     if target is not None and (target.path is not None or target.pixels is not None):
         record["output_image"] = _file_of(path, target, "output")
-    half = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        half.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        half.replace(path)
-    except OSError as error:
-        half.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another folder") from None
+    write_whole(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
 def _beside(path: Path, file: str) -> str:

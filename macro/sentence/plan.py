@@ -67,9 +67,9 @@ class Plan:
             object.__setattr__(self, "grid", validate_grid(self.grid))
 
     def __eq__(self, other) -> bool:
-        if not isinstance(other, Plan) or (self.grid is None) != (other.grid is None):
-            return NotImplemented if not isinstance(other, Plan) else False
-        return self.cot == other.cot and (self.grid is None or np.array_equal(self.grid, other.grid))
+        if not isinstance(other, Plan):
+            return NotImplemented
+        return self.cot == other.cot and np.array_equal(self.grid, other.grid)
 
     def __hash__(self) -> int:
         return hash((self.cot, None if self.grid is None else self.grid.tobytes()))
@@ -141,13 +141,12 @@ class Plan:
         try:
             record = json.loads(text)
         except ValueError as error:
-            raise UserError(f'{source}: not JSON ({error}); write {{"cot": ..., "grid": ...}}') from None
-        if (
-            not isinstance(record, dict)
-            or set(record) - {"cot", "grid"}
-            or not isinstance(record.get("cot"), str)
-        ):
+            raise UserError(f"{source}: not JSON ({error}); mend or replace it") from None
+        if not isinstance(record, dict) or not isinstance(record.get("cot"), str):
             raise UserError(f'{source}: must be {{"cot": "words", "grid": 8 rows of 8 numbers, or null}}')
+        unknown = sorted(set(record) - {"cot", "grid"})
+        if unknown:
+            raise UserError(f"{source}: unknown field {unknown[0]!r}; a plan has cot and grid only")
         try:
             grid = record.get("grid")
             return cls(record["cot"], None if grid is None else validate_grid(grid, subjects))

@@ -16,6 +16,7 @@ from jaxtyping import Float32, UInt8
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from macro.utils.errors import UserError
+from macro.utils.files import write_whole
 
 MAX_PIXELS = 64_000_000
 Pixels = UInt8[np.ndarray, "_ _ 3"]  # [h, w, 3], any size
@@ -103,19 +104,12 @@ def save(path: str | os.PathLike, pixels: Pixels) -> None:
     """Writes .png, .jpg, .jpeg or .webp. The file appears complete or not at all.
 
     Raises:
-        UserError: another suffix, or a folder that cannot be written.
+        UserError: another suffix, or a place that cannot be written.
     """
     path = Path(path)
     if path.suffix.lower() not in _WRITE:
         raise UserError(f"{path}: cannot write {path.suffix or 'no suffix'}; use {', '.join(_WRITE)}")
-    half = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        half.write_bytes(_encode(pixels, **_WRITE[path.suffix.lower()]))
-        half.replace(path)
-    except OSError as error:
-        half.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another folder") from None
+    write_whole(path, _encode(pixels, **_WRITE[path.suffix.lower()]))
 
 
 def _encode(pixels: Pixels, **options) -> bytes:

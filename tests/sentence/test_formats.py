@@ -1,0 +1,390 @@
+"""Files and prompts to sentences and back: every round trip is the identity, every mistake is named."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from macro.sentence.formats import (
+    arrange,
+    compose_sentence,
+    image_first,
+    in_sentence,
+    marker,
+    numbered_images,
+    prompt_of,
+    read_inset,
+    read_macrodata,
+    with_pixels,
+    write_inset,
+    write_macrodata,
+)
+from macro.sentence.plan import Plan
+from macro.sentence.spans import Image, Sentence, Target, Text
+from macro.utils.errors import UserError
+from macro.utils.image import load, save
+
+QUICK = settings(max_examples=40, deadline=None, derandomize=True)
+OWL = np.full((4, 6, 3), 7, np.uint8)
+REAL = Path(__file__).resolve().parents[3] / "shared" / "real" / "macrodata"
+
+words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="<>"), max_size=8)
+decoys = st.sampled_from(["<Image 1>", "<image1>", "<image n>", "image 2", "<", "<image -1>", "[Image1]"])
+names = st.text("abcé 9-", min_size=1).map(lambda name: f"pictures/{name}.jpg")
+
+
+@st.composite
+def prompts(draw, least: int = 0):
+    """A prompt and the count of its pictures; markers repeat, touch, leave some out, stand anywhere."""
+    pictures = draw(st.integers(least, 12))
+    pieces = words | decoys
+    if pictures:
+        pieces |= st.integers(1, pictures).map(marker)
+    prompt = "".join(draw(st.lists(pieces, min_size=1, max_size=10)))
+    return (prompt if prompt.strip() else "an owl"), pictures
+
+
+def pictures_of(count: int) -> list[Image]:
+    return [Image(path=f"{n}.png", subject=n) for n in range(1, count + 1)]
+
+
+# ---- arrangements ----
+
+
+def test_pictures_stand_at_their_first_mention():
+    a, b, c = pictures_of(3)
+    spans = in_sentence("The owl of <image 3> sits on <image 1>, not <image 3>.", [a, b, c])
+    assert spans == (
+        Image(path="2.png", subject=2),  # never mentioned: in front, without a number
+        Text("The owl of "),
+        Image(path="3.png", subject=3, number=3),
+        Text(" sits on "),
+        Image(path="1.png", subject=1, number=1),
+        Text(", not <image 3>."),
+    )
+
+
+def test_image_first_lists_all_pictures_before_the_prompt():
+    spans = image_first("An owl on <image 2>.", pictures_of(2))
+    assert spans == (
+        Text("<image 1>"),
+        Image(path="1.png", subject=1, number=1),
+        Text("<image 2>"),
+        Image(path="2.png", subject=2, number=2),
+        Text("An owl on <image 2>."),
+    )
+
+
+@QUICK
+@given(prompts())
+def test_prompt_and_pictures_are_read_back_from_both_arrangements(sample):
+    prompt, count = sample
+    pictures = pictures_of(count)
+    for spans in (in_sentence(prompt, pictures), image_first(prompt, pictures)):
+        sentence = Sentence((*spans, Target(size=(8, 8))))
+        assert prompt_of(sentence) == prompt
+        assert [image.path for image in numbered_images(sentence)] == [image.path for image in pictures]
+        assert Text("") not in spans
+
+
+@QUICK
+@given(prompts())
+def test_arrangements_turn_into_one_another(sample):
+    prompt, count = sample
+    tail = (Plan("an owl"), Target(size=(8, 8)), Text("And then."), Image(OWL, role="context"))
+    inside = Sentence((*in_sentence(prompt, pictures_of(count)), *tail), "customization", 5)
+    first = Sentence((*image_first(prompt, pictures_of(count)), *tail), "customization", 5)
+    assert arrange(inside, "image_first") == first
+    assert arrange(first, "in_sentence") == inside
+    assert arrange(inside, "in_sentence") == inside
+    assert arrange(first, "image_first") == first
+
+
+def test_pictures_keep_what_they_are():
+    spans = (
+        Image(OWL, role="source"),
+        Text("Put "),
+        Image(OWL, subject=4, number=2, phrase="owl"),
+        Text(" in."),
+    )
+    first = arrange(Sentence(spans), "image_first")
+    assert [(image.role, image.subject, image.phrase) for image in first.images] == [
+        ("source", None, None),
+        ("reference", 4, "owl"),
+    ]
+    assert arrange(first, "in_sentence") == Sentence(spans)
+
+
+def test_learnt_text_is_no_part_of_the_prompt():
+    story = Sentence((Text("Draw "), Image(OWL, number=1), Text("Once upon a time", learn=True), Target(OWL)))
+    assert prompt_of(story) == "Draw <image 1>"
+    assert arrange(story, "image_first").spans[3:] == (Text("Once upon a time", learn=True), Target(OWL))
+
+
+@pytest.mark.parametrize("numbers", [(1, 1), (1, 3), (2, 2)])
+def test_wrong_numbers_are_refused(numbers):
+    sentence = Sentence((Text("x"), *(Image(OWL, number=n) for n in numbers)))
+    with pytest.raises(UserError, match="taken twice or above their count 2"):
+        arrange(sentence, "image_first")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "count", "says"),
+    [
+        ("An owl of <image 7>.", 5, "names <image 7>, but there are only 5 pictures"),
+        ("An owl of <image 2>.", 1, "names <image 2>, but there is only 1 picture;"),
+        ("An owl of <image 1>.", 0, "names <image 1>, but no picture is given"),
+        ("An owl of <image 0>.", 3, "<image 0> is no picture's name"),
+        ("An owl of <image 01>.", 3, "<image 01> is no picture's name"),
+        ("An owl.", 13, "13 pictures, but at most 12"),
+        ("", 1, "is empty"),
+        (" \n", 1, "is empty"),
+    ],
+)
+def test_prompts_that_do_not_fit_their_pictures_are_refused(prompt, count, says):
+    for arrangement in (in_sentence, image_first):
+        with pytest.raises(UserError) as error:
+            arrangement(prompt, [Image(OWL)] * count)
+        assert says in str(error.value)
+
+
+# ---- a user's call ----
+
+
+def test_a_users_files_and_arrays_become_numbered_subjects(tmp_path):
+    save(tmp_path / "box.png", OWL + 1)
+    file = str(tmp_path / "box.png")
+    sentence = compose_sentence("An owl <image 1> on <image 2>.", [OWL, tmp_path / "box.png"], (32, 48))
+    assert sentence.spans == (
+        Text("An owl "),
+        Image(OWL, subject=1, number=1),
+        Text(" on "),
+        Image(OWL + 1, file, subject=2, number=2),
+        Text("."),
+        Target(size=(32, 48)),
+    )
+
+
+def test_pictures_that_the_instruction_does_not_name_come_first():
+    sentence = compose_sentence("An owl.", [OWL, OWL + 1], (8, 8))
+    assert sentence.spans[:3] == (Image(OWL, subject=1), Image(OWL + 1, subject=2), Text("An owl."))
+    assert compose_sentence("An owl.", [], (8, 8)).spans == (Text("An owl."), Target(size=(8, 8)))
+
+
+@pytest.mark.parametrize(
+    ("instruction", "images", "says"),
+    [
+        ("Take <image 1>.", [], "instruction: names <image 1>, but no picture is given"),
+        ("Take <image 7>.", [OWL] * 5, "instruction: names <image 7>, but there are only 5"),
+        ("Take it.", ["absent.png"] * 13, "instruction: 13 pictures, but at most 12"),
+        ("", [OWL], "instruction: is empty"),
+        ("Take it.", ["absent.png"], "absent.png: there is no such file"),
+        ("Take it.", [OWL, OWL[..., 0]], "image 2: uint8[4, 6]; it must be uint8[height, width, 3]"),
+        ("Take it.", [OWL / 255], "image 1: float64[4, 6, 3]"),
+    ],
+)
+def test_a_users_mistakes_are_named(instruction, images, says):
+    with pytest.raises(UserError) as error:
+        compose_sentence(instruction, images, (8, 8))
+    assert says in str(error.value)
+
+
+# ---- MacroData ----
+
+
+@st.composite
+def macrodata(draw):
+    prompt, pictures = draw(prompts(least=1))
+    record = {
+        "task": draw(st.sampled_from(["customization", "illustration", "spatial", "temporal", "compose"])),
+        "idx": draw(st.integers(0, 10**9)),
+        "prompt": prompt,
+        "input_images": draw(st.lists(names, min_size=pictures, max_size=pictures)),
+    }
+    if draw(st.booleans()):
+        record["output_image"] = draw(names | st.just("../elsewhere/target.png") | st.just("/far/target.png"))
+    return record
+
+
+@QUICK
+@given(macrodata())
+def test_macrodata_json_is_written_back_identically(record):
+    with tempfile.TemporaryDirectory() as folder:
+        given, back = Path(folder, "given.json"), Path(folder, "back.json")
+        given.write_text(json.dumps(record))
+        for arrangement in ("in_sentence", "image_first"):
+            sentence = read_macrodata(given, arrangement)
+            write_macrodata(back, sentence)
+            assert json.loads(back.read_text("utf-8")) == record
+            assert read_macrodata(back, arrangement) == sentence
+        assert sorted(os.listdir(folder)) == ["back.json", "given.json"]
+
+
+def test_pictures_without_a_file_are_saved_beside_the_json(tmp_path):
+    spans = (
+        *in_sentence("An owl <image 2>.", [Image(OWL, subject=1), Image(OWL + 1, subject=2)]),
+        Target(OWL + 2),
+    )
+    write_macrodata(tmp_path / "new" / "7.json", Sentence(spans))
+    record = json.loads((tmp_path / "new" / "7.json").read_text())
+    assert record["input_images"] == ["7_input1.png", "7_input2.png"]
+    assert record["output_image"] == "7_output.png"
+    back = with_pixels(read_macrodata(tmp_path / "new" / "7.json"))
+    assert [image.pixels[0, 0, 0] for image in back.images] == [7, 8] and back.target.pixels[0, 0, 0] == 9
+    assert back.target.size == (4, 6)
+
+
+def test_a_json_in_another_folder_still_finds_its_pictures(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save("pictures/owl.png", OWL)
+    write_macrodata("lists/1.json", Sentence((Image(path="pictures/owl.png"), Text("An owl."))))
+    assert json.loads(Path("lists/1.json").read_text())["input_images"] == ["../pictures/owl.png"]
+    assert with_pixels(read_macrodata("lists/1.json")).images[0].pixels.shape == (4, 6, 3)
+
+
+def test_only_pictures_of_things_are_bound_to_subjects(tmp_path):
+    record = {"prompt": "Go on.", "input_images": ["a.png", "b.png"]}
+    for task, subjects in (("customization", [1, 2]), ("temporal", [None, None])):
+        (tmp_path / "x.json").write_text(json.dumps({**record, "task": task}))
+        assert [image.subject for image in read_macrodata(tmp_path / "x.json").images] == subjects
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"prompt": None}, "prompt must be a text, not None"),
+        ({"prompt": ""}, "prompt: is empty"),
+        ({"prompt": "<image 7>"}, "prompt: names <image 7>, but there are only 5 pictures"),
+        ({"input_images": []}, "input_images must be a list of one or more"),
+        ({"input_images": [1]}, "input_images must be a list of one or more"),
+        ({"input_images": "a.png"}, "input_images must be a list, not 'a.png'"),
+        ({"input_images": ["a.png"] * 13}, "13 pictures, but at most 12"),
+        ({"idx": "3"}, "idx must be a whole number"),
+        ({"task": 3}, "task must be a text"),
+        ({"output_image": 3}, "output_image must be a text"),
+    ],
+)
+def test_mistakes_in_a_macrodata_file_are_named(tmp_path, change, says):
+    file = tmp_path / "x.json"
+    file.write_text(json.dumps({"prompt": "An owl.", "input_images": ["a.png"] * 5, **change}))
+    with pytest.raises(UserError) as error:
+        read_macrodata(file)
+    assert str(error.value).startswith(f"{file}: ") and says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("{", "not JSON"), ("[]", "one JSON object"), ("{}", "no field 'prompt'"), (None, "cannot be read")],
+)
+def test_files_that_are_no_record_are_named(tmp_path, text, says):
+    file = tmp_path / "x.json"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(UserError, match=says):
+        read_macrodata(file)
+
+
+def test_an_unwritable_place_is_named_and_left_clean(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="cannot be written"):
+        write_macrodata(tmp_path / "file" / "x.json", Sentence((Image(path="/a.png"), Text("x"))))
+    assert (tmp_path / "file").read_text() == "x"
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real MacroData samples are not on this machine")
+@pytest.mark.parametrize("name", ["1-3_sample1", "4-5_sample1"])
+def test_real_macrodata_loads_and_is_written_back(tmp_path, name):
+    record = json.loads((REAL / f"{name}.json").read_text())
+    sentence = with_pixels(read_macrodata(REAL / f"{name}.json"))
+    assert prompt_of(sentence) == record["prompt"]
+    assert prompt_of(arrange(sentence, "image_first")) == record["prompt"]
+    assert all(image.pixels.std() > 10 for image in sentence.images) and sentence.target.size[0] > 300
+    np.testing.assert_array_equal(numbered_images(sentence)[0].pixels, load(REAL / record["input_images"][0]))
+    write_macrodata(tmp_path / "x.json", sentence)
+    assert with_pixels(read_macrodata(tmp_path / "x.json")).target == sentence.target
+
+
+# ---- INSET ----
+
+
+def test_phrases_become_pictures_in_the_sentence(tmp_path):
+    record = {
+        "caption": "A dog house behind a dog.",
+        "map": {"dog": 1, "dog house": 3},
+        "images": ["dog.png", "style.png", "house.png"],
+    }
+    (tmp_path / "x.json").write_text(json.dumps(record))
+    sentence = read_inset(tmp_path / "x.json")
+    assert prompt_of(sentence) == "A <image 3> dog house behind a <image 1> dog."
+    silent, words, house, _, dog, end = sentence.spans
+    assert (silent.phrase, house.phrase, dog.phrase) == (None, "dog house", "dog")
+    assert words == Text("A ") and end == Text(" dog.")
+
+
+@st.composite
+def inset(draw):
+    """A caption of words, some of them phrases, among them ones that are parts of others."""
+    vocabulary = ["owl", "red", "red owl", "box", "the box", "an", "owls", "(van)", "é"]
+    caption = " ".join(draw(st.lists(st.sampled_from(vocabulary), min_size=1, max_size=12)))
+    phrases = draw(st.lists(st.sampled_from(caption.split()), min_size=1, max_size=4, unique=True))
+    pictures = len(phrases) + draw(st.integers(0, 3))
+    numbers = draw(st.permutations(range(1, pictures + 1)))
+    return {
+        "task": "compose",
+        "idx": draw(st.integers(0, 99)),
+        "caption": caption,
+        "map": dict(zip(phrases, numbers, strict=False)),
+        "images": [f"{n}.png" for n in range(1, pictures + 1)],
+        "output_image": "target.png",
+    }
+
+
+@QUICK
+@given(inset())
+def test_inset_json_is_written_back_identically(record):
+    with tempfile.TemporaryDirectory() as folder:
+        given, back = Path(folder, "given.json"), Path(folder, "back.json")
+        given.write_text(json.dumps(record))
+        sentence = read_inset(given)
+        write_inset(back, sentence)
+        assert json.loads(back.read_text("utf-8")) == record
+        assert read_inset(back) == sentence
+        write_inset(back, arrange(sentence, "image_first"))
+        assert json.loads(back.read_text("utf-8")) == record
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"map": {"cat": 1}}, "names 'cat', which has no place of its own"),
+        ({"map": {"ow": 1}}, "names 'ow', which has no place"),
+        ({"map": {"": 1}}, "names '', which has no place"),
+        ({"map": {"red owl": 1, "owl": 2}}, "names 'owl', which has no place of its own"),
+        ({"map": {"owl": 3}}, "'owl' to picture 3, but there are 2"),
+        ({"map": {"owl": "1"}}, "'owl' to picture '1'"),
+        ({"map": {"owl": 1, "box": 1}}, "two phrases to one picture"),
+        ({"map": [1]}, "map must be an object"),
+        ({"caption": "An <image 1> owl on a box."}, "holds an <image n> marker"),
+        ({"caption": ""}, "caption"),
+        ({"images": [1, 2]}, "images must be a list of file names"),
+        ({"images": ["a.png"] * 13}, "13 pictures"),
+    ],
+)
+def test_mistakes_in_an_inset_file_are_named(tmp_path, change, says):
+    file = tmp_path / "x.json"
+    record = {"caption": "A red owl on a box.", "map": {"owl": 1}, "images": ["a.png", "b.png"]}
+    file.write_text(json.dumps({**record, **change}))
+    with pytest.raises(UserError) as error:
+        read_inset(file)
+    assert str(error.value).startswith(f"{file}: ") and says in str(error.value)
+
+
+def test_a_picture_that_stands_before_no_phrase_is_named(tmp_path):
+    sentence = Sentence(in_sentence("An owl <image 1>.", pictures_of(1)))
+    with pytest.raises(UserError, match="<image 1> stands before no phrase"):
+        write_inset(tmp_path / "x.json", sentence)

@@ -1,0 +1,120 @@
+"""Plans: every form is read back exactly, a person's mistakes are named, and the picture shows the grid."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from macro.sentence.plan import COLOURS, Plan
+from macro.utils.errors import UserError
+
+QUICK = settings(max_examples=40, deadline=None, derandomize=True)
+grids = st.lists(st.integers(0, 12), min_size=64, max_size=64).map(
+    lambda cells: np.array(cells, np.int8).reshape(8, 8)
+)
+words = st.text(st.characters(exclude_categories=["Cs"])).filter(lambda text: "think>" not in text)
+plans = st.builds(Plan, words, st.none() | grids)
+
+
+class ByteTokenizer:
+    """One id a byte, then bos, eos, the layout marks and the 13 cells."""
+
+    bos, eos, layout_start, layout_end = 256, 257, 258, 259
+    cells = tuple(range(260, 273))
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def decode(self, ids: list[int]) -> str:
+        return bytes(ids).decode()
+
+
+TOKENIZER = ByteTokenizer()
+GRID = np.repeat(np.arange(8, dtype=np.int8)[:, None], 8, axis=1)
+
+
+@QUICK
+@given(plans)
+def test_text_and_json_are_read_back(plan):
+    assert Plan.from_text(plan.to_text()) == plan
+    assert Plan.from_json(plan.to_json()) == plan
+    assert json.loads(plan.to_json()) == {
+        "cot": plan.cot,
+        "grid": None if plan.grid is None else plan.grid.tolist(),
+    }
+
+
+@QUICK
+@given(plans)
+def test_tokens_are_read_back(plan):
+    ids = plan.tokens(TOKENIZER)
+    assert Plan.from_tokens(ids, TOKENIZER) == plan
+    assert Plan.from_tokens([TOKENIZER.bos, *ids, TOKENIZER.eos], TOKENIZER) == plan
+
+
+def test_tokens_stand_in_the_order_of_the_text():
+    ids = Plan("an owl", GRID).tokens(TOKENIZER)
+    layout = [258, *(260 + GRID.ravel().astype(int)), 259]
+    assert ids == [*b"<think>an owl</think>", *layout]
+    assert Plan("an owl").tokens(TOKENIZER) == [*b"<think>an owl</think>"]
+
+
+def test_a_thought_that_broke_off_is_read_but_a_layout_must_be_whole():
+    layout = Plan("", GRID).tokens(TOKENIZER)[len("<think></think>") :]
+    assert Plan.from_tokens([*b"<think>an owl", *layout], TOKENIZER) == Plan("an owl", GRID)
+    for broken in (layout[:-1], layout[:-2], [*layout[:5], 65, *layout[5:]], [*layout, 65], layout[:1]):
+        with pytest.raises(UserError, match="plan tokens: .* exactly 64 cells"):
+            Plan.from_tokens([*b"<think></think>", *broken], TOKENIZER)
+
+
+def test_plans_differ_by_words_and_by_one_cell():
+    other = GRID.copy()
+    other[7, 7] = 1
+    assert Plan("a", GRID) == Plan("a", GRID.copy()) and hash(Plan("a", GRID)) == hash(Plan("a", GRID.copy()))
+    assert Plan("a", GRID) not in (Plan("b", GRID), Plan("a", other), Plan("a"), "a")
+    assert Plan("a") == Plan("a")
+    assert Plan("a", GRID).named == (1, 2, 3, 4, 5, 6, 7) and Plan("a").named == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "not JSON"),
+        ("[]", "must be"),
+        ('{"grid": null}', "must be"),
+        ('{"cot": 3, "grid": null}', "must be"),
+        ('{"cot": "a", "gird": null}', "unknown field 'gird'"),
+        (json.dumps({"cot": "a", "grid": [[0] * 8] * 9}), "it is 9 rows of 8"),
+        (json.dumps({"cot": "a", "grid": [[4] * 8] * 8}), "names subject 4, but there are 3 subjects"),
+        (json.dumps({"cot": "<think>", "grid": None}), "holds the mark"),
+    ],
+)
+def test_mistakes_in_a_plan_file_are_named(text, says):
+    with pytest.raises(UserError) as error:
+        Plan.from_json(text, subjects=3, source="my/plan.json")
+    assert str(error.value).startswith("my/plan.json: ") and says in str(error.value)
+
+
+def test_picture_shows_each_cell_in_its_colour_and_the_words_beside():
+    picture = Plan("an owl stands on a box", GRID).picture(256)
+    assert picture.shape == (256, 512, 3)
+    for row in range(8):  # a point beside the figure, away from the lines
+        shown = picture[row * 32 + 6, 16 * 3 + 6].astype(int)
+        assert np.abs(shown - COLOURS[row]).max() <= 8
+    assert (picture[:, 256:] < 128).any() and (picture[:, 256:] > 250).mean() > 0.5
+
+
+def test_picture_of_half_a_plan_is_one_panel():
+    assert Plan("", GRID).picture(64).shape == (64, 64, 3)
+    assert Plan("an owl").picture(64).shape == (64, 64, 3)
+    assert Plan("").picture(64).shape == (64, 64, 3)
+    crowded = Plan("owl " * 500, GRID).picture(128)
+    assert crowded.shape == (128, 256, 3) and (crowded[-4:, 128:] == 255).all()  # cut, not run over the edge
+
+
+def test_colours_can_be_told_apart():
+    colours = COLOURS.astype(float)
+    apart = np.linalg.norm(colours[:, None] - colours[None], axis=-1) + 1e3 * np.eye(13)
+    assert apart.min() > 30
