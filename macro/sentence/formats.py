@@ -25,6 +25,7 @@ from macro.utils.errors import UserError
 from macro.utils.files import write_whole
 
 _MARKER = re.compile(r"<image (\d+)>")
+_NEARLY = re.compile(r"[<\[(]\s*image[\s_#-]*(\d+)\s*[>\])]", re.IGNORECASE)
 
 
 def marker(number: int) -> str:
@@ -168,8 +169,13 @@ def compose_sentence(
         size: (height, width) of the picture to draw.
 
     Raises:
-        UserError: see `check_prompt`, `macro.utils.image.load`; or an array of another shape or type.
+        UserError: see `check_prompt`, `macro.utils.image.load`; a marker written almost right; or an array of
+            another shape or type.
     """
+    for mention in _NEARLY.finditer(instruction):
+        if not _MARKER.fullmatch(mention[0]):
+            right = marker(int(mention[1]))
+            raise UserError(f"instruction: {mention[0]!r} names no picture; write {right}")
     check_prompt(instruction, len(images), "instruction")
     references = []
     for n, given in enumerate(images, 1):

@@ -91,14 +91,17 @@ class Image(_Value):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Target(_Value):
-    """The picture to draw: `pixels` uint8[h, w, 3] in training, its `size` (h, w) when sampling."""
+    """The picture to draw: `pixels` uint8[h, w, 3] in training, its `size` (h, w) when sampling.
+
+    Where there are pixels, the size is theirs. `path` is the file it came from.
+    """
 
     pixels: UInt8[np.ndarray, "h w 3"] | None = None
     size: tuple[int, int] | None = None
     path: str | None = None
 
     def __post_init__(self):
-        if self.size is None and self.pixels is not None:
+        if self.pixels is not None:
             object.__setattr__(self, "size", tuple(self.pixels.shape[:2]))
         if self.size is None and self.path is None:
             raise UserError("target: give its pixels, its size (height, width), or its file")
@@ -108,7 +111,7 @@ class Target(_Value):
 class Truth(_Value):
     """What is exactly so in a rendered target, for judges and tests.
 
-    All lists run over the subjects: entry i is subject number i + 1; i, j, k below are such indices from 0.
+    Arrays and lists run over the subjects in order; where a subject is named, it is by its number, from 1.
 
     Attributes:
         kinds, textures: names.
@@ -116,8 +119,8 @@ class Truth(_Value):
         boxes: [s, 4] as x0, y0, x1, y1 in 0..1 of the picture.
         masks, amodal: [s, h, w], the visible part, and the whole as if nothing stood in front.
         visibility: [s], visible over whole area.
-        depth_order: indices, nearest first.
-        relations: (i, name, j), or (i, 'between', (j, k)).
+        depth_order: subject numbers, nearest first.
+        relations: (i, name, j), or (i, 'between', (j, k)), in subject numbers.
         questions: (text, answer is yes).
     """
 

@@ -144,19 +144,6 @@ def resize_to(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     return np.array(Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BICUBIC))
 
 
-def fit_side(pixels: Pixels, max_side: int, stride: int) -> Pixels:
-    """Resizes a reference: aspect kept as far as whole patches allow, never enlarged beyond one stride.
-
-    Args:
-        max_side: the longest side allowed, in pixels; at least `stride`.
-        stride: both sides become multiples of it, and at least one of it.
-    """
-    scale = min(1.0, max_side / max(pixels.shape[:2]))
-    most = max_side // stride
-    height, width = (min(max(round(side * scale / stride), 1), most) * stride for side in pixels.shape[:2])
-    return resize_to(pixels, (height, width))
-
-
 def cover(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     """Resizes and crops around the centre so that (height, width) is filled and the aspect kept."""
     (h, w), (height, width) = pixels.shape[:2], size

@@ -183,6 +183,8 @@ def test_pictures_that_the_instruction_does_not_name_come_first():
         ("Take <image 7>.", [OWL] * 5, "instruction: names <image 7>, but there are only 5"),
         ("Take it.", ["absent.png"] * 13, "instruction: 13 pictures, but at most 12"),
         ("", [OWL], "instruction: is empty"),
+        ("Take <image1>.", [OWL], "'<image1>' names no picture; write <image 1>"),
+        ("Take [Image 1].", [OWL], "'[Image 1]' names no picture; write <image 1>"),
         ("Take it.", ["absent.png"], "absent.png: there is no such file"),
         ("Take it.", [OWL, OWL[..., 0]], "image 2: uint8[4, 6]; it must be uint8[height, width, 3]"),
         ("Take it.", [OWL / 255], "image 1: float64[4, 6, 3]"),

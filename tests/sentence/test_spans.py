@@ -60,6 +60,7 @@ def test_a_plan_is_exchanged_in_front_of_the_target():
 def test_target_knows_its_size():
     assert Target(OWL).size == (4, 6) and Target(size=(8, 8)).pixels is None
     assert Target(path="a.png").size is None
+    assert Target(OWL, size=(8, 8)).size == (4, 6)
 
 
 def test_repr_is_short():
@@ -100,8 +101,8 @@ def test_truth_holds_one_entry_a_subject():
         masks=masks,
         amodal=masks,
         visibility=np.ones(2),
-        depth_order=(0, 1),
-        relations=((0, "on", 1),),
+        depth_order=(1, 2),
+        relations=((1, "on", 2),),
         questions=(("Is the owl on the box?", True),),
     )
     assert sentence().replace(truth=truth) == sentence().replace(truth=truth)
