@@ -1,0 +1,187 @@
+"""The loop of every training run, in an order that never changes:
+
+    evaluate -> save (state and place in the data) -> next batch -> step -> log
+
+So a checkpoint of step t holds the data's place before batch t, and a run that is killed at any moment and
+started again repeats exactly what it would have done. The numbers of a step are read after the next one has
+been handed to the device, so that the device does not wait for the host; before an evaluation or a save
+they are read first, so that nothing with a loss that is not finite is ever saved.
+Read next: `macro/training/step.py`, `macro/training/checkpoint.py`.
+"""
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from macro.parallel import mesh as mesh_lib
+from macro.parallel.rules import sharding
+from macro.training import optim
+from macro.training.checkpoint import Checkpoints
+from macro.training.state import TrainState, create
+from macro.training.step import make_step
+from macro.utils import tree
+from macro.utils.errors import UserError
+from macro.utils.log import MetricsLog, Means, Progress
+
+# Shown on the progress line beside step, speed and ETA, where the objective has them.
+_SHOWN = ("loss", "plan", "draw", "grad_norm")
+
+# What `run` calls at evaluations: hook(state, step). It writes its own files and must not keep the state,
+# whose buffers the next step uses up.
+Hook = Callable[[TrainState, int], None]
+
+
+class Data(Protocol):
+    """An endless iterator of batches whose place can be asked for and set. A place is small and JSON."""
+
+    def __next__(self) -> dict[str, Any]: ...
+
+    def get_state(self) -> dict[str, Any]: ...
+
+    def set_state(self, state: dict[str, Any]) -> None: ...
+
+
+class NonFiniteLoss(UserError):
+    """The loss or a gradient stopped being a number; the message says at which step and which batch."""
+
+
+def run(objective, config, data: Data, workdir: str, hooks: Sequence[Hook] = ()) -> TrainState | None:
+    """Trains until `config.total_steps`, from the workdir's newest checkpoint if it has one.
+
+    Args:
+      objective: a module of `macro/objectives`.
+      config: `total_steps`, `save_every_steps`, `eval_every_steps`, `log_every_steps`, `keep_checkpoints`,
+        `batch_size`, `seed`, `optim`, and whatever the objective reads. A cadence of 0 means: at the end
+        only.
+      data: batches; each is a nested dict of arrays [b, ...] with `examples` int32 [b, r], -1 where empty.
+      workdir: an existing folder, for `checkpoints/` and `metrics.jsonl`.
+      hooks: called every `eval_every_steps` and at the end.
+
+    Returns:
+      The final state, or None if SIGTERM came: then all is saved and the same command goes on.
+
+    Raises:
+      NonFiniteLoss; UserError for a batch size that the devices do not divide, or a checkpoint of another
+      model.
+    """
+    mesh = mesh_lib.make_mesh()
+    mesh_lib.check_batch_size(config.batch_size, mesh)
+    step_fn = make_step(objective, config, mesh)
+    with jax.set_mesh(mesh), Checkpoints(workdir, config.keep_checkpoints) as checkpoints, _sigterm() as stop:
+        state = _start(objective, config, data, checkpoints, mesh)
+        first, total = int(state.step), config.total_steps
+        with contextlib.closing(_Recorder(workdir, first, total, config.log_every_steps)) as recorder:
+            for step in range(first, total):
+                if step > first and _due(step, config.eval_every_steps) and not stop.is_set():
+                    recorder.flush()
+                    _evaluate(hooks, state, step)
+                if step > first and (_due(step, config.save_every_steps) or stop.is_set()):
+                    recorder.flush()
+                    checkpoints.save(state, data.get_state())
+                if stop.is_set():
+                    recorder.say(f"stopped by SIGTERM at step {step}; the same command goes on from there")
+                    return None
+                place, start = data.get_state(), time.monotonic()
+                batch = next(data)
+                waited = time.monotonic() - start
+                state, metrics = step_fn(state, mesh_lib.shard_batch(batch, mesh))
+                recorder.add(step + 1, metrics, waited, place, batch["examples"])
+            if first >= total:
+                recorder.say(f"nothing to do: {workdir} is at step {first} of {total}")
+                return state
+            recorder.flush({"params_sha256": tree.sha256(state.params)})
+            _evaluate(hooks, state, total)
+            checkpoints.save(state, data.get_state())
+            return state
+
+
+def _start(objective, config, data: Data, checkpoints: Checkpoints, mesh) -> TrainState:
+    """The newest checkpoint with the data set to its place, or a fresh state."""
+    optimizer = optim.optimizer(optim.optim_config(config), config.total_steps)
+    everywhere = sharding(mesh)
+    if checkpoints.latest() is None:
+        return jax.device_put(create(objective, config, optimizer), everywhere)
+    shapes = jax.eval_shape(lambda: create(objective, config, optimizer))
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), shapes)
+    state, place = checkpoints.restore(like)
+    data.set_state(place)
+    return state
+
+
+class _Recorder:
+    """Reads a step's numbers one step late, checks them, and writes every `every`-th record and the last
+    one.
+    """
+
+    def __init__(self, workdir: str, first: int, total: int, every: int):
+        self._log = MetricsLog(workdir, first)
+        self._progress = Progress(first, total)
+        self._means = Means()
+        self._total, self._every = total, every
+        self._pending = None
+        self.close, self.say = self._log.close, self._progress.say
+
+    def add(self, step: int, metrics: dict, waited: float, place: dict[str, Any], examples: np.ndarray) ->
+    None:
+        """Takes the (possibly unfinished) metrics of the step that made the state's count `step`."""
+        self.flush()
+        self._pending = step, metrics, waited, place, examples
+
+    def flush(self, extra: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """Waits for the step taken last and records it; `extra` joins the record if one is due."""
+        if self._pending is None:
+            return
+        step, metrics, waited, place, examples = self._pending
+        self._pending = None
+        values = {key: value.item() for key, value in jax.device_get(metrics).items()}
+        if not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
+            raise NonFiniteLoss(
+                f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}, on the batch at "
+                f"{_name_batch(place, examples)}; look at these examples or lower config.optim.lr, and start "
+                "the same command again from the last checkpoint"
+            )
+        self._progress.tick(step)
+        self._means.add(values | {"data_seconds": waited})
+        if step == self._total or _due(step, self._every):
+            speed = {"seconds": self._progress.seconds(), "steps_per_second": self._progress.rate(step)}
+            of_this_step = {key: values[key] for key in ("examples_seen", "lr")}
+            means = self._means.take()
+            self._log.write({"step": step} | means | of_this_step | speed | extra)
+            self._progress.show(step, {key: means[key] for key in _SHOWN if key in means})
+
+
+def _evaluate(hooks: Sequence[Hook], state: TrainState, step: int) -> None:
+    for hook in hooks:
+        hook(state, step)
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+@contextlib.contextmanager
+def _sigterm() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets. Only the main thread may handle signals; in another one nothing sets it."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+    try:
+        yield stopped
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _name_batch(place: dict[str, Any], examples: np.ndarray) -> str:
+    where = ", ".join(f"{key} {value}" for key, value in place.items())
+    numbers = sorted({int(i) for i in examples.reshape(-1) if i >= 0})
+    return f"{where}; examples {', '.join(map(str, numbers))}"

@@ -1,0 +1,99 @@
+"""The optimizer: AdamW after a clip by global norm, a learning rate with warm-up, and a running average of
+weights.
+
+    p  <-  p - lr(t) * (m / (sqrt(v) + eps) + weight_decay * p)        decay on matrices only
+    ema <- d(t) * ema + (1 - d(t)) * p,     d(t) = min(ema, (1 + t) / (10 + t))
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from macro.utils import config as config_lib
+from macro.utils import tree
+from macro.utils.errors import UserError
+
+SCHEDULES = ("cosine", "constant")
+# Under `scan` a layer's vectors are stacked to two dimensions, so the name tells what is a vector.
+VECTORS = ("bias", "scale")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """`config.optim`. `lr` is the peak; `clip` the largest global norm of a gradient; `ema` the decay's
+    limit.
+    """
+
+    lr: float
+    warmup_steps: int
+    schedule: str = "cosine"
+    clip: float = 1.0
+    b1: float = 0.9
+    b2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    ema: float = 0.999
+
+    def __post_init__(self):
+        if self.schedule not in SCHEDULES:
+            raise UserError(f"config.optim.schedule={self.schedule!r}: choose one of {', '.join(SCHEDULES)}")
+        for name in ("lr", "clip", "eps"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"config.optim.{name}={getattr(self, name)}: must be above 0")
+        for name in ("b1", "b2", "ema"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"config.optim.{name}={getattr(self, name)}: must be at least 0 and below 1")
+        for name in ("warmup_steps", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise UserError(f"config.optim.{name}={getattr(self, name)}: must not be below 0")
+
+
+def optim_config(config) -> OptimConfig:
+    """Reads and checks `config.optim`."""
+    return config_lib.section(OptimConfig, config.optim, "optim")
+
+
+def learning_rate(config: OptimConfig, total_steps: int) -> optax.Schedule:
+    """Learning rate of the step that comes after `t` finished ones.
+
+    Rises in a line over `warmup_steps` (the first step already moves), then stays, or falls along a cosine
+    to 0 at `total_steps`.
+    """
+    warmup = min(config.warmup_steps, total_steps)
+
+    def rate(t: jax.Array | int) -> jax.Array:
+        rise = jnp.minimum(1.0, (t + 1) / (warmup + 1))
+        if config.schedule == "constant":
+            return config.lr * rise
+        done = jnp.clip((t - warmup) / max(total_steps - warmup, 1), 0.0, 1.0)
+        return config.lr * rise * 0.5 * (1 + jnp.cos(jnp.pi * done))
+
+    return rate
+
+
+def optimizer(config: OptimConfig, total_steps: int) -> optax.GradientTransformation:
+    """Clip, Adam, decay, learning rate; to be given the trained parameters only."""
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip),
+        optax.scale_by_adam(config.b1, config.b2, config.eps),
+        optax.add_decayed_weights(config.weight_decay, mask=decayed),
+        optax.scale_by_learning_rate(learning_rate(config, total_steps)),
+    )
+
+
+def decayed(params: Mapping) -> dict:
+    """True for matrices, False for biases and the scales of norms; same tree as `params`."""
+    flat = tree.flatten(params)
+    return tree.unflatten(
+        {path: leaf.ndim >= 2 and path.rsplit("/", 1)[-1] not in VECTORS for path, leaf in flat.items()}
+    )
+
+
+def ema_decay(t: jax.Array, limit: float) -> jax.Array:
+    """Decay of the running average after `t` steps: near 0 at first, so that it forgets the initial
+    weights.
+    """
+    return jnp.minimum(limit, (1.0 + t) / (10.0 + t))

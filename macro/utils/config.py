@@ -1,0 +1,200 @@
+"""Command lines: `python -m macro.<name> --config=configs/x.py[:arg] --config.total_steps=24 --workdir=W`.
+
+A command line is a function whose keyword arguments are its flags; `run(main, seed="what it is", ...)`
+reads them, calls it and turns every mistake of the user's into one line `error: ...` and exit code 2. The
+config is an `ml_collections.ConfigDict`; each of its keys can be overridden as a flag of its own, and an
+unknown one is an error with a suggestion. `section` does the same for a part of the config that somebody's
+dataclass describes.
+"""
+
+import dataclasses
+import difflib
+import inspect
+import os
+import platform
+import re
+import sys
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from macro.utils.errors import UserError
+
+# What `main` may take without describing it to `run`, because every command line means the same by it.
+_SHARED_HELP = {
+    "config": "config file, `configs/x.py` or `configs/x.py:arg`; override keys as --config.key=value",
+    "workdir": "folder that everything is written to; made if it is not there",
+}
+
+
+def run(main: Callable[..., Any], argv: Sequence[str] | None = None, **helps: str) -> None:
+    """Calls `main` with its arguments read from the command line, and leaves the process.
+
+    Args:
+      main: its parameters become flags of the same name; the default says the type (None: a string) and a
+        parameter without default is required. `config` and `workdir` need no help text.
+      argv: the command line including the program's name; sys.argv if None.
+      **helps: one line on each other parameter of `main`.
+
+    Exit codes: what main returns if that is an int, else 0; 2 after `error: ...` on stderr for a UserError.
+    """
+    argv = list(sys.argv if argv is None else argv)
+    try:
+        arguments = _parse(main, argv, helps)
+        if arguments is None:
+            sys.exit(0)
+        if "workdir" in arguments:
+            arguments["workdir"] = writable_folder(arguments["workdir"])
+        _cache_compilations()
+        code = main(**arguments)
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def load(path: str) -> ConfigDict:
+    """The config of `configs/x.py` or `configs/x.py:arg`, where `arg` is handed to its get_config."""
+    file = path.split(":", 1)[0]
+    if not Path(file).is_file():
+        here = ", ".join(sorted(str(p) for p in Path(file).parent.glob("*.py"))) or "no configs at all"
+        raise UserError(f"--config={file}: there is no such file; that folder has {here}")
+    return config_flags.ConfigFileFlagParser("config").parse(path)
+
+
+def section(cls: type, values: Mapping, where: str) -> Any:
+    """The dataclass `cls` made from a section of the config; `where` names the section in errors.
+
+    Raises UserError for a key that `cls` does not have, or one without default that is missing.
+    """
+    names = [field.name for field in dataclasses.fields(cls)]
+    for key in values:
+        if key not in names:
+            raise UserError(f"config.{where}: unknown key {key!r}{_suggestion(key, names)}")
+    for field in dataclasses.fields(cls):
+        bare = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if bare and field.name not in values:
+            raise UserError(f"config.{where}: the key {field.name!r} is missing")
+    return cls(**values)
+
+
+def writable_folder(path: str) -> str:
+    """Makes the folder and proves that it can be written to, before hours are spent on what should go
+    there.
+    """
+    try:
+        os.makedirs(path, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"--workdir={path}: cannot be written to ({reason}); name another folder") from error
+    return path
+
+
+def _parse(main: Callable, argv: list[str], helps: Mapping[str, str]) -> dict[str, Any] | None:
+    """The arguments for `main`, or None where only help was asked for."""
+    values = flags.FlagValues()
+    parameters = inspect.signature(main).parameters
+    for name, parameter in parameters.items():
+        if name != "config":
+            _define(values, parameter, helps.get(name) or _SHARED_HELP[name])
+    if {"-h", "--help", "--helpfull"} & set(argv):
+        _print_help(main, values, "config" in parameters)
+        return None
+    config = None
+    if "config" in parameters:
+        path, argv = _take_config(argv)
+        config = load(path)
+        _check_overrides(config, argv)
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
+    try:
+        left = values(argv)[1:]
+    except flags.Error as error:
+        raise UserError(str(error).removeprefix("flag ")) from error
+    if left:
+        raise UserError(f"{left[0]!r} is not a flag; write --name=value")
+    for name, parameter in parameters.items():
+        if name != "config" and parameter.default is parameter.empty and not values[name].value:
+            raise UserError(f"--{name} is missing: {helps.get(name) or _SHARED_HELP[name]}")
+    return {name: config if name == "config" else values[name].value for name in parameters}
+
+
+def _define(values: flags.FlagValues, parameter: inspect.Parameter, help_text: str) -> None:
+    default = None if parameter.default is parameter.empty else parameter.default
+    makers = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float}
+    makers.get(type(default), flags.DEFINE_string)(parameter.name, default, help_text, flag_values=values)
+
+
+def _take_config(argv: list[str]) -> tuple[str, list[str]]:
+    """The value of --config, and the command line without it."""
+    for i, argument in enumerate(argv):
+        if re.match(r"--?config=", argument):
+            return argument.split("=", 1)[1], argv[:i] + argv[i + 1 :]
+        if argument in ("-config", "--config") and i + 1 < len(argv):
+            return argv[i + 1], argv[:i] + argv[i + 2 :]
+    raise UserError("--config is missing: name a config file, such as --config=configs/demo.py")
+
+
+def _check_overrides(config: ConfigDict, argv: Iterable[str]) -> None:
+    for argument in argv:
+        match = re.match(r"--?(?:no)?config\.([^=]+)", argument)
+        if not match:
+            continue
+        path = match.group(1)
+        if path not in dict(_paths(config)):
+            raise UserError(f"unknown config key {path!r}{_suggestion(path, [p for p, _ in _paths(config)])}")
+
+
+def _paths(config: Mapping, prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in config.items():
+        yield prefix + key, value
+        if isinstance(value, Mapping | ConfigDict):
+            yield from _paths(value, f"{prefix}{key}.")
+
+
+def _suggestion(key: str, known: Sequence[str]) -> str:
+    """`; did you mean 'x'?` for the known key that is spelt most like `key`, or what there is to choose
+    from.
+    """
+    last = {path.rsplit(".", 1)[-1]: path for path in known}
+    close = difflib.get_close_matches(key, known, 1) or [
+        last[name] for name in difflib.get_close_matches(key.rsplit(".", 1)[-1], last, 1)
+    ]
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; there are {', '.join(sorted(path for path in known if '.' not in path))}"
+
+
+def _print_help(main: Callable, values: flags.FlagValues, has_config: bool) -> None:
+    print(inspect.getdoc(inspect.getmodule(main)) or "", end="\n\n")
+    if has_config:
+        print(f"  --config: {_SHARED_HELP['config']}")
+    for name in values:
+        default = values[name].value
+        print(f"  --{name}: {values[name].help}" + ("" if default is None else f" (default: {default})"))
+
+
+def _cache_compilations() -> None:
+    """Lets JAX keep what it compiles, so that a command's second start is quick.
+
+    One folder per kind of processor: code compiled for one may not run on another that shares the home
+    folder.
+    """
+    cpuinfo = Path("/proc/cpuinfo")
+    features = re.search(r"^(flags|Features).*$", cpuinfo.read_text(), re.M) if cpuinfo.exists() else None
+    described = features.group(0) if features else platform.processor()
+    kind = f"{platform.machine()}-{zlib.crc32(described.encode()):08x}"
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    folder = os.path.join(root, "macro", "jax", kind)
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError:  # A read-only home costs some seconds of compiling, nothing else.
+        return
+    # JAX reads it when it is first imported: command lines import it (and all that is heavy) inside `main`.
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", folder)

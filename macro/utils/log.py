@@ -1,0 +1,136 @@
+"""What a run says about itself: one line of progress on the terminal, one JSON record per line in a file.
+
+`metrics.jsonl` is the record that counts. A resumed run takes out the records of steps that it will do
+again, so no step stands there twice. TensorBoard gets the same numbers where `clu` can write for it.
+"""
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+
+class MetricsLog:
+    """Appends records to `<workdir>/metrics.jsonl`, and to TensorBoard files where that is installed."""
+
+    def __init__(self, workdir: str, resumed_step: int):
+        """Keeps the records of steps up to `resumed_step` (0: a new run, none) and drops the others."""
+        path = Path(workdir) / "metrics.jsonl"
+        kept = [line for line in read_lines(path) if json.loads(line)["step"] <= resumed_step]
+        partial = path.with_suffix(".partial")
+        partial.write_text("".join(kept))
+        os.replace(partial, path)
+        self._file = path.open("a")
+        self._tensorboard = _tensorboard(workdir)
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Writes one record; it must hold `step`. Numbers that are not finite are left out: JSON has none."""
+        finite = {key: value for key, value in record.items() if _is_sayable(value)}
+        # One write of a whole line, handed to the system at once: a kill leaves whole lines.
+        self._file.write(json.dumps(finite) + "\n")
+        self._file.flush()
+        if self._tensorboard:
+            numbers = {key: value for key, value in finite.items() if isinstance(value, int | float)}
+            self._tensorboard.write_scalars(finite["step"], numbers)
+
+    def close(self) -> None:
+        self._file.close()
+        if self._tensorboard:
+            self._tensorboard.close()
+
+
+def read_lines(path: Path) -> list[str]:
+    """The whole lines of a JSONL file, none if there is no file; a last line cut short by a kill is left
+    out.
+    """
+    if not path.exists():
+        return []
+    return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
+class Means:
+    """Means of metrics over the steps since the last record; NaN means `nothing of this kind in the batch`."""
+
+    def __init__(self):
+        self._values: dict[str, list[float]] = {}
+
+    def add(self, metrics: Mapping[str, float]) -> None:
+        for key, value in metrics.items():
+            if not math.isnan(value):
+                self._values.setdefault(key, []).append(value)
+
+    def take(self) -> dict[str, float]:
+        """The means so far; starts anew."""
+        means = {key: sum(values) / len(values) for key, values in self._values.items()}
+        self._values = {}
+        return means
+
+
+class Progress:
+    """Steps done, speed and time left, on one line that a terminal overwrites and a file gets line by line."""
+
+    def __init__(self, first_step: int, total_steps: int, stream: TextIO | None = None):
+        self._first, self._total = first_step, total_steps
+        self._stream = sys.stdout if stream is None else stream
+        self._start = time.monotonic()
+        # The first step compiles: speed is counted from its end on.
+        self._warm: tuple[int, float] | None = None
+
+    def seconds(self) -> float:
+        """Since this process began to train."""
+        return time.monotonic() - self._start
+
+    def tick(self, step: int) -> None:
+        """To be told of each finished step."""
+        if self._warm is None:
+            self._warm = (step, time.monotonic())
+
+    def rate(self, step: int) -> float:
+        """Steps per second after the first one; NaN until there is a second."""
+        if self._warm is None or step <= self._warm[0]:
+            return math.nan
+        return (step - self._warm[0]) / max(time.monotonic() - self._warm[1], 1e-9)
+
+    def show(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Prints the line. `metrics`: what to show beside step, rate and ETA."""
+        rate = self.rate(step)
+        left = "-" if math.isnan(rate) else clock((self._total - step) / rate)
+        speed = "" if math.isnan(rate) else f" | {rate:.2f} steps/s"
+        numbers = " ".join(f"{key} {value:.4g}" for key, value in metrics.items())
+        line = f"step {step}/{self._total} ({step / self._total:.0%}) | {numbers}{speed} | ETA {left}"
+        if self._stream.isatty():
+            end = "\n" if step == self._total else ""
+            self._stream.write(f"\r\x1b[K{line}{end}")
+        else:
+            self._stream.write(line + "\n")
+        self._stream.flush()
+
+    def say(self, text: str) -> None:
+        """A line of its own, without damage to the progress line."""
+        self._stream.write(f"\r\x1b[K{text}\n" if self._stream.isatty() else text + "\n")
+        self._stream.flush()
+
+
+def clock(seconds: float) -> str:
+    """`4:05` or `1:02:03`."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def _is_sayable(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def _tensorboard(workdir: str):
+    """A writer of TensorBoard files, or None: `clu` needs TensorFlow, which nothing else here does."""
+    try:
+        from clu import metric_writers
+
+        return metric_writers.SummaryWriter(workdir)
+    except ImportError:
+        return None
