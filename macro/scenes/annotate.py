@@ -7,7 +7,7 @@ that of MUSIC (arXiv 2604.07422): for the region b_i of subject i (its mask, or 
     p takes label i   when   IoU(b_i, p) >= tau,   tau = 0.05 * (1/K) * sum IoU
 
 The paper leaves open what the sum and K run over; `layout` takes the three readings as a switch. Where two
-subjects pass on one patch, the higher IoU wins. Read next: `relations.py`, `questions.py`, `words.py`.
+subjects pass on one patch, the higher IoU wins. Read next: `seen.py`, `questions.py`, `words.py`.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from macro.scenes.graph import Scene
-from macro.scenes.relations import read_relations
+from macro.scenes.seen import read_relations
 from macro.sentence.grid import SIDE, Grid
 from macro.sentence.spans import Truth
 

@@ -2,10 +2,10 @@
 
     pair      robot left of tree; left of tree is robot        between   car between robot and tree
     fan       robot left of tree and behind car                joint     robot and tree behind car
-    chain     robot left of tree, which is behind car          row       from left to right robot, tree and car
+    chain     robot left of tree, which is behind car          row       from left to right robot, tree, car
 
-A move is chosen at random among those whose claims are in the truth and that mention newcomers in the order of
-their numbers. What stands on something is always said together with it. Read next: `words.py`.
+A move is chosen at random among those whose claims are in the truth and that mention newcomers in the order
+of their numbers. What stands on something is always said together with it. Read next: `words.py`.
 """
 
 from collections.abc import Iterator
@@ -61,11 +61,12 @@ def choose_move(truth: Truth, said: int, rng: np.random.Generator) -> Move:
     ]  # fmt: skip
     moves = [move for move in every if _in_turn(move.mentions, said) and known.tells_on(move, said)]
     moves = moves or [Move("lone", (said + 1,), (), ())]
-    # First the way, then the move: a way that is possible in many manners would drown the others.
+    # First the way, then the move: a way that is possible in many manners would drown the others. One that
+    # has only weak things to say stays weak.
     total: dict[str, float] = {}
     for move in moves:
         total[move.way] = total.get(move.way, 0.0) + move.weight
-    odds = np.array([_WAYS[move.way] * move.weight / total[move.way] for move in moves])
+    odds = np.array([_WAYS[move.way] * move.weight / max(total[move.way], 1.0) for move in moves])
     return moves[int(rng.choice(len(moves), p=odds / odds.sum()))]
 
 
@@ -86,7 +87,7 @@ class _Known:
         return (name, j) in self.of.get(i, ())
 
     def tells_on(self, move: Move, said: int) -> bool:
-        """Whether the move says of newcomers on what of those mentioned they stand, or what stands on them."""
+        """Whether the move says on what newcomers stand, and what stands on them, of all mentioned."""
         present = {*range(1, said + 1), *move.mentions}
         return all(
             (i, "on", j) in move.claims

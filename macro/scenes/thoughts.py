@@ -1,9 +1,10 @@
 """The chain of thought: who is who, where each goes, how they relate, what hides what.
 
-    "three subjects. 1 red robot: left, near. 2 green tree: centre, hides part of 3. 3 blue car: far back, right."
+    "three things. 1 red robot: left, near. 2 lime tree: centre, hides part of 3. 3 navy car: far back."
 
-Written from the truth, so every word of it holds: places are those of the visible masks' centroids, hiding and
-relations those of `relations.py`, colours the main colours that the references show. Read next: `questions.py`.
+Written from the truth, so every word of it holds: places are those of the visible masks' centroids, hiding
+and relations those of `seen.py`, colours the main colours that the references show.
+Read next: `questions.py`.
 """
 
 import numpy as np
@@ -42,7 +43,7 @@ def cot(scene: Scene, truth: Truth, rng: np.random.Generator) -> str:
 
 
 class _Thinker:
-    """Writes one entry a subject, in one style: with numbers ("1 red robot: ...") or without ("the red robot: ...")."""
+    """Writes one entry a subject, in one style: "1 red robot: ..." with numbers or "the red robot: ..."."""
 
     def __init__(self, scene: Scene, truth: Truth, rng: np.random.Generator):
         self.truth, self.rng = truth, rng
@@ -89,7 +90,7 @@ class _Thinker:
             return ""
         odds = np.array([_RELATIONS[name] / abs(n - j) ** 2 for name, j in of])
         name, j = of[int(self.rng.choice(len(of), p=odds / odds.sum()))]
-        return f"{self.rng.choice(PHRASES[name])} {self.others[j - 1]}"
+        return f"{PHRASES[name][0]} {self.others[j - 1]}"
 
 
 def _first(numbers: list[int], n: int) -> int:

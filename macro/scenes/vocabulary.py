@@ -1,7 +1,7 @@
 """The few hundred words that instructions, thoughts and questions are made of, and when each of them is true.
 
-All words are lower case with single spaces, so that a small BPE gives about one token a word. Names of subjects
-stay unambiguous: "the robot" where there is one, "the red robot" where colour tells them apart, else nothing.
+All words are lower case with single spaces, so that a small BPE gives about one token a word. Names of
+subjects stay unambiguous: "robot" where there is one, "red robot" where colour tells them apart, or none.
 Read next: `words.py`, `questions.py`.
 """
 
@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Float
 
 from macro.scenes.graph import RGB, Scene, Surroundings
-from macro.scenes.palettes import colour_name
+from macro.scenes.looks import PLACES
+from macro.scenes.palettes import colour_distance, colour_name
 from macro.sentence.spans import Truth
 
 NUMBERS = (
@@ -68,7 +69,7 @@ _ROWS = (("upper", 0.4), ("", 0.6), ("lower", 1.0))
 
 
 def place(x: float, y: float) -> str:
-    """Where in the picture (0..1, from the upper left) a centroid lies: "upper far left", "centre", "lower right"."""
+    """Where a centroid (0..1 from the upper left) lies: "upper far left", "centre", "lower right"."""
     column = next(word for word, end in _COLUMNS if x <= end)
     row = next(word for word, end in _ROWS if y <= end)
     return f"{row} {column}".strip()
@@ -96,16 +97,31 @@ def ground_distances(scene: Scene) -> Float[np.ndarray, "s"]:
 
 # ---- surroundings ----
 
+# What a place's ground and sky are called; together with the ground's texture they fix the background.
+_PLACES = {
+    "meadow": ("grass", "blue sky"),
+    "beach": ("sand", "blue sky"),
+    "snow": ("snow", "blue sky"),
+    "plaza": ("grey stone", "blue sky"),
+    "evening": ("brown stone", "orange evening sky"),
+    "lilac": ("lilac stone", "pink sky"),
+    "mint": ("mint stone", "pale sky"),
+    "desert": ("orange sand", "pale sky"),
+}
+
+
+def place_of(surroundings: Surroundings) -> str:
+    """The key of `looks.PLACES` whose ground this is."""
+    return min(PLACES, key=lambda name: colour_distance(PLACES[name][0], surroundings.ground))
+
 
 def ground_words(surroundings: Surroundings) -> str:
-    """ "green ground", "striped pink floor" in a studio."""
+    """ "grass", "striped lilac stone"."""
     texture = TEXTURE_WORDS[surroundings.ground_texture]
-    what = "floor" if surroundings.style == "studio" else "ground"
-    return f"{texture} {named_colour(surroundings.ground)} {what}".strip()
+    return f"{texture} {_PLACES[place_of(surroundings)][0]}".strip()
 
 
 def sky_words(surroundings: Surroundings) -> str:
-    """ "pink sky", "blue and pink sky" (high up, and at the horizon), "grey wall" in a studio."""
-    high, low = named_colour(surroundings.zenith), named_colour(surroundings.horizon)
-    colours = high if high == low else f"{high} and {low}"
-    return f"{colours} {'wall' if surroundings.style == 'studio' else 'sky'}"
+    """ "pink sky", "blue sky with hills"."""
+    hills = " with hills" if surroundings.style == "hills" else ""
+    return _PLACES[place_of(surroundings)][1] + hills

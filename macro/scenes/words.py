@@ -2,9 +2,9 @@
 
     "the <image 1> robot stands left of the <image 2> tree. behind the tree is the <image 3> car."
 
-`<image n>` stands right before its noun at the first mention; subjects come up in the order of their numbers. Only
-kinds and relations are named: colour and texture are for the reference pictures to say, cells for the plan. What
-each sentence says is a move of `moves.py`; how it is put is decided here.
+`<image n>` stands right before its noun at the first mention; subjects come up in the order of their numbers.
+Only kinds and relations are named: colour and texture are for the reference pictures to say, cells for the
+plan. What each sentence says is a move of `moves.py`; how it is put is decided here.
 Read next: `thoughts.py` (the chain of thought), `questions.py`.
 """
 
@@ -18,7 +18,7 @@ from macro.scenes.moves import Move, choose_move
 from macro.scenes.vocabulary import PHRASES, ground_words, plain_nouns, sky_words
 from macro.sentence.spans import Truth
 
-_VERBS = ("is", "is", "stands", "can be seen")
+_VERBS = ("is", "is", "is", "stands", "stands", "can be seen")
 _PUTS = ("put", "place", "set")
 
 
@@ -90,26 +90,18 @@ def _draw_style(rng: np.random.Generator) -> _Style:
 
 
 def _with_surroundings(sentences: list[str], scene: Scene, style: _Style, rng: np.random.Generator) -> str:
-    """Joins the sentences; nine times in ten ground and sky are named, or else the references decide alone."""
-    first, rest = sentences[0], sentences[1:]
+    """Joins the sentences; nine times in ten they name ground and sky."""
     ground, sky = ground_words(scene.surroundings), sky_words(scene.surroundings)
-    under = "before a" if scene.surroundings.style == "studio" else "under a"
-    where = f"on {ground} {under} {sky}"
-    opening = str(rng.choice(["a picture of ", "a scene with ", "", ""])) if style.manner == "list" else ""
+    if style.manner == "list":
+        sentences[0] = str(rng.choice(["a picture of ", "a scene with ", "", ""])) + sentences[0]
     way = rng.random()
     if way < 0.35:
-        sentences = [f"{where}, {opening}{first}", *rest]
+        sentences[0] = f"on {ground} under {sky}, {sentences[0]}"
     elif way < 0.6:
-        sentences = [f"{opening}{first}", *rest, f"all {where}"]
+        sentences.append(f"all on {ground} under {sky}")
     elif way < 0.9:
-        sentences = [
-            f"{opening}{first}",
-            *rest,
-            f"the ground is {ground.rsplit(' ', 1)[0]}, the sky {sky.rsplit(' ', 1)[0]}",
-        ]
-    else:
-        sentences = [f"{opening}{first}", *rest]
-    return "; ".join(sentences) + "." if style.manner == "list" else ". ".join(sentences) + "."
+        sentences.append(f"{ground} below, {sky} above")
+    return ("; " if style.manner == "list" else ". ").join(sentences) + "."
 
 
 class _Speaker:

@@ -7,7 +7,7 @@ import pytest
 
 from macro.scenes import annotate
 from macro.scenes.graph import Camera, Light, Relation, Scene, Subject, Surroundings
-from macro.scenes.relations import read_relations
+from macro.scenes.seen import read_relations
 
 SIZE = 32
 PATCH = SIZE // 8

@@ -1,0 +1,214 @@
+"""Seeded samples from rendered scenes: references, instruction, chain of thought, layout, target, truth.
+
+Sample `index` of `seed` is a pure function of (seed, index, options): alone or in a batch it is the same.
+Pictures are rendered in batches, targets and references each in one go. A quarter of the scenes are decimated
+as in MUSIC (arXiv 2604.07422, "subject-count decimation"): the smallest subjects leave and the rest is
+rendered again, so that the target is true. Read next: `macro/scenes/annotate.py`, `macro/scenes/words.py`.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import UInt8
+
+from macro.scenes import annotate, grammar, questions, render, thoughts, words
+from macro.scenes.graph import Scene
+from macro.sentence.formats import ARRANGEMENTS
+from macro.sentence.plan import Plan
+from macro.sentence.spans import MAX_REFERENCES, Image, Sentence, Target, Truth
+from macro.utils.errors import UserError
+
+# Buckets of subject counts, equally likely; within a bucket all counts are.
+BUCKETS = ((1, 2, 3), (4, 5), (6, 7), (8, 9, 10), (11, 12))
+_MIXTURE = tuple(1 / len(BUCKETS) / len(bucket) for bucket in BUCKETS for _ in bucket)
+
+# What each random stream of a sample is for; separate streams keep one choice from moving the others.
+_SCENE, _WORDS, _REFERENCES, _JITTER = range(4)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How samples are made.
+
+    Attributes:
+        size, reference_size: side of the target and of the references, pixels.
+        counts: weight of 1..12 subjects.
+        rays: samples per pixel, 1..4.
+        decimation: share of samples whose scene has lost its smallest subjects.
+        image_first: share of samples in the image-first arrangement; the others are in-sentence.
+        views: how many references a subject has, each equally likely as long as twelve pictures are enough.
+        min_area: visible share of the picture that every subject must reach, or the scene is drawn again ...
+        tries: ... up to this many times; then the best of them stays.
+        K, region: the layout rule's switches (`annotate.layout`).
+    """
+
+    size: int = 128
+    reference_size: int = 64
+    counts: tuple[float, ...] = _MIXTURE
+    rays: int = 4
+    decimation: float = 0.25
+    image_first: float = 0.25
+    views: tuple[int, ...] = (1,)
+    min_area: float = 0.01
+    tries: int = 4
+    K: str = "overlap"
+    region: str = "mask"
+
+    def __post_init__(self):
+        if len(self.counts) != 12 or min(self.counts) < 0 or not sum(self.counts):
+            raise UserError("scenes options: counts must be 12 weights, for 1..12 subjects, not all zero")
+        if not self.views or min(self.views) < 1:
+            raise UserError(
+                "scenes options: views must be one or more numbers of references, each at least 1"
+            )
+
+
+def sample(seed: int, index: int, options: Options = Options()) -> Sentence:  # noqa: B008 (frozen)
+    """Sample `index` of `seed`."""
+    return samples(seed, index, 1, options)[0]
+
+
+def samples(seed: int, start: int, count: int, options: Options = Options()) -> list[Sentence]:  # noqa: B008
+    """Samples `start` .. `start + count - 1` of `seed`, rendered together.
+
+    Returns:
+        Sentences: prompt and references in one of the two arrangements, Plan, Target; `idx` is the index and
+        `truth` holds everything that is exactly so.
+    """
+    indices = range(start, start + count)
+    drawn = _draw(seed, indices, options)
+    orders = [_references(seed, index, d.scene, options) for index, d in zip(indices, drawn, strict=True)]
+    pictures = iter(
+        _pixels([scene for order in orders for _, scene in order], options.reference_size, options.rays)
+    )
+    out = []
+    for index, d, order in zip(indices, drawn, orders, strict=True):
+        images = [Image(next(pictures), subject=n, number=k) for k, (n, _) in enumerate(order, 1)]
+        out.append(_sentence(_stream(seed, index, _WORDS), index, d, images, options))
+    return out
+
+
+def rerender(seed: int, index: int, options: Options = Options()) -> Sentence:  # noqa: B008
+    """Sample `index` with its target rendered again under other light, with other poses and texture phases.
+
+    Prompt, plan and truth stay those of the sample: it is what a perfect composer, who cannot know the light,
+    would draw (`grammar.jitter`).
+    """
+    made = sample(seed, index, options)
+    scene = _draw(seed, [index], options)[0].scene
+    again = grammar.jitter(scene, _stream(seed, index, _JITTER))
+    target = Target(_pixels([again], options.size, options.rays)[0])
+    spans = tuple(target if isinstance(span, Target) else span for span in made)
+    return made.replace(spans=spans)
+
+
+# ---- scenes ----
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A scene that was rendered and found good enough."""
+
+    scene: Scene
+    pixels: UInt8[np.ndarray, "h w 3"]
+    truth: Truth
+    fault: float
+
+
+def _stream(seed: int, index: int, purpose: int, attempt: int = 0) -> np.random.Generator:
+    return np.random.default_rng([seed, index, purpose, attempt])
+
+
+def _draw(seed: int, indices: Sequence[int], options: Options) -> list[_Drawn]:
+    """The scene of every index: the first attempt without a fault, or else the one with the least."""
+    best: dict[int, _Drawn] = {}
+    for attempt in range(options.tries):
+        wanting = [i for i in indices if i not in best or best[i].fault > 0]
+        scenes = [_scene(seed, i, attempt, options) for i in wanting]
+        for index, drawn in zip(wanting, _rendered(scenes, options), strict=True):
+            if index not in best or drawn.fault < best[index].fault:
+                best[index] = drawn
+    return [best[i] for i in indices]
+
+
+def _scene(seed: int, index: int, attempt: int, options: Options) -> Scene:
+    """A scene of as many subjects as the mixture says; decimated ones were larger before."""
+    # The count is drawn the same for every attempt: rejection must not bend the mixture towards small scenes.
+    rng = _stream(seed, index, _SCENE)
+    weights = np.array(options.counts) / sum(options.counts)
+    count = int(rng.choice(12, p=weights)) + 1
+    decimated = rng.random() < options.decimation and 2 <= count < 12
+    lost = int(rng.integers(1, min(4, 12 - count) + 1)) if decimated else 0
+    rng = _stream(seed, index, _SCENE, attempt + 1)
+    scene = grammar.sample_scene(rng, count + lost)
+    scene = grammar.decimate(scene, count) if lost else scene
+    return words.in_order_of_mention(scene, rng)
+
+
+def _rendered(scenes: list[Scene], options: Options) -> Iterator[_Drawn]:
+    for scene, part in zip(scenes, _render(scenes, options.size, options.rays, truth=True), strict=True):
+        truth = annotate.truth_of(scene, part["ids"], part["amodal"], part["depth"])
+        yield _Drawn(scene, part["pixels"], truth, _fault(truth, options))
+
+
+def _fault(truth: Truth, options: Options) -> float:
+    """0 if every subject shows at least `min_area` and holds a cell; else how much is missing."""
+    areas = truth.masks.mean((1, 2))
+    cells = annotate.layout(truth.masks, truth.boxes, options.K, options.region)
+    lost = len(areas) - len(np.setdiff1d(cells, [0]))
+    return float(np.maximum(1 - areas / options.min_area, 0).sum()) + lost
+
+
+def _references(seed: int, index: int, scene: Scene, options: Options) -> list[tuple[int, Scene]]:
+    """(subject, scene of it alone) in the order of their picture numbers."""
+    rng = _stream(seed, index, _REFERENCES)
+    order, spare = [], MAX_REFERENCES - len(scene.subjects)
+    for n in range(1, len(scene.subjects) + 1):
+        views = min(int(rng.choice(options.views)), spare + 1)
+        spare -= views - 1
+        order += [(n, grammar.reference_scene(scene, n - 1, rng)) for _ in range(views)]
+    return order
+
+
+# ---- pictures ----
+
+# Compiled once each; a batch is cut into these, so that its size never compiles anew.
+_CHUNKS = (32, 8, 1)
+
+
+def _render(
+    scenes: list[Scene], size: int, rays: int, truth: bool = False
+) -> Iterator[dict[str, np.ndarray]]:
+    """Arrays of `render.render` for each scene, with "amodal" where the truth is asked for."""
+    start = 0
+    while start < len(scenes):
+        chunk = next(n for n in _CHUNKS if n <= len(scenes) - start)
+        batch = render.stack([render.compile_scene(s) for s in scenes[start : start + chunk]])
+        out = dict(render.render(batch, size, size, rays))
+        if truth:
+            out["amodal"] = render.amodal(batch, size, size)
+        out = {name: np.asarray(array) for name, array in out.items()}
+        yield from ({name: array[i] for name, array in out.items()} for i in range(chunk))
+        start += chunk
+
+
+def _pixels(scenes: list[Scene], size: int, rays: int) -> list[UInt8[np.ndarray, "h w 3"]]:
+    return [part["pixels"] for part in _render(scenes, size, rays)]
+
+
+# ---- sentences ----
+
+
+def _sentence(
+    rng: np.random.Generator, index: int, drawn: _Drawn, images: list[Image], options: Options
+) -> Sentence:
+    scene, truth = drawn.scene, drawn.truth
+    numbers = [[i.number for i in images if i.subject == n] for n in range(1, len(scene.subjects) + 1)]
+    prompt = words.instruction(scene, truth, rng, numbers)
+    cot = thoughts.cot(scene, truth, rng)
+    grid = annotate.layout(truth.masks, truth.boxes, options.K, options.region)
+    truth = replace(truth, questions=questions.ask(truth, rng))
+    arrangement = "image_first" if rng.random() < options.image_first else "in_sentence"
+    spans = ARRANGEMENTS[arrangement](prompt, images)
+    return Sentence((*spans, Plan(cot, grid), Target(drawn.pixels)), "compose", index, truth)
