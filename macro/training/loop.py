@@ -29,7 +29,7 @@ from macro.training.state import TrainState, create
 from macro.training.step import make_step
 from macro.utils import tree
 from macro.utils.errors import UserError
-from macro.utils.log import MetricsLog, Means, Progress
+from macro.utils.log import Means, MetricsLog, Progress
 
 # Shown on the progress line beside step, speed and ETA, where the objective has them.
 _SHOWN = ("loss", "plan", "draw", "grad_norm")
@@ -129,8 +129,7 @@ class _Recorder:
         self._pending = None
         self.close, self.say = self._log.close, self._progress.say
 
-    def add(self, step: int, metrics: dict, waited: float, place: dict[str, Any], examples: np.ndarray) ->
-    None:
+    def add(self, step: int, metrics: dict, waited: float, place: dict, examples: np.ndarray) -> None:
         """Takes the (possibly unfinished) metrics of the step that made the state's count `step`."""
         self.flush()
         self._pending = step, metrics, waited, place, examples

@@ -53,7 +53,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 class Means:
-    """Means of metrics over the steps since the last record; NaN means `nothing of this kind in the batch`."""
+    """Means over the steps since the last record; NaN says `nothing of this kind in the batch`."""
 
     def __init__(self):
         self._values: dict[str, list[float]] = {}
@@ -71,7 +71,7 @@ class Means:
 
 
 class Progress:
-    """Steps done, speed and time left, on one line that a terminal overwrites and a file gets line by line."""
+    """Steps done, speed and time left, on one line that a terminal overwrites; a file gets lines."""
 
     def __init__(self, first_step: int, total_steps: int, stream: TextIO | None = None):
         self._first, self._total = first_step, total_steps
