@@ -19,12 +19,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from macro.inputs.transforms import Dropped, fit_size, grid_positions, nearest_bucket, patchify, resize
+from macro.inputs.transforms import Dropped, fit_size, grid_positions, patchify
 from macro.sentence.grid import LABELS, cell_shares
 from macro.sentence.plan import Plan
 from macro.sentence.sight import CAUSAL, FULL, NOISE
 from macro.sentence.spans import Image, Sentence, Target, Text
 from macro.utils.errors import UserError
+from macro.utils.image import nearest_size, resize_to
 
 
 @dataclass(frozen=True)
@@ -170,8 +171,9 @@ def _pixels(span: Image | Target) -> np.ndarray:
 
 def _latent_shape(size: tuple[int, int], config) -> tuple[int, int, int]:
     """The size bucket of a picture and its latent tokens along height and width."""
-    bucket = nearest_bucket(*size, config.buckets)
-    height, width, _ = config.buckets[bucket]
+    sizes = [bucket[:2] for bucket in config.buckets]
+    height, width = nearest_size(size, sizes)
+    bucket = sizes.index((height, width))
     return bucket, height // config.latent_stride, width // config.latent_stride
 
 
@@ -214,7 +216,7 @@ class _Builder:
 
     def seen(self, piece: Seen) -> None:
         patch, n = self.config.patch, piece.rows * piece.columns
-        pixels = resize(piece.pixels, piece.rows * patch, piece.columns * patch)
+        pixels = resize_to(piece.pixels, (piece.rows * patch, piece.columns * patch))
         values = {
             "patches": patchify(pixels, patch),
             "position": grid_positions(piece.rows, piece.columns, self.config.vision_side),
@@ -227,7 +229,7 @@ class _Builder:
         n, noised = piece.rows * piece.columns, piece.t_raw is not None
         if piece.slot not in self.pixels:
             height, width, _ = self.config.buckets[piece.bucket]
-            self.pixels[piece.slot] = (piece.bucket, resize(piece.pixels, height, width))
+            self.pixels[piece.slot] = (piece.bucket, resize_to(piece.pixels, (height, width)))
         values = {
             "slot": np.full(n, list(self.pixels).index(piece.slot), np.int32),
             "token": np.arange(n, dtype=np.int32),

@@ -14,11 +14,11 @@ Read next: `macro/inputs/pieces.py`.
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, UInt8
-from PIL import Image as Picture
+from jaxtyping import Float32
 
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Image, Sentence, Target, Text
+from macro.utils.image import to_float
 
 CONTEXTS = ("full", "no_text", "no_image", "null")
 
@@ -54,32 +54,15 @@ def _scaled(height: int, width: int, scale: float, stride: int) -> tuple[int, in
     return side(height), side(width)
 
 
-def resize(pixels: UInt8[np.ndarray, "h w 3"], height: int, width: int) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """Bicubic with antialiasing; the picture itself if it has that size already."""
-    if pixels.shape[:2] == (height, width):
-        return pixels
-    return np.asarray(Picture.fromarray(pixels).resize((width, height), Picture.Resampling.BICUBIC))
-
-
-def nearest_bucket(height: int, width: int, buckets: tuple[tuple[int, int, int], ...]) -> int:
-    """Index of the size bucket that distorts a picture least: nearest in aspect, then in area."""
-
-    def distance(bucket):
-        aspect = abs(np.log(bucket[0] / bucket[1]) - np.log(height / width))
-        return round(float(aspect), 6), abs(np.log(bucket[0] * bucket[1]) - np.log(height * width))
-
-    return min(range(len(buckets)), key=lambda i: distance(buckets[i]))
-
-
 def patchify(pixels: np.ndarray, patch: int) -> Float32[np.ndarray, "n d"]:
     """Patches row by row as vectors (ph, pw, c).
 
     Args:
-        pixels: uint8[h, w, 3] (brought to -1..1 by (x - .5) / .5), or float32 already in -1..1; h and w are
+        pixels: uint8[h, w, 3] (brought to -1..1), or float32 already in -1..1; h and w are
             multiples of `patch`.
     """
     if pixels.dtype == np.uint8:
-        pixels = pixels.astype(np.float32) / 127.5 - 1.0
+        pixels = to_float(pixels)
     h, w, c = pixels.shape
     patches = pixels.reshape(h // patch, patch, w // patch, patch, c).transpose(0, 2, 1, 3, 4)
     return np.ascontiguousarray(patches.reshape(-1, patch * patch * c), np.float32)

@@ -1,0 +1,121 @@
+"""A sentence as a record: words and numbers as JSON, pictures and masks as PNG.
+
+    sentence  JSON of task, idx and spans; a span names its picture by its place in `pictures`
+    pictures  PNG each
+    truth     JSON, or "" where it is unknown
+    masks     visible and amodal masks of all subjects: two 16-bit PNGs whose bit s - 1 is subject s
+
+Spans also hold their picture's size, so a sentence's outline (everything but the pictures' content) is read
+without decoding one. Every round trip is the identity.
+Read next: `macro/inputs/records.py`.
+"""
+
+import io
+import json
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image as Picture
+
+from macro.sentence.plan import Plan
+from macro.sentence.spans import Image, Sentence, Target, Text, Truth
+from macro.utils.image import decode, encode_png
+
+_NUMBERS = ("palettes", "boxes", "visibility")
+_TUPLES = ("kinds", "textures", "depth_order", "relations", "questions")
+
+
+def encode_sentence(sentence: Sentence) -> dict:
+    """The record of a sentence (see the module's head)."""
+    pictures = []
+    spans = [_encode_span(span, pictures) for span in sentence]
+    truth, masks = _encode_truth(sentence.truth)
+    about = {"task": sentence.task, "idx": sentence.idx, "spans": spans}
+    return {
+        "sentence": json.dumps(about, ensure_ascii=False),
+        "pictures": pictures,
+        "truth": truth,
+        "masks": masks,
+    }
+
+
+def decode_sentence(record: dict, content: bool = True, truth: bool = True) -> Sentence:
+    """The sentence of a record.
+
+    Args:
+        content: False leaves all pixels black, in arrays that take no memory.
+        truth: False leaves the truth out.
+    """
+    about = json.loads(record["sentence"])
+    spans = [_decode_span(span, record["pictures"], content) for span in about["spans"]]
+    facts = _decode_truth(record["truth"], record["masks"]) if truth else None
+    return Sentence(tuple(spans), about["task"], about["idx"], facts)
+
+
+def _encode_span(span, pictures: list[bytes]) -> dict:
+    if isinstance(span, Text):
+        return {"text": span.text, "learn": span.learn}
+    if isinstance(span, Plan):
+        return {"cot": span.cot, "grid": None if span.grid is None else span.grid.tolist()}
+    known = {"path": span.path}
+    if isinstance(span, Image):
+        known |= {"subject": span.subject, "role": span.role, "number": span.number}
+    else:
+        known |= {"target": None if span.size is None else list(span.size)}
+    if span.pixels is not None:
+        known |= {"picture": len(pictures), "size": list(span.pixels.shape[:2])}
+        pictures.append(encode_png(span.pixels))
+    return known
+
+
+def _decode_span(span: dict, pictures: Sequence[bytes], content: bool):
+    if "text" in span:
+        return Text(span["text"], span["learn"])
+    if "cot" in span:
+        return Plan(span["cot"], None if span["grid"] is None else np.array(span["grid"], np.int8))
+    pixels = None
+    if "picture" in span:
+        black = np.broadcast_to(np.uint8(0), (*span["size"], 3))
+        pixels = decode(pictures[span["picture"]]) if content else black
+    if "target" in span:
+        return Target(pixels, None if span["target"] is None else tuple(span["target"]), span["path"])
+    return Image(pixels, span["path"], span["subject"], span["role"], span["number"])
+
+
+def _encode_truth(truth: Truth | None) -> tuple[str, list[bytes]]:
+    if truth is None:
+        return "", []
+    about = {name: getattr(truth, name) for name in _TUPLES}
+    for name in _NUMBERS:
+        array = getattr(truth, name)
+        about[name] = {"type": str(array.dtype), "shape": array.shape, "values": array.ravel().tolist()}
+    return json.dumps(about, ensure_ascii=False), [_encode_bits(truth.masks), _encode_bits(truth.amodal)]
+
+
+def _decode_truth(text: str, masks: Sequence[bytes]) -> Truth | None:
+    if not text:
+        return None
+    about = json.loads(text)
+    arrays = {
+        name: np.array(about[name]["values"], about[name]["type"]).reshape(about[name]["shape"])
+        for name in _NUMBERS
+    }
+    tuples = {name: _as_tuple(about[name]) for name in _TUPLES}
+    visible, amodal = (_decode_bits(png, len(tuples["kinds"])) for png in masks)
+    return Truth(**tuples, **arrays, masks=visible, amodal=amodal)
+
+
+def _as_tuple(value):
+    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
+
+
+def _encode_bits(masks: np.ndarray) -> bytes:
+    bits = (masks.astype(np.uint16) << np.arange(len(masks), dtype=np.uint16)[:, None, None]).sum(0)
+    buffer = io.BytesIO()
+    Picture.fromarray(bits.astype(np.uint16)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _decode_bits(png: bytes, subjects: int) -> np.ndarray:
+    bits = np.asarray(Picture.open(io.BytesIO(png))).astype(np.uint16)
+    return (bits >> np.arange(subjects, dtype=np.uint16)[:, None, None] & 1).astype(bool)

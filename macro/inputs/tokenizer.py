@@ -1,0 +1,117 @@
+"""Text to ids and back: byte-level BPE, so that any text encodes and comes back exactly.
+
+Two vocabularies, one class:
+
+    Tokenizer.demo()            about 1,200 entries trained on the scenes' own wording, about a token a word;
+                                `python -m data.scenes.tokenizer` makes it
+    Tokenizer.from_file(path)   a Hugging Face `tokenizer.json`, as Qwen2.5 ships it
+
+Special ids never come out of `encode` and leave no trace in `decode`: a prompt that spells `<|im_end|>` is
+just text. `<think>` and `</think>` are ordinary text, as in BAGEL; the layout's marks and 13 cells are single
+ids (for Qwen those it leaves unused, from 151665 on, so that no embedding is resized).
+Read next: `macro/sentence/plan.py` (a plan's tokens), `macro/inputs/pieces.py`.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from macro.sentence.grid import LABELS
+from macro.utils.errors import UserError
+
+FRAMES = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")
+LAYOUT_MARKS = ("<layout>", "</layout>", *(f"<cell {n}>" for n in range(LABELS)))
+QWEN_LAYOUT = 151665
+
+_DEMO = Path(__file__).parent.parent / "assets" / "demo_tokenizer.json"
+
+
+class Tokenizer:
+    """A BPE vocabulary and its special ids.
+
+    Attributes:
+        bos, eos: around every piece of text. image_start, image_end: around every picture.
+        layout_start, layout_end, cells: the layout's marks, and the ids of cell 0..12.
+        vocab_size: one more than the greatest id.
+    """
+
+    def __init__(self, bpe: tokenizers.Tokenizer, layout: int = QWEN_LAYOUT, name: str = "tokenizer"):
+        """
+        Args:
+            bpe: holds at least the four frame tokens.
+            layout: the first of 15 consecutive layout ids, where `bpe` does not name them itself.
+
+        Raises:
+            UserError: a frame token is missing, or a layout id is already somebody else's.
+        """
+        missing = [token for token in FRAMES if bpe.token_to_id(token) is None]
+        if missing:
+            raise UserError(f"{name}: has no token {missing[0]}; use a tokenizer.json of Qwen2.5's layout")
+        self._bpe = bpe
+        self._bpe.encode_special_tokens = True  # what a prompt spells is text, whatever it looks like
+        self.bos, self.eos, self.image_start, self.image_end = (bpe.token_to_id(token) for token in FRAMES)
+        named = [bpe.token_to_id(token) for token in LAYOUT_MARKS]
+        if None in named:
+            named = list(range(layout, layout + len(LAYOUT_MARKS)))
+            taken = [i for i in named if bpe.id_to_token(i) is not None]
+            if taken:
+                token = bpe.id_to_token(taken[0])
+                raise UserError(
+                    f"{name}: layout id {taken[0]} is already {token!r}; choose a higher first layout id"
+                )
+        self.layout_start, self.layout_end, *self.cells = named
+        self.vocab_size = 1 + max([*named, *bpe.get_vocab(with_added_tokens=True).values()])
+
+    @classmethod
+    def demo(cls) -> "Tokenizer":
+        """The small vocabulary that comes with the package."""
+        return cls.from_file(_DEMO)
+
+    @classmethod
+    def from_file(cls, path: str | Path, layout: int = QWEN_LAYOUT) -> "Tokenizer":
+        """Reads a Hugging Face `tokenizer.json`; `layout` as in the constructor.
+
+        Raises:
+            UserError: the file is missing, unreadable or of another kind.
+        """
+        if not Path(path).is_file():
+            raise UserError(f"{path}: there is no such file; name a tokenizer.json")
+        try:
+            bpe = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the Rust side raises bare Exception
+            raise UserError(f"{path}: not a tokenizer.json that can be read ({error})") from None
+        return cls(bpe, layout, str(path))
+
+    @classmethod
+    def train(cls, texts: Iterable[str], size: int) -> "Tokenizer":
+        """A byte-level BPE of at most `size` entries: special ids first, then 256 bytes, then merges."""
+        bpe = tokenizers.Tokenizer(models.BPE())
+        bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        bpe.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=size,
+            special_tokens=[*FRAMES, *LAYOUT_MARKS],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        bpe.train_from_iterator(texts, trainer)
+        return cls(bpe)
+
+    def __setstate__(self, state: dict) -> None:
+        """For worker processes: the Rust side forgets this one setting when it is pickled."""
+        self.__dict__.update(state)
+        self._bpe.encode_special_tokens = True
+
+    def save(self, path: str | Path) -> None:
+        """Writes a `tokenizer.json`."""
+        Path(path).write_text(self._bpe.to_str(pretty=False), encoding="utf-8")
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, without bos and eos."""
+        return self._bpe.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of some ids; special and unknown ids leave no trace."""
+        return self._bpe.decode(list(ids), skip_special_tokens=True)
