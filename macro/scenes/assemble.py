@@ -68,6 +68,7 @@ def _primitive(subject: Subject, part: Part, index: int, phase: np.ndarray) -> d
     base = subject.palette[part.colour] if isinstance(part.colour, int) else part.colour
     mark, mark_colour = _mark_of(subject, part, base)
     upright = AXES[part.axis] @ np.asarray(part.facing).T @ to_kind / part.mark_size
+    marked = middle + subject.scale * part.mark_up * heading @ np.asarray(part.facing)[:, 1]
     return {
         "family": np.int32(FAMILIES[part.shape]),
         "shape": q,
@@ -77,7 +78,7 @@ def _primitive(subject: Subject, part: Part, index: int, phase: np.ndarray) -> d
         "phase": phase,
         "texture": np.int32(TEXTURES.index(subject.texture) if textured else 0),
         "mark": np.int32(MARKS.index(mark)),
-        "mark_frame": _affine(upright, middle),
+        "mark_frame": _affine(upright, marked),
         "colours": to_linear([base, subject.palette[1], mark_colour]),
         "owner": np.int32(index),
     }
@@ -133,7 +134,7 @@ def compile_scene(scene: Scene) -> dict[str, np.ndarray]:
     `phase` [P, 3] texture offset; `texture`, `mark` int32[P]; `mark_frame` [P, 3, 4]; `colours` [P, 3, 3] linear
     base, second and mark colour; `owner` int32[P] index of the subject. Scene: `blobs` [12, 3]; `eye` [3];
     `basis` [3, 3]; `fov` (0: equirectangular); `sun` [3]; `sunlight` [3]; `ground` [2, 3]; `ground_texture` int32;
-    `ground_phase` [3]; `sky` [2, 3] horizon and zenith; `haze` [2] start and scale in metres; `hills` 0 or 1.
+    `ground_phase` [3]; `sky` [2, 3] horizon and zenith; `haze` [2] start and scale in metres; `clouds`, `hills` 0 or 1.
     """
     rng = np.random.default_rng((scene.seed, 1))
     rows, blobs = [], np.zeros((MAX_SUBJECTS, 3))
@@ -158,6 +159,7 @@ def compile_scene(scene: Scene) -> dict[str, np.ndarray]:
         "ground_phase": rng.uniform(-100, 100, 3),
         "sky": to_linear([around.horizon, around.zenith]),
         "haze": np.array([5.0, 6.0] if around.style == "studio" else [12.0, 60.0]),
+        "clouds": np.array(float(around.style != "studio")),
         "hills": np.array(float(around.style == "hills")),
     }
     return {k: v if v.dtype == np.int32 else v.astype(np.float32) for k, v in arrays.items()}

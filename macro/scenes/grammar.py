@@ -21,7 +21,7 @@ from macro.scenes.graph import (
     Surroundings,
 )
 from macro.scenes.kinds import KINDS, SUPPORTS
-from macro.scenes.placement import hidden_shares, picture_box, put, put_on, share, slots, view_of
+from macro.scenes.placement import hidden_shares, horizon_of, picture_box, put, put_on, share, slots, view_of
 from macro.scenes.relations import relate
 from macro.utils.errors import UserError
 
@@ -55,12 +55,13 @@ def _arrange(
     """Places everyone: slots for those on the ground, then riders on their supports."""
     standing = [i for i in range(len(subjects)) if i not in riders]
     size = share(len(standing) + 0.5 * len(riders))
-    placed = list(subjects)
+    placed, horizon = list(subjects), horizon_of(camera)
     for i, (u, v, width) in zip(standing, slots(rng, len(standing), size), strict=True):
-        own = size * rng.uniform(0.82, 1.12) * (0.85 + 0.25 * v)
+        # Between equal in the picture (exponent 0) and equal on the ground (1).
+        own = size * rng.uniform(0.85, 1.12) * ((v - horizon) / (0.8 - horizon)) ** 0.4
         placed[i] = put(subjects[i], camera, u, v, width, own)
     for rider, support in riders.items():
-        placed[rider] = put_on(subjects[rider], placed[support], rng, rng.uniform(0.75, 1.05))
+        placed[rider] = put_on(subjects[rider], placed[support], rng, rng.uniform(0.95, 1.25))
     return placed
 
 

@@ -25,7 +25,7 @@ APART_FROM_GROUND, APART_WITHIN = 0.13, 0.22
 def surroundings(rng: np.random.Generator) -> Surroundings:
     """A place under an open sky."""
     ground, second, zenith, horizon = PLACES[str(rng.choice(list(PLACES)))]
-    texture = str(rng.choice(["plain", "noise", "check", "stripe", "dot"], p=[0.25, 0.35, 0.2, 0.12, 0.08]))
+    texture = str(rng.choice(["plain", "noise", "check", "dot"], p=[0.3, 0.4, 0.2, 0.1]))
     style = str(rng.choice(["open", "hills"], p=[0.5, 0.5]))
     return Surroundings(ground, second, texture, zenith, horizon, style)
 

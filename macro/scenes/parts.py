@@ -32,6 +32,7 @@ class Part:
       mark: one of `textures.MARKS`, or None.
       axis: the side the mark looks to: "front" or "side".
       mark_size: half the mark's extent (for rows of windows: the distance from one to the next).
+      mark_up: how far above the part's centre the mark sits, units of the kind.
       decal: whether the subject's decal, if it has one, goes here.
     """
 
@@ -45,6 +46,7 @@ class Part:
     mark: str | None = None
     axis: str = "front"
     mark_size: float = 0.1
+    mark_up: float = 0.0
     decal: bool = False
 
 

@@ -59,17 +59,29 @@ def picture_box(camera: Camera, subject: Subject) -> np.ndarray:
 
 
 def view_of(rng: np.random.Generator, count: int) -> Camera:
-    """A camera for `count` subjects of about a metre: from nearly level for one to well above for twelve."""
-    pitch = np.deg2rad(rng.uniform(7, 15) + 17 * min(count - 1, 11) ** 0.75 / 11**0.75)
+    """A camera for `count` subjects of about a metre: nearly level for one, well above the ground for twelve.
+
+    What is drawn is the horizon's place in the picture: below the upper third for one subject, out of it for ten.
+    """
+    crowd = ((count - 1) / 11) ** 0.75
+    horizon = rng.uniform(0.26, 0.40) - 0.52 * crowd
     fov = rng.uniform(0.42, 0.55)
-    distance = 1.0 / share(count) / (2 * np.tan(fov / 2))
+    tangent = np.tan(fov / 2)
+    pitch = np.arctan((0.5 - horizon) * 2 * tangent)
+    distance = 0.5 / share(count) / tangent
     eye = (0.0, float(0.35 + distance * np.sin(pitch)), float(-distance * np.cos(pitch)))
     return Camera("perspective", eye, (0.0, 0.35, 0.0), float(fov))
 
 
+def horizon_of(camera: Camera) -> float:
+    """v of the horizon in the picture (below 0: above its upper edge)."""
+    forward = camera_basis(camera)[2]
+    return float(0.5 + 0.5 * forward[1] / np.hypot(forward[0], forward[2]) / np.tan(camera.fov / 2))
+
+
 def share(count: int) -> float:
-    """Side of a subject's square in the picture, for `count` of them: .55 for one, .2 for twelve."""
-    return 0.55 / count**0.4
+    """Side of a subject's square in the picture, for `count` of them: .5 for one, .22 for twelve."""
+    return min(0.5, 0.62 / count**0.41)
 
 
 def _row_counts(rng: np.random.Generator, slots: int) -> list[int]:
@@ -123,9 +135,9 @@ def put_on(subject: Subject, support: Subject, rng: np.random.Generator, size: f
     top = SUPPORTS[support.kind] * support.scale
     low, high = _extent(subject.kind, subject.pose, subject.yaw)
     low_s, high_s = _extent(support.kind, support.pose, 0.0) * support.scale
-    room = 0.8 * min(high_s[0] - low_s[0], high_s[2] - low_s[2])
+    room = 0.85 * min(high_s[0] - low_s[0], high_s[2] - low_s[2])
     footprint = min(high[0] - low[0], high[2] - low[2])
-    scale = min(size * (high_s[1] - low_s[1]) / (high[1] - low[1]), 1.15 * room / footprint)
+    scale = min(size * (high_s[1] - low_s[1]) / (high[1] - low[1]), 1.4 * room / footprint)
     aside = 0.1 * support.scale * rng.uniform(-1, 1)
     x, z = support.position
     return replace(

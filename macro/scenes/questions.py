@@ -13,7 +13,15 @@ import numpy as np
 from macro.scenes.kinds import KINDS
 from macro.scenes.palettes import COLOURS, colour_distance
 from macro.scenes.seen import OPPOSITE
-from macro.scenes.vocabulary import NUMBERS, PHRASES, coloured_nouns, main_colours, plain_nouns, plural
+from macro.scenes.vocabulary import (
+    NUMBERS,
+    PHRASES,
+    a_or_an,
+    coloured_nouns,
+    main_colours,
+    plain_nouns,
+    plural,
+)
 from macro.sentence.spans import Truth
 
 _ANOTHER_COLOUR = 0.25  # in Oklab: nobody takes one for the other
@@ -79,7 +87,7 @@ def _presence(facts: _Facts, rng: np.random.Generator, answer: bool) -> str | No
             _unlike(c, facts, n) for n in range(1, facts.count + 1) if facts.truth.kinds[n - 1] == k
         )}  # fmt: skip
     noun = _pick(rng, sorted(present if answer else pool - present))
-    return noun and f"is there a {noun} in the picture?"
+    return noun and f"is there {a_or_an(noun)} in the picture?"
 
 
 def _counting(facts: _Facts, rng: np.random.Generator, answer: bool) -> str | None:

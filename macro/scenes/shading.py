@@ -6,13 +6,15 @@
 occlusion that makes things stand instead of float. All colours are linear, all vectors triples of arrays.
 """
 
+import jax
 import jax.numpy as jnp
 
 from macro.scenes import primitives, textures
 from macro.scenes.assemble import CELLS
 
 SHADOW_REACH = 45.0  # metres: farther shadows are below a pixel
-SUN, SKY, BOUNCE = 0.85, 0.50, 0.22
+SUN, SKY, BOUNCE = 0.92, 0.50, 0.22
+HILL_BLUE = (0.02, 0.05, 0.09)
 
 
 def _dot(a, b):
@@ -44,23 +46,35 @@ def surface(primitive, points):
     return (*world, *albedo, skin[1])
 
 
-def _hill_line(x, z):
-    """Height of the hills' outline as the tangent of its elevation, seen in direction (x, z)."""
-    scale = 1.0 / jnp.sqrt(jnp.maximum(x * x + z * z, 1e-9))
-    c, s = x * scale, z * scale
-    waves = 0.5 * (4.0 * c * c - 3.0) * c + 0.3 * (16.0 * s**4 - 20.0 * s * s + 5.0) * s
-    return 0.085 + 0.045 * waves
+def _hills(scene, directions, sky):
+    """Two ranges of hills before the sky, the farther one paler."""
+    x, y, z = directions
+    azimuth = jnp.arctan2(x, z)
+    rise = y * jax.lax.rsqrt(jnp.maximum(x * x + z * z, 1e-9))
+    shift, horizon, ground = scene["ground_phase"][0], scene["sky"][0], scene["ground"][0]
+    for height, wave, depth in ((0.075, 6.0, 0.72), (0.04, 10.0, 0.38)):
+        phase = wave * azimuth + shift
+        line = height + 0.5 * height * (jnp.sin(phase) * 0.7 + jnp.sin(2.3 * phase + shift) * 0.3)
+        hill = (rise < line) & (scene["hills"] > 0)
+        shade_of = [_mix(0.62 * ground[i] + HILL_BLUE[i], horizon[i], depth) for i in range(3)]
+        sky = [jnp.where(hill, h, s) for h, s in zip(shade_of, sky, strict=True)]
+    return sky
 
 
 def _sky(scene, directions):
+    """Gradient, glow around the sun, flat clouds, hills."""
     horizon, zenith = scene["sky"]
-    rise = jnp.sqrt(jnp.clip(directions[1], 0.0, 1.0))
+    x, y, z = directions
+    rise = jnp.sqrt(jnp.clip(1.6 * y, 0.0, 1.0))
     glow = jnp.maximum(_dot(directions, scene["sun"]), 0.0) ** 8
     sky = [_mix(horizon[i], zenith[i], rise) + 0.12 * glow * scene["sunlight"][i] for i in range(3)]
-    across = jnp.sqrt(jnp.maximum(directions[0] ** 2 + directions[2] ** 2, 1e-9))
-    hill = (scene["hills"] > 0) & (directions[1] < across * _hill_line(directions[0], directions[2]))
-    far = [_mix(0.55 * scene["ground"][0][i], horizon[i], 0.45) for i in range(3)]
-    return [jnp.where(hill, f, s) for f, s in zip(far, sky, strict=True)]
+    plane = 1.0 / (jnp.maximum(y, 0.0) + 0.06)
+    a, b = x * plane + scene["ground_phase"][0], z * plane + scene["ground_phase"][2]
+    still = jnp.zeros_like(a)
+    billow = 0.65 * textures.value_noise(a, b, still) + 0.35 * textures.value_noise(2.6 * a, 2.6 * b, still)
+    cloud = scene["clouds"] * jnp.clip(3.5 * (billow - 0.50), 0.0, 1.0) * jnp.clip(9.0 * y - 0.2, 0.0, 1.0)
+    sky = [_mix(s, 0.55 + 0.45 * scene["sunlight"][i], 0.75 * cloud) for i, s in enumerate(sky)]
+    return _hills(scene, directions, sky)
 
 
 def _ground_albedo(scene, points, distance):
@@ -69,8 +83,9 @@ def _ground_albedo(scene, points, distance):
     cell = (cell[0], cell[2], cell[1])
     upwards = tuple(jnp.full_like(points[0], n) for n in (0.0, 0.0, 1.0))
     second = textures.texture(scene["ground_texture"], cell, upwards)
-    fade = 1.0 / (1.0 + (distance / 14.0) ** 2)
-    second = _mix(0.4, second, fade)
+    # Far away a sample spans cells: the share it would see there takes over.
+    blur = jnp.where(jnp.isfinite(distance), distance, 0.0) ** 2 / (60.0 * scene["eye"][1])
+    second = _mix(second, 0.4, blur * blur / (1.0 + blur * blur))
     return [_mix(scene["ground"][0][i], scene["ground"][1][i], second) for i in range(3)]
 
 
@@ -85,16 +100,18 @@ def _under(scene, points):
 
 def shade(scene, directions, points, distance, on_ground, normals, albedo, lift, sun):
     """Linear colour (three arrays) of every sample; `sun` is the cosine to the sun where it shines, else 0."""
-    sky = _sky(scene, directions)
+    solid = jnp.isfinite(distance)
+    sky = jax.lax.cond(
+        solid.all(), lambda: [jnp.zeros_like(distance)] * 3, lambda: _sky(scene, directions)
+    )
     ground = _ground_albedo(scene, points, distance)
     crevice = jnp.where(on_ground, _under(scene, points), 0.62 + 0.38 * jnp.clip(lift * 3.0, 0.0, 1.0))
     up = 0.5 + 0.5 * normals[1]
     half = _unit(tuple(s - d for s, d in zip(scene["sun"], directions, strict=True)))
     polish = jnp.maximum(_dot(normals, half), 0.0) ** 32 * jnp.where(on_ground, 0.0, 0.22) * (sun > 0)
     rim = jnp.clip(1.0 + _dot(normals, directions), 0.0, 1.0) ** 3 * jnp.where(on_ground, 0.0, 0.14) * up
-    solid = jnp.isfinite(distance)
     haze = jnp.maximum(jnp.where(solid, distance, 0.0) - scene["haze"][0], 0.0) / scene["haze"][1]
-    haze = haze * haze / (1.0 + haze * haze)
+    haze = haze * haze / (1.0 + haze * haze) * (1.0 - 0.6 * scene["hills"])
     out = []
     for i in range(3):
         own = jnp.where(on_ground, ground[i], albedo[i])

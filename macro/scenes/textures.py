@@ -41,7 +41,7 @@ def _plain(point, normal):
 
 def _stripe(point, normal):
     del normal
-    return (jnp.abs(point[1] - jnp.round(point[1])) < 0.22).astype(jnp.float32)
+    return (jnp.abs(point[1] - jnp.round(point[1])) < 0.19).astype(jnp.float32)
 
 
 def _check(point, normal):
@@ -67,7 +67,7 @@ def _dot(point, normal):
 
 def _noise(point, normal):
     del normal
-    return jnp.clip((value_noise(*(1.3 * v for v in point)) - 0.52) * 9.0 + 0.5, 0.0, 1.0)
+    return jnp.clip((value_noise(*(1.3 * v for v in point)) - 0.56) * 9.0 + 0.5, 0.0, 1.0)
 
 
 _TEXTURES = {"plain": _plain, "stripe": _stripe, "check": _check, "dot": _dot, "noise": _noise}

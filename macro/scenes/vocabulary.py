@@ -32,11 +32,15 @@ PHRASES = {
 
 TEXTURE_WORDS = {"plain": "", "stripe": "striped", "check": "checked", "dot": "dotted", "noise": "speckled"}
 
-_PLURALS = {"fish": "fish", "bus": "buses"}
+_PLURALS = {"fish": "fish", "bus": "buses", "snowman": "snowmen"}
 
 
 def plural(kind: str) -> str:
     return _PLURALS.get(kind, kind + "s")
+
+
+def a_or_an(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeio' else 'a'} {noun}"
 
 
 @lru_cache(maxsize=4096)
@@ -122,6 +126,6 @@ def ground_words(surroundings: Surroundings) -> str:
 
 
 def sky_words(surroundings: Surroundings) -> str:
-    """ "pink sky", "blue sky with hills"."""
+    """With its article: "a pink sky", "an orange evening sky with hills"."""
     hills = " with hills" if surroundings.style == "hills" else ""
-    return _PLACES[place_of(surroundings)][1] + hills
+    return a_or_an(_PLACES[place_of(surroundings)][1] + hills)
