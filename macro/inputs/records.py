@@ -7,6 +7,7 @@ data set is never seen. `open_source` gives random access to what was built.
 Read next: `macro/inputs/codec.py` (a sentence as a record), `macro/inputs/pipeline.py`.
 """
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -14,8 +15,9 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -27,8 +29,9 @@ from macro.inputs.codec import decode_sentence, encode_sentence
 from macro.sentence.spans import Sentence
 from macro.utils.errors import UserError
 
-# (seed, start, count, options) -> sentences start ... start + count - 1 of the endless data set of that seed
-Make = Callable[[int, int, int, Mapping], Sequence[Sentence]]
+# (seed, start, count, options) -> sentences start ... start + count - 1 of the endless data set of that seed;
+# options are the engine's own dataclass.
+Make = Callable[[int, int, int, Any], Sequence[Sentence]]
 
 SHARD = 256  # sentences in a shard: what a build can lose when it is stopped
 
@@ -39,13 +42,13 @@ class SentenceBuilder(dataset_builder.FileReaderBuilder, skip_registration=True)
     VERSION = tfds.core.Version("1.0.0")
     make: Make
 
-    def __init__(self, *, data_dir: str, seed: int = 0, num: int = 1, options: Mapping = (), **kwargs):
+    def __init__(self, *, data_dir: str, seed: int = 0, num: int = 1, options: Any = None, **kwargs):
         """
         Args:
             data_dir: the data set lands in `<data_dir>/<name>/<version>`.
             seed, num: which sentences, and how many. options: handed to `make`.
         """
-        self.seed, self.num, self.options = seed, num, dict(options)
+        self.seed, self.num, self.options = seed, num, options
         super().__init__(data_dir=data_dir, file_format="array_record", **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -63,6 +66,10 @@ class SentenceBuilder(dataset_builder.FileReaderBuilder, skip_registration=True)
             features=tfds.features.FeaturesDict(features),
             disable_shuffling=True,
         )
+
+    def _make_download_manager(self, download_dir, download_config):
+        """Nothing is downloaded, but TFDS wants one; its own would look for checksums beside the code."""
+        return tfds.download.DownloadManager(download_dir=self.shards_aside())
 
     def _download_and_prepare(self, dl_manager, download_config) -> None:
         """Makes the shards that are not there yet, then moves all of them to where TFDS wants them."""
@@ -91,7 +98,7 @@ class SentenceBuilder(dataset_builder.FileReaderBuilder, skip_registration=True)
 
     def shards_aside(self) -> Path:
         """Where finished shards wait for the others."""
-        key = hash_of({"seed": self.seed, "options": self.options})
+        key = hash_of(self.seed, self.options)
         return Path(self.data_dir_root) / f"{self.name}.shards-{key}"
 
     def _write_shard(self, path: Path, start: int, length: int) -> None:
@@ -145,13 +152,18 @@ def builder_class(name: str, make: Make) -> type[SentenceBuilder]:
         return type(name, (SentenceBuilder,), {"name": name, "make": staticmethod(make)})
 
 
-def prepare(name: str, directory: str, seed: int, num: int, make: Make, options: Mapping = ()) -> str:
+def prepare(name: str, directory: str, seed: int, num: int, make: Make, options: Any) -> str:
+    """`build` of the data set that `make` gives, under a name."""
+    return build(builder_class(name, make), directory, seed, num, options)
+
+
+def build(builder: type[SentenceBuilder], directory: str, seed: int, num: int, options: Any) -> str:
     """Builds a data set, showing progress; returns its folder.
 
     Args:
         directory: the data set lands in `<directory>/<name>/1.0.0`, complete or not at all; one that is there
             already is kept. A build that was stopped goes on if it is called again.
-        seed, num: which sentences, and how many. make, options: how they are made.
+        seed, num: which sentences, and how many. options: the engine's, how they are made.
 
     Raises:
         UserError: no sentences asked for, or a folder that cannot be written.
@@ -159,17 +171,15 @@ def prepare(name: str, directory: str, seed: int, num: int, make: Make, options:
     if num < 1:
         raise UserError(f"data.num: {num} sentences are no data set; ask for at least 1")
     try:
-        builder = builder_class(name, make)(data_dir=directory, seed=seed, num=num, options=options)
-        builder.download_and_prepare(download_dir=builder.shards_aside())  # nothing is downloaded
+        data = builder(data_dir=directory, seed=seed, num=num, options=options)
+        data.download_and_prepare()
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"data.dir: {directory} cannot be written ({reason}); name another folder") from error
-    return str(builder.data_dir)
+    return str(data.data_dir)
 
 
-def ensure(
-    name: str, make: Make, seed: int, num: int, options: Mapping = (), directory: str | None = None
-) -> str:
+def ensure(name: str, make: Make, seed: int, num: int, options: Any, directory: str | None = None) -> str:
     """The folder of a data set, which is built first if it is not there.
 
     Args:
@@ -177,15 +187,15 @@ def ensure(
             content follows from.
     """
     if directory is None:
-        key = hash_of({"seed": seed, "num": num, "options": dict(options)})
+        key = hash_of(seed, num, options)
         cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         directory = os.path.join(cache, "macro", "data", f"{name}-{key}")
     return prepare(name, directory, seed, num, make, options)
 
 
-def hash_of(values: Mapping) -> str:
-    """Ten letters that follow from JSON-like values, whatever the order of their keys."""
-    text = json.dumps(values, sort_keys=True, default=str)
+def hash_of(*values) -> str:
+    """Ten letters that follow from JSON-like values and dataclasses of them."""
+    text = json.dumps(values, sort_keys=True, default=dataclasses.asdict)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
