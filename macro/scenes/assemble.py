@@ -1,7 +1,9 @@
-"""From a scene to arrays: every primitive's frames, colours and marks, padded so that scenes stack into a batch.
+"""From a scene to arrays: every primitive's frames, colours and marks, padded so that scenes stack.
 
 All numpy. The keys of the dict are documented in `compile_scene`; `render.py` consumes them.
 """
+
+import functools
 
 import numpy as np
 
@@ -100,12 +102,12 @@ def _empty_primitive() -> dict[str, np.ndarray]:
     }
 
 
+@functools.lru_cache(maxsize=256)
 def camera_basis(camera: Camera) -> np.ndarray:
     """[3, 3]: rows right, up and forward, unit vectors in the world."""
     forward = np.subtract(camera.target, camera.eye)
     forward = forward / np.linalg.norm(forward)
-    right = np.cross([0.0, 1.0, 0.0], forward)
-    right = right / np.linalg.norm(right)
+    right = np.array([forward[2], 0.0, -forward[0]]) / np.hypot(forward[0], forward[2])
     return np.stack([right, np.cross(forward, right), forward])
 
 
@@ -129,12 +131,13 @@ def _blob(subject: Subject, parts: list[Part]) -> np.ndarray:
 def compile_scene(scene: Scene) -> dict[str, np.ndarray]:
     """The arrays of one scene, float32 unless said otherwise; `P = MAX_PRIMITIVES`, lengths in metres.
 
-    Primitives (padded by such with a negative bound): `family` int32[P]; `shape` [P, 5]; `frame` [P, 3, 4] from the
-    world into the primitive's own frame; `bound` [P, 4] ball around it; `skin` [P, 3, 4] into the kind's frame;
-    `phase` [P, 3] texture offset; `texture`, `mark` int32[P]; `mark_frame` [P, 3, 4]; `colours` [P, 3, 3] linear
-    base, second and mark colour; `owner` int32[P] index of the subject. Scene: `blobs` [12, 3]; `eye` [3];
-    `basis` [3, 3]; `fov` (0: equirectangular); `sun` [3]; `sunlight` [3]; `ground` [2, 3]; `ground_texture` int32;
-    `ground_phase` [3]; `sky` [2, 3] horizon and zenith; `haze` [2] start and scale in metres; `clouds`, `hills` 0 or 1.
+    Primitives (padded by such with a negative bound): `family` int32[P]; `shape` [P, 5]; `frame` [P, 3, 4]
+    from the world into the primitive's own frame; `bound` [P, 4] ball around it; `skin` [P, 3, 4] into the
+    kind's frame; `phase` [P, 3] texture offset; `texture`, `mark` int32[P]; `mark_frame` [P, 3, 4];
+    `colours` [P, 3, 3] linear base, second and mark colour; `owner` int32[P] index of the subject. Scene:
+    `blobs` [12, 3]; `eye` [3]; `basis` [3, 3]; `fov` (0: equirectangular); `sun` [3]; `sunlight` [3];
+    `ground` [2, 3]; `ground_texture` int32; `ground_phase` [3]; `sky` [2, 3] horizon and zenith; `haze` [2]
+    start and scale in metres; `clouds`, `hills` 0 or 1.
     """
     rng = np.random.default_rng((scene.seed, 1))
     rows, blobs = [], np.zeros((MAX_SUBJECTS, 3))

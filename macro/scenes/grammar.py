@@ -1,7 +1,8 @@
 """How scenes are drawn at random: `sample_scene`, and the scenes that follow from one.
 
-All is a pure function of the generator: the same seed gives the same scene. The types live in `graph.py` and are
-offered here too. Read next: `placement.py` (where things stand), `relations.py` (what is said about it), `looks.py`.
+All is a pure function of the generator: the same seed gives the same scene. The types live in `graph.py`
+and are offered here too. Read next: `placement.py` (where things stand), `relations.py` (what is said about
+it), `looks.py`.
 """
 
 from dataclasses import replace
@@ -21,7 +22,17 @@ from macro.scenes.graph import (
     Surroundings,
 )
 from macro.scenes.kinds import KINDS, SUPPORTS
-from macro.scenes.placement import hidden_shares, horizon_of, picture_box, put, put_on, share, slots, view_of
+from macro.scenes.placement import (
+    filled,
+    hidden_shares,
+    horizon_of,
+    picture_box,
+    put,
+    put_on,
+    share,
+    slots,
+    view_of,
+)
 from macro.scenes.relations import relate
 from macro.utils.errors import UserError
 
@@ -31,13 +42,13 @@ __all__ = [
 ]
 
 MAX_SUBJECTS = 12
-SMALLEST, MOST_HIDDEN = 0.016, 0.5  # of the picture's area; of a subject's box
+SMALLEST, MOST_HIDDEN = 0.012, 0.5  # of the picture's area; of a subject's box
 ATTEMPTS = 12
 
 
 def _yaw(rng: np.random.Generator) -> float:
     """Mostly a three-quarter view, which shows the outline and the face."""
-    return float(rng.choice([-1.0, 1.0]) * rng.uniform(0.25, 1.15))
+    return float(rng.choice([-1.0, 1.0]) * rng.uniform(0.35, 1.15))
 
 
 def _kinds_of(rng: np.random.Generator, count: int, kinds: tuple[str, ...], twins: float) -> list[str]:
@@ -53,7 +64,8 @@ def _arrange(
     rng: np.random.Generator, subjects: list[Subject], camera: Camera, riders: dict[int, int]
 ) -> list[Subject]:
     """Places everyone: slots for those on the ground, then riders on their supports."""
-    standing = [i for i in range(len(subjects)) if i not in riders]
+    # In no order: a subject's number must not tell its place.
+    standing = [int(i) for i in rng.permutation(len(subjects)) if i not in riders]
     size = share(len(standing) + 0.5 * len(riders))
     placed, horizon = list(subjects), horizon_of(camera)
     for i, (u, v, width) in zip(standing, slots(rng, len(standing), size), strict=True):
@@ -128,7 +140,7 @@ def _faults(camera: Camera, subjects: list[Subject], riders: dict[int, int]) -> 
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     hidden = hidden_shares(camera, subjects)
     hidden[list(riders.values())] -= 0.1  # what stands on a table hides some of it: as it should
-    seen = areas * (1 - hidden)
+    seen = areas * (1 - hidden) * [filled(s.kind, s.pose, s.yaw) for s in subjects]
     return float(np.maximum(hidden - MOST_HIDDEN, 0).sum() + np.maximum(1 - seen / SMALLEST, 0).sum())
 
 
@@ -157,11 +169,11 @@ def _carries(support: Subject, rider: Subject) -> bool:
 
 
 def reference_scene(scene: Scene, index: int, rng: np.random.Generator) -> Scene:
-    """`scene.subjects[index]` alone before a neutral backdrop: another view, pose and light than in `scene`."""
+    """`scene.subjects[index]` alone before a neutral backdrop, in another view, pose and light."""
     subject = scene.subjects[index]
     yaw = subject.yaw
     while abs(yaw - subject.yaw) < 0.45:
-        yaw = float(rng.uniform(-1.25, 1.25))
+        yaw = _yaw(rng)
     pitch, fov, distance = rng.uniform(0.12, 0.5), 0.33, 4.0
     eye = (0.0, float(distance * np.sin(pitch)), float(-distance * np.cos(pitch)))
     alone = replace(subject, position=(0.0, 0.0), height=0.0, scale=1.0, yaw=yaw, pose=float(rng.random()))
@@ -175,6 +187,6 @@ def reference_scene(scene: Scene, index: int, rng: np.random.Generator) -> Scene
 
 
 def jitter(scene: Scene, rng: np.random.Generator) -> Scene:
-    """The same scene under other light, with other poses, texture phases and noise: what nothing prescribes."""
+    """The same scene with other light, poses, texture phases and noise: what nothing prescribes."""
     subjects = tuple(replace(s, pose=float(rng.random())) for s in scene.subjects)
     return replace(scene, subjects=subjects, light=looks.light(rng), seed=int(rng.integers(2**31)))

@@ -1,11 +1,11 @@
 """What a scene is: subjects, relations, camera, light and surroundings, as plain frozen data.
 
-A scene is a small graph. Its nodes are `Subject`s (a kind with colours, a texture, a place on the ground), its
-edges are `Relation`s that hold both in space and in the picture. Positions are metres with y up, x to the right
-and z away from the default camera; angles are radians; colours are sRGB in 0..1.
+A scene is a small graph. Its nodes are `Subject`s (a kind with colours, a texture, a place on the ground),
+its edges are `Relation`s that hold both in space and in the picture. Positions are metres with y up, x to
+the right and z away from the default camera; angles are radians; colours are sRGB in 0..1.
 
-Read next: `palettes.py` (named colours), `kinds.py` (how a kind is built), `grammar.py` (how scenes are drawn at
-random), `render.py` (how they become pictures).
+Read next: `palettes.py` (named colours), `kinds.py` (how a kind is built), `grammar.py` (how scenes are
+drawn at random), `render.py` (how they become pictures).
 """
 
 from dataclasses import dataclass
@@ -48,7 +48,8 @@ class Subject:
 
 @dataclass(frozen=True)
 class Relation:
-    """`subject` stands in relation `name` to `objects`: indices into `Scene.subjects`; two of them for "between".
+    """`subject` stands in relation `name` to `objects`: indices into `Scene.subjects`; two of them for
+    "between".
 
     `name` is one of `RELATIONS`.
     """
@@ -77,8 +78,8 @@ class Camera:
 
 @dataclass(frozen=True)
 class Light:
-    """The sun: `azimuth` (0 = from behind the default camera, positive = from the right) and `elevation` in radians,
-    `warmth` 0 (white) .. 1 (golden), `strength` about 1.
+    """The sun: `azimuth` (0 = from behind the default camera, positive = from the right) and `elevation` in
+    radians, `warmth` 0 (white) .. 1 (golden), `strength` about 1.
     """
 
     azimuth: float
@@ -91,8 +92,8 @@ class Light:
 class Surroundings:
     """Ground and sky.
 
-    `ground_texture` is one of `TEXTURES` (cells of about a metre, mixing `ground` and `ground_second`); `style` is
-    "open" (plain horizon), "hills" or "studio" (a seamless backdrop).
+    `ground_texture` is one of `TEXTURES` (cells of about a metre, mixing `ground` and `ground_second`);
+    `style` is "open" (plain horizon), "hills" or "studio" (a seamless backdrop).
     """
 
     ground: RGB

@@ -1,4 +1,4 @@
-"""Colours of a scene: palettes that stay apart, surroundings they stand out from, and light that is kind to both."""
+"""Colours of a scene: palettes that stay apart, surroundings they stand out from, a light kind to both."""
 
 import numpy as np
 
@@ -49,7 +49,7 @@ def light(rng: np.random.Generator) -> Light:
 
 
 def palettes(rng: np.random.Generator, count: int, around: Surroundings) -> list[tuple[RGB, RGB, RGB]]:
-    """`count` palettes: main colours all different and clear of the ground; second and accent clear of the main."""
+    """`count` palettes: mains all different and clear of the ground, second and accent clear of the main."""
     names = [n for n in COLOURS if colour_distance(COLOURS[n], around.ground) > APART_FROM_GROUND]
     names = [names[i] for i in rng.permutation(len(names))]
     out = []

@@ -1,7 +1,7 @@
-"""The vocabulary that kinds are built from: one `Part` per primitive, and short constructors for the six shapes.
+"""What kinds are built from: one `Part` per primitive, and short constructors for the six shapes.
 
-A kind is built in its own frame: y up from the ground at 0, its front towards -z, about one unit in its largest
-extent. Read next: `creatures.py` and `things.py` (the kinds), `assemble.py` (parts to arrays).
+A kind is built in its own frame: y up from the ground at 0, its front towards -z, about one unit in its
+largest extent. Read next: `creatures.py` and `things.py` (the kinds), `assemble.py` (parts to arrays).
 """
 
 from dataclasses import dataclass, replace
@@ -28,7 +28,8 @@ class Part:
       profile: a quadric's (q0, q1, q2, low, high), see `primitives.py`.
       turn: [3, 3] rotation from the part's axes to the kind's, as nested tuples.
       facing: [3, 3] rotation of the group that the part was turned with: marks stand upright in it.
-      colour: 0, 1, 2 for the palette's main (which carries the texture), second and accent colour, or a fixed RGB.
+      colour: 0, 1, 2 for the palette's main (which carries the texture), second and accent colour, or a
+        fixed RGB.
       mark: one of `textures.MARKS`, or None.
       axis: the side the mark looks to: "front" or "side".
       mark_size: half the mark's extent (for rows of windows: the distance from one to the next).
@@ -89,7 +90,7 @@ def rod(centre: Vector, size: Vector, colour=0, turn: Vector = (0, 0, 0), **rest
 
 
 def cone(centre: Vector, size: Vector, colour=0, turn: Vector = (0, 0, 0), top: float = 0.0, **rest) -> Part:
-    """Cone along its y axis whose radius falls from 1 to `top` (< 1); a negative second size points it down."""
+    """Cone along y whose radius falls from 1 to `top` (< 1); a negative second size points it down."""
     middle, slope = (1 + top) / 2, (1 - top) / 2
     profile = (middle * middle, -2 * middle * slope, slope * slope, -1.0, 1.0)
     return _part("quadric", centre, size, colour, turn, profile=profile, **rest)

@@ -1,13 +1,15 @@
 """Where subjects stand: composed in the picture first, then carried to the ground.
 
-A composition is a few rows in depth, each cut into slots. A slot asks for a foot point and a size in the picture;
-the camera's ray through the foot point gives the place on the ground, and the size gives the scale. So subjects are
-as large as their number allows whatever the perspective, and "left of" on the ground is "left of" in the picture.
+A composition is a few rows in depth, each cut into slots. A slot asks for a foot point and a size in the
+picture; the camera's ray through the foot point gives the place on the ground, and the size gives the
+scale. So subjects are as large as their number allows whatever the perspective, and "left of" on the ground
+is "left of" in the picture.
 
 Picture coordinates are (u, v) in 0..1 from the top left corner of a square picture.
 """
 
 import functools
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +18,9 @@ from macro.scenes.assemble import camera_basis
 from macro.scenes.graph import Camera, Subject
 from macro.scenes.kinds import KINDS, SUPPORTS
 from macro.scenes.parts import box_of, turned
+
+
+_CORNERS = np.array(list(itertools.product((-1.0, 1.0), repeat=3)))
 
 
 def project(camera: Camera, points: np.ndarray) -> np.ndarray:
@@ -41,6 +46,22 @@ def _extent(kind: str, pose: float, yaw: float) -> np.ndarray:
     return box_of(tuple(turned(KINDS[kind](pose), (0.0, 0.0, 0.0), (0.0, yaw, 0.0))))
 
 
+@functools.lru_cache(maxsize=4096)
+def filled(kind: str, pose: float, yaw: float) -> float:
+    """About which share of its box's front a subject fills: .3 for a guitar, near 1 for a crate."""
+    parts = turned(KINDS[kind](pose), (0.0, 0.0, 0.0), (0.0, yaw, 0.0))
+    low, high = _extent(kind, pose, yaw)[:, :2]
+    steps = (np.arange(20) + 0.5) / 20
+    points = low + np.stack(np.meshgrid(steps, steps), -1) * (high - low)
+    seen = np.zeros(points.shape[:2], bool)
+    for part in parts:
+        corners = box_of((part,))[:, :2]
+        off = np.abs(points - corners.mean(0)) / (0.5 * (corners[1] - corners[0]))
+        is_round = part.shape == "quadric" and part.profile[2] == -1.0
+        seen |= ((off**2).sum(-1) if is_round else off.max(-1)) < 1
+    return float(seen.mean())
+
+
 def world_box(subject: Subject) -> np.ndarray:
     """[2, 3]: corners of a box around the subject, along the world's axes."""
     foot = np.array([subject.position[0], subject.height, subject.position[1]])
@@ -50,10 +71,9 @@ def world_box(subject: Subject) -> np.ndarray:
 def picture_box(camera: Camera, subject: Subject) -> np.ndarray:
     """(u0, v0, u1, v1) of the subject, cut by nothing; a little generous for round kinds."""
     low, high = world_box(subject)
-    corners = np.array([[x, y, z] for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])])
-    # A solid seldom fills the corners of its box: take the middle between the corners and the faces' centres.
-    middle = (low + high) / 2
-    corners = middle + (corners - middle) * np.array([0.94, 1.0, 0.75])
+    # A solid seldom fills the corners of its box: draw them in across the view.
+    middle, half = (low + high) / 2, (high - low) / 2 * np.array([0.94, 1.0, 0.75])
+    corners = middle + half * _CORNERS
     seen = project(camera, corners)[:, :2]
     return np.concatenate([seen.min(0), seen.max(0)])
 
@@ -61,7 +81,8 @@ def picture_box(camera: Camera, subject: Subject) -> np.ndarray:
 def view_of(rng: np.random.Generator, count: int) -> Camera:
     """A camera for `count` subjects of about a metre: nearly level for one, well above the ground for twelve.
 
-    What is drawn is the horizon's place in the picture: below the upper third for one subject, out of it for ten.
+    What is drawn is the horizon's place in the picture: below the upper third for one subject, out of it
+    for ten.
     """
     crowd = ((count - 1) / 11) ** 0.75
     horizon = rng.uniform(0.26, 0.40) - 0.52 * crowd
@@ -98,7 +119,7 @@ def _row_counts(rng: np.random.Generator, slots: int) -> list[int]:
 
 
 def slots(rng: np.random.Generator, count: int, size: float) -> list[tuple[float, float, float]]:
-    """`count` foot points and widths (u, v, width), back rows first; `size` is the usual side of a subject."""
+    """`count` foot points and widths (u, v, width), back rows first; `size` is a subject's usual side."""
     counts = _row_counts(rng, count)
     rows = len(counts)
     back, front = (0.72, 0.84) if rows == 1 else (min(0.55, size + 0.13 + 0.1 / rows), 0.93)
@@ -118,6 +139,7 @@ def slots(rng: np.random.Generator, count: int, size: float) -> list[tuple[float
 def put(subject: Subject, camera: Camera, u: float, v: float, width: float, size: float) -> Subject:
     """`subject` with its foot at picture point (u, v), about `size` large and at most `width` wide there."""
     v = min(v, 0.97)
+    size = size * min(1.2, max(0.92, (0.7 / filled(subject.kind, subject.pose, subject.yaw)) ** 0.4))
     here = replace(subject, position=ground_point(camera, u, v), scale=1.0, height=0.0)
     for _ in range(2):  # perspective bends the size a little: one correction settles it
         u0, v0, u1, v1 = picture_box(camera, here)
@@ -146,7 +168,7 @@ def put_on(subject: Subject, support: Subject, rng: np.random.Generator, size: f
 
 
 def hidden_shares(camera: Camera, subjects: list[Subject]) -> np.ndarray:
-    """[s]: which share of each subject's box nearer subjects' boxes cover or the frame cuts (an upper estimate)."""
+    """[s]: share of each subject's box that nearer boxes cover or the frame cuts (an upper estimate)."""
     boxes = np.array([picture_box(camera, s) for s in subjects])
     nearness = np.array([-s.position[1] + 1e-3 * s.height for s in subjects])
     steps = (np.arange(12) + 0.5) / 12

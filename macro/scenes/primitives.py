@@ -2,13 +2,14 @@
 
 Six shapes are three families, told apart by `family`:
 
-  QUADRIC  x^2 + z^2 <= q0 + q1 y + q2 y^2 with low <= y <= high: sphere, ellipsoid, cylinder, cone, and what the
-           cut allows besides: domes, bowls, frustums.
+  QUADRIC  x^2 + z^2 <= q0 + q1 y + q2 y^2 with low <= y <= high: sphere, ellipsoid, cylinder, cone, and
+           what the cut allows besides: domes, bowls, frustums.
   BOX      |x|, |y|, |z| <= 1.
   CAPSULE  all points within 1 of the segment from (0, -q0, 0) to (0, q0, 0).
 
-A frame is affine, so a ray `o + t d` keeps its `t` when both `o` and `d` are taken into the frame; directions must
-not be normalised there. The solids are convex: what a ray sees is the latest entry, if it precedes the first exit.
+A frame is affine, so a ray `o + t d` keeps its `t` when both `o` and `d` are taken into the frame;
+directions must not be normalised there. The solids are convex: what a ray sees is the latest entry, if it
+precedes the first exit.
 
 Read next: `assemble.py` (shapes to frames), `render.py` (which ray meets what).
 """
@@ -53,8 +54,8 @@ def _quadric(o, d, shape):
     discriminant = b * b - a * c
     root = jnp.sqrt(jnp.maximum(discriminant, 0.0))
     first, second = (-b - root) / a, (-b + root) / a
-    # a < 0: a ray steeper than the cone's side. It is inside outside the roots, once in each nappe; the cut keeps
-    # the lower nappe (radius shrinks with y), which a falling ray meets last and a rising one first.
+    # a < 0: a ray steeper than the cone's side. It is inside outside the roots, once in each nappe; the cut
+    # keeps the lower nappe (radius shrinks with y), which a falling ray meets last and a rising one first.
     steep, falling = a < 0, dy < 0
     entry = jnp.where(steep, jnp.where(falling, first, -MISS), first)
     leave = jnp.where(steep, jnp.where(falling, MISS, second), second)

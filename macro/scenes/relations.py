@@ -13,7 +13,7 @@ from macro.scenes.placement import picture_box, project, world_box
 # How much more often a name is picked where several hold.
 _WEIGHTS = {
     "on": 50.0, "between": 3.0, "in front of": 2.0, "behind": 2.0,
-    "left of": 1.0, "right of": 1.0, "next to": 0.8, "far from": 0.6,
+    "left of": 1.0, "right of": 1.0, "next to": 2.0, "far from": 0.25,
 }
 
 
@@ -50,7 +50,7 @@ def _pair(a: _Seen, b: _Seen) -> list[str]:
         names.append("left of" if du > 0 else "right of")
     if level and abs(du) < 0.7 * wide and abs(dv) > 0.07 and abs(dv) > 0.5 * abs(du) and (b.v - a.v) * dv > 0:
         names.append("behind" if dv > 0 else "in front of")
-    if level and abs(dv) < 0.09 and 0.7 * wide < abs(du) < 1.35 * wide:
+    if level and abs(dv) < 0.09 and 0.7 * wide < abs(du) < 1.5 * wide:
         names.append("next to")
     if np.hypot(du, b.v - a.v) > max(0.5, 1.7 * wide):
         names.append("far from")
@@ -90,7 +90,7 @@ def holding(camera: Camera, subjects: tuple[Subject, ...]) -> list[Relation]:
 
 
 def relate(camera: Camera, subjects: tuple[Subject, ...], rng: np.random.Generator) -> tuple[Relation, ...]:
-    """A connected choice of relations: each subject after the first is tied to earlier ones, and a few extra ties."""
+    """A connected choice of relations: each subject is tied to ones known before it; and a few extra ties."""
     every = holding(camera, subjects)
     chosen, known = [r for r in every if r.name == "on"], {0}
 
@@ -121,6 +121,6 @@ def _same_pair(a: Relation, b: Relation) -> bool:
 
 def _clearest_side(camera: Camera, subjects: tuple[Subject, ...], known: set[int]) -> Relation:
     middle = [_Seen(camera, s).u for s in subjects]
-    options = [(abs(middle[i] - middle[j]), i, j) for i in range(len(subjects)) if i not in known for j in known]
-    _, i, j = max(options)
+    unknown = set(range(len(subjects))) - known
+    _, i, j = max((abs(middle[i] - middle[j]), i, j) for i in unknown for j in known)
     return Relation("left of" if middle[i] < middle[j] else "right of", i, (j,))

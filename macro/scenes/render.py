@@ -1,13 +1,14 @@
 """Scenes to pictures: a ray caster in JAX, one pass for colours, subject ids and depth.
 
-A picture is cut into square tiles. For each tile the primitives whose bounds its rays can touch are listed, and a
-loop over that list (no longer than it must be) keeps the nearest hit of every sample; a second loop over the same
-list paints what was hit; a third, over the primitives between the tile's hits and the sun, casts hard shadows.
-Nothing is gathered or scattered per sample. On a CPU tiles run one after another, so that the loops and the
-branches on families, textures and marks are real; on an accelerator they run side by side under `vmap`.
+A picture is cut into square tiles. For each tile the primitives whose bounds its rays can touch are listed,
+and a loop over that list (no longer than it must be) keeps the nearest hit of every sample; a second loop
+over the same list paints what was hit; a third, over the primitives between the tile's hits and the sun,
+casts hard shadows. Nothing is gathered or scattered per sample. On a CPU tiles run one after another, so
+that the loops and the branches on families, textures and marks are real; on an accelerator they run side by
+side under `vmap`.
 
-Sample 0 of a pixel goes through its middle and alone decides `ids`, `depth` and the amodal masks, so these agree
-exactly. Read next: `primitives.py`, `textures.py`, `shading.py`.
+Sample 0 of a pixel goes through its middle and alone decides `ids`, `depth` and the amodal masks, so these
+agree exactly. Read next: `primitives.py`, `textures.py`, `shading.py`.
 """
 
 import functools
@@ -41,7 +42,8 @@ def _rays(scene, rows, columns, height, width):
     def equirectangular():
         longitude = (2.0 * columns / width - 1.0) * jnp.pi
         latitude = (0.5 - rows / height) * jnp.pi
-        x, y, z = jnp.sin(longitude) * jnp.cos(latitude), jnp.sin(latitude), jnp.cos(longitude) * jnp.cos(latitude)
+        level, y = jnp.cos(latitude), jnp.sin(latitude)
+        x, z = jnp.sin(longitude) * level, jnp.cos(longitude) * level
         return tuple(x * right[i] + y * up[i] + z * forward[i] for i in range(3))
 
     return jax.lax.cond(scene["fov"] > 0, perspective, equirectangular)
@@ -54,7 +56,7 @@ def _listed(mask):
 
 
 def _in_view(scene, directions):
-    """Which primitives a bundle of rays from the eye can touch: the bundle's cone against their bounding balls."""
+    """Which primitives a bundle of rays from the eye can touch: the bundle's cone against their balls."""
     axis = jnp.stack([d.mean() for d in directions])
     axis = axis / jnp.maximum(jnp.linalg.norm(axis), 1e-6)
     widest = sum(a * d for a, d in zip(axis, directions, strict=True)).min()
@@ -85,9 +87,10 @@ def _nearest(scene, order, count, origins, directions):
 
 
 def _shadow(scene, points, lit):
-    """1 where the sun reaches a point, 0 where a primitive stands between; only `lit` points are looked at."""
+    """1 where the sun reaches a point, 0 where a primitive is in the way; only `lit` points are looked at."""
     sun = scene["sun"]
-    # Two axes across the sunlight: seen along it, a primitive is a disc and the tile's points are a rectangle.
+    # Two axes across the sunlight: seen along it, a primitive is a disc and the tile's points are a
+    # rectangle.
     across = jnp.stack([sun[2], jnp.zeros(()), -sun[0]])
     across = across / jnp.linalg.norm(across)
     down = jnp.cross(sun, across)
@@ -160,9 +163,8 @@ def _render_tile(scene, row, column, height, width, samples):
     raised = tuple(p + 2e-3 * n for p, n in zip(points, normals, strict=True))
     lit = solid & (facing > 0) & (nearest < shading.SHADOW_REACH)
     open_to_sun = jnp.where(lit, _shadow(scene, raised, lit), (facing > 0).astype(jnp.float32))
-    colour = shading.shade(
-        scene, directions, points, nearest, on_ground, normals, albedo, lift, jnp.maximum(facing, 0.0) * open_to_sun
-    )
+    sun = jnp.maximum(facing, 0.0) * open_to_sun
+    colour = shading.shade(scene, directions, points, nearest, on_ground, normals, albedo, lift, sun)
     colour = jnp.stack([c.reshape(samples, TILE, TILE).mean(0) for c in colour], axis=-1)
     pixels = jnp.round(255.0 * jnp.clip(colour, 0.0, 1.0) ** (1 / 2.2)).astype(jnp.uint8)
     middle = which[: TILE * TILE]
@@ -187,7 +189,7 @@ def _amodal_tile(scene, row, column, height, width):
 
 
 def _over_tiles(tile_of, batch, height, width):
-    """Runs `tile_of(scene, row, column)` on all tiles of all scenes; returns its arrays as [b, down, across, ...]."""
+    """`tile_of(scene, row, column)` of all tiles of all scenes, as arrays [b, down, across, ...]."""
     down, across = -(-height // TILE), -(-width // TILE)
     tiles = jnp.stack(jnp.meshgrid(jnp.arange(down), jnp.arange(across), indexing="ij"), -1).reshape(-1, 2)
     one_by_one = jax.default_backend() == "cpu"
@@ -212,8 +214,9 @@ def render(batch, height: int, width: int, samples: int = 4):
       samples: rays per pixel, 1 to 4.
 
     Returns:
-      dict of `pixels` uint8 [b, h, w, 3] (sRGB), `ids` int32 [b, h, w] (0 background, i + 1 the i-th subject) and
-      `depth` float32 [b, h, w] (metres along the ray through the pixel's middle; inf in the sky).
+      dict of `pixels` uint8 [b, h, w, 3] (sRGB), `ids` int32 [b, h, w] (0 background, i + 1 the i-th
+      subject) and `depth` float32 [b, h, w] (metres along the ray through the pixel's middle; inf in the
+      sky).
     """
     tile_of = functools.partial(_render_tile, height=height, width=width, samples=samples)
     pixels, ids, depth = (

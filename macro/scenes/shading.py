@@ -2,8 +2,9 @@
 
   colour = albedo (sunlight max(n.l, 0) open + sky (1 + n_y) / 2 * crevice + bounce (1 - n_y) / 2) + sheen
 
-`crevice` darkens what is close to the ground, blobs darken the ground under subjects: a cheap stand-in for ambient
-occlusion that makes things stand instead of float. All colours are linear, all vectors triples of arrays.
+`crevice` darkens what is close to the ground, blobs darken the ground under subjects: a cheap stand-in for
+ambient occlusion that makes things stand instead of float. All colours are linear, all vectors triples of
+arrays.
 """
 
 import jax
@@ -31,7 +32,7 @@ def _mix(a, b, weight):
 
 
 def surface(primitive, points):
-    """World normal (3), albedo (3) and height above the subject's foot (1, in units of its kind) at points on it."""
+    """World normal (3), albedo (3), and height above the subject's foot in units of its kind (1)."""
     frame = primitive["frame"]
     local = primitives.to_frame(frame, points)
     slope = primitives.normal(primitive["family"], primitive["shape"], local)
@@ -78,10 +79,10 @@ def _sky(scene, directions):
 
 
 def _ground_albedo(scene, points, distance):
-    cell = tuple(p + scene["ground_phase"][i] for i, p in enumerate((points[0], jnp.zeros_like(points[0]), points[2])))
-    # Stripes vary along the second coordinate: give them the depth.
-    cell = (cell[0], cell[2], cell[1])
-    upwards = tuple(jnp.full_like(points[0], n) for n in (0.0, 0.0, 1.0))
+    # The ground is painted as a wall is: its depth is the texture's second coordinate.
+    phase, flat = scene["ground_phase"], jnp.zeros_like(points[0])
+    cell = (points[0] + phase[0], points[2] + phase[2], flat + phase[1])
+    upwards = (flat, flat, flat + 1.0)
     second = textures.texture(scene["ground_texture"], cell, upwards)
     # Far away a sample spans cells: the share it would see there takes over.
     blur = jnp.where(jnp.isfinite(distance), distance, 0.0) ** 2 / (60.0 * scene["eye"][1])
@@ -99,7 +100,8 @@ def _under(scene, points):
 
 
 def shade(scene, directions, points, distance, on_ground, normals, albedo, lift, sun):
-    """Linear colour (three arrays) of every sample; `sun` is the cosine to the sun where it shines, else 0."""
+    """Linear colour (three arrays) of every sample; `sun` is the cosine to the sun where it shines, else 0.
+    """
     solid = jnp.isfinite(distance)
     sky = jax.lax.cond(
         solid.all(), lambda: [jnp.zeros_like(distance)] * 3, lambda: _sky(scene, directions)

@@ -1,8 +1,9 @@
 """What is painted on a surface: textures that fill it, and marks that stand on it.
 
 A texture is a weight 0..1 of the second colour, from a point in texture units (one cell is one unit) and the
-normal there. A mark is a weight 0..1 of its own colour, from coordinates `(u, v, w)` whose `w` points out of the
-surface and in which the mark fills -1..1. Noise is value noise from an integer hash: the same on every device.
+normal there. A mark is a weight 0..1 of its own colour, from coordinates `(u, v, w)` whose `w` points out
+of the surface and in which the mark fills -1..1. Noise is value noise from an integer hash: the same on
+every device.
 """
 
 import jax
@@ -15,9 +16,9 @@ MARKS = (None, "face", "windows", "panes", *DECALS)
 
 def _hash(i, j, k):
     """Uniform 0..1 from three integers (int32 arrays)."""
-    h = i.astype(jnp.uint32) * 374761393 + j.astype(jnp.uint32) * 668265263 + k.astype(jnp.uint32) * 2147483647
-    h = (h ^ (h >> 13)) * jnp.uint32(1274126177)
-    return (h ^ (h >> 16)).astype(jnp.float32) * (1.0 / 2**32)
+    h = i.astype(jnp.uint32) * 374761393 + j.astype(jnp.uint32) * 668265263 + k.astype(jnp.uint32) *
+    2147483647 h = (h ^ (h >> 13)) * jnp.uint32(1274126177) return (h ^ (h >> 16)).astype(jnp.float32) *
+    (1.0 / 2**32)
 
 
 def value_noise(x, y, z):
