@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -39,6 +39,7 @@ _SHOWN = ("loss", "plan", "draw", "grad_norm")
 Hook = Callable[[TrainState, int], None]
 
 
+@runtime_checkable
 class Data(Protocol):
     """An endless iterator of batches whose place can be asked for and set. A place is small and JSON."""
 

@@ -92,7 +92,7 @@ def decayed(params: Mapping) -> dict:
     )
 
 
-def ema_decay(t: jax.Array, limit: float) -> jax.Array:
+def ema_decay(t: jax.Array | int, limit: float) -> jax.Array:
     """Decay of the running average after `t` steps: near 0 at first, so that it forgets the initial
     weights.
     """

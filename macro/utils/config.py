@@ -13,8 +13,10 @@ import inspect
 import os
 import platform
 import re
+import runpy
 import sys
 import tempfile
+import typing
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -64,23 +66,30 @@ def load(path: str) -> ConfigDict:
     if not Path(file).is_file():
         here = ", ".join(sorted(str(p) for p in Path(file).parent.glob("*.py"))) or "no configs at all"
         raise UserError(f"--config={file}: there is no such file; that folder has {here}")
-    return config_flags.ConfigFileFlagParser("config").parse(path)
+    module = runpy.run_path(file)
+    if "get_config" not in module:
+        raise UserError(f"--config={file}: has no function get_config(arg='') that returns a ConfigDict")
+    return module["get_config"](*path.split(":", 1)[1:]).lock()
 
 
-def section(cls: type, values: Mapping, where: str) -> Any:
+def section(cls: type, values: Mapping | ConfigDict, where: str) -> Any:
     """The dataclass `cls` made from a section of the config; `where` names the section in errors.
 
-    Raises UserError for a key that `cls` does not have, or one without default that is missing.
+    Whole numbers are taken for floats, lists for tuples. Raises UserError for a key that `cls` does not
+    have, a value of another type than its field, or a key without default that is missing.
     """
+    types = typing.get_type_hints(cls)
     names = [field.name for field in dataclasses.fields(cls)]
-    for key in values:
+    taken = {}
+    for key, value in values.items():
         if key not in names:
             raise UserError(f"config.{where}: unknown key {key!r}{_suggestion(key, names)}")
+        taken[key] = _taken_as(types[key], value, f"config.{where}.{key}")
     for field in dataclasses.fields(cls):
         bare = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if bare and field.name not in values:
             raise UserError(f"config.{where}: the key {field.name!r} is missing")
-    return cls(**values)
+    return cls(**taken)
 
 
 def writable_folder(path: str) -> str:
@@ -141,6 +150,17 @@ def _take_config(argv: list[str]) -> tuple[str, list[str]]:
     raise UserError("--config is missing: name a config file, such as --config=configs/demo.py")
 
 
+def _taken_as(kind: Any, value: Any, name: str) -> Any:
+    """`value` as a field of this type holds it; types other than Python's plain ones are not looked into."""
+    if kind is float and type(value) is int:
+        return float(value)
+    if kind is tuple and isinstance(value, list):
+        return tuple(value)
+    if kind in (int, float, str, bool, tuple) and type(value) is not kind:
+        raise UserError(f"{name}={value!r}: must be of type {kind.__name__}")
+    return value
+
+
 def _check_overrides(config: ConfigDict, argv: Iterable[str]) -> None:
     for argument in argv:
         match = re.match(r"--?(?:no)?config\.([^=]+)", argument)
@@ -151,7 +171,7 @@ def _check_overrides(config: ConfigDict, argv: Iterable[str]) -> None:
             raise UserError(f"unknown config key {path!r}{_suggestion(path, [p for p, _ in _paths(config)])}")
 
 
-def _paths(config: Mapping, prefix: str = "") -> Iterable[tuple[str, Any]]:
+def _paths(config: Mapping | ConfigDict, prefix: str = "") -> Iterable[tuple[str, Any]]:
     for key, value in config.items():
         yield prefix + key, value
         if isinstance(value, Mapping | ConfigDict):

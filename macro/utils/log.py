@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 
 class MetricsLog:
@@ -73,9 +73,9 @@ class Means:
 class Progress:
     """Steps done, speed and time left, on one line that a terminal overwrites; a file gets lines."""
 
-    def __init__(self, first_step: int, total_steps: int, stream: TextIO | None = None):
+    def __init__(self, first_step: int, total_steps: int):
         self._first, self._total = first_step, total_steps
-        self._stream = sys.stdout if stream is None else stream
+        self._stream = sys.stdout
         self._start = time.monotonic()
         # The first step compiles: speed is counted from its end on.
         self._warm: tuple[int, float] | None = None

@@ -1,0 +1,84 @@
+"""Learning rates, decay on matrices only, the average's decay, and mistakes in config.optim."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from macro.training import optim
+from macro.utils.errors import UserError
+
+
+def test_cosine_rises_in_a_line_and_falls_to_zero():
+    rate = optim.learning_rate(optim.OptimConfig(lr=2.0, warmup_steps=4), total_steps=24)
+    assert np.allclose([rate(t) for t in range(5)], [0.4, 0.8, 1.2, 1.6, 2.0])
+    assert np.allclose(rate(14), 1.0)
+    assert np.allclose(rate(24), 0.0, atol=1e-6)
+    assert np.all(np.diff([rate(t) for t in range(4, 25)]) < 0)
+
+
+def test_constant_stays_at_the_peak():
+    rate = optim.learning_rate(optim.OptimConfig(lr=2.0, warmup_steps=1, schedule="constant"), 10)
+    assert [float(rate(t)) for t in (0, 1, 5, 10)] == [1.0, 2.0, 2.0, 2.0]
+
+
+def test_warmup_longer_than_the_run_still_moves():
+    rate = optim.learning_rate(optim.OptimConfig(lr=1.0, warmup_steps=1000), total_steps=3)
+    assert float(rate(2)) == pytest.approx(0.75)
+
+
+def test_only_matrices_decay_even_where_layers_are_stacked():
+    params = {
+        "embed": jnp.ones((7, 4)),
+        "layers": {
+            "q": {"kernel": jnp.ones((2, 4, 4)), "bias": jnp.ones((2, 4))},
+            "norm": {"scale": jnp.ones((2, 4))},
+        },
+    }
+    optimizer = optim.optimizer(
+        optim.OptimConfig(lr=0.1, warmup_steps=0, weight_decay=0.5, schedule="constant"), 10
+    )
+    zero = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = optimizer.update(zero, optimizer.init(params), params)
+    assert np.allclose(updates["embed"], -0.05)
+    assert np.allclose(updates["layers"]["q"]["kernel"], -0.05)
+    assert np.all(updates["layers"]["q"]["bias"] == 0)
+    assert np.all(updates["layers"]["norm"]["scale"] == 0)
+
+
+def test_clip_bounds_what_adam_sees():
+    """Two gradients that differ only in length beyond the clip give the same state."""
+    params = {"kernel": jnp.ones((3, 3))}
+    optimizer = optim.optimizer(optim.OptimConfig(lr=0.1, warmup_steps=0, clip=1.0), 10)
+    moments = []
+    for length in (10.0, 1000.0):
+        _, state = optimizer.update({"kernel": jnp.full((3, 3), length)}, optimizer.init(params), params)
+        moments.append(state[1].mu["kernel"])
+    assert np.allclose(moments[0], moments[1])
+    assert np.allclose(jnp.linalg.norm(moments[0]) / 0.1, 1.0, rtol=1e-5)
+
+
+def test_ema_decay_warms_up_to_its_limit():
+    assert float(optim.ema_decay(0, 0.99)) == pytest.approx(0.1)
+    assert float(optim.ema_decay(10**6, 0.99)) == pytest.approx(0.99)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"schedule": "cosin"}, "config.optim.schedule='cosin'"),
+        ({"lr": 0.0}, "config.optim.lr"),
+        ({"ema": 1.0}, "config.optim.ema"),
+        ({"warmup": 3}, "did you mean 'warmup_steps'"),
+    ],
+)
+def test_mistakes_are_named(changes, named):
+    config = ConfigDict({"optim": {"lr": 0.1, "warmup_steps": 1} | changes})
+    with pytest.raises(UserError, match=named):
+        optim.optim_config(config)
+
+
+def test_a_missing_key_is_named():
+    with pytest.raises(UserError, match="'warmup_steps' is missing"):
+        optim.optim_config(ConfigDict({"optim": {"lr": 0.1}}))

@@ -1,0 +1,184 @@
+"""Command lines: what they hand over, and the one line that each mistake gets."""
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+from ml_collections import ConfigDict
+
+from macro.utils import config as config_lib
+from macro.utils.errors import UserError
+
+CONFIG = """
+from ml_collections import ConfigDict
+
+def get_config(arg=""):
+    return ConfigDict({
+        "total_steps": 20 if arg == "smoke" else 300,
+        "optim": {"lr": 0.1, "warmup_steps": 3},
+        "model": {"variant": "XS/128"},
+        "sizes": (1, 2),
+        "flag": False,
+    })
+"""
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch, capsys):
+    """Runs a command line in this process: (exit code, what main got, stderr)."""
+    (tmp_path / "x.py").write_text(CONFIG)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "unset by the test")
+
+    def run(*arguments, main=None, **helps):
+        got = {}
+
+        def default_main(config, workdir, seed: int = 7, images: str = "", plan: str | None = None):
+            got.update(config=config, workdir=workdir, seed=seed, images=images, plan=plan)
+
+        helps = helps or {"seed": "which", "images": "references", "plan": "a plan"}
+        with pytest.raises(SystemExit) as left:
+            config_lib.run(main or default_main, ["program", *arguments], **helps)
+        return left.value.code, got, capsys.readouterr().err
+
+    return run
+
+
+def test_overrides_and_flags_arrive_with_their_types(call, tmp_path):
+    code, got, _ = call(
+        "--config=x.py:smoke",
+        "--workdir=w/deep",
+        "--config.optim.lr=1",
+        "--config.model.variant=S/64",
+        "--config.sizes=(4,5,6)",
+        "--config.flag",
+        "--seed=9",
+        "--images=a.png,b.jpg",
+    )
+    assert code == 0
+    assert got["config"].to_dict() == {
+        "total_steps": 20,
+        "optim": {"lr": 1.0, "warmup_steps": 3},
+        "model": {"variant": "S/64"},
+        "sizes": (4, 5, 6),
+        "flag": True,
+    }
+    assert (got["seed"], got["images"], got["plan"]) == (9, "a.png,b.jpg", None)
+    assert (tmp_path / "w" / "deep").is_dir()
+
+
+def test_values_may_follow_a_space_and_overrides_may_come_first(call):
+    code, got, _ = call("--config.total_steps", "24", "--config", "x.py", "--workdir", "w")
+    assert code == 0
+    assert got["config"].total_steps == 24
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--config.total_step=3"], "unknown config key 'total_step'; did you mean 'total_steps'?"),
+        (["--config.optim.lrr=3"], "unknown config key 'optim.lrr'; did you mean 'optim.lr'?"),
+        (
+            ["--config.warmup_steps=3"],
+            "unknown config key 'warmup_steps'; did you mean 'optim.warmup_steps'?",
+        ),
+        (["--config.zzz=3"], "unknown config key 'zzz'; there are flag, model, optim, sizes, total_steps"),
+        (
+            ["--config.total_steps=many"],
+            "--config.total_steps=many: invalid literal for int() with base 10: 'many'",
+        ),
+        (["--seeed=3"], "Unknown command line flag 'seeed'. Did you mean: seed ?"),
+        (["--seed=x"], "--seed=x: invalid literal for int() with base 10: 'x'"),
+        (["stray"], "'stray' is not a flag; write --name=value"),
+    ],
+)
+def test_mistakes_get_one_line(call, tmp_path, arguments, line):
+    code, got, error = call("--config=x.py", "--workdir=w", *arguments)
+    assert (code, got) == (2, {})
+    assert error == f"error: {line}\n"
+    assert not (tmp_path / "w").exists()
+
+
+def test_missing_flags_and_files_are_named(call):
+    assert call("--workdir=w")[2].startswith("error: --config is missing")
+    assert call("--config=x.py")[2].startswith("error: --workdir is missing")
+    assert (
+        call("--config=y.py", "--workdir=w")[2]
+        == "error: --config=y.py: there is no such file; that folder has x.py\n"
+    )
+
+
+def test_an_unwritable_workdir_is_named(call, tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    code, got, error = call("--config=x.py", "--workdir=taken/w")
+    assert (code, got) == (2, {})
+    assert error.startswith("error: --workdir=taken/w: cannot be written to (Not a directory)")
+
+
+def test_user_errors_anywhere_become_one_line(call):
+    def main(config, workdir):
+        raise UserError("a.png:\n  broken")
+
+    assert call("--config=x.py", "--workdir=w", main=main) == (2, {}, "error: a.png: broken\n")
+
+
+def test_other_errors_keep_their_traceback(call):
+    def main():
+        raise KeyError("a defect")
+
+    with pytest.raises(KeyError):
+        config_lib.run(main, ["program"])
+
+
+def test_the_exit_code_is_what_main_returns(call):
+    def main():
+        return 143
+
+    assert call(main=main)[0] == 143
+
+
+def test_help_names_every_flag(call, capsys, monkeypatch):
+    def main(config, workdir, num: int = 200):
+        raise AssertionError("not called")
+
+    with pytest.raises(SystemExit) as left:
+        config_lib.run(main, ["program", "--help"], num="how many")
+    out = capsys.readouterr().out
+    assert left.value.code == 0
+    assert "--config:" in out and "--workdir:" in out and "--num: how many (default: 200)" in out
+
+
+@dataclasses.dataclass
+class Part:
+    rate: float
+    name: str = "a"
+    sides: tuple = ()
+
+
+def test_a_section_becomes_its_dataclass():
+    made = config_lib.section(Part, ConfigDict({"rate": 1, "sides": [1, 2]}), "part")
+    assert made == Part(rate=1.0, sides=(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({"rate": 1.0, "nam": "b"}, "config.part: unknown key 'nam'; did you mean 'name'?"),
+        ({"rate": "fast"}, "config.part.rate='fast': must be of type float"),
+        ({}, "config.part: the key 'rate' is missing"),
+    ],
+)
+def test_mistakes_in_a_section_are_named(values, line):
+    with pytest.raises(UserError) as caught:
+        config_lib.section(Part, values, "part")
+    assert str(caught.value) == line
+
+
+def test_reading_a_command_line_imports_nothing_heavy():
+    """A mistake is named within a blink: no JAX before `main` runs."""
+    code = (
+        "import sys, macro.utils.config; print(sorted({'jax', 'flax', 'orbax', 'numpy'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"

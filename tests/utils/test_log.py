@@ -1,0 +1,64 @@
+"""The metrics file across a resumption, means, and the progress line."""
+
+import json
+
+from macro.utils.log import Means, MetricsLog, Progress, clock
+
+
+def write(workdir, resumed_step, steps):
+    log = MetricsLog(str(workdir), resumed_step)
+    for step in steps:
+        log.write({"step": step, "loss": 1.0 / step})
+    log.close()
+
+
+def steps_in(workdir):
+    return [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_resumed_run_drops_what_it_will_do_again(tmp_path):
+    write(tmp_path, 0, [1, 2, 3, 4, 5])
+    write(tmp_path, 3, [4, 5, 6])
+    assert steps_in(tmp_path) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_new_run_starts_an_empty_file(tmp_path):
+    write(tmp_path, 0, [1, 2])
+    write(tmp_path, 0, [1])
+    assert steps_in(tmp_path) == [1]
+
+
+def test_a_line_cut_short_is_dropped(tmp_path):
+    write(tmp_path, 0, [1, 2])
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3, "lo')
+    write(tmp_path, 3, [4])
+    assert steps_in(tmp_path) == [1, 2, 4]
+
+
+def test_numbers_that_json_lacks_are_left_out(tmp_path):
+    log = MetricsLog(str(tmp_path), 0)
+    log.write({"step": 1, "rate": float("nan"), "far": float("inf"), "note": "text"})
+    log.close()
+    assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 1, "note": "text"}
+
+
+def test_means_skip_nan_and_start_anew():
+    means = Means()
+    means.add({"loss": 1.0, "draw/edit": float("nan")})
+    means.add({"loss": 3.0, "draw/edit": 5.0})
+    assert means.take() == {"loss": 2.0, "draw/edit": 5.0}
+    assert means.take() == {}
+
+
+def test_progress_shows_share_and_time_left(monkeypatch, capsys):
+    now = iter([0.0, 10.0, 30.0])
+    monkeypatch.setattr("macro.utils.log.time.monotonic", lambda: next(now))
+    progress = Progress(0, 100)
+    progress.tick(1)  # at 10 s; compiling is over
+    progress.show(41, {"loss": 0.51234})  # at 30 s: 40 steps in 20 s, 59 are left
+    assert capsys.readouterr().out == "step 41/100 (41%) | loss 0.5123 | 2.00 steps/s | ETA 0:30\n"
+
+
+def test_clock():
+    assert [clock(s) for s in (5.2, 65.0, 3723.4)] == ["0:05", "1:05", "1:02:03"]
