@@ -1,7 +1,7 @@
 """The kinds of subjects: `KINDS[name](pose)` gives the 3 to 7 primitives of one subject.
 
 A kind is a compound whose outline alone says what it is. Pose 0..1 moves a part of it: a head turns, an arm
-lifts, sails go round. Read next: `creatures.py` and `things.py` (the builders), `parts.py` (what they are made of).
+lifts, sails go round. Read next: `creatures.py` and `things.py` (the builders), `parts.py` (their parts).
 """
 
 from collections.abc import Callable

@@ -19,7 +19,6 @@ from macro.scenes.graph import Camera, Subject
 from macro.scenes.kinds import KINDS, SUPPORTS
 from macro.scenes.parts import box_of, turned
 
-
 _CORNERS = np.array(list(itertools.product((-1.0, 1.0), repeat=3)))
 
 

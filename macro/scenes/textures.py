@@ -16,9 +16,10 @@ MARKS = (None, "face", "windows", "panes", *DECALS)
 
 def _hash(i, j, k):
     """Uniform 0..1 from three integers (int32 arrays)."""
-    h = i.astype(jnp.uint32) * 374761393 + j.astype(jnp.uint32) * 668265263 + k.astype(jnp.uint32) *
-    2147483647 h = (h ^ (h >> 13)) * jnp.uint32(1274126177) return (h ^ (h >> 16)).astype(jnp.float32) *
-    (1.0 / 2**32)
+    i, j, k = (v.astype(jnp.uint32) for v in (i, j, k))
+    h = i * 374761393 + j * 668265263 + k * 2147483647
+    h = (h ^ (h >> 13)) * jnp.uint32(1274126177)
+    return (h ^ (h >> 16)).astype(jnp.float32) * (1.0 / 2**32)
 
 
 def value_noise(x, y, z):
