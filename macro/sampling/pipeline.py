@@ -161,7 +161,7 @@ class Pipeline:
             config=self.config,
             writing=settings.writing,
         )
-        rows = zip(np.asarray(ids), np.asarray(lengths), strict=True)
+        rows = zip(np.asarray(ids).tolist(), np.asarray(lengths).tolist(), strict=True)
         return [Plan.from_tokens(row[:length], self.tokenizer) for row, length in rows]
 
     def _rules_for(self, subjects: int) -> dict:

@@ -66,7 +66,6 @@ def _encode(vae: Mapping, images: Array, config: ModelConfig) -> Float[Array, "b
     return patchify(normalise(mean, config.vae), config.latent_patch).reshape(b, -1, config.latent_channels)
 
 
-@partial(jax.jit, static_argnames=("config", "writing"))
 def write(
     params: Mapping,
     cache: Cache,
@@ -89,8 +88,15 @@ def write(
     Returns:
         (tokens from bos to eos, then padding; how many; score).
     """
+    freedom = dataclasses.asdict(writing)
+    limit = freedom.pop("limit")  # sets the buffer's size; everything else may change without compiling
+    return _write(params, cache, start, rules, keys, freedom, config=config, limit=limit)
+
+
+@partial(jax.jit, static_argnames=("config", "limit"))
+def _write(params, cache, start, rules, keys, freedom, *, config, limit):
     n, prompt = keys.shape[0], cache["k"].shape[2]
-    m = rules["prefix"].size + writing.limit + SLACK + rules["tail"].size
+    m = rules["prefix"].size + limit + SLACK + rules["tail"].size
     # The prompt is read once and lies in front of every candidate's own places.
     k, v = (
         jnp.pad(jnp.repeat(cache[name], n, axis=1), [(0, 0), (0, 0), (0, m), (0, 0), (0, 0)])
@@ -110,7 +116,7 @@ def write(
         text["ids"] = jax.lax.dynamic_slice_in_dim(carry["ids"], written, 1, 1)
         hidden, new_k, new_v = model.apply({"params": params}, buffer, text, method=Composer.extend)
         logits = model.apply({"params": params}, hidden[:, 0], method=Composer.logits)
-        token, count, tail = _next_token(logits, carry, rules, keys, writing)
+        token, count, tail = _next_token(logits, carry, rules, keys, freedom, limit)
         nats = jnp.take_along_axis(jax.nn.log_softmax(logits), token[:, None], axis=1)[:, 0]
         done = carry["length"] > 0
         ended = ~done & (tail == rules["tail"].size)
@@ -151,20 +157,20 @@ def _text_meta(start: Cursor, offset: Int[Array, "n m"]) -> dict:
     }
 
 
-def _next_token(logits, carry, rules, keys, writing):
+def _next_token(logits, carry, rules, keys, freedom, limit):
     """Each candidate's next token, and how far it then is in `</think>` and in the tail."""
     place, prefix = carry["written"] + 1, rules["prefix"]
     count, tail = carry["count"], carry["tail"]
     in_words = tail < 0
     moves = rules["moves"][jnp.minimum(count, CLOSED - 1)]
-    full = place - prefix.size >= writing.limit
+    full = place - prefix.size >= limit
     words = (moves >= 0) & (~full | (moves > count[:, None]))
     asked = rules["tail"][jnp.clip(tail, 0, rules["tail"].size - 1)]
     token = jax.vmap(_pick)(
         jax.vmap(jax.random.fold_in, (0, None))(keys, place),
         jnp.where(jnp.where(in_words[:, None], words, rules["cells"]), logits, -jnp.inf),
-        jnp.where(in_words, writing.words, writing.cells),
-        jnp.where(in_words, writing.words_top_p, writing.cells_top_p),
+        jnp.where(in_words, freedom["words"], freedom["cells"]),
+        jnp.where(in_words, freedom["words_top_p"], freedom["cells_top_p"]),
     )
     token = jnp.where(in_words | (asked == CELL), token, asked)
     given = place < prefix.size

@@ -10,6 +10,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from macro.diffusion.guidance import SPECS, Guidance, inset
 from macro.sampling.plan import Writing
 from macro.utils.errors import UserError
@@ -36,7 +38,7 @@ class Settings:
             raise UserError(f"sampling.shift: {self.shift}, but it must be above 0 (1 shifts nothing)")
 
 
-def read_settings(values: Mapping) -> Settings:
+def read_settings(values: Mapping | ConfigDict) -> Settings:
     """Settings from a section of a config.
 
     Args:

@@ -6,13 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from macro.inputs.packing import PackingConfig
+from macro.inputs.packing import PackingConfig, pack_sentence
+from macro.inputs.rows import make_row
 from macro.models.composer import Composer
 from macro.models.vae import VAE
 from macro.models.variants import decode
 from macro.sampling.pipeline import Pipeline
 from macro.sampling.plan import Writing
 from macro.sampling.settings import Settings
+from macro.sentence.plan import Plan
 from macro.sentence.spans import Image, Sentence, Target, Text
 
 LETTERS = "".join(map(chr, range(32, 127)))
@@ -21,7 +23,7 @@ PIECES = (*LETTERS, " the", ".</", "think", "on <", "</think>", "></", "k>x")
 
 @dataclasses.dataclass(frozen=True)
 class ToyTokenizer:
-    """Printable letters, and some longer pieces that cut `</think>` in awkward places. Encodes by letters."""
+    """Printable letters, and longer pieces that cut `</think>` in awkward places. Longest piece first."""
 
     image_start: int = len(PIECES)
     image_end: int = len(PIECES) + 1
@@ -33,7 +35,12 @@ class ToyTokenizer:
     vocab_size: int = len(PIECES) + 19
 
     def encode(self, text: str) -> list[int]:
-        return [LETTERS.index(letter) for letter in text]
+        ids = []
+        while text:
+            piece = max((piece for piece in PIECES if text.startswith(piece)), key=len)
+            ids.append(PIECES.index(piece))
+            text = text[len(piece) :]
+        return ids
 
     def decode(self, ids) -> str:
         return "".join(PIECES[i] for i in ids if i < len(PIECES))
@@ -85,3 +92,15 @@ def sentence() -> Sentence:
             Target(size=(64, 64)),
         )
     )
+
+
+def training_row(plan: Plan, context: str) -> tuple[dict, jax.Array]:
+    """`sentence()` with a plan, packed as training packs it where its dice say `context`; and values for the
+    64 places of its latent stream, of which the target has the first 16."""
+    chances = {name: float(name == context) for name in ("no_text", "no_image", "null")}
+    config = dataclasses.replace(PACKING, text=256, vision=64, latent=64, samples=1, draws=1, **chances)
+    whole = sentence().with_plan(plan)
+    whole = whole.replace(spans=(*whole.spans[:-1], Target(picture(9, 64, 64))))
+    row = make_row([pack_sentence(whole, TOKENIZER, config, np.random.default_rng(0))], config)
+    x = jax.random.normal(jax.random.key(1), (1, 64, CONFIG.latent_channels))
+    return jax.tree.map(lambda a: jnp.asarray(a)[None], row), x

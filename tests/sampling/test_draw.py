@@ -1,0 +1,82 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sampling.toy import CONFIG, PACKING, TOKENIZER, random_params, sentence, training_row
+
+from macro.diffusion.guidance import Guidance, bagel, guide, inset
+from macro.diffusion.times import sampling_times
+from macro.inputs.transforms import CONTEXTS
+from macro.models.composer import Composer
+from macro.sampling.contexts import continue_prompt, read_prompt
+from macro.sampling.draw import candidate_keys, decode_pictures, draw
+from macro.sampling.plan import prefill, read
+from macro.sentence.plan import Plan
+
+PARAMS = random_params()
+GRID = np.arange(64, dtype=np.int8).reshape(8, 8) % 3
+PLANS = [Plan("a by", GRID), Plan("longer words", GRID.T.copy())]
+ONE_STEP = sampling_times(2, 1.0)
+
+
+def _draw(guidance, plans=PLANS, times=ONE_STEP, seed=0, config=CONFIG):
+    prompt = read_prompt(sentence(), guidance.contexts, TOKENIZER, PACKING)
+    cache = prefill(PARAMS["composer"], PARAMS["vae"], prompt.streams, prompt.pixels, config=CONFIG)
+    after = continue_prompt(sentence(), plans, prompt, TOKENIZER, PACKING)
+    cache, _ = read(
+        PARAMS["composer"], cache, after.plan, config=CONFIG, kept=after.kept, candidates=len(plans)
+    )
+    _, keys = candidate_keys(seed, len(plans))
+    return draw(
+        PARAMS["composer"], cache, after.frame, after.latent, keys, times, config=CONFIG, guidance=guidance
+    )
+
+
+def _noise(seed, candidate):
+    _, keys = candidate_keys(seed, candidate + 1)
+    return jax.random.normal(keys[candidate], (16, CONFIG.latent_channels))
+
+
+@jax.jit
+def _training_velocity(row, x):
+    out = Composer(CONFIG).apply({"params": PARAMS["composer"]}, row, x, jnp.ones(x.shape[:2]))
+    return out["velocity"][0, :16]
+
+
+@pytest.mark.parametrize("guidance", [inset(3.0, 2.0), bagel(3.0, 2.0, renorm="channel")])
+def test_a_step_is_the_training_forward_pass_in_every_context(guidance):
+    """Through caches, contexts and guidance, against packed rows that training drops conditions from."""
+    drawn = _draw(guidance)
+    for number, plan in enumerate(PLANS):
+        noise = _noise(0, number)
+        velocities = {}
+        for context in guidance.contexts:
+            row, x = training_row(plan, context)
+            velocities[context] = _training_velocity(row, x.at[0, :16].set(noise))[None]
+        expected = noise - guide(guidance, velocities)[0]
+        np.testing.assert_allclose(drawn[number], expected, rtol=1e-3, atol=2e-4 * np.abs(expected).max())
+
+
+def test_all_contexts_differ():
+    """Otherwise the test above could not see a context mixed up with another."""
+    row_velocities = [_training_velocity(*training_row(PLANS[0], context)) for context in CONTEXTS]
+    for a in range(4):
+        for b in range(a):
+            assert float(jnp.abs(row_velocities[a] - row_velocities[b]).max()) > 0.01
+
+
+def test_outside_its_interval_guidance_is_the_full_context_alone():
+    late = bagel(3.0, 2.0, interval=(2.0, 3.0))
+    np.testing.assert_allclose(_draw(late), _draw(Guidance()), rtol=1e-4, atol=1e-4)
+
+
+def test_noise_follows_from_seed_and_candidate():
+    same = _draw(Guidance(), [PLANS[0]] * 2)
+    assert not np.allclose(same[0], same[1])
+    assert not np.allclose(same, _draw(Guidance(), [PLANS[0]] * 2, seed=1))
+    np.testing.assert_array_equal(same, _draw(Guidance(), [PLANS[0]] * 2))
+
+
+def test_pictures_have_sixteen_pixels_a_token():
+    tokens = jnp.zeros((2, 8, CONFIG.latent_channels))
+    assert decode_pictures(PARAMS["vae"], tokens, rows=2, columns=4, config=CONFIG).shape == (2, 32, 64, 3)

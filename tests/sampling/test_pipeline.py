@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+from sampling.toy import picture, pipeline
+
+from macro.sentence.plan import Plan
+from macro.utils.errors import UserError
+
+PIPELINE = pipeline()
+CALL = {"instruction": "A <image 1> by <image 2>.", "images": [picture(1), picture(2)]}
+GRID = np.zeros((8, 8), np.int8)
+
+
+@pytest.fixture(scope="module")
+def three():
+    return PIPELINE.compose(**CALL, candidates=3)
+
+
+@pytest.fixture(scope="module")
+def one():
+    return PIPELINE.compose(**CALL)
+
+
+def test_a_plan_and_a_picture_come_out(one):
+    assert one.pixels.shape == (64, 64, 3) and one.pixels.dtype == np.uint8 and one.pixels.std() > 1
+    assert one.plan.grid.shape == (8, 8) and set(one.plan.named) <= {1, 2}
+    assert list(one.seconds) == ["prompt", "plan", "draw", "decode"]
+
+
+def test_same_seed_same_picture(one):
+    again, other = PIPELINE.compose(**CALL), PIPELINE.compose(**CALL, seed=1)
+    np.testing.assert_array_equal(one.pixels, again.pixels)
+    assert one.plan == again.plan != other.plan
+    assert (one.pixels != other.pixels).any()
+
+
+def test_a_candidate_is_what_it_would_be_alone(one, three):
+    alone = one.candidates[0]
+    assert three.candidates[0].plan == alone.plan
+    assert three.candidates[0].score == pytest.approx(alone.score, rel=1e-4)
+    assert np.abs(three.candidates[0].pixels.astype(int) - alone.pixels).max() <= 1
+
+
+def test_the_likeliest_plan_is_picked(three):
+    scores = [candidate.score for candidate in three.candidates]
+    assert len(set(scores)) == 3 and three.best == int(np.argmax(scores))
+    assert three.plan is three.candidates[three.best].plan
+
+
+def test_its_own_plan_handed_back_gives_the_same_picture(one):
+    again = PIPELINE.compose(**CALL, plan=Plan.from_json(one.plan.to_json()))
+    assert again.given and "plan" not in again.seconds
+    np.testing.assert_array_equal(again.pixels, one.pixels)
+    assert again.candidates[0].score == one.candidates[0].score
+
+
+def test_an_edited_plan_changes_the_picture(one):
+    edited = Plan(one.plan.cot, (one.plan.grid + 1) % 3)
+    assert (PIPELINE.compose(**CALL, plan=edited).pixels != one.pixels).any()
+
+
+def test_without_pictures_the_plan_is_words():
+    result = PIPELINE.compose("A field.", steps=1)
+    assert result.plan.grid is None and result.pixels.shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"candidates": 0}, "candidates"),
+        ({"plan": Plan("x", GRID + 3)}, "subject 3"),
+        ({"instruction": " "}, "empty"),
+        ({"instruction": "A <image 7>."}, "<image 7>"),
+        ({"images": [picture(0, 16, 16)] * 13}, "12"),
+        ({"size": (60, 64)}, "60x64"),
+        ({"steps": 0}, "steps"),
+    ],
+)
+def test_mistakes_are_named(change, said):
+    with pytest.raises(UserError, match=said):
+        PIPELINE.compose(**CALL | change)
