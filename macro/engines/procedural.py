@@ -19,6 +19,8 @@ from macro.sentence.plan import Plan
 from macro.sentence.spans import MAX_REFERENCES, Image, Sentence, Target, Truth
 from macro.utils.errors import UserError
 
+Pixels = UInt8[np.ndarray, "h w 3"]
+
 # Buckets of subject counts, equally likely; within a bucket all counts are.
 BUCKETS = ((1, 2, 3), (4, 5), (6, 7), (8, 9, 10), (11, 12))
 _MIXTURE = tuple(1 / len(BUCKETS) / len(bucket) for bucket in BUCKETS for _ in bucket)
@@ -59,17 +61,18 @@ class Options:
         if len(self.counts) != 12 or min(self.counts) < 0 or not sum(self.counts):
             raise UserError("scenes options: counts must be 12 weights, for 1..12 subjects, not all zero")
         if not self.views or min(self.views) < 1:
-            raise UserError(
-                "scenes options: views must be one or more numbers of references, each at least 1"
-            )
+            raise UserError("scenes options: views must be numbers of references, each at least 1")
 
 
-def sample(seed: int, index: int, options: Options = Options()) -> Sentence:  # noqa: B008 (frozen)
+DEFAULT = Options()
+
+
+def sample(seed: int, index: int, options: Options = DEFAULT) -> Sentence:
     """Sample `index` of `seed`."""
     return samples(seed, index, 1, options)[0]
 
 
-def samples(seed: int, start: int, count: int, options: Options = Options()) -> list[Sentence]:  # noqa: B008
+def samples(seed: int, start: int, count: int, options: Options = DEFAULT) -> list[Sentence]:
     """Samples `start` .. `start + count - 1` of `seed`, rendered together.
 
     Returns:
@@ -77,11 +80,10 @@ def samples(seed: int, start: int, count: int, options: Options = Options()) -> 
         `truth` holds everything that is exactly so.
     """
     indices = range(start, start + count)
-    drawn = _draw(seed, indices, options)
+    drawn = draw_scenes(seed, indices, options)
     orders = [_references(seed, index, d.scene, options) for index, d in zip(indices, drawn, strict=True)]
-    pictures = iter(
-        _pixels([scene for order in orders for _, scene in order], options.reference_size, options.rays)
-    )
+    alone = [scene for order in orders for _, scene in order]
+    pictures = iter(_pixels(alone, options.reference_size, options.rays))
     out = []
     for index, d, order in zip(indices, drawn, orders, strict=True):
         images = [Image(next(pictures), subject=n, number=k) for k, (n, _) in enumerate(order, 1)]
@@ -89,29 +91,36 @@ def samples(seed: int, start: int, count: int, options: Options = Options()) -> 
     return out
 
 
-def rerender(seed: int, index: int, options: Options = Options()) -> Sentence:  # noqa: B008
-    """Sample `index` with its target rendered again under other light, with other poses and texture phases.
+def rerenders(seed: int, start: int, count: int, options: Options = DEFAULT) -> list[Pixels]:
+    """The targets of those samples rendered again under other light, with other poses and texture phases.
 
-    Prompt, plan and truth stay those of the sample: it is what a perfect composer, who cannot know the light,
-    would draw (`grammar.jitter`).
+    What a perfect composer would draw, who is told who stands where but not the light (`grammar.jitter`).
+
+    Returns:
+        uint8[size, size, 3] for each of samples `start` .. `start + count - 1`.
     """
-    made = sample(seed, index, options)
-    scene = _draw(seed, [index], options)[0].scene
-    again = grammar.jitter(scene, _stream(seed, index, _JITTER))
-    target = Target(_pixels([again], options.size, options.rays)[0])
-    spans = tuple(target if isinstance(span, Target) else span for span in made)
-    return made.replace(spans=spans)
+    indices = range(start, start + count)
+    again = [
+        grammar.jitter(drawn.scene, _stream(seed, index, _JITTER))
+        for index, drawn in zip(indices, draw_scenes(seed, indices, options), strict=True)
+    ]
+    return _pixels(again, options.size, options.rays)
+
+
+def rerender(seed: int, index: int, options: Options = DEFAULT) -> Pixels:
+    """`rerenders` of sample `index` alone."""
+    return rerenders(seed, index, 1, options)[0]
 
 
 # ---- scenes ----
 
 
 @dataclass(frozen=True)
-class _Drawn:
-    """A scene that was rendered and found good enough."""
+class Drawn:
+    """A scene with its picture and truth (without questions); `fault` is 0 if every subject shows well."""
 
     scene: Scene
-    pixels: UInt8[np.ndarray, "h w 3"]
+    pixels: Pixels
     truth: Truth
     fault: float
 
@@ -120,9 +129,9 @@ def _stream(seed: int, index: int, purpose: int, attempt: int = 0) -> np.random.
     return np.random.default_rng([seed, index, purpose, attempt])
 
 
-def _draw(seed: int, indices: Sequence[int], options: Options) -> list[_Drawn]:
+def draw_scenes(seed: int, indices: Sequence[int], options: Options = DEFAULT) -> list[Drawn]:
     """The scene of every index: the first attempt without a fault, or else the one with the least."""
-    best: dict[int, _Drawn] = {}
+    best: dict[int, Drawn] = {}
     for attempt in range(options.tries):
         wanting = [i for i in indices if i not in best or best[i].fault > 0]
         scenes = [_scene(seed, i, attempt, options) for i in wanting]
@@ -133,23 +142,29 @@ def _draw(seed: int, indices: Sequence[int], options: Options) -> list[_Drawn]:
 
 
 def _scene(seed: int, index: int, attempt: int, options: Options) -> Scene:
-    """A scene of as many subjects as the mixture says; decimated ones were larger before."""
-    # The count is drawn the same for every attempt: rejection must not bend the mixture towards small scenes.
-    rng = _stream(seed, index, _SCENE)
-    weights = np.array(options.counts) / sum(options.counts)
-    count = int(rng.choice(12, p=weights)) + 1
-    decimated = rng.random() < options.decimation and 2 <= count < 12
-    lost = int(rng.integers(1, min(4, 12 - count) + 1)) if decimated else 0
+    count, lost = _counts(seed, index, options)
     rng = _stream(seed, index, _SCENE, attempt + 1)
     scene = grammar.sample_scene(rng, count + lost)
     scene = grammar.decimate(scene, count) if lost else scene
     return words.in_order_of_mention(scene, rng)
 
 
-def _rendered(scenes: list[Scene], options: Options) -> Iterator[_Drawn]:
+def _counts(seed: int, index: int, options: Options) -> tuple[int, int]:
+    """How many subjects a sample shows, and how many smaller ones its scene has lost.
+
+    The same for every attempt: drawing again must not bend the mixture towards easy counts.
+    """
+    rng = _stream(seed, index, _SCENE)
+    weights = np.array(options.counts) / sum(options.counts)
+    count = int(rng.choice(12, p=weights)) + 1
+    decimated = rng.random() < options.decimation and 2 <= count < 12
+    return count, int(rng.integers(1, min(4, 12 - count) + 1)) if decimated else 0
+
+
+def _rendered(scenes: list[Scene], options: Options) -> Iterator[Drawn]:
     for scene, part in zip(scenes, _render(scenes, options.size, options.rays, truth=True), strict=True):
         truth = annotate.truth_of(scene, part["ids"], part["amodal"], part["depth"])
-        yield _Drawn(scene, part["pixels"], truth, _fault(truth, options))
+        yield Drawn(scene, part["pixels"], truth, _fault(truth, options))
 
 
 def _fault(truth: Truth, options: Options) -> float:
@@ -174,7 +189,7 @@ def _references(seed: int, index: int, scene: Scene, options: Options) -> list[t
 # ---- pictures ----
 
 # Compiled once each; a batch is cut into these, so that its size never compiles anew.
-_CHUNKS = (32, 8, 1)
+_CHUNKS = (16, 1)
 
 
 def _render(
@@ -193,7 +208,7 @@ def _render(
         start += chunk
 
 
-def _pixels(scenes: list[Scene], size: int, rays: int) -> list[UInt8[np.ndarray, "h w 3"]]:
+def _pixels(scenes: list[Scene], size: int, rays: int) -> list[Pixels]:
     return [part["pixels"] for part in _render(scenes, size, rays)]
 
 
@@ -201,7 +216,7 @@ def _pixels(scenes: list[Scene], size: int, rays: int) -> list[UInt8[np.ndarray,
 
 
 def _sentence(
-    rng: np.random.Generator, index: int, drawn: _Drawn, images: list[Image], options: Options
+    rng: np.random.Generator, index: int, drawn: Drawn, images: list[Image], options: Options
 ) -> Sentence:
     scene, truth = drawn.scene, drawn.truth
     numbers = [[i.number for i in images if i.subject == n] for n in range(1, len(scene.subjects) + 1)]

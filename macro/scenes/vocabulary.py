@@ -40,7 +40,7 @@ def plural(kind: str) -> str:
 
 
 def a_or_an(noun: str) -> str:
-    return f"{'an' if noun[0] in 'aeio' else 'a'} {noun}"
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 @lru_cache(maxsize=4096)
