@@ -53,7 +53,7 @@ def _place(shares: np.ndarray, order: np.ndarray, rows: int) -> np.ndarray | Non
     scarcity = shares.sum(0) / rows
     free = np.ones((rows, shares.shape[1]))
     placed = np.full(len(shares), -1)
-    for i in order:
+    for i in order.tolist():
         fits = (free >= shares[i] - 1e-9).all(1)
         if fits.any():
             score = free @ (shares[i] * scarcity)

@@ -58,13 +58,13 @@ class PackingConfig:
         tasks: the names that `task_id` counts.
     """
 
-    text: int = 1024
-    vision: int = 512
+    text: int = 832
+    vision: int = 336
     latent: int = 1024
-    samples: int = 16
+    samples: int = 4
     buckets: tuple = ((128, 128, 4),)
     draws: int = 4
-    window: int = 256
+    window: int = 512
     patch: int = 16
     vision_side: int = 70
     latent_stride: int = 16

@@ -1,0 +1,160 @@
+"""Windows and rows: purity, every sample once, fill, the latent table, padding."""
+
+import numpy as np
+import pytest
+
+from macro.inputs import packing
+from macro.inputs.binning import assign
+from macro.inputs.packing import PackingConfig, locate, pack_row, pack_sentence, pack_window, sample_rng
+from macro.inputs.rows import fill, make_row
+from macro.sentence.spans import Image, Sentence, Target, Text
+from macro.utils.errors import UserError
+
+CONFIG = PackingConfig(
+    text=1000,
+    vision=28,
+    latent=32,
+    samples=4,
+    buckets=((32, 32, 4),),
+    draws=2,
+    window=24,
+    reference_max_side=16,
+)
+
+
+def same(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        same(a[name], b[name]) if isinstance(a[name], dict) else np.testing.assert_array_equal(
+            a[name], b[name]
+        )
+
+
+def test_a_window_is_a_pure_function_and_holds_every_sample_once(tokenizer, make_source):
+    source = make_source(100)
+    rows = pack_window(source, tokenizer, CONFIG, 5, 3)
+    packing._permutation.cache_clear()
+    for row, again in zip(rows, pack_window(source, tokenizer, CONFIG, 5, 3), strict=True):
+        same(row, again)
+    expected = sorted(locate(5, number, 100)[1] for number in range(72, 96))
+    assert sorted(i for row in rows for i in row["examples"] if i >= 0) == expected
+    other = pack_window(source, tokenizer, CONFIG, 6, 3)
+    assert sorted(i for row in other for i in row["examples"] if i >= 0) != expected
+
+
+def test_epochs_are_permutations_of_their_own():
+    first, second = ([locate(0, epoch * 50 + i, 50) for i in range(50)] for epoch in (0, 1))
+    assert sorted(i for _, i in first) == sorted(i for _, i in second) == list(range(50))
+    assert {epoch for epoch, _ in second} == {1} and [i for _, i in first] != [i for _, i in second]
+
+
+def test_a_row_is_its_samples_side_by_side(tokenizer, make_source):
+    source = make_source(100)
+    row = pack_row(source, tokenizer, CONFIG, 5, [7, 8])
+    assert row["examples"].tolist() == [locate(5, 7, 100)[1], locate(5, 8, 100)[1], -1, -1]
+    for k, number in enumerate((7, 8)):
+        epoch, index = locate(5, number, 100)
+        alone = pack_sentence(source[index], tokenizer, CONFIG, sample_rng(5, epoch, index))
+        for stream in ("text", "vision", "latent"):
+            mine = row[stream]["sample"] == k
+            for name, values in getattr(alone, stream).items():
+                if name in row[stream] and name != "image":
+                    np.testing.assert_array_equal(row[stream][name][mine], values)
+    latent = row["latent"]
+    assert latent["image"][latent["sample"] >= 0].tolist() == [i for i in range(4) for _ in range(4)]
+    # Two targets of four tokens in the table, each read twice.
+    assert latent["source"][:16].tolist() == [0, 1, 2, 3] * 2 + [4, 5, 6, 7] * 2
+
+
+def test_padding_is_told_apart(tokenizer, make_sentence):
+    row = make_row([pack_sentence(make_sentence(0, 1), tokenizer, CONFIG)], CONFIG)
+    for stream, capacity in (("text", 1000), ("vision", 28), ("latent", 32)):
+        assert all(len(array) == capacity for array in row[stream].values())
+    assert (row["latent"]["sample"] == -1).all() and (row["latent"]["image"] == -1).all()
+    assert np.isneginf(row["latent"]["t_raw"]).all() and not row["latent"]["loss"].any()
+    empty = row["text"]["sample"] < 0
+    assert (row["text"]["labels"][empty] == -1).all() and not row["text"]["weights"][empty].any()
+
+
+def test_latent_table_runs_over_buckets_pictures_tokens(tokenizer, make_picture):
+    config = PackingConfig(
+        text=200,
+        vision=28,
+        latent=64,
+        samples=4,
+        buckets=((32, 32, 2), (32, 64, 2)),
+        draws=1,
+        reference_max_side=16,
+    )
+    wide = Sentence(
+        (Image(make_picture(0, 32, 64), role="source"), Text("x"), Target(make_picture(1, 32, 32)))
+    )
+    samples = [pack_sentence(wide, tokenizer, config, np.random.default_rng(i)) for i in range(2)]
+    row = make_row(samples, config)
+    source, sample = row["latent"]["source"], row["latent"]["sample"]
+    assert source[sample == 0].tolist() == [8 + i for i in range(8)] + [0, 1, 2, 3]
+    assert source[sample == 1].tolist() == [16 + i for i in range(8)] + [4, 5, 6, 7]
+    np.testing.assert_array_equal(row["pixels"]["32x64"][1], make_picture(0, 32, 64))
+    np.testing.assert_array_equal(row["pixels"]["32x32"][1], make_picture(1, 32, 32))
+    with pytest.raises(UserError, match="more than 2 pictures of 32x64"):
+        make_row([*samples, samples[0]], config)
+
+
+def test_too_long_a_sample_is_named(tokenizer, make_source):
+    small = PackingConfig(
+        text=60,
+        vision=28,
+        latent=32,
+        samples=4,
+        buckets=((32, 32, 4),),
+        draws=2,
+        window=24,
+        reference_max_side=16,
+    )
+    with pytest.raises(UserError, match=r"sample \d+ \(task compose\) needs \d+ text tokens.*packing.text"):
+        pack_window(make_source(100), tokenizer, small, 0, 0)
+
+
+def test_unknown_task_is_named(tokenizer, make_source, make_sentence):
+    class Source(make_source):
+        def __getitem__(self, index):
+            return make_sentence(index).replace(task="juggle")
+
+    with pytest.raises(UserError, match="juggle"):
+        pack_row(Source(10), tokenizer, CONFIG, 0, [0])
+
+
+@pytest.mark.parametrize("window", [256, 512])
+def test_default_mixture_fills_every_stream(window):
+    # Token counts as the scenes have them: buckets of 1-3, 4-5, 6-7, 8-10, 11-12 references are equally
+    # likely; 24 tokens of text and plan a subject and 81 more; a tenth each without text, pictures, either.
+    config, rng = PackingConfig(), np.random.default_rng(0)
+    buckets = ((1, 3), (4, 5), (6, 7), (8, 10), (11, 12))
+    fills = []
+    for _ in range(4):
+        needs = []
+        for _ in range(window):
+            low, high = buckets[rng.integers(5)]
+            subjects = int(rng.integers(low, high + 1))
+            context = rng.choice(4, p=[0.7, 0.1, 0.1, 0.1])  # full, no text, no pictures, null
+            text = int(subjects * 24 + rng.normal(81, 28)) if context in (0, 2) else 0
+            seen = subjects if context in (0, 1) else 0
+            needs.append([text + 2 * seen + 2 * config.draws, 16 * seen, 64 * config.draws, 1, 1])
+        needs = np.array(needs)
+        rows = assign(needs, config.capacities, [""] * window, config.kinds)
+        fills.append(needs[:, :3].sum(0) / len(rows) / config.capacities[:3])
+    assert np.mean(fills, 0).min() >= 0.9, np.mean(fills, 0)
+
+
+def test_fill_counts_tokens(tokenizer, make_source):
+    rows = pack_window(make_source(100), tokenizer, CONFIG, 0, 0)
+    assert fill(rows)["latent"] == sum((row["latent"]["sample"] >= 0).sum() for row in rows) / 32 / len(rows)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [({"buckets": ((40, 32, 1),)}, "40x32"), ({"reference_max_side": 8}, "reference_max_side")],
+)
+def test_impossible_settings(changes, message):
+    with pytest.raises(UserError, match=message):
+        PackingConfig(**changes)
