@@ -10,6 +10,7 @@ dataclass describes.
 import dataclasses
 import difflib
 import inspect
+import json
 import os
 import platform
 import re
@@ -90,6 +91,28 @@ def section(cls: type, values: Mapping | ConfigDict, where: str) -> Any:
         if bare and field.name not in values:
             raise UserError(f"config.{where}: the key {field.name!r} is missing")
     return cls(**taken)
+
+
+def choose(config: ConfigDict, key: str, among: Iterable[str]) -> str:
+    """`config[key]`, which must be one of the names in `among`."""
+    names = list(among)
+    if config[key] not in names:
+        raise UserError(f"config.{key}={config[key]!r}{_suggestion(config[key], names)}")
+    return config[key]
+
+
+def record(config: ConfigDict, workdir: str) -> None:
+    """Writes `<workdir>/config.json`; says on stderr what changed since a run there last began."""
+    path = Path(workdir) / "config.json"
+    now = json.loads(config.to_json_best_effort())
+    if path.exists():
+        before = dict(_paths(json.loads(path.read_text())))
+        for key, value in _paths(now):
+            if not isinstance(value, Mapping) and before.get(key) != value:
+                print(f"config.{key}: this run began with {before.get(key)}, now {value}", file=sys.stderr)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(now, indent=2) + "\n")
+    os.replace(partial, path)
 
 
 def writable_folder(path: str) -> str:

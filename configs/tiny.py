@@ -1,0 +1,67 @@
+"""A composer small enough to watch learning on a laptop: 300 steps, falling losses, no pretty pictures.
+
+python -m macro.train --config=configs/tiny.py --workdir=runs/tiny          (:smoke does 20 steps)
+
+Hardware: two CPU cores. Time: see below. Expected: see below.
+"""
+
+from ml_collections import ConfigDict
+
+from macro.utils.errors import UserError
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    if arg not in ("", "smoke"):
+        raise UserError(f"configs/tiny.py:{arg}: the argument can only be smoke")
+    smoke = arg == "smoke"
+    config = ConfigDict()
+    config.total_steps = 20 if smoke else 300
+    config.save_every_steps = 10 if smoke else 100
+    config.eval_every_steps = 0
+    config.log_every_steps = 5 if smoke else 10
+    config.keep_checkpoints = 2
+    config.batch_size = 2
+    config.seed = 0
+
+    config.objective = "joint"
+    config.loss = {"plan": 0.5, "draw": 0.5}
+    config.tasks = ("compose",)
+    config.init_from = ()
+    config.model = {"variant": "XXS/64"}
+
+    config.data = {
+        "name": "scenes",
+        "num": 64 if smoke else 1024,
+        "seed": 0,
+        "dir": "",
+        "workers": 1,
+        "tokenizer": "",
+        "size": 64,
+        "reference_size": 32,
+        "rays": 1,
+    }
+    config.packing = {
+        "text": 768,
+        "vision": 64,
+        "latent": 256,
+        "samples": 8,
+        "buckets": ((64, 64, 8),),
+        "draws": 2,
+        "window": 64,
+        "reference_max_side": 32,
+        "reference_vae": False,
+    }
+    config.dropout = {"no_text": 0.1, "no_image": 0.1, "null": 0.1}
+    config.optim = {
+        "lr": 2e-3,
+        "warmup_steps": 5 if smoke else 20,
+        "schedule": "cosine",
+        "clip": 1.0,
+        "b1": 0.9,
+        "b2": 0.95,
+        "eps": 1e-8,
+        "weight_decay": 0.01,
+        "ema": 0.99,
+    }
+    config.sampling = {"steps": 10, "shift": 1.0}
+    return config
