@@ -1,0 +1,77 @@
+"""The demo model: plans and draws scenes of 1-12 subjects at 128 x 128, small enough to ship.
+
+    python -m macro.sample --config=configs/demo.py --workdir=runs/demo              draw with the shipped weights
+    python -m macro.train --config=configs/demo.py --workdir=runs/demo_train         make such weights
+
+Training reads the shipped VAE (configs/demo_vae.py) and renders its 20,000 samples first. Two CPU cores or any
+accelerator; ":smoke" does 20 steps on 64 samples. What came out stands in experiments/LOG.md.
+"""
+
+from ml_collections import ConfigDict
+
+from macro.utils.errors import UserError
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    if arg not in ("", "smoke"):
+        raise UserError(f"configs/demo.py:{arg}: the argument can only be smoke")
+    smoke = arg == "smoke"
+    config = ConfigDict()
+    config.total_steps = 20 if smoke else 6000
+    config.save_every_steps = 10 if smoke else 250
+    config.eval_every_steps = 0 if smoke else 1000
+    config.log_every_steps = 5 if smoke else 20
+    config.keep_checkpoints = 2
+    config.batch_size = 2 if smoke else 6  # rows of two samples
+    config.seed = 0
+
+    config.objective = "joint"
+    config.loss = {"plan": 0.5, "draw": 0.5}
+    config.tasks = ("compose",)
+    config.init_from = ("macro/assets/demo_vae.safetensors",)
+    config.model = {
+        "variant": "XS/128",
+        "llm": {"vocab": 768},
+    }
+
+    config.data = {
+        "name": "scenes",
+        "num": 64 if smoke else 20_000,
+        "seed": 1,
+        "dir": "",
+        "workers": 1,
+        "tokenizer": "",
+        "size": 128,
+        "reference_size": 48,
+        "rays": 4,
+    }
+    # A row holds two samples: attention's cost grows with the square of a row, and a CPU feels it.
+    config.packing = {
+        "text": 464,
+        "vision": 116,
+        "latent": 256,
+        "samples": 3,
+        "buckets": ((128, 128, 3),),
+        "draws": 2,
+        "window": 64 if smoke else 512,
+        "reference_max_side": 48,
+        "reference_vae": False,
+    }
+    config.dropout = {"no_text": 0.1, "no_image": 0.1, "null": 0.1}
+    config.optim = {
+        "lr": 1e-3,
+        "warmup_steps": 5 if smoke else 200,
+        "schedule": "cosine",
+        "clip": 1.0,
+        "b1": 0.9,
+        "b2": 0.95,
+        "eps": 1e-8,
+        "weight_decay": 0.01,
+        "ema": 0.999,
+    }
+    config.sampling = {
+        "steps": 25,
+        "shift": 1.0,
+        "guidance": {"name": "inset", "text": 3.0, "balance": 1.5},
+    }
+    return config
