@@ -14,6 +14,7 @@ from jaxtyping import Float
 from macro.scenes.graph import RGB, Scene, Surroundings
 from macro.scenes.looks import PLACES
 from macro.scenes.palettes import colour_distance, colour_name
+from macro.scenes.placement import horizon_of
 from macro.sentence.spans import Truth
 
 NUMBERS = (
@@ -113,6 +114,8 @@ _PLACES = {
     "desert": ("orange sand", "pale sky"),
 }
 
+_LEAST_SKY = 0.04  # of the picture's height
+
 
 def place_of(surroundings: Surroundings) -> str:
     """The key of `looks.PLACES` whose ground this is."""
@@ -125,7 +128,9 @@ def ground_words(surroundings: Surroundings) -> str:
     return f"{texture} {_PLACES[place_of(surroundings)][0]}".strip()
 
 
-def sky_words(surroundings: Surroundings) -> str:
-    """With its article: "a pink sky", "an orange evening sky with hills"."""
-    hills = " with hills" if surroundings.style == "hills" else ""
-    return a_or_an(_PLACES[place_of(surroundings)][1] + hills)
+def sky_words(scene: Scene) -> str | None:
+    """With its article: "a pink sky", "an orange evening sky with hills"; None where no sky is in view."""
+    if horizon_of(scene.camera) < _LEAST_SKY:
+        return None
+    hills = " with hills" if scene.surroundings.style == "hills" else ""
+    return a_or_an(_PLACES[place_of(scene.surroundings)][1] + hills)

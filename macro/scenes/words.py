@@ -90,17 +90,18 @@ def _draw_style(rng: np.random.Generator) -> _Style:
 
 
 def _with_surroundings(sentences: list[str], scene: Scene, style: _Style, rng: np.random.Generator) -> str:
-    """Joins the sentences; nine times in ten they name ground and sky."""
-    ground, sky = ground_words(scene.surroundings), sky_words(scene.surroundings)
-    if style.manner == "list":
-        sentences[0] = str(rng.choice(["a picture of ", "a scene with ", "", ""])) + sentences[0]
+    """Joins the sentences; nine times in ten they name the ground, and the sky where it is seen."""
+    ground, sky = ground_words(scene.surroundings), sky_words(scene)
+    under = f"on {ground} under {sky}" if sky else f"on {ground}"
     way = rng.random()
     if way < 0.35:
-        sentences[0] = f"on {ground} under {sky}, {sentences[0]}"
-    elif way < 0.6:
-        sentences.append(f"all on {ground} under {sky}")
-    elif way < 0.9:
-        sentences.append(f"{ground} below, {sky} above")
+        sentences[0] = f"{under}, {sentences[0]}"
+    elif style.manner == "list":
+        sentences[0] = str(rng.choice(["a picture of ", "a scene with ", "", ""])) + sentences[0]
+    if 0.35 <= way < 0.65:
+        sentences.append(f"all {under}" if len(scene.subjects) > 1 else under)
+    elif 0.65 <= way < 0.9:
+        sentences.append(f"{ground} below, {sky} above" if sky else f"{ground} all around")
     return ("; " if style.manner == "list" else ". ").join(sentences) + "."
 
 

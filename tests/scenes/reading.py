@@ -40,7 +40,7 @@ def read_instruction(prompt, kinds):
     order = list(dict.fromkeys(int(n) for n in re.findall(r"S(\d+)", text)))
     statements = []
     for sentence in re.split(r"[.;] ?", text):
-        sentence = re.sub(r"^on [a-z ]+ sky(?: with hills)?, ", "", sentence)
+        sentence = re.sub(r"^on [a-z ]+, ", "", sentence)
         sentence = re.sub(r"^(a picture of|a scene with) ", "", sentence)
         if "S" in sentence:
             statements += _read_sentence(sentence)
