@@ -1,6 +1,6 @@
 """From an experiment's config to batches: the data set is made if it is not there, read, packed.
 
-    data = dict(name="scenes", num=20000, seed=0, dir="", workers=1, tokenizer="", ...)     and its engine's options
+    data = dict(name="scenes", num=20000, seed=0, dir="", workers=1, tokenizer="", **options of engine)
     packing = dict(text=..., vision=..., latent=..., samples=..., draws=..., window=..., buckets=...)
     dropout = dict(no_text=.1, no_image=.1, null=.1)
     tasks = ("compose", ...)
@@ -31,7 +31,7 @@ class DataConfig:
     """The part of `config.data` that says which data and how it is read.
 
     `num` samples of `seed` are stored under `dir`, or in the user's cache if that is empty. `workers`
-    processes read ahead; 0 reads in this one. `tokenizer` is a Hugging Face tokenizer.json; empty for the demo's.
+    processes read ahead; 0 reads in this one. `tokenizer` is a Hugging Face tokenizer.json; empty for ours.
     """
 
     name: str
