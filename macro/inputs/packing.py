@@ -62,7 +62,7 @@ class PackingConfig:
     vision: int = 336
     latent: int = 1024
     samples: int = 4
-    buckets: tuple = ((128, 128, 4),)
+    buckets: Sequence = ((128, 128, 4),)
     draws: int = 4
     window: int = 512
     patch: int = 16
@@ -75,8 +75,8 @@ class PackingConfig:
     no_text: float = 0.1
     no_image: float = 0.1
     null: float = 0.1
-    item_dropout: tuple | None = None
-    tasks: tuple = ("compose", "edit", "text", "customization", "illustration", "spatial", "temporal")
+    item_dropout: Sequence | None = None
+    tasks: Sequence = ("compose", "edit", "text", "customization", "illustration", "spatial", "temporal")
 
     def __post_init__(self):
         for field in fields(self):  # config files hold lists, and a config is a key of caches

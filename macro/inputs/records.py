@@ -221,6 +221,8 @@ class Records(Sequence):
         return decode_sentence(self._record(index), content=False, truth=False)
 
     def _record(self, index: int) -> dict:
+        if not 0 <= index < len(self):
+            raise IndexError(f"sentence {index} of {len(self)}")
         example = self._parser.parse_example(self._source[index])
         record = {name: example[name].decode() for name in ("sentence", "truth")}
         return record | {name: list(example[name]) for name in ("pictures", "masks")}

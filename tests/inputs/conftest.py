@@ -1,6 +1,7 @@
 """A toy tokenizer, toy sentences and a toy source, small enough to count by hand."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ def picture(seed, height, width):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
+@cache
 def sentence(index, subjects=None):
     """A compose sample with 1..12 references and text and plan that grow with them, as scenes have."""
     rng = np.random.default_rng((index, 7))

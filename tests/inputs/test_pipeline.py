@@ -1,0 +1,132 @@
+"""The global stream of rows: resuming, sharing out, epochs, worker processes."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from macro.inputs.packing import PackingConfig
+from macro.inputs.pipeline import Pipeline
+from macro.inputs.records import open_source, prepare
+from macro.inputs.tokenizer import Tokenizer
+from macro.utils.errors import UserError
+
+CONFIG = PackingConfig(
+    text=1000,
+    vision=28,
+    latent=32,
+    samples=4,
+    buckets=((32, 32, 4),),
+    draws=2,
+    window=24,
+    reference_max_side=16,
+)
+
+
+@pytest.fixture
+def pipe(tokenizer, make_source):
+    def build(**changes):
+        return Pipeline(make_source(50), tokenizer, CONFIG, 3, **({"batch_rows": 4, "workers": 0} | changes))
+
+    return build
+
+
+def flat(batch, prefix=""):
+    for name, value in batch.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def assert_same(a, b):
+    a, b = dict(flat(a)), dict(flat(b))
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def test_resuming_anywhere_gives_the_same_batches(pipe):
+    run = pipe()
+    states, batches = [], []
+    for _ in range(9):
+        states.append(run.get_state())
+        batches.append(next(run))
+    assert states[8]["window"] >= 2 and any(state["row"] for state in states)
+    for place in (0, 3, 6):
+        again = pipe()
+        again.set_state(states[place])
+        for batch in batches[place:]:
+            assert_same(batch, next(again))
+
+
+def test_every_process_count_makes_the_same_batches(pipe):
+    whole = [next(run) for run in [pipe()] for _ in range(6)]
+    for count in (2, 4):
+        shares = [pipe(process_index=p, process_count=count) for p in range(count)]
+        for batch in whole:
+            parts = [dict(flat(next(share))) for share in shares]
+            assert len({str(share.get_state()) for share in shares}) == 1
+            for name, value in flat(batch):
+                np.testing.assert_array_equal(value, np.concatenate([part[name] for part in parts]))
+
+
+def test_going_on_with_another_process_count(pipe):
+    run = pipe()
+    next(run), next(run)
+    shares = [pipe(process_index=p, process_count=2) for p in range(2)]
+    for share in shares:
+        share.set_state(run.get_state())
+    batch, parts = next(run), [next(share) for share in shares]
+    np.testing.assert_array_equal(batch["examples"], np.concatenate([part["examples"] for part in parts]))
+
+
+def test_an_epoch_sees_every_sample_once(pipe):
+    run, seen = pipe(batch_rows=1), []
+    while len(seen) < 24 * 3:  # window by window: the rows of 72 global indices, 50 samples
+        batch = next(run)
+        seen += [int(i) for i in batch["examples"].ravel() if i >= 0]
+        assert run.get_state()["examples_seen"] == len(seen)
+    windows = [sorted(seen[start : start + 24]) for start in (0, 24, 48)]
+    assert all(len(set(window)) == 24 for window in windows[:2])
+    assert not set(windows[0]) & set(windows[1])  # both of the first epoch
+
+
+def test_worker_processes_change_nothing(tmp_path, make_sentence):
+    def make(seed, start, count, options):
+        return [make_sentence(i) for i in range(start, start + count)]
+
+    source = open_source(prepare("toys", str(tmp_path), 0, 50, make, None))
+    runs = [Pipeline(source, Tokenizer.demo(), CONFIG, 3, 4, workers=workers) for workers in (0, 1)]
+    for _ in range(5):
+        assert_same(*(next(run) for run in runs))
+    state = runs[0].get_state()
+    runs[1].set_state(state)
+    assert_same(next(runs[0]), next(runs[1]))
+
+
+def test_seeds_differ(pipe, tokenizer, make_source):
+    other = Pipeline(make_source(50), tokenizer, CONFIG, 4, batch_rows=4, workers=0)
+    assert not np.array_equal(next(pipe())["examples"], next(other)["examples"])
+
+
+def test_mistakes_are_named(pipe, tokenizer, make_source):
+    with pytest.raises(UserError, match="3 processes"):
+        pipe(process_count=3)
+    with pytest.raises(UserError, match="empty"):
+        Pipeline(make_source(0), tokenizer, CONFIG, 0, 4)
+
+
+def test_a_bad_sample_stops_the_run_with_its_name(tokenizer, make_source):
+    small = PackingConfig(
+        text=60,
+        vision=28,
+        latent=32,
+        samples=4,
+        buckets=((32, 32, 4),),
+        draws=2,
+        window=24,
+        reference_max_side=16,
+    )
+    with pytest.raises(UserError, match="packing.text"):
+        list(itertools.islice(Pipeline(make_source(50), tokenizer, small, 0, 4, workers=0), 1))
