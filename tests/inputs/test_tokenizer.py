@@ -73,7 +73,7 @@ def qwen_like(path, base=400):
         "<|vision_start|>",
         "<|vision_end|>",
     ]
-    bpe.add_special_tokens([tokenizers.AddedToken(f"<|{name}|>", special=True) for name in names])
+    bpe.add_special_tokens([tokenizers.AddedToken(name, special=True) for name in names])
     bpe.add_tokens([tokenizers.AddedToken("<tool_call>", special=False)])
     bpe.save(str(path))
     return bpe
