@@ -47,7 +47,7 @@ class Options:
 
     size: int = 128
     reference_size: int = 64
-    counts: tuple[float, ...] = _MIXTURE
+    counts: tuple[int | float, ...] = _MIXTURE
     rays: int = 4
     decimation: float = 0.25
     image_first: float = 0.25
