@@ -7,13 +7,13 @@ Read next: `macro/diffusion/guidance.py`, `macro/sampling/plan.py`.
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
 from macro.diffusion.guidance import SPECS, Guidance, inset
 from macro.sampling.plan import Writing
+from macro.utils.config import section
 from macro.utils.errors import UserError
 
 
@@ -50,20 +50,20 @@ def read_settings(values: Mapping | ConfigDict) -> Settings:
     """
     values = dict(values)
     if "guidance" in values:
-        options = dict(values["guidance"])
-        name = options.pop("name", None)
-        if name not in SPECS:
-            raise UserError(f"sampling.guidance.name: {name!r}; use one of {', '.join(SPECS)}")
-        values["guidance"] = _made(SPECS[name], options, "sampling.guidance")
+        values["guidance"] = _guidance(dict(values["guidance"]))
     if "writing" in values:
-        values["writing"] = _made(Writing, dict(values["writing"]), "sampling.writing")
-    return _made(Settings, values, "sampling")
+        values["writing"] = section(Writing, values["writing"], "sampling.writing")
+    return section(Settings, values, "sampling")
 
 
-def _made(maker: Callable, options: dict, where: str) -> Any:
-    known = list(inspect.signature(maker).parameters)
+def _guidance(options: dict) -> Guidance:
+    name = options.pop("name", None)
+    if name not in SPECS:
+        raise UserError(f"config.sampling.guidance.name: {name!r}; use one of {', '.join(SPECS)}")
+    known = list(inspect.signature(SPECS[name]).parameters)
     for key in options:
         if key not in known:
-            raise UserError(f"{where}.{key}: no such key; there are {', '.join(known)}")
-    lists = {key: tuple(value) for key, value in options.items() if isinstance(value, list)}
-    return maker(**options | lists)
+            raise UserError(
+                f"config.sampling.guidance.{key}: {name} has no such key; it has {', '.join(known)}"
+            )
+    return SPECS[name](**{key: tuple(v) if isinstance(v, list) else v for key, v in options.items()})

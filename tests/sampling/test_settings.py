@@ -31,12 +31,12 @@ def test_sections_of_a_config_are_read():
 @pytest.mark.parametrize(
     "section, said",
     [
-        ({"step": 10}, "sampling.step"),
+        ({"step": 10}, "sampling.*steps"),
         ({"steps": 0}, "sampling.steps"),
         ({"shift": 0.0}, "sampling.shift"),
         ({"guidance": {"name": "strong"}}, "'strong'"),
         ({"guidance": {"name": "inset", "tekst": 3.0}}, "sampling.guidance.tekst"),
-        ({"writing": {"heat": 3.0}}, "sampling.writing.heat"),
+        ({"writing": {"heat": 3.0}}, "sampling.writing.*heat"),
     ],
 )
 def test_mistakes_are_named(section, said):

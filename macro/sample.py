@@ -1,0 +1,73 @@
+"""Plans and draws a picture from a sentence and reference pictures.
+
+    python -m macro.sample --config=configs/demo.py --workdir=runs/demo
+
+Writes plan.json, plan.png, image.png and report.html to the workdir, all of them or none. Without
+--instruction the config's own example is drawn (`config.demo`). A plan.json, edited or not, can be handed
+back with --plan: the same seed then shows what the edit does.
+What it runs: `macro/sampling/pipeline.py`.
+"""
+
+from macro.utils.config import run
+from macro.utils.errors import UserError
+
+HELPS = {
+    "instruction": "what to show; calls the n-th picture <image n>: 'A <image 1> by <image 2>.'",
+    "images": "picture files, separated by commas; at most 12",
+    "plan": "a plan.json to draw, instead of a plan that the model writes",
+    "candidates": "how many plans and pictures to make and pick from",
+    "seed": "the same seed gives the same pictures",
+    "weights": "a .safetensors file or the name of a shipped model; config.demo.weights if left out",
+}
+
+
+def main(config, workdir, instruction=None, images=None, plan=None, candidates=1, seed=0, weights=None):
+    # Imported here, and what was asked is read first: a mistake in it is named before JAX starts.
+    import shlex
+    import sys
+
+    from macro.sentence.formats import compose_sentence
+
+    instruction, images = _asked(config, instruction, images)
+    sentence = compose_sentence(instruction, images, tuple(config.packing.buckets[0][:2]))
+    given = None if plan is None else _read_plan(plan, sentence.subjects)
+    weights = weights or _demo(config, "weights", "--weights")
+
+    from macro.sampling import report
+    from macro.sampling.load import load
+
+    result = load(weights, config).compose_sentence(sentence, given, candidates, seed)
+    report.write(workdir, result, shlex.join(["python", "-m", "macro.sample", *sys.argv[1:]]))
+    seconds = ", ".join(f"{stage} {value:.2f} s" for stage, value in result.seconds.items())
+    print(f"wrote plan.json, plan.png, image.png and report.html to {workdir} ({seconds})")
+
+
+def _asked(config, instruction, images) -> tuple[str, list[str]]:
+    """The user's instruction and pictures, or the config's example."""
+    if instruction is not None:
+        return instruction, [file for file in (images or "").split(",") if file]
+    if images is not None:
+        raise UserError("--images without --instruction; say with --instruction what to show")
+    return _demo(config, "instruction", "--instruction"), list(_demo(config, "images", "--images"))
+
+
+def _demo(config, key: str, flag: str):
+    if "demo" not in config or key not in config.demo:
+        raise UserError(f"{flag} is missing, and the config has no demo.{key} to fall back on")
+    return config.demo[key]
+
+
+def _read_plan(path: str, subjects: int):
+    from pathlib import Path
+
+    from macro.sentence.plan import Plan
+
+    try:
+        text = Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--plan={path}: cannot be read ({error}); name a plan.json") from None
+    return Plan.from_json(text, subjects, path)
+
+
+if __name__ == "__main__":
+    run(main, **HELPS)

@@ -1,0 +1,72 @@
+"""From a weights file to a pipeline.
+
+The file carries the model's sizes, and in its notes the parts of the experiment's config that sampling needs:
+
+    notes["config"] = {"packing": ..., "sampling": ..., "data": {"tokenizer": ...}}
+
+Read next: `macro/sampling/pipeline.py`, `macro/models/weights.py`.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from macro.inputs.packing import PackingConfig
+from macro.inputs.tokenizer import Tokenizer
+from macro.models import weights
+from macro.models.variants import ModelConfig
+from macro.sampling.pipeline import Pipeline
+from macro.sampling.settings import read_settings
+from macro.utils.config import section
+from macro.utils.errors import UserError
+
+ASSETS = Path(__file__).parents[1] / "assets"
+
+
+def load(name_or_path: str | os.PathLike = "demo", config: Mapping | ConfigDict | None = None) -> Pipeline:
+    """Makes a model ready to compose.
+
+    Args:
+        name_or_path: a model that comes with the package, such as "demo", or a .safetensors file.
+        config: an experiment's config to be used instead of the one in the file.
+
+    Raises:
+        UserError: no such file, or one that holds no whole model, or a config that does not fit.
+    """
+    path = _find(name_or_path)
+    params, model, notes = weights.load(path)
+    for part in ("composer", "vae"):
+        if part not in params:
+            raise UserError(f"{path}: holds no {part}; use the model.safetensors that a whole training wrote")
+    values = notes.get("config") if config is None else config
+    if values is None:
+        raise UserError(f"{path}: does not say how it was trained; hand over the experiment's config as well")
+    given = dict(values.get("data", {})).get("tokenizer")
+    tokenizer = Tokenizer.from_file(given) if given else Tokenizer.demo()
+    if tokenizer.vocab_size > model.llm.vocab:
+        raise UserError(
+            f"{path}: has room for {model.llm.vocab} ids, but the tokenizer {tokenizer.vocab_size}"
+        )
+    packing = packing_of(model, dict(values.get("packing", {})))
+    return Pipeline(params, model, tokenizer, packing, read_settings(dict(values.get("sampling", {}))))
+
+
+def packing_of(model: ModelConfig, values: Mapping) -> PackingConfig:
+    """How this model's sentences are packed: what it was trained with, and what follows from its sizes."""
+    sizes = {
+        "patch": model.vision.patch,
+        "vision_side": model.vision.side,
+        "latent_stride": model.pixels_per_token,
+        "latent_side": model.latent_side,
+        "binding": model.binding,
+    }
+    return section(PackingConfig, dict(values) | sizes, "packing")
+
+
+def _find(name_or_path: str | os.PathLike) -> Path:
+    shipped = ASSETS / f"{name_or_path}.safetensors"
+    if Path(name_or_path).is_file() or not shipped.is_file():
+        return Path(name_or_path)
+    return shipped

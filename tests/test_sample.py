@@ -1,0 +1,117 @@
+"""The command line on random weights: what it writes, and what it says to bad input."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import macro
+from macro.models import weights
+from macro.objectives import joint
+from macro.sample import HELPS, main
+from macro.sentence.plan import Plan
+from macro.utils.config import load as load_config
+from macro.utils.config import run
+from macro.utils.errors import UserError
+from macro.utils.image import load, save
+
+CONFIG = Path(__file__).parents[1] / "configs" / "tiny.py"
+FILES = {"plan.json", "plan.png", "image.png", "report.html"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Weights, two pictures, a text file and some plans."""
+    folder = tmp_path_factory.mktemp("sample")
+    config = load_config(str(CONFIG))
+    config.sampling.steps = 2
+    params = jax.jit(lambda key: joint.init(key, config))(jax.random.key(0))
+    notes = {"config": json.loads(config.to_json_best_effort())}
+    weights.save(folder / "model.safetensors", params, joint.model_config(config), notes)
+    for name in "ab":
+        save(folder / f"{name}.png", np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8))
+    (folder / "text.png").write_text("not a picture")
+    grid = np.zeros((8, 8), int)
+    (folder / "wide.json").write_text(json.dumps({"cot": "x", "grid": grid[:, :7].tolist()}))
+    (folder / "three.json").write_text(json.dumps({"cot": "x", "grid": (grid + 3).tolist()}))
+    (folder / "broken.json").write_text("{")
+    return folder
+
+
+def _run(folder, workdir, **changes) -> int:
+    given = {"instruction": "<image 1> by <image 2>", "images": f"{folder}/a.png,{folder}/b.png"}
+    given |= {"weights": f"{folder}/model.safetensors", "config.sampling.steps": 2} | changes
+    values = {key: value for key, value in given.items() if value is not None}
+    argv = [f"--config={CONFIG}", f"--workdir={workdir}", *(f"--{k}={v}" for k, v in values.items())]
+    with pytest.raises(SystemExit) as left:
+        run(main, ["sample", *argv], **HELPS)
+    return left.value.code
+
+
+def test_writes_plan_picture_and_report(folder, tmp_path):
+    assert _run(folder, tmp_path / "first") == 0
+    assert {path.name for path in (tmp_path / "first").iterdir()} == FILES
+    plan = Plan.from_json((tmp_path / "first" / "plan.json").read_text(), subjects=2)
+    assert load(tmp_path / "first" / "image.png").shape == (64, 64, 3)
+    assert "a.png" in (tmp_path / "first" / "report.html").read_text()
+
+    assert _run(folder, tmp_path / "again", plan=tmp_path / "first" / "plan.json") == 0
+    again = Plan.from_json((tmp_path / "again" / "plan.json").read_text())
+    assert again == plan
+    assert (tmp_path / "again" / "image.png").read_bytes() == (tmp_path / "first" / "image.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"images": "{folder}/none.png,{folder}/b.png"}, "none.png"),
+        ({"images": "{folder}/text.png,{folder}/b.png"}, "text.png"),
+        ({"images": None}, "<image 1>"),
+        ({"instruction": "<image 7> and <image 1>"}, "<image 7>"),
+        ({"instruction": " "}, "empty"),
+        ({"instruction": None}, "--instruction"),
+        ({"instruction": None, "images": None}, "demo.instruction"),
+        ({"images": ",".join(["{folder}/a.png"] * 13)}, "12"),
+        ({"plan": "{folder}/wide.json"}, "wide.json"),
+        ({"plan": "{folder}/three.json"}, "three.json"),
+        ({"plan": "{folder}/broken.json"}, "broken.json"),
+        ({"plan": "{folder}/none.json"}, "none.json"),
+        ({"candidates": 0}, "candidates"),
+        ({"weights": "{folder}/none.safetensors"}, "none.safetensors"),
+        ({"weights": None}, "--weights"),
+        ({"config.sampling.step": 3}, "sampling.step"),
+    ],
+)
+def test_mistakes_are_one_clear_line(folder, tmp_path, capsys, changes, said):
+    filled = {k: v.format(folder=folder) if isinstance(v, str) else v for k, v in changes.items()}
+    assert _run(folder, tmp_path, **filled) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("error: ") and line.count("\n") == 1 and said in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unwritable_workdir_is_said_first(folder, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert _run(folder, tmp_path / "file" / "runs") == 2
+    assert "--workdir" in capsys.readouterr().err
+
+
+def test_load_finds_the_config_inside_the_weights(folder):
+    pipeline = macro.load(folder / "model.safetensors")
+    assert pipeline.settings.steps == 2 and pipeline.packing.reference_max_side == 32
+    result = pipeline.compose("<image 1>", [np.zeros((20, 20, 3), np.uint8)], plan=Plan("x"), steps=1)
+    assert result.pixels.shape == (64, 64, 3)
+
+
+def test_weights_without_a_composer_or_a_config_are_refused(folder, tmp_path):
+    params, model, _ = weights.load(folder / "model.safetensors")
+    weights.save(tmp_path / "vae.safetensors", {"vae": params["vae"]}, model, {})
+    with pytest.raises(UserError, match="no composer"):
+        macro.load(tmp_path / "vae.safetensors")
+    weights.save(tmp_path / "bare.safetensors", params, model, {})
+    with pytest.raises(UserError, match="config"):
+        macro.load(tmp_path / "bare.safetensors")
+    with pytest.raises(UserError, match="nothing_here"):
+        macro.load("nothing_here")
