@@ -29,12 +29,10 @@ AXES = {  # rows u, v, w of a mark from the upright frame's x, y, z
 def _bound(part: Part) -> float:
     """Radius of a ball around the part, in units of the kind."""
     x, y, z = np.abs(part.size)
-    if part.shape == "capsule":
-        return max(x, y, z)
     if part.shape == "box":
         return float(np.sqrt(x * x + y * y + z * z))
-    if part.profile[2] == -1.0:  # a ball or a piece of one
-        return max(x, y, z)
+    if part.shape == "capsule" or part.profile[2] == -1.0:  # round: a ball, a piece of one, a capsule
+        return float(max(x, y, z))
     return float(np.hypot(max(x, z), y))
 
 
@@ -56,7 +54,7 @@ def _mark_of(subject: Subject, part: Part, base) -> tuple[str | None, tuple]:
     return part.mark, LAMPLIGHT if _is_dark(base) else GLASS
 
 
-def _primitive(subject: Subject, part: Part, index: int, phase: np.ndarray) -> dict[str, np.ndarray]:
+def _primitive(subject: Subject, part: Part, index: int, phase: np.ndarray) -> dict:
     heading = rotation(y=subject.yaw)
     foot = np.array([subject.position[0], subject.height, subject.position[1]])
     turn, size, centre = np.asarray(part.turn), np.asarray(part.size), np.asarray(part.centre)
@@ -86,7 +84,7 @@ def _primitive(subject: Subject, part: Part, index: int, phase: np.ndarray) -> d
     }
 
 
-def _empty_primitive() -> dict[str, np.ndarray]:
+def _empty_primitive() -> dict:
     return {
         "family": np.int32(0),
         "shape": np.zeros(primitives.PARAMETERS),

@@ -17,7 +17,7 @@ def dog(pose: float) -> list[Part]:
         pill((0.18, 0.70, -0.28), (0.07, 0.17, 0.05), 1, (0, 0, 0.2)),
     ]
     return [
-        pill((0, 0.43, 0.06), (0.18, 0.40, 0.18), 0, (pi / 2, 0, 0), decal=True, axis="side", mark_size=0.12),
+        pill((0, 0.43, 0.06), (0.18, 0.40, 0.18), 0, (pi / 2, 0, 0), decal=True, axis="side", mark_size=0.16),
         box((0, 0.17, -0.18), (0.15, 0.17, 0.06)),
         box((0, 0.17, 0.29), (0.15, 0.17, 0.06)),
         pill((0.0, 0.64, 0.48), (0.055, 0.22, 0.055), 1, (0.5, 0, (pose - 0.5) * 0.9)),
@@ -32,7 +32,7 @@ def cat(pose: float) -> list[Part]:
         cone((0.15, 0.94, -0.10), (0.09, 0.12, 0.06), 1, (0, 0, -0.25)),
     ]
     return [
-        ball((0, 0.33, 0.06), (0.25, 0.36, 0.29), decal=True, mark_size=0.1),
+        ball((0, 0.33, 0.06), (0.25, 0.36, 0.29), decal=True, mark_size=0.13),
         ball((0, 0.07, -0.20), (0.19, 0.07, 0.13), 1),
         pill((0.26, 0.36, 0.34), (0.05, 0.34, 0.05), 1, (-0.2, 0, -0.35 - 0.4 * pose)),
         *turned(head, (0, 0.6, 0), (0, (pose - 0.5) * 0.9, 0)),
@@ -42,7 +42,7 @@ def cat(pose: float) -> list[Part]:
 def rabbit(pose: float) -> list[Part]:
     lean = (pose - 0.5) * 0.7
     return [
-        ball((0, 0.25, 0.08), (0.21, 0.25, 0.28), decal=True, axis="side", mark_size=0.1),
+        ball((0, 0.25, 0.08), (0.21, 0.25, 0.28), decal=True, axis="side", mark_size=0.13),
         ball((0, 0.54, -0.14), (0.17, 0.16, 0.17), mark="face", mark_size=0.16),
         pill((-0.09, 0.82, -0.10), (0.055, 0.22, 0.04), 0, (0.1, 0, 0.16 + lean)),
         pill((0.09, 0.82, -0.10), (0.055, 0.22, 0.04), 0, (0.1, 0, -0.16 + lean)),
@@ -55,7 +55,7 @@ def bear(pose: float) -> list[Part]:
     lift = 0.5 + 1.7 * pose
     arm = pill((0.29, 0.36, -0.02), (0.085, 0.22, 0.085), 0, (0, 0, 0.25))
     return [
-        ball((0, 0.36, 0), (0.25, 0.29, 0.22), decal=True, mark_size=0.12),
+        ball((0, 0.36, 0), (0.25, 0.29, 0.22), decal=True, mark_size=0.16),
         ball((0, 0.77, -0.02), (0.23, 0.21, 0.20), mark="face", mark_size=0.18),
         ball((-0.19, 0.94, 0), (0.09, 0.09, 0.05), 1),
         ball((0.19, 0.94, 0), (0.09, 0.09, 0.05), 1),
@@ -68,7 +68,7 @@ def bear(pose: float) -> list[Part]:
 def elephant(pose: float) -> list[Part]:
     trunk = pill((0, 0.42, -0.58), (0.08, 0.29, 0.08), 0, (-0.1, 0, 0))
     return [
-        ball((0, 0.52, 0.12), (0.29, 0.28, 0.40), decal=True, axis="side", mark_size=0.13),
+        ball((0, 0.52, 0.12), (0.29, 0.28, 0.40), decal=True, axis="side", mark_size=0.17),
         ball((0, 0.68, -0.36), (0.22, 0.22, 0.22), mark="face", mark_size=0.2),
         ball((0, 0.70, -0.27), (0.46, 0.29, 0.05), 1),
         *turned([trunk], (0, 0.62, -0.55), (0.9 * pose, 0, 0)),
@@ -85,7 +85,7 @@ def giraffe(pose: float) -> list[Part]:
         cone((0, 1.24, -0.34), (0.10, 0.08, 0.03), 1),
     ]
     return [
-        ball((0, 0.55, 0.06), (0.16, 0.16, 0.30), decal=True, axis="side", mark_size=0.09),
+        ball((0, 0.55, 0.06), (0.16, 0.16, 0.30), decal=True, axis="side", mark_size=0.12),
         box((0, 0.24, -0.12), (0.11, 0.25, 0.045)),
         box((0, 0.24, 0.22), (0.11, 0.25, 0.045)),
         *turned(neck, (0, 0.6, -0.15), (bend, 0, 0)),
@@ -99,7 +99,7 @@ def penguin(pose: float) -> list[Part]:
     other = ball((-0.27, 0.46, 0), (0.05, 0.22, 0.11), 0, (0, 0, -0.2))
     return [
         pill((0, 0.50, 0), (0.25, 0.46, 0.23), 0, mark="face", mark_size=0.20, mark_up=0.24),
-        ball((0, 0.36, -0.07), (0.20, 0.29, 0.18), (0.95, 0.95, 0.93), decal=True, mark_size=0.1),
+        ball((0, 0.36, -0.07), (0.20, 0.29, 0.18), (0.95, 0.95, 0.93), decal=True, mark_size=0.13),
         cone((0, 0.69, -0.27), (0.07, 0.11, 0.05), 2, (-pi / 2, 0, 0)),
         *turned([wing], (0.22, 0.65, 0), (0, 0, lift)),
         other,
@@ -113,7 +113,7 @@ def duck(pose: float) -> list[Part]:
         ball((0, 0.66, -0.49), (0.11, 0.045, 0.14), 2),
     ]
     return [
-        ball((0, 0.27, 0.05), (0.27, 0.27, 0.42), decal=True, axis="side", mark_size=0.1),
+        ball((0, 0.27, 0.05), (0.27, 0.27, 0.42), decal=True, axis="side", mark_size=0.13),
         cone((0, 0.48, 0.45), (0.13, 0.16, 0.07), 0, (0.9, 0, 0)),
         ball((0, 0.34, 0.12), (0.31, 0.13, 0.24), 1, (0.2, 0, 0)),
         *turned(head, (0, 0.5, -0.2), (0, (pose - 0.5) * 1.1, 0)),
@@ -124,7 +124,7 @@ def fish(pose: float) -> list[Part]:
     wag = (pose - 0.5) * 0.9
     tail = cone((0, 0.38, 0.50), (0.05, 0.20, 0.27), 1, (-pi / 2, 0, 0))
     return [
-        ball((0, 0.38, -0.05), (0.15, 0.29, 0.42), decal=True, axis="side", mark_size=0.11),
+        ball((0, 0.38, -0.05), (0.15, 0.29, 0.42), decal=True, axis="side", mark_size=0.14),
         *turned([tail], (0, 0.38, 0.32), (0, wag, 0)),
         cone((0, 0.68, 0.02), (0.04, 0.14, 0.24), 1),
         ball((0, 0.45, -0.30), (0.13, 0.055, 0.055), INK),
@@ -135,7 +135,7 @@ def fish(pose: float) -> list[Part]:
 def turtle(pose: float) -> list[Part]:
     swing = (pose - 0.5) * 0.5
     return [
-        dome((0, 0.17, 0.04), (0.38, 0.40, 0.44), decal=True, axis="side", mark_size=0.12),
+        dome((0, 0.17, 0.04), (0.38, 0.40, 0.44), decal=True, axis="side", mark_size=0.16),
         rod((0, 0.17, 0.04), (0.42, 0.04, 0.48), 1),
         ball((0, 0.36, -0.55), (0.15, 0.15, 0.17), 2, (0, swing, 0), mark="face", mark_size=0.15),
         pill((0, 0.25, -0.43), (0.08, 0.18, 0.08), 2, (-0.9, 0, 0)),
@@ -147,7 +147,7 @@ def turtle(pose: float) -> list[Part]:
 def snail(pose: float) -> list[Part]:
     lean = (pose - 0.5) * 0.5
     return [
-        rod((0, 0.44, 0.12), (0.34, 0.15, 0.34), 0, (0, 0, pi / 2), decal=True, axis="side", mark_size=0.15),
+        rod((0, 0.44, 0.12), (0.34, 0.15, 0.34), 0, (0, 0, pi / 2), decal=True, axis="side", mark_size=0.2),
         rod((0, 0.44, 0.12), (0.17, 0.19, 0.17), 1, (0, 0, pi / 2)),
         pill((0, 0.09, 0.0), (0.11, 0.58, 0.09), 2, (pi / 2, 0, 0)),
         pill((0, 0.30, -0.50), (0.11, 0.28, 0.11), 2, (-0.2, 0, 0), mark="face", mark_size=0.11),
@@ -159,7 +159,7 @@ def snail(pose: float) -> list[Part]:
 def robot(pose: float) -> list[Part]:
     arm = box((0.31, 0.42, 0), (0.06, 0.19, 0.07), 1)
     return [
-        box((0, 0.44, 0), (0.23, 0.22, 0.15), decal=True, mark_size=0.12),
+        box((0, 0.44, 0), (0.23, 0.22, 0.15), decal=True, mark_size=0.16),
         box((0, 0.80, 0), (0.17, 0.12, 0.13), 1, (0, (pose - 0.5) * 0.8, 0), mark="face", mark_size=0.15),
         box((-0.31, 0.42, 0), (0.06, 0.19, 0.07), 1),
         *turned([arm], (0.29, 0.58, 0), (0, 0, 0.2 + 2.2 * pose)),
@@ -179,7 +179,7 @@ def snowman(pose: float) -> list[Part]:
     ]
     return [
         ball((0, 0.26, 0), (0.30, 0.27, 0.30)),
-        ball((0, 0.54, 0), (0.22, 0.18, 0.22), decal=True, mark_size=0.09),
+        ball((0, 0.54, 0), (0.22, 0.18, 0.22), decal=True, mark_size=0.12),
         rod((0, 0.64, 0), (0.16, 0.035, 0.16), 1),
         *turned(head, (0, 0.62, 0), (0, tilt, tilt)),
     ]

@@ -31,6 +31,7 @@ from macro.scenes.placement import (
     put_on,
     share,
     slots,
+    stands_on,
     view_of,
 )
 from macro.scenes.relations import relate
@@ -151,21 +152,13 @@ def decimate(scene: Scene, keep: int) -> Scene:
     """
     subjects = list(scene.subjects)
     while len(subjects) > max(keep, 1):
-        loose = [s for s in subjects if not any(_carries(s, other) for other in subjects)]
+        loose = [s for s in subjects if not any(stands_on(other, s) for other in subjects)]
         boxes = np.array([picture_box(scene.camera, s) for s in loose])
         areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         subjects.remove(loose[int(areas.argmin())])
     placed = tuple(replace(s, number=n + 1) for n, s in enumerate(subjects))
     relations = relate(scene.camera, placed, np.random.default_rng((scene.seed, keep)))
     return replace(scene, subjects=placed, relations=relations)
-
-
-def _carries(support: Subject, rider: Subject) -> bool:
-    if support.kind not in SUPPORTS or rider.height <= 0:
-        return False
-    top = support.height + SUPPORTS[support.kind] * support.scale
-    near = np.hypot(*np.subtract(support.position, rider.position)) < 0.3 * support.scale
-    return bool(near) and abs(top - rider.height) < 1e-3
 
 
 def reference_scene(scene: Scene, index: int, rng: np.random.Generator) -> Scene:

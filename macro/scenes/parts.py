@@ -10,10 +10,12 @@ import numpy as np
 
 from macro.scenes.graph import RGB
 
-Vector = tuple[float, float, float]
+Number = float | int
+Vector = tuple[Number, Number, Number]
 INK: RGB = (0.10, 0.10, 0.12)
 WOOD: RGB = (0.55, 0.38, 0.22)
 LEAF: RGB = (0.25, 0.52, 0.22)
+BALL = (1.0, 0.0, -1.0, -1.0, 1.0)
 UPRIGHT = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 
 
@@ -40,7 +42,7 @@ class Part:
     shape: str
     centre: Vector
     size: Vector
-    profile: tuple[float, float, float, float, float] = (1.0, 0.0, -1.0, -1.0, 1.0)
+    profile: tuple[float, float, float, float, float] = BALL
     turn: tuple[Vector, Vector, Vector] = UPRIGHT
     facing: tuple[Vector, Vector, Vector] = UPRIGHT
     colour: int | RGB = 0
@@ -51,7 +53,7 @@ class Part:
     decal: bool = False
 
 
-def rotation(x: float = 0.0, y: float = 0.0, z: float = 0.0) -> np.ndarray:
+def rotation(x: Number = 0, y: Number = 0, z: Number = 0) -> np.ndarray:
     """[3, 3]: turn by `z` about the z axis, then by `x` about x, then by `y` about y (radians)."""
     (cx, sx), (cy, sy), (cz, sz) = ((np.cos(a), np.sin(a)) for a in (x, y, z))
     about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
@@ -68,7 +70,7 @@ def _part(shape: str, centre: Vector, size: Vector, colour, turn: Vector, **rest
     return Part(shape, centre, size, colour=colour, turn=_frozen(rotation(*turn)), **rest)
 
 
-def ball(centre: Vector, size: Vector | float, colour=0, turn: Vector = (0, 0, 0), **rest) -> Part:
+def ball(centre: Vector, size: Vector | Number, colour=0, turn: Vector = (0, 0, 0), **rest) -> Part:
     """Sphere (one radius) or ellipsoid (three)."""
     size = (size, size, size) if isinstance(size, (int, float)) else size
     return _part("quadric", centre, size, colour, turn, **rest)
@@ -120,13 +122,16 @@ def box_of(parts: tuple[Part, ...]) -> np.ndarray:
     corners = []
     for part in parts:
         matrix, size, centre = np.asarray(part.turn), np.abs(part.size), np.asarray(part.centre)
+        low, high = part.profile[3:]
         if part.shape == "box":
             reach = np.abs(matrix) @ size
         elif part.shape == "capsule":
             reach = np.abs(matrix[:, 1]) * (size[1] - size[0]) + size[[0, 0, 2]]
-        elif part.profile[2] == -1.0:
+        elif part.profile == BALL:
             reach = np.linalg.norm(matrix * size, axis=1)
         else:
-            reach = np.abs(matrix[:, 1]) * size[1] + np.linalg.norm(matrix[:, [0, 2]] * size[[0, 2]], axis=1)
+            centre = centre + matrix[:, 1] * part.size[1] * (low + high) / 2
+            along = np.abs(matrix[:, 1]) * size[1] * (high - low) / 2
+            reach = along + np.linalg.norm(matrix[:, [0, 2]] * size[[0, 2]], axis=1)
         corners += [centre - reach, centre + reach]
     return np.stack([np.min(corners, axis=0), np.max(corners, axis=0)])

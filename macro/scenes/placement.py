@@ -88,7 +88,7 @@ def view_of(rng: np.random.Generator, count: int) -> Camera:
     fov = rng.uniform(0.42, 0.55)
     tangent = np.tan(fov / 2)
     pitch = np.arctan((0.5 - horizon) * 2 * tangent)
-    distance = 0.5 / share(count) / tangent
+    distance = 0.5 / share(float(count)) / tangent
     eye = (0.0, float(0.35 + distance * np.sin(pitch)), float(-distance * np.cos(pitch)))
     return Camera("perspective", eye, (0.0, 0.35, 0.0), float(fov))
 
@@ -99,7 +99,7 @@ def horizon_of(camera: Camera) -> float:
     return float(0.5 + 0.5 * forward[1] / np.hypot(forward[0], forward[2]) / np.tan(camera.fov / 2))
 
 
-def share(count: int) -> float:
+def share(count: float) -> float:
     """Side of a subject's square in the picture, for `count` of them: .5 for one, .22 for twelve."""
     return min(0.5, 0.62 / count**0.41)
 
@@ -164,6 +164,15 @@ def put_on(subject: Subject, support: Subject, rng: np.random.Generator, size: f
     return replace(
         subject, position=(x + aside, z), height=float(support.height + top), scale=float(scale)
     )
+
+
+def stands_on(rider: Subject, support: Subject) -> bool:
+    """Whether `rider` was put on `support`."""
+    if support.kind not in SUPPORTS or rider.height <= 0:
+        return False
+    top = support.height + SUPPORTS[support.kind] * support.scale
+    near = np.hypot(*np.subtract(support.position, rider.position)) < 0.3 * support.scale
+    return bool(near) and abs(top - rider.height) < 1e-3
 
 
 def hidden_shares(camera: Camera, subjects: list[Subject]) -> np.ndarray:

@@ -8,7 +8,7 @@ import itertools
 import numpy as np
 
 from macro.scenes.graph import Camera, Relation, Subject
-from macro.scenes.placement import picture_box, project, world_box
+from macro.scenes.placement import picture_box, project, stands_on
 
 # How much more often a name is picked where several hold.
 _WEIGHTS = {
@@ -28,20 +28,12 @@ class _Seen:
         self.foot = project(camera, foot)[:2]
 
 
-def _stands_on(a: Subject, b: Subject) -> bool:
-    (low_x, _, low_z), (high_x, high_y, high_z) = world_box(b)
-    x, z = a.position
-    return 0 < a.height <= high_y + 1e-3 and b.height < a.height and low_x < x < high_x and low_z < z < high_z
-
-
 def _pair(a: _Seen, b: _Seen) -> list[str]:
     """Names that hold for "a ... b"."""
-    if _stands_on(a.subject, b.subject):
+    if stands_on(a.subject, b.subject):
         return ["on"]
-    if a.subject.height > 0 or b.subject.height > 0:
-        sideways_only = _stands_on(b.subject, a.subject)
-        if sideways_only:
-            return []
+    if stands_on(b.subject, a.subject):
+        return []
     du, dv = b.u - a.u, b.foot[1] - a.foot[1]
     wide = 0.5 * (a.width + b.width)
     level = a.subject.height == 0 and b.subject.height == 0
@@ -68,7 +60,7 @@ def _between(a: _Seen, b: _Seen, c: _Seen) -> bool:
         return False
     along, aside = to_a @ line / length**2, abs(line[0] * to_a[1] - line[1] * to_a[0]) / length
     clear = min(abs(a.u - b.u), abs(a.u - c.u)) > 0.06
-    return 0.25 < along < 0.75 and aside < 0.1 and clear and (a.u - b.u) * (c.u - a.u) > 0
+    return bool(0.25 < along < 0.75 and aside < 0.1 and clear and (a.u - b.u) * (c.u - a.u) > 0)
 
 
 def holding(camera: Camera, subjects: tuple[Subject, ...]) -> list[Relation]:

@@ -100,7 +100,7 @@ def _under(scene, points):
 
 
 def shade(scene, directions, points, distance, on_ground, normals, albedo, lift, sun):
-    """Linear colour (three arrays) of every sample; `sun` is the cosine to the sun where it shines, else 0."""
+    """Linear colour (three arrays) of every sample; `sun`: cosine to the sun where it shines, else 0."""
     solid = jnp.isfinite(distance)
     sky = jax.lax.cond(
         solid.all(), lambda: [jnp.zeros_like(distance)] * 3, lambda: _sky(scene, directions)

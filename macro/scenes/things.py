@@ -19,7 +19,7 @@ def _axle(z: float, radius: float, half: float, colour=TYRE) -> Part:
 
 def car(pose: float) -> list[Part]:
     return [
-        box((0, 0.28, 0), (0.27, 0.14, 0.60), decal=True, axis="side", mark_size=0.1),
+        box((0, 0.28, 0), (0.27, 0.14, 0.60), decal=True, axis="side", mark_size=0.13),
         box((0, 0.52, 0.06), (0.23, 0.14, 0.32), 1, mark="windows", mark_size=0.21),
         _axle(-0.36, 0.15, 0.29),
         _axle(0.36, 0.15, 0.29),
@@ -31,7 +31,7 @@ def car(pose: float) -> list[Part]:
 def bus(pose: float) -> list[Part]:
     return [
         box((0, 0.52, 0), (0.25, 0.34, 0.66), mark="windows", mark_size=0.24),
-        box((0, 0.28, 0), (0.262, 0.07, 0.67), 1, decal=False),
+        box((0, 0.28, 0), (0.262, 0.07, 0.67), 1),
         _axle(-0.40, 0.13, 0.265),
         _axle(0.40, 0.13, 0.265),
         box((0, 0.89, 0.1 + 0.2 * pose), (0.16, 0.04, 0.24), 2),
@@ -39,7 +39,7 @@ def bus(pose: float) -> list[Part]:
 
 
 def truck(pose: float) -> list[Part]:
-    load = box((0, 0.56, 0.24), (0.26, 0.28, 0.44), decal=True, axis="side", mark_size=0.15)
+    load = box((0, 0.56, 0.24), (0.26, 0.28, 0.44), decal=True, axis="side", mark_size=0.2)
     return [
         *turned([load], (0, 0.25, 0.68), (0.35 * pose, 0, 0)),
         box((0, 0.42, -0.44), (0.25, 0.25, 0.19), 1, mark="windows", mark_size=0.3),
@@ -51,7 +51,7 @@ def truck(pose: float) -> list[Part]:
 
 def train(pose: float) -> list[Part]:
     return [
-        rod((0, 0.46, -0.16), (0.20, 0.48, 0.20), 0, (pi / 2, 0, 0), decal=True, axis="side", mark_size=0.12),
+        rod((0, 0.46, -0.16), (0.20, 0.48, 0.20), 0, (pi / 2, 0, 0), decal=True, axis="side", mark_size=0.16),
         box((0, 0.58, 0.42), (0.25, 0.36, 0.20), 1, mark="windows", mark_size=0.24),
         cone((0, 0.78, -0.46), (0.12, -0.16, 0.12), INK, top=0.55),
         box((0, 0.22, 0), (0.22, 0.06, 0.66), 2),
@@ -62,7 +62,7 @@ def train(pose: float) -> list[Part]:
 
 def plane(pose: float) -> list[Part]:
     parts = [
-        pill((0, 0.34, 0), (0.14, 0.62, 0.14), 0, (pi / 2, 0, 0), decal=True, axis="side", mark_size=0.08),
+        pill((0, 0.34, 0), (0.14, 0.62, 0.14), 0, (pi / 2, 0, 0), decal=True, axis="side", mark_size=0.1),
         box((0, 0.32, -0.06), (0.74, 0.03, 0.16), 1),
         box((0, 0.42, 0.52), (0.28, 0.025, 0.09), 1),
         box((0, 0.56, 0.52), (0.03, 0.17, 0.10), 2),
@@ -76,7 +76,7 @@ def boat(pose: float) -> list[Part]:
     swing = (pose - 0.5) * 0.6
     sail = cone((0, 0.66, 0.10), (0.32, 0.42, 0.03), 1, (0, pi / 2, 0))
     return [
-        dome((0, 0.24, 0), (0.27, -0.24, 0.58), decal=True, axis="side", mark_size=0.1),
+        dome((0, 0.24, 0), (0.27, -0.24, 0.58), decal=True, axis="side", mark_size=0.13),
         box((0, 0.24, 0), (0.22, 0.02, 0.44), WOOD),
         rod((0, 0.62, 0), (0.03, 0.46, 0.03), WOOD),
         *turned([sail], (0, 0.6, 0), (0, swing, 0)),
@@ -86,7 +86,7 @@ def boat(pose: float) -> list[Part]:
 
 def rocket(pose: float) -> list[Part]:
     return turned([
-        rod((0, 0.48, 0), (0.18, 0.30, 0.18), decal=True, mark_size=0.11),
+        rod((0, 0.48, 0), (0.18, 0.30, 0.18), decal=True, mark_size=0.14),
         cone((0, 0.95, 0), (0.18, 0.19, 0.18), 1),
         cone((0, 0.12, 0), (0.13, 0.10, 0.13), INK, top=0.7),
         cone((0, 0.24, 0), (0.42, 0.24, 0.03), 1),
@@ -106,7 +106,7 @@ def house(pose: float) -> list[Part]:
 
 def castle(pose: float) -> list[Part]:
     return [
-        box((0, 0.25, 0), (0.36, 0.25, 0.14), mark=None, decal=True, mark_size=0.1),
+        box((0, 0.25, 0), (0.36, 0.25, 0.14), decal=True, mark_size=0.13),
         rod((-0.38, 0.35, 0), (0.17, 0.35, 0.17)),
         rod((0.38, 0.35, 0), (0.17, 0.35, 0.17)),
         cone((-0.38, 0.86, 0), (0.21, 0.17, 0.21), 1),
@@ -122,7 +122,7 @@ def windmill(pose: float) -> list[Part]:
         box((0, 0.72, -0.24), (0.46, 0.05, 0.015), 2),
     ]
     return [
-        cone((0, 0.38, 0), (0.27, 0.38, 0.27), top=0.65, decal=True, mark_size=0.09),
+        cone((0, 0.38, 0), (0.27, 0.38, 0.27), top=0.65, decal=True, mark_size=0.12),
         dome((0, 0.75, 0), (0.20, 0.18, 0.20), 1),
         *turned(blades, (0, 0.72, -0.24), (0, 0, pi / 2 * pose)),
         ball((0, 0.72, -0.22), 0.06, INK),
@@ -133,7 +133,7 @@ def windmill(pose: float) -> list[Part]:
 def chair(pose: float) -> list[Part]:
     return [
         box((0, 0.42, 0), (0.27, 0.04, 0.27)),
-        box((0, 0.76, 0.24), (0.27, 0.26, 0.035), 0, (0.25 * pose, 0, 0), decal=True, mark_size=0.14),
+        box((0, 0.76, 0.24), (0.27, 0.26, 0.035), 0, (0.25 * pose, 0, 0), decal=True, mark_size=0.18),
         *(rod((x, 0.20, z), (0.04, 0.20, 0.04), 1) for x in (-0.22, 0.22) for z in (-0.22, 0.22)),
     ]
 
@@ -160,7 +160,7 @@ def stool(pose: float) -> list[Part]:
 def crate(pose: float) -> list[Part]:
     rail = 0.18 + 0.06 * pose
     return [
-        box((0, 0.34, 0), (0.38, 0.30, 0.38), decal=True, mark_size=0.13),
+        box((0, 0.34, 0), (0.38, 0.30, 0.38), decal=True, mark_size=0.17),
         box((0, 0.06, 0), (0.42, 0.06, 0.42), 1),
         box((0, 0.66, 0), (0.42, 0.06, 0.42), 1),
         box((-rail, 0.36, 0), (0.05, 0.26, 0.40), 1),
@@ -169,7 +169,7 @@ def crate(pose: float) -> list[Part]:
 
 
 def lamp(pose: float) -> list[Part]:
-    shade = cone((0, 0.80, 0), (0.30, 0.20, 0.30), top=0.55, decal=True, mark_size=0.1)
+    shade = cone((0, 0.80, 0), (0.30, 0.20, 0.30), top=0.55, decal=True, mark_size=0.13)
     return [
         *turned([shade], (0, 0.7, 0), (0, 0, (pose - 0.5) * 0.5)),
         rod((0, 0.32, 0), (0.035, 0.32, 0.035), 1),
@@ -182,7 +182,7 @@ def tree(pose: float) -> list[Part]:
     lean = (pose - 0.5) * 0.12
     return [
         cone((0, 0.20, 0), (0.10, 0.22, 0.10), WOOD, top=0.7),
-        ball((lean, 0.62, 0), (0.34, 0.28, 0.32), decal=True, mark_size=0.12),
+        ball((lean, 0.62, 0), (0.34, 0.28, 0.32), decal=True, mark_size=0.16),
         ball((0.10 + lean, 0.84, 0.04), (0.22, 0.19, 0.22)),
         ball((-0.24 + lean, 0.54, -0.08), (0.19, 0.16, 0.19), 1),
     ]
@@ -202,7 +202,7 @@ def pine(pose: float) -> list[Part]:
 def cactus(pose: float) -> list[Part]:
     lift = 0.1 * pose
     return [
-        pill((0, 0.52, 0), (0.15, 0.48, 0.15), decal=True, mark_size=0.08),
+        pill((0, 0.52, 0), (0.15, 0.48, 0.15), decal=True, mark_size=0.1),
         pill((-0.24, 0.42, 0), (0.075, 0.18, 0.075), 0, (0, 0, pi / 2)),
         pill((-0.36, 0.56 + lift / 2, 0), (0.075, 0.20 + lift / 2, 0.075)),
         pill((0.24, 0.56, 0), (0.075, 0.18, 0.075), 0, (0, 0, pi / 2)),
@@ -227,14 +227,14 @@ def mushroom(pose: float) -> list[Part]:
     tilt = (pose - 0.5) * 0.4
     return [
         cone((0, 0.28, 0), (0.20, 0.30, 0.20), CREAM, top=0.6),
-        dome((0, 0.48, 0), (0.46, 0.40, 0.46), 0, (0, 0, tilt), decal=True, mark_size=0.12),
+        dome((0, 0.48, 0), (0.46, 0.40, 0.46), 0, (0, 0, tilt), decal=True, mark_size=0.16),
         rod((0, 0.47, 0), (0.42, 0.025, 0.42), 1, (0, 0, tilt)),
     ]
 
 
 def teapot(pose: float) -> list[Part]:
     parts = [
-        ball((0, 0.36, 0), (0.36, 0.33, 0.36), decal=True, axis="front", mark_size=0.14),
+        ball((0, 0.36, 0), (0.36, 0.33, 0.36), decal=True, axis="front", mark_size=0.18),
         pill((0.46, 0.44, 0), (0.065, 0.24, 0.065), 0, (0, 0, -0.75)),
         rod((-0.38, 0.38, 0), (0.20, 0.045, 0.20), 1, (pi / 2, 0, 0)),
         dome((0, 0.62, 0), (0.21, 0.12, 0.21), 1),
@@ -250,14 +250,14 @@ def bottle(pose: float) -> list[Part]:
         dome((0, 0.60, 0), (0.20, 0.18, 0.20)),
         rod((0, 0.80, 0), (0.075, 0.14, 0.075)),
         rod((0, 0.95, 0), (0.095, 0.05, 0.095), 1),
-        rod((0, 0.32, 0), (0.206, 0.15, 0.206), 1, decal=True, mark_size=0.11),
+        rod((0, 0.32, 0), (0.206, 0.15, 0.206), 1, decal=True, mark_size=0.14),
     ], (0, 0, 0), (0, pose - 0.5, 0))
 
 
 def cake(pose: float) -> list[Part]:
     return [
         rod((0, 0.02, 0), (0.52, 0.02, 0.52), STEEL),
-        rod((0, 0.20, 0), (0.42, 0.16, 0.42), decal=True, mark_size=0.1),
+        rod((0, 0.20, 0), (0.42, 0.16, 0.42), decal=True, mark_size=0.13),
         rod((0, 0.37, 0), (0.44, 0.03, 0.44), 1),
         rod((0, 0.50, 0), (0.27, 0.12, 0.27)),
         rod((0, 0.63, 0), (0.29, 0.03, 0.29), 1),
@@ -270,7 +270,7 @@ def ice_cream(pose: float) -> list[Part]:
     tilt = (pose - 0.5) * 0.25
     return turned([
         cone((0, 0.30, 0), (0.21, -0.30, 0.21), (0.85, 0.62, 0.35), top=0.12),
-        ball((0, 0.68, 0), (0.25, 0.21, 0.25), decal=True, mark_size=0.1),
+        ball((0, 0.68, 0), (0.25, 0.21, 0.25), decal=True, mark_size=0.13),
         ball((0, 0.92, 0), (0.19, 0.16, 0.19), 1),
         ball((0, 1.09, 0), 0.07, 2),
     ], (0, 0, 0), (0, 0, tilt))
@@ -279,7 +279,7 @@ def ice_cream(pose: float) -> list[Part]:
 def umbrella(pose: float) -> list[Part]:
     tilt = (pose - 0.5) * 0.5
     return turned([
-        dome((0, 0.60, 0), (0.52, 0.36, 0.52), decal=True, mark_size=0.14),
+        dome((0, 0.60, 0), (0.52, 0.36, 0.52), decal=True, mark_size=0.18),
         rod((0, 0.61, 0), (0.50, 0.012, 0.50), 1),
         rod((0, 0.40, 0), (0.028, 0.40, 0.028), WOOD),
         cone((0, 0.99, 0), (0.03, 0.06, 0.03), 2),
@@ -293,7 +293,7 @@ def drum(pose: float) -> list[Part]:
         pill((0.12, 0.70, 0.02), (0.03, 0.28, 0.03), WOOD, (-0.5, 0, -1.0 + 0.4 * pose)),
     ]
     return [
-        rod((0, 0.29, 0), (0.40, 0.26, 0.40), decal=True, mark_size=0.14),
+        rod((0, 0.29, 0), (0.40, 0.26, 0.40), decal=True, mark_size=0.18),
         rod((0, 0.06, 0), (0.43, 0.05, 0.43), 1),
         rod((0, 0.53, 0), (0.43, 0.05, 0.43), 1),
         rod((0, 0.565, 0), (0.38, 0.02, 0.38), CREAM),
@@ -303,7 +303,7 @@ def drum(pose: float) -> list[Part]:
 
 def guitar(pose: float) -> list[Part]:
     parts = [
-        ball((0, 0.26, 0), (0.33, 0.26, 0.09), decal=False),
+        ball((0, 0.26, 0), (0.33, 0.26, 0.09)),
         ball((0, 0.54, 0), (0.24, 0.20, 0.085)),
         rod((0, 0.42, -0.07), (0.10, 0.03, 0.10), INK, (pi / 2, 0, 0)),
         box((0, 0.82, -0.06), (0.055, 0.30, 0.03), 1),

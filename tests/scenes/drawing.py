@@ -1,0 +1,36 @@
+"""Pictures for tests, always in batches of four: every other shape would compile the renderer once more."""
+
+import numpy as np
+
+from macro.scenes.assemble import compile_scene, stack
+from macro.scenes.graph import Camera, Light, Scene, Subject, Surroundings
+from macro.scenes.palettes import COLOURS
+from macro.scenes.render import amodal, render
+
+PLAIN = Surroundings((0.8,) * 3, (0.8,) * 3, "plain", (0.9,) * 3, (0.9,) * 3, "studio")
+AT_ONCE = 4
+
+
+def alone(kind: str, texture="plain", decal=None, yaw=0.7, pose=0.5) -> Scene:
+    """A red, white and blue subject on grey ground."""
+    palette = (COLOURS["red"], COLOURS["white"], COLOURS["blue"])
+    subject = Subject(kind, palette, texture, decal, 1.0, (0.0, 0.0), 0.0, yaw, pose, 1)
+    camera = Camera("perspective", (0.0, 1.1, -4.8), (0.0, 0.5, 0.0), 0.36)
+    return Scene((subject,), (), camera, Light(0.6, 0.9, 0.2, 1.0), PLAIN, 0)
+
+
+def _in_fours(scenes, draw) -> list:
+    compiled = [compile_scene(scene) for scene in scenes]
+    compiled += compiled[-1:] * (-len(compiled) % AT_ONCE)
+    return [draw(stack(compiled[i : i + AT_ONCE])) for i in range(0, len(compiled), AT_ONCE)]
+
+
+def pictures(scenes, height=32, width=32, samples=1) -> dict[str, np.ndarray]:
+    """`render` of any number of scenes."""
+    parts = _in_fours(scenes, lambda batch: render(batch, height, width, samples))
+    return {key: np.concatenate([part[key] for part in parts])[: len(scenes)] for key in parts[0]}
+
+
+def whole_masks(scenes, height=32, width=32) -> np.ndarray:
+    """`amodal` of any number of scenes."""
+    return np.concatenate(_in_fours(scenes, lambda batch: amodal(batch, height, width)))[: len(scenes)]
