@@ -1,0 +1,182 @@
+"""What is in a picture's cells: does each subject's palette stand where the plan put it?
+
+Pixels are compared with colours in Oklab. Nobody who draws can know the light, so a colour is compared in every light
+of the scenes, from shade to full sun:
+
+    d(pixel, colour) = min over s of |Oklab(pixel) - Oklab(s colour)| + LIGHT_COST |ln s|
+
+where the small cost keeps a sunlit grey from passing for a shaded white. Seen from one subject, a pixel has one of its
+own three colours (or a blend of two, as on the edges of a pattern: half of each), another subject's main colour, or
+the background's, whichever is nearest. Cells never consist of their subject alone, so the true picture sets the bar:
+with e_c the share of colour c in the true picture's cells, and a_c the share in the cells that are judged,
+
+    a subject's cells hold its palette   when   sum_c min(a_c, e_c) >= HELD sum_c e_c
+                                         and    a_c >= PRESENT e_c  for each c with e_c >= LARGE sum_c e_c
+
+All limits were set on renders of scenes that no evaluation draws (`scenes.CALIBRATION`): another light, pose and
+texture phase passes, a little blur passes, another picture does not. Read next: `scenes.py`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, UInt8
+
+from macro.scenes.palettes import to_linear, to_oklab
+from macro.sentence.grid import SIDE, Grid
+from macro.sentence.spans import Truth
+
+SHADES = np.array([0.2, 0.3, 0.45, 0.65, 0.9, 1.2, 1.5])  # light that falls on a colour; 1 shows it as named
+LIGHT_COST = 0.03
+BLEND_COST = 0.02  # a pure colour is preferred to a blend
+FAR = 0.16  # a pixel farther than this from every colour has none of them
+HELD, PRESENT, LARGE = 0.5, 0.25, 0.2
+SWAPPED = 0.25  # of a cell's pixels; less of another's colour is a sliver of a neighbour
+BEHIND, DOMINANT, LEAST_DOMINANT = 8, 6, 0.05  # clusters of the background, of a subject's cells; share of one
+
+Picture = UInt8[np.ndarray, "h w 3"]
+BLENDS = ((0, 1), (0, 2), (1, 2))
+
+
+def light_distance(pixels: Float[np.ndarray, "p 3"], colours: Float[np.ndarray, "c 3"]) -> Float32[np.ndarray, "p c"]:
+    """d(pixel, colour) of the head: `pixels` in Oklab, `colours` in sRGB 0..1."""
+    lit = np.clip(to_linear(colours)[None] * SHADES[:, None, None], 0, 1) ** (1 / 2.2)
+    cost = LIGHT_COST * np.abs(np.log(SHADES))
+    near = np.full((len(pixels), len(colours)), np.inf, np.float32)
+    for shade, extra in zip(to_oklab(lit), cost, strict=True):
+        np.minimum(near, _distance(pixels, shade) + np.float32(extra), out=near)
+    return near
+
+
+def _distance(a: Float[np.ndarray, "p 3"], b: Float[np.ndarray, "c 3"]) -> Float32[np.ndarray, "p c"]:
+    a, b = a.astype(np.float32), b.astype(np.float32)
+    square = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
+    return np.sqrt(np.maximum(square, 0))
+
+
+def clusters(
+    pixels: Float[np.ndarray, "p 3"], count: int
+) -> tuple[Float[np.ndarray, "k 3"], Float[np.ndarray, "k"]]:
+    """k-means: centres, and the share of the pixels around each. The first centres lie far apart: repeatable."""
+    centres = [pixels.mean(0)]
+    while len(centres) < count:
+        centres.append(pixels[_distance(pixels, np.array(centres)).min(1).argmax()])
+    centres = np.array(centres)
+    for _ in range(8):
+        nearest = _distance(pixels, centres).argmin(1)
+        sizes = np.bincount(nearest, minlength=count)
+        sums = np.stack([np.bincount(nearest, pixels[:, c], count) for c in range(3)], 1)
+        centres = np.where(sizes[:, None] > 0, sums / np.maximum(sizes, 1)[:, None], centres)
+    return centres, sizes / len(pixels)
+
+
+def cells_mask(grid: Grid, number: int, size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
+    """The pixels of a subject's cells in a picture of `size` (h, w), both multiples of 8."""
+    return (grid == number).repeat(size[0] // SIDE, 0).repeat(size[1] // SIDE, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Colours:
+    """The colours of one scene: palettes in sRGB 0..1, and what is seen behind the subjects, in Oklab."""
+
+    palettes: Float[np.ndarray, "s 3 3"]
+    background: Float[np.ndarray, "k 3"]
+
+    @classmethod
+    def of(cls, target: Picture, truth: Truth) -> "Colours":
+        """Background colours are those of the true picture where no subject is."""
+        behind = to_oklab(target[~truth.masks.any(0)] / 255.0)
+        background = clusters(behind, BEHIND)[0] if len(behind) >= BEHIND else np.empty((0, 3))
+        return cls(truth.palettes.astype(np.float64), background)
+
+    def others(self, subject: int) -> list[int]:
+        """The subjects whose main colour is none of this subject's three."""
+        own = self.palettes[subject - 1]
+        mains = self.palettes[:, 0]
+        return [n + 1 for n, main in enumerate(mains) if np.abs(own - main).max(1).min() > 1e-3]
+
+
+class Judged:
+    """One picture seen with one scene's colours. Subjects are counted from 1."""
+
+    def __init__(self, picture: Picture, colours: Colours):
+        self.size, self.colours = picture.shape[:2], colours
+        self._pixels = to_oklab(picture.reshape(-1, 3) / 255.0)
+        self._behind = np.full(len(self._pixels), FAR, np.float32)
+        if len(colours.background):
+            self._behind = np.minimum(FAR, _distance(self._pixels, colours.background).min(1))
+        self._mains = light_distance(self._pixels, colours.palettes[:, 0])
+
+    def shares(self, subject: int, where: Bool[np.ndarray, "h w"]) -> tuple[np.ndarray, np.ndarray]:
+        """Of each pixel of `where`, seen from one subject.
+
+        Returns:
+            How much it has of the subject's three colours [p, 3], and the number of the other subject whose main
+            colour it has [p], 0 for none.
+        """
+        where = where.ravel()
+        palette = self.colours.palettes[subject - 1]
+        linear = to_linear(palette)
+        blends = np.array([(linear[a] + linear[b]) / 2 for a, b in BLENDS]) ** (1 / 2.2)
+        own = light_distance(self._pixels[where], np.concatenate([palette, blends]))
+        own[:, 3:] += BLEND_COST
+        others = self.colours.others(subject)
+        other = self._mains[where][:, [n - 1 for n in others]]
+        nearest_other = other.min(1, initial=np.inf)
+        behind = self._behind[where]
+        is_own = (own.min(1) < behind) & (own.min(1) <= nearest_other)
+        is_other = (nearest_other < behind) & ~is_own
+        parts = np.concatenate([np.eye(3), [(np.eye(3)[a] + np.eye(3)[b]) / 2 for a, b in BLENDS]])
+        whose = np.array([0, *others])[np.where(is_other, other.argmin(1) + 1, 0)] if others else 0 * is_own
+        return parts[own.argmin(1)] * is_own[:, None], whose
+
+    def amounts(self, subject: int, where: Bool[np.ndarray, "h w"]) -> Float[np.ndarray, "3"]:
+        """The share of the subject's three colours among the pixels of `where`; zeros if there are none."""
+        return self.shares(subject, where)[0].mean(0) if where.any() else np.zeros(3)
+
+    def holds(self, subject: int, expected: Float[np.ndarray, "3"], grid: Grid, cells_of: int | None = None) -> bool:
+        """Whether the subject's cells (or those of subject `cells_of`) hold its palette, by the head's rule."""
+        found = self.amounts(subject, cells_mask(grid, cells_of or subject, self.size))
+        total = expected.sum()
+        present = (found >= PRESENT * expected) | (expected < LARGE * total)
+        return bool(np.minimum(found, expected).sum() >= HELD * total > 0 and present.all())
+
+    def swapped(self, subject: int, grid: Grid) -> tuple[int, int]:
+        """How many of its cells hold more of another's main colour than of its own palette; how many it has."""
+        mask = cells_mask(grid, subject, self.size)
+        if not mask.any():
+            return 0, 0
+        own, whose = self.shares(subject, mask)
+        cell = np.arange(SIDE * SIDE).reshape(SIDE, SIDE)
+        cell = cell.repeat(self.size[0] // SIDE, 0).repeat(self.size[1] // SIDE, 1)[mask]
+        swapped = 0
+        for number in np.unique(cell):
+            here = cell == number
+            most = max(np.mean(whose[here] == n) for n in range(1, len(self.colours.palettes) + 1))
+            swapped += bool(most >= SWAPPED and most > own[here].sum(1).mean())
+        return swapped, int((grid == subject).sum())
+
+    def palette_distance(self, subject: int, weights: Float[np.ndarray, "3"], grid: Grid) -> float:
+        """How far the subject's colours are from the nearest dominant colours of its cells, in Oklab.
+
+        The mean over main, second and accent colour by `weights`; NaN without cells.
+        """
+        pixels = self._pixels[cells_mask(grid, subject, self.size).ravel()]
+        if not len(pixels) or not weights.sum():
+            return float("nan")
+        centres, shares = clusters(pixels, DOMINANT)
+        near = light_distance(centres[shares >= LEAST_DOMINANT], self.colours.palettes[subject - 1]).min(0)
+        return float((near * weights).sum() / weights.sum())
+
+
+def expected_amounts(target: Picture, colours: Colours, grid: Grid) -> Float[np.ndarray, "s 3"]:
+    """e_c of the head: what the true picture shows of each subject's colours in its cells."""
+    judged = Judged(target, colours)
+    return np.stack([judged.amounts(n, cells_mask(grid, n, judged.size)) for n in range(1, len(colours.palettes) + 1)])
+
+
+def mean(values: Sequence[float]) -> float | None:
+    """The mean of what is not NaN; None if nothing is."""
+    values = np.asarray(values, np.float64)
+    return float(values[~np.isnan(values)].mean()) if (~np.isnan(values)).any() else None
