@@ -5,23 +5,28 @@ each sample needs, `assign` puts all of them into as few rows as it can. The few
 
     R = max over kinds d of ceil( sum_i need[i, d] / capacity[d] )
 
-so R rows are opened at once and the samples, biggest first, each go to the row whose free space points
-their way best (greatest dot product of need and free space, the kinds weighted by how scarce they are).
-Where some sample finds no row, samples are exchanged to make room, and only then are rows added. Balanced
-rows, unlike first fit, keep all kinds near full together. Read next: `macro/inputs/packing.py`.
+so R rows are opened at once, and the samples, biggest first, each go where they leave all loads most even,
+even if a row overflows. Then samples are moved and exchanged, always so that the sum of squared overflows
+falls most, until nothing overflows. If that gets stuck, it starts again with more rows.
+Balanced rows, unlike first fit, keep all kinds near full together. Read next: `macro/inputs/packing.py`.
 """
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from macro.utils.errors import UserError
 
+_EVENNESS = 6  # the power of loads that is kept small: the higher, the more only the fullest kind counts
+_LOOKED_AT = 8  # overflowing rows that are tried for an exchange before giving up
 
-def assign(needs: np.ndarray, capacities: np.ndarray, names: list[str], kinds: list[str]) -> list[list[int]]:
+
+def assign(
+    needs: Int[np.ndarray, "n d"], capacities: Int[np.ndarray, "d"], names: list[str], kinds: list[str]
+) -> list[list[int]]:
     """Puts every sample into exactly one row.
 
     Args:
-        needs: int[n, d], what each sample takes of each kind.
-        capacities: int[d], what a row has of it.
+        needs: what each sample takes of each kind. capacities: what a row has of it.
         names: how to call each sample in errors; kinds: how to call each kind.
 
     Returns:
@@ -41,45 +46,60 @@ def assign(needs: np.ndarray, capacities: np.ndarray, names: list[str], kinds: l
     order = np.argsort(-(shares.max(1) + 0.1 * shares.sum(1)), kind="stable")
     rows = max(1, int(np.ceil(shares.sum(0).max() - 1e-9)))
     while True:
-        placed = _place(shares, order, rows)
-        if placed is not None:
+        placed, loads = _spread(shares, order, rows)
+        if _repair(shares, placed, loads):
             groups = [np.flatnonzero(placed == row).tolist() for row in range(rows)]
             return [group for group in groups if group]
         rows += max(1, rows // 64)
 
 
-def _place(shares: np.ndarray, order: np.ndarray, rows: int) -> np.ndarray | None:
-    """The row of each sample, or None if this many rows were not enough."""
-    scarcity = shares.sum(0) / rows
-    free = np.ones((rows, shares.shape[1]))
-    placed = np.full(len(shares), -1)
-    for i in order.tolist():
-        fits = (free >= shares[i] - 1e-9).all(1)
-        if fits.any():
-            score = free @ (shares[i] * scarcity)
-            row = int(np.argmax(np.where(fits, score, -1)))
+def _overflow(loads: Float[np.ndarray, "*rows d"]) -> Float[np.ndarray, "*rows"]:
+    return np.square(np.maximum(loads - 1 - 1e-9, 0)).sum(-1)
+
+
+def _spread(
+    shares: Float[np.ndarray, "n d"], order: Int[np.ndarray, "n"], rows: int
+) -> tuple[Int[np.ndarray, "n"], Float[np.ndarray, "rows d"]]:
+    """A first row for every sample, and the rows' loads; some may overflow."""
+    loads = np.zeros((rows, shares.shape[1]))
+    placed = np.zeros(len(shares), np.int64)
+    for i in order:
+        after = loads + shares[i]
+        cost = (after**_EVENNESS - loads**_EVENNESS).sum(1) + 100 * (_overflow(after) - _overflow(loads))
+        placed[i] = np.argmin(cost)
+        loads[placed[i]] += shares[i]
+    return placed, loads
+
+
+def _repair(
+    shares: Float[np.ndarray, "n d"], placed: Int[np.ndarray, "n"], loads: Float[np.ndarray, "rows d"]
+) -> bool:
+    """Exchanges samples, in place, until no row overflows; False if no exchange helps any more."""
+    n, rows = len(shares), len(loads)
+    # An empty partner in each row stands for moving a sample there without anything in return.
+    partners = np.concatenate([shares, np.zeros((rows, shares.shape[1]))])
+    home = np.concatenate([placed, np.arange(rows)])
+    over = _overflow(loads)
+    while over.any():
+        for here in np.argsort(-over, kind="stable")[:_LOOKED_AT]:
+            mine = np.flatnonzero(placed == here)
+            leaving = shares[mine][:, None]
+            change = (
+                _overflow(loads[here] - leaving + partners)
+                + _overflow(loads[home] - partners + leaving)
+                - (over[here] + over[home])
+            )
+            change[:, home == here] = 0
+            if change.min() < -1e-12:
+                break
         else:
-            row = _make_room(shares, placed, free, i)
-            if row is None:
-                return None
-        placed[i] = row
-        free[row] -= shares[i]
-    return placed
-
-
-def _make_room(shares: np.ndarray, placed: np.ndarray, free: np.ndarray, i: int) -> int | None:
-    """Moves one placed sample j to another row so that i fits where j was; that row, or None."""
-    inside = np.flatnonzero(placed >= 0)
-    leaves = (free[placed[inside]] + shares[inside] >= shares[i] - 1e-9).all(1)
-    for j in inside[leaves]:
-        takes = (free >= shares[j] - 1e-9).all(1)
-        takes[placed[j]] = False
-        if takes.any():
-            # The tightest row that takes j, so that the roomy ones stay for what is still to come.
-            to = int(np.argmin(np.where(takes, free.sum(1), np.inf)))
-            row = int(placed[j])
-            free[row] += shares[j]
-            free[to] -= shares[j]
-            placed[j] = to
-            return row
-    return None
+            return False
+        which, j = np.unravel_index(np.argmin(change), change.shape)
+        i, there = mine[which], home[j]
+        placed[i] = home[i] = there
+        if j < n:
+            placed[j] = home[j] = here
+        loads[here] += partners[j] - shares[i]
+        loads[there] += shares[i] - partners[j]
+        over[[here, there]] = _overflow(loads[[here, there]])
+    return True
