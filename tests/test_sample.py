@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from sampling.toy import random_like
 
 import macro
 from macro.models import weights
@@ -27,7 +28,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sample")
     config = load_config(str(CONFIG))
     config.sampling.steps = 2
-    params = jax.jit(lambda key: joint.init(key, config))(jax.random.key(0))
+    params = random_like(jax.eval_shape(lambda key: joint.init(key, config), jax.random.key(0)))
     notes = {"config": json.loads(config.to_json_best_effort())}
     weights.save(folder / "model.safetensors", params, joint.model_config(config), notes)
     for name in "ab":

@@ -5,12 +5,11 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from macro.inputs.packing import PackingConfig, pack_sentence
 from macro.inputs.rows import make_row
-from macro.models.composer import Composer
-from macro.models.vae import VAE
-from macro.models.variants import decode
+from macro.objectives import joint
 from macro.sampling.pipeline import Pipeline
 from macro.sampling.plan import Writing
 from macro.sampling.settings import Settings
@@ -47,29 +46,28 @@ class ToyTokenizer:
 
 
 TOKENIZER = ToyTokenizer()
-CONFIG = decode("XXS/64", llm={"vocab": 160})
+EXPERIMENT = ConfigDict({"model": {"variant": "XXS/64", "llm": {"vocab": 160}}, "init_from": ()})
+CONFIG = joint.model_config(EXPERIMENT)
 PACKING = PackingConfig(buckets=((64, 64, 2),), vision_side=8, latent_side=4, reference_max_side=32)
 
 
-def random_params(seed: int = 0) -> dict:
-    """Random weights, also where initialisation puts zeros (binding, velocity)."""
-    meta = {name: jnp.zeros((1, 1), jnp.int32) for name in ("sample", "order", "span", "mode", "rope")}
-    place = jnp.zeros((1, 1), jnp.int32)
-    streams = {
-        "text": {**meta, "ids": place},
-        "vision": {**meta, "patches": jnp.zeros((1, 1, 768)), "position": place, "subject": place},
-        "latent": {**meta, "position": place, "subjects": jnp.zeros((1, 1, 13))},
-    }
-    x, t = jnp.zeros((1, 1, CONFIG.latent_channels)), jnp.zeros((1, 1))
-    key = jax.random.key(seed)
-    params = {
-        "composer": jax.jit(Composer(CONFIG).init)(key, streams, x, t)["params"],
-        "vae": jax.jit(VAE(CONFIG.vae).init)(key, jnp.zeros((1, 32, 32, 3)), key)["params"],
-    }
-    leaves, tree = jax.tree.flatten(params["composer"])
-    keys = jax.random.split(key, len(leaves))
-    noisy = [leaf + 0.1 * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys, strict=True)]
-    return params | {"composer": jax.tree.unflatten(tree, noisy)}
+def random_like(shapes) -> dict:
+    """Random weights of these shapes, also where initialisation puts zeros (binding, velocity): large enough
+    that every input shows, and made without compiling anything."""
+    rng = np.random.default_rng(0)
+
+    def fill(path, shape):
+        noise = rng.normal(size=shape.shape).astype(np.float32)
+        if path[-1].key == "kernel":
+            return jnp.asarray(noise / np.sqrt(np.prod(shape.shape[:-1])))
+        return jnp.asarray(0.1 * noise + (path[-1].key == "scale"))
+
+    return jax.tree_util.tree_map_with_path(fill, shapes)
+
+
+def random_params() -> dict:
+    """Weights of `CONFIG`."""
+    return random_like(jax.eval_shape(lambda key: joint.init(key, EXPERIMENT), jax.random.key(0)))
 
 
 def pipeline(**settings) -> Pipeline:
