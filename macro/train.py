@@ -2,11 +2,14 @@
 
 python -m macro.train --config=configs/tiny.py --workdir=runs/tiny
 
-Writes to the workdir: `config.json`, `metrics.jsonl` (one record per line), `checkpoints/` and, at the end,
-`model.safetensors` (averaged weights). Killed at any moment, the same command goes on where it was.
+Writes to the workdir: `config.json`, `metrics.jsonl` (one record per line), `checkpoints/`, `sheets/` (what
+the model makes of a few samples) and, at the end, `model.safetensors` (averaged weights). Killed at any
+moment, the same command goes on where it was.
 What it runs: `macro/training/loop.py`.
 """
 
+import json
+import shlex
 import sys
 
 from macro.utils.config import run
@@ -16,30 +19,34 @@ def main(config, workdir):
     # Imported here: a mistake on the command line is named at once, and data workers start light.
     from pathlib import Path
 
-    import jax
-
     from macro.models import weights
     from macro.objectives import OBJECTIVES
     from macro.objectives.joint import model_config
-    from macro.training import data, loop
+    from macro.training import data, loop, sheets
     from macro.training.state import averaged
     from macro.utils import tree
     from macro.utils.config import choose, record
 
     objective = OBJECTIVES[choose(config, "objective", OBJECTIVES)]
     model = model_config(config)
+    tokenizer = data.tokenizer_of(config, model)
+    packing = data.packing_config(config, model)
+    source = data.stored(config)
     record(config, workdir)
-    batches = data.batches(config, model, jax.process_index(), jax.process_count())
-    state = loop.run(objective, config, batches, workdir)
+
+    batches = data.batches(config, source, tokenizer, packing)
+    sheet = sheets.hook(config, workdir, model, source, tokenizer, packing)
+    state = loop.run(objective, config, batches, workdir, hooks=[sheet])
     if state is None:
         return 143  # 128 + SIGTERM, so that `train && evaluate` does not go on with half a model
+
     params = averaged(state)
     notes = {
-        "command": " ".join(sys.argv),
+        "command": shlex.join(["python", "-m", "macro.train", *sys.argv[1:]]),
+        "config": json.loads(config.to_json_best_effort()),
         "steps": int(state.step),
         "examples_seen": int(state.examples),
         "parameters": tree.count(params),
-        "seed": config.seed,
     }
     path = Path(workdir) / "model.safetensors"
     weights.save(path, params, model, notes)

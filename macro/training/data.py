@@ -5,13 +5,14 @@
     dropout = dict(no_text=.1, no_image=.1, null=.1)
     tasks = ("compose", ...)
 
-Sizes that follow from the model (patches, position tables, binding) are taken from it, so that config and
-model cannot disagree.
 Read next: `macro/inputs/pipeline.py`, `macro/engines/procedural.py`.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
+
+import jax
 
 from macro.engines import procedural
 from macro.inputs import records
@@ -19,6 +20,7 @@ from macro.inputs.packing import PackingConfig
 from macro.inputs.pipeline import Pipeline
 from macro.inputs.tokenizer import Tokenizer
 from macro.models.variants import ModelConfig
+from macro.sampling.load import packing_of
 from macro.utils.config import section
 from macro.utils.errors import UserError
 
@@ -52,52 +54,35 @@ def data_config(config) -> tuple[DataConfig, Any]:
     return data, section(ENGINES[data.name][0], values, "data")
 
 
-def tokenizer_of(config) -> Tokenizer:
-    """The tokenizer that `config.data.tokenizer` names."""
+def tokenizer_of(config, model: ModelConfig) -> Tokenizer:
+    """The tokenizer that `config.data.tokenizer` names; UserError if the model has fewer ids than it."""
     path = data_config(config)[0].tokenizer
-    return Tokenizer.from_file(path) if path else Tokenizer.demo()
+    tokenizer = Tokenizer.from_file(path) if path else Tokenizer.demo()
+    if tokenizer.vocab_size > model.llm.vocab:
+        raise UserError(
+            f"config.model: has room for {model.llm.vocab} ids, but the tokenizer {tokenizer.vocab_size}; "
+            "set config.model.llm.vocab to at least that"
+        )
+    return tokenizer
 
 
 def packing_config(config, model: ModelConfig) -> PackingConfig:
-    """How sentences become rows for this model."""
-    of_model = {
-        "patch": model.vision.patch,
-        "vision_side": model.vision.side,
-        "latent_stride": model.pixels_per_token,
-        "latent_side": model.latent_side,
-        "binding": model.binding,
-    }
-    for key in of_model:
-        if key in config.packing:
-            raise UserError(f"config.packing.{key}: follows from config.model; leave it out")
-    values = config.packing.to_dict() | config.dropout.to_dict() | {"tasks": tuple(config.tasks)}
-    return section(PackingConfig, values | of_model, "packing")
+    """How sentences become rows for this model: `config.packing`, condition dropout, and the tasks' names."""
+    training = config.dropout.to_dict() | {"tasks": tuple(config.tasks)}
+    return packing_of(model, config.packing.to_dict() | training)
 
 
-def batches(config, model: ModelConfig, process_index: int = 0, process_count: int = 1) -> Pipeline:
-    """This process's batches without end; builds the data set first where it is not there yet.
-
-    Raises:
-      UserError: a mistake in `data`, `packing`, `dropout`, `tasks` or `batch_size`, or a vocabulary that the
-        model has no room for.
-    """
+def stored(config) -> records.Records:
+    """The samples of `config.data`, which are made first if they are not there yet."""
     data, options = data_config(config)
-    tokenizer = tokenizer_of(config)
-    if tokenizer.vocab_size > model.llm.vocab:
-        raise UserError(
-            f"config.data.tokenizer: has {tokenizer.vocab_size} ids, but the model only {model.llm.vocab}; "
-            f"set config.model.llm.vocab to at least {tokenizer.vocab_size}"
-        )
-    packing = packing_config(config, model)
     _, make = ENGINES[data.name]
-    folder = records.ensure(data.name, make, data.seed, data.num, options, data.dir or None)
-    return Pipeline(
-        records.open_source(folder),
-        tokenizer,
-        packing,
-        config.seed,
-        config.batch_size,
-        process_index,
-        process_count,
-        data.workers,
+    return records.open_source(
+        records.ensure(data.name, make, data.seed, data.num, options, data.dir or None)
     )
+
+
+def batches(config, source: Sequence, tokenizer: Tokenizer, packing: PackingConfig) -> Pipeline:
+    """This process's share of the batches, without end."""
+    workers = data_config(config)[0].workers
+    place = jax.process_index(), jax.process_count()
+    return Pipeline(source, tokenizer, packing, config.seed, config.batch_size, *place, workers)

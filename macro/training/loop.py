@@ -60,11 +60,11 @@ def run(objective, config, data: Data, workdir: str, hooks: Sequence[Hook] = ())
     Args:
       objective: a module of `macro/objectives`.
       config: `total_steps`, `save_every_steps`, `eval_every_steps`, `log_every_steps`, `keep_checkpoints`,
-        `batch_size`, `seed`, `optim`, and whatever the objective reads. A cadence of 0 means: at the end
-        only.
+        `batch_size`, `seed`, `optim`, and whatever the objective reads. Saving and logging happen at the end
+        in any case; `eval_every_steps` 0 means never.
       data: batches; each is a nested dict of arrays [b, ...] with `examples` int32 [b, r], -1 where empty.
       workdir: an existing folder, for `checkpoints/` and `metrics.jsonl`.
-      hooks: called every `eval_every_steps` and at the end.
+      hooks: called at every evaluation.
 
     Returns:
       The final state, or None if SIGTERM came: then all is saved and the same command goes on.
@@ -99,7 +99,8 @@ def run(objective, config, data: Data, workdir: str, hooks: Sequence[Hook] = ())
                 recorder.say(f"nothing to do: {workdir} is at step {first} of {total}")
                 return state
             recorder.flush({"params_sha256": tree.sha256(state.params)})
-            _evaluate(hooks, state, total)
+            if config.eval_every_steps:
+                _evaluate(hooks, state, total)
             checkpoints.save(state, data.get_state())
             return state
 
@@ -108,9 +109,13 @@ def _start(objective, config, data: Data, checkpoints: Checkpoints, mesh) -> Tra
     """The newest checkpoint with the data set to its place, or a fresh state."""
     optimizer = optim.optimizer(optim.optim_config(config), config.total_steps)
     everywhere = sharding(mesh)
+
+    def fresh() -> TrainState:
+        return create(objective, config, optimizer)
+
     if checkpoints.latest() is None:
-        return jax.device_put(create(objective, config, optimizer), everywhere)
-    shapes = jax.eval_shape(lambda: create(objective, config, optimizer))
+        return jax.jit(fresh, out_shardings=everywhere)()
+    shapes = jax.eval_shape(fresh)
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), shapes)
     state, place = checkpoints.restore(like)
     data.set_state(place)
@@ -118,9 +123,7 @@ def _start(objective, config, data: Data, checkpoints: Checkpoints, mesh) -> Tra
 
 
 class _Recorder:
-    """Reads a step's numbers one step late, checks them, and writes every `every`-th record and the last
-    one.
-    """
+    """Reads a step's numbers one step late, checks them, writes every `every`-th record and the last one."""
 
     def __init__(self, workdir: str, first: int, total: int, every: int):
         self._log = MetricsLog(workdir, first)
