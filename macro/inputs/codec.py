@@ -6,7 +6,7 @@
     masks     visible and amodal masks of all subjects: two 16-bit PNGs whose bit s - 1 is subject s
 
 Spans also hold their picture's size, so a sentence's outline (everything but the pictures' content) is read
-without decoding one. Every round trip is the identity.
+without decoding one. Every round trip is the identity; what an older record lacks has its default.
 Read next: `macro/inputs/records.py`.
 """
 
@@ -21,6 +21,7 @@ from macro.sentence.plan import Plan
 from macro.sentence.spans import Image, Sentence, Target, Text, Truth
 from macro.utils.image import decode, encode_png
 
+_PICTURE = ("path", "subject", "role", "number", "phrase")
 _NUMBERS = ("palettes", "boxes", "visibility")
 _TUPLES = ("kinds", "textures", "depth_order", "relations", "questions")
 
@@ -57,11 +58,10 @@ def _encode_span(span, pictures: list[bytes]) -> dict:
         return {"text": span.text, "learn": span.learn}
     if isinstance(span, Plan):
         return {"cot": span.cot, "grid": None if span.grid is None else span.grid.tolist()}
-    known = {"path": span.path}
     if isinstance(span, Image):
-        known |= {"subject": span.subject, "role": span.role, "number": span.number}
+        known = {name: getattr(span, name) for name in _PICTURE}
     else:
-        known |= {"target": None if span.size is None else list(span.size)}
+        known = {"path": span.path, "target": None if span.size is None else list(span.size)}
     if span.pixels is not None:
         known |= {"picture": len(pictures), "size": list(span.pixels.shape[:2])}
         pictures.append(encode_png(span.pixels))
@@ -79,7 +79,7 @@ def _decode_span(span: dict, pictures: Sequence[bytes], content: bool):
         pixels = decode(pictures[span["picture"]]) if content else black
     if "target" in span:
         return Target(pixels, None if span["target"] is None else tuple(span["target"]), span["path"])
-    return Image(pixels, span["path"], span["subject"], span["role"], span["number"])
+    return Image(pixels, **{name: span[name] for name in _PICTURE if name in span})
 
 
 def _encode_truth(truth: Truth | None) -> tuple[str, list[bytes]]:

@@ -46,7 +46,8 @@ def one(rng, index, size):
     spans = [Text("draw "), Text("¿qué?\n", learn=True)]
     for n in range(1, subjects + 1):
         pixels = rng.integers(0, 256, (size, int(rng.integers(1, 9)), 3), np.uint8)
-        spans.append(Image(pixels, subject=n, number=n, role="source" if n == 3 else "reference"))
+        role, phrase = ("source", "a dog") if n == 3 else ("reference", None)
+        spans.append(Image(pixels, subject=n, number=n, role=role, phrase=phrase))
     spans.append(Plan("so", rng.integers(0, 13, (8, 8)).astype(np.int8) if index % 2 else None))
     spans.append(Target(rng.integers(0, 256, (size, size, 3), np.uint8)))
     return Sentence(tuple(spans), "edit", index, truth(rng, subjects) if index % 3 else None)
