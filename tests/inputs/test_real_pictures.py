@@ -20,7 +20,7 @@ def test_real_samples_pack_into_one_row(arrangement):
     files = sorted(FOLDER.glob("*.json"))
     sentences = [with_pixels(read_macrodata(file, arrangement)) for file in files]
     config = PackingConfig(
-        text=1500, vision=200, latent=1024, buckets=((128, 128, 4), (96, 128, 4), (128, 96, 4)),
+        text=1500, vision=200, latent=1024, buckets=((128, 128, 4), (96, 128, 4), (128, 96, 8)),
         reference_vae=True, no_text=0.0, no_image=0.0, null=0.0,
     )  # fmt: skip
     row = pack_row(sentences, Tokenizer.demo(), config, seed=0, numbers=range(len(sentences)))
