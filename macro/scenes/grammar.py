@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 MAX_SUBJECTS = 12
-SMALLEST, MOST_HIDDEN = 0.012, 0.5  # of the picture's area; of a subject's box
+SMALLEST, MOST_HIDDEN = 0.012, 0.42  # of the picture's area; of a subject's box
 ATTEMPTS = 12
 
 

@@ -1,7 +1,9 @@
 """The caster as a whole: ids against a brute-force loop, batches, seeds, cameras, shadows."""
 
+import functools
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 from scenes.drawing import alone, pictures, whole_masks
@@ -67,7 +69,7 @@ def test_same_seed_same_scene_same_pixels():
 def test_batch_equals_one_by_one(scenes):
     together = pictures(scenes)
     for i, scene in enumerate(scenes):
-        one = render(stack([compile_scene(scene)]), 32, 32, 1)
+        one = pictures([scene])  # beside copies of itself
         for key in together:
             np.testing.assert_array_equal(together[key][i], one[key][0])
 
@@ -118,3 +120,15 @@ def test_equirectangular_sees_all_around():
     np.testing.assert_array_equal(front, np.roll(back, 16, axis=1))
     depth = pictures([replace(scene, camera=ahead)])["depth"][0]
     assert np.isinf(depth[:8]).all() and np.isfinite(depth[-8:]).all()
+
+
+@pytest.mark.slow
+def test_side_by_side_equals_one_after_the_other(scenes, monkeypatch):
+    """Accelerators run all tiles under `vmap`; the CPU one after another. The pictures must be the same."""
+    batch = stack([compile_scene(s) for s in scenes])
+    expected = pictures(scenes, samples=4)
+    monkeypatch.setattr("macro.scenes.render.jax.default_backend", lambda: "an accelerator")
+    vectorised = jax.jit(functools.partial(render.__wrapped__, height=32, width=32, samples=4))(batch)
+    np.testing.assert_array_equal(vectorised["ids"], expected["ids"])
+    np.testing.assert_allclose(vectorised["depth"], expected["depth"], rtol=1e-5)
+    assert np.abs(np.asarray(vectorised["pixels"], int) - expected["pixels"]).max() <= 1
