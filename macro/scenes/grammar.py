@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from macro.scenes import looks
+from macro.scenes.assemble import MAX_SUBJECTS
 from macro.scenes.graph import (
     DECALS,
     RELATIONS,
@@ -42,7 +43,6 @@ __all__ = [
     "decimate", "jitter", "reference_scene", "sample_scene",
 ]
 
-MAX_SUBJECTS = 12
 SMALLEST, MOST_HIDDEN = 0.012, 0.42  # of the picture's area; of a subject's box
 ATTEMPTS = 12
 

@@ -26,7 +26,7 @@ class Subject:
       palette: main, second and accent colour, sRGB in 0..1; `palettes.colour_name` names them.
       texture: how the main colour is laid on, one of `TEXTURES`.
       decal: a small emblem in the accent colour, one of `DECALS`, or None.
-      scale: height of the subject in metres (the kind's unit height is 1).
+      scale: metres per unit of the kind; kinds are about one unit in their largest extent.
       position: (x, z) of its foot on the ground plane, metres.
       height: y of its base, metres; above 0 when it stands on another subject.
       yaw: rotation about the vertical, radians; at 0 it faces the default camera (towards -z).

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from macro.scenes import primitives, shading
-from macro.scenes.assemble import MAX_PRIMITIVES, MAX_SUBJECTS, compile_scene, stack
+from macro.scenes.assemble import MAX_SUBJECTS, compile_scene, stack
 
 __all__ = ["amodal", "compile_scene", "render", "stack"]
 
@@ -232,6 +232,3 @@ def amodal(batch, height: int, width: int):
     tile_of = functools.partial(_amodal_tile, height=height, width=width)
     masks = _over_tiles(tile_of, batch, height, width).transpose(0, 3, 1, 4, 2, 5)
     return masks.reshape(*masks.shape[:2], masks.shape[2] * TILE, -1)[:, :, :height, :width]
-
-
-assert MAX_PRIMITIVES == 7 * MAX_SUBJECTS
