@@ -1,8 +1,8 @@
 """What a model may write as a plan: the text form of `macro/sentence/plan.py` as a small automaton.
 
     [bos] <think>        given
-    chain of thought     any text without '<', until it closes itself with </think>; when its tokens are used
-                         up, only what brings </think> nearer
+    chain of thought     any printable text without '<', until it closes itself with </think>; when its tokens
+                         are used up, only what brings </think> nearer
     <layout>             given
     64 cells             background or a subject that exists
     </layout> [eos]      given
@@ -53,7 +53,7 @@ def _moves(tokenizer, vocabulary: int) -> Int8[np.ndarray, "8 v"]:
     marks |= {tokenizer.layout_start, tokenizer.layout_end, *tokenizer.cells}
     for token in range(min(vocabulary, tokenizer.vocab_size)):
         piece = "" if token in marks else tokenizer.decode([token])
-        if piece:
+        if piece and piece.replace("\n", "").isprintable():
             moves[:, token] = [_write(piece, count) for count in range(CLOSED)]
     return moves
 
