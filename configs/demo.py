@@ -69,6 +69,12 @@ def get_config(arg: str = "") -> ConfigDict:
         "weight_decay": 0.01,
         "ema": 0.999,
     }
+    config.demo = {
+        "weights": "demo",
+        "instruction": "the <image 1> robot is left of the <image 2> flower, which is left of the <image 3> cat. "
+        "the <image 4> house is behind the flower. all on green grass under a blue sky.",
+        "images": tuple(f"data/fixtures/{name}.png" for name in ("robot", "flower", "cat", "house")),
+    }
     config.sampling = {
         "steps": 25,
         "shift": 1.0,

@@ -22,14 +22,13 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from macro.models.variants import VAEConfig
 
-NORM_GROUPS = 32
 NORM_EPS = 1e-6
 
 
-def norm(name: str, dtype: DTypeLike) -> nn.GroupNorm:
-    """Group normalisation; widths must therefore be multiples of 32. The variance is taken in two passes,
-    since mean(x^2) - mean(x)^2 loses digits on the flat skies of rendered pictures."""
-    return nn.GroupNorm(NORM_GROUPS, epsilon=NORM_EPS, use_fast_variance=False, dtype=dtype, name=name)
+def norm(groups: int, name: str, dtype: DTypeLike) -> nn.GroupNorm:
+    """Group normalisation; widths must be multiples of `groups`. The variance is taken in two passes, since
+    mean(x^2) - mean(x)^2 loses digits on the flat skies of rendered pictures."""
+    return nn.GroupNorm(groups, epsilon=NORM_EPS, use_fast_variance=False, dtype=dtype, name=name)
 
 
 def conv3(channels: int, name: str, dtype: DTypeLike) -> nn.Conv:
@@ -40,12 +39,13 @@ class ResBlock(nn.Module):
     """x + conv(swish(norm(conv(swish(norm(x)))))), with a 1x1 shortcut where the width changes."""
 
     channels: int
+    groups: int
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
-        y = conv3(self.channels, "conv1", self.dtype)(nn.swish(norm("norm1", self.dtype)(x)))
-        y = conv3(self.channels, "conv2", self.dtype)(nn.swish(norm("norm2", self.dtype)(y)))
+        y = conv3(self.channels, "conv1", self.dtype)(nn.swish(norm(self.groups, "norm1", self.dtype)(x)))
+        y = conv3(self.channels, "conv2", self.dtype)(nn.swish(norm(self.groups, "norm2", self.dtype)(y)))
         if x.shape[-1] != self.channels:
             x = nn.Dense(self.channels, dtype=self.dtype, name="nin_shortcut")(x)
         return x + y
@@ -54,12 +54,13 @@ class ResBlock(nn.Module):
 class AttentionBlock(nn.Module):
     """Single-head self-attention over all places of the picture, at the smallest size only."""
 
+    groups: int
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         _, h, w, c = x.shape
-        y = rearrange(norm("norm", self.dtype)(x), "b h w c -> b (h w) c")
+        y = rearrange(norm(self.groups, "norm", self.dtype)(x), "b h w c -> b (h w) c")
         q, k, v = (nn.Dense(c, dtype=self.dtype, name=name)(y) for name in "qkv")
         scores = jnp.einsum("bqc,bkc->bqk", q, k, preferred_element_type=jnp.float32) / c**0.5
         y = jnp.einsum("bqk,bkc->bqc", jax.nn.softmax(scores).astype(v.dtype), v)
@@ -70,13 +71,14 @@ class AttentionBlock(nn.Module):
 class Middle(nn.Module):
     """Residual block, attention, residual block."""
 
+    groups: int
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        x = ResBlock(x.shape[-1], self.dtype, name="block_1")(x)
-        x = AttentionBlock(self.dtype, name="attn_1")(x)
-        return ResBlock(x.shape[-1], self.dtype, name="block_2")(x)
+        x = ResBlock(x.shape[-1], self.groups, self.dtype, name="block_1")(x)
+        x = AttentionBlock(self.groups, self.dtype, name="attn_1")(x)
+        return ResBlock(x.shape[-1], self.groups, self.dtype, name="block_2")(x)
 
 
 class Downsample(nn.Module):
@@ -108,12 +110,13 @@ class Level(nn.Module):
     channels: int
     blocks: int
     resample: str | None  # "downsample", "upsample" or nothing
+    groups: int
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 d"]:
         for block in range(self.blocks):
-            x = ResBlock(self.channels, self.dtype, name=f"block_{block}")(x)
+            x = ResBlock(self.channels, self.groups, self.dtype, name=f"block_{block}")(x)
         if self.resample == "downsample":
             x = Downsample(self.dtype, name="downsample")(x)
         elif self.resample == "upsample":
@@ -134,9 +137,9 @@ class Encoder(nn.Module):
         for level, multiplier in enumerate(config.multipliers):
             resample = "downsample" if level < last else None
             channels = config.channels * multiplier
-            x = Level(channels, config.res_blocks, resample, self.dtype, name=f"down_{level}")(x)
-        x = Middle(self.dtype, name="mid")(x)
-        x = nn.swish(norm("norm_out", self.dtype)(x))
+            x = Level(channels, config.res_blocks, resample, config.groups, self.dtype, name=f"down_{level}")(x)
+        x = Middle(config.groups, self.dtype, name="mid")(x)
+        x = nn.swish(norm(config.groups, "norm_out", self.dtype)(x))
         return conv3(2 * config.z, "conv_out", self.dtype)(x)
 
 
@@ -151,20 +154,20 @@ class Decoder(nn.Module):
     def __call__(self, z: Float[Array, "b h w z"]) -> Float[Array, "b h2 w2 3"]:
         config = self.config
         x = conv3(config.channels * config.multipliers[-1], "conv_in", self.dtype)(z)
-        x = Middle(self.dtype, name="mid")(x)
+        x = Middle(config.groups, self.dtype, name="mid")(x)
         for level in reversed(range(len(config.multipliers))):
             resample = "upsample" if level > 0 else None
             channels = config.channels * config.multipliers[level]
-            x = Level(channels, config.res_blocks + 1, resample, self.dtype, name=f"up_{level}")(x)
-        x = nn.swish(norm("norm_out", self.dtype)(x))
+            x = Level(channels, config.res_blocks + 1, resample, config.groups, self.dtype, name=f"up_{level}")(x)
+        x = nn.swish(norm(config.groups, "norm_out", self.dtype)(x))
         return conv3(3, "conv_out", self.dtype)(x)
 
 
 class VAE(nn.Module):
     """Both halves. Use through `vae.apply({"params": p}, ..., method="encode" | "decode")`.
 
-    Sides of pictures must be multiples of `config.stride`, widths multiples of 32. Parameters
-    are float32; `dtype` is what the activations are computed in.
+    Sides of pictures must be multiples of `config.stride`, widths multiples of `config.groups`.
+    Parameters are float32; `dtype` is what the activations are computed in.
     """
 
     config: VAEConfig

@@ -47,12 +47,17 @@ class VisionConfig:
 
 @dataclasses.dataclass(frozen=True)
 class VAEConfig:
-    """The FLUX autoencoder. Normalised latents are `scale * (z - shift)`."""
+    """The FLUX autoencoder. Normalised latents are `scale * (z - shift)`.
+
+    `groups` are those of group normalisation; with 32 groups of a single channel each, as 32 channels would
+    have, colour and brightness are normalised away, so narrow autoencoders take fewer.
+    """
 
     channels: int = 128
     multipliers: tuple[int, ...] = (1, 2, 4, 4)
     res_blocks: int = 2
     z: int = 16
+    groups: int = 32
     scale: float = 0.3611
     shift: float = 0.1159
 
@@ -92,7 +97,7 @@ class ModelConfig:
         return self.latent_patch * self.vae.stride
 
 
-_SMALL_VAE = VAEConfig(channels=32, multipliers=(1, 1, 2, 4), res_blocks=1)
+_SMALL_VAE = VAEConfig(channels=32, multipliers=(1, 1, 2, 4), res_blocks=1, groups=8)
 _SMALL_VOCAB = 1536
 _QWEN_VOCAB = 151936
 _SIGLIP = VisionConfig(1152, 4304, 26, 16)
@@ -111,12 +116,12 @@ SIZES: dict[str, tuple[LLMConfig, VisionConfig, VAEConfig]] = {
     "S": (
         LLMConfig(384, 1024, 8, 6, 2, 64, _SMALL_VOCAB),
         VisionConfig(256, 768, 4, 4, patch=16, side=16),
-        VAEConfig(channels=64, multipliers=(1, 1, 2, 4), res_blocks=1),
+        VAEConfig(channels=64, multipliers=(1, 1, 2, 4), res_blocks=1, groups=16),
     ),
     "M": (
         LLMConfig(768, 2048, 12, 12, 4, 64, _SMALL_VOCAB),
         VisionConfig(512, 1536, 8, 8, patch=14, side=32),
-        VAEConfig(channels=64, multipliers=(1, 2, 4, 4), res_blocks=1),
+        VAEConfig(channels=64, multipliers=(1, 2, 4, 4), res_blocks=1, groups=16),
     ),
     "0.5B": (LLMConfig(896, 4864, 24, 14, 2, 64, _QWEN_VOCAB), _SIGLIP, VAEConfig()),
     "1.5B": (LLMConfig(1536, 8960, 28, 12, 2, 128, _QWEN_VOCAB), _SIGLIP, VAEConfig()),
