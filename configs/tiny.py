@@ -2,7 +2,9 @@
 
 python -m macro.train --config=configs/tiny.py --workdir=runs/tiny          (:smoke does 20 steps)
 
-Hardware: two CPU cores. Time: see below. Expected: see below.
+Hardware: two CPU cores. Hours: .05 with nothing else running; rendering its 512 samples is half of that.
+Expected (seed 0, means of 10 steps): loss 4.06 -> .87, plan 7.09 -> 1.48 nats a token, draw 1.03 -> .25;
+streams filled .91 (text), .92 (vision), .99 (latent). 300 steps read 1,770 samples: too few to draw anything.
 """
 
 from ml_collections import ConfigDict
@@ -31,7 +33,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.data = {
         "name": "scenes",
-        "num": 64 if smoke else 1024,
+        "num": 64 if smoke else 512,
         "seed": 0,
         "dir": "",
         "workers": 1,
@@ -41,13 +43,13 @@ def get_config(arg: str = "") -> ConfigDict:
         "rays": 1,
     }
     config.packing = {
-        "text": 768,
-        "vision": 64,
-        "latent": 256,
-        "samples": 8,
-        "buckets": ((64, 64, 8),),
+        "text": 688,
+        "vision": 72,
+        "latent": 96,
+        "samples": 4,
+        "buckets": ((64, 64, 4),),
         "draws": 2,
-        "window": 64,
+        "window": 64 if smoke else 256,
         "reference_max_side": 32,
         "reference_vae": False,
     }

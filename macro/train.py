@@ -28,6 +28,7 @@ def main(config, workdir):
     from macro.utils.config import choose, record
 
     objective = OBJECTIVES[choose(config, "objective", OBJECTIVES)]
+    loop.check(config)
     model = model_config(config)
     tokenizer = data.tokenizer_of(config, model)
     packing = data.packing_config(config, model)

@@ -76,9 +76,7 @@ def stored(config) -> records.Records:
     """The samples of `config.data`, which are made first if they are not there yet."""
     data, options = data_config(config)
     _, make = ENGINES[data.name]
-    return records.open_source(
-        records.ensure(data.name, make, data.seed, data.num, options, data.dir or None)
-    )
+    return records.open_source(records.ensure(data.name, make, data.seed, data.num, options, data.dir or None))
 
 
 def batches(config, source: Sequence, tokenizer: Tokenizer, packing: PackingConfig) -> Pipeline:

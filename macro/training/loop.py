@@ -73,8 +73,8 @@ def run(objective, config, data: Data, workdir: str, hooks: Sequence[Hook] = ())
       NonFiniteLoss; UserError for a batch size that the devices do not divide, or a checkpoint of another
       model.
     """
+    check(config)
     mesh = mesh_lib.make_mesh()
-    mesh_lib.check_batch_size(config.batch_size, mesh)
     step_fn = make_step(objective, config, mesh)
     with jax.set_mesh(mesh), Checkpoints(workdir, config.keep_checkpoints) as checkpoints, _sigterm() as stop:
         state = _start(objective, config, data, checkpoints, mesh)
@@ -83,7 +83,7 @@ def run(objective, config, data: Data, workdir: str, hooks: Sequence[Hook] = ())
             for step in range(first, total):
                 if step > first and _due(step, config.eval_every_steps) and not stop.is_set():
                     recorder.flush()
-                    _evaluate(hooks, state, step)
+                    recorder.evaluate(hooks, state, step)
                 if step > first and (_due(step, config.save_every_steps) or stop.is_set()):
                     recorder.flush()
                     checkpoints.save(state, data.get_state())
@@ -100,9 +100,15 @@ def run(objective, config, data: Data, workdir: str, hooks: Sequence[Hook] = ())
                 return state
             recorder.flush({"params_sha256": tree.sha256(state.params)})
             if config.eval_every_steps:
-                _evaluate(hooks, state, total)
+                recorder.evaluate(hooks, state, total)
             checkpoints.save(state, data.get_state())
             return state
+
+
+def check(config) -> None:
+    """Raises UserError for what `run` would refuse, before time goes into making data."""
+    optim.optim_config(config)
+    mesh_lib.check_batch_size(config.batch_size, mesh_lib.make_mesh())
 
 
 def _start(objective, config, data: Data, checkpoints: Checkpoints, mesh) -> TrainState:
@@ -138,6 +144,13 @@ class _Recorder:
         self.flush()
         self._pending = step, metrics, waited, place, examples
 
+    def evaluate(self, hooks: Sequence[Hook], state: TrainState, step: int) -> None:
+        """Calls the hooks; the time they take does not count as steps'."""
+        start = time.monotonic()
+        for hook in hooks:
+            hook(state, step)
+        self._progress.skip(time.monotonic() - start)
+
     def flush(self, extra: Mapping[str, Any] = MappingProxyType({})) -> None:
         """Waits for the step taken last and records it; `extra` joins the record if one is due."""
         if self._pending is None:
@@ -159,11 +172,6 @@ class _Recorder:
             means = self._means.take()
             self._log.write({"step": step} | means | of_this_step | speed | extra)
             self._progress.show(step, {key: means[key] for key in _SHOWN if key in means})
-
-
-def _evaluate(hooks: Sequence[Hook], state: TrainState, step: int) -> None:
-    for hook in hooks:
-        hook(state, step)
 
 
 def _due(step: int, every: int) -> bool:

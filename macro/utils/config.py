@@ -27,6 +27,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from macro.utils.errors import UserError
+from macro.utils.files import write_whole
 
 # What `main` may take without describing it to `run`, because every command line means the same by it.
 _SHARED_HELP = {
@@ -110,9 +111,7 @@ def record(config: ConfigDict, workdir: str) -> None:
         for key, value in _paths(now):
             if not isinstance(value, Mapping) and before.get(key) != value:
                 print(f"config.{key}: this run began with {before.get(key)}, now {value}", file=sys.stderr)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(now, indent=2) + "\n")
-    os.replace(partial, path)
+    write_whole(path, json.dumps(now, indent=2) + "\n")
 
 
 def writable_folder(path: str) -> str:

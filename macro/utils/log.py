@@ -6,12 +6,13 @@ again, so no step stands there twice. TensorBoard gets the same numbers where `c
 
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from macro.utils.files import write_whole
 
 
 class MetricsLog:
@@ -21,9 +22,7 @@ class MetricsLog:
         """Keeps the records of steps up to `resumed_step` (0: a new run, none) and drops the others."""
         path = Path(workdir) / "metrics.jsonl"
         kept = [line for line in read_lines(path) if json.loads(line)["step"] <= resumed_step]
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(kept))
-        os.replace(partial, path)
+        write_whole(path, "".join(kept))
         self._file = path.open("a")
         self._tensorboard = _tensorboard(workdir)
 
@@ -88,6 +87,11 @@ class Progress:
         """To be told of each finished step."""
         if self._warm is None:
             self._warm = (step, time.monotonic())
+
+    def skip(self, seconds: float) -> None:
+        """Takes time that went into something else than steps out of the rate."""
+        if self._warm is not None:
+            self._warm = (self._warm[0], self._warm[1] + seconds)
 
     def rate(self, step: int) -> float:
         """Steps per second after the first one; NaN until there is a second."""

@@ -52,11 +52,12 @@ def test_means_skip_nan_and_start_anew():
 
 
 def test_progress_shows_share_and_time_left(monkeypatch, capsys):
-    now = iter([0.0, 10.0, 30.0])
+    now = iter([0.0, 10.0, 35.0])
     monkeypatch.setattr("macro.utils.log.time.monotonic", lambda: next(now))
     progress = Progress(0, 100)
     progress.tick(1)  # at 10 s; compiling is over
-    progress.show(41, {"loss": 0.51234})  # at 30 s: 40 steps in 20 s, 59 are left
+    progress.skip(5.0)  # an evaluation
+    progress.show(41, {"loss": 0.51234})  # at 35 s: 40 steps in 20 s, 59 are left
     assert capsys.readouterr().out == "step 41/100 (41%) | loss 0.5123 | 2.00 steps/s | ETA 0:30\n"
 
 
