@@ -1,0 +1,95 @@
+"""The command line on a handful of made-up sentences: what it writes, and what it says to mistakes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from macro.models import weights
+from macro.sentence.plan import Plan
+from macro.sentence.spans import Image, Sentence, Target, Text
+from macro.train import main
+from macro.training import data
+from macro.utils.config import load, run
+
+CONFIG = str(Path(__file__).parents[1] / "configs" / "tiny.py") + ":smoke"
+
+
+def sentences(count=8):
+    rng = np.random.default_rng(0)
+
+    def pixels(side):
+        return rng.integers(0, 256, (side, side, 3), np.uint8)
+
+    for i in range(count):
+        grid = np.zeros((8, 8), np.int8)
+        grid[2:5, 1:4], grid[4:7, 4:7] = 1, 2
+        first, second = (Image(pixels(32), subject=n, number=n) for n in (1, 2))
+        spans = Text("A "), first, Text(" left of "), second, Plan("Left, right.", grid), Target(pixels(64))
+        yield Sentence(spans, "compose", i)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """The smallest run: made-up data read in this process."""
+    source = list(sentences())
+    monkeypatch.setattr(data, "stored", lambda config: source)
+    config = load(CONFIG)
+    config.update({"total_steps": 3, "save_every_steps": 2, "log_every_steps": 1, "batch_size": 1})
+    config.data.workers = 0
+    config.packing.update({"text": 200, "vision": 16, "latent": 64, "samples": 2, "window": 8})
+    config.packing.buckets = ((64, 64, 2),)
+    return config
+
+
+def records(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_trains_and_writes_a_model_that_knows_its_config(small, tmp_path, capsys):
+    assert main(small, str(tmp_path)) == 0
+    assert {"config.json", "metrics.jsonl", "checkpoints", "model.safetensors"} == {
+        path.name for path in tmp_path.iterdir()
+    }
+    last = records(tmp_path)[-1]
+    assert {"plan", "draw", "plan/compose", "draw/compose", "fill/text", "fill/vision", "fill/latent"} <= set(last)
+    assert len(last["params_sha256"]) == 64
+    params, _, notes = weights.load(tmp_path / "model.safetensors")
+    assert set(params) == {"composer", "vae"}
+    assert notes["steps"] == 3
+    assert notes["examples_seen"] == last["examples_seen"]
+    assert notes["config"] == json.loads((tmp_path / "config.json").read_text())
+    # The same command once more has nothing to do, and says so.
+    capsys.readouterr()
+    assert main(small, str(tmp_path)) == 0
+    assert "nothing to do" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_sheets(small, tmp_path):
+    small.update({"total_steps": 2, "eval_every_steps": 1})
+    small.sampling.steps = 2
+    main(small, str(tmp_path))
+    assert sorted(path.name for path in (tmp_path / "sheets").iterdir()) == ["000001.png", "000002.png"]
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("objective=jiont", "config.objective='jiont'; did you mean 'joint'?"),
+        ("data.name=scene", "config.data.name='scene': there is scenes"),
+        ("model.variant=XXL/64", "model.variant='XXL/64': expected"),
+        ("optim.schedule=linear", "config.optim.schedule='linear': choose one of cosine, constant"),
+        ("packing.buckets=((60,64,4),)", "packing.buckets: 60x64 is no multiple of 16"),
+        ("batch_size=0", "config.batch_size=0 does not divide"),
+    ],
+)
+def test_mistakes_are_named_before_anything_is_made(override, line, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(SystemExit) as left:
+        run(main, ["train", f"--config={CONFIG}", f"--workdir={tmp_path}/w", f"--config.{override}"])
+    assert left.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: {line}")
+    assert list((tmp_path / "w").iterdir()) == []
+    assert not (tmp_path / "cache" / "macro" / "data").exists()
