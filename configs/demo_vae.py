@@ -2,8 +2,8 @@
 
     python -m macro.train --config=configs/demo_vae.py --workdir=runs/demo_vae
 
-It is trained on the targets of the demo's own data set (configs/demo.py: same `data`, rendered only once), on
-one square of 64 x 64 a picture and step: that costs a quarter, and nothing in it knows a picture's size.
+It is trained on 4,096 targets like those of configs/demo.py, on one square of 64 x 64 a picture and step: that
+costs a quarter, and nothing in the model knows a picture's size.
 `latent_mean` and `latent_std` of the last records give `shift` and `scale` = 1 / std, below and in
 configs/demo.py. ":smoke" does 20 steps on 64 samples.
 """
@@ -35,7 +35,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.data = {
         "name": "scenes",
-        "num": 64 if smoke else 20_000,
+        "num": 64 if smoke else 4096,
         "seed": 1,
         "dir": "",
         "workers": 1,

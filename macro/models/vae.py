@@ -13,6 +13,8 @@ Read next: `macro/objectives/autoencode.py` for how a small one is trained, `mac
 who eats the latents.
 """
 
+from collections.abc import Mapping
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -20,7 +22,7 @@ from einops import rearrange
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from macro.models.variants import VAEConfig
+from macro.models.variants import ModelConfig, VAEConfig
 
 NORM_EPS = 1e-6
 
@@ -229,3 +231,25 @@ def unpatchify(tokens: Float[Array, "b n c"], patch: int, rows: int, columns: in
     return rearrange(
         tokens, "b (h w) (p q z) -> b (h p) (w q) z", h=rows, w=columns, p=patch, q=patch
     )
+
+
+def latent_table(vae_params: Mapping, pixels: Mapping, config: ModelConfig) -> Float[Array, "b m c"]:
+    """Encodes every picture of packed rows into latent tokens: posterior means, without gradient. Workers
+    cannot run a VAE, so rows come with pixels and are encoded where the model runs.
+
+    Args:
+        vae_params: parameters of the VAE.
+        pixels: per size bucket uint8 `[b, slots, h, w, 3]`.
+        config: the model's configuration.
+
+    Returns:
+        Tokens bucket after bucket, slot after slot, row-major: what `latent["source"]` counts through.
+    """
+    tables = []
+    for images in pixels.values():
+        b, slots, h, w, _ = images.shape
+        flat = images.reshape(b * slots, h, w, 3).astype(jnp.float32) / 127.5 - 1
+        mean, _ = VAE(config.vae).apply({"params": vae_params}, flat, method=VAE.encode)
+        tokens = patchify(normalise(mean, config.vae), config.latent_patch)
+        tables.append(tokens.reshape(b, -1, config.latent_channels))
+    return jax.lax.stop_gradient(jnp.concatenate(tables, axis=1))

@@ -1,7 +1,7 @@
 """What a drawing is scored on: the flow loss on latent tokens (MUSIC, L2; BAGEL's MSE).
 
-Workers deliver pixels; here the frozen VAE encodes them, and each latent token of the packed row picks its
-values from the row's table of encoded images.
+Each latent token of a packed row picks its values from the row's table of encoded pictures
+(`macro/models/vae.py`), which the frozen VAE fills.
 """
 
 from __future__ import annotations
@@ -14,29 +14,7 @@ from jaxtyping import Array, Float
 
 from macro.diffusion import process
 from macro.diffusion.times import logit_normal
-from macro.models.vae import VAE, normalise, patchify
 from macro.models.variants import ModelConfig
-
-
-def latent_table(vae_params: Mapping, pixels: Mapping, config: ModelConfig) -> Float[Array, "b m c"]:
-    """Encodes every picture of a batch of rows into latent tokens, posterior means, without gradient.
-
-    Args:
-        vae_params: parameters of the VAE.
-        pixels: per size bucket uint8 `[b, slots, h, w, 3]`.
-        config: the model's configuration.
-
-    Returns:
-        Tokens bucket after bucket, slot after slot, row-major: what `latent["source"]` counts through.
-    """
-    tables = []
-    for images in pixels.values():
-        b, slots, h, w, _ = images.shape
-        flat = images.reshape(b * slots, h, w, 3).astype(jnp.float32) / 127.5 - 1
-        mean, _ = VAE(config.vae).apply({"params": vae_params}, flat, method=VAE.encode)
-        tokens = patchify(normalise(mean, config.vae), config.latent_patch)
-        tables.append(tokens.reshape(b, -1, config.latent_channels))
-    return jax.lax.stop_gradient(jnp.concatenate(tables, axis=1))
 
 
 def noised(

@@ -10,9 +10,9 @@ from jaxtyping import Array
 
 from macro.models import variants, weights
 from macro.models.composer import Composer
-from macro.models.vae import VAE
+from macro.models.vae import VAE, latent_table
 from macro.models.variants import ModelConfig
-from macro.objectives.draw import draw_losses, latent_table, noised
+from macro.objectives.draw import draw_losses, noised
 from macro.objectives.plan import plan_losses
 from macro.utils.errors import UserError
 

@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, Int
 
 from macro.inputs.pieces import Cursor
 from macro.models.composer import Cache, Composer, sight_fields
-from macro.models.vae import VAE, normalise, patchify
+from macro.models.vae import latent_table
 from macro.models.variants import ModelConfig
 from macro.sampling.rules import CELL, CLOSED, SLACK
 from macro.sentence.sight import CAUSAL
@@ -54,16 +54,8 @@ def prefill(
     """Reads the prompt in all contexts (`contexts.Prompt`); clean copies of pictures go through the VAE."""
     x = None
     if "latent" in streams:
-        table = jnp.concatenate([_encode(vae, images, config) for images in pixels.values()], axis=1)
-        x = jnp.take_along_axis(table, streams["latent"]["source"][..., None], axis=1)
+        x = jnp.take_along_axis(latent_table(vae, pixels, config), streams["latent"]["source"][..., None], axis=1)
     return Composer(config).apply({"params": params}, streams, x, method=Composer.prefill)[1]
-
-
-def _encode(vae: Mapping, images: Array, config: ModelConfig) -> Float[Array, "b n c"]:
-    b, slots, h, w, _ = images.shape
-    flat = images.reshape(b * slots, h, w, 3).astype(jnp.float32) / 127.5 - 1
-    mean, _ = VAE(config.vae).apply({"params": vae}, flat, method=VAE.encode)
-    return patchify(normalise(mean, config.vae), config.latent_patch).reshape(b, -1, config.latent_channels)
 
 
 def write(

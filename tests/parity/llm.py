@@ -1,7 +1,7 @@
 """The recorded tiny BAGEL's language model and diffusion head under our names, and its streams in our form."""
 
 import numpy as np
-from parity.bagel import FOLDER, VISION_KEYS, convert, linear, load_tree, same, sizes, vae_config, vision_config
+from parity.bagel import FOLDER, convert, linear, load_tree, same, sizes, vae_config, vision_config
 from safetensors.numpy import load_file
 
 from macro.models.variants import LLMConfig, ModelConfig

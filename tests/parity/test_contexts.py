@@ -1,5 +1,7 @@
 """The recorded inference contexts: keys and values of a prompt read piece by piece, picture by picture."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -59,7 +61,7 @@ class Reader:
     def picture(self, for_vae, for_vit, eps):
         config = self.config
         pixels = jnp.asarray(np.moveaxis(for_vae, 0, -1))[None]
-        mean, logvar = VAE(config.vae).apply({"params": load_tree()["vae"]}, pixels, method="encode")
+        mean, logvar = jax.jit(partial(VAE(config.vae).apply, method="encode"))({"params": load_tree()["vae"]}, pixels)
         z = normalise(mean + jnp.exp(0.5 * logvar) * np.moveaxis(eps, 1, -1), config.vae)
         side = config.pixels_per_token
         rows, columns = pixels.shape[1] // side, pixels.shape[2] // side
@@ -76,7 +78,8 @@ class Reader:
         assert (self.read, self.rope) == (int(golden[f"{name}_kv_len"][0]), int(golden[f"{name}_rope"][0]))
         for layer in range(self.config.llm.layers):
             for part in "kv":
-                assert_close(self.cache[part][layer, 0][order], golden[f"{name}_{part}{layer}"], f"{name} {part}{layer}")
+                recorded = f"{name}_{part}{layer}"
+                assert_close(self.cache[part][layer, 0][order], golden[recorded], recorded)
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ def run():
     shapes = inputs["patchified_vae_latent_shapes"]
     patch = config.latent_patch
     x_0 = np.concatenate(
-        [patchify(jnp.asarray(z[None, : h * patch, : w * patch]), patch)[0] for z, (h, w) in zip(latents, shapes)]
+        [patchify(jnp.asarray(z[None, : h * patch, : w * patch]), patch)[0] for z, (h, w) in zip(latents, shapes, strict=True)]
     )[None]
     t = logit_normal(streams["latent"]["t_raw"], config.timestep_shift)
     eps = golden["flow_noise"][None]
