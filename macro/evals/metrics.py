@@ -1,20 +1,21 @@
 """What is in a picture's cells: does each subject's palette stand where the plan put it?
 
-Pixels are compared with colours in Oklab. Nobody who draws can know the light, so a colour is compared in every light
-of the scenes, from shade to full sun:
+Pixels are compared with colours in Oklab. Nobody who draws can know the light, so a colour is compared in
+every light of the scenes, from shade to full sun:
 
     d(pixel, colour) = min over s of |Oklab(pixel) - Oklab(s colour)| + LIGHT_COST |ln s|
 
-where the small cost keeps a sunlit grey from passing for a shaded white. Seen from one subject, a pixel has one of its
-own three colours (or a blend of two, as on the edges of a pattern: half of each), another subject's main colour, or
-the background's, whichever is nearest. Cells never consist of their subject alone, so the true picture sets the bar:
-with e_c the share of colour c in the true picture's cells, and a_c the share in the cells that are judged,
+where the small cost keeps a sunlit grey from passing for a shaded white. Seen from one subject, a pixel has
+one of its own three colours (or a blend of two, as on the edges of a pattern: half of each), another
+subject's main colour, or the background's, whichever is nearest. Cells never consist of their subject alone,
+so the true picture sets the bar: with e_c the share of colour c in the true picture's cells, and a_c the
+share in the cells that are judged,
 
     a subject's cells hold its palette   when   sum_c min(a_c, e_c) >= HELD sum_c e_c
                                          and    a_c >= PRESENT e_c  for each c with e_c >= LARGE sum_c e_c
 
-All limits were set on renders of scenes that no evaluation draws (`scenes.CALIBRATION`): another light, pose and
-texture phase passes, a little blur passes, another picture does not. Read next: `scenes.py`.
+All limits were set on renders of scenes that no evaluation draws (`scenes.CALIBRATION`): another light, pose
+and texture phase passes, a little blur passes, another picture does not. Read next: `scenes.py`.
 """
 
 from collections.abc import Sequence
@@ -33,13 +34,19 @@ BLEND_COST = 0.02  # a pure colour is preferred to a blend
 FAR = 0.16  # a pixel farther than this from every colour has none of them
 HELD, PRESENT, LARGE = 0.5, 0.25, 0.2
 SWAPPED = 0.25  # of a cell's pixels; less of another's colour is a sliver of a neighbour
-BEHIND, DOMINANT, LEAST_DOMINANT = 8, 6, 0.05  # clusters of the background, of a subject's cells; share of one
+BEHIND, DOMINANT, LEAST_DOMINANT = (
+    8,
+    6,
+    0.05,
+)  # clusters of the background, of a subject's cells; share of one
 
 Picture = UInt8[np.ndarray, "h w 3"]
 BLENDS = ((0, 1), (0, 2), (1, 2))
 
 
-def light_distance(pixels: Float[np.ndarray, "p 3"], colours: Float[np.ndarray, "c 3"]) -> Float32[np.ndarray, "p c"]:
+def light_distance(
+    pixels: Float[np.ndarray, "p 3"], colours: Float[np.ndarray, "c 3"]
+) -> Float32[np.ndarray, "p c"]:
     """d(pixel, colour) of the head: `pixels` in Oklab, `colours` in sRGB 0..1."""
     lit = np.clip(to_linear(colours)[None] * SHADES[:, None, None], 0, 1) ** (1 / 2.2)
     cost = LIGHT_COST * np.abs(np.log(SHADES))
@@ -58,7 +65,7 @@ def _distance(a: Float[np.ndarray, "p 3"], b: Float[np.ndarray, "c 3"]) -> Float
 def clusters(
     pixels: Float[np.ndarray, "p 3"], count: int
 ) -> tuple[Float[np.ndarray, "k 3"], Float[np.ndarray, "k"]]:
-    """k-means: centres, and the share of the pixels around each. The first centres lie far apart: repeatable."""
+    """k-means: centres, and the share of the pixels around each. It starts far apart, and repeatably."""
     centres = [pixels.mean(0)]
     while len(centres) < count:
         centres.append(pixels[_distance(pixels, np.array(centres)).min(1).argmax()])
@@ -112,8 +119,8 @@ class Judged:
         """Of each pixel of `where`, seen from one subject.
 
         Returns:
-            How much it has of the subject's three colours [p, 3], and the number of the other subject whose main
-            colour it has [p], 0 for none.
+            How much it has of the subject's three colours [p, 3], and the number of the other subject whose
+            main colour it has [p], 0 for none.
         """
         where = where.ravel()
         palette = self.colours.palettes[subject - 1]
@@ -135,15 +142,24 @@ class Judged:
         """The share of the subject's three colours among the pixels of `where`; zeros if there are none."""
         return self.shares(subject, where)[0].mean(0) if where.any() else np.zeros(3)
 
-    def holds(self, subject: int, expected: Float[np.ndarray, "3"], grid: Grid, cells_of: int | None = None) -> bool:
-        """Whether the subject's cells (or those of subject `cells_of`) hold its palette, by the head's rule."""
-        found = self.amounts(subject, cells_mask(grid, cells_of or subject, self.size))
-        total = expected.sum()
+    def holds(self, subject: int, expected: Float[np.ndarray, "3"], grid: Grid) -> bool:
+        """Whether the subject's cells hold its palette, by the rule of the head."""
+        found, total = self.amounts(subject, cells_mask(grid, subject, self.size)), expected.sum()
         present = (found >= PRESENT * expected) | (expected < LARGE * total)
         return bool(np.minimum(found, expected).sum() >= HELD * total > 0 and present.all())
 
+    def contest(self, i: int, j: int, where: Bool[np.ndarray, "h w"]) -> tuple[float, float]:
+        """The shares of the pixels of `where` that have a colour of subject i and none of j, and the reverse."""
+        if not where.any():
+            return 0.0, 0.0
+        where = where.ravel()
+        third = [n - 1 for n in sorted({*self.colours.others(i)} & {*self.colours.others(j)})]
+        limit = np.minimum(self._behind[where], self._mains[where][:, third].min(1, initial=np.inf))
+        a, b = (light_distance(self._pixels[where], self.colours.palettes[n - 1]).min(1) for n in (i, j))
+        return float(np.mean(a < np.minimum(b, limit))), float(np.mean(b < np.minimum(a, limit)))
+
     def swapped(self, subject: int, grid: Grid) -> tuple[int, int]:
-        """How many of its cells hold more of another's main colour than of its own palette; how many it has."""
+        """How many of its cells hold more of another's main colour than of its own palette; of how many."""
         mask = cells_mask(grid, subject, self.size)
         if not mask.any():
             return 0, 0
@@ -173,7 +189,9 @@ class Judged:
 def expected_amounts(target: Picture, colours: Colours, grid: Grid) -> Float[np.ndarray, "s 3"]:
     """e_c of the head: what the true picture shows of each subject's colours in its cells."""
     judged = Judged(target, colours)
-    return np.stack([judged.amounts(n, cells_mask(grid, n, judged.size)) for n in range(1, len(colours.palettes) + 1)])
+    return np.stack(
+        [judged.amounts(n, cells_mask(grid, n, judged.size)) for n in range(1, len(colours.palettes) + 1)]
+    )
 
 
 def mean(values: Sequence[float]) -> float | None:

@@ -1,14 +1,15 @@
 """A small reader: which kind of subject, in which texture, stands in this part of a picture?
 
-It sees nothing but the pixels of a square crop around a subject's cells and is trained on renders alone, so that
-`macro/evals` can ask what a drawn picture shows. It takes no part in the training of a composer nor in any search.
-A reader must not see dogs in blobs: blurred crops, soft ellipses and empty ground are among its lessons, under the
-name `NOTHING`. The shipped weights come from
+It sees nothing but the pixels of a square crop around a subject's cells and is trained on renders alone, so
+that `macro/evals` can ask what a drawn picture shows. It takes no part in the training of a composer nor in
+any search. A reader must not see dogs in blobs: blurred crops, soft ellipses and empty ground are among its
+lessons, under the name `NOTHING`. The shipped weights come from
 
     python -m macro.scenes.read --out=macro/assets/reader.safetensors --scenes=8000 --steps=2400 --seed=0
 
-(two CPU cores; the metadata of the file holds its numbers). Its scenes come from streams of their own, which no data
-set and no evaluation draws from. Read next: `reading.py` (the lessons), `macro/evals/metrics.py` (its use).
+(two CPU cores; the metadata of the file holds its numbers). Its scenes come from streams of their own, which
+no data set and no evaluation draws from. Read next: `reading.py` (the lessons), `macro/evals/metrics.py` (its
+use).
 """
 
 import functools
@@ -121,7 +122,9 @@ class Reader:
             squares = square(np.array([boxes[n] for n in chosen], np.float32)).astype(np.float32)
             answers = _answer(self.params, batch, squares, blur, len(self.kinds), len(self.textures))
             kinds, textures = (np.asarray(answer)[:count] for answer in answers)
-            readings += [Reading(self.kinds[k], self.textures[t]) for k, t in zip(kinds, textures, strict=True)]
+            readings += [
+                Reading(self.kinds[k], self.textures[t]) for k, t in zip(kinds, textures, strict=True)
+            ]
         return readings
 
 
@@ -136,7 +139,9 @@ def save(reader: Reader, path: str | os.PathLike) -> None:
     """Writes a reader as safetensors in float16, names and notes in its metadata; whole or not at all."""
     from safetensors.numpy import save as serialise
 
-    flat = {name: np.asarray(value, np.float16) for name, value in flatten_dict(reader.params, sep="/").items()}
+    flat = {
+        name: np.asarray(value, np.float16) for name, value in flatten_dict(reader.params, sep="/").items()
+    }
     names = {"kinds": reader.kinds, "textures": reader.textures, "notes": reader.notes}
     write_whole(path, serialise(flat, {key: json.dumps(value) for key, value in names.items()}))
 
@@ -158,7 +163,9 @@ def load(path: str | os.PathLike = SHIPPED) -> Reader:
             names = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
         kinds, textures, notes = tuple(names["kinds"]), tuple(names["textures"]), names["notes"]
     except (SafetensorError, KeyError, ValueError) as error:
-        raise UserError(f"{path}: not a reader ({error}); train one with `python -m macro.scenes.read`") from None
+        raise UserError(
+            f"{path}: not a reader ({error}); train one with `python -m macro.scenes.read`"
+        ) from None
     return Reader(unflatten_dict(flat, sep="/"), kinds, textures, notes)
 
 

@@ -1,9 +1,10 @@
 """How the reader is taught: crops of rendered scenes, spoilt a little, and lessons in seeing nothing.
 
-A lesson is a crop around a subject's cells, as the layout rule gives them, moved and scaled a little, since planners
-do not hit cells exactly; neighbours intrude as they do in real scenes. Pictures are mirrored, recoloured, blurred
-slightly and made noisy, for drawn pictures are less crisp than renders. A share of the lessons shows `NOTHING`: the
-same crops so blurred that only a blob of colour is left, soft ellipses in a subject's colours, empty ground.
+A lesson is a crop around a subject's cells, as the layout rule gives them, moved and scaled a little, since
+planners do not hit cells exactly; neighbours intrude as they do in real scenes. Pictures are mirrored,
+recoloured, blurred slightly and made noisy, for drawn pictures are less crisp than renders. A share of the
+lessons shows `NOTHING`: the same crops so blurred that only a blob of colour is left, soft ellipses in a
+subject's colours, empty ground.
 
     loss = CE(kind or nothing) + CE(texture, where there is a kind)
 
@@ -102,7 +103,7 @@ def _lessons_in(scene: Scene, ids: np.ndarray, whole: np.ndarray, picture: int) 
 
 
 def _moved(rng: np.random.Generator, squares: np.ndarray) -> np.ndarray:
-    """Squares as a planner might place them: off by up to a third of a cell, somewhat too large or too small."""
+    """Squares as a planner might place them: off by up to a third of a cell, too large or too small."""
     shift = rng.uniform(-1, 1, (len(squares), 2)) * 0.35 / SIDE
     scale = np.exp(rng.uniform(-0.12, 0.22, len(squares)))
     return np.concatenate([squares[:, :2] + shift, squares[:, 2:] * scale[:, None]], 1)
@@ -121,14 +122,20 @@ def _batch(rng: np.random.Generator, lessons: Views) -> dict[str, np.ndarray]:
     # Soft ellipses stand on crops whose own subject has been blurred away beneath them.
     blur[ellipse] = _BLOB_BLUR[1]
     # The uppermost strip of a picture is sky: a small square there is empty.
-    squares[empty] = np.stack([rng.uniform(0.1, 0.9, BATCH), np.full(BATCH, 0.04), np.full(BATCH, 0.07)], 1)[empty]
+    sky = np.stack([rng.uniform(0.1, 0.9, BATCH), np.full(BATCH, 0.04), np.full(BATCH, 0.07)], 1)
+    squares[empty] = sky[empty]
     kinds[blurred | ellipse | empty] = 0
     shape = np.stack([*rng.uniform(0.4, 0.6, (2, BATCH)), *rng.uniform(0.15, 0.42, (2, BATCH))], 1)
     return {
-        "picture": lessons.picture[chosen], "squares": squares.astype(np.float32), "blur": blur.astype(np.float32),
-        "kinds": kinds, "textures": lessons.textures[chosen], "ellipse": ellipse,
-        "shape": shape.astype(np.float32), "colour": lessons.colours[chosen].astype(np.float32),
-    }  # fmt: skip
+        "picture": lessons.picture[chosen],
+        "squares": squares.astype(np.float32),
+        "blur": blur.astype(np.float32),
+        "kinds": kinds,
+        "textures": lessons.textures[chosen],
+        "ellipse": ellipse,
+        "shape": shape.astype(np.float32),
+        "colour": lessons.colours[chosen].astype(np.float32),
+    }
 
 
 def _spoil(key, crops, batch):
@@ -156,7 +163,7 @@ def _loss(params, network, crops, kinds, textures):
 
 
 def teach(scenes: int, steps: int, seed: int) -> Reader:
-    """Renders lessons, trains on them, examines on scenes of other streams; prints progress with the time left."""
+    """Renders lessons, trains on them, examines on other scenes; prints progress with the time left."""
     progress = _Progress("rendered", scenes, 50 * _RENDERED_AT_ONCE)
     reader = train(views(seed, LESSONS, scenes, progress.tell), steps, seed)
     notes = {"scenes": scenes, "steps": steps, "seed": seed}
@@ -209,7 +216,7 @@ class _Progress:
 
 
 def examine(reader: Reader, held: Views) -> dict[str, float]:
-    """Accuracy on scenes that it was not taught with: kind and texture by subject count, and kind in blobs."""
+    """Accuracy on scenes that it was not taught with: by subject count, and of kinds in blurred crops."""
     middle, half = held.squares[:, :2], held.squares[:, 2:] / 2 / 1.15
     boxes = np.concatenate([middle - half, middle + half], 1)
     pictures = [held.pictures[n] for n in held.picture]

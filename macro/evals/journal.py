@@ -1,0 +1,83 @@
+"""Records of an evaluation, one JSON line per sample, so that a killed run goes on where it was.
+
+    {"settings": {...}}                                 first line: what all records were made with
+    {"bucket": "4-5", "index": 17, "model": {...}, ...}
+
+A line cut short by a kill is left out, and its sample done again. Read next: `scenes.py`, `report.py`.
+"""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from macro.utils.errors import UserError
+from macro.utils.files import write_whole
+
+FILE = "evaluation.jsonl"
+
+
+class Journal:
+    """The records of one workdir."""
+
+    def __init__(self, workdir: str | os.PathLike, settings: Mapping[str, Any]):
+        """Reads the records that are there.
+
+        Raises:
+            UserError: they were made with other settings; the folder cannot be written.
+        """
+        self.path = Path(workdir) / FILE
+        lines = self._whole_lines()
+        if lines and (other := _difference(lines[0].get("settings", {}), settings)):
+            raise UserError(
+                f"{self.path}: was made with another {other}; name another workdir, or remove the file"
+            )
+        self.records = {(record["bucket"], record["index"]): record for record in lines[1:]}
+        kept = [{"settings": dict(settings)}, *self.records.values()]
+        write_whole(self.path, "".join(json.dumps(record) + "\n" for record in kept))
+
+    def _whole_lines(self) -> list[dict]:
+        if not self.path.exists():
+            return []
+        try:
+            text = self.path.read_text("utf-8")
+            return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.path}: cannot be read ({error}); name another workdir") from None
+
+    def add(self, record: dict) -> None:
+        """Writes a record; it is there for good when this returns."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        self.records[record["bucket"], record["index"]] = record
+
+    def bucket(self, name: str, count: int) -> list[dict]:
+        """The records of samples 0 .. count - 1 of a bucket that are there."""
+        return [self.records[name, n] for n in range(count) if (name, n) in self.records]
+
+
+def _difference(old: Mapping, new: Mapping) -> str | None:
+    """The first setting in which the two differ, as `seed (0, now 1)`."""
+    new = json.loads(json.dumps(dict(new)))
+    for key in dict.fromkeys([*old, *new]):
+        if old.get(key) != new.get(key):
+            return f"{key} ({old.get(key)}, now {new.get(key)})"
+    return None
+
+
+class Progress:
+    """A line after each sample: how many are done, and how long the rest will take."""
+
+    def __init__(self, total: int):
+        self._total, self._done, self._fresh, self._start = total, 0, 0, time.monotonic()
+
+    def skip(self, done: int) -> None:
+        """Counts samples that an earlier run has done."""
+        self._done += done
+
+    def tell(self, where: str) -> None:
+        self._done, self._fresh = self._done + 1, self._fresh + 1
+        left = (time.monotonic() - self._start) / self._fresh * (self._total - self._done)
+        print(f"{self._done}/{self._total} ({where} references), {left / 60:.1f} min left", flush=True)

@@ -1,0 +1,72 @@
+"""Measures a model on a benchmark.
+
+    python -m macro.evaluate --config=configs/demo.py --bench=scenes --num=200 --seed=0
+    --workdir=runs/evaluate
+
+Prints a table and writes evaluation.json and evaluation.html (with pictures) to the workdir. A killed run
+goes on where it was when it is started again with the same flags. --plans=truth hands the true plans in,
+which tells what the planner costs from what the drawing does. What is measured: `macro/evals/scenes.py`.
+"""
+
+from macro.utils.config import run
+from macro.utils.errors import UserError
+
+PLANS = ("own", "truth")
+HELPS = {
+    "bench": "which benchmark: scenes",
+    "num": "samples for each bucket of reference counts",
+    "seed": "of the benchmark's samples; the same seed gives the same ones",
+    "json": "file for the results, beside the workdir's evaluation.json",
+    "weights": "a .safetensors file or the name of a shipped model; config.demo.weights if left out",
+    "plans": "own: the model plans; truth: it is given the true plans",
+    "swaps": "samples per bucket that are drawn again with two subjects' cells exchanged",
+}
+
+
+def main(config, workdir, bench="scenes", num=200, seed=0, json=None, weights=None, plans="own", swaps=50):
+    _check(bench, num, seed, plans, swaps)
+
+    # Imported here: a mistake in the flags is named before JAX starts.
+    import platform
+    import shlex
+    import sys
+
+    import jax
+
+    from macro.evals import report, scenes
+    from macro.sampling.load import load
+    from macro.training.data import data_config
+    from macro.utils.tree import sha256
+
+    benches = {"scenes": scenes.evaluate}
+    pipeline = load(weights or config.get("demo", {}).get("weights", "demo"), config)
+    settings = {
+        "bench": bench,
+        "weights_sha256": sha256(pipeline.params),
+        "sampling": repr(pipeline.settings),
+    }
+    results, strips = benches[bench](
+        pipeline, workdir, num, seed, plans, swaps, settings, data_config(config)[1]
+    )
+    results["settings"] |= {
+        "command": shlex.join(["python", "-m", "macro.evaluate", *sys.argv[1:]]),
+        "machine": f"{jax.device_count()} x {jax.devices()[0].device_kind}, {platform.machine()}",
+        "jax": jax.__version__,
+    }
+    report.write(workdir, results, strips, json)
+    print(report.table(results))
+
+
+def _check(bench: str, num: int, seed: int, plans: str, swaps: int) -> None:
+    if bench not in ("scenes",):
+        raise UserError(f"--bench={bench}: there is no such benchmark; there is scenes")
+    if num < 1:
+        raise UserError(f"--num={num}: must be at least 1, the number of samples per bucket")
+    if seed < 0 or swaps < 0:
+        raise UserError("--seed and --swaps must be 0 or more")
+    if plans not in PLANS:
+        raise UserError(f"--plans={plans}: use {' or '.join(PLANS)}")
+
+
+if __name__ == "__main__":
+    run(main, **HELPS)
