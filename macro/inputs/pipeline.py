@@ -10,6 +10,9 @@ exactly the same batches. Epochs have their own orders, and an epoch may end ins
 Read next: `macro/inputs/packing.py`.
 """
 
+import ctypes
+import signal
+import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +25,7 @@ from macro.inputs.packing import PackingConfig, assign_window, pack_row
 from macro.utils.errors import UserError
 
 _ENDLESS = 2**40  # windows
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _AHEAD = 2  # batches made before they are asked for
 
 
@@ -30,6 +34,12 @@ class _Assign(grain.transforms.Map):
 
     def __init__(self, *arguments):
         self._arguments = arguments
+
+    def __setstate__(self, state: dict) -> None:
+        # Unpickled means: in a worker process. It must not outlive a parent that was killed with SIGKILL.
+        self.__dict__.update(state)
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
     def map(self, window: int) -> list[list[int]]:
         return assign_window(*self._arguments, int(window))

@@ -1,6 +1,12 @@
 """The global stream of rows: resuming, sharing out, epochs, worker processes."""
 
 import itertools
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -130,3 +136,39 @@ def test_a_bad_sample_stops_the_run_with_its_name(tokenizer, make_source):
     )
     with pytest.raises(UserError, match="packing.text"):
         list(itertools.islice(Pipeline(make_source(50), tokenizer, small, 0, 4, workers=0), 1))
+
+
+KILLED = """
+import os, subprocess, sys
+from macro.inputs.packing import PackingConfig
+from macro.inputs.pipeline import Pipeline
+from macro.inputs.records import open_source
+from macro.inputs.tokenizer import Tokenizer
+if __name__ == "__main__":
+    config = PackingConfig(text=1000, vision=28, latent=32, samples=4, buckets=((32, 32, 4),), draws=2, window=24,
+                           reference_max_side=16)
+    run = Pipeline(open_source(sys.argv[1]), Tokenizer.demo(), config, 3, batch_rows=4, workers=1)
+    next(run)
+    print(subprocess.run(["pgrep", "-P", str(os.getpid())], capture_output=True, text=True).stdout, flush=True)
+    os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux" or not shutil.which("pgrep"), reason="reads Linux's process table")
+def test_workers_do_not_outlive_a_killed_run(tmp_path, make_sentence):
+    make = lambda seed, start, count, options: [make_sentence(start + i) for i in range(count)]  # noqa: E731
+    folder = prepare("toys", str(tmp_path / "data"), 0, 50, make, {})
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    done = subprocess.run(
+        [sys.executable, str(script), folder], capture_output=True, text=True, env=environment, timeout=300
+    )
+    workers = [int(pid) for pid in done.stdout.split()]
+    assert workers, done.stderr
+    for _ in range(100):
+        if not any(Path(f"/proc/{pid}").exists() for pid in workers):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"still alive: {workers}")

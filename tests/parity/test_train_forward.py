@@ -34,9 +34,11 @@ def run():
     latents = normalise(jnp.asarray(posterior), config.vae)
     shapes = inputs["patchified_vae_latent_shapes"]
     patch = config.latent_patch
-    x_0 = np.concatenate(
-        [patchify(jnp.asarray(z[None, : h * patch, : w * patch]), patch)[0] for z, (h, w) in zip(latents, shapes, strict=True)]
-    )[None]
+    tokens = [
+        patchify(jnp.asarray(z[None, : h * patch, : w * patch]), patch)[0]
+        for z, (h, w) in zip(latents, shapes, strict=True)
+    ]
+    x_0 = np.concatenate(tokens)[None]
     t = logit_normal(streams["latent"]["t_raw"], config.timestep_shift)
     eps = golden["flow_noise"][None]
     x_t = (1 - t[..., None]) * x_0 + t[..., None] * eps
