@@ -8,12 +8,23 @@ goes on where it was when it is started again with the same flags. --plans=truth
 which tells what the planner costs from what the drawing does. What is measured: `macro/evals/scenes.py`.
 """
 
+import os
+from pathlib import Path
+
 from macro.utils.config import run
 from macro.utils.errors import UserError
 
+
+def _scenes(*arguments):
+    from macro.evals.scenes import evaluate
+
+    return evaluate(*arguments)
+
+
+BENCHES = {"scenes": _scenes}
 PLANS = ("own", "truth")
 HELPS = {
-    "bench": "which benchmark: scenes",
+    "bench": f"which benchmark: {', '.join(BENCHES)}",
     "num": "samples for each bucket of reference counts",
     "seed": "of the benchmark's samples; the same seed gives the same ones",
     "json": "file for the results, beside the workdir's evaluation.json",
@@ -24,7 +35,7 @@ HELPS = {
 
 
 def main(config, workdir, bench="scenes", num=200, seed=0, json=None, weights=None, plans="own", swaps=50):
-    _check(bench, num, seed, plans, swaps)
+    _check(bench, num, seed, json, plans, swaps)
 
     # Imported here: a mistake in the flags is named before JAX starts.
     import platform
@@ -33,21 +44,18 @@ def main(config, workdir, bench="scenes", num=200, seed=0, json=None, weights=No
 
     import jax
 
-    from macro.evals import report, scenes
+    from macro.evals import report
     from macro.sampling.load import load
     from macro.training.data import data_config
     from macro.utils.tree import sha256
 
-    benches = {"scenes": scenes.evaluate}
     pipeline = load(weights or config.get("demo", {}).get("weights", "demo"), config)
     settings = {
         "bench": bench,
         "weights_sha256": sha256(pipeline.params),
         "sampling": repr(pipeline.settings),
     }
-    results, strips = benches[bench](
-        pipeline, workdir, num, seed, plans, swaps, settings, data_config(config)[1]
-    )
+    results, strips = BENCHES[bench](pipeline, workdir, num, seed, plans, swaps, settings, data_config(config)[1])
     results["settings"] |= {
         "command": shlex.join(["python", "-m", "macro.evaluate", *sys.argv[1:]]),
         "machine": f"{jax.device_count()} x {jax.devices()[0].device_kind}, {platform.machine()}",
@@ -57,15 +65,22 @@ def main(config, workdir, bench="scenes", num=200, seed=0, json=None, weights=No
     print(report.table(results))
 
 
-def _check(bench: str, num: int, seed: int, plans: str, swaps: int) -> None:
-    if bench not in ("scenes",):
-        raise UserError(f"--bench={bench}: there is no such benchmark; there is scenes")
+def _check(bench: str, num: int, seed: int, json: str | None, plans: str, swaps: int) -> None:
+    if bench not in BENCHES:
+        raise UserError(f"--bench={bench}: there is no such benchmark; there is {', '.join(BENCHES)}")
     if num < 1:
         raise UserError(f"--num={num}: must be at least 1, the number of samples per bucket")
     if seed < 0 or swaps < 0:
         raise UserError("--seed and --swaps must be 0 or more")
     if plans not in PLANS:
         raise UserError(f"--plans={plans}: use {' or '.join(PLANS)}")
+    if json is not None and (Path(json).is_dir() or not os.access(_standing(Path(json)), os.W_OK)):
+        raise UserError(f"--json={json}: cannot be written; name a file in a folder that can be")
+
+
+def _standing(file: Path) -> Path:
+    """The nearest folder above a file that is there."""
+    return next(folder for folder in file.absolute().parents if folder.is_dir())
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from macro.scenes.palettes import to_linear, to_oklab
 from macro.sentence.grid import SIDE, Grid
 from macro.sentence.spans import Truth
 
-SHADES = np.array([0.2, 0.3, 0.45, 0.65, 0.9, 1.2, 1.5])  # light that falls on a colour; 1 shows it as named
+SHADES = np.array([0.2, 0.3, 0.45, 0.7, 1.0, 1.25, 1.5])  # light that falls on a colour; 1 shows it as named
 LIGHT_COST = 0.03
 BLEND_COST = 0.02  # a pure colour is preferred to a blend
 FAR = 0.16  # a pixel farther than this from every colour has none of them

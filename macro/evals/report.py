@@ -23,7 +23,7 @@ HEADS = {
     "palette_distance": "palette", "swap_rate": "swap", "swap_follow": "follow",
 }  # fmt: skip
 
-Bucket = Sequence[Mapping[str, Sequence[float]]]  # of each sample: measure -> [sum, number of things]
+Bucket = Sequence[Mapping[str, Sequence[int | float]]]  # of each sample: measure -> [sum, number of things]
 
 
 def _pairs(samples: Bucket, key: str) -> np.ndarray:

@@ -66,7 +66,7 @@ CHUNK = 16
 SHOWN = 4  # samples of each bucket with pictures on the page
 
 Compose = Callable[[Sequence[Sentence], Sequence[int], Sequence[Plan] | None], list[tuple[Plan, Picture]]]
-Measures = dict[str, list[float]]  # name -> [sum, number of things]
+Measures = dict[str, list[int | float]]  # name -> [sum, number of things]
 
 
 @dataclass(frozen=True, eq=False)

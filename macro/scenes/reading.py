@@ -24,7 +24,7 @@ from jaxtyping import Float, Int, UInt8
 from macro.scenes import annotate, grammar, render
 from macro.scenes.graph import TEXTURES, Scene
 from macro.scenes.kinds import KINDS
-from macro.scenes.read import CROP, NOTHING, Network, Reader, crop, square
+from macro.scenes.read import CROP, MARGIN, NOTHING, Network, Reader, crop, square
 from macro.sentence.grid import SIDE, Grid
 
 SIZE = 128
@@ -217,7 +217,7 @@ class _Progress:
 
 def examine(reader: Reader, held: Views) -> dict[str, float]:
     """Accuracy on scenes that it was not taught with: by subject count, and of kinds in blurred crops."""
-    middle, half = held.squares[:, :2], held.squares[:, 2:] / 2 / 1.15
+    middle, half = held.squares[:, :2], held.squares[:, 2:] / 2 / MARGIN
     boxes = np.concatenate([middle - half, middle + half], 1)
     pictures = [held.pictures[n] for n in held.picture]
     readings = reader.read(pictures, boxes)
