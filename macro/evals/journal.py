@@ -31,9 +31,7 @@ class Journal:
         self.path = Path(workdir) / FILE
         lines = self._whole_lines()
         if lines and (other := _difference(lines[0].get("settings", {}), settings)):
-            raise UserError(
-                f"{self.path}: was made with another {other}; name another workdir, or remove the file"
-            )
+            raise UserError(f"{self.path}: was made with another {other}; name another workdir, or remove the file")
         self.records = {(record["bucket"], record["index"]): record for record in lines[1:]}
         kept = [{"settings": dict(settings)}, *self.records.values()]
         write_whole(self.path, "".join(json.dumps(record) + "\n" for record in kept))

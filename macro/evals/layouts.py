@@ -69,23 +69,17 @@ def _says(sentence: str, name: str, subject: list[int], others: list[list[int]])
     return False
 
 
-def another(
-    scene: Scene, truth: Truth, prompt: str, rng: np.random.Generator, size: int = 128
-) -> Grid | None:
+def another(scene: Scene, truth: Truth, prompt: str, rng: np.random.Generator, size: int = 128) -> Grid | None:
     """The layout of another scene of these subjects of which the prompt is as true; None if none is found."""
     claims = stated(prompt, truth)
-    riders = {
-        i: j for i, a in enumerate(scene.subjects) for j, b in enumerate(scene.subjects) if stands_on(a, b)
-    }
+    riders = {i: j for i, a in enumerate(scene.subjects) for j, b in enumerate(scene.subjects) if stands_on(a, b)}
     for _ in range(TRIES):
         camera = view_of(rng, len(scene.subjects))
         subjects = _arranged(rng, scene.subjects, riders, camera, claims)
         if subjects is None:
             continue
         on = tuple(Relation("on", i, (j,)) for i, j in riders.items())
-        redrawn = replace(
-            scene, subjects=subjects, camera=camera, relations=on, seed=int(rng.integers(2**31))
-        )
+        redrawn = replace(scene, subjects=subjects, camera=camera, relations=on, seed=int(rng.integers(2**31)))
         grid, found = _seen(redrawn, size)
         if claims <= found and len(np.unique(grid[grid > 0])) == len(subjects):
             return grid
@@ -113,9 +107,7 @@ def _seen(scene: Scene, size: int) -> tuple[Grid, set]:
     """Layout and relations of a scene, by its picture."""
     batch = render.stack([render.compile_scene(scene)])
     out = {name: np.asarray(values)[0] for name, values in render.render(batch, size, size, 1).items()}
-    truth = annotate.truth_of(
-        scene, out["ids"], np.asarray(render.amodal(batch, size, size))[0], out["depth"]
-    )
+    truth = annotate.truth_of(scene, out["ids"], np.asarray(render.amodal(batch, size, size))[0], out["depth"])
     return annotate.layout(truth.masks, truth.boxes), set(truth.relations)
 
 
@@ -145,8 +137,7 @@ def _arranged(
 ) -> tuple[Subject, ...] | None:
     """The subjects at new places where the claims seem to hold; None if exchanges did not get there."""
     turned = [
-        replace(s, yaw=float(rng.choice([-1, 1]) * rng.uniform(0.35, 1.15)), pose=float(rng.random()))
-        for s in subjects
+        replace(s, yaw=float(rng.choice([-1, 1]) * rng.uniform(0.35, 1.15)), pose=float(rng.random())) for s in subjects
     ]
     standing = [i for i in range(len(subjects)) if i not in riders]
     size = share(len(standing) + 0.5 * len(riders))
@@ -203,12 +194,7 @@ def _holds(name: str, a: _Place, others: list[_Place]) -> bool:
         low, high = sorted(others, key=lambda place: place.middle)
         line, along = high.middle - low.middle, a.middle - low.middle
         expected = low.foot + (high.foot - low.foot) * along / max(line, 1e-6)
-        return (
-            _left(low, a)
-            and _left(a, high)
-            and 0.25 <= along / line <= 0.75
-            and abs(a.foot - expected) < 0.2 * line
-        )
+        return _left(low, a) and _left(a, high) and 0.25 <= along / line <= 0.75 and abs(a.foot - expected) < 0.2 * line
     shared = min(a.right, b.right) - max(a.left, b.left)
     aligned = shared >= 0.4 * min(a.right - a.left, b.right - b.left)
     gap = max(a.left, b.left) - min(a.right, b.right)

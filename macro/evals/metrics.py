@@ -30,7 +30,7 @@ from macro.sentence.spans import Truth
 
 SHADES = np.array([0.2, 0.3, 0.45, 0.7, 1.0, 1.25, 1.5])  # light that falls on a colour; 1 shows it as named
 LIGHT_COST = 0.03
-BLEND_COST = 0.02  # a pure colour is preferred to a blend
+BLEND_COST = 0.02  # a pure colour is preferred to a blend, and where two subjects share one, the main to the others
 FAR = 0.16  # a pixel farther than this from every colour has none of them
 HELD, PRESENT, LARGE = 0.5, 0.25, 0.2
 SWAPPED = 0.25  # of a cell's pixels; less of another's colour is a sliver of a neighbour
@@ -44,9 +44,7 @@ Picture = UInt8[np.ndarray, "h w 3"]
 BLENDS = ((0, 1), (0, 2), (1, 2))
 
 
-def light_distance(
-    pixels: Float[np.ndarray, "p 3"], colours: Float[np.ndarray, "c 3"]
-) -> Float32[np.ndarray, "p c"]:
+def light_distance(pixels: Float[np.ndarray, "p 3"], colours: Float[np.ndarray, "c 3"]) -> Float32[np.ndarray, "p c"]:
     """d(pixel, colour) of the head: `pixels` in Oklab, `colours` in sRGB 0..1."""
     lit = np.clip(to_linear(colours)[None] * SHADES[:, None, None], 0, 1) ** (1 / 2.2)
     cost = LIGHT_COST * np.abs(np.log(SHADES))
@@ -62,9 +60,7 @@ def _distance(a: Float[np.ndarray, "p 3"], b: Float[np.ndarray, "c 3"]) -> Float
     return np.sqrt(np.maximum(square, 0))
 
 
-def clusters(
-    pixels: Float[np.ndarray, "p 3"], count: int
-) -> tuple[Float[np.ndarray, "k 3"], Float[np.ndarray, "k"]]:
+def clusters(pixels: Float[np.ndarray, "p 3"], count: int) -> tuple[Float[np.ndarray, "k 3"], Float[np.ndarray, "k"]]:
     """k-means: centres, and the share of the pixels around each. It starts far apart, and repeatably."""
     centres = [pixels.mean(0)]
     while len(centres) < count:
@@ -149,13 +145,14 @@ class Judged:
         return bool(np.minimum(found, expected).sum() >= HELD * total > 0 and present.all())
 
     def contest(self, i: int, j: int, where: Bool[np.ndarray, "h w"]) -> tuple[float, float]:
-        """The shares of the pixels of `where` that have a colour of subject i and none of j, and the reverse."""
+        """The shares of the pixels of `where` that have a colour of subject i rather than of j, and the reverse."""
         if not where.any():
             return 0.0, 0.0
         where = where.ravel()
         third = [n - 1 for n in sorted({*self.colours.others(i)} & {*self.colours.others(j)})]
         limit = np.minimum(self._behind[where], self._mains[where][:, third].min(1, initial=np.inf))
-        a, b = (light_distance(self._pixels[where], self.colours.palettes[n - 1]).min(1) for n in (i, j))
+        costs = np.array([0, BLEND_COST, BLEND_COST], np.float32)
+        a, b = ((light_distance(self._pixels[where], self.colours.palettes[n - 1]) + costs).min(1) for n in (i, j))
         return float(np.mean(a < np.minimum(b, limit))), float(np.mean(b < np.minimum(a, limit)))
 
     def swapped(self, subject: int, grid: Grid) -> tuple[int, int]:
@@ -189,9 +186,7 @@ class Judged:
 def expected_amounts(target: Picture, colours: Colours, grid: Grid) -> Float[np.ndarray, "s 3"]:
     """e_c of the head: what the true picture shows of each subject's colours in its cells."""
     judged = Judged(target, colours)
-    return np.stack(
-        [judged.amounts(n, cells_mask(grid, n, judged.size)) for n in range(1, len(colours.palettes) + 1)]
-    )
+    return np.stack([judged.amounts(n, cells_mask(grid, n, judged.size)) for n in range(1, len(colours.palettes) + 1)])
 
 
 def mean(values: Sequence[float]) -> float | None:

@@ -81,10 +81,7 @@ def summary(
         return {name: [record[version] for record in bucket] for name, bucket in records.items()}
 
     def rows(version: str) -> list[dict]:
-        return [
-            {"bucket": name, "num": len(bucket)} | row([bucket], keys)
-            for name, bucket in samples(version).items()
-        ]
+        return [{"bucket": name, "num": len(bucket)} | row([bucket], keys) for name, bucket in samples(version).items()]
 
     def whole(version: str) -> dict:
         return row(list(samples(version).values()), keys)
@@ -107,12 +104,8 @@ def table(results: Mapping) -> str:
         lines.append(_cells(name, num, [_shown(values[key]) for key in HEADS]))
     low_high = results["overall"]["intervals"]
     between = [low_high[key] for key in HEADS]
-    lines.insert(
-        -len(results["yardsticks"]), _cells("95% from", "", [_shown(pair and pair[0]) for pair in between])
-    )
-    lines.insert(
-        -len(results["yardsticks"]), _cells("95% to", "", [_shown(pair and pair[1]) for pair in between])
-    )
+    lines.insert(-len(results["yardsticks"]), _cells("95% from", "", [_shown(pair and pair[0]) for pair in between]))
+    lines.insert(-len(results["yardsticks"]), _cells("95% to", "", [_shown(pair and pair[1]) for pair in between]))
     return "\n".join(lines)
 
 
@@ -173,9 +166,7 @@ def _with_interval(values: Mapping, key: str) -> str:
     return f"{values[key]:.3f}<br><small>{interval[0]:.3f}&ndash;{interval[1]:.3f}</small>"
 
 
-def write(
-    workdir: str | Path, results: Mapping, strips: Sequence[tuple[str, Path]], json_file: str | None
-) -> None:
+def write(workdir: str | Path, results: Mapping, strips: Sequence[tuple[str, Path]], json_file: str | None) -> None:
     """Writes `evaluation.json` and `evaluation.html`, and the JSON also to `json_file` if one is named."""
     text = json.dumps(results, indent=2, ensure_ascii=False) + "\n"
     write_whole(Path(workdir) / "evaluation.json", text)

@@ -93,12 +93,10 @@ class Case:
     exchanged: Picture | None
 
 
-def cases(
-    bucket: str, start: int, count: int, seed: int, swaps: int, options: procedural.Options
-) -> list[Case]:
+def cases(bucket: str, start: int, count: int, seed: int, swaps: int, options: procedural.Options) -> list[Case]:
     """Cases `start` .. `start + count - 1` of a bucket; its first `swaps` have a pair to exchange."""
     counts = procedural.BUCKETS[NAMES.index(bucket)]
-    options = replace(options, counts=tuple(float(n in counts) for n in range(1, 13)))
+    options = replace(options, counts=tuple(float(n in counts) for n in range(1, 13)), views=(1,))
     first, seed = NAMES.index(bucket) * _BUCKET + start, FIRST_SEED + seed
     made = procedural.samples(seed, first, count + 1, options)
     scenes = [drawn.scene for drawn in procedural.draw_scenes(seed, range(first, first + count), options)]
@@ -125,10 +123,9 @@ def _loose_pairs(sentence: Sentence) -> list[tuple[int, int]]:
 
 def question(sentence: Sentence) -> Sentence:
     """What a composer gets to see: references and instruction, without plan, picture and truth."""
-    spans = [Target(size=span.size) if isinstance(span, Target) else span for span in sentence]
-    return sentence.with_plan(None).replace(
-        spans=tuple(s for s in spans if not isinstance(s, Plan)), truth=None
-    )
+    bare = sentence.with_plan(None)
+    spans = (Target(size=span.size) if isinstance(span, Target) else span for span in bare)
+    return bare.replace(spans=tuple(spans), truth=None)
 
 
 def exchange(grid: Grid, pair: tuple[int, int]) -> Grid:
@@ -188,9 +185,7 @@ def read_cells(
     reader: Reader, pictures: Sequence[Picture], grids: Sequence[Grid], counts: Sequence[int]
 ) -> list[list[Reading | None]]:
     """For each picture, what the reader sees around the cells of subjects 1 .. count; None without cells."""
-    boxes = [
-        [cells_box(grid, n) for n in range(1, count + 1)] for grid, count in zip(grids, counts, strict=True)
-    ]
+    boxes = [[cells_box(grid, n) for n in range(1, count + 1)] for grid, count in zip(grids, counts, strict=True)]
     there = [(k, box) for k, row in enumerate(boxes) for box in row if box is not None]
     readings = iter(reader.read([pictures[k] for k, _ in there], [box for _, box in there]))
     return [[None if box is None else next(readings) for box in row] for row in boxes]
@@ -222,10 +217,7 @@ def _through(params, pictures, *, config: VAEConfig):
 
 def through_vae(params, config: VAEConfig, pictures: Sequence[Picture]) -> list[Picture]:
     """Pictures encoded (to the posterior's mean) and decoded again."""
-    return [
-        to_uint8(_through(params, jnp.asarray(to_float(picture))[None], config=config))[0]
-        for picture in pictures
-    ]
+    return [to_uint8(_through(params, jnp.asarray(to_float(picture))[None], config=config))[0] for picture in pictures]
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,22 +249,19 @@ def score(
     given = [case.sentence.plan for case in batch] if plans == "truth" else None
     made = compose(asked, seeds, given)
     swaps = iter(_draw_exchanged(batch, asked, seeds, made, compose))
+    truth = [case.sentence.plan.grid for case in batch]
     versions = {
         "model": ([picture for _, picture in made], [plan.grid for plan, _ in made]),
-        "vae": (decode([case.sentence.target.pixels for case in batch]), None),
-        "rerender": ([case.rerendered for case in batch], None),
-        "chance": ([case.other.target.pixels for case in batch], None),
+        "vae": (decode([case.sentence.target.pixels for case in batch]), truth),
+        "rerender": ([case.rerendered for case in batch], truth),
+        "chance": ([case.other.target.pixels for case in batch], truth),
     }
-    truth = [case.sentence.plan.grid for case in batch]
     counts = [len(case.sentence.truth.kinds) for case in batch]
-    readings = {
-        name: read_cells(reader, pictures, truth if grids is None else grids, counts)
-        for name, (pictures, grids) in versions.items()
-    }
+    readings = {name: read_cells(reader, pictures, grids, counts) for name, (pictures, grids) in versions.items()}
     for n, case in enumerate(batch):
         judge, record = Judge(case), {"bucket": case.bucket, "index": case.index}
         for name, (pictures, grids) in versions.items():
-            measures = judge.colour_measures(pictures[n], truth[n] if grids is None else grids[n])
+            measures = judge.colour_measures(pictures[n], grids[n])
             record[name] = measures | judge.kind_measures(readings[name][n])
         record["chance"]["layout_iou"] = [grid_iou(case.other.plan.grid, truth[n]), 1]
         if case.independent is not None:
@@ -335,11 +324,8 @@ def evaluate(
     folder, progress = Path(workdir) / "pictures", Progress(len(NAMES) * num)
     progress.skip(sum(len(journal.bucket(name, num)) for name in NAMES))
     for name in NAMES:
-        done = {record["index"] for record in journal.bucket(name, num)}
-        left = [n for n in range(num) if n not in done]
-        for start in range(0, len(left), CHUNK):
-            chunk = left[start : start + CHUNK]
-            batch = [case for n in _runs(chunk) for case in cases(name, n[0], len(n), seed, swaps, options)]
+        for start in range(len(journal.bucket(name, num)), num, CHUNK):
+            batch = cases(name, start, min(CHUNK, num - start), seed, swaps, options)
             for scored in score(batch, compose, decode, reader, plans):
                 if scored.case.index < SHOWN:
                     save_picture(folder / f"{name}_{scored.case.index}.png", strip(scored))
@@ -354,14 +340,3 @@ def evaluate(
         for record in bucket[:SHOWN]
     ]
     return report.summary(records, KEYS, VERSIONS[1:], {"num": num} | settings), strips
-
-
-def _runs(numbers: Sequence[int]) -> list[list[int]]:
-    """Rising numbers cut into runs without gaps, for what is made in runs."""
-    runs: list[list[int]] = []
-    for n in numbers:
-        if runs and runs[-1][-1] == n - 1:
-            runs[-1].append(n)
-        else:
-            runs.append([n])
-    return runs

@@ -37,7 +37,10 @@ _CHUNK = 64  # crops read at once: one compiled program for any number of them
 
 
 class Network(nn.Module):
-    """Crops [b, 48, 48, 3] in -1..1 to logits of kinds (the first is `NOTHING`) and of textures."""
+    """Crops [b, 48, 48, 3] in -1..1 to logits of kinds (the first is `NOTHING`) and of textures.
+
+    An outline is read from where things are in the crop; a texture from what there is around its middle, wherever.
+    """
 
     kinds: int
     textures: int
@@ -45,13 +48,18 @@ class Network(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b k"], Float[Array, "b j"]]:
         x = nn.Conv(32, (4, 4), (2, 2), name="conv_0")(x)
-        for n, (channels, stride) in enumerate(((64, 1), (96, 2), (96, 1), (128, 2)), 1):
+        for n, (channels, stride) in enumerate(((64, 1), (96, 2), (96, 1)), 1):
             x = nn.gelu(nn.GroupNorm(8, name=f"norm_{n}")(x))
             x = nn.Conv(channels, (3, 3), (stride, stride), name=f"conv_{n}")(x)
-        x = nn.gelu(nn.GroupNorm(8, name="norm_last")(x))
+        x = nn.gelu(nn.GroupNorm(8, name="norm_4")(x))
+        middle = x[:, 2:-2, 2:-2]
+        patterns = jnp.concatenate([middle.max((1, 2)), middle.mean((1, 2))], -1)
+        x = nn.Conv(128, (3, 3), (2, 2), name="conv_4")(x)
+        x = nn.gelu(nn.GroupNorm(8, name="norm_5")(x))
         x = nn.Conv(32, (1, 1), name="squeeze")(x).reshape(x.shape[0], -1)
         x = nn.gelu(nn.Dense(128, name="hidden")(x))
-        return nn.Dense(self.kinds, name="kind")(x), nn.Dense(self.textures, name="texture")(x)
+        patterns = nn.gelu(nn.Dense(96, name="patterns")(jnp.concatenate([patterns, x], -1)))
+        return nn.Dense(self.kinds, name="kind")(x), nn.Dense(self.textures, name="texture")(patterns)
 
 
 def square(box: Float[np.ndarray, "*n 4"]) -> Float[np.ndarray, "*n 3"]:
@@ -75,7 +83,7 @@ def crop(
         """[48, pixels]: how much each pixel of an axis adds to each place of the crop."""
         places = (middle + side * ((jnp.arange(CROP) + 0.5) / CROP - 0.5)) * pixels
         step = side * pixels / CROP
-        width = jnp.sqrt(jnp.maximum(0.45 * step, 0.45) ** 2 + (blur * side * pixels) ** 2)
+        width = jnp.sqrt(jnp.maximum(0.45 * step, 0.6) ** 2 + (blur * side * pixels) ** 2)
         away = (places[:, None] - jnp.arange(pixels) - 0.5) / width
         return jnp.exp(-0.5 * away**2) / (width * np.sqrt(2 * np.pi))
 

@@ -6,7 +6,7 @@ recoloured, blurred slightly and made noisy, for drawn pictures are less crisp t
 lessons shows `NOTHING`: the same crops so blurred that only a blob of colour is left, soft ellipses in a
 subject's colours, empty ground.
 
-    loss = CE(kind or nothing) + CE(texture, where there is a kind)
+    loss = CE(kind or nothing) + TEXTURE CE(texture, where there is a kind)
 
 Read next: `read.py` (the network and its use).
 """
@@ -29,6 +29,7 @@ from macro.sentence.grid import SIDE, Grid
 
 SIZE = 128
 BATCH = 128
+TEXTURE = 2.0
 _STREAM = 1_620_202  # first number of all its seeds: data sets and evaluations begin theirs with another
 LESSONS, HELD_OUT, _NETWORK = range(3)  # what a stream is for
 _RENDERED_AT_ONCE = 16
@@ -159,7 +160,7 @@ def _loss(params, network, crops, kinds, textures):
     kind_logits, texture_logits = network.apply({"params": params}, crops)
     kind = optax.softmax_cross_entropy_with_integer_labels(kind_logits, kinds)
     texture = optax.softmax_cross_entropy_with_integer_labels(texture_logits, textures)
-    return kind.mean() + jnp.where(kinds > 0, texture, 0.0).mean()
+    return kind.mean() + TEXTURE * jnp.where(kinds > 0, texture, 0.0).mean()
 
 
 def teach(scenes: int, steps: int, seed: int) -> Reader:
