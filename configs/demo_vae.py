@@ -58,8 +58,9 @@ def get_config(arg: str = "") -> ConfigDict:
     }
     config.dropout = {"no_text": 0.0, "no_image": 0.0, "null": 0.0}
     config.optim = {
-        "lr": 2e-3,
-        "warmup_steps": 5 if smoke else 200,
+        "name": "muon",  # 1.7 dB ahead of AdamW after a minute's training of either
+        "lr": 5e-3,
+        "warmup_steps": 5 if smoke else 50,
         "schedule": "cosine",
         "clip": 1.0,
         "b1": 0.9,

@@ -1,8 +1,9 @@
-"""The optimizer: AdamW after a clip by global norm, a learning rate with warm-up, and a running average of
+"""The optimizer: AdamW or Muon after a clip by global norm, a learning rate with warm-up, and a running average of
 weights.
 
-    p  <-  p - lr(t) * (m / (sqrt(v) + eps) + weight_decay * p)        decay on matrices only
-    ema <- d(t) * ema + (1 - d(t)) * p,     d(t) = min(ema, (1 + t) / (10 + t))
+    AdamW  p  <-  p - lr(t) * (m / (sqrt(v) + eps) + weight_decay * p)        decay on matrices only
+    Muon   p  <-  p - lr(t) * (orthogonalised m + weight_decay * p)           kernels; the rest as above
+    ema    <- d(t) * ema + (1 - d(t)) * p,     d(t) = min(ema, (1 + t) / (10 + t))
 """
 
 import dataclasses
@@ -11,12 +12,16 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from macro.utils import config as config_lib
 from macro.utils import tree
 from macro.utils.errors import UserError
 
 SCHEDULES = ("cosine", "constant")
+# Root mean square of an orthogonal update, as large as Adam's usually is (arXiv 2502.16982, section 2.2), so
+# that one learning rate serves both.
+MUON_RMS = 0.2
 # Under `scan` a layer's vectors are stacked to two dimensions, so the name tells what is a vector.
 VECTORS = ("bias", "scale")
 
@@ -24,11 +29,13 @@ VECTORS = ("bias", "scale")
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
     """`config.optim`. `lr` is the peak; `clip` the largest global norm of a gradient; `ema` the decay's
-    limit.
+    limit. `name` is "adamw" or "muon"; Muon turns each matrix's update into an orthogonal one of the same size
+    that Adam's would have, and everything that is no matrix still goes through AdamW.
     """
 
     lr: float
     warmup_steps: int
+    name: str = "adamw"
     schedule: str = "cosine"
     clip: float = 1.0
     b1: float = 0.9
@@ -38,6 +45,8 @@ class OptimConfig:
     ema: float = 0.999
 
     def __post_init__(self):
+        if self.name not in RULES:
+            raise UserError(f"config.optim.name={self.name!r}: choose one of {', '.join(RULES)}")
         if self.schedule not in SCHEDULES:
             raise UserError(f"config.optim.schedule={self.schedule!r}: choose one of {', '.join(SCHEDULES)}")
         for name in ("lr", "clip", "eps"):
@@ -75,13 +84,48 @@ def learning_rate(config: OptimConfig, total_steps: int) -> optax.Schedule:
 
 
 def optimizer(config: OptimConfig, total_steps: int) -> optax.GradientTransformation:
-    """Clip, Adam, decay, learning rate; to be given the trained parameters only."""
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip),
-        optax.scale_by_adam(config.b1, config.b2, config.eps),
-        optax.add_decayed_weights(config.weight_decay, mask=decayed),
-        optax.scale_by_learning_rate(learning_rate(config, total_steps)),
+    """Clip, then AdamW or Muon; to be given the trained parameters only."""
+    rule = RULES[config.name](config, learning_rate(config, total_steps))
+    return optax.chain(optax.clip_by_global_norm(config.clip), rule)
+
+
+def _adamw(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTransformation:
+    return optax.adamw(rate, config.b1, config.b2, config.eps, weight_decay=config.weight_decay, mask=decayed)
+
+
+def _muon(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTransformation:
+    return optax.contrib.muon(
+        rate,
+        consistent_rms=MUON_RMS,
+        weight_decay=config.weight_decay,
+        adam_b1=config.b1,
+        adam_b2=config.b2,
+        eps=config.eps,
+        adam_weight_decay=config.weight_decay,
+        muon_weight_dimension_numbers=orthogonal,
     )
+
+
+RULES = {"adamw": _adamw, "muon": _muon}
+
+
+def orthogonal(params: Mapping) -> dict:
+    """How Muon reads each parameter: the axes that are summed over, and the output's; None is left to AdamW.
+
+    Kernels of stacked layers have their layer axis in front, those of convolutions the window's two axes.
+    Embeddings, the language head and position tables are look-ups, not maps, and stay with AdamW.
+    """
+    flat = tree.flatten(params)
+    return tree.unflatten({path: _dimensions(path, leaf) for path, leaf in flat.items()})
+
+
+def _dimensions(path: str, leaf: jax.Array | optax.MaskedNode) -> optax.contrib.MuonDimensionNumbers | None:
+    # optax asks again with the parameters that Muon does not take masked out.
+    if not path.endswith("kernel") or isinstance(leaf, optax.MaskedNode):
+        return None
+    ndim = leaf.ndim
+    inputs = (ndim - 2,) if ndim < 4 else tuple(range(ndim - 1))
+    return optax.contrib.MuonDimensionNumbers(inputs, ndim - 1)
 
 
 def decayed(params: Mapping) -> dict:

@@ -54,9 +54,34 @@ def test_clip_bounds_what_adam_sees():
     moments = []
     for length in (10.0, 1000.0):
         _, state = optimizer.update({"kernel": jnp.full((3, 3), length)}, optimizer.init(params), params)
-        moments.append(state[1].mu["kernel"])
+        moments.append(state[1][0].mu["kernel"])
     assert np.allclose(moments[0], moments[1])
     assert np.allclose(jnp.linalg.norm(moments[0]) / 0.1, 1.0, rtol=1e-5)
+
+
+def test_muon_turns_kernels_orthogonal_and_leaves_the_rest_to_adam():
+    rng = np.random.default_rng(0)
+    params = {
+        "embed": jnp.zeros((9, 4)),
+        "layers": {"q": {"kernel": jnp.zeros((2, 6, 4)), "bias": jnp.zeros((2, 4))}},
+        "conv": {"kernel": jnp.zeros((3, 3, 2, 4))},
+    }
+    grads = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32), params)
+    config = optim.OptimConfig(lr=0.1, warmup_steps=0, name="muon", schedule="constant", clip=1e9)
+    optimizer = optim.optimizer(config, 10)
+    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    kernels = [*updates["layers"]["q"]["kernel"], updates["conv"]["kernel"].reshape(18, 4)]
+    for kernel in kernels:
+        strengths = np.linalg.svd(kernel, compute_uv=False)
+        # Newton-Schulz stops when all singular values are near 1 (0.7 to 1.2 of one another's scale).
+        assert strengths.max() / strengths.min() < 2
+        assert np.sqrt(np.mean(np.square(kernel))) == pytest.approx(0.1 * optim.MUON_RMS, rel=0.3)
+    for update, grad in (
+        (updates["embed"], grads["embed"]),
+        (updates["layers"]["q"]["bias"], grads["layers"]["q"]["bias"]),
+    ):
+        # Adam's first step is the gradient's sign alone.
+        assert np.allclose(update, -np.sign(grad) * np.abs(update).flat[0], rtol=1e-3)
 
 
 def test_ema_decay_warms_up_to_its_limit():
