@@ -28,10 +28,11 @@ def get_config(arg: str = "") -> ConfigDict:
     config.objective = "joint"
     config.loss = {"plan": 0.5, "draw": 0.5}
     config.tasks = ("compose",)
-    config.init_from = ("macro/assets/demo_vae.safetensors",)
+    config.init_from = {"vae": "macro/assets/demo.safetensors"}
     config.model = {
         "variant": "XS/128",
         "llm": {"vocab": 768},
+        "vae": {"scale": 0.737, "shift": -0.018},  # configs/demo_vae.py: 1 / latent_std, latent_mean
     }
 
     config.data = {
@@ -59,8 +60,9 @@ def get_config(arg: str = "") -> ConfigDict:
     }
     config.dropout = {"no_text": 0.1, "no_image": 0.1, "null": 0.1}
     config.optim = {
-        "lr": 1e-3,
-        "warmup_steps": 5 if smoke else 200,
+        "name": "muon",
+        "lr": 3e-3,
+        "warmup_steps": 5 if smoke else 50,
         "schedule": "cosine",
         "clip": 1.0,
         "b1": 0.9,

@@ -30,7 +30,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.crop = 64
     config.loss = {"edges": 0.5, "kl": 1e-3}
     config.tasks = ("compose",)
-    config.init_from = ()
+    config.init_from = {}
     config.model = {"variant": "XS/128", "llm": {"vocab": 768}}
 
     config.data = {

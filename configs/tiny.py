@@ -30,7 +30,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.objective = "joint"
     config.loss = {"plan": 0.5, "draw": 0.5}
     config.tasks = ("compose",)
-    config.init_from = ()
+    config.init_from = {}
     config.model = {"variant": "XXS/64"}
 
     config.data = {

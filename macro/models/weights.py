@@ -60,7 +60,7 @@ def load(path: str | os.PathLike) -> tuple[dict, ModelConfig, dict]:
     if not Path(path).is_file():
         raise UserError(f"{path}: no such weights file; give the path of a .safetensors file that macro wrote")
     try:
-        with safe_open(path, framework="flax") as file:
+        with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             flat = {name: np.asarray(file.get_tensor(name), np.float32) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:

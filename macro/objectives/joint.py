@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import jax
@@ -27,10 +28,10 @@ def model_config(config) -> ModelConfig:
 
 
 def init(key: Array, config) -> dict:
-    """Parameters `{"composer", "vae"}`: random, then whatever the files in `config.init_from` hold.
+    """Parameters `{"composer", "vae"}`: random, or read from the file that `config.init_from` names for a part.
 
     Raises:
-        UserError: a file whose VAE or composer has other sizes than `config.model`.
+        UserError: a part that does not exist, a file without it, or with other sizes than `config.model`.
     """
     model = model_config(config)
     composer_key, vae_key = jax.random.split(key)
@@ -38,20 +39,24 @@ def init(key: Array, config) -> dict:
         "composer": Composer(model).init(composer_key, *_smallest_batch(model))["params"],
         "vae": VAE(model.vae).init(vae_key, jnp.zeros((1, 32, 32, 3)), vae_key)["params"],
     }
-    for path in config.init_from:
+    for part, path in config.init_from.items():
+        if part not in params:
+            raise UserError(f"config.init_from.{part}: no such part; there are {', '.join(params)}")
         loaded, theirs, _ = weights.load(path)
-        for part in loaded:
-            found, wanted = _shaped_by(theirs, part), _shaped_by(model, part)
-            if found != wanted:
-                raise UserError(f"{path}: its {part} is {found}, but config.model asks for {wanted}")
-        params.update(jax.tree.map(jnp.asarray, loaded))
+        if part not in loaded:
+            raise UserError(f"{path}: holds no {part}; config.init_from.{part} needs a file with one")
+        found, wanted = _shaped_by(theirs, part), _shaped_by(model, part)
+        if found != wanted:
+            raise UserError(f"{path}: its {part} is {found}, but config.model asks for {wanted}")
+        params[part] = jax.tree.map(jnp.asarray, loaded[part])
     return params
 
 
 def _shaped_by(model: ModelConfig, part: str):
     """What fixes the shapes and meaning of one top-level part of the parameters."""
     if part == "vae":
-        return model.vae
+        # Scale and shift belong to whoever trains on the latents, not to the autoencoder.
+        return dataclasses.replace(model.vae, scale=1.0, shift=0.0)
     return model.llm, model.vision, model.latent_patch, model.latent_side, model.subjects, model.binding
 
 

@@ -18,7 +18,7 @@ from macro.sentence.formats import read_macrodata, with_pixels
 from macro.sentence.spans import Target
 
 SAMPLES = sorted((Path(__file__).parents[3] / "shared" / "real" / "macrodata").glob("*.json"))
-EXPERIMENT = ConfigDict({"model": {"variant": "XXS/64", "llm": {"vocab": 768}}, "init_from": ()})
+EXPERIMENT = ConfigDict({"model": {"variant": "XXS/64", "llm": {"vocab": 768}}, "init_from": {}})
 
 
 @pytest.mark.skipif(not SAMPLES, reason="the MacroData samples are not at hand")

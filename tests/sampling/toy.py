@@ -46,7 +46,7 @@ class ToyTokenizer:
 
 
 TOKENIZER = ToyTokenizer()
-EXPERIMENT = ConfigDict({"model": {"variant": "XXS/64", "llm": {"vocab": 160}}, "init_from": ()})
+EXPERIMENT = ConfigDict({"model": {"variant": "XXS/64", "llm": {"vocab": 160}}, "init_from": {}})
 CONFIG = joint.model_config(EXPERIMENT)
 PACKING = PackingConfig(buckets=((64, 64, 2),), vision_side=8, latent_side=4, reference_max_side=32)
 
