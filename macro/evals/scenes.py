@@ -159,14 +159,17 @@ class Judge:
             "swap_rate": [int(swapped[0]), int(swapped[1])],
         }
 
-    def kind_measures(self, readings: Sequence[Reading | None]) -> Measures:
-        """How many of the subjects' readings (None: no cells) are right."""
-        pairs = list(zip(readings, self.truth.kinds, self.truth.textures, strict=True))
-        kind = [r is not None and r.kind == k for r, k, _ in pairs]
-        texture = [r is not None and r.texture == t for r, _, t in pairs]
-        both = [a and b for a, b in zip(kind, texture, strict=True)]
-        right = {"kind_recall": both, "kind_alone": kind, "texture_alone": texture}
-        return {name: [sum(values), self.count] for name, values in right.items()}
+    def kind_measures(self, readings: Sequence[Reading | None], true_readings: Sequence[Reading | None]) -> Measures:
+        """How many readings (None: no cells) are right, where `true_readings` are those of the true picture."""
+        truth = self.truth
+        told = np.array([r is not None and r.texture == t for r, t in zip(true_readings, truth.textures, strict=True)])
+        kind = np.array([r is not None and r.kind == k for r, k in zip(readings, truth.kinds, strict=True)])
+        texture = np.array([r is not None and r.texture == t for r, t in zip(readings, truth.textures, strict=True)])
+        return {
+            "kind_recall": [int((kind & (texture | ~told)).sum()), self.count],
+            "kind_alone": [int(kind.sum()), self.count],
+            "texture_alone": [int((texture & told).sum()), int(told.sum())],
+        }
 
     def follows(self, picture: Picture, grid: Grid) -> Measures:
         """Whether `picture`, drawn with the pair exchanged, has each in the other's cells of `grid`.
@@ -249,20 +252,21 @@ def score(
     given = [case.sentence.plan for case in batch] if plans == "truth" else None
     made = compose(asked, seeds, given)
     swaps = iter(_draw_exchanged(batch, asked, seeds, made, compose))
-    truth = [case.sentence.plan.grid for case in batch]
+    truth, targets = [case.sentence.plan.grid for case in batch], [case.sentence.target.pixels for case in batch]
     versions = {
         "model": ([picture for _, picture in made], [plan.grid for plan, _ in made]),
-        "vae": (decode([case.sentence.target.pixels for case in batch]), truth),
+        "vae": (decode(targets), truth),
         "rerender": ([case.rerendered for case in batch], truth),
         "chance": ([case.other.target.pixels for case in batch], truth),
     }
     counts = [len(case.sentence.truth.kinds) for case in batch]
     readings = {name: read_cells(reader, pictures, grids, counts) for name, (pictures, grids) in versions.items()}
+    true_readings = read_cells(reader, targets, truth, counts)
     for n, case in enumerate(batch):
         judge, record = Judge(case), {"bucket": case.bucket, "index": case.index}
         for name, (pictures, grids) in versions.items():
             measures = judge.colour_measures(pictures[n], grids[n])
-            record[name] = measures | judge.kind_measures(readings[name][n])
+            record[name] = measures | judge.kind_measures(readings[name][n], true_readings[n])
         record["chance"]["layout_iou"] = [grid_iou(case.other.plan.grid, truth[n]), 1]
         if case.independent is not None:
             for name in VERSIONS:

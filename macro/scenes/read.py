@@ -5,7 +5,7 @@ that `macro/evals` can ask what a drawn picture shows. It takes no part in the t
 any search. A reader must not see dogs in blobs: blurred crops, soft ellipses and empty ground are among its
 lessons, under the name `NOTHING`. The shipped weights come from
 
-    python -m macro.scenes.read --out=macro/assets/reader.safetensors --scenes=8000 --steps=2400 --seed=0
+    python -m macro.scenes.read --out=macro/assets/reader.safetensors --scenes=6000 --steps=3000 --seed=0
 
 (two CPU cores; the metadata of the file holds its numbers). Its scenes come from streams of their own, which
 no data set and no evaluation draws from. Read next: `reading.py` (the lessons), `macro/evals/metrics.py` (its
@@ -112,9 +112,7 @@ class Reader:
     textures: tuple[str, ...]
     notes: dict
 
-    def read(
-        self, pictures: Sequence[UInt8[np.ndarray, "h w 3"]], boxes: Sequence, blur: float = 0.0
-    ) -> list[Reading]:
+    def read(self, pictures: Sequence[UInt8[np.ndarray, "h w 3"]], boxes: Sequence, blur: float = 0.0) -> list[Reading]:
         """What stands in each box.
 
         Args:
@@ -130,9 +128,7 @@ class Reader:
             squares = square(np.array([boxes[n] for n in chosen], np.float32)).astype(np.float32)
             answers = _answer(self.params, batch, squares, blur, len(self.kinds), len(self.textures))
             kinds, textures = (np.asarray(answer)[:count] for answer in answers)
-            readings += [
-                Reading(self.kinds[k], self.textures[t]) for k, t in zip(kinds, textures, strict=True)
-            ]
+            readings += [Reading(self.kinds[k], self.textures[t]) for k, t in zip(kinds, textures, strict=True)]
         return readings
 
 
@@ -147,9 +143,7 @@ def save(reader: Reader, path: str | os.PathLike) -> None:
     """Writes a reader as safetensors in float16, names and notes in its metadata; whole or not at all."""
     from safetensors.numpy import save as serialise
 
-    flat = {
-        name: np.asarray(value, np.float16) for name, value in flatten_dict(reader.params, sep="/").items()
-    }
+    flat = {name: np.asarray(value, np.float16) for name, value in flatten_dict(reader.params, sep="/").items()}
     names = {"kinds": reader.kinds, "textures": reader.textures, "notes": reader.notes}
     write_whole(path, serialise(flat, {key: json.dumps(value) for key, value in names.items()}))
 
@@ -171,13 +165,11 @@ def load(path: str | os.PathLike = SHIPPED) -> Reader:
             names = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
         kinds, textures, notes = tuple(names["kinds"]), tuple(names["textures"]), names["notes"]
     except (SafetensorError, KeyError, ValueError) as error:
-        raise UserError(
-            f"{path}: not a reader ({error}); train one with `python -m macro.scenes.read`"
-        ) from None
+        raise UserError(f"{path}: not a reader ({error}); train one with `python -m macro.scenes.read`") from None
     return Reader(unflatten_dict(flat, sep="/"), kinds, textures, notes)
 
 
-def main(out: str, scenes: int = 8000, steps: int = 2400, seed: int = 0) -> None:
+def main(out: str, scenes: int = 6000, steps: int = 3000, seed: int = 0) -> None:
     """Trains a reader and writes it to `out`."""
     from macro.scenes.reading import teach
 
