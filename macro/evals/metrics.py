@@ -13,12 +13,12 @@ share in the cells that are judged,
 
     a subject's cells hold its palette   when   sum_c min(a_c, e_c) >= HELD sum_c e_c
                                          and    a_c >= PRESENT e_c  for each c with e_c >= LARGE sum_c e_c
+                                         and    pure(a) >= PURE pure(e),   pure(x) = sum_c x_c / (sum_c x_c + f)
 
 All limits were set on renders of scenes that no evaluation draws (`scenes.CALIBRATION`): another light, pose
 and texture phase passes, a little blur passes, another picture does not. Read next: `scenes.py`.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,8 +31,8 @@ from macro.sentence.spans import Truth
 SHADES = np.array([0.2, 0.3, 0.45, 0.7, 1.0, 1.25, 1.5])  # light that falls on a colour; 1 shows it as named
 LIGHT_COST = 0.03
 BLEND_COST = 0.02  # a pure colour is preferred to a blend, and where two subjects share one, the main to the others
-FAR = 0.16  # a pixel farther than this from every colour has none of them
-HELD, PRESENT, LARGE = 0.5, 0.25, 0.2
+FAR = 0.09  # a pixel farther than this from every colour has none of them; 0.1 is another colour to the eye
+HELD, PRESENT, LARGE, PURE = 0.5, 0.25, 0.2, 0.6
 SWAPPED = 0.25  # of a cell's pixels; less of another's colour is a sliver of a neighbour
 BEHIND, DOMINANT, LEAST_DOMINANT = (
     8,
@@ -41,6 +41,7 @@ BEHIND, DOMINANT, LEAST_DOMINANT = (
 )  # clusters of the background, of a subject's cells; share of one
 
 Picture = UInt8[np.ndarray, "h w 3"]
+NOBODY = -1
 BLENDS = ((0, 1), (0, 2), (1, 2))
 
 
@@ -115,8 +116,8 @@ class Judged:
         """Of each pixel of `where`, seen from one subject.
 
         Returns:
-            How much it has of the subject's three colours [p, 3], and the number of the other subject whose
-            main colour it has [p], 0 for none.
+            How much it has of the subject's three colours [p, 3]; and whose main colour it has instead [p]: another
+            subject's number, 0 where it is the subject's own or the background's, `NOBODY`.
         """
         where = where.ravel()
         palette = self.colours.palettes[subject - 1]
@@ -131,18 +132,29 @@ class Judged:
         is_own = (own.min(1) < behind) & (own.min(1) <= nearest_other)
         is_other = (nearest_other < behind) & ~is_own
         parts = np.concatenate([np.eye(3), [(np.eye(3)[a] + np.eye(3)[b]) / 2 for a, b in BLENDS]])
-        whose = np.array([0, *others])[np.where(is_other, other.argmin(1) + 1, 0)] if others else 0 * is_own
+        whose = np.where(is_own | (behind < FAR), 0, NOBODY)
+        if others:
+            whose = np.where(is_other, np.array(others)[other.argmin(1)], whose)
         return parts[own.argmin(1)] * is_own[:, None], whose
 
-    def amounts(self, subject: int, where: Bool[np.ndarray, "h w"]) -> Float[np.ndarray, "3"]:
-        """The share of the subject's three colours among the pixels of `where`; zeros if there are none."""
-        return self.shares(subject, where)[0].mean(0) if where.any() else np.zeros(3)
+    def amounts(self, subject: int, grid: Grid) -> Float[np.ndarray, "4"]:
+        """Shares of the pixels of the subject's cells: of its three colours, and of foreign ones.
 
-    def holds(self, subject: int, expected: Float[np.ndarray, "3"], grid: Grid) -> bool:
-        """Whether the subject's cells hold its palette, by the rule of the head."""
-        found, total = self.amounts(subject, cells_mask(grid, subject, self.size)), expected.sum()
-        present = (found >= PRESENT * expected) | (expected < LARGE * total)
-        return bool(np.minimum(found, expected).sum() >= HELD * total > 0 and present.all())
+        Foreign are others' main colours and those of nobody, but not the background's. Zeros without cells.
+        """
+        where = cells_mask(grid, subject, self.size)
+        if not where.any():
+            return np.zeros(4)
+        own, whose = self.shares(subject, where)
+        return np.append(own.mean(0), np.mean(whose != 0))
+
+    def holds(self, subject: int, expected: Float[np.ndarray, "4"], grid: Grid) -> bool:
+        """Whether the subject's cells hold its palette, by the rule of the head; `expected` is e."""
+        found = self.amounts(subject, grid)
+        bar, total = expected[:3], expected[:3].sum()
+        present = (found[:3] >= PRESENT * bar) | (bar < LARGE * total)
+        enough = np.minimum(found[:3], bar).sum() >= HELD * total > 0
+        return bool(enough and present.all() and _purity(found) >= PURE * _purity(expected))
 
     def contest(self, i: int, j: int, where: Bool[np.ndarray, "h w"]) -> tuple[float, float]:
         """The shares of the pixels of `where` that have a colour of subject i rather than of j, and the reverse."""
@@ -183,13 +195,11 @@ class Judged:
         return float((near * weights).sum() / weights.sum())
 
 
-def expected_amounts(target: Picture, colours: Colours, grid: Grid) -> Float[np.ndarray, "s 3"]:
-    """e_c of the head: what the true picture shows of each subject's colours in its cells."""
+def _purity(amounts: Float[np.ndarray, "4"]) -> float:
+    return float(amounts[:3].sum() / max(amounts.sum(), 1e-9))
+
+
+def expected_amounts(target: Picture, colours: Colours, grid: Grid) -> Float[np.ndarray, "s 4"]:
+    """e of the head: what the true picture shows in each subject's cells."""
     judged = Judged(target, colours)
-    return np.stack([judged.amounts(n, cells_mask(grid, n, judged.size)) for n in range(1, len(colours.palettes) + 1)])
-
-
-def mean(values: Sequence[float]) -> float | None:
-    """The mean of what is not NaN; None if nothing is."""
-    values = np.asarray(values, np.float64)
-    return float(values[~np.isnan(values)].mean()) if (~np.isnan(values)).any() else None
+    return np.stack([judged.amounts(n, grid) for n in range(1, len(colours.palettes) + 1)])

@@ -150,7 +150,7 @@ class Judge:
         """What colours tell of the cells of `grid`, and its agreement with the true layout."""
         judged, subjects = Judged(picture, self.colours), range(1, self.count + 1)
         held = sum(judged.holds(n, self.expected[n - 1], grid) for n in subjects)
-        away = np.array([judged.palette_distance(n, self.expected[n - 1], grid) for n in subjects])
+        away = np.array([judged.palette_distance(n, self.expected[n - 1, :3], grid) for n in subjects])
         swapped = np.array([judged.swapped(n, grid) for n in subjects]).sum(0)
         return {
             "layout_iou": [grid_iou(grid, self.case.sentence.plan.grid), 1],
@@ -174,13 +174,13 @@ class Judge:
     def follows(self, picture: Picture, grid: Grid) -> Measures:
         """Whether `picture`, drawn with the pair exchanged, has each in the other's cells of `grid`.
 
-        So much of it that its own colours outweigh those of the one whose cells these were, and that it is more
-        than a sliver: at least `PRESENT` of what the true picture shows of it in its own cells.
+        So much of it that its own colours have at least twice the area of those of the one whose cells these were,
+        and that it is more than a sliver: at least `PRESENT` of what the true picture shows in its own cells.
         """
         judged, follows = Judged(picture, self.colours), True
         for new, old in (self.case.pair, self.case.pair[::-1]):
             here, gone = judged.contest(new, old, cells_mask(grid, old, judged.size))
-            follows &= here > gone and here >= PRESENT * self.expected[new - 1].sum()
+            follows &= here >= 2 * gone and here >= PRESENT * self.expected[new - 1, :3].sum()
         return {"swap_follow": [int(follows), 1]}
 
 
