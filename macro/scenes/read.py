@@ -112,7 +112,9 @@ class Reader:
     textures: tuple[str, ...]
     notes: dict
 
-    def read(self, pictures: Sequence[UInt8[np.ndarray, "h w 3"]], boxes: Sequence | np.ndarray, blur: float = 0.0) -> list[Reading]:
+    def read(
+        self, pictures: Sequence[UInt8[np.ndarray, "h w 3"]], boxes: Sequence | np.ndarray, blur: float = 0.0
+    ) -> list[Reading]:
         """What stands in each box.
 
         Args:
