@@ -119,12 +119,23 @@ def _shown(value: float | None) -> str:
 
 # ---- the page ----
 
+_LEGEND = (
+    "Shares from 0 to 1, with 95% intervals; palette distance in Oklab. The last rows are yardsticks: the true "
+    "picture through the VAE, the true scene in another light and pose (what a perfect composer would score), "
+    "and another sample's picture. A right layout need not be the true one: compare it with the agreement of "
+    "two independent layouts of one instruction."
+)
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color:
-#24292f } table { border-collapse: collapse; margin: 1rem 0 } td, th { padding: .25rem .7rem; text-align:
-right } th { border-bottom: 2px solid #888; font-weight: 600 } tr.rule td { border-top: 1px solid #bbb }
-td:first-child, th:first-child { text-align: left } small { color: #667 } img { max-width: 100% } section {
-border-top: 1px solid #ddd; padding: .6rem 0 } pre { white-space: pre-wrap; color: #556 }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 84rem; padding: 0 1rem; color: #24292f }
+table { border-collapse: collapse; margin: 1rem 0 }
+td, th { padding: .25rem .7rem; text-align: right }
+th { border-bottom: 2px solid #888; font-weight: 600 }
+tr.rule td { border-top: 1px solid #bbb }
+td:first-child, th:first-child { text-align: left }
+small { color: #667; white-space: nowrap }
+img { max-width: 100% }
+section { border-top: 1px solid #ddd; padding: .6rem 0 }
+pre { white-space: pre-wrap; color: #556 }
 """
 
 
@@ -138,6 +149,7 @@ def page(results: Mapping, strips: Sequence[tuple[str, Path]]) -> str:
     parts = [
         f"<title>scenes</title><style>{_STYLE}</style><h1>Benchmark &ldquo;scenes&rdquo;</h1>",
         _table(results),
+        f"<p>{_LEGEND}</p>",
     ]
     for words, file in strips:
         picture = f'<img src="{data_uri(load(file))}" alt="">'

@@ -219,7 +219,7 @@ class _Progress:
 def examine(reader: Reader, held: Views) -> dict[str, float]:
     """Accuracy on scenes that it was not taught with: by subject count, and of kinds in blurred crops."""
     middle, half = held.squares[:, :2], held.squares[:, 2:] / 2 / MARGIN
-    boxes = np.concatenate([middle - half, middle + half], 1)
+    boxes = list(np.concatenate([middle - half, middle + half], 1))
     pictures = [held.pictures[n] for n in held.picture]
     readings = reader.read(pictures, boxes)
     kind = np.array([r.kind for r in readings]) == np.array(reader.kinds)[held.kinds]
