@@ -113,7 +113,10 @@ class Reader:
     notes: dict
 
     def read(
-        self, pictures: Sequence[UInt8[np.ndarray, "h w 3"]], boxes: Sequence | np.ndarray, blur: float = 0.0
+        self,
+        pictures: Sequence[UInt8[np.ndarray, "h w 3"]],
+        boxes: Sequence[Float[np.ndarray, "4"]],
+        blur: float = 0.0,
     ) -> list[Reading]:
         """What stands in each box.
 
