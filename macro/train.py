@@ -21,7 +21,7 @@ def main(config, workdir):
 
     from macro.models import weights
     from macro.objectives import OBJECTIVES
-    from macro.objectives.joint import model_config
+    from macro.objectives.parts import model_config
     from macro.training import data, loop, sheets
     from macro.training.state import averaged
     from macro.utils import tree

@@ -10,7 +10,7 @@ from sampling.toy import random_like
 
 import macro
 from macro.models import weights
-from macro.objectives import joint
+from macro.objectives import joint, parts
 from macro.sample import HELPS, main
 from macro.sentence.plan import Plan
 from macro.utils.config import load as load_config
@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
     config.sampling.steps = 2
     params = random_like(jax.eval_shape(lambda key: joint.init(key, config), jax.random.key(0)))
     notes = {"config": json.loads(config.to_json_best_effort())}
-    weights.save(folder / "model.safetensors", params, joint.model_config(config), notes)
+    weights.save(folder / "model.safetensors", params, parts.model_config(config), notes)
     for name in "ab":
         save(folder / f"{name}.png", np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8))
     (folder / "text.png").write_text("not a picture")

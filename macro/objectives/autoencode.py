@@ -19,17 +19,17 @@ from jax.lax import dynamic_slice
 from jaxtyping import Array, Float, UInt8
 
 from macro.models.vae import VAE, normalise, sample
-from macro.objectives.joint import model_config
+from macro.objectives.parts import model_config, replaced
 from macro.utils.errors import UserError
 
 FROZEN = ()
 
 
 def init(key: Array, config) -> dict:
-    """Random parameters `{"vae"}` of the VAE that `config.model` names."""
+    """Parameters `{"vae"}` of the VAE that `config.model` names: random, or read from `config.init_from`'s file."""
     vae = VAE(model_config(config).vae)
     side = vae.config.stride
-    return {"vae": vae.init(key, jnp.zeros((1, side, side, 3)), key)["params"]}
+    return replaced({"vae": vae.init(key, jnp.zeros((1, side, side, 3)), key)["params"]}, config)
 
 
 def loss(params: Mapping, batch: Mapping, key: Array, config) -> tuple[Array, dict[str, Array]]:

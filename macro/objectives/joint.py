@@ -2,62 +2,32 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from macro.models import variants, weights
 from macro.models.composer import Composer
 from macro.models.vae import VAE, latent_table
 from macro.models.variants import ModelConfig
 from macro.objectives.draw import draw_losses, noised
+from macro.objectives.parts import model_config, replaced
 from macro.objectives.plan import plan_losses
-from macro.utils.errors import UserError
 
 # The VAE is never trained together with the composer.
 FROZEN = ("vae/.*",)
 
 
-def model_config(config) -> ModelConfig:
-    """The model that an experiment's configuration names (`config.model`)."""
-    fields = config.model.to_dict()
-    return variants.decode(fields.pop("variant"), **fields)
-
-
 def init(key: Array, config) -> dict:
-    """Parameters `{"composer", "vae"}`: random, or read from the file that `config.init_from` names for a part.
-
-    Raises:
-        UserError: a part that does not exist, a file without it, or with other sizes than `config.model`.
-    """
+    """Parameters `{"composer", "vae"}`: random, or read from the file that `config.init_from` names for a part."""
     model = model_config(config)
     composer_key, vae_key = jax.random.split(key)
-    params = {
+    fresh = {
         "composer": Composer(model).init(composer_key, *_smallest_batch(model))["params"],
         "vae": VAE(model.vae).init(vae_key, jnp.zeros((1, 32, 32, 3)), vae_key)["params"],
     }
-    for part, path in config.init_from.items():
-        if part not in params:
-            raise UserError(f"config.init_from.{part}: no such part; there are {', '.join(params)}")
-        loaded, theirs, _ = weights.load(path)
-        if part not in loaded:
-            raise UserError(f"{path}: holds no {part}; config.init_from.{part} needs a file with one")
-        found, wanted = _shaped_by(theirs, part), _shaped_by(model, part)
-        if found != wanted:
-            raise UserError(f"{path}: its {part} is {found}, but config.model asks for {wanted}")
-        params[part] = jax.tree.map(jnp.asarray, loaded[part])
-    return params
-
-
-def _shaped_by(model: ModelConfig, part: str):
-    """What fixes the shapes and meaning of one top-level part of the parameters."""
-    if part == "vae":
-        # Scale and shift belong to whoever trains on the latents, not to the autoencoder.
-        return dataclasses.replace(model.vae, scale=1.0, shift=0.0)
-    return model.llm, model.vision, model.latent_patch, model.latent_side, model.subjects, model.binding
+    return replaced(fresh, config)
 
 
 def loss(params: Mapping, batch: Mapping, key: Array, config) -> tuple[Array, dict[str, Array]]:

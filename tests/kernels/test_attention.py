@@ -5,13 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from macro.kernels.attention import per_head
 from macro.kernels.attention.api import attention
-from macro.kernels.attention.per_head import attention_per_head
+from macro.kernels.attention.blocked import attention_blocked
 from macro.kernels.attention.reference import attention_reference, sight_mask
 from macro.sentence.sight import CAUSAL, FULL, NOISE
 
-BACKENDS = {"reference": attention_reference, "per_head": attention_per_head, "api": attention}
+BACKENDS = {"reference": attention_reference, "blocked": attention_blocked, "api": attention}
 
 
 def sentence_meta():
@@ -109,12 +108,38 @@ class TestBackend:
             np.testing.assert_allclose(a, b, atol=2e-5)
 
 
-def test_per_head_in_blocks_that_do_not_divide(monkeypatch):
-    monkeypatch.setattr(per_head, "_SCORES", 37 * 10)
-    q, k, v = inputs(3, 2, 37, 37, 4, 2, 8)
-    meta = random_meta(np.random.default_rng(3), 2, 37)
-    out = attention_per_head(q, k, v, meta, meta)
-    np.testing.assert_allclose(out, attention_reference(q, k, v, meta, meta), atol=2e-6)
+@pytest.mark.parametrize(("nq", "nk"), [(150, 150), (64, 128), (130, 200)])
+def test_several_blocks(nq, nk):
+    q, k, v = inputs(3, 2, nq, nk, 4, 2, 8)
+    meta = random_meta(np.random.default_rng(3), 2, nk)
+    last = {field: values[:, -nq:] for field, values in meta.items()}
+
+    def total(backend):
+        return lambda q, k, v: jnp.sum(jnp.sin(backend(q, k, v, last, meta)))
+
+    ours, our_slopes = jax.value_and_grad(total(attention_blocked), (0, 1, 2))(q, k, v)
+    theirs, their_slopes = jax.value_and_grad(total(attention_reference), (0, 1, 2))(q, k, v)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+    for a, b in zip(our_slopes, their_slopes, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def test_blocks_in_which_nobody_sees_anybody_are_not_computed():
+    """Keys of another sentence may hold anything, infinities too."""
+    q, k, v = inputs(5, 1, 192, 192, 2, 1, 8)
+    n = jnp.arange(192)
+    meta = {"sample": n // 64, "order": n, "span": n, "mode": jnp.zeros(192, jnp.int32)}
+    meta = {name: x[None].astype(jnp.int32) for name, x in meta.items()}
+    spoilt = attention_blocked(q, k.at[:, 128:].set(jnp.inf), v.at[:, 128:].set(jnp.inf), meta, meta)
+    np.testing.assert_allclose(spoilt[:, :128], attention_reference(q, k, v, meta, meta)[:, :128], atol=2e-6)
+
+
+def test_keeps_the_dtype():
+    q, k, v = (x.astype(jnp.bfloat16) for x in inputs(6, 1, 70, 70, 2, 1, 8))
+    meta = random_meta(np.random.default_rng(6), 1, 70)
+    out, slopes = jax.value_and_grad(lambda q: jnp.sum(attention_blocked(q, k, v, meta, meta).astype(jnp.float32)))(q)
+    assert attention_blocked(q, k, v, meta, meta).dtype == slopes.dtype == jnp.bfloat16
+    assert jnp.isfinite(out)
 
 
 def test_large_attention_on_a_cpu_takes_the_loop():

@@ -7,7 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from macro.models import weights
-from macro.objectives import joint
+from macro.objectives import joint, parts
 from macro.objectives.draw import draw_losses
 from macro.objectives.plan import plan_losses
 from macro.utils.errors import UserError
@@ -75,7 +75,7 @@ def test_only_labelled_and_noised_tokens_count():
 
 def test_parts_come_from_the_files_named(tmp_path, params):
     path = tmp_path / "vae.safetensors"
-    other_scale = joint.model_config(ConfigDict({"model": MODEL | {"vae": {"scale": 3.0}}}))
+    other_scale = parts.model_config(ConfigDict({"model": MODEL | {"vae": {"scale": 3.0}}}))
     moved = jax.tree.map(lambda x: np.asarray(x) + 1, params["vae"])
     weights.save(path, {"vae": moved}, other_scale, {})
     config = ConfigDict(CONFIG.to_dict() | {"init_from": {"vae": str(path)}})
@@ -94,7 +94,7 @@ def test_parts_come_from_the_files_named(tmp_path, params):
 )
 def test_wrong_files_are_named(tmp_path, params, part, model, message):
     path = tmp_path / "vae.safetensors"
-    weights.save(path, {"vae": params["vae"]}, joint.model_config(CONFIG), {})
+    weights.save(path, {"vae": params["vae"]}, parts.model_config(CONFIG), {})
     config = ConfigDict(CONFIG.to_dict() | {"model": model, "init_from": {part: str(path)}})
     with pytest.raises(UserError, match=message):
         jax.eval_shape(lambda key: joint.init(key, config), jax.random.key(0))

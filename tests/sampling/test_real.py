@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from sampling.toy import random_like
 
 from macro.inputs.tokenizer import Tokenizer
-from macro.objectives import joint
+from macro.objectives import joint, parts
 from macro.sampling.load import packing_of
 from macro.sampling.pipeline import Pipeline
 from macro.sampling.plan import Writing
@@ -23,7 +23,7 @@ EXPERIMENT = ConfigDict({"model": {"variant": "XXS/64", "llm": {"vocab": 768}}, 
 
 @pytest.mark.skipif(not SAMPLES, reason="the MacroData samples are not at hand")
 def test_macrodata_is_planned_and_drawn():
-    model = joint.model_config(EXPERIMENT)
+    model = parts.model_config(EXPERIMENT)
     params = random_like(jax.eval_shape(lambda key: joint.init(key, EXPERIMENT), jax.random.key(0)))
     packing = packing_of(model, {"buckets": ((64, 64, 2),), "reference_max_side": 64})
     pipeline = Pipeline(params, model, Tokenizer.demo(), packing, Settings(2, writing=Writing(limit=8)))

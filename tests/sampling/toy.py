@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from macro.inputs.packing import PackingConfig, pack_sentence
 from macro.inputs.rows import make_row
-from macro.objectives import joint
+from macro.objectives import joint, parts
 from macro.sampling.pipeline import Pipeline
 from macro.sampling.plan import Writing
 from macro.sampling.settings import Settings
@@ -47,7 +47,7 @@ class ToyTokenizer:
 
 TOKENIZER = ToyTokenizer()
 EXPERIMENT = ConfigDict({"model": {"variant": "XXS/64", "llm": {"vocab": 160}}, "init_from": {}})
-CONFIG = joint.model_config(EXPERIMENT)
+CONFIG = parts.model_config(EXPERIMENT)
 PACKING = PackingConfig(buckets=((64, 64, 2),), vision_side=8, latent_side=4, reference_max_side=32)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from macro.objectives.joint import model_config
+from macro.objectives.parts import model_config
 from macro.training import data
 from macro.utils.config import load
 from macro.utils.errors import UserError

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 import jax
 from jaxtyping import Array, Float
 
-from macro.kernels.attention.per_head import attention_per_head
+from macro.kernels.attention.blocked import attention_blocked
 from macro.kernels.attention.reference import attention_reference
 
-# Below this many scores per head the loop over heads costs more than the dense tensor (decoding, denoising).
+# Below this many scores per head the loop over blocks costs more than the dense tensor (decoding, denoising).
 _WORTH_A_LOOP = 1 << 16
 
 
@@ -35,5 +35,5 @@ def attention(
         Attended values in the dtype of `q`. A token that sees nothing (padding) gets zeros.
     """
     large = q.shape[1] * k.shape[1] >= _WORTH_A_LOOP
-    backend = attention_per_head if large and jax.default_backend() == "cpu" else attention_reference
+    backend = attention_blocked if large and jax.default_backend() == "cpu" else attention_reference
     return backend(q, k, v, q_meta, k_meta)

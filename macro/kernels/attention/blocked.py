@@ -1,0 +1,169 @@
+"""Attention on a CPU in blocks that a core's cache holds, and only those in which somebody sees somebody.
+
+Packed rows hold several sentences, so most pairs of tokens never meet. Tokens are first put in the order of
+(sample, order); then each block of queries sees one contiguous run of key blocks, whose ends follow from the
+metadata. Softmax runs along that run (Milakov & Gimelshein, arXiv 1805.02867); the backward pass computes the
+weights again from the kept log-sum-exp (Dao et al., arXiv 2205.14135, algorithm 4). Memory grows with n.
+
+Definition: `reference.py`. Measured: `experiments/bench_attention.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from jax import lax
+from jaxtyping import Array, Float
+
+from macro.kernels.attention.reference import HIDDEN
+from macro.sentence.sight import FIELDS, visible
+
+QUERIES, KEYS = 64, 64  # tokens of a block; measured best of 32 to 256
+
+
+def attention_blocked(
+    q: Float[Array, "b nq h d"],
+    k: Float[Array, "b nk kv d"],
+    v: Float[Array, "b nk kv d"],
+    q_meta: Mapping,
+    k_meta: Mapping,
+) -> Float[Array, "b nq h d"]:
+    """Same values as `attention_reference`; arguments as in `api.attention`."""
+    dtype = q.dtype
+    q, k, v = (x.astype(jnp.float32) for x in (q, k, v))
+    q_order, k_order = _sorting(q_meta), _sorting(k_meta)
+    q_meta, k_meta = _blocks(q_meta, q_order, QUERIES), _blocks(k_meta, k_order, KEYS)
+    groups, heads = k.shape[2], q.shape[2]
+    # Query heads of one key head lie in one axis with the queries: fewer, larger products.
+    scaled = _rows(q * q.shape[-1] ** -0.5, q_order, QUERIES)
+    queries = rearrange(scaled, "b (m n) (g r) d -> b m g (r n) d", n=QUERIES, g=groups)
+    keys, values = (rearrange(_rows(x, k_order, KEYS), "b (m n) g d -> b m g n d", n=KEYS) for x in (k, v))
+    attended = lax.map(lambda row: _row(*row), (queries, keys, values, q_meta, k_meta))
+    attended = rearrange(attended, "b m g (r n) d -> b (m n) (g r) d", n=QUERIES, r=heads // groups)
+    back = jnp.argsort(q_order, axis=1)
+    return jnp.take_along_axis(attended, back[:, :, None, None], axis=1).astype(dtype)
+
+
+def _sorting(meta: Mapping) -> Array:
+    """Where to take each row's tokens from so that sentences follow one another, padding last."""
+    sample = jnp.where(meta["sample"] < 0, jnp.iinfo(jnp.int32).max, meta["sample"])
+    return jnp.lexsort((meta["order"], sample), axis=-1)
+
+
+def _rows(x: Array, order: Array, block: int) -> Array:
+    """`x[b, n, ...]` in the given order, with zeros up to a whole number of blocks."""
+    x = jnp.take_along_axis(x, order[:, :, None, None], axis=1)
+    return jnp.pad(x, ((0, 0), (0, -x.shape[1] % block), (0, 0), (0, 0)))
+
+
+def _blocks(meta: Mapping, order: Array, block: int) -> dict:
+    """Metadata `[b, m, block]` in the given order, padded with nobody."""
+    padding = ((0, 0), (0, -order.shape[1] % block))
+    blocks = {}
+    for name in FIELDS:
+        x = jnp.take_along_axis(meta[name], order, axis=1)
+        blocks[name] = rearrange(jnp.pad(x, padding, constant_values=-1), "b (m n) -> b m n", n=block)
+    return blocks
+
+
+def _mask(q_meta: Mapping, k_meta: Mapping) -> Array:
+    """The rule of sight for `[..., queries, keys]`."""
+    q = {name: x[..., :, None] for name, x in q_meta.items()}
+    k = {name: x[..., None, :] for name, x in k_meta.items()}
+    return visible(q, k)
+
+
+def _runs(q_meta: Mapping, k_meta: Mapping) -> tuple[Array, Array]:
+    """Per block of queries: the first key block in which it sees somebody, and one after the last."""
+
+    def run(block):
+        seen = jnp.any(_mask(block, k_meta), axis=(1, 2))
+        numbers = jnp.arange(len(seen))
+        return jnp.min(jnp.where(seen, numbers, len(seen))), jnp.max(jnp.where(seen, numbers + 1, 0))
+
+    return lax.map(run, q_meta)
+
+
+def _at(tree, number: Array):
+    """One block of everything."""
+    return jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, number, keepdims=False), tree)
+
+
+def _scores(q: Array, k: Array, q_meta: Mapping, k_meta: Mapping) -> Array:
+    """Scores `[groups, heads per group * queries, keys]` of one block of each, hidden ones marked."""
+    scores = jnp.einsum("gqd,gkd->gqk", q, k)
+    mask = jnp.tile(_mask(q_meta, k_meta), (q.shape[1] // QUERIES, 1))
+    return jnp.where(mask, scores, HIDDEN)
+
+
+@jax.custom_vjp
+def _row(
+    queries: Float[Array, "m g rq d"],
+    keys: Float[Array, "mk g k d"],
+    values: Float[Array, "mk g k d"],
+    q_meta: Mapping,
+    k_meta: Mapping,
+) -> Float[Array, "m g rq d"]:
+    """Attention of one row, in blocks."""
+    return _forward(queries, keys, values, q_meta, k_meta)[0]
+
+
+def _forward(queries, keys, values, q_meta, k_meta):
+    first, end = _runs(q_meta, k_meta)
+
+    def block(arguments):
+        q, meta, first, end = arguments
+
+        def step(number, carry):
+            top, total, attended = carry
+            k, v, k_block = _at((keys, values, k_meta), number)
+            scores = _scores(q, k, meta, k_block)
+            new_top = jnp.maximum(top, jnp.max(scores, axis=-1))
+            weights = jnp.exp(scores - new_top[..., None])
+            shrink = jnp.exp(top - new_top)
+            total = total * shrink + jnp.sum(weights, axis=-1)
+            return new_top, total, attended * shrink[..., None] + jnp.einsum("gqk,gkd->gqd", weights, v)
+
+        start = jnp.full(q.shape[:2], HIDDEN), jnp.zeros(q.shape[:2]), jnp.zeros(q.shape)
+        top, total, attended = lax.fori_loop(first, end, step, start)
+        # Who sees nothing gets zeros, and by an infinite log-sum-exp weights of zero in the backward pass.
+        seeing = top > HIDDEN
+        total = jnp.where(seeing, total, 1.0)
+        attended = jnp.where(seeing[..., None], attended / total[..., None], 0.0)
+        return attended, jnp.where(seeing, top + jnp.log(total), jnp.inf)
+
+    attended, log_sum = lax.map(block, (queries, q_meta, first, end))
+    return attended, (queries, keys, values, q_meta, k_meta, first, end, attended, log_sum)
+
+
+def _backward(kept, d_attended):
+    queries, keys, values, q_meta, k_meta, first, end, attended, log_sum = kept
+    # sum_k weight * d_weight, without the weights
+    slopes = jnp.sum(d_attended * attended, axis=-1)
+
+    def block(carry, arguments):
+        q, meta, first, end, d_out, log_sum, slope = arguments
+
+        def step(number, carry):
+            d_q, d_keys, d_values = carry
+            k, v, k_block = _at((keys, values, k_meta), number)
+            weights = jnp.exp(_scores(q, k, meta, k_block) - log_sum[..., None])
+            d_scores = weights * (jnp.einsum("gqd,gkd->gqk", d_out, v) - slope[..., None])
+            d_q = d_q + jnp.einsum("gqk,gkd->gqd", d_scores, k)
+            d_keys = d_keys.at[number].add(jnp.einsum("gqk,gqd->gkd", d_scores, q))
+            d_values = d_values.at[number].add(jnp.einsum("gqk,gqd->gkd", weights, d_out))
+            return d_q, d_keys, d_values
+
+        d_q, *carry = lax.fori_loop(first, end, step, (jnp.zeros(q.shape), *carry))
+        return tuple(carry), d_q
+
+    start = jnp.zeros(keys.shape), jnp.zeros(values.shape)
+    blocks = queries, q_meta, first, end, d_attended, log_sum, slopes
+    (d_keys, d_values), d_queries = lax.scan(block, start, blocks)
+    return d_queries, d_keys, d_values, None, None
+
+
+_row.defvjp(_forward, _backward)
