@@ -28,6 +28,7 @@ def main(config, workdir):
     from macro.utils.config import choose, record
 
     objective = OBJECTIVES[choose(config, "objective", OBJECTIVES)]
+    dtype = choose(config, "save_dtype", weights.DTYPES)
     loop.check(config)
     model = model_config(config)
     tokenizer = data.tokenizer_of(config, model)
@@ -50,7 +51,7 @@ def main(config, workdir):
         "parameters": tree.count(params),
     }
     path = Path(workdir) / "model.safetensors"
-    weights.save(path, params, model, notes)
+    weights.save(path, params, model, notes, dtype)
     print(f"wrote {path}")
     return 0
 

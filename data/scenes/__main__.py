@@ -2,7 +2,7 @@
 
 python -m data.scenes --num=20000 --out=runs/data --seed=0
 
-It lands in <out>/scenes/1.0.0, complete or not at all. A build that was stopped goes on if called again.
+It lands in <out>/scenes/<version>, complete or not at all. A build that was stopped goes on if called again.
 """
 
 from data.scenes.scenes_dataset_builder import Builder, Options

@@ -5,7 +5,9 @@
 How it writes and what a record holds: `macro/inputs/records.py`, `macro/inputs/codec.py`.
 """
 
-from macro.engines.procedural import Options, samples
+import tensorflow_datasets as tfds
+
+from macro.engines.procedural import VERSION, Options, samples
 from macro.inputs.records import SentenceBuilder
 
 
@@ -13,6 +15,7 @@ class Builder(SentenceBuilder):
     """Scenes with 1..12 subjects, their references, plan and truth."""
 
     name = "scenes"
+    VERSION = tfds.core.Version(VERSION)
     make = staticmethod(samples)
 
     def __init__(self, *, options: Options | None = None, **kwargs):

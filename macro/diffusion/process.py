@@ -3,9 +3,7 @@
     x_t = (1 - t) x_0 + t eps        t = 0 is data, t = 1 is noise
     v   = dx_t / dt = eps - x_0
 
-The convention is said here and nowhere else. A model that predicts `v` also tells the data and the noise:
-
-    x_0 = x_t - t v                  eps = x_t + (1 - t) v
+The convention is said here and nowhere else.
 
 Read next: `macro/diffusion/times.py`, where t comes from.
 """
@@ -27,13 +25,3 @@ def interpolate(x_0: Values, eps: Values, t: Times) -> Values:
 def velocity(x_0: Values, eps: Values) -> Values:
     """The path's velocity, the target of the flow loss: the same at every time."""
     return eps - x_0
-
-
-def data_from_velocity(x_t: Values, v: Values, t: Times) -> Values:
-    """Where the path with velocity `v` through `x_t` started: the data at t = 0."""
-    return x_t - t[..., None] * v
-
-
-def noise_from_velocity(x_t: Values, v: Values, t: Times) -> Values:
-    """Where the path with velocity `v` through `x_t` ends: the noise at t = 1."""
-    return x_t + (1 - t[..., None]) * v

@@ -37,9 +37,8 @@ SHARD = 256  # sentences in a shard: what a build can lose when it is stopped
 
 
 class SentenceBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
-    """A data set of sentences with one split, `train`. Subclasses set `name` and `make`."""
+    """A data set of sentences with one split, `train`. Subclasses set `name`, `make` and `VERSION`."""
 
-    VERSION = tfds.core.Version("1.0.0")
     make: Make
 
     def __init__(self, *, data_dir: str, seed: int = 0, num: int = 1, options: Any = None, **kwargs):
@@ -98,7 +97,7 @@ class SentenceBuilder(dataset_builder.FileReaderBuilder, skip_registration=True)
 
     def shards_aside(self) -> Path:
         """Where finished shards wait for the others."""
-        key = hash_of(self.seed, self.options)
+        key = hash_of(self.seed, self.options, str(self.VERSION))
         return Path(self.data_dir_root) / f"{self.name}.shards-{key}"
 
     def _write_shard(self, path: Path, start: int, length: int) -> None:
@@ -146,22 +145,25 @@ class _Clock:
         )
 
 
-def builder_class(name: str, make: Make) -> type[SentenceBuilder]:
-    """A builder of the data set `name`."""
+def builder_class(name: str, make: Make, version: str) -> type[SentenceBuilder]:
+    """A builder of the data set `name`; `version` changes whenever `make` makes anything else than before."""
     with registered.skip_registration():
-        return type(name, (SentenceBuilder,), {"name": name, "make": staticmethod(make)})
+        members = {"name": name, "make": staticmethod(make), "VERSION": tfds.core.Version(version)}
+        return type(name, (SentenceBuilder,), members)
 
 
-def prepare(name: str, directory: str, seed: int, num: int, make: Make, options: Any) -> str:
+def prepare(
+    name: str, directory: str, seed: int, num: int, make: Make, options: Any, version: str = "1.0.0"
+) -> str:
     """`build` of the data set that `make` gives, under a name."""
-    return build(builder_class(name, make), directory, seed, num, options)
+    return build(builder_class(name, make, version), directory, seed, num, options)
 
 
 def build(builder: type[SentenceBuilder], directory: str, seed: int, num: int, options: Any) -> str:
     """Builds a data set, showing progress; returns its folder.
 
     Args:
-        directory: the data set lands in `<directory>/<name>/1.0.0`, complete or not at all; one that is there
+        directory: the data set lands in `<directory>/<name>/<version>`, complete or not at all; one that is there
             already is kept. A build that was stopped goes on if it is called again.
         seed, num: which sentences, and how many. options: the engine's, how they are made.
 
@@ -179,18 +181,20 @@ def build(builder: type[SentenceBuilder], directory: str, seed: int, num: int, o
     return str(data.data_dir)
 
 
-def ensure(name: str, make: Make, seed: int, num: int, options: Any, directory: str | None = None) -> str:
+def ensure(
+    name: str, make: Make, version: str, seed: int, num: int, options: Any, directory: str | None = None
+) -> str:
     """The folder of a data set, which is built first if it is not there.
 
     Args:
-        directory: None stands for a folder in the user's cache, named by a hash of all that the data set's
-            content follows from.
+        version: of what `make` makes; a data set of another version is left alone, and a new one built.
+        directory: None stands for a folder in the user's cache, named by a hash of seed, num and options.
     """
     if directory is None:
         key = hash_of(seed, num, options)
         cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         directory = os.path.join(cache, "macro", "data", f"{name}-{key}")
-    return prepare(name, directory, seed, num, make, options)
+    return prepare(name, directory, seed, num, make, options, version)
 
 
 def hash_of(*values) -> str:

@@ -19,6 +19,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from macro.models.variants import ModelConfig, from_dict, to_dict
 from macro.utils.errors import UserError
 
+# What floating-point tensors can be stored as.
+DTYPES = ("float32", "bfloat16")
+
 
 def save(path: str | os.PathLike, params: Mapping, config: ModelConfig, notes: Mapping, dtype="float32") -> None:
     """Writes `params` whole or not at all.
@@ -28,7 +31,7 @@ def save(path: str | os.PathLike, params: Mapping, config: ModelConfig, notes: M
         params: nested dict of arrays, top level `composer` and/or `vae`.
         config: what the parameters are shaped by.
         notes: JSON-able facts about the weights.
-        dtype: stored type of floating-point tensors, "float32" or "bfloat16".
+        dtype: stored type of floating-point tensors, one of `DTYPES`.
     """
     from safetensors.flax import save_file
 

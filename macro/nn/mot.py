@@ -83,7 +83,8 @@ class Expert(nn.Module):
         """Output projection and MLP, each with its residual."""
         x = x + self.o(rearrange(attended, "b n h d -> b n (h d)"))
         y = self.post_norm(x)
-        return x + self.down(nn.silu(self.gate(y)) * self.up(y))
+        gate, up = jax.lax.optimization_barrier((self.gate(y), self.up(y)))
+        return x + self.down(nn.silu(gate) * up)
 
 
 class MoTLayer(nn.Module):

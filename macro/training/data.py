@@ -24,8 +24,8 @@ from macro.sampling.load import packing_of
 from macro.utils.config import section
 from macro.utils.errors import UserError
 
-# Name -> (options of the engine, what makes samples); both as `records.ensure` takes them.
-ENGINES = {"scenes": (procedural.Options, procedural.samples)}
+# Name -> (options of the engine, what makes samples, version of what it makes), as `records.ensure` takes them.
+ENGINES = {"scenes": (procedural.Options, procedural.samples, procedural.VERSION)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +75,9 @@ def packing_config(config, model: ModelConfig) -> PackingConfig:
 def stored(config) -> records.Records:
     """The samples of `config.data`, which are made first if they are not there yet."""
     data, options = data_config(config)
-    _, make = ENGINES[data.name]
-    return records.open_source(records.ensure(data.name, make, data.seed, data.num, options, data.dir or None))
+    _, make, version = ENGINES[data.name]
+    folder = records.ensure(data.name, make, version, data.seed, data.num, options, data.dir or None)
+    return records.open_source(folder, truth=False)
 
 
 def batches(config, source: Sequence, tokenizer: Tokenizer, packing: PackingConfig) -> Pipeline:

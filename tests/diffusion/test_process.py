@@ -19,10 +19,3 @@ def test_velocity_is_the_derivative():
     h = 1e-6
     slope = (process.interpolate(x_0, eps, t + h) - process.interpolate(x_0, eps, t - h)) / (2 * h)
     np.testing.assert_allclose(process.velocity(x_0, eps), slope, atol=1e-8)
-
-
-def test_velocity_tells_data_and_noise():
-    x_0, eps, t = _path()
-    x_t, v = process.interpolate(x_0, eps, t), process.velocity(x_0, eps)
-    np.testing.assert_allclose(process.data_from_velocity(x_t, v, t), x_0, atol=1e-12)
-    np.testing.assert_allclose(process.noise_from_velocity(x_t, v, t), eps, atol=1e-12)

@@ -1,7 +1,10 @@
 """Windows and rows: purity, every sample once, fill, the latent table, padding."""
 
+import dataclasses
+
 import numpy as np
 import pytest
+from inputs.toy import PACKING
 
 from macro.inputs import packing
 from macro.inputs.binning import assign
@@ -9,17 +12,6 @@ from macro.inputs.packing import PackingConfig, locate, pack_row, pack_sentence,
 from macro.inputs.rows import fill, make_row
 from macro.sentence.spans import Image, Sentence, Target, Text
 from macro.utils.errors import UserError
-
-CONFIG = PackingConfig(
-    text=1000,
-    vision=28,
-    latent=32,
-    samples=4,
-    buckets=((32, 32, 4),),
-    draws=2,
-    window=24,
-    reference_max_side=16,
-)
 
 
 def same(a, b):
@@ -32,13 +24,13 @@ def same(a, b):
 
 def test_a_window_is_a_pure_function_and_holds_every_sample_once(tokenizer, make_source):
     source = make_source(100)
-    rows = pack_window(source, tokenizer, CONFIG, 5, 3)
+    rows = pack_window(source, tokenizer, PACKING, 5, 3)
     packing._permutation.cache_clear()
-    for row, again in zip(rows, pack_window(source, tokenizer, CONFIG, 5, 3), strict=True):
+    for row, again in zip(rows, pack_window(source, tokenizer, PACKING, 5, 3), strict=True):
         same(row, again)
     expected = sorted(locate(5, number, 100)[1] for number in range(72, 96))
     assert sorted(i for row in rows for i in row["examples"] if i >= 0) == expected
-    other = pack_window(source, tokenizer, CONFIG, 6, 3)
+    other = pack_window(source, tokenizer, PACKING, 6, 3)
     assert sorted(i for row in other for i in row["examples"] if i >= 0) != expected
 
 
@@ -50,11 +42,11 @@ def test_epochs_are_permutations_of_their_own():
 
 def test_a_row_is_its_samples_side_by_side(tokenizer, make_source):
     source = make_source(100)
-    row = pack_row(source, tokenizer, CONFIG, 5, [7, 8])
+    row = pack_row(source, tokenizer, PACKING, 5, [7, 8])
     assert row["examples"].tolist() == [locate(5, 7, 100)[1], locate(5, 8, 100)[1], -1, -1]
     for k, number in enumerate((7, 8)):
         epoch, index = locate(5, number, 100)
-        alone = pack_sentence(source[index], tokenizer, CONFIG, sample_rng(5, epoch, index))
+        alone = pack_sentence(source[index], tokenizer, PACKING, sample_rng(5, epoch, index))
         for stream in ("text", "vision", "latent"):
             mine = row[stream]["sample"] == k
             for name, values in getattr(alone, stream).items():
@@ -67,7 +59,7 @@ def test_a_row_is_its_samples_side_by_side(tokenizer, make_source):
 
 
 def test_padding_is_told_apart(tokenizer, make_sentence):
-    row = make_row([pack_sentence(make_sentence(0, 1), tokenizer, CONFIG)], CONFIG)
+    row = make_row([pack_sentence(make_sentence(0, 1), tokenizer, PACKING)], PACKING)
     for stream, capacity in (("text", 1000), ("vision", 28), ("latent", 32)):
         assert all(len(array) == capacity for array in row[stream].values())
     assert (row["latent"]["sample"] == -1).all() and (row["latent"]["image"] == -1).all()
@@ -101,16 +93,7 @@ def test_latent_table_runs_over_buckets_pictures_tokens(tokenizer, make_picture)
 
 
 def test_too_long_a_sample_is_named(tokenizer, make_source):
-    small = PackingConfig(
-        text=60,
-        vision=28,
-        latent=32,
-        samples=4,
-        buckets=((32, 32, 4),),
-        draws=2,
-        window=24,
-        reference_max_side=16,
-    )
+    small = dataclasses.replace(PACKING, text=60)
     with pytest.raises(UserError, match=r"sample \d+ \(task compose\) needs \d+ text tokens.*packing.text"):
         pack_window(make_source(100), tokenizer, small, 0, 0)
 
@@ -121,7 +104,7 @@ def test_unknown_task_is_named(tokenizer, make_source, make_sentence):
             return make_sentence(index).replace(task="juggle")
 
     with pytest.raises(UserError, match="juggle"):
-        pack_row(Source(10), tokenizer, CONFIG, 0, [0])
+        pack_row(Source(10), tokenizer, PACKING, 0, [0])
 
 
 @pytest.mark.parametrize("window", [256, 512])
@@ -147,7 +130,7 @@ def test_default_mixture_fills_every_stream(window):
 
 
 def test_fill_counts_tokens(tokenizer, make_source):
-    rows = pack_window(make_source(100), tokenizer, CONFIG, 0, 0)
+    rows = pack_window(make_source(100), tokenizer, PACKING, 0, 0)
     assert fill(rows)["latent"] == sum((row["latent"]["sample"] >= 0).sum() for row in rows) / 32 / len(rows)
 
 

@@ -1,5 +1,6 @@
 """The global stream of rows: resuming, sharing out, epochs, worker processes."""
 
+import dataclasses
 import itertools
 import os
 import shutil
@@ -10,29 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from inputs.toy import PACKING
 
-from macro.inputs.packing import PackingConfig
 from macro.inputs.pipeline import Pipeline
 from macro.inputs.records import open_source, prepare
 from macro.inputs.tokenizer import Tokenizer
 from macro.utils.errors import UserError
 
-CONFIG = PackingConfig(
-    text=1000,
-    vision=28,
-    latent=32,
-    samples=4,
-    buckets=((32, 32, 4),),
-    draws=2,
-    window=24,
-    reference_max_side=16,
-)
-
 
 @pytest.fixture
 def pipe(tokenizer, make_source):
     def build(**changes):
-        return Pipeline(make_source(50), tokenizer, CONFIG, 3, **({"batch_rows": 4, "workers": 0} | changes))
+        return Pipeline(make_source(50), tokenizer, PACKING, 3, **({"batch_rows": 4, "workers": 0} | changes))
 
     return build
 
@@ -103,7 +93,7 @@ def test_worker_processes_change_nothing(tmp_path, make_sentence):
         return [make_sentence(i) for i in range(start, start + count)]
 
     source = open_source(prepare("toys", str(tmp_path), 0, 50, make, None))
-    runs = [Pipeline(source, Tokenizer.demo(), CONFIG, 3, 4, workers=workers) for workers in (0, 1)]
+    runs = [Pipeline(source, Tokenizer.demo(), PACKING, 3, 4, workers=workers) for workers in (0, 1)]
     for _ in range(5):
         assert_same(*(next(run) for run in runs))
     state = runs[0].get_state()
@@ -112,7 +102,7 @@ def test_worker_processes_change_nothing(tmp_path, make_sentence):
 
 
 def test_seeds_differ(pipe, tokenizer, make_source):
-    other = Pipeline(make_source(50), tokenizer, CONFIG, 4, batch_rows=4, workers=0)
+    other = Pipeline(make_source(50), tokenizer, PACKING, 4, batch_rows=4, workers=0)
     assert not np.array_equal(next(pipe())["examples"], next(other)["examples"])
 
 
@@ -120,34 +110,23 @@ def test_mistakes_are_named(pipe, tokenizer, make_source):
     with pytest.raises(UserError, match="3 processes"):
         pipe(process_count=3)
     with pytest.raises(UserError, match="empty"):
-        Pipeline(make_source(0), tokenizer, CONFIG, 0, 4)
+        Pipeline(make_source(0), tokenizer, PACKING, 0, 4)
 
 
 def test_a_bad_sample_stops_the_run_with_its_name(tokenizer, make_source):
-    small = PackingConfig(
-        text=60,
-        vision=28,
-        latent=32,
-        samples=4,
-        buckets=((32, 32, 4),),
-        draws=2,
-        window=24,
-        reference_max_side=16,
-    )
+    small = dataclasses.replace(PACKING, text=60)
     with pytest.raises(UserError, match="packing.text"):
         list(itertools.islice(Pipeline(make_source(50), tokenizer, small, 0, 4, workers=0), 1))
 
 
 KILLED = """
 import os, subprocess, sys
-from macro.inputs.packing import PackingConfig
+from inputs.toy import PACKING
 from macro.inputs.pipeline import Pipeline
 from macro.inputs.records import open_source
 from macro.inputs.tokenizer import Tokenizer
 if __name__ == "__main__":
-    config = PackingConfig(text=1000, vision=28, latent=32, samples=4, buckets=((32, 32, 4),), draws=2, window=24,
-                           reference_max_side=16)
-    run = Pipeline(open_source(sys.argv[1]), Tokenizer.demo(), config, 3, batch_rows=4, workers=1)
+    run = Pipeline(open_source(sys.argv[1]), Tokenizer.demo(), PACKING, 3, batch_rows=4, workers=1)
     next(run)
     print(subprocess.run(["pgrep", "-P", str(os.getpid())], capture_output=True, text=True).stdout, flush=True)
     os.kill(os.getpid(), 9)
@@ -159,9 +138,10 @@ if __name__ == "__main__":
 def test_workers_do_not_outlive_a_killed_run(tmp_path, make_sentence):
     make = lambda seed, start, count, options: [make_sentence(start + i) for i in range(count)]  # noqa: E731
     folder = prepare("toys", str(tmp_path / "data"), 0, 50, make, {})
+    root = Path(__file__).resolve().parents[2]
     script = tmp_path / "killed.py"
     script.write_text(KILLED)
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    environment = os.environ | {"PYTHONPATH": f"{root}:{root / 'tests'}"}
     done = subprocess.run(
         [sys.executable, str(script), folder], capture_output=True, text=True, env=environment, timeout=300
     )

@@ -111,7 +111,7 @@ def test_a_stopped_build_goes_on_and_is_never_seen_half_done(tmp_path, monkeypat
 
 def test_another_seed_does_not_take_over_shards(tmp_path):
     places = {
-        builder_class("toys", make)(data_dir=str(tmp_path), seed=seed, num=2, options=options).shards_aside()
+        builder_class("toys", make, "1.0.0")(data_dir=str(tmp_path), seed=seed, num=2, options=options).shards_aside()
         for seed, options in ((0, Options()), (1, Options()), (0, Options(size=9)))
     }
     assert len(places) == 3
@@ -119,9 +119,16 @@ def test_another_seed_does_not_take_over_shards(tmp_path):
 
 def test_ensure_builds_once_in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    folders = [ensure("toys", make, seed, 2, Options()) for seed in (0, 0, 1)]
+    folders = [ensure("toys", make, "1.0.0", seed, 2, Options()) for seed in (0, 0, 1)]
     assert folders[0] == folders[1] != folders[2] and folders[0].startswith(str(tmp_path))
     assert open_source(folders[2])[1] == make(1, 1, 1, Options())[0]
+
+
+def test_another_version_is_built_anew(tmp_path):
+    old, new = (
+        ensure("toys", make, version, 0, 2, Options(), str(tmp_path)) for version in ("1.0.0", "1.0.1")
+    )
+    assert old != new and open_source(old)[0] == open_source(new)[0]
 
 
 def test_mistakes_are_named(tmp_path):

@@ -7,12 +7,14 @@ import optax
 import pytest
 from ml_collections import ConfigDict
 
-from macro.objectives import autoencode
+from macro.models import weights
+from macro.objectives import autoencode, parts
 from macro.utils.errors import UserError
 
 CONFIG = ConfigDict(
     {
         "model": {"variant": "XS/128", "vae": {"multipliers": (1, 1), "res_blocks": 1, "z": 4}},
+        "init_from": {},
         "crop": 16,
         "loss": {"edges": 0.5, "kl": 1e-4},
     }
@@ -96,3 +98,11 @@ def test_a_few_steps_bring_the_psnr_up(params, run):
         params = optax.apply_updates(params, updates)
         psnr.append(float(metrics["psnr"]))
     assert psnr[-1] > psnr[0] + 6
+
+
+def test_goes_on_from_a_file(tmp_path, params):
+    path = tmp_path / "vae.safetensors"
+    weights.save(path, params, parts.model_config(CONFIG), {})
+    config = ConfigDict(CONFIG.to_dict() | {"init_from": {"vae": str(path)}})
+    loaded = jax.jit(lambda key: autoencode.init(key, config))(jax.random.key(1))
+    jax.tree.map(np.testing.assert_array_equal, loaded, params)

@@ -1,0 +1,84 @@
+"""What the experiments of `configs/` have in common, so that a config file says only what is its own.
+
+    def get_config(arg: str = "") -> ConfigDict:
+        config = experiment.defaults()
+        config.total_steps = 300
+        ...
+        return experiment.sized(config, arg, "configs/x.py")
+"""
+
+from ml_collections import ConfigDict
+
+from macro.utils.errors import UserError
+
+
+def defaults() -> ConfigDict:
+    """The settings of a joint training on rendered scenes; a config file sets sizes, data and duration."""
+    config = ConfigDict()
+    config.total_steps = 300
+    config.save_every_steps = 100
+    config.eval_every_steps = 100
+    config.log_every_steps = 10
+    config.keep_checkpoints = 2
+    config.batch_size = 2  # packed rows
+    config.seed = 0
+    config.save_dtype = "float32"  # of model.safetensors; training itself is in float32
+
+    config.objective = "joint"
+    config.loss = {"plan": 0.5, "draw": 0.5}
+    config.tasks = ("compose",)
+    config.init_from = {}
+
+    config.data = {
+        "name": "scenes",
+        "num": 512,
+        "seed": 0,
+        "dir": "",
+        "workers": 1,
+        "tokenizer": "",
+        "size": 64,
+        "reference_size": 32,
+        "rays": 1,
+    }
+    config.packing = {
+        "text": 640,
+        "vision": 68,
+        "latent": 96,
+        "samples": 4,
+        "buckets": ((64, 64, 4),),
+        "draws": 2,
+        "window": 256,
+        "reference_max_side": 32,
+        "reference_vae": False,
+    }
+    config.dropout = {"no_text": 0.1, "no_image": 0.1, "null": 0.1}
+    config.optim = {
+        "name": "adamw",
+        "lr": 2e-3,
+        "warmup_steps": 20,
+        "schedule": "cosine",
+        "clip": 1.0,
+        "b1": 0.9,
+        "b2": 0.95,
+        "eps": 1e-8,
+        "weight_decay": 0.01,
+        "ema": 0.99,
+    }
+    config.sampling = {"steps": 10, "shift": 1.0}
+    return config
+
+
+def sized(config: ConfigDict, arg: str, file: str) -> ConfigDict:
+    """The config as it is for an empty argument, or cut down to 20 quick steps for "smoke".
+
+    Raises:
+        UserError: another argument; `file` is named in it.
+    """
+    if arg not in ("", "smoke"):
+        raise UserError(f"{file}:{arg}: the argument can only be smoke")
+    if arg == "smoke":
+        config.update({"total_steps": 20, "save_every_steps": 10, "eval_every_steps": 0, "log_every_steps": 5})
+        config.batch_size = min(config.batch_size, 2)
+        config.data.num = config.packing.window = 64
+        config.optim.warmup_steps = 5
+    return config
