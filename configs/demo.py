@@ -25,6 +25,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model = {
         "variant": "XS/128",
         "llm": {"vocab": 768},
+        "binding_init": 1.0,
         "vae": {"scale": 1.0, "shift": 0.0},  # 1 / latent_std and latent_mean of configs/demo_vae.py
     }
 

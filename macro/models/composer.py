@@ -6,7 +6,7 @@
 
 Training runs `__call__` over packed streams (`macro/inputs/packing.py` says what is in them). Sampling runs
 `prefill` once over a prompt, `extend` for each token of the plan, and `denoise` for each step of the picture.
-Binding (zero at first, so an imported BAGEL computes what it did): an embedding of the subject's number is added
+Binding (zero at first unless the config says otherwise, so an imported BAGEL computes what it did): an embedding of the subject's number is added
 to the vision tokens that show the subject and, by share of area, to the latent tokens of its cells.
 Sizes: `macro/models/variants.py`. Layers: `macro/nn/mot.py`.
 """
@@ -62,7 +62,7 @@ class Composer(nn.Module):
         )
         if self.config.binding:
             shape = (self.config.subjects + 1, llm.width)
-            self.binding = self.param("binding", nn.initializers.zeros_init(), shape)
+            self.binding = self.param("binding", nn.initializers.normal(self.config.binding_init), shape)
 
     def __call__(
         self, streams: Mapping, x_t: Float[Array, "b n c"], t: Float[Array, "b n"]
@@ -172,3 +172,16 @@ class Composer(nn.Module):
         k_meta = q_meta if cache is None else join(cache["meta"], q_meta)
         keys = None if cache is None else (cache["k"], cache["v"])
         return self.mot(und, gen, rotations, keys, q_meta, k_meta)
+
+
+def smallest_batch(model: ModelConfig) -> tuple[dict, Array, Array]:
+    """Streams with one token each, latents and times: enough to shape every parameter by `Composer.init`."""
+    meta = {name: jnp.zeros((1, 1), jnp.int32) for name in ("sample", "order", "span", "mode", "rope")}
+    patch = jnp.zeros((1, 1, model.vision.patch**2 * 3))
+    place = jnp.zeros((1, 1), jnp.int32)
+    streams = {
+        "text": {**meta, "ids": place},
+        "vision": {**meta, "patches": patch, "position": place, "subject": place},
+        "latent": {**meta, "position": place, "subjects": jnp.zeros((1, 1, model.subjects + 1))},
+    }
+    return streams, jnp.zeros((1, 1, model.latent_channels)), jnp.zeros((1, 1))

@@ -71,7 +71,9 @@ class VAEConfig:
 class ModelConfig:
     """Everything that fixes the parameters' shapes and the arithmetic of one composer.
 
-    `dtype` is that of activations ("float32", "bfloat16"); parameters are float32. `remat` recomputes each
+    `binding_init` is the standard deviation of the binding table before training: 0 leaves an imported model what
+    it was; a model trained from scratch wants 1, as large as the position tables, or finds the pictures of its
+    subjects late. `dtype` is that of activations ("float32", "bfloat16"); parameters are float32. `remat` recomputes each
     layer's activations in the backward pass. `timestep_shift` is the shift of training times.
     """
 
@@ -82,6 +84,7 @@ class ModelConfig:
     latent_side: int = 64
     subjects: int = 12
     binding: bool = True
+    binding_init: float = 0.0
     dtype: str = "float32"
     remat: bool = False
     timestep_shift: float = 1.0

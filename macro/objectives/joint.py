@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from macro.models.composer import Composer
+from macro.models.composer import Composer, smallest_batch
 from macro.models.vae import VAE, latent_table
-from macro.models.variants import ModelConfig
 from macro.objectives.draw import draw_losses, noised
 from macro.objectives.parts import model_config, replaced
 from macro.objectives.plan import plan_losses
@@ -24,7 +23,7 @@ def init(key: Array, config) -> dict:
     model = model_config(config)
     composer_key, vae_key = jax.random.split(key)
     fresh = {
-        "composer": Composer(model).init(composer_key, *_smallest_batch(model))["params"],
+        "composer": Composer(model).init(composer_key, *smallest_batch(model))["params"],
         "vae": VAE(model.vae).init(vae_key, jnp.zeros((1, 32, 32, 3)), vae_key)["params"],
     }
     return replaced(fresh, config)
@@ -63,16 +62,3 @@ def _mean(values: Array, weight: Array, empty: float = 0.0) -> Array:
     """Weighted mean over all tokens of the batch; `empty` where nothing has weight."""
     total = jnp.sum(weight)
     return jnp.where(total > 0, jnp.sum(values * weight) / jnp.maximum(total, 1e-6), empty)
-
-
-def _smallest_batch(model: ModelConfig) -> tuple[dict, Array, Array]:
-    """One token per stream: enough to shape every parameter."""
-    meta = {name: jnp.zeros((1, 1), jnp.int32) for name in ("sample", "order", "span", "mode", "rope")}
-    patch = jnp.zeros((1, 1, model.vision.patch**2 * 3))
-    place = jnp.zeros((1, 1), jnp.int32)
-    streams = {
-        "text": {**meta, "ids": place},
-        "vision": {**meta, "patches": patch, "position": place, "subject": place},
-        "latent": {**meta, "position": place, "subjects": jnp.zeros((1, 1, model.subjects + 1))},
-    }
-    return streams, jnp.zeros((1, 1, model.latent_channels)), jnp.zeros((1, 1))

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from macro.models import variants
-from macro.models.composer import Composer
-from macro.objectives.joint import _smallest_batch
+from macro.models.composer import Composer, smallest_batch
 from macro.utils.errors import UserError
 
 
@@ -25,7 +24,7 @@ def test_heads_divide_and_round_trip(size):
 def test_released_model_has_the_released_parameters():
     """Binding aside; the two position tables (4096 and 4900 rows of 3584) are computed here, not stored."""
     config = variants.decode("7B/1024", binding=False)
-    shapes = jax.eval_shape(Composer(config).init, jax.random.key(0), *_smallest_batch(config))["params"]
+    shapes = jax.eval_shape(Composer(config).init, jax.random.key(0), *smallest_batch(config))["params"]
     assert count(shapes) == 14_607_260_128 - (4096 + 4900) * 3584
     assert count(shapes["mot"]["blocks"]["gen"]) + count(shapes["mot"]["gen_norm"]) == 6_525_628_928
     assert count(shapes["planner"]["vision"]) == 402_552_736

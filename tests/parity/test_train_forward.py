@@ -8,10 +8,9 @@ from parity.bagel import FOLDER, assert_close, needs_goldens
 from parity.llm import composer_params, model_config, train_streams
 
 from macro.diffusion.times import logit_normal
-from macro.models.composer import Composer
+from macro.models.composer import Composer, smallest_batch
 from macro.models.vae import normalise, patchify
 from macro.objectives.draw import draw_losses
-from macro.objectives.joint import _smallest_batch
 from macro.objectives.plan import plan_losses
 from macro.sentence.sight import visible
 
@@ -20,7 +19,7 @@ pytestmark = needs_goldens
 
 def test_weights_fit_the_module():
     config = model_config()
-    ours = jax.eval_shape(Composer(config).init, jax.random.key(0), *_smallest_batch(config))["params"]
+    ours = jax.eval_shape(Composer(config).init, jax.random.key(0), *smallest_batch(config))["params"]
     assert jax.tree.map(np.shape, ours) == jax.tree.map(np.shape, composer_params())
 
 
