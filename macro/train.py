@@ -3,11 +3,13 @@
 python -m macro.train --config=configs/tiny.py --workdir=runs/tiny
 
 Writes to the workdir: `config.json`, `metrics.jsonl` (one record per line), `checkpoints/`, `sheets/` (what
-the model makes of a few samples) and, at the end, `model.safetensors` (averaged weights). Killed at any
-moment, the same command goes on where it was.
+the model makes of a few samples) and, at the end, `model.safetensors` (averaged weights); with LoRA the
+adapters are merged into it, and `lora.safetensors` holds them alone. Killed at any moment, the same command goes on
+where it was.
 What it runs: `macro/training/loop.py`.
 """
 
+import dataclasses
 import json
 import shlex
 import sys
@@ -22,7 +24,7 @@ def main(config, workdir):
     from macro.models import weights
     from macro.objectives import OBJECTIVES
     from macro.objectives.parts import model_config
-    from macro.training import data, loop, sheets
+    from macro.training import data, loop, lora, sheets
     from macro.training.state import averaged
     from macro.utils import tree
     from macro.utils.config import choose, record
@@ -31,6 +33,7 @@ def main(config, workdir):
     dtype = choose(config, "save_dtype", weights.DTYPES)
     loop.check(config)
     model = model_config(config)
+    objective = lora.adapted(objective, config)
     tokenizer = data.tokenizer_of(config, model)
     packing = data.packing_config(config, model)
     source = data.stored(config)
@@ -42,7 +45,8 @@ def main(config, workdir):
     if state is None:
         return 143  # 128 + SIGTERM, so that `train && evaluate` does not go on with half a model
 
-    params = averaged(state)
+    trained = averaged(state)
+    params = lora.without_adapters(trained, config)
     notes = {
         "command": shlex.join(["python", "-m", "macro.train", *sys.argv[1:]]),
         "config": json.loads(config.to_json_best_effort()),
@@ -53,6 +57,14 @@ def main(config, workdir):
     path = Path(workdir) / "model.safetensors"
     weights.save(path, params, model, notes, dtype)
     print(f"wrote {path}")
+    settings = lora.lora_config(config)
+    if settings.on:
+        path = Path(workdir) / "lora.safetensors"
+        adapters = {lora.ADAPTERS: trained[lora.ADAPTERS]}
+        # `base`: the files that the rest of the model began as; what is in none of them followed from the seed.
+        notes |= {"lora": dataclasses.asdict(settings), "base": config.init_from.to_dict()}
+        weights.save(path, adapters, model, notes | {"parameters": tree.count(adapters)})
+        print(f"wrote {path}")
     return 0
 
 

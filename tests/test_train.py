@@ -3,14 +3,18 @@
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from macro.models import weights
+from macro.objectives import joint
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Image, Sentence, Target, Text
 from macro.train import main
-from macro.training import data
+from macro.training import data, lora
+from macro.utils import tree
 from macro.utils.config import load, run
 
 CONFIG = str(Path(__file__).parents[1] / "configs" / "tiny.py") + ":smoke"
@@ -67,6 +71,27 @@ def test_trains_and_writes_a_model_that_knows_its_config(small, tmp_path, capsys
 
 
 @pytest.mark.slow
+def test_with_lora_the_model_has_the_adapters_in_it_and_a_file_holds_them_alone(small, tmp_path):
+    small.lora.preset = "music"
+    small.lora.rank = 2
+    small.lora.full = ("^composer/binding$",)
+    assert main(small, str(tmp_path)) == 0
+    whole, model, notes = weights.load(tmp_path / "model.safetensors")
+    assert set(whole) == {"composer", "vae"}
+    held, _, held_notes = weights.load(tmp_path / "lora.safetensors")
+    assert (held_notes["lora"]["rank"], held_notes["lora"]["alpha"], held_notes["base"]) == (2, 64.0, {})
+    assert held_notes["parameters"] == tree.count(held) < notes["parameters"] == tree.count(whole)
+    # Taken out again, what is left is what the run began with, but for the part trained in full.
+    began = jax.jit(lambda key: joint.init(key, small))(jax.random.key(small.seed))
+    left = lora.unmerged(whole, held["lora"], lora.lora_config(ConfigDict(held_notes)))
+    for path, leaf in tree.flatten(began).items():
+        same = np.allclose(tree.flatten(left)[path], leaf, atol=1e-5)
+        assert same == (path != "composer/binding"), path
+    moved = whole["composer"]["mot"]["blocks"]["und"]["q"]["kernel"]
+    assert not np.array_equal(moved, began["composer"]["mot"]["blocks"]["und"]["q"]["kernel"])
+
+
+@pytest.mark.slow
 def test_sheets(small, tmp_path):
     small.update({"total_steps": 2, "eval_every_steps": 1})
     small.sampling.steps = 2
@@ -83,6 +108,8 @@ def test_sheets(small, tmp_path):
         ("optim.schedule=linear", "config.optim.schedule='linear': choose one of cosine, constant"),
         ("packing.buckets=((60,64,4),)", "packing.buckets: 60x64 is no multiple of 16"),
         ("batch_size=0", "config.batch_size=0 does not divide"),
+        ("lora.preset=musik", "config.lora.preset='musik': choose one of music"),
+        ("lora.rank=-1", "config.lora.rank=-1: must be at least 1"),
     ],
 )
 def test_mistakes_are_named_before_anything_is_made(override, line, tmp_path, capsys, monkeypatch):

@@ -6,8 +6,9 @@
 
 Training runs `__call__` over packed streams (`macro/inputs/packing.py` says what is in them). Sampling runs
 `prefill` once over a prompt, `extend` for each token of the plan, and `denoise` for each step of the picture.
-Binding (zero at first unless the config says otherwise, so an imported BAGEL computes what it did): an embedding of the subject's number is added
-to the vision tokens that show the subject and, by share of area, to the latent tokens of its cells.
+Binding (zero at first unless the config says otherwise, so an imported BAGEL computes what it did): an embedding
+of the subject's number is added to the vision tokens that show the subject and, by share of area, to the latent
+tokens of its cells.
 Sizes: `macro/models/variants.py`. Layers: `macro/nn/mot.py`.
 """
 

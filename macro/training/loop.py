@@ -23,7 +23,7 @@ import numpy as np
 
 from macro.parallel import mesh as mesh_lib
 from macro.parallel.rules import sharding
-from macro.training import optim
+from macro.training import lora, optim
 from macro.training.checkpoint import Checkpoints
 from macro.training.state import TrainState, create
 from macro.training.step import make_step
@@ -60,8 +60,8 @@ def run(objective, config, data: Data, workdir: str, hooks: Sequence[Hook] = ())
     Args:
       objective: a module of `macro/objectives`.
       config: `total_steps`, `save_every_steps`, `eval_every_steps`, `log_every_steps`, `keep_checkpoints`,
-        `batch_size`, `seed`, `optim`, and whatever the objective reads. Saving and logging happen at the end
-        in any case; `eval_every_steps` 0 means never.
+        `batch_size`, `seed`, `optim`, `lora` (missing: none), and whatever the objective reads. Saving and logging
+        happen at the end in any case; `eval_every_steps` 0 means never.
       data: batches; each is a nested dict of arrays [b, ...] with `examples` int32 [b, r], -1 where empty.
       workdir: an existing folder, for `checkpoints/` and `metrics.jsonl`.
       hooks: called at every evaluation.
@@ -74,6 +74,7 @@ def run(objective, config, data: Data, workdir: str, hooks: Sequence[Hook] = ())
       model.
     """
     check(config)
+    objective = lora.adapted(objective, config)
     mesh = mesh_lib.make_mesh()
     step_fn = make_step(objective, config, mesh)
     with jax.set_mesh(mesh), Checkpoints(workdir, config.keep_checkpoints) as checkpoints, _sigterm() as stop:
@@ -108,6 +109,7 @@ def run(objective, config, data: Data, workdir: str, hooks: Sequence[Hook] = ())
 def check(config) -> None:
     """Raises UserError for what `run` would refuse, before time goes into making data."""
     optim.optim_config(config)
+    lora.lora_config(config)
     mesh_lib.check_batch_size(config.batch_size, mesh_lib.make_mesh())
 
 

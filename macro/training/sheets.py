@@ -20,6 +20,7 @@ from macro.sampling.pipeline import Pipeline
 from macro.sampling.settings import read_settings
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Sentence
+from macro.training.lora import without_adapters
 from macro.training.state import TrainState, averaged
 from macro.utils import image
 
@@ -36,7 +37,7 @@ def hook(
 
     def write(state: TrainState, step: int) -> None:
         samples = [source[i] for i in range(min(SAMPLES, len(source)))]
-        tiles = list(rows(averaged(state), samples))
+        tiles = list(rows(without_adapters(averaged(state), config), samples))
         labelled = [tile for row in tiles for tile in row]
         pictures, labels = zip(*labelled, strict=True)
         sheet = image.contact_sheet(pictures, len(tiles[0]), labels)

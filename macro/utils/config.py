@@ -40,7 +40,8 @@ def run(main: Callable[..., Any], argv: Sequence[str] | None = None, **helps: st
     """Calls `main` with its arguments read from the command line, and leaves the process.
 
     Args:
-      main: its parameters become flags of the same name; the default says the type (None: a string) and a
+      main: its parameters become flags of the same name (without the `_` that keeps one from being a word of
+        Python); the default says the type (None: a string) and a
         parameter without default is required. `config` and `workdir` need no help text.
       argv: the command line including the program's name; sys.argv if None.
       **helps: one line on each other parameter of `main`.
@@ -151,15 +152,19 @@ def _parse(main: Callable, argv: list[str], helps: Mapping[str, str]) -> dict[st
     if left:
         raise UserError(f"{left[0]!r} is not a flag; write --name=value")
     for name, parameter in parameters.items():
-        if name != "config" and parameter.default is parameter.empty and not values[name].value:
-            raise UserError(f"--{name} is missing: {helps.get(name) or _SHARED_HELP[name]}")
-    return {name: config if name == "config" else values[name].value for name in parameters}
+        if name != "config" and parameter.default is parameter.empty and not values[_flag(name)].value:
+            raise UserError(f"--{_flag(name)} is missing: {helps.get(name) or _SHARED_HELP[name]}")
+    return {name: config if name == "config" else values[_flag(name)].value for name in parameters}
+
+
+def _flag(parameter: str) -> str:
+    return parameter.removesuffix("_")
 
 
 def _define(values: flags.FlagValues, parameter: inspect.Parameter, help_text: str) -> None:
     default = None if parameter.default is parameter.empty else parameter.default
     makers = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float}
-    makers.get(type(default), flags.DEFINE_string)(parameter.name, default, help_text, flag_values=values)
+    makers.get(type(default), flags.DEFINE_string)(_flag(parameter.name), default, help_text, flag_values=values)
 
 
 def _take_config(argv: list[str]) -> tuple[str, list[str]]:

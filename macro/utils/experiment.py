@@ -8,6 +8,7 @@
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from macro.utils.errors import UserError
 
@@ -63,6 +64,15 @@ def defaults() -> ConfigDict:
         "eps": 1e-8,
         "weight_decay": 0.01,
         "ema": 0.99,
+    }
+    # No LoRA. A preset ("music") turns it on; fields that are not None stand over the preset's, or on their own.
+    config.lora = {
+        "preset": "",
+        "rank": placeholder(int),
+        "alpha": placeholder(float),
+        "dropout": placeholder(float),
+        "targets": placeholder(tuple),
+        "full": placeholder(tuple),
     }
     config.sampling = {"steps": 10, "shift": 1.0}
     return config

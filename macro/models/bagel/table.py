@@ -1,0 +1,160 @@
+"""Which tensor of a BAGEL checkpoint is which of our parameters, both ways.
+
+A row reads: BAGEL's key, our path, what happens to the axes. `{name}` stands for the same text on both sides;
+`{name:regex}` says once what it may be, digits otherwise. `{layer}` is no part of our path: it is the place of a
+layer's tensor along the first axis of ours, where `scan` stacks all layers.
+
+BAGEL's linear layers hold [out, in], ours [in, out]; its convolutions [out, in, h, w], ours [h, w, in, out];
+its convolutions of 1 x 1 are dense layers here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+
+Row = tuple[str, str, str]
+
+
+def _layer(key: str, path: str, bias: bool = True, turn: str = "linear") -> list[Row]:
+    """Weight and bias of a linear layer or convolution."""
+    rows = [(f"{key}.weight", f"{path}/kernel", turn)]
+    return [*rows, (f"{key}.bias", f"{path}/bias", "same")] if bias else rows
+
+
+def _norm(key: str, path: str, bias: bool) -> list[Row]:
+    rows = [(f"{key}.weight", f"{path}/scale", "same")]
+    return [*rows, (f"{key}.bias", f"{path}/bias", "same")] if bias else rows
+
+
+def _expert(suffix: str, expert: str) -> list[Row]:
+    """One of the twins: BAGEL marks the generation expert's modules with a suffix."""
+    llm, ours = "language_model.model.layers.{layer}", f"composer/mot/blocks/{{layer}}/{expert}"
+    return [
+        *_norm(f"{llm}.input_layernorm{suffix}", f"{ours}/input_norm", bias=False),
+        *_norm(f"{llm}.post_attention_layernorm{suffix}", f"{ours}/post_norm", bias=False),
+        *_norm(f"{llm}.self_attn.{{m:[qk]}}_norm{suffix}", f"{ours}/{{m}}_norm", bias=False),
+        *_layer(f"{llm}.self_attn.{{m:[qkv]}}_proj{suffix}", f"{ours}/{{m}}"),
+        *_layer(f"{llm}.self_attn.o_proj{suffix}", f"{ours}/o", bias=False),
+        *_layer(f"{llm}.mlp{suffix}.{{m:gate|up|down}}_proj", f"{ours}/{{m}}", bias=False),
+        *_norm(f"language_model.model.norm{suffix}", f"composer/mot/{expert}_norm", bias=False),
+    ]
+
+
+_VIT, _VISION = "vit_model.vision_model", "composer/planner/vision"
+
+# ema.safetensors
+COMPOSER: list[Row] = [
+    *_expert("", "und"),
+    *_expert("_moe_gen", "gen"),
+    ("language_model.model.embed_tokens.weight", "composer/planner/embed", "same"),
+    ("language_model.lm_head.weight", "composer/planner/head", "same"),
+    *_layer(f"{_VIT}.embeddings.patch_embedding", f"{_VISION}/patch_embedding"),
+    (f"{_VIT}.embeddings.position_embedding.weight", f"{_VISION}/position_embedding", "same"),
+    *_norm(f"{_VIT}.encoder.layers.{{layer}}.layer_norm{{n}}", f"{_VISION}/layers/{{layer}}/norm{{n}}", bias=True),
+    *_layer(f"{_VIT}.encoder.layers.{{layer}}.self_attn.{{m:q|k|v|out}}_proj", f"{_VISION}/layers/{{layer}}/{{m}}"),
+    *_layer(f"{_VIT}.encoder.layers.{{layer}}.mlp.{{m:fc[12]}}", f"{_VISION}/layers/{{layer}}/{{m}}"),
+    *_norm(f"{_VIT}.post_layernorm", f"{_VISION}/post_norm", bias=True),
+    *_layer("connector.{m:fc[12]}", "composer/planner/connector/{m}"),
+    *_layer("time_embedder.mlp.0", "composer/diffusion_head/time/fc1"),
+    *_layer("time_embedder.mlp.2", "composer/diffusion_head/time/fc2"),
+    *_layer("vae2llm", "composer/diffusion_head/latent_in"),
+    *_layer("llm2vae", "composer/diffusion_head/latent_out"),
+]
+
+_SIDE, _LEVEL = "{side:encoder|decoder}", "{side:encoder|decoder}.{way:down|up}.{l}"
+
+
+def _residual(key: str, path: str) -> list[Row]:
+    return [
+        *_norm(f"{key}.norm{{n}}", f"{path}/norm{{n}}", bias=True),
+        *_layer(f"{key}.conv{{n}}", f"{path}/conv{{n}}", turn="conv"),
+        *_layer(f"{key}.nin_shortcut", f"{path}/nin_shortcut", turn="conv1"),
+    ]
+
+
+# ae.safetensors
+VAE: list[Row] = [
+    *_residual(f"{_LEVEL}.block.{{b}}", "vae/{side}/{way}_{l}/block_{b}"),
+    *_residual(f"{_SIDE}.mid.block_{{b}}", "vae/{side}/mid/block_{b}"),
+    *_layer(f"{_LEVEL}.{{m:downsample|upsample}}.conv", "vae/{side}/{way}_{l}/{m}/conv", turn="conv"),
+    *_norm(f"{_SIDE}.mid.attn_1.norm", "vae/{side}/mid/attn_1/norm", bias=True),
+    *_layer(f"{_SIDE}.mid.attn_1.{{m:q|k|v|proj_out}}", "vae/{side}/mid/attn_1/{m}", turn="conv1"),
+    *_norm(f"{_SIDE}.norm_out", "vae/{side}/norm_out", bias=True),
+    *_layer(f"{_SIDE}.{{m:conv_in|conv_out}}", "vae/{side}/{m}", turn="conv"),
+]
+
+
+class Turn(NamedTuple):
+    """How axes change on the way in and on the way out."""
+
+    inward: Callable[[np.ndarray], np.ndarray]
+    outward: Callable[[np.ndarray], np.ndarray]
+
+
+TURNS = {
+    "same": Turn(lambda x: x, lambda x: x),
+    "linear": Turn(lambda x: x.T, lambda x: x.T),
+    "conv": Turn(lambda x: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0, 1)),
+    "conv1": Turn(lambda x: x[:, :, 0, 0].T, lambda x: x.T[:, :, None, None]),
+}
+
+
+class Place(NamedTuple):
+    """Where a tensor of the other side belongs: its name there, the layer (None: not stacked), the turn."""
+
+    name: str
+    layer: int | None
+    turn: Turn
+
+
+@cache
+def our_place(key: str) -> Place | None:
+    """Where BAGEL's tensor `key` belongs among our parameters; None for a key that no row knows."""
+    for pattern, path, turn in _compiled("inward"):
+        if match := pattern.fullmatch(key):
+            fields = match.groupdict()
+            layer = fields.pop("layer", None)
+            return Place(path.format(**fields), None if layer is None else int(layer), TURNS[turn])
+    return None
+
+
+@cache
+def upstream_place(path: str, layer: int | None = None) -> Place | None:
+    """BAGEL's name for (a layer of) our parameter `path`; None for one that BAGEL does not have."""
+    for pattern, key, turn in _compiled("outward"):
+        if (match := pattern.fullmatch(path)) and ("{layer}" in key) == (layer is not None):
+            return Place(key.format(**match.groupdict(), layer=layer), layer, TURNS[turn])
+    return None
+
+
+_FIELD = re.compile(r"\{(\w+)(?::([^{}]+))?\}")
+
+
+@cache
+def _compiled(direction: str) -> list[tuple[re.Pattern, str, str]]:
+    """Every row as (pattern of one side's names, template of the other side's, turn)."""
+    rows = []
+    for key, path, turn in COMPOSER + VAE:
+        # What a field may be is said on the key's side; our path has no place for the layer.
+        kinds = {name: kind or r"\d+" for name, kind in _FIELD.findall(key)}
+        path = path.replace("/{layer}", "")
+        here, there = (key, path) if direction == "inward" else (path, key)
+        rows.append((_pattern(here, kinds), _FIELD.sub(r"{\1}", there), turn))
+    return rows
+
+
+def _pattern(template: str, kinds: dict[str, str]) -> re.Pattern:
+    """The template as a regular expression; a field that stands twice must read the same twice."""
+    out, at, seen = "", 0, set()
+    for match in _FIELD.finditer(template):
+        name = match[1]
+        out += re.escape(template[at : match.start()])
+        out += f"(?P={name})" if name in seen else f"(?P<{name}>{kinds[name]})"
+        seen.add(name)
+        at = match.end()
+    return re.compile(out + re.escape(template[at:]))

@@ -1,0 +1,268 @@
+"""LoRA: large kernels stay as they are, and what is trained is a small matrix pair beside each (arXiv 2106.09685).
+
+    W  ->  W + alpha / rank * A B        A [in, rank] random, B [rank, out] zero: training starts from W
+
+A transform of the parameter tree: no layer knows of it. In training the adapters lie in the tree under "lora",
+by the path of the kernel they belong to, and an objective sees the kernels with the adapters added:
+
+    {"composer": {... "q": {"kernel": W}}, "lora": {"composer": {... "q": {"kernel": {"a": A, "b": B}}}}}
+
+Kernels of stacked layers [layers, in, out] have stacked adapters. Only the adapters and the parameters of `full`
+have gradients, optimizer state and an average; the price of a transform is that the sums, and their gradients,
+exist in full within a step.
+
+    config.lora = {"preset": "music"}                                       what a paper trained with, by name
+    config.lora = {"preset": "music", "rank": 16, "alpha": 16.0}            the same, two fields changed
+    config.lora = {"rank": 8, "alpha": 16.0, "targets": (".*/gen/(q|v)/kernel$",)}
+
+Read next: `macro/models/peft.py`, the same adapters in the files of Hugging Face's PEFT.
+"""
+
+import dataclasses
+import re
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from macro.utils import config as config_lib
+from macro.utils import tree
+from macro.utils.errors import UserError
+
+# Where the adapters lie in the tree of parameters.
+ADAPTERS = "lora"
+
+# Layers of both experts; the language model's norms; what leads into it and out of it.
+_LAYERS = r"^composer/mot/blocks/(und|gen)/(q|k|v|o|gate|up|down)/kernel$"
+_NORMS = r"^composer/mot/.*norm/scale$"
+_ENDS = r"^composer/(binding$|planner/(embed|head|connector/)|diffusion_head/)"
+
+# Name -> fields of LoRAConfig.
+PRESETS: dict[str, dict[str, Any]] = {
+    # MUSIC, on SEED-X. Rank and alpha: its paper, section on training (spec/papers.md, 1); its learning rate is
+    # 1e-4. Targets, full and dropout it leaves to SEED-X, whose code says .05, these seven matrices, and norms,
+    # embeddings, language head and both resamplers in full, vision encoder frozen (spec/bagel.md, 5). Carried over
+    # to BAGEL by us: both experts; connector and diffusion head for the resamplers; the norms of queries and keys,
+    # which SEED-X has not, and the binding, which starts at zero, belong to what is trained in full.
+    "music": {"rank": 64, "alpha": 64.0, "dropout": 0.05, "targets": (_LAYERS,), "full": (_NORMS, _ENDS)},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class LoRAConfig:
+    """`config.lora`. Rank 0: no LoRA, everything is trained that the objective trains.
+
+    `targets` are regular expressions (`re.search`) of the paths of kernels that get adapters, `full` of the paths
+    of parameters that are trained as they are besides. `dropout` is the share of input features that A misses in
+    a step.
+    """
+
+    rank: int = 0
+    alpha: float = 0.0
+    dropout: float = 0.0
+    targets: tuple = ()
+    full: tuple = ()
+
+    def __post_init__(self):
+        if self.rank < 0:
+            raise UserError(f"config.lora.rank={self.rank}: must be at least 1, or 0 for no LoRA")
+        if self.rank == 0:
+            given = [name for name in ("alpha", "dropout", "targets", "full") if getattr(self, name)]
+            if given:
+                raise UserError(f"config.lora.{given[0]} is set, but config.lora.rank is 0 (no LoRA); set both or none")
+            return
+        if self.alpha <= 0:
+            raise UserError(f"config.lora.alpha={self.alpha}: must be above 0; as large as the rank is usual")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"config.lora.dropout={self.dropout}: must be at least 0 and below 1")
+        if not self.targets:
+            raise UserError("config.lora.targets: is empty; name the kernels to adapt, or set config.lora.rank to 0")
+        for name in ("targets", "full"):
+            for pattern in getattr(self, name):
+                _check_pattern(name, pattern)
+
+    @property
+    def on(self) -> bool:
+        """Whether there are adapters at all."""
+        return self.rank > 0
+
+    @property
+    def scale(self) -> float:
+        """What the product A B is multiplied by."""
+        return self.alpha / self.rank
+
+
+def _check_pattern(name: str, pattern: Any) -> None:
+    if not isinstance(pattern, str):
+        raise UserError(f"config.lora.{name}: {pattern!r} is no string; give a tuple of regular expressions")
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise UserError(f"config.lora.{name}: {pattern!r} is no regular expression ({error})") from error
+
+
+def lora_config(config) -> LoRAConfig:
+    """Reads and checks `config.lora`: the preset's fields, and over them those that are given and not None."""
+    values = dict(config.get("lora", {}))
+    preset = values.pop("preset", "")
+    if preset and preset not in PRESETS:
+        raise UserError(f"config.lora.preset={preset!r}: choose one of {', '.join(PRESETS)}, or '' for none")
+    given = {name: value for name, value in values.items() if value is not None}
+    return config_lib.section(LoRAConfig, PRESETS.get(preset, {}) | given, "lora")
+
+
+def chosen(params: Mapping, config: LoRAConfig) -> tuple[list[str], list[str]]:
+    """Paths of the kernels to adapt, and of the parameters trained in full, among `params`.
+
+    Raises:
+        UserError: a pattern finds nothing, a target that is no matrix, or a path in both lists.
+    """
+    flat = tree.flatten(params)
+    targets, full = (_found(flat, name, getattr(config, name)) for name in ("targets", "full"))
+    for path in targets:
+        if not _is_kernel(path, flat[path]):
+            raise UserError(
+                f"config.lora.targets: {path} {flat[path].shape} is no matrix kernel; let the patterns end on "
+                "/kernel$, or name it in config.lora.full"
+            )
+    both = sorted(set(targets) & set(full))
+    if both:
+        raise UserError(f"config.lora: {', '.join(both)} is in targets and in full; leave it to one of them")
+    return targets, full
+
+
+def _found(flat: Mapping, name: str, patterns: tuple) -> list[str]:
+    found = set()
+    for pattern in patterns:
+        hits = {path for path in flat if re.search(pattern, path)}
+        if not hits:
+            there = [path for path, leaf in flat.items() if name == "full" or _is_kernel(path, leaf)]
+            raise UserError(
+                f"config.lora.{name}: {pattern!r} matches nothing that this objective trains; there are "
+                f"{', '.join(there)}"
+            )
+        found |= hits
+    return sorted(found)
+
+
+def _is_kernel(path: str, leaf) -> bool:
+    """Whether it is a matrix [in, out], or one per layer; four axes are a convolution's."""
+    return path.endswith("kernel") and leaf.ndim in (2, 3)
+
+
+def init(key: Array, params: Mapping, config: LoRAConfig) -> dict:
+    """Adapters for the targets among `params`, float32: A uniform within 1 / sqrt(in), as PEFT makes it, B zero."""
+    flat, adapters = tree.flatten(params), {}
+    for path in chosen(params, config)[0]:
+        *layers, inputs, outputs = flat[path].shape
+        bound = inputs**-0.5
+        shape = (*layers, inputs, config.rank)
+        adapters[f"{path}/a"] = jax.random.uniform(_key_of(key, path), shape, jnp.float32, -bound, bound)
+        adapters[f"{path}/b"] = jnp.zeros((*layers, config.rank, outputs), jnp.float32)
+    return tree.unflatten(adapters)
+
+
+def applied(params: Mapping, adapters: Mapping, config: LoRAConfig, key: Array | None = None) -> dict:
+    """`params` with the adapters added to their kernels; with a `key`, A drops input features at random.
+
+    A layer's kernel is one and the same for all its tokens, so dropout drops a feature for all tokens of the step
+    at once: rows of A, scaled by 1 / (1 - dropout). PEFT draws anew for every token. What is expected of the
+    output is the same; its noise is shared by the batch here.
+    """
+    return _moved(params, adapters, config.scale, config.dropout, key)
+
+
+def merged(params: Mapping, adapters: Mapping, config: LoRAConfig) -> dict:
+    """`params` with the adapters added for good: the same tree, ready to sample from or to store."""
+    return _moved(params, adapters, config.scale)
+
+
+def unmerged(params: Mapping, adapters: Mapping, config: LoRAConfig) -> dict:
+    """The inverse of `merged`, up to rounding."""
+    return _moved(params, adapters, -config.scale)
+
+
+def _moved(params, adapters, scale: float, dropout: float = 0.0, key: Array | None = None) -> dict:
+    flat = tree.flatten(params)
+    for path, (a, b) in _pairs(adapters).items():
+        _check_fits(path, flat.get(path), a, b)
+        if key is not None and dropout:
+            kept = jax.random.bernoulli(_key_of(key, path), 1 - dropout, (*a.shape[:-1], 1))
+            a = jnp.where(kept, a / (1 - dropout), 0)
+        # Small, and the kernel's own precision: never in the lower one that accelerators multiply in.
+        product = jnp.einsum("...ir,...ro->...io", a, b, precision="highest")
+        flat[path] = flat[path] + (scale * product).astype(flat[path].dtype)
+    return tree.unflatten(flat)
+
+
+def _pairs(adapters: Mapping) -> dict[str, tuple]:
+    """(A, B) by the path of their kernel."""
+    flat = tree.flatten(adapters)
+    paths = {path.rpartition("/")[0] for path in flat}
+    return {path: (flat.get(f"{path}/a"), flat.get(f"{path}/b")) for path in sorted(paths)}
+
+
+def _check_fits(path: str, kernel, a, b) -> None:
+    shapes = [None if x is None else x.shape for x in (kernel, a, b)]
+    fits = None not in shapes and shapes[1][-1:] == shapes[2][-2:-1]
+    if not fits or shapes[0] != (*shapes[1][:-1], shapes[2][-1]) or shapes[1][:-2] != shapes[2][:-2]:
+        raise UserError(
+            f"the adapters of {path} do not fit: kernel {shapes[0]}, a {shapes[1]}, b {shapes[2]}; take those that "
+            "were made for this model"
+        )
+
+
+def _key_of(key: Array, path: str) -> Array:
+    """A key of the path's own, so that further targets change nothing about the others."""
+    return jax.random.fold_in(key, zlib.crc32(path.encode()))
+
+
+class Adapted:
+    """An objective with adapters: the protocol of `macro/objectives/__init__.py` around another of its kind."""
+
+    def __init__(self, objective, config):
+        """Raises UserError if `config.lora` does not fit the objective's parameters."""
+        self.objective, self.settings = objective, lora_config(config)
+        trained, _ = tree.split(_shapes(objective, config), objective.FROZEN)
+        full = chosen(trained, self.settings)[1]
+        base = [path for path in tree.flatten(trained) if path not in full]
+        self.FROZEN = (*objective.FROZEN, *(f"^{re.escape(path)}$" for path in base))
+
+    def init(self, key: Array, config) -> dict:
+        """The objective's own parameters, as they are without LoRA, and the adapters."""
+        params = self.objective.init(key, config)
+        trained, _ = tree.split(params, self.objective.FROZEN)
+        return params | {ADAPTERS: init(_key_of(key, ADAPTERS), trained, self.settings)}
+
+    def loss(self, params: Mapping, batch: Mapping, key: Array, config):
+        """The objective's loss with the adapters added to their kernels."""
+        whole = _taken_in(params, self.settings, _key_of(key, ADAPTERS))
+        return self.objective.loss(whole, batch, key, config)
+
+
+def adapted(objective, config):
+    """The objective to train: itself where `config.lora` is off or it has its adapters already."""
+    if isinstance(objective, Adapted) or not lora_config(config).on:
+        return objective
+    return Adapted(objective, config)
+
+
+def without_adapters(params: Mapping, config) -> Mapping:
+    """A training's parameters as the objective itself, and all that draws, knows them: adapters merged in."""
+    return _taken_in(params, lora_config(config)) if ADAPTERS in params else params
+
+
+def _taken_in(params: Mapping, settings: LoRAConfig, key: Array | None = None) -> dict:
+    base = {name: part for name, part in params.items() if name != ADAPTERS}
+    return applied(base, params[ADAPTERS], settings, key)
+
+
+def _shapes(objective, config) -> dict:
+    """Shapes of the objective's parameters. Files to start from do not change them, and may be large: none is read."""
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.init_from = {}
+    return jax.eval_shape(lambda key: objective.init(key, config), jax.random.key(0))

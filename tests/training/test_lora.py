@@ -1,0 +1,341 @@
+"""LoRA: starts as no change, merges and comes apart, trains what it should and nothing else, names mistakes."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from training.stand_in import Data, Objective, get_config
+
+from macro.models import peft
+from macro.models.composer import Composer, smallest_batch
+from macro.models.variants import decode
+from macro.parallel.mesh import make_mesh, shard_batch
+from macro.training import loop, lora, optim
+from macro.training.lora import LoRAConfig
+from macro.training.state import averaged, create
+from macro.training.step import make_step
+from macro.utils import experiment, tree
+from macro.utils.errors import UserError
+
+TARGETS = ("(q|out)/kernel$",)
+CONFIG = LoRAConfig(rank=3, alpha=6.0, targets=TARGETS)
+
+
+@pytest.fixture
+def params():
+    rng = np.random.default_rng(0)
+
+    def normal(*shape):
+        return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+    return {
+        "blocks": {"q": {"kernel": normal(2, 6, 5), "bias": normal(2, 5)}, "norm": {"scale": normal(2, 6)}},
+        "out": {"kernel": normal(6, 4), "bias": normal(4)},
+        "conv": {"kernel": normal(3, 3, 6, 4)},
+        "embed": normal(9, 6),
+    }
+
+
+@pytest.fixture
+def trained(params):
+    """Adapters as after some training: neither matrix is zero."""
+    fresh = lora.init(jax.random.key(1), params, CONFIG)
+    rng = np.random.default_rng(2)
+    return jax.tree.map(lambda x: x + jnp.asarray(rng.normal(size=x.shape), jnp.float32), fresh)
+
+
+def test_adapters_have_the_shapes_of_their_kernels_and_begin_as_peft_does(params):
+    adapters = tree.flatten(lora.init(jax.random.key(1), params, CONFIG))
+    shapes = {path: leaf.shape for path, leaf in adapters.items()}
+    assert shapes == {
+        "blocks/q/kernel/a": (2, 6, 3),
+        "blocks/q/kernel/b": (2, 3, 5),
+        "out/kernel/a": (6, 3),
+        "out/kernel/b": (3, 4),
+    }
+    assert all(leaf.dtype == jnp.float32 for leaf in adapters.values())
+    for path, leaf in adapters.items():
+        if path.endswith("/b"):
+            assert not np.any(leaf)
+        else:
+            assert 0.7 * 6**-0.5 < np.abs(leaf).max() < 6**-0.5
+    first, second = adapters["blocks/q/kernel/a"]
+    assert not np.array_equal(first, second)
+
+
+def test_another_target_leaves_the_adapters_of_the_others_alone(params):
+    few = lora.init(jax.random.key(1), params, LoRAConfig(rank=3, alpha=6.0, targets=("out/kernel$",)))
+    many = lora.init(jax.random.key(1), params, CONFIG)
+    np.testing.assert_array_equal(few["out"]["kernel"]["a"], many["out"]["kernel"]["a"])
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_fresh_adapters_change_nothing(params, dropout):
+    config = LoRAConfig(rank=3, alpha=6.0, dropout=dropout, targets=TARGETS)
+    adapters = lora.init(jax.random.key(1), params, config)
+    same = lora.applied(params, adapters, config, jax.random.key(2))
+    jax.tree.map(np.testing.assert_array_equal, same, params)
+
+
+def test_the_sum_is_the_kernel_beside_its_adapters(params, trained):
+    """x (W + s A B) = x W + s (x A) B, for each stacked layer and for a kernel of its own."""
+    whole = lora.applied(params, trained, CONFIG)
+    x = np.random.default_rng(3).normal(size=(7, 6)).astype(np.float32)
+    q, out = trained["blocks"]["q"]["kernel"], trained["out"]["kernel"]
+    for layer in range(2):
+        beside = x @ params["blocks"]["q"]["kernel"][layer] + 2.0 * (x @ q["a"][layer]) @ q["b"][layer]
+        np.testing.assert_allclose(x @ whole["blocks"]["q"]["kernel"][layer], beside, atol=1e-4)
+    beside = x @ params["out"]["kernel"] + 2.0 * (x @ out["a"]) @ out["b"]
+    np.testing.assert_allclose(x @ whole["out"]["kernel"], beside, atol=1e-4)
+    for path in ("blocks/q/bias", "blocks/norm/scale", "conv/kernel", "embed"):
+        np.testing.assert_array_equal(tree.flatten(whole)[path], tree.flatten(params)[path])
+
+
+def test_merged_and_unmerged_are_inverses(params, trained):
+    whole = lora.merged(params, trained, CONFIG)
+    assert tree.flatten(whole).keys() == tree.flatten(params).keys()
+    assert not np.allclose(whole["out"]["kernel"], params["out"]["kernel"], atol=0.1)
+    again = lora.unmerged(whole, trained, CONFIG)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), again, params)
+    halved = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
+    assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(lora.merged(halved, trained, CONFIG)))
+
+
+def test_dropout_takes_whole_features_of_each_layer_and_keeps_the_mean(params, trained):
+    config = LoRAConfig(rank=3, alpha=6.0, dropout=0.25, targets=TARGETS)
+    deltas = jax.vmap(
+        lambda key: (
+            lora.applied(params, trained, config, key)["blocks"]["q"]["kernel"] - params["blocks"]["q"]["kernel"]
+        )
+    )(jax.random.split(jax.random.key(4), 4000))
+    q = trained["blocks"]["q"]["kernel"]
+    full = 2.0 * jnp.einsum("lir,lro->lio", q["a"], q["b"])
+    dropped = np.all(np.abs(deltas) < 1e-5, axis=-1)
+    np.testing.assert_allclose(np.mean(dropped, axis=0), 0.25, atol=0.04)
+    assert np.any(dropped[:, 0] != dropped[:, 1])
+    kept = np.where(dropped[..., None], 0.0, full / 0.75)
+    np.testing.assert_allclose(deltas, kept, atol=1e-4)
+    np.testing.assert_allclose(np.mean(deltas, axis=0), full, atol=0.3)
+    # Without a key nothing is dropped, and a key decides everything.
+    np.testing.assert_allclose(
+        lora.applied(params, trained, config)["out"]["kernel"], lora.merged(params, trained, CONFIG)["out"]["kernel"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda flat: flat.pop("out/kernel/b"), r"out/kernel do not fit: kernel \(6, 4\), a \(6, 3\), b None"),
+        (lambda flat: flat.update({"out/kernel/a": jnp.zeros((6, 2))}), r"a \(6, 2\), b \(3, 4\)"),
+        (lambda flat: flat.update({"in/kernel/a": 0 * flat["out/kernel/a"]}), "in/kernel do not fit: kernel None"),
+        (lambda flat: flat.update({"blocks/q/kernel/b": jnp.zeros((3, 3, 5))}), r"blocks/q/kernel.*b \(3, 3, 5\)"),
+    ],
+)
+def test_adapters_of_another_model_are_refused(params, trained, change, named):
+    flat = tree.flatten(trained)
+    change(flat)
+    with pytest.raises(UserError, match=named):
+        lora.merged(params, tree.unflatten(flat), CONFIG)
+
+
+# Mistakes in the config
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"preset": "musik"}, r"config.lora.preset='musik': choose one of music"),
+        ({"ranks": 3}, "config.lora: unknown key 'ranks'; did you mean 'rank'"),
+        ({"rank": -1}, "config.lora.rank=-1: must be at least 1"),
+        ({"preset": "music", "rank": 0}, "config.lora.alpha is set, but config.lora.rank is 0"),
+        ({"targets": TARGETS}, "config.lora.targets is set, but config.lora.rank is 0"),
+        ({"rank": 2, "targets": TARGETS}, "config.lora.alpha=0.0: must be above 0"),
+        ({"rank": 2, "alpha": 2.0}, "config.lora.targets: is empty"),
+        ({"rank": 2, "alpha": 2.0, "targets": TARGETS, "dropout": 1.0}, "config.lora.dropout=1.0"),
+        ({"rank": 2, "alpha": 2.0, "targets": "kernel"}, "config.lora.targets='kernel': must be of type tuple"),
+        ({"rank": 2, "alpha": 2.0, "targets": ("q(",)}, r"config.lora.targets: 'q\(' is no regular expression"),
+        ({"rank": 2, "alpha": 2.0, "targets": TARGETS, "full": (3,)}, "config.lora.full: 3 is no string"),
+    ],
+)
+def test_mistakes_in_the_config_are_named(values, named):
+    with pytest.raises(UserError, match=named):
+        lora.lora_config(ConfigDict({"lora": values}))
+
+
+@pytest.mark.parametrize(
+    ("targets", "full", "named"),
+    [
+        (("q/kernl$",), (), r"config.lora.targets: 'q/kernl\$' matches nothing .* blocks/q/kernel, out/kernel$"),
+        (TARGETS, ("norms/",), "config.lora.full: 'norms/' matches nothing .* blocks/norm/scale"),
+        (("blocks/q",), (), r"config.lora.targets: blocks/q/bias \(2, 5\) is no matrix kernel"),
+        (("kernel",), (), r"config.lora.targets: conv/kernel \(3, 3, 6, 4\) is no matrix kernel"),
+        (("embed",), (), r"config.lora.targets: embed \(9, 6\) is no matrix kernel"),
+        (TARGETS, ("^out/",), "config.lora: out/kernel is in targets and in full"),
+    ],
+)
+def test_patterns_that_do_not_fit_the_parameters_are_named(params, targets, full, named):
+    with pytest.raises(UserError, match=named):
+        lora.chosen(params, LoRAConfig(rank=2, alpha=2.0, targets=targets, full=full))
+
+
+def test_off_by_default_and_where_a_config_has_no_such_section():
+    assert lora.lora_config(experiment.defaults()) == lora.lora_config(ConfigDict()) == LoRAConfig()
+    assert not LoRAConfig().on
+    assert lora.adapted(Objective, experiment.defaults()) is Objective
+    bare = {"line": {"kernel": 1}}
+    assert lora.without_adapters(bare, ConfigDict()) is bare
+
+
+def test_music_is_one_value_and_its_fields_can_be_changed():
+    config = experiment.defaults()
+    config.lora.preset = "music"
+    settings = lora.lora_config(config.lock())
+    assert (settings.rank, settings.alpha, settings.scale) == (64, 64.0, 1.0)
+    config.lora.rank = 16
+    assert (lora.lora_config(config).rank, lora.lora_config(config).targets) == (16, settings.targets)
+
+
+@pytest.mark.parametrize("binding", [True, False])
+def test_music_adapts_both_experts_and_trains_norms_embeddings_and_heads_in_full(binding):
+    model = decode("7B/1024", binding=binding)
+    shapes = jax.eval_shape(Composer(model).init, jax.random.key(0), *smallest_batch(model))["params"]
+    shapes, settings = {"composer": shapes}, LoRAConfig(**lora.PRESETS["music"])
+    targets, full = lora.chosen(shapes, settings)
+    matrices = ("q", "k", "v", "o", "gate", "up", "down")
+    assert set(targets) == {f"composer/mot/blocks/{e}/{m}/kernel" for e in ("und", "gen") for m in matrices}
+    left = set(tree.flatten(shapes)) - set(targets) - set(full)
+    assert all(re.match(r"composer/planner/vision/|composer/mot/blocks/(und|gen)/[qkv]/bias", path) for path in left)
+    assert ("composer/binding" in full) == binding
+    adapters = jax.eval_shape(lambda key: lora.init(key, shapes, settings), jax.random.key(0))
+    width, mlp, kv, layers = 3584, 18944, 512, 28
+    per_expert = 2 * (width + width) + 2 * (width + kv) + 3 * (width + mlp)
+    assert tree.count(adapters) == 2 * layers * 64 * per_expert
+
+
+def test_adapters_of_music_go_through_the_files_of_peft(tmp_path):
+    model = decode("XXS/64")
+    shapes = jax.eval_shape(Composer(model).init, jax.random.key(0), *smallest_batch(model))["params"]
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), {"composer": shapes})
+    settings = LoRAConfig(**lora.PRESETS["music"])
+    adapters = jax.tree.map(lambda x: x + 0.1, lora.init(jax.random.key(1), params, settings))
+    peft.save_peft(tmp_path, adapters, settings.rank, settings.alpha, settings.dropout)
+    loaded, fields = peft.load_peft(tmp_path)
+    again = LoRAConfig(**fields)
+    assert lora.chosen(params, again)[0] == lora.chosen(params, settings)[0]
+    both = lora.merged(params, adapters, settings), lora.merged(params, loaded, again)
+    jax.tree.map(np.testing.assert_array_equal, *both)
+
+
+# Training, on the stand-in: eye is frozen, line is a kernel [5, 1] and a bias.
+
+ON = {"rank": 2, "alpha": 4.0, "dropout": 0.2, "targets": ("^line/kernel$",), "full": ("^line/bias$",)}
+
+
+def with_lora(**changes):
+    return get_config(lora=ON, **changes)
+
+
+def fresh_and_step(config):
+    optimizer = optim.optimizer(optim.optim_config(config), config.total_steps)
+    objective = lora.adapted(Objective, config)
+    return jax.jit(lambda: create(objective, config, optimizer)), make_step(objective, config, make_mesh())
+
+
+def test_only_adapters_and_extras_have_gradients_average_and_optimizer_state():
+    config = with_lora()
+    fresh, step = fresh_and_step(config)
+    before = jax.tree.map(np.array, fresh())
+    state, data = fresh(), Data()
+    for _ in range(3):
+        state, _ = step(state, shard_batch(next(data), make_mesh()))
+    trained = {"lora/line/kernel/a", "lora/line/kernel/b", "line/bias"}
+    moved = {
+        path
+        for path, leaf in tree.flatten(state.params).items()
+        if not np.array_equal(leaf, tree.flatten(before.params)[path])
+    }
+    assert moved == trained
+    assert set(tree.flatten(state.ema)) == set(tree.flatten(state.opt_state[1][0].mu)) == trained
+    base = {name: part for name, part in before.params.items() if name != "lora"}
+    # LoRA changes nothing about where a run starts.
+    jax.tree.map(np.testing.assert_array_equal, base, Objective.init(jax.random.key(config.seed), config))
+
+
+def test_the_first_gradient_reaches_b_alone():
+    """A's gradient carries B, which starts at zero."""
+    config = with_lora()
+    objective = lora.adapted(Objective, config)
+    params = objective.init(jax.random.key(0), config)
+    batch = jax.tree.map(jnp.asarray, next(Data()))
+    grads = jax.grad(lambda p: objective.loss(p, batch, jax.random.key(1), config)[0])(params)
+    pair = grads["lora"]["line"]["kernel"]
+    assert not np.any(pair["a"]) and np.all(pair["b"])
+    plain, _ = Objective.loss(params, batch, jax.random.key(1), config)
+    assert objective.loss(params, batch, jax.random.key(1), config)[0] == plain
+
+
+def test_dropout_follows_from_seed_and_step():
+    config = with_lora()
+    fresh, step = fresh_and_step(config)
+    batches = [shard_batch(next(Data()), make_mesh()) for _ in range(2)]
+
+    def loss(seed_step):
+        state = fresh()
+        params = tree.merge(state.params, {"lora": {"line": {"kernel": {"b": jnp.ones((2, 1))}}}})
+        return float(step(state.replace(params=params, step=jnp.int32(seed_step)), batches[0])[1]["loss"])
+
+    assert loss(4) == loss(4) != loss(5)
+
+
+def test_it_learns_through_the_loop(tmp_path):
+    """A kernel of one column has rank 1: LoRA reaches what full training reaches."""
+    changes = {"lr": 0.3, "warmup_steps": 10, "weight_decay": 0.0, "clip": 100.0}
+    config = with_lora(total_steps=200, save_every_steps=0, log_every_steps=50, optim=changes)
+    config.lora.dropout = 0.0
+    state = loop.run(Objective, config, Data(), str(tmp_path))
+    whole = lora.without_adapters(averaged(state), config)
+    assert set(whole) == {"eye", "line"}
+    np.testing.assert_allclose(whole["line"]["kernel"][:, 0], np.arange(1.0, 6.0), atol=0.3)
+
+
+def test_killed_and_started_again_ends_the_same(tmp_path):
+    class Killed(BaseException):
+        pass
+
+    class Dies(Data):
+        def __next__(self):
+            if len(self.served) == 6 * 6:
+                raise Killed
+            return super().__next__()
+
+    unbroken = loop.run(Objective, with_lora(), Data(), str(tmp_path / "whole"))
+    with pytest.raises(Killed):
+        loop.run(Objective, with_lora(), Dies(), str(tmp_path / "killed"))
+    data = Data()
+    again = loop.run(Objective, with_lora(), data, str(tmp_path / "killed"))
+    assert len(data.served) == 6 * 8  # it went on at step 4 of 12
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(again), jax.device_get(unbroken))
+
+
+def test_lora_does_not_go_on_from_a_run_without(tmp_path):
+    loop.run(Objective, get_config(total_steps=2), Data(), str(tmp_path))
+    with pytest.raises(UserError, match="the config asks for"):
+        loop.run(Objective, with_lora(), Data(), str(tmp_path))
+
+
+def test_frozen_parameters_are_no_targets():
+    config = get_config(lora=ON | {"targets": ("^eye/kernel$",)})
+    with pytest.raises(UserError, match=r"'\^eye/kernel\$' matches nothing that this objective trains"):
+        lora.adapted(Objective, config)
+
+
+def test_muon_leaves_adapters_to_adam():
+    config = get_config(lora=ON, optim={"lr": 0.05, "warmup_steps": 2, "name": "muon"})
+    fresh, step = fresh_and_step(config)
+    state, metrics = step(fresh(), shard_batch(next(Data()), make_mesh()))
+    assert np.isfinite(float(metrics["loss"]))
+    assert all(leaf is None for leaf in tree.flatten(optim.orthogonal(state.ema)).values())
