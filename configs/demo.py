@@ -26,6 +26,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "variant": "XS/128",
         "llm": {"vocab": 768},
         "binding_init": 1.0,
+        "timestep_shift": 3.0,
         "vae": {"scale": 1.0, "shift": 0.0},  # 1 / latent_std and latent_mean of configs/demo_vae.py
     }
 
@@ -44,7 +45,7 @@ def get_config(arg: str = "") -> ConfigDict:
     }
     config.sampling = {
         "steps": 25,
-        "shift": 1.0,
+        "shift": 3.0,
         "guidance": {"name": "inset", "text": 3.0, "balance": 1.5},
     }
     return experiment.sized(config, arg, "configs/demo.py")
