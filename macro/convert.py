@@ -2,6 +2,8 @@
 
 python -m macro.convert --from=bagel --source=DIR --out=W     a BAGEL checkpoint becomes W/model.safetensors
 python -m macro.convert --to=bagel --source=W --out=DIR       and back: ema.safetensors, ae.safetensors, JSON files
+python -m macro.convert --from=qwen --source=QWEN --vision=SIGLIP --vae=ae.safetensors --out=W --seed=0
+                                                              a new model, as BAGEL was once started
 
 DIR holds what ByteDance-Seed/BAGEL-7B-MoT or a fine-tuning of it holds: llm_config.json, vit_config.json,
 ema.safetensors (or model.safetensors, whole or in shards with an index), ae.safetensors, and the tokenizer if you
@@ -18,22 +20,28 @@ from macro.utils.config import run, writable_folder
 from macro.utils.errors import UserError
 
 
-def main(source: str, out: str, from_: str = "", to: str = "", max_latent_size: int = 0) -> None:
-    if bool(from_) == bool(to):
-        raise UserError("say either --from=bagel or --to=bagel")
-    if (from_ or to) != "bagel":
-        raise UserError(f"--{'from' if from_ else 'to'}={from_ or to}: there is only bagel")
+def main(
+    source: str, out: str, from_: str = "", to: str = "", vision: str = "", vae: str = "", max_latent_size: int = 0,
+    seed: int = 0,
+) -> None:  # fmt: skip
+    if bool(from_) == bool(to) or from_ not in ("", "bagel", "qwen") or to not in ("", "bagel"):
+        raise UserError("say one of --from=bagel, --from=qwen and --to=bagel")
+    if from_ == "qwen" and not (vision and vae):
+        raise UserError("--from=qwen also needs --vision=<folder of SigLIP> and --vae=<FLUX's ae.safetensors>")
 
     from macro.models.bagel.exchange import check, export_bagel, import_bagel
     from macro.models.bagel.folder import open_folder
+    from macro.models.bagel.twins import start_from
 
-    if from_:
+    notes = {"command": shlex.join(["python", "-m", "macro.convert", *sys.argv[1:]]), "source": Path(source).name}
+    if to:
+        written = export_bagel(source, writable_folder(out))
+    elif from_ == "qwen":
+        written = [start_from(source, vision, vae, writable_folder(out), max_latent_size or 64, seed, notes)]
+    else:
         folder = open_folder(source, max_latent_size or None)
         check(folder)
-        command = shlex.join(["python", "-m", "macro.convert", *sys.argv[1:]])
-        written = [import_bagel(folder, writable_folder(out), {"command": command, "source": Path(source).name})]
-    else:
-        written = export_bagel(source, writable_folder(out))
+        written = [import_bagel(folder, writable_folder(out), notes)]
     for path in written:
         print(f"wrote {path} ({path.stat().st_size / 1e6:,.1f} MB)")
 
@@ -41,9 +49,12 @@ def main(source: str, out: str, from_: str = "", to: str = "", max_latent_size: 
 if __name__ == "__main__":
     run(
         main,
-        from_="whose checkpoint --source is: bagel",
+        from_="whose checkpoint --source is: bagel, or qwen for a new model",
         to="whose checkpoint to write: bagel",
         source="folder (or weights file of ours) to read",
         out="folder to write to",
-        max_latent_size="latent tokens a side that you count on; 0 takes what the checkpoint has",
+        vision="with --from=qwen: folder of SigLIP",
+        vae="with --from=qwen: file of FLUX's autoencoder",
+        max_latent_size="latent tokens a side that you count on; 0: what the checkpoint has, 64 in a new model",
+        seed="of what a new model starts at random",
     )

@@ -6,7 +6,7 @@ from models.bagel import toy
 from macro.convert import main
 from macro.utils.config import run
 
-HELPS = {name: name for name in ("from_", "to", "source", "out", "max_latent_size")}
+HELPS = {name: name for name in ("from_", "to", "source", "out", "vision", "vae", "max_latent_size", "seed")}
 
 
 @pytest.fixture
@@ -36,9 +36,9 @@ def test_there_and_back(bagel, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--source=SOURCE",), "either --from=bagel or --to=bagel"),
-        (("--from=bagel", "--to=bagel", "--source=SOURCE"), "either --from=bagel or --to=bagel"),
-        (("--from=uno", "--source=SOURCE"), "--from=uno"),
+        (("--source=SOURCE",), "say one of --from=bagel"),
+        (("--from=bagel", "--to=bagel", "--source=SOURCE"), "say one of --from=bagel"),
+        (("--from=uno", "--source=SOURCE"), "say one of --from=bagel"),
         (("--from=bagel", "--source=/absent"), "no such folder"),
         (("--from=bagel", "--source=SOURCE", "--max_latent_size=32"), "--max_latent_size is 32"),
         (("--to=bagel", "--source=SOURCE"), "model.safetensors"),

@@ -84,18 +84,18 @@ def open_folder(path: str | Path, max_latent_size: int | None = None) -> BagelFo
     path = Path(path)
     if not path.is_dir():
         raise UserError(f"--source={path}: no such folder; name one that holds ema.safetensors and llm_config.json")
-    llm, vit = (_read_json(path / name) for name in CONFIGS)
-    more = _read_json(path / "config.json") if (path / "config.json").is_file() else {}
-    composer, vae = Tensors(_weights(path)), Tensors([TensorReader(path / AUTOENCODER)])
+    llm, vit = (read_json(path / name) for name in CONFIGS)
+    more = read_json(path / "config.json") if (path / "config.json").is_file() else {}
+    composer, vae = Tensors(weights(path)), Tensors([TensorReader(path / AUTOENCODER)])
     extra = TensorReader(path / EXTRA) if (path / EXTRA).is_file() else {}
     bagel, ae = (more.get(name) if isinstance(more.get(name), dict) else {} for name in ("bagel", "ae"))
-    vae_config = _vae(path / AUTOENCODER, vae.specs, ae)
+    autoencoder = vae_config(path / AUTOENCODER, vae.specs, ae)
     latent_in = _shape(path, composer, "vae2llm.weight")[1]
     config = ModelConfig(
-        llm=_llm(path / CONFIGS[0], llm, composer),
+        llm=llm_config(path / CONFIGS[0], llm),
         vision=_vision(path / CONFIGS[1], vit, composer),
-        vae=vae_config,
-        latent_patch=_root(latent_in // vae_config.z, f"{path}: vae2llm.weight's {latent_in} inputs"),
+        vae=autoencoder,
+        latent_patch=_root(latent_in // autoencoder.z, f"{path}: vae2llm.weight's {latent_in} inputs"),
         latent_side=_latent_side(path, composer, bagel, max_latent_size),
         binding="composer/binding" in extra,
         timestep_shift=float(bagel.get("timestep_shift", 1.0)),
@@ -104,14 +104,18 @@ def open_folder(path: str | Path, max_latent_size: int | None = None) -> BagelFo
     return BagelFolder(path, config, composer, vae, extra, carried)
 
 
-def _weights(path: Path) -> list[TensorReader]:
-    """The file or files of the model itself."""
+def weights(path: Path) -> list[TensorReader]:
+    """The file or files that hold the model of a folder.
+
+    Raises:
+        UserError: none, or a pickle.
+    """
     for name in WEIGHTS:
         if not (path / name).is_file():
             continue
         if not name.endswith(".index.json"):
             return [TensorReader(path / name)]
-        shards = sorted(set(_read_json(path / name)["weight_map"].values()))
+        shards = sorted(set(read_json(path / name)["weight_map"].values()))
         return [TensorReader(path / shard) for shard in shards]
     pickles = [file.name for ending in ("*.bin", "*.pt", "*.pth") for file in path.glob(ending)]
     if pickles:
@@ -119,7 +123,8 @@ def _weights(path: Path) -> list[TensorReader]:
     raise UserError(f"{path}: holds no {' or '.join(WEIGHTS)}")
 
 
-def _read_json(path: Path) -> dict:
+def read_json(path: Path) -> dict:
+    """A JSON file; UserError if it is none."""
     try:
         return json.loads(path.read_text())
     except OSError as error:
@@ -147,12 +152,13 @@ def _root(number: int, what: str) -> int:
     return side
 
 
-def _count(keys: Iterable[str], pattern: str) -> int:
+def count(keys: Iterable[str], pattern: str) -> int:
     """How many numbered members there are: one more than the largest number that the pattern catches."""
     return 1 + max((int(m[1]) for key in keys if (m := re.match(pattern, key))), default=-1)
 
 
-def _llm(path: Path, values: Mapping, tensors: Tensors) -> LLMConfig:
+def llm_config(path: Path, values: Mapping) -> LLMConfig:
+    """The sizes that a Qwen2 config, read from `path`, gives."""
     get: Callable = lambda name: _field(path, values, name)  # noqa: E731
     heads = get("num_attention_heads")
     return LLMConfig(
@@ -169,14 +175,20 @@ def _llm(path: Path, values: Mapping, tensors: Tensors) -> LLMConfig:
 
 
 def _vision(path: Path, values: Mapping, tensors: Tensors) -> VisionConfig:
-    get: Callable = lambda name: _field(path, values, name)  # noqa: E731
-    layers = _count(tensors, r"vit_model\.vision_model\.encoder\.layers\.(\d+)\.")
-    if layers not in (get("num_hidden_layers"), get("num_hidden_layers") - 1):
+    said = _field(path, values, "num_hidden_layers")
+    layers = count(tensors, r"vit_model\.vision_model\.encoder\.layers\.(\d+)\.")
+    if layers not in (said, said - 1):
         raise UserError(
-            f"{path}: num_hidden_layers is {get('num_hidden_layers')}, but the checkpoint has {layers} vision layers "
-            "(BAGEL keeps all, or all but the last)"
+            f"{path}: num_hidden_layers is {said}, but the checkpoint has {layers} vision layers (BAGEL keeps all, "
+            "or all but the last)"
         )
     positions = _shape(path.parent, tensors, "vit_model.vision_model.embeddings.position_embedding.weight")[0]
+    return vision_config(path, values, layers, positions)
+
+
+def vision_config(path: Path, values: Mapping, layers: int, positions: int) -> VisionConfig:
+    """The sizes that a SigLIP config, read from `path`, gives for so many layers and rows of the position table."""
+    get: Callable = lambda name: _field(path, values, name)  # noqa: E731
     return VisionConfig(
         width=get("hidden_size"),
         mlp=get("intermediate_size"),
@@ -188,18 +200,19 @@ def _vision(path: Path, values: Mapping, tensors: Tensors) -> VisionConfig:
     )
 
 
-def _vae(path: Path, specs: Mapping[str, Spec], values: Mapping) -> VAEConfig:
+def vae_config(path: Path, specs: Mapping[str, Spec], values: Mapping) -> VAEConfig:
+    """The FLUX autoencoder's sizes off its tensors; `values` may hold `scale_factor` and `shift_factor`."""
     for key in ("encoder.conv_in.weight", "encoder.conv_out.weight"):
         if key not in specs:
             raise UserError(f"{path}: there is no tensor {key}; is it the FLUX autoencoder?")
-    channels, levels = specs["encoder.conv_in.weight"].shape[0], _count(specs, r"encoder\.down\.(\d+)\.")
+    channels, levels = specs["encoder.conv_in.weight"].shape[0], count(specs, r"encoder\.down\.(\d+)\.")
     widths = [specs.get(f"encoder.down.{level}.block.0.conv2.weight") for level in range(levels)]
     if None in widths:
         raise UserError(f"{path}: encoder.down.{widths.index(None)}.block.0.conv2.weight is missing")
     return VAEConfig(
         channels=channels,
         multipliers=tuple(width.shape[0] // channels for width in widths),
-        res_blocks=_count(specs, r"encoder\.down\.0\.block\.(\d+)\."),
+        res_blocks=count(specs, r"encoder\.down\.0\.block\.(\d+)\."),
         z=specs["encoder.conv_out.weight"].shape[0] // 2,
         scale=float(values.get("scale_factor", VAEConfig.scale)),
         shift=float(values.get("shift_factor", VAEConfig.shift)),
