@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from macro.training.state import shapes
 from macro.utils import config as config_lib
 from macro.utils import tree
 from macro.utils.errors import UserError
@@ -226,7 +227,7 @@ class Adapted:
     def __init__(self, objective, config):
         """Raises UserError if `config.lora` does not fit the objective's parameters."""
         self.objective, self.settings = objective, lora_config(config)
-        trained, _ = tree.split(_shapes(objective, config), objective.FROZEN)
+        trained, _ = tree.split(shapes(objective, config), objective.FROZEN)
         full = chosen(trained, self.settings)[1]
         base = [path for path in tree.flatten(trained) if path not in full]
         self.FROZEN = (*objective.FROZEN, *(f"^{re.escape(path)}$" for path in base))
@@ -258,11 +259,3 @@ def without_adapters(params: Mapping, config) -> Mapping:
 def _taken_in(params: Mapping, settings: LoRAConfig, key: Array | None = None) -> dict:
     base = {name: part for name, part in params.items() if name != ADAPTERS}
     return applied(base, params[ADAPTERS], settings, key)
-
-
-def _shapes(objective, config) -> dict:
-    """Shapes of the objective's parameters. Files to start from do not change them, and may be large: none is read."""
-    config = config.copy_and_resolve_references()
-    with config.unlocked():
-        config.init_from = {}
-    return jax.eval_shape(lambda key: objective.init(key, config), jax.random.key(0))

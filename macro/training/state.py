@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from macro.utils import tree
+from macro.utils.errors import UserError
 
 
 @flax.struct.dataclass
@@ -26,10 +27,34 @@ class TrainState:
     opt_state: Any
 
 
+def shapes(objective, config) -> dict:
+    """Shapes of the objective's parameters. Files to start from do not change them, and may be large: none is read."""
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.init_from = {}
+    return jax.eval_shape(lambda key: objective.init(key, config), jax.random.key(0))
+
+
+def frozen(objective, config) -> tuple[str, ...]:
+    """Patterns of the parameters that are not trained: the objective's, and those of `config.freeze`.
+
+    Raises:
+        UserError: a pattern that no parameter has, or that leaves nothing to train.
+    """
+    patterns = (*objective.FROZEN, *config.get("freeze", ()))
+    try:
+        trained, _ = tree.split(shapes(objective, config), patterns)
+    except ValueError as error:
+        raise UserError(f"config.freeze: {error}") from None
+    if not trained:
+        raise UserError(f"config.freeze={config.freeze}: leaves nothing to train")
+    return patterns
+
+
 def create(objective, config, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before the first step; its parameters follow from `config.seed`."""
     params = objective.init(jax.random.key(config.seed), config)
-    trained, _ = tree.split(params, objective.FROZEN)
+    trained, _ = tree.split(params, frozen(objective, config))
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         examples=jnp.zeros((), jnp.int32),

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from macro.parallel.rules import sharding
 from macro.training import optim
-from macro.training.state import TrainState
+from macro.training.state import TrainState, frozen
 from macro.utils import tree
 
 Step = Callable[[TrainState, dict], tuple[TrainState, dict]]
@@ -36,11 +36,12 @@ def make_step(objective, config, mesh: Mesh) -> Step:
     """
     settings = optim.optim_config(config)
     optimizer = optim.optimizer(settings, config.total_steps)
+    kept = frozen(objective, config)
     rate = optim.learning_rate(settings, config.total_steps)
 
     def step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-        trained, frozen = tree.split(state.params, objective.FROZEN)
+        trained, frozen = tree.split(state.params, kept)
 
         def loss_of(trained):
             return objective.loss(tree.merge(trained, frozen), batch, key, config)

@@ -65,6 +65,7 @@ def defaults() -> ConfigDict:
         "weight_decay": 0.01,
         "ema": 0.99,
     }
+    config.freeze = ()  # patterns of parameters that stay as they are, besides those the objective never trains
     # No LoRA. A preset ("music") turns it on; fields that are not None stand over the preset's, or on their own.
     config.lora = {
         "preset": "",

@@ -7,9 +7,10 @@ from training.stand_in import Data, Objective, get_config
 
 from macro.parallel.mesh import make_mesh, shard_batch
 from macro.training import optim
-from macro.training.state import averaged, create
+from macro.training.state import averaged, create, frozen
 from macro.training.step import make_step
 from macro.utils import tree
+from macro.utils.errors import UserError
 
 
 @pytest.fixture
@@ -62,3 +63,12 @@ def test_noise_follows_from_seed_and_step(world):
     losses = [float(step(fresh(), batch)[1]["loss"]) for _ in range(2)]
     later = float(step(fresh().replace(step=jax.numpy.int32(5)), batch)[1]["loss"])
     assert losses[0] == losses[1] != later
+
+
+def test_config_freezes_more():
+    assert frozen(Objective, get_config()) == ("^eye/",)
+    assert frozen(Objective, get_config(freeze=("bias$",))) == ("^eye/", "bias$")
+    with pytest.raises(UserError, match="config.freeze: the pattern 'scale' matches none"):
+        frozen(Objective, get_config(freeze=("scale",)))
+    with pytest.raises(UserError, match="nothing to train"):
+        frozen(Objective, get_config(freeze=("^line/",)))
