@@ -31,9 +31,8 @@ def main(config, workdir):
 
     objective = OBJECTIVES[choose(config, "objective", OBJECTIVES)]
     dtype = choose(config, "save_dtype", weights.DTYPES)
-    loop.check(config)
+    loop.check(objective, config)
     model = model_config(config)
-    objective = lora.adapted(objective, config)
     tokenizer = data.tokenizer_of(config, model)
     packing = data.packing_config(config, model)
     source = data.stored(config)
