@@ -60,8 +60,8 @@ def run(objective, config, data: Data, workdir: str, hooks: Sequence[Hook] = ())
     Args:
       objective: a module of `macro/objectives`.
       config: `total_steps`, `save_every_steps`, `eval_every_steps`, `log_every_steps`, `keep_checkpoints`,
-        `batch_size`, `seed`, `optim`, `lora` and `freeze` (missing: none), and whatever the objective reads. Saving and logging
-        happen at the end in any case; `eval_every_steps` 0 means never.
+        `batch_size`, `seed`, `optim`, `lora` and `freeze` (missing: none), and whatever the objective reads. Saving
+        and logging happen at the end in any case; `eval_every_steps` 0 means never.
       data: batches; each is a nested dict of arrays [b, ...] with `examples` int32 [b, r], -1 where empty.
       workdir: an existing folder, for `checkpoints/` and `metrics.jsonl`.
       hooks: called at every evaluation.
