@@ -5,7 +5,14 @@
 Writes plan.json, plan.png, image.png and report.html to the workdir, all of them or none. Without
 --instruction the config's own example is drawn (`config.demo`). A plan.json, edited or not, can be handed
 back with --plan: the same seed then shows what the edit does.
-What it runs: `macro/sampling/pipeline.py`.
+
+    python -m macro.sample --config=configs/bagel_sample.py:edit --workdir=runs/blue --weights=bagel/model.safetensors \
+        --instruction='make it blue' --images=house.png --config.sampling.cfg_img_scale=1.5
+
+draws by BAGEL's own inference (`config.sampling.mode = "bagel"`): no layout, a thought only if
+--config.sampling.think is set; all options are keys of config.sampling, by BAGEL's names
+(`macro/sampling/bagel/options.py`), the seed is --seed.
+What it runs: `macro/sampling/pipeline.py`, `macro/sampling/bagel/pipeline.py`.
 """
 
 from macro.utils.config import run
@@ -29,7 +36,7 @@ def main(config, workdir, instruction=None, images=None, plan=None, candidates=1
     from macro.sentence.formats import compose_sentence
 
     instruction, images = _asked(config, instruction, images)
-    sentence = compose_sentence(instruction, images, tuple(config.packing.buckets[0][:2]))
+    sentence = compose_sentence(instruction, images, _size(config))
     given = None if plan is None else _read_plan(plan, sentence.subjects)
     weights = weights or _demo(config, "weights", "--weights")
 
@@ -40,6 +47,20 @@ def main(config, workdir, instruction=None, images=None, plan=None, candidates=1
     report.write(workdir, result, shlex.join(["python", "-m", "macro.sample", *sys.argv[1:]]))
     seconds = ", ".join(f"{stage} {value:.2f} s" for stage, value in result.seconds.items())
     print(f"wrote plan.json, plan.png, image.png and report.html to {workdir} ({seconds})")
+
+
+def _size(config) -> tuple[int, int] | None:
+    """The size that a planned picture has; None where BAGEL's options decide, which are looked at here."""
+    mode = config.get("sampling", {}).get("mode", "plan")
+    if mode == "plan":
+        return tuple(config.packing.buckets[0][:2])
+    if mode != "bagel":
+        raise UserError(f"config.sampling.mode={mode!r}: must be plan or bagel")
+
+    from macro.sampling.bagel.options import read_options
+
+    read_options({key: value for key, value in config.sampling.items() if key != "mode"})
+    return None
 
 
 def _asked(config, instruction, images) -> tuple[str, list[str]]:

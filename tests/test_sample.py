@@ -19,6 +19,7 @@ from macro.utils.errors import UserError
 from macro.utils.image import load, save
 
 CONFIG = Path(__file__).parents[1] / "configs" / "tiny.py"
+BAGEL = Path(__file__).parents[1] / "configs" / "bagel_sample.py"
 FILES = {"plan.json", "plan.png", "image.png", "report.html"}
 
 
@@ -44,8 +45,9 @@ def folder(tmp_path_factory):
 def _run(folder, workdir, **changes) -> int:
     given = {"instruction": "<image 1> by <image 2>", "images": f"{folder}/a.png,{folder}/b.png"}
     given |= {"weights": f"{folder}/model.safetensors", "config.sampling.steps": 2} | changes
+    file = given.pop("config", CONFIG)
     values = {key: value for key, value in given.items() if value is not None}
-    argv = [f"--config={CONFIG}", f"--workdir={workdir}", *(f"--{k}={v}" for k, v in values.items())]
+    argv = [f"--config={file}", f"--workdir={workdir}", *(f"--{k}={v}" for k, v in values.items())]
     with pytest.raises(SystemExit) as left:
         run(main, ["sample", *argv], **HELPS)
     return left.value.code
@@ -88,6 +90,39 @@ def test_writes_plan_picture_and_report(folder, tmp_path):
 def test_mistakes_are_one_clear_line(folder, tmp_path, capsys, changes, said):
     filled = {k: v.format(folder=folder) if isinstance(v, str) else v for k, v in changes.items()}
     assert _run(folder, tmp_path, **filled) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("error: ") and line.count("\n") == 1 and said in line
+    assert not list(tmp_path.iterdir())
+
+
+def _run_bagel(folder, workdir, **changes) -> int:
+    """BAGEL's own inference, two steps of it."""
+    given = {f"config.sampling.{key}": value for key, value in changes.items()}
+    steps = {"config.sampling.num_timesteps": 2, "config.sampling.max_think_token_n": 6, "config.sampling.steps": None}
+    return _run(folder, workdir, config=f"{BAGEL}:edit", **steps | given)
+
+
+def test_bagel_mode_writes_the_same_files(folder, tmp_path):
+    assert _run_bagel(folder, tmp_path, think=True, image_shapes="32,48", cfg_interval="(0.4, 1.0)") == 0
+    assert {path.name for path in tmp_path.iterdir()} == FILES
+    assert load(tmp_path / "image.png").shape == (32, 48, 3)
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert plan["grid"] is None and plan["cot"]
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"cfg_renorm_type": "local"}, "sampling.cfg_renorm_type"),
+        ({"cfg_interval": "(0.9, 0.1)"}, "sampling.cfg_interval"),
+        ({"num_timesteps": 0}, "sampling.num_timesteps"),
+        ({"cfg_text_skale": 2.0}, "cfg_text_scale"),
+        ({"image_shapes": "(1000, 64)"}, "1000x64"),
+        ({"mode": "begal"}, "sampling.mode"),
+    ],
+)
+def test_mistakes_in_bagel_mode_are_one_clear_line(folder, tmp_path, capsys, changes, said):
+    assert _run_bagel(folder, tmp_path, **changes) == 2
     line = capsys.readouterr().err
     assert line.startswith("error: ") and line.count("\n") == 1 and said in line
     assert not list(tmp_path.iterdir())

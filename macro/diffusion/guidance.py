@@ -16,7 +16,8 @@ so with two stages the net weights are s2 s1 (full), s2 (1 - s1) (first baseline
 
 The weighted sum can outgrow every velocity that the model was trained to give; *renormalising* by
 clip(|v[full]| / |g|, minimum, 1) only ever shrinks it. Norms are taken per sample over everything (`global`)
-or per token over its channels (`channel`); `text_channel` is `channel` between the two stages.
+or per token over its channels (`channel`); `text_channel` is `channel` after the text stage and nothing after the
+image stage; `batch` is one norm for all samples together, which only parity with BAGEL asks for.
 Guidance can be confined to times low < t <= high (t as the sampler visits it, after its shift).
 Read next: `macro/sampling/draw.py`.
 """
@@ -30,7 +31,8 @@ from jaxtyping import Array, Float
 from macro.utils.errors import UserError
 
 CONTEXTS = ("full", "no_text", "no_image", "null")
-RENORMS = ("none", "global", "channel", "text_channel")
+RENORMS = ("none", "global", "channel", "text_channel", "batch")
+_AXES = {"global": (-2, -1), "batch": None}  # of the norm; else the channels
 _EPS = 1e-8  # BAGEL's: keeps the ratio finite where the guided velocity vanishes
 
 
@@ -86,11 +88,17 @@ def bagel(
     interval: tuple[float, float] = (0.0, 1.0),
     renorm: str = "global",
     minimum: float = 0.0,
+    parity: bool = False,
 ) -> Guidance:
-    """BAGEL's text and image guidance. As there, a scale of at most 1 switches its stage off, and switching
-    text guidance off switches image guidance off with it."""
-    stages = [("no_text", text), ("no_image", image)] if image > 1 else [("no_text", text)]
-    return Guidance(tuple(stages), interval, renorm, minimum) if text > 1 else Guidance()
+    """BAGEL's text and image guidance; as there, a scale of at most 1 switches its stage off.
+
+    `parity` brings back two things that upstream does besides: without text guidance there is no image
+    guidance either, and `global` takes one norm for the whole batch.
+    """
+    stages = tuple((name, scale) for name, scale in (("no_text", text), ("no_image", image)) if scale > 1)
+    if not stages or parity and text <= 1:
+        return Guidance()
+    return Guidance(stages, interval, "batch" if parity and renorm == "global" else renorm, minimum)
 
 
 SPECS = {"inset": inset, "bagel": bagel, "none": Guidance}
@@ -99,18 +107,20 @@ SPECS = {"inset": inset, "bagel": bagel, "none": Guidance}
 def guide(guidance: Guidance, velocities: Mapping[str, Float[Array, "b n c"]]) -> Float[Array, "b n c"]:
     """The guided velocity from each context's velocity (a mapping that holds all of `guidance.contexts`)."""
     full = guided = velocities["full"]
-    axes = (-2, -1) if guidance.renorm == "global" else (-1,)
-    for index, (name, scale) in enumerate(guidance.stages):
+    axes = _AXES.get(guidance.renorm, (-1,))
+    for name, scale in guidance.stages:
         guided = velocities[name] + scale * (guided - velocities[name])
-        if guidance.renorm == "text_channel" and index == 0:
+        if guidance.renorm == "text_channel" and name == "no_text":
             guided = _shrink(guided, full, axes, guidance.minimum)
-    if guidance.renorm in ("global", "channel") and guidance.stages:
+    if guidance.renorm in ("global", "channel", "batch") and guidance.stages:
         guided = _shrink(guided, full, axes, guidance.minimum)
     return guided
 
 
 def _shrink(guided, full, axes, minimum):
     """Scales `guided` down to the norm of `full` over `axes`, but by no more than `minimum`; never up."""
-    norm = jnp.linalg.norm(guided, axis=axes, keepdims=True)
-    ratio = jnp.linalg.norm(full, axis=axes, keepdims=True) / (norm + _EPS)
-    return guided * jnp.clip(ratio, minimum, 1.0)
+
+    def norm(v):
+        return jnp.sqrt(jnp.sum(jnp.square(v), axis=axes, keepdims=True))
+
+    return guided * jnp.clip(norm(full) / (norm(guided) + _EPS), minimum, 1.0)

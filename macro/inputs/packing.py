@@ -10,9 +10,9 @@ A row holds several samples side by side; `sample` keeps them apart and the rule
     pixels  {"128x128": uint8[m, 128, 128, 3], ...} one entry a size bucket
     examples[r]  the data set's index of each sample, -1 padding
 
-`source` points into the row's table of latent tokens: bucket after bucket, picture after picture, token by
-token (row-major). Workers cannot run a VAE, so the train step encodes `pixels` and gathers from that table;
-the noised and clean copies of one picture share its pixels.
+`source` points into the row's table of latent tokens: bucket after bucket in the order of their names, picture
+after picture, token by token (row-major). Workers cannot run a VAE, so the train step encodes `pixels` and gathers
+from that table; the noised and clean copies of one picture share its pixels.
 
 Which samples share a row: `assign_window` looks at W consecutive global indices at a time and is a pure
 function of (seed, window); every sample of the window stands in exactly one of its rows.
@@ -55,6 +55,8 @@ class PackingConfig:
         binding: whether tokens carry the subject they show.
         no_text, no_image, null: shares of training samples that see only that context.
         item_dropout: BAGEL's (text, ViT, VAE) shares, each span for itself, instead of the three above.
+        reweighting: a learnt text of n tokens weighs n^(1/2) in all, not n, so that long ones rule less (BAGEL's
+            ce_loss_reweighting).
         tasks: the names that `task_id` counts.
     """
 
@@ -76,6 +78,7 @@ class PackingConfig:
     no_image: float = 0.1
     null: float = 0.1
     item_dropout: Sequence | None = None
+    reweighting: bool = False
     tasks: Sequence = ("compose", "edit", "text", "customization", "illustration", "spatial", "temporal")
 
     def __post_init__(self):
@@ -149,19 +152,28 @@ def pack_target(
         {"text": the 2 framing tokens, "latent": position, subjects and metadata of the tokens between}.
     """
     rows, columns = size[0] // config.latent_stride, size[1] // config.latent_stride
-    n = rows * columns
+    position = grid_positions(rows, columns, config.latent_side)
+    text, latent = framed(cursor, position, NOISE, tokenizer)
     shares = bind(plan, rows, columns, config)
+    latent["subjects"] = np.zeros((rows * columns, LABELS), np.float32) if shares is None else shares
+    return {"text": text, "latent": latent}
+
+
+def framed(cursor: Cursor, position: np.ndarray, mode: int, tokenizer) -> tuple[dict, dict]:
+    """One picture copy at `cursor`, of a span of its own: [start] a token per position [end].
+
+    Returns:
+        (the two framing tokens: `ids`; the tokens between them: `position`), each with metadata.
+    """
+    n = len(position)
     text = {"ids": np.array([tokenizer.image_start, tokenizer.image_end], np.int32)}
-    latent = {
-        "position": grid_positions(rows, columns, config.latent_side),
-        "subjects": np.zeros((n, LABELS), np.float32) if shares is None else shares,
-    }
+    inner = {"position": position}
     orders = np.array([0, n + 1], np.int32), np.arange(1, n + 1, dtype=np.int32)
-    for stream, order in zip((text, latent), orders, strict=True):
-        constant = {"sample": 0, "span": cursor.span, "mode": NOISE, "rope": cursor.rope}
+    for stream, order in zip((text, inner), orders, strict=True):
+        constant = {"sample": 0, "span": cursor.span, "mode": mode, "rope": cursor.rope}
         stream["order"] = cursor.order + order
         stream |= {name: np.full(len(order), value, np.int32) for name, value in constant.items()}
-    return {"text": text, "latent": latent}
+    return text, inner
 
 
 @lru_cache(maxsize=4)

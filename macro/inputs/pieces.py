@@ -209,8 +209,9 @@ class _Builder:
         labels = np.full(n, -1, np.int32)
         if piece.learnt:
             labels[:-1] = piece.ids[1:]
+        weight = (n - 1) ** -0.5 if self.config.reweighting else 1.0
         rope = self.rope + np.arange(n)
-        self._add("text", n, CAUSAL, rope, self._text(piece.ids, labels))
+        self._add("text", n, CAUSAL, rope, self._text(piece.ids, labels, weight))
         self.rope += n
         self.span += 1
 
@@ -250,11 +251,11 @@ class _Builder:
         self._add("text", 1, mode, self.rope, self._text([self.tokenizer.image_end], none))
         self.span += 1
 
-    def _text(self, ids: list[int], labels: np.ndarray) -> dict:
+    def _text(self, ids: list[int], labels: np.ndarray, weight: float = 1.0) -> dict:
         return {
             "ids": np.array(ids, np.int32),
             "labels": labels,
-            "weights": (labels >= 0).astype(np.float32),
+            "weights": np.where(labels >= 0, weight, 0).astype(np.float32),
         }
 
     def _add(self, stream: str, n: int, mode: int, rope, values: dict) -> None:

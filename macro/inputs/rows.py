@@ -1,7 +1,7 @@
 """A row: several packed samples side by side, padded to fixed capacities.
 
-Gives each latent token its place in the row's table of latents (bucket after bucket, picture after picture,
-token by token) and each picture its pixel slot. The format of a row is told in `macro/inputs/packing.py`.
+Gives each latent token its place in the row's table of latents (bucket after bucket by name, picture after
+picture, token by token) and each picture its pixel slot. The format of a row is told in `macro/inputs/packing.py`.
 """
 
 from collections.abc import Sequence
@@ -68,13 +68,15 @@ def make_row(
 
 def _pixel_table(samples: Sequence[Packed], config) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
     """Each sample's slots as starts in the row's table of latent tokens, and the pixels by bucket."""
-    pixels, first, tokens, used, start = {}, [], [], [], 0
+    pixels, tokens, used = {}, [], [0] * len(config.buckets)
     for height, width, slots in config.buckets:
         pixels[f"{height}x{width}"] = np.zeros((slots, height, width, 3), np.uint8)
-        first.append(start)
-        used.append(0)
         tokens.append((height // config.latent_stride) * (width // config.latent_stride))
-        start += slots * tokens[-1]
+    # By name, not as configured: that is how JAX hands a dict on.
+    first, start = {}, 0
+    for name, bucket in sorted((name, bucket) for bucket, name in enumerate(pixels)):
+        first[bucket] = start
+        start += len(pixels[name]) * tokens[bucket]
     starts = []
     for sample in samples:
         mine = []

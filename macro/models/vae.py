@@ -243,10 +243,10 @@ def latent_table(vae_params: Mapping, pixels: Mapping, config: ModelConfig) -> F
         config: the model's configuration.
 
     Returns:
-        Tokens bucket after bucket, slot after slot, row-major: what `latent["source"]` counts through.
+        Tokens bucket after bucket by name, slot after slot, row-major: what `latent["source"]` counts through.
     """
     tables = []
-    for images in pixels.values():
+    for _, images in sorted(pixels.items()):
         b, slots, h, w, _ = images.shape
         flat = images.reshape(b * slots, h, w, 3).astype(jnp.float32) / 127.5 - 1
         mean, _ = VAE(config.vae).apply({"params": vae_params}, flat, method=VAE.encode)

@@ -146,7 +146,7 @@ class MoT(nn.Module):
         layer = nn.remat(MoTLayer, prevent_cse=False) if self.remat else MoTLayer
         scanned = nn.scan(
             layer,
-            variable_axes={"params": 0},
+            variable_axes={"params": 0, "intermediates": 0},
             split_rngs={"params": True},
             in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
             length=self.layers,

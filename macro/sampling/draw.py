@@ -28,54 +28,70 @@ def candidate_keys(seed: int, candidates: int) -> tuple[Array, Array]:
     return pairs[:, 0], pairs[:, 1]
 
 
+def noise_of(keys: Array, places: int, channels: int) -> Float[Array, "b n c"]:
+    """The noise that each candidate's picture starts from."""
+    return jax.vmap(lambda key: jax.random.normal(key, (places, channels)))(keys)
+
+
 @partial(jax.jit, static_argnames=("config", "guidance"))
 def draw(
     params: Mapping,
     cache: Cache,
     frame: Mapping,
     latent: Mapping,
-    keys: Array,
+    noise: Float[Array, "b n c"],
     times: Float[Array, "points"],
     *,
     config: ModelConfig,
     guidance: Guidance,
 ) -> Float[Array, "b n c"]:
-    """Latent tokens at t = 0, one picture per key.
+    """Latent tokens at t = 0, one picture per row of `noise`.
 
     Args:
         params: of the composer.
         cache: contexts x candidates rows as `plan.read` gives them, the contexts in `guidance`'s order.
         frame, latent: the target's tokens in each row (`contexts.Continuation`).
-        keys: of the candidates' noise.
+        noise: the tokens at t = 1.
         times: falling from 1 to 0.
     """
-    candidates, places = keys.shape[0], latent["position"].shape[1]
-    model = Composer(config)
+    velocity = partial(guided_velocity, params, cache, frame, latent, config=config, guidance=guidance)
+    return euler(velocity, noise, times)
 
-    def velocity(rows: int, x: Array, t: Array) -> Array:
+
+def guided_velocity(
+    params: Mapping,
+    cache: Cache,
+    frame: Mapping,
+    latent: Mapping,
+    x: Float[Array, "b n c"],
+    t: Float[Array, ""],
+    *,
+    config: ModelConfig,
+    guidance: Guidance,
+) -> Float[Array, "b n c"]:
+    """What one step of `draw` goes along: the contexts' velocities of `x` at time `t`, added up."""
+    candidates, model = x.shape[0], Composer(config)
+
+    def velocity(rows: int) -> Array:
         """Of the first `rows` rows; each context sees the same noised candidates."""
 
         def first(tree, axis=0):
             return jax.tree.map(lambda a: jax.lax.slice_in_dim(a, 0, rows, axis=axis), tree)
 
         read = {"k": first(cache["k"], 1), "v": first(cache["v"], 1), "meta": first(cache["meta"])}
-        x = jnp.tile(x, (rows // candidates, 1, 1))
-        time = jnp.full(x.shape[:2], t, jnp.float32)
+        x_t = jnp.tile(x, (rows // candidates, 1, 1))
+        time = jnp.full(x_t.shape[:2], t, jnp.float32)
         return model.apply(
-            {"params": params}, read, first(frame), first(latent), x, time, method=Composer.denoise
+            {"params": params}, read, first(frame), first(latent), x_t, time, method=Composer.denoise
         )
 
-    def guided(x: Array, t: Array) -> Array:
-        contexts = jnp.split(velocity(cache["k"].shape[1], x, t), len(guidance.contexts))
+    def guided() -> Array:
+        contexts = jnp.split(velocity(cache["k"].shape[1]), len(guidance.contexts))
         return guide(guidance, dict(zip(guidance.contexts, contexts, strict=True)))
 
-    def step(x: Array, t: Array) -> Array:
-        if guidance.always:
-            return guided(x, t)
-        return jax.lax.cond(guidance.active(t), guided, partial(velocity, candidates), x, t)
-
-    noise = jax.vmap(lambda key: jax.random.normal(key, (places, config.latent_channels)))(keys)
-    return euler(step, noise, times)
+    if guidance.always:
+        return guided()
+    return jax.lax.cond(guidance.active(t), guided, lambda: velocity(candidates))
 
 
 @partial(jax.jit, static_argnames=("rows", "columns", "config"))

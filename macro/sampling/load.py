@@ -4,7 +4,8 @@ The file carries the model's sizes, and in its notes the parts of the experiment
 
     notes["config"] = {"packing": ..., "sampling": ..., "data": {"tokenizer": ...}}
 
-Read next: `macro/sampling/pipeline.py`, `macro/models/weights.py`.
+`sampling` may name a `mode`: "plan" (thought and layout first; the default) or "bagel" (BAGEL's own inference).
+Read next: `macro/sampling/pipeline.py`, `macro/sampling/bagel/pipeline.py`, `macro/models/weights.py`.
 """
 
 import os
@@ -17,15 +18,21 @@ from macro.inputs.packing import PackingConfig
 from macro.inputs.tokenizer import Tokenizer
 from macro.models import weights
 from macro.models.variants import ModelConfig
+from macro.sampling.bagel.options import read_options
+from macro.sampling.bagel.pipeline import BagelPipeline
 from macro.sampling.pipeline import Pipeline
 from macro.sampling.settings import read_settings
 from macro.utils.config import section
 from macro.utils.errors import UserError
 
 ASSETS = Path(__file__).parents[1] / "assets"
+# mode -> what draws in it, and how its part of the config is read
+MODES = {"plan": (Pipeline, read_settings), "bagel": (BagelPipeline, read_options)}
 
 
-def load(name_or_path: str | os.PathLike = "demo", config: Mapping | ConfigDict | None = None) -> Pipeline:
+def load(
+    name_or_path: str | os.PathLike = "demo", config: Mapping | ConfigDict | None = None
+) -> Pipeline | BagelPipeline:
     """Makes a model ready to compose.
 
     Args:
@@ -43,14 +50,19 @@ def load(name_or_path: str | os.PathLike = "demo", config: Mapping | ConfigDict 
     values = notes.get("config") if config is None else config
     if values is None:
         raise UserError(f"{path}: does not say how it was trained; hand over the experiment's config as well")
-    given = dict(values.get("data", {})).get("tokenizer")
+    given = dict(values.get("data", {})).get("tokenizer") or _imported_tokenizer(path)
     tokenizer = Tokenizer.from_file(given) if given else Tokenizer.demo()
     if tokenizer.vocab_size > model.llm.vocab:
         raise UserError(
             f"{path}: has room for {model.llm.vocab} ids, but the tokenizer {tokenizer.vocab_size}"
         )
     packing = packing_of(model, dict(values.get("packing", {})))
-    return Pipeline(params, model, tokenizer, packing, read_settings(dict(values.get("sampling", {}))))
+    sampling = dict(values.get("sampling", {}))
+    mode = sampling.pop("mode", "plan")
+    if mode not in MODES:
+        raise UserError(f"config.sampling.mode={mode!r}: must be one of {', '.join(MODES)}")
+    kind, read = MODES[mode]
+    return kind(params, model, tokenizer, packing, read(sampling))
 
 
 def packing_of(model: ModelConfig, values: Mapping) -> PackingConfig:
@@ -63,6 +75,12 @@ def packing_of(model: ModelConfig, values: Mapping) -> PackingConfig:
         "binding": model.binding,
     }
     return section(PackingConfig, dict(values) | sizes, "packing")
+
+
+def _imported_tokenizer(path: Path) -> Path | None:
+    """The tokenizer that came with a BAGEL checkpoint (`macro.convert` lays it beside the weights)."""
+    beside = path.parent / "bagel" / "tokenizer.json"
+    return beside if beside.is_file() else None
 
 
 def _find(name_or_path: str | os.PathLike) -> Path:

@@ -25,7 +25,7 @@ from macro.inputs.packing import PackingConfig
 from macro.models.variants import ModelConfig
 from macro.sampling.candidates import Candidate, pick
 from macro.sampling.contexts import Prompt, continue_prompt, read_prompt
-from macro.sampling.draw import candidate_keys, decode_pictures, draw
+from macro.sampling.draw import candidate_keys, decode_pictures, draw, noise_of
 from macro.sampling.plan import prefill, read, write
 from macro.sampling.rules import plan_rules
 from macro.sampling.settings import Settings
@@ -119,15 +119,15 @@ class Pipeline:
         settings = dataclasses.replace(self.settings, **changes)
         plan_keys, noise_keys = candidate_keys(seed, candidates)
         seconds: dict[str, float] = {}
-        with _timed(seconds, "prompt"):
+        with timed(seconds, "prompt"):
             prompt, cache = self._read_prompt(sentence, settings)
         plans = [plan] * candidates
         if plan is None:
-            with _timed(seconds, "plan"):
+            with timed(seconds, "plan"):
                 plans = self._write_plans(sentence, prompt, cache, plan_keys, settings)
-        with _timed(seconds, "draw"):
+        with timed(seconds, "draw"):
             tokens, scores = self._draw(sentence, prompt, cache, plans, noise_keys, settings)
-        with _timed(seconds, "decode"):
+        with timed(seconds, "decode"):
             pictures = self._decode(tokens, sentence.target.size)
         made = tuple(map(Candidate, plans, pictures, scores))
         return Composition(sentence, made, pick(made), seed, settings, plan is not None, seconds)
@@ -184,7 +184,7 @@ class Pipeline:
             caches,
             after.frame,
             after.latent,
-            keys,
+            noise_of(keys, after.latent["position"].shape[1], self.config.latent_channels),
             sampling_times(settings.steps + 1, settings.shift),
             config=self.config,
             guidance=settings.guidance,
@@ -198,7 +198,8 @@ class Pipeline:
 
 
 @contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Adds how long the block took."""
     start = time.perf_counter()
     yield
     seconds[stage] = time.perf_counter() - start

@@ -11,7 +11,7 @@ of the vocabulary (it is minus the training loss). Written tokens are drawn from
 
     softmax(logits / temperature) over the fewest tokens that hold `top_p` of the mass     (0 = the likeliest)
 
-Read next: `macro/sampling/rules.py`, `macro/sampling/draw.py`.
+Read next: `macro/sampling/decode.py`, `macro/sampling/rules.py`, `macro/sampling/draw.py`.
 """
 
 import dataclasses
@@ -26,8 +26,8 @@ from macro.inputs.pieces import Cursor
 from macro.models.composer import Cache, Composer, sight_fields
 from macro.models.vae import latent_table
 from macro.models.variants import ModelConfig
+from macro.sampling.decode import decode, pick_token
 from macro.sampling.rules import CELL, CLOSED, SLACK
-from macro.sentence.sight import CAUSAL
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,78 +87,32 @@ def write(
 
 @partial(jax.jit, static_argnames=("config", "limit"))
 def _write(params, cache, start, rules, keys, freedom, *, config, limit):
-    n, prompt = keys.shape[0], cache["k"].shape[2]
-    m = rules["prefix"].size + limit + SLACK + rules["tail"].size
-    # The prompt is read once and lies in front of every candidate's own places.
-    k, v = (
-        jnp.pad(jnp.repeat(cache[name], n, axis=1), [(0, 0), (0, 0), (0, m), (0, 0), (0, 0)])
-        for name in ("k", "v")
-    )
-    meta = {name: jnp.repeat(values, n, axis=0) for name, values in cache["meta"].items()}
-    places = _text_meta(start, jnp.broadcast_to(jnp.arange(m), (n, m)))
-    model = Composer(config)
+    tail = rules["tail"].size
+    places = rules["prefix"].size + limit + SLACK + tail
 
-    def step(carry):
-        written = carry["written"]
-        # A place that is not written yet is padding, also the very one that is written in this step.
-        own = sight_fields(places) | {"sample": jnp.where(jnp.arange(m) < written, places["sample"], -1)}
-        seen = {name: jnp.concatenate([meta[name], own[name]], axis=1) for name in own}
-        buffer = {"k": carry["k"], "v": carry["v"], "meta": seen}
-        text = {name: jax.lax.dynamic_slice_in_dim(values, written, 1, 1) for name, values in places.items()}
-        text["ids"] = jax.lax.dynamic_slice_in_dim(carry["ids"], written, 1, 1)
-        hidden, new_k, new_v = model.apply({"params": params}, buffer, text, method=Composer.extend)
-        logits = model.apply({"params": params}, hidden[:, 0], method=Composer.logits)
-        token, count, tail = _next_token(logits, carry, rules, keys, freedom, limit)
-        nats = jnp.take_along_axis(jax.nn.log_softmax(logits), token[:, None], axis=1)[:, 0]
-        done = carry["length"] > 0
-        ended = ~done & (tail == rules["tail"].size)
-        return {
-            "written": written + 1,
-            "ids": jax.lax.dynamic_update_slice_in_dim(carry["ids"], token[:, None], written + 1, 1),
-            "k": jax.lax.dynamic_update_slice_in_dim(carry["k"], new_k, prompt + written, 2),
-            "v": jax.lax.dynamic_update_slice_in_dim(carry["v"], new_v, prompt + written, 2),
-            "count": count,
-            "tail": tail,
-            "length": jnp.where(ended, written + 2, carry["length"]),
-            "nats": carry["nats"] + jnp.where(done, 0.0, nats),
-        }
+    def step(logits, place, state):
+        token, count, reached = _next_token(logits, place, state, rules, keys, freedom, limit)
+        return token, {"count": count, "tail": reached}, reached == tail
 
-    zeros = jnp.zeros(n, jnp.int32)
-    carry = {
-        "written": jnp.int32(0),  # tokens whose keys and values are in the buffer
-        "ids": jnp.full((n, m), rules["prefix"][0], jnp.int32),
-        "k": k,
-        "v": v,
+    zeros = jnp.zeros(keys.shape[0], jnp.int32)
+    state = {
         "count": zeros,  # characters of </think> written so far
         "tail": zeros - 1,  # tokens of the tail written so far, -1 in the chain of thought
-        "length": zeros,  # tokens of the finished plan, 0 while unfinished
-        "nats": jnp.zeros(n),
     }
-    carry = jax.lax.while_loop(lambda carry: jnp.any(carry["length"] == 0), step, carry)
-    return carry["ids"], carry["length"], carry["nats"] / (carry["length"] - 1)
+    first = zeros + rules["prefix"][0]
+    ids, length, nats = decode(params, cache, start, first, step, state, config=config, places=places)
+    return ids, length, nats / (length - 1)
 
 
-def _text_meta(start: Cursor, offset: Int[Array, "n m"]) -> dict:
-    """Metadata of the text tokens at `start` + offset, all of one span."""
-    return {
-        "sample": jnp.zeros_like(offset),
-        "order": start.order + offset,
-        "span": jnp.full_like(offset, start.span),
-        "mode": jnp.full_like(offset, CAUSAL),
-        "rope": start.rope + offset,
-    }
-
-
-def _next_token(logits, carry, rules, keys, freedom, limit):
+def _next_token(logits, place, state, rules, keys, freedom, limit):
     """Each candidate's next token, and how far it then is in `</think>` and in the tail."""
-    place, prefix = carry["written"] + 1, rules["prefix"]
-    count, tail = carry["count"], carry["tail"]
+    prefix, count, tail = rules["prefix"], state["count"], state["tail"]
     in_words = tail < 0
     moves = rules["moves"][jnp.minimum(count, CLOSED - 1)]
     full = place - prefix.size >= limit
     words = (moves >= 0) & (~full | (moves > count[:, None]))
     asked = rules["tail"][jnp.clip(tail, 0, rules["tail"].size - 1)]
-    token = jax.vmap(_pick)(
+    token = jax.vmap(pick_token)(
         jax.vmap(jax.random.fold_in, (0, None))(keys, place),
         jnp.where(jnp.where(in_words[:, None], words, rules["cells"]), logits, -jnp.inf),
         jnp.where(in_words, freedom["words"], freedom["cells"]),
@@ -171,17 +125,6 @@ def _next_token(logits, carry, rules, keys, freedom, limit):
     count = jnp.where(in_words & ~given, reached, count)
     after = jnp.where(in_words, jnp.where(count == CLOSED, 0, -1), tail + 1)
     return token, count, jnp.where(given, -1, after)
-
-
-def _pick(key: Array, logits: Float[Array, "v"], temperature: Array, top_p: Array) -> Int[Array, ""]:
-    """One token: the likeliest at temperature 0, else drawn from the nucleus. -inf is never drawn."""
-    scaled = logits / jnp.maximum(temperature, 1e-6)
-    falling = -jnp.sort(-scaled)
-    before = jnp.cumsum(jax.nn.softmax(falling)) - jax.nn.softmax(falling)
-    # The likeliest token is always in; what comes after it, while less than `top_p` lies before it.
-    least = jnp.min(jnp.where(before < jnp.maximum(top_p, 1e-6), falling, jnp.inf))
-    drawn = jax.random.categorical(key, jnp.where(scaled >= least, scaled, -jnp.inf))
-    return jnp.where(temperature > 0, drawn, jnp.argmax(logits)).astype(jnp.int32)
 
 
 @partial(jax.jit, static_argnames=("config", "kept", "candidates"))

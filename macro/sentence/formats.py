@@ -159,14 +159,14 @@ def _is_image_first(head: tuple[Span, ...]) -> bool:
 
 
 def compose_sentence(
-    instruction: str, images: Sequence[str | os.PathLike | np.ndarray], size: tuple[int, int]
+    instruction: str, images: Sequence[str | os.PathLike | np.ndarray], size: tuple[int, int] | None
 ) -> Sentence:
     """What a user asks for, in the in-sentence arrangement: picture n shows subject n.
 
     Args:
         instruction: may name pictures as `<image n>`; pictures it does not name come first.
         images: files, or arrays uint8[h, w, 3].
-        size: (height, width) of the picture to draw.
+        size: (height, width) of the picture to draw; None leaves the target out.
 
     Raises:
         UserError: see `check_prompt`, `macro.utils.image.load`; a marker written almost right; or an array of
@@ -187,7 +187,8 @@ def compose_sentence(
             references.append(Image(given, subject=n))
         else:
             references.append(Image(pictures_io.load(given), str(given), subject=n))
-    return Sentence((*in_sentence(instruction, references), Target(size=size)))
+    target = () if size is None else (Target(size=size),)
+    return Sentence((*in_sentence(instruction, references), *target))
 
 
 def with_pixels(sentence: Sentence, max_pixels: int = pictures_io.MAX_PIXELS) -> Sentence:

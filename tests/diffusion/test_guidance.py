@@ -42,7 +42,8 @@ def test_agreeing_contexts_are_left_alone():
 
 def test_bagel_switches():
     assert bagel(text=4.0, image=1.0).contexts == ("full", "no_text")
-    assert bagel(text=1.0, image=2.0) == Guidance()
+    assert bagel(text=1.0, image=2.0).weights == {"full": 2.0, "no_image": -1.0}
+    assert bagel(text=1.0, image=2.0, parity=True) == Guidance() == bagel(text=1.0, image=1.0)
     assert bagel(text=3.0, image=2.0).weights == {"full": 6.0, "no_text": -4.0, "no_image": -1.0}
 
 
@@ -72,6 +73,22 @@ def test_text_channel_renormalises_between_the_stages():
     text = text * np.minimum(_norm(v["full"], -1) / _norm(text, -1), 1)
     expected = v["no_image"] + 2.0 * (text - v["no_image"])
     np.testing.assert_allclose(guide(spec, v), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_image_guidance_alone_is_not_renormalised_by_text_channel():
+    v = _velocities(("full", "no_image"))
+    expected = v["no_image"] + 2.0 * (v["full"] - v["no_image"])
+    np.testing.assert_allclose(guide(bagel(1.0, 2.0, renorm="text_channel"), v), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_parity_takes_one_norm_for_the_whole_batch():
+    spec = bagel(4.0, 2.0, parity=True)
+    v = _velocities(spec.contexts)
+    plain = guide(bagel(4.0, 2.0, renorm="none"), v)
+    ratio = _norm(v["full"].ravel(), 0) / _norm(plain.ravel(), 0)
+    np.testing.assert_allclose(guide(spec, v), plain * ratio, rtol=1e-4, atol=1e-5)
+    alone = {name: x[:1] for name, x in v.items()}
+    np.testing.assert_allclose(guide(spec, alone), guide(bagel(4.0, 2.0), alone), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("renorm", ["global", "channel", "text_channel"])

@@ -34,6 +34,19 @@ def test_a_window_is_a_pure_function_and_holds_every_sample_once(tokenizer, make
     assert sorted(i for row in other for i in row["examples"] if i >= 0) != expected
 
 
+def test_latents_are_found_whatever_the_order_of_sizes(tokenizer, make_picture):
+    """JAX sorts the keys of a dict when it hands it on, so the table must not go by the configured order."""
+    config = dataclasses.replace(PACKING, buckets=((64, 16, 2), (16, 64, 1), (32, 32, 1)), draws=1, latent=64)
+    sizes = [(32, 32), (64, 16), (16, 64), (64, 16)]
+    pictures = [np.full((*size, 3), 10 * n, np.uint8) for n, size in enumerate(sizes, 1)]
+    spans = [Image(picture, role="source") for picture in pictures[:-1]]
+    one = Sentence((*spans, Target(pictures[-1])))
+    row = make_row([pack_sentence(one, tokenizer, config, np.random.default_rng(0))], config)
+    table = [row["pixels"][name][:, ::16, ::16, 0].ravel() for name in sorted(row["pixels"])]
+    levels = np.concatenate(table)[row["latent"]["source"][row["latent"]["sample"] == 0]]
+    assert levels.tolist() == np.repeat([10, 20, 30, 40], 4).tolist()
+
+
 def test_epochs_are_permutations_of_their_own():
     first, second = ([locate(0, epoch * 50 + i, 50) for i in range(50)] for epoch in (0, 1))
     assert sorted(i for _, i in first) == sorted(i for _, i in second) == list(range(50))

@@ -72,6 +72,13 @@ def test_target_with_text_after_it_is_noised_then_clean_then_seen(tokenizer, mak
     assert (packed.text["weights"] == learnt).all()
 
 
+def test_reweighting_lets_long_texts_rule_less(tokenizer, make_picture):
+    one = Sentence((Text("four", learn=True), Text("a longer one to learn", learn=True), Text("given")))
+    weights = pack_sentence(one, tokenizer, config(reweighting=True), np.random.default_rng(0)).text["weights"]
+    learnt = weights[weights > 0]
+    np.testing.assert_allclose(learnt, [5**-0.5] * 5 + [22**-0.5] * 22)  # [eos] is predicted too
+
+
 def test_source_and_configured_references_have_a_clean_copy_before_the_vit_copy(tokenizer, make_picture):
     edit = Sentence(
         (Image(make_picture(0, 64, 120), role="source"), Text("x"), Target(make_picture(1, 32, 32)))

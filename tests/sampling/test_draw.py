@@ -9,7 +9,7 @@ from macro.diffusion.times import sampling_times
 from macro.inputs.transforms import CONTEXTS
 from macro.models.composer import Composer
 from macro.sampling.contexts import continue_prompt, read_prompt
-from macro.sampling.draw import candidate_keys, decode_pictures, draw
+from macro.sampling.draw import candidate_keys, decode_pictures, draw, noise_of
 from macro.sampling.plan import prefill, read
 from macro.sentence.plan import Plan
 
@@ -26,15 +26,15 @@ def _draw(guidance, plans=PLANS, times=ONE_STEP, seed=0, config=CONFIG):
     cache, _ = read(
         PARAMS["composer"], cache, after.plan, config=CONFIG, kept=after.kept, candidates=len(plans)
     )
-    _, keys = candidate_keys(seed, len(plans))
+    noise = _noise(seed, len(plans))
     return draw(
-        PARAMS["composer"], cache, after.frame, after.latent, keys, times, config=CONFIG, guidance=guidance
+        PARAMS["composer"], cache, after.frame, after.latent, noise, times, config=CONFIG, guidance=guidance
     )
 
 
-def _noise(seed, candidate):
-    _, keys = candidate_keys(seed, candidate + 1)
-    return jax.random.normal(keys[candidate], (16, CONFIG.latent_channels))
+def _noise(seed, candidates):
+    _, keys = candidate_keys(seed, candidates)
+    return noise_of(keys, 16, CONFIG.latent_channels)
 
 
 @jax.jit
@@ -48,7 +48,7 @@ def test_a_step_is_the_training_forward_pass_in_every_context(guidance):
     """Through caches, contexts and guidance, against packed rows that training drops conditions from."""
     drawn = _draw(guidance)
     for number, plan in enumerate(PLANS):
-        noise = _noise(0, number)
+        noise = _noise(0, number + 1)[number]
         velocities = {}
         for context in guidance.contexts:
             row, x = training_row(plan, context)

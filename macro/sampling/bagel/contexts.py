@@ -1,0 +1,243 @@
+"""BAGEL's contexts as KV caches that grow piece by piece: a text, a picture, a thought.
+
+    piece            full    no_text (text baseline)          no_image (image baseline)
+    text             reads   skips; RoPE +0                   reads
+    picture          reads   reads                            skips; RoPE +1 for each of its two copies
+    thought          reads   skips                            reads
+    system prompt    reads   reads                            reads
+
+In parity mode `no_text` is instead what `full` was before the last text, or after the last picture if that came
+later; `no_image` neither moves on for a picture nor reads the thought. Which of the two is wanted, and why, stands
+in `options.py`. A picture is read as two copies, each a span of its own between start and end token: clean VAE
+latents at time 0 (generation expert), then ViT patches (understanding expert).
+
+Caches are buffers of one size per drawing, so that each kind of piece compiles once; places that nobody has
+written yet are padding to the rule of sight. Read next: `macro/sampling/bagel/pipeline.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from macro.inputs.packing import PackingConfig, framed, pack_target
+from macro.inputs.pieces import Cursor
+from macro.inputs.transforms import grid_positions, patchify
+from macro.models import vae as vae_lib
+from macro.models.composer import Cache, Composer, sight_fields
+from macro.models.variants import ModelConfig
+from macro.sampling.bagel.sizes import Picture
+from macro.sampling.contexts import capacity
+from macro.sentence.grid import LABELS
+from macro.sentence.sight import CAUSAL, FIELDS, FULL
+
+Posterior = Float[Array | np.ndarray, "1 _ _ z"]
+NAMES = ("full", "no_text", "no_image")
+COPIES = 2  # of a picture in a context: VAE and ViT
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Context:
+    """What has been read.
+
+    Attributes:
+        cache: `k`, `v` [layers, 1, places, kv, hd] and `meta` [1, places].
+        end: where the next token stands. used: how many places are taken, padding among them.
+    """
+
+    cache: Cache
+    end: Cursor
+    used: int
+
+
+class Contexts:
+    """The contexts of one drawing. Reading changes what `of[name]` is, never a `Context` itself."""
+
+    def __init__(
+        self,
+        params: Mapping,
+        config: ModelConfig,
+        tokenizer,
+        packing: PackingConfig,
+        places: int,
+        names: Sequence[str] = NAMES,
+        parity: bool = False,
+    ):
+        """Args:
+        params: `composer` and `vae`.
+        places: size of the buffers; `places_for` counts what pieces take. What goes beyond makes them grow.
+        names: the contexts to keep, some of NAMES.
+        """
+        self.params, self.config, self.tokenizer, self.packing = params, config, tokenizer, packing
+        self.parity = parity
+        self.of = dict.fromkeys(names, Context(_empty(config, capacity(places)), Cursor(), 0))
+
+    def system(self, ids: Sequence[int]) -> None:
+        """Reads a system prompt."""
+        self._words(ids, NAMES)
+
+    def text(self, ids: Sequence[int]) -> None:
+        """Reads a text of the user's."""
+        self._snapshot()
+        self._words(ids, ("full", "no_image"))
+
+    def thought(self, ids: Sequence[int]) -> None:
+        """Reads what the model thought."""
+        self._words(ids, ("full",) if self.parity else ("full", "no_image"))
+
+    def picture(self, picture: Picture, posterior: Posterior | None = None) -> None:
+        """Reads a picture.
+
+        Args:
+            picture: as the VAE sees it, and as the ViT does.
+            posterior: noise that its clean latents are drawn with; None takes their mean.
+        """
+        takers = ("full",) if self.parity else ("full", "no_text")
+        self._latents(picture[0], posterior, takers)
+        self._patches(picture[1], takers)
+        self._snapshot()
+        if "no_image" in self.of and not self.parity:
+            context = self.of["no_image"]
+            end = context.end._replace(rope=context.end.rope + COPIES)
+            self.of["no_image"] = dataclasses.replace(context, end=end)
+
+    def _snapshot(self) -> None:
+        if self.parity and "no_text" in self.of:
+            self.of["no_text"] = self.of["full"]
+
+    def _words(self, ids: Sequence[int], takers: Sequence[str]) -> None:
+        ids = np.array([self.tokenizer.bos, *ids, self.tokenizer.eos], np.int32)
+        places = places_for(text=len(ids) - 2)
+        sample = np.where(np.arange(places) < len(ids), 0, -1).astype(np.int32)
+        for name in self._kept(takers):
+            end = self.of[name].end
+            text = {
+                "ids": np.pad(ids, (0, places - len(ids))),
+                "sample": sample,
+                "order": end.order + np.arange(places, dtype=np.int32),
+                "span": np.full(places, end.span, np.int32),
+                "mode": np.full(places, CAUSAL, np.int32),
+                "rope": end.rope + np.arange(places, dtype=np.int32),
+            }
+            self._read(name, {"text": text}, None, places, Cursor(len(ids), 1, len(ids)))
+
+    def _latents(self, pixels: np.ndarray, posterior, takers: Sequence[str]) -> None:
+        stride = self.config.pixels_per_token
+        rows, columns = pixels.shape[0] // stride, pixels.shape[1] // stride
+        position = grid_positions(rows, columns, self.config.latent_side)
+        noise = None if posterior is None else jnp.asarray(posterior)
+        x = clean_latents(self.params["vae"], jnp.asarray(pixels)[None], noise, config=self.config)
+        values = {"subjects": np.zeros((len(position), LABELS), np.float32)}
+        self._copy("latent", position, values, x, takers)
+
+    def _patches(self, pixels: np.ndarray, takers: Sequence[str]) -> None:
+        vision = self.config.vision
+        rows, columns = pixels.shape[0] // vision.patch, pixels.shape[1] // vision.patch
+        position = grid_positions(rows, columns, vision.side)
+        values = {"patches": patchify(pixels, vision.patch), "subject": np.zeros(len(position), np.int32)}
+        self._copy("vision", position, values, None, takers)
+
+    def _copy(self, stream: str, position: np.ndarray, values: dict, x, takers: Sequence[str]) -> None:
+        n = len(position) + 2
+        for name in self._kept(takers):
+            text, inner = framed(self.of[name].end, position, FULL, self.tokenizer)
+            self._read(name, {"text": text, stream: inner | values}, x, n, Cursor(n, 1, 1))
+
+    def _kept(self, takers: Sequence[str]) -> list[str]:
+        return [name for name in takers if name in self.of]
+
+    def _read(self, name: str, streams: dict, x: Array | None, places: int, moves: Cursor) -> None:
+        context = self.of[name]
+        streams = {
+            stream: {field: jnp.asarray(values)[None] for field, values in fields.items()}
+            for stream, fields in streams.items()
+        }
+        used, cache = context.used, context.cache
+        if used + places > cache["k"].shape[2]:
+            cache = _padded(cache, capacity(used + places))
+        cache = _append(self.params["composer"], cache, streams, x, jnp.int32(used), config=self.config)
+        end = Cursor(*(a + b for a, b in zip(context.end, moves, strict=True)))
+        self.of[name] = Context(cache, end, used + places)
+
+    def side_by_side(self, names: Sequence[str], copies: int) -> Cache:
+        """The caches of some contexts as one batch: context by context, each `copies` times."""
+        most = max(self.of[name].cache["k"].shape[2] for name in names)
+        caches = [_padded(self.of[name].cache, most) for name in names]
+
+        def joined(values: Sequence[Array], axis: int) -> Array:
+            return jnp.concatenate([jnp.repeat(value, copies, axis=axis) for value in values], axis=axis)
+
+        batch = {part: joined([cache[part] for cache in caches], 1) for part in ("k", "v")}
+        meta = {field: joined([cache["meta"][field] for cache in caches], 0) for field in FIELDS}
+        return batch | {"meta": meta}
+
+    def targets(self, names: Sequence[str], copies: int, size: tuple[int, int]) -> tuple[dict, dict]:
+        """The framing tokens and the latent tokens of the picture to draw, in the rows of `side_by_side`."""
+        packed = [pack_target(self.of[name].end, size, self.tokenizer, self.packing) for name in names]
+
+        def rows(stream: str) -> dict:
+            fields = packed[0][stream]
+            return {f: np.repeat(np.stack([one[stream][f] for one in packed]), copies, axis=0) for f in fields}
+
+        return rows("text"), rows("latent")
+
+
+def places_for(text: int | None = None, picture: Picture | None = None, config: ModelConfig | None = None) -> int:
+    """Places of the buffer that a text of so many tokens (without bos and eos), or a picture, takes."""
+    if picture is None:
+        return capacity(text + 2)
+    strides, places = (config.pixels_per_token, config.vision.patch), 0
+    for pixels, stride in zip(picture, strides, strict=True):
+        places += (pixels.shape[0] // stride) * (pixels.shape[1] // stride) + 2
+    return places
+
+
+def _empty(config: ModelConfig, places: int) -> Cache:
+    llm = config.llm
+    shape = (llm.layers, 1, places, llm.kv_heads, llm.head_dim)
+    meta = {name: jnp.full((1, places), -1, jnp.int32) for name in FIELDS}
+    return {"k": jnp.zeros(shape, config.dtype), "v": jnp.zeros(shape, config.dtype), "meta": meta}
+
+
+def _padded(cache: Cache, places: int) -> Cache:
+    """The cache with so many places."""
+    more = places - cache["k"].shape[2]
+    longer = {part: jnp.pad(cache[part], ((0, 0), (0, 0), (0, more), (0, 0), (0, 0))) for part in ("k", "v")}
+    meta = {name: jnp.pad(x, ((0, 0), (0, more)), constant_values=-1) for name, x in cache["meta"].items()}
+    return longer | {"meta": meta}
+
+
+@partial(jax.jit, static_argnames="config")
+def _append(params, cache, streams, x, used, *, config):
+    """The cache with the tokens of `streams` read after it and put into its places from `used` on."""
+    _, new = Composer(config).apply({"params": params}, streams, x, cache, method=Composer.prefill)
+    made = {
+        part: jax.lax.dynamic_update_slice_in_dim(cache[part], new[part].astype(cache[part].dtype), used, 2)
+        for part in ("k", "v")
+    }
+    made["meta"] = {
+        name: jax.lax.dynamic_update_slice_in_dim(cache["meta"][name], values, used, 1)
+        for name, values in sight_fields(new["meta"]).items()
+    }
+    return made
+
+
+@partial(jax.jit, static_argnames="config")
+def clean_latents(
+    vae: Mapping,
+    pixels: Float[Array, "1 h w 3"],
+    noise: Float[Array, "1 h2 w2 z"] | None,
+    *,
+    config: ModelConfig,
+) -> Float[Array, "1 n c"]:
+    """Latent tokens of a picture in -1..1: the posterior's mean, or a draw from it with this noise."""
+    latent, logvar = vae_lib.VAE(config.vae).apply({"params": vae}, pixels, method=vae_lib.VAE.encode)
+    if noise is not None:
+        latent = latent + jnp.exp(0.5 * logvar) * noise
+    return vae_lib.patchify(vae_lib.normalise(latent, config.vae), config.latent_patch)

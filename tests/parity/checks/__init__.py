@@ -1,0 +1,11 @@
+"""What a golden folder is held against, group by group; each check is a function of a `Golden`."""
+
+from parity.checks import contexts, packing, pictures, tables, training, vae, vision
+
+GROUPS = (tables, packing, vae, vision, training, contexts, pictures)
+CHECKS = {
+    f"{group.__name__.rsplit('.', 1)[-1]}.{name.removeprefix('check_')}": check
+    for group in GROUPS
+    for name, check in vars(group).items()
+    if name.startswith("check_")
+}
