@@ -22,6 +22,7 @@ from einops import rearrange
 from jaxtyping import Array, Float
 
 from macro.kernels.attention.api import attention
+from macro.nn.dense import dot_general
 from macro.nn.rope import rotate
 
 Und = Float[Array, "b nu d"] | None
@@ -57,7 +58,7 @@ class Expert(nn.Module):
     def setup(self):
         def dense(features, bias=False, scale=1.0):
             init = nn.initializers.variance_scaling(scale, "fan_in", "normal")
-            return nn.Dense(features, use_bias=bias, dtype=self.dtype, kernel_init=init)
+            return nn.Dense(features, bias, self.dtype, kernel_init=init, dot_general=dot_general)
 
         self.input_norm = RMSNorm(self.eps)
         self.q = dense(self.heads * self.head_dim, bias=True)
@@ -83,8 +84,7 @@ class Expert(nn.Module):
         """Output projection and MLP, each with its residual."""
         x = x + self.o(rearrange(attended, "b n h d -> b n (h d)"))
         y = self.post_norm(x)
-        gate, up = jax.lax.optimization_barrier((self.gate(y), self.up(y)))
-        return x + self.down(nn.silu(gate) * up)
+        return x + self.down(nn.silu(self.gate(y)) * self.up(y))
 
 
 class MoTLayer(nn.Module):
