@@ -51,6 +51,8 @@ class PackingConfig:
         latent_stride, latent_side: pixels a latent token covers along a side (VAE times latent patch), and
             latent tokens along a side of their position table.
         reference_max_side: longest side of a picture as the ViT sees it.
+        reference_pixels: (count, pixels) in rising order of count: the area that each given picture of a sentence is
+            held to, in training and sampling alike, if the sentence has up to that many (MACRO). None: any area.
         reference_vae: references have a clean VAE copy too (sources always have one).
         binding: whether tokens carry the subject they show.
         no_text, no_image, null: shares of training samples that see only that context.
@@ -72,6 +74,7 @@ class PackingConfig:
     latent_stride: int = 16
     latent_side: int = 64
     reference_max_side: int = 64
+    reference_pixels: Sequence | None = None
     reference_vae: bool = False
     binding: bool = True
     no_text: float = 0.1
@@ -92,6 +95,14 @@ class PackingConfig:
                     f"packing.buckets: {height}x{width} is no multiple of {self.latent_stride} pixels "
                     "(one latent token); change the bucket"
                 )
+        if self.reference_pixels is not None:
+            object.__setattr__(self, "reference_pixels", tuple(tuple(step) for step in self.reference_pixels))
+            counts = [count for count, _ in self.reference_pixels]
+            if not counts or counts != sorted(set(counts)) or min(map(min, self.reference_pixels)) < 1:
+                raise UserError(
+                    f"packing.reference_pixels: {self.reference_pixels} must be pairs (count, pixels) in rising order "
+                    "of count, such as ((2, 1048576), (5, 589824))"
+                )
         if self.reference_max_side < self.patch:
             raise UserError(
                 f"packing.reference_max_side: {self.reference_max_side} is less than one patch ({self.patch})"
@@ -101,6 +112,13 @@ class PackingConfig:
     def capacities(self) -> np.ndarray:
         """What a row holds, in the order of `pieces.needs`."""
         return np.array([self.text, self.vision, self.latent, self.samples, *(m for *_, m in self.buckets)])
+
+    def pixels_for(self, pictures: int) -> int | None:
+        """The area that each of so many given pictures is held to; more than the last step counts as the last."""
+        if self.reference_pixels is None:
+            return None
+        fitting = (pixels for count, pixels in self.reference_pixels if pictures <= count)
+        return next(fitting, self.reference_pixels[-1][1])
 
     @property
     def kinds(self) -> list[str]:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from macro.inputs.transforms import Dropped, fit_size, grid_positions, patchify
+from macro.inputs.transforms import Dropped, fit_size, grid_positions, patchify, within
 from macro.sentence.grid import LABELS, cell_shares
 from macro.sentence.plan import Plan
 from macro.sentence.sight import CAUSAL, FULL, NOISE
@@ -107,6 +107,7 @@ def pieces_of(
     """
     last_target = max((i for i, s in enumerate(sentence) if isinstance(s, Target)), default=None)
     pieces, slots, plan = [], 0, None
+    most = config.pixels_for(len(sentence.images))
     for i, span in enumerate(sentence):
         if isinstance(span, Target) and rng is None and i == last_target:
             break
@@ -118,7 +119,8 @@ def pieces_of(
             learnt = dropped.scored and (isinstance(span, Plan) or span.learn)
             pieces.append(Words([tokenizer.bos, *body, tokenizer.eos], learnt))
             continue
-        copies = _picture(i, span, config, dropped, slots, followed=i + 1 < len(sentence))
+        held = most if isinstance(span, Image) else None
+        copies = _picture(i, span, config, dropped, slots, held, followed=i + 1 < len(sentence))
         if isinstance(span, Target) and rng is not None:
             copies = _noised(span, plan, config, slots, rng) + copies
         if isinstance(span, Image) and not dropped.spans and config.binding:
@@ -128,18 +130,24 @@ def pieces_of(
     return pieces
 
 
-def _picture(i: int, span, config, dropped: Dropped, slot: int, followed: bool) -> list:
-    """The clean VAE copy, where one is due, and the ViT copy of a picture; gaps for those dropped."""
+def _picture(
+    i: int, span, config, dropped: Dropped, slot: int, most: int | None, followed: bool
+) -> list:
+    """The clean VAE copy, where one is due, and the ViT copy of a picture; gaps for those dropped.
+
+    Both have at most about `most` pixels.
+    """
     if isinstance(span, Target) and not followed:
         return []
     pixels = _pixels(span)
+    size = pixels.shape[:2] if most is None else within(*pixels.shape[:2], most)
     copies = []
     if isinstance(span, Target) or span.role == "source" or config.reference_vae:
-        bucket, rows, columns = _latent_shape(pixels.shape[:2], config)
+        bucket, rows, columns = _latent_shape(size, config)
         clean = Latents(pixels, bucket, rows, columns, slot, None, None)
         copies.append(Gap() if i in dropped.clean else clean)
-    patch, most = config.patch, config.reference_max_side
-    height, width = fit_size(*pixels.shape[:2], max_side=most, stride=patch)
+    patch = config.patch
+    height, width = fit_size(*size, max_side=config.reference_max_side, stride=patch)
     seen = Seen(pixels, height // patch, width // patch, 0)
     return [*copies, Gap() if i in dropped.vision else seen]
 

@@ -47,6 +47,12 @@ def fit_size(
     return height, width
 
 
+def within(height: int, width: int, pixels: int) -> tuple[int, int]:
+    """The size of at most about `pixels` with the same aspect; a picture that is small enough keeps its own."""
+    scale = min(1.0, (pixels / (height * width)) ** 0.5)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
 def _scaled(height: int, width: int, scale: float, stride: int) -> tuple[int, int]:
     def side(n: int) -> int:
         return max(stride, round(round(n * scale) / stride) * stride)

@@ -209,17 +209,18 @@ def read_macrodata(path: str | os.PathLike, arrangement: str = "in_sentence") ->
     """Reads `{"task", "idx", "prompt", "input_images", "output_image"}`; pictures stay files (`with_pixels`).
 
     Paths in the file are relative to it. `task`, `idx` and `output_image` may be missing ('compose', 0, no
-    target). For customization and 'compose' picture n shows subject n; elsewhere pictures show no subject.
+    target), and `input_images` empty (text to image). For customization and 'compose' picture n shows subject n;
+    elsewhere pictures show no subject.
 
     Raises:
-        UserError: no such file, no JSON, a field missing or ill-typed, no pictures, or see `check_prompt`.
+        UserError: no such file, no JSON, a field missing or ill-typed, or see `check_prompt`.
     """
     path = Path(path)
     record = _read_json(path)
     prompt = _field(path, record, "prompt", str)
     files = _field(path, record, "input_images", list)
-    if not files or not all(isinstance(file, str) for file in files):
-        raise UserError(f"{path}: input_images must be a list of one or more file names")
+    if not all(isinstance(file, str) for file in files):
+        raise UserError(f"{path}: input_images must be a list of file names")
     check_prompt(prompt, len(files), f"{path}: prompt")
     task = _field(path, record, "task", str, "compose")
     bound = task in ("compose", "customization")
@@ -307,6 +308,11 @@ def _mark_phrases(path: Path, caption: str, phrases: dict, pictures: int) -> str
 
 
 # ---- files ----
+
+
+def read(path: str | os.PathLike, arrangement: str = "in_sentence") -> Sentence:
+    """Reads a file of either format: one with a `caption` is INSET's, whose pictures stand in the sentence anyway."""
+    return read_inset(path) if "caption" in _read_json(Path(path)) else read_macrodata(path, arrangement)
 
 
 def _read_json(path: Path) -> dict:

@@ -1,57 +1,95 @@
 """From an experiment's config to batches: the data set is made if it is not there, read, packed.
 
-    data = dict(name="scenes", num=20000, seed=0, dir="", workers=1, tokenizer="", **options of engine)
+    data = dict(name="scenes", num=20000, seed=0, dir="", workers=1, tokenizer="", **options of the engine)
+    data = dict(name="files", dir="macrodata", mix=(("customization/train/1-3", 2.0), ...), workers=8, ...)
     packing = dict(text=..., vision=..., latent=..., samples=..., draws=..., window=..., buckets=...)
     dropout = dict(no_text=.1, no_image=.1, null=.1)
     tasks = ("compose", ...)
 
-Read next: `macro/inputs/pipeline.py`, `macro/engines/procedural.py`.
+Read next: `macro/inputs/pipeline.py`, `macro/engines/procedural.py`, `macro/inputs/files.py`.
 """
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 
 from macro.engines import procedural
 from macro.inputs import records
+from macro.inputs.files import Files, Mixture
 from macro.inputs.packing import PackingConfig
 from macro.inputs.pipeline import Pipeline
 from macro.inputs.tokenizer import Tokenizer
 from macro.models.variants import ModelConfig
 from macro.sampling.load import packing_of
+from macro.sentence.formats import ARRANGEMENTS
 from macro.utils.config import section
 from macro.utils.errors import UserError
-
-# Name -> (options of the engine, what makes samples, version of what it makes), as `records.ensure` takes them.
-ENGINES = {"scenes": (procedural.Options, procedural.samples, procedural.VERSION)}
-
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
     """The part of `config.data` that says which data and how it is read.
 
-    `num` samples of `seed` are stored under `dir`, or in the user's cache if that is empty. `workers`
-    processes read ahead; 0 reads in this one. `tokenizer` is a Hugging Face tokenizer.json; empty for ours.
+    What an engine makes, `num` samples of `seed`, is stored under `dir`, or in the user's cache if that is empty;
+    "files" are read there. `workers` processes read ahead; 0 reads in this one. `tokenizer` is a Hugging Face
+    tokenizer.json; empty for ours.
     """
 
     name: str
-    num: int
+    num: int = 0
     seed: int = 0
     dir: str = ""
     workers: int = 1
     tokenizer: str = ""
 
 
+@dataclasses.dataclass(frozen=True)
+class FilesConfig:
+    """The rest of `config.data` where its name is "files".
+
+    `mix` are (folder below `dir`, weight) of MacroData or INSET samples; `arrangement` is how the pictures of
+    MacroData's prompts stand.
+    """
+
+    mix: tuple = (("", 1.0),)
+    arrangement: str = "in_sentence"
+
+    def __post_init__(self):
+        for part in self.mix:
+            if len(part) != 2 or not isinstance(part[0], str) or not part[1] > 0:
+                raise UserError(f"config.data.mix: {part!r} must be a folder and a weight above 0")
+        if self.arrangement not in ARRANGEMENTS:
+            raise UserError(f"config.data.arrangement={self.arrangement!r}: choose one of {', '.join(ARRANGEMENTS)}")
+
+
+def _scenes(data: DataConfig, options: procedural.Options) -> records.Records:
+    folder = records.ensure(
+        data.name, procedural.samples, procedural.VERSION, data.seed, data.num, options, data.dir or None
+    )
+    return records.open_source(folder, truth=False)
+
+
+def _files(data: DataConfig, options: FilesConfig) -> Mixture:
+    if not data.dir:
+        raise UserError("config.data.dir: is empty; name the folder of your samples (--config.data.dir=...)")
+    folders, weights = zip(*options.mix, strict=True)
+    return Mixture([Files(Path(data.dir) / folder, options.arrangement) for folder in folders], weights)
+
+
+# Name -> (the rest of its `config.data`, what opens the samples, which are made first where an engine makes them).
+SOURCES = {"scenes": (procedural.Options, _scenes), "files": (FilesConfig, _files)}
+
+
 def data_config(config) -> tuple[DataConfig, Any]:
-    """`config.data`, read and checked: (which data, options of its engine)."""
+    """`config.data`, read and checked: (which data, options of its own)."""
     values = config.data.to_dict()
     own = {f.name: values.pop(f.name) for f in dataclasses.fields(DataConfig) if f.name in values}
     data = section(DataConfig, own, "data")
-    if data.name not in ENGINES:
-        raise UserError(f"config.data.name={data.name!r}: there is {', '.join(ENGINES)}")
-    return data, section(ENGINES[data.name][0], values, "data")
+    if data.name not in SOURCES:
+        raise UserError(f"config.data.name={data.name!r}: there is {', '.join(SOURCES)}")
+    return data, section(SOURCES[data.name][0], values, "data")
 
 
 def tokenizer_of(config, model: ModelConfig) -> Tokenizer:
@@ -72,12 +110,10 @@ def packing_config(config, model: ModelConfig) -> PackingConfig:
     return packing_of(model, config.packing.to_dict() | training)
 
 
-def stored(config) -> records.Records:
-    """The samples of `config.data`, which are made first if they are not there yet."""
+def stored(config) -> Sequence:
+    """The samples of `config.data`; an engine's are made first if they are not there yet."""
     data, options = data_config(config)
-    _, make, version = ENGINES[data.name]
-    folder = records.ensure(data.name, make, version, data.seed, data.num, options, data.dir or None)
-    return records.open_source(folder, truth=False)
+    return SOURCES[data.name][1](data, options)
 
 
 def batches(config, source: Sequence, tokenizer: Tokenizer, packing: PackingConfig) -> Pipeline:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32, UInt8
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import ExifTags, Image, ImageDraw, ImageFont, ImageOps
 
 from macro.utils.errors import UserError
 from macro.utils.files import write_whole
@@ -22,7 +22,7 @@ MAX_PIXELS = 64_000_000
 Pixels = UInt8[np.ndarray, "_ _ 3"]  # [h, w, 3], any size
 
 # Only formats that decode in-process: Pillow would hand some others to outside programs.
-_READ = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 _WRITE = {
     ".png": {"format": "PNG"},
     ".jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
@@ -41,23 +41,57 @@ def load(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Pixels:
     Raises:
         UserError: the file is missing, unreadable, broken, truncated, no picture, or too large.
     """
+    with _file(path) as file:
+        return decode(file.read(), max_pixels, str(path))
+
+
+def size_of(path: str | os.PathLike) -> tuple[int, int]:
+    """(height, width) of the picture that `load` would give, read from the file's head.
+
+    Raises:
+        UserError: the file is missing, unreadable, no picture, or too large.
+    """
+    with _file(path) as file:
+        picture = _open(file, MAX_PIXELS, str(path))
+        width, height = picture.size
+        if picture.format == "TIFF":  # whose reader stands it upright itself, some versions when it is opened
+            height, width = load(path).shape[:2]
+        elif _lies_on_its_side(picture):
+            height, width = width, height
+        return height, width
+
+
+def _file(path: str | os.PathLike) -> io.BufferedReader:
     try:
-        data = Path(path).read_bytes()
+        return Path(path).open("rb")
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file; check the path") from None
     except IsADirectoryError:
         raise UserError(f"{path}: is a folder, not a picture; name one file") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
-    return decode(data, max_pixels, str(path))
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS, name: str = "picture") -> Pixels:
     """As `load`, from an encoded picture in memory; `name` is what messages call it."""
+    picture = _open(io.BytesIO(data), max_pixels, name)
+    try:
+        picture.load()
+        return _to_rgb(_upright(picture))
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
+    except Exception as error:  # a decoder may raise anything on a broken file
+        raise UserError(
+            f"{name}: the picture is broken or cut off ({error}); save or copy it again"
+        ) from None
+
+
+def _open(file: io.BufferedIOBase, max_pixels: int, name: str) -> Image.Image:
+    """The picture of a file, of which only the head has been read."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is max_pixels
-            picture = Image.open(io.BytesIO(data), formats=_READ)
+            picture = Image.open(file, formats=_FORMATS)
     except Image.DecompressionBombError:
         raise UserError(f"{name}: far more than {max_pixels:,} pixels; scale it down") from None
     except Exception:  # a decoder may raise anything on bytes that are not its own
@@ -68,15 +102,15 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS, name: str = "picture") -> 
             f"{name}: {width} x {height} is {width * height:,} pixels, over the limit of {max_pixels:,}; "
             "scale it down"
         )
+    return picture
+
+
+def _lies_on_its_side(picture: Image.Image) -> bool:
+    """Whether standing it upright exchanges its sides (EXIF orientations 5 to 8)."""
     try:
-        picture.load()
-        return _to_rgb(_upright(picture))
-    except UserError as error:
-        raise UserError(f"{name}: {error}") from None
-    except Exception as error:  # as above: broken files break decoders in every way
-        raise UserError(
-            f"{name}: the picture is broken or cut off ({error}); save or copy it again"
-        ) from None
+        return picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    except Exception:  # as in `_upright`
+        return False
 
 
 def _upright(picture: Image.Image) -> Image.Image:

@@ -154,3 +154,27 @@ def test_fill_counts_tokens(tokenizer, make_source):
 def test_impossible_settings(changes, message):
     with pytest.raises(UserError, match=message):
         PackingConfig(**changes)
+
+
+def test_given_pictures_share_an_area_by_their_count(tokenizer):
+    """One rule for training and sampling; the sides shrink by the root of the areas' ratio."""
+    buckets = ((64, 64, 4), (32, 32, 4), (16, 16, 4))
+    config = dataclasses.replace(
+        PACKING, buckets=buckets, draws=1, reference_vae=True, reference_max_side=64,
+        reference_pixels=[[1, 64 * 64], [3, 32 * 32]],
+    )  # fmt: skip
+    for count, side in ((1, 64), (2, 32), (3, 32), (4, 32)):
+        given = [Image(np.full((128, 128, 3), n, np.uint8)) for n in range(count)]
+        sentence = Sentence((*given, Target(np.zeros((64, 64, 3), np.uint8))))
+        trained = pack_sentence(sentence, tokenizer, config, np.random.default_rng(1))
+        sampled = pack_sentence(sentence, tokenizer, config)
+        for packed, targets in ((trained, 1), (sampled, 0)):
+            assert len(packed.vision["order"]) == count * (side // config.patch) ** 2
+            assert len(packed.latent["order"]) == count * (side // 16) ** 2 + targets * 16
+            assert sorted(p.shape[0] for _, p in packed.pixels) == sorted([side] * count + [64] * targets)
+
+
+@pytest.mark.parametrize("steps", [(), ((2, 100), (1, 50)), ((0, 100),), ((2, 0),)])
+def test_areas_that_make_no_sense_are_named(steps):
+    with pytest.raises(UserError, match="packing.reference_pixels"):
+        PackingConfig(reference_pixels=steps)

@@ -18,6 +18,7 @@ from macro.sentence.formats import (
     marker,
     numbered_images,
     prompt_of,
+    read,
     read_inset,
     read_macrodata,
     with_pixels,
@@ -256,14 +257,31 @@ def test_only_pictures_of_things_are_bound_to_subjects(tmp_path):
         assert [image.subject for image in read_macrodata(tmp_path / "x.json").images] == subjects
 
 
+def test_text_to_image_has_no_pictures(tmp_path):
+    (tmp_path / "x.json").write_text('{"prompt": "An owl.", "input_images": [], "output_image": "owl.png"}')
+    for arrangement in ("in_sentence", "image_first"):
+        sentence = read(tmp_path / "x.json", arrangement)
+        assert [type(span) for span in sentence] == [Text, Target]
+    with pytest.raises(UserError, match="names <image 1>, but no picture is given"):
+        (tmp_path / "x.json").write_text('{"prompt": "<image 1> flies.", "input_images": []}')
+        read(tmp_path / "x.json")
+
+
+def test_either_format_is_known_by_its_fields(tmp_path):
+    (tmp_path / "inset.json").write_text('{"caption": "An owl.", "map": {"owl": 1}, "images": ["owl.png"]}')
+    (tmp_path / "macro.json").write_text('{"prompt": "An <image 1> owl.", "input_images": ["owl.png"]}')
+    inset, macro = (read(tmp_path / f"{name}.json") for name in ("inset", "macro"))
+    assert prompt_of(inset) == prompt_of(macro) == "An <image 1> owl."
+    assert (inset.images[0].phrase, macro.images[0].phrase) == ("owl", None)
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
         ({"prompt": None}, "prompt must be a text, not None"),
         ({"prompt": ""}, "prompt: is empty"),
         ({"prompt": "<image 7>"}, "prompt: names <image 7>, but there are only 5 pictures"),
-        ({"input_images": []}, "input_images must be a list of one or more"),
-        ({"input_images": [1]}, "input_images must be a list of one or more"),
+        ({"input_images": [1]}, "input_images must be a list of file names"),
         ({"input_images": "a.png"}, "input_images must be a list, not 'a.png'"),
         ({"input_images": ["a.png"] * 13}, "13 pictures, but at most 12"),
         ({"idx": "3"}, "idx must be a whole number"),

@@ -1,13 +1,17 @@
 """From config to packing, and the mistakes in between."""
 
+import json
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from macro.objectives.parts import model_config
 from macro.training import data
 from macro.utils.config import load
 from macro.utils.errors import UserError
+from macro.utils.image import save
 
 
 @pytest.fixture
@@ -50,3 +54,44 @@ def test_a_vocabulary_that_does_not_fit_is_named(config):
     config.model.llm = {"vocab": 100}
     with pytest.raises(UserError, match="room for 100 ids.*config.model.llm.vocab"):
         data.tokenizer_of(config, model_config(config))
+
+
+def sample(folder, idx):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("in", "out"):
+        save(folder / f"{idx}_{name}.png", np.full((64, 64, 3), idx, np.uint8))
+    record = {"idx": idx, "prompt": "<image 1> again.", "input_images": [f"{idx}_in.png"]}
+    (folder / f"{idx}.json").write_text(json.dumps(record | {"output_image": f"{idx}_out.png"}))
+
+
+def test_files_are_mixed_and_packed(config, tmp_path):
+    for folder, numbers in (("a", range(4)), ("b", range(4, 6))):
+        for idx in numbers:
+            sample(tmp_path / folder, idx)
+    mix = [["a", 1], ["b", 2]]
+    config.data = {"name": "files", "dir": str(tmp_path), "mix": mix, "workers": 0}
+    source = data.stored(config)
+    assert sorted(source[i].idx for i in range(len(source))) == [0, 1, 2, 3, *[4] * 4, *[5] * 4]
+    model = model_config(config)
+    batches = data.batches(config, source, data.tokenizer_of(config, model), data.packing_config(config, model))
+    batch = next(batches)
+    shown = [batch["pixels"]["64x64"][row][:2] for row in range(config.batch_size)]
+    assert {int(picture.max()) for pictures in shown for picture in pictures} <= set(range(6))
+    assert batch["latent"]["loss"].any()
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({}, "config.data.dir: is empty; name the folder"),
+        ({"dir": "nowhere"}, "nowhere/?: no .json files are there"),
+        ({"mix": (("a", 0.0),)}, "config.data.mix: ('a', 0.0) must be a folder and a weight above 0"),
+        ({"mix": (("a",),)}, "config.data.mix: ('a',) must be a folder and a weight above 0"),
+        ({"arrangement": "last"}, "config.data.arrangement='last': choose one of in_sentence, image_first"),
+        ({"size": 64}, "config.data: unknown key 'size'"),
+    ],
+)
+def test_mistakes_about_files_are_named(config, values, line):
+    config.data = {"name": "files", **values}
+    with pytest.raises(UserError, match=re.escape(line).replace("/\\?", "/?")):
+        data.stored(config)

@@ -104,20 +104,22 @@ UPRIGHT = {  # what EXIF says must be done to the stored picture
 
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
 def test_exif_rotation_is_undone(tmp_path, orientation, suffix):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    options = {"quality": 95, "subsampling": 0} if suffix == ".jpg" else {"lossless": True}
+    options = {".jpg": {"quality": 95, "subsampling": 0}, ".webp": {"lossless": True}}.get(suffix, {})
     Image.fromarray(RAMP).save(tmp_path / f"a{suffix}", exif=exif, **options)
     back, expected = image.load(tmp_path / f"a{suffix}"), UPRIGHT[orientation](RAMP)
     assert back.shape == expected.shape
+    assert image.size_of(tmp_path / f"a{suffix}") == back.shape[:2]
     assert np.abs(back.astype(int) - expected).max() <= (6 if suffix == ".jpg" else 0)
 
 
 def test_unreadable_exif_does_not_cost_the_picture(tmp_path):
     Image.fromarray(RAMP).save(tmp_path / "a.png", exif=b"Exif\0\0no such thing")
     np.testing.assert_array_equal(image.load(tmp_path / "a.png"), RAMP)
+    assert image.size_of(tmp_path / "a.png") == RAMP.shape[:2]
 
 
 # ---- broken and hostile files ----
