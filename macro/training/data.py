@@ -28,6 +28,7 @@ from macro.sentence.formats import ARRANGEMENTS
 from macro.utils.config import section
 from macro.utils.errors import UserError
 
+
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
     """The part of `config.data` that says which data and how it is read.

@@ -12,7 +12,6 @@ from macro.utils import image
 from macro.utils.errors import UserError
 
 
-
 def write(folder, idx, pictures=1, **fields):
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(idx)
