@@ -13,8 +13,8 @@ from macro.objectives import joint
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Image, Sentence, Target, Text
 from macro.train import main
-from macro.training import data, lora
-from macro.utils import tree
+from macro.training import data, lora, sheets
+from macro.utils import image, tree
 from macro.utils.config import load, run
 
 CONFIG = str(Path(__file__).parents[1] / "configs" / "tiny.py") + ":smoke"
@@ -92,11 +92,22 @@ def test_with_lora_the_model_has_the_adapters_in_it_and_a_file_holds_them_alone(
 
 
 @pytest.mark.slow
-def test_sheets(small, tmp_path):
+@pytest.mark.parametrize(
+    ("sampling", "tiles"),
+    [
+        ({"steps": 2}, 6),
+        ({"steps": 2, "planned": False}, 3),
+        ({"mode": "bagel", "num_timesteps": 2}, 3),
+    ],
+)
+def test_sheets_show_what_the_mode_has(small, tmp_path, sampling, tiles):
     small.update({"total_steps": 2, "eval_every_steps": 1})
-    small.sampling.steps = 2
+    with small.unlocked():
+        small.sampling = sampling
     main(small, str(tmp_path))
     assert sorted(path.name for path in (tmp_path / "sheets").iterdir()) == ["000001.png", "000002.png"]
+    sheet = image.load(tmp_path / "sheets" / "000002.png")
+    assert sheet.shape[1] // sheets.SIDE == tiles
 
 
 @pytest.mark.parametrize(

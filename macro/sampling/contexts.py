@@ -52,7 +52,7 @@ class Continuation:
     """What follows the prompt in each of contexts x candidates rows.
 
     Attributes:
-        plan: text stream [kept x candidates, m] of the contexts that keep the plan, padded.
+        plan: text stream [kept x candidates, m] of the contexts that keep the plan, padded; empty without plans.
         kept: numbers of these contexts; the full context is always 0.
         frame: text stream [rows, 2], the target's start and end tokens.
         latent: `position`, `subjects` and metadata [rows, n] of the target's tokens.
@@ -84,9 +84,9 @@ def read_prompt(sentence: Sentence, contexts: Sequence[str], tokenizer, packing:
 
 
 def continue_prompt(
-    sentence: Sentence, plans: Sequence[Plan], prompt: Prompt, tokenizer, packing: PackingConfig
+    sentence: Sentence, plans: Sequence[Plan | None], prompt: Prompt, tokenizer, packing: PackingConfig
 ) -> Continuation:
-    """Packs each plan and the target after it, for every context of `prompt`.
+    """Packs each plan and the target after it, for every context of `prompt`; or, without plans, the target alone.
 
     A context without text has neither the plan's words nor its binding.
     """
@@ -104,10 +104,11 @@ def continue_prompt(
                 texts.append(_from(packed, prompt.ends[number]))
         if keeps:
             kept.append(number)
-    places = capacity(max(len(text["ids"]) for text in texts))
-    return Continuation(
-        _stack([_pad(text, places) for text in texts]), tuple(kept), _stack(frames), _stack(latents)
-    )
+    read = {}
+    if texts:
+        places = capacity(max(len(text["ids"]) for text in texts))
+        read = _stack([_pad(text, places) for text in texts])
+    return Continuation(read, tuple(kept), _stack(frames), _stack(latents))
 
 
 def _row_config(packed: Sequence[Packed], packing: PackingConfig) -> PackingConfig:

@@ -18,10 +18,10 @@ from macro.inputs.packing import PackingConfig
 from macro.inputs.tokenizer import Tokenizer
 from macro.models import weights
 from macro.models.variants import ModelConfig
-from macro.sampling.bagel.options import read_options
+from macro.sampling.bagel.options import BagelOptions, read_options
 from macro.sampling.bagel.pipeline import BagelPipeline
 from macro.sampling.pipeline import Pipeline
-from macro.sampling.settings import read_settings
+from macro.sampling.settings import Settings, read_settings
 from macro.utils.config import section
 from macro.utils.errors import UserError
 
@@ -57,12 +57,20 @@ def load(
             f"{path}: has room for {model.llm.vocab} ids, but the tokenizer {tokenizer.vocab_size}"
         )
     packing = packing_of(model, dict(values.get("packing", {})))
-    sampling = dict(values.get("sampling", {}))
-    mode = sampling.pop("mode", "plan")
+    kind, settings = sampling_of(values.get("sampling", {}))
+    return kind(params, model, tokenizer, packing, settings)
+
+
+def sampling_of(
+    values: Mapping | ConfigDict,
+) -> tuple[type[Pipeline] | type[BagelPipeline], Settings | BagelOptions]:
+    """`config.sampling`, read and checked: what draws, and the settings to give it."""
+    values = dict(values)
+    mode = values.pop("mode", "plan")
     if mode not in MODES:
         raise UserError(f"config.sampling.mode={mode!r}: must be one of {', '.join(MODES)}")
     kind, read = MODES[mode]
-    return kind(params, model, tokenizer, packing, read(sampling))
+    return kind, read(values)
 
 
 def packing_of(model: ModelConfig, values: Mapping) -> PackingConfig:

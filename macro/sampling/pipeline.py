@@ -26,7 +26,7 @@ from macro.models.variants import ModelConfig
 from macro.sampling.candidates import Candidate, pick
 from macro.sampling.contexts import Prompt, continue_prompt, read_prompt
 from macro.sampling.draw import candidate_keys, decode_pictures, draw, noise_of
-from macro.sampling.plan import prefill, read, write
+from macro.sampling.plan import prefill, read, repeated, write
 from macro.sampling.rules import plan_rules
 from macro.sampling.settings import Settings
 from macro.sentence.formats import compose_sentence
@@ -95,7 +95,7 @@ class Pipeline:
         Args:
             instruction: what to show; names the n-th picture as `<image n>`, which shows subject n.
             images: files, or arrays uint8[h, w, 3]; at most 12.
-            plan: drawn instead of one that the model writes.
+            plan: drawn instead of one that the model writes (if its settings are `planned`).
             candidates: how many plans and pictures.
             seed: the same seed gives the same result.
             size: (height, width) of the picture; as trained if left out.
@@ -122,14 +122,14 @@ class Pipeline:
         with timed(seconds, "prompt"):
             prompt, cache = self._read_prompt(sentence, settings)
         plans = [plan] * candidates
-        if plan is None:
+        if plan is None and settings.planned:
             with timed(seconds, "plan"):
                 plans = self._write_plans(sentence, prompt, cache, plan_keys, settings)
         with timed(seconds, "draw"):
             tokens, scores = self._draw(sentence, prompt, cache, plans, noise_keys, settings)
         with timed(seconds, "decode"):
             pictures = self._decode(tokens, sentence.target.size)
-        made = tuple(map(Candidate, plans, pictures, scores))
+        made = tuple(map(Candidate, (plan or Plan("") for plan in plans), pictures, scores))
         return Composition(sentence, made, pick(made), seed, settings, plan is not None, seconds)
 
     def _check(self, sentence: Sentence, plan: Plan | None, candidates: int) -> None:
@@ -171,14 +171,17 @@ class Pipeline:
 
     def _draw(self, sentence, prompt, cache, plans, keys, settings) -> tuple[jax.Array, list[float]]:
         after = continue_prompt(sentence, plans, prompt, self.tokenizer, self.packing)
-        caches, scores = read(
-            self.params["composer"],
-            cache,
-            after.plan,
-            config=self.config,
-            kept=after.kept,
-            candidates=len(plans),
-        )
+        if after.plan:
+            caches, scores = read(
+                self.params["composer"],
+                cache,
+                after.plan,
+                config=self.config,
+                kept=after.kept,
+                candidates=len(plans),
+            )
+        else:
+            caches, scores = repeated(cache, len(plans)), np.zeros(len(plans))
         tokens = draw(
             self.params["composer"],
             caches,

@@ -127,6 +127,13 @@ def _next_token(logits, place, state, rules, keys, freedom, limit):
     return token, count, jnp.where(given, -1, after)
 
 
+@partial(jax.jit, static_argnames="candidates")
+def repeated(cache: Cache, candidates: int) -> Cache:
+    """The prompt's cache, every context once for each candidate."""
+    spread = {name: jnp.repeat(cache[name], candidates, axis=1) for name in ("k", "v")}
+    return spread | {"meta": {name: jnp.repeat(values, candidates, axis=0) for name, values in cache["meta"].items()}}
+
+
 @partial(jax.jit, static_argnames=("config", "kept", "candidates"))
 def read(
     params: Mapping,
@@ -150,9 +157,9 @@ def read(
         The cache of contexts x candidates rows, prompt and plan, and the score of each candidate's plan.
     """
     rows = jnp.concatenate([number * candidates + jnp.arange(candidates) for number in kept])
-    spread = {name: jnp.repeat(cache[name], candidates, axis=1) for name in ("k", "v")}
-    meta = {name: jnp.repeat(values, candidates, axis=0) for name, values in cache["meta"].items()}
-    reader = {name: values[:, rows] for name, values in spread.items()}
+    spread = repeated(cache, candidates)
+    meta = spread["meta"]
+    reader = {name: spread[name][:, rows] for name in ("k", "v")}
     reader["meta"] = {name: values[rows] for name, values in meta.items()}
     model = Composer(config)
     hidden, *new = model.apply({"params": params}, reader, text, method=Composer.extend)

@@ -24,12 +24,14 @@ class Settings:
     shift: of the sampling times; above 1 spends more steps near noise.
     guidance: which contexts, and how much of each.
     writing: temperatures of the plan.
+    planned: False draws from words and pictures alone, as models do that were trained without plans (INSET).
     """
 
     steps: int = 25
     shift: float = 1.0
     guidance: Guidance = dataclasses.field(default_factory=inset)
     writing: Writing = dataclasses.field(default_factory=Writing)
+    planned: bool = True
 
     def __post_init__(self):
         if self.steps < 1:

@@ -1,6 +1,7 @@
 """Sample sheets: what the model makes of a few samples of its data, as `<workdir>/sheets/<step>.png`.
 
     joint         references | target | its thoughts | its layout | drawn | drawn after the true plan
+                  references | target | drawn                           where sampling has no plan
     autoencode    picture | the same through the autoencoder
 
 Hooks for `macro/training/loop.py`; they look at averaged weights.
@@ -16,10 +17,10 @@ import numpy as np
 from macro.inputs.packing import PackingConfig
 from macro.models.vae import VAE, normalise
 from macro.models.variants import ModelConfig
+from macro.sampling.load import sampling_of
 from macro.sampling.pipeline import Pipeline
-from macro.sampling.settings import read_settings
 from macro.sentence.plan import Plan
-from macro.sentence.spans import Sentence
+from macro.sentence.spans import Image, Sentence, Target
 from macro.training.lora import without_adapters
 from macro.training.state import TrainState, averaged
 from macro.utils import image
@@ -49,25 +50,39 @@ def hook(
 
 
 def _composed(config, model: ModelConfig, tokenizer, packing: PackingConfig) -> Callable:
-    settings = read_settings(config.sampling)
+    kind, settings = sampling_of(config.sampling)
+    planned = kind is Pipeline and settings.planned
 
     def rows(params: dict, samples: Sequence[Sentence]) -> Iterator[Tiles]:
-        pipeline = Pipeline(params, model, tokenizer, packing, settings)
+        pipeline = kind(params, model, tokenizer, packing, settings)
         for seed, sample in enumerate(samples):
-            free = pipeline.compose_sentence(sample, seed=seed)
-            told = pipeline.compose_sentence(sample, plan=sample.plan, seed=seed)
-            references = [span.pixels for span in sample.images]
-            across = int(np.ceil(np.sqrt(len(references))))
-            yield [
-                (image.contact_sheet(references, across), "references"),
-                (_tile(sample.target.pixels), "target"),
-                (Plan(free.plan.cot, None).picture(SIDE), "its thoughts"),
-                (Plan("", free.plan.grid).picture(SIDE), "its layout"),
-                (_tile(free.pixels), "drawn"),
-                (_tile(told.pixels), "after the true plan"),
-            ]
+            asked = _at_a_size_of(packing, sample)
+            drawn = pipeline.compose_sentence(asked, seed=seed)
+            row = [(_together(sample.images), "references"), (_tile(sample.target.pixels), "target")]
+            if planned:
+                row += [
+                    (Plan(drawn.plan.cot, None).picture(SIDE), "its thoughts"),
+                    (Plan("", drawn.plan.grid).picture(SIDE), "its layout"),
+                ]
+            row.append((_tile(drawn.pixels), "drawn"))
+            if planned:
+                told = pipeline.compose_sentence(asked, plan=sample.plan, seed=seed)
+                row.append((_tile(told.pixels), "after the true plan"))
+            yield row
 
     return rows
+
+
+def _at_a_size_of(packing: PackingConfig, sample: Sentence) -> Sentence:
+    """The sentence with a target of the size that training brings it to."""
+    size = image.nearest_size(sample.target.size, [bucket[:2] for bucket in packing.buckets])
+    return sample.replace(spans=tuple(Target(size=size) if isinstance(s, Target) else s for s in sample))
+
+
+def _together(given: Sequence[Image]) -> np.ndarray:
+    if not given:
+        return np.full((SIDE, SIDE, 3), 255, np.uint8)
+    return image.contact_sheet([picture.pixels for picture in given], int(np.ceil(np.sqrt(len(given)))))
 
 
 def _reconstructed(config, model: ModelConfig, tokenizer, packing: PackingConfig) -> Callable:

@@ -63,6 +63,16 @@ def test_without_pictures_the_plan_is_words():
     assert result.plan.grid is None and result.pixels.shape == (64, 64, 3)
 
 
+def test_unplanned_draws_from_the_sentence_alone(one):
+    two = PIPELINE.compose(**CALL, candidates=2, planned=False)
+    assert "plan" not in two.seconds and two.plan == Plan("") and two.candidates[0].score == 0
+    assert np.abs(two.pixels.astype(int) - PIPELINE.compose(**CALL, planned=False).pixels).max() <= 1
+    assert (two.candidates[0].pixels != two.candidates[1].pixels).any() and (two.pixels != one.pixels).any()
+    # The picture that a sentence without plan conditions on is all there is: its words tell.
+    other = PIPELINE.compose(**CALL | {"instruction": "A <image 1> on <image 2>."}, planned=False)
+    assert (other.pixels != two.pixels).any()
+
+
 @pytest.mark.parametrize(
     "change, said",
     [
