@@ -93,3 +93,20 @@ def sized(config: ConfigDict, arg: str, file: str) -> ConfigDict:
         config.data.num = config.packing.window = 64
         config.optim.warmup_steps = 5
     return config
+
+
+def recipe(config: ConfigDict, arg: str, file: str) -> ConfigDict:
+    """As `sized`, for recipes of models that fit no small machine: ":smoke" also puts the smallest model in the place
+    of the config's, without weights to start from, and scenes in the place of its data.
+    """
+    if arg == "smoke":
+        small = defaults()
+        with config.unlocked():
+            config.init_from = {}
+            config.model.update({"variant": "XXS/64", "llm": {"vocab": 768}})
+            config.data, config.tasks = small.data, small.tasks
+            sizes = ("text", "vision", "samples", "window", "reference_max_side")
+            config.packing.update({name: small.packing[name] for name in sizes})
+            # Room for clean VAE copies of twelve references, which the recipe may or may not have.
+            config.packing.update({"latent": 512, "buckets": ((64, 64, 32),)})
+    return sized(config, arg, file)
