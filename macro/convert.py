@@ -16,7 +16,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from macro.utils.config import run, writable_folder
+from macro.utils.config import run
 from macro.utils.errors import UserError
 
 
@@ -29,19 +29,17 @@ def main(
     if from_ == "qwen" and not (vision and vae):
         raise UserError("--from=qwen also needs --vision=<folder of SigLIP> and --vae=<FLUX's ae.safetensors>")
 
-    from macro.models.bagel.exchange import check, export_bagel, import_bagel
+    from macro.models.bagel.exchange import export_bagel, import_bagel
     from macro.models.bagel.folder import open_folder
     from macro.models.bagel.twins import start_from
 
     notes = {"command": shlex.join(["python", "-m", "macro.convert", *sys.argv[1:]]), "source": Path(source).name}
     if to:
-        written = export_bagel(source, writable_folder(out))
+        written = export_bagel(source, out)
     elif from_ == "qwen":
-        written = [start_from(source, vision, vae, writable_folder(out), max_latent_size or 64, seed, notes)]
+        written = [start_from(source, vision, vae, out, max_latent_size or 64, seed, notes)]
     else:
-        folder = open_folder(source, max_latent_size or None)
-        check(folder)
-        written = [import_bagel(folder, writable_folder(out), notes)]
+        written = [import_bagel(open_folder(source, max_latent_size or None), out, notes)]
     for path in written:
         print(f"wrote {path} ({path.stat().st_size / 1e6:,.1f} MB)")
 

@@ -23,6 +23,7 @@ from macro.models.bagel.table import TURNS, our_place, upstream_place
 from macro.utils import tree
 from macro.utils.errors import UserError
 from macro.utils.files import write_whole
+from macro.utils.tensorfile import TensorReader
 
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 BAGEL = "ByteDance-Seed/BAGEL-7B-MoT"
@@ -183,8 +184,6 @@ def _read_halves(folder: Path, rank: int) -> tuple[dict, list[str]]:
 
 
 def _read_tensors(folder: Path) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError, safe_open
-
     path = folder / WEIGHTS
     if not path.is_file():
         if (folder / PICKLE).is_file():
@@ -193,11 +192,7 @@ def _read_tensors(folder: Path) -> dict[str, np.ndarray]:
                 f"it saved again as {WEIGHTS} (save_pretrained with safe_serialization=True)"
             )
         raise UserError(f"{path}: is missing; name the folder that PEFT's save_pretrained wrote")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return {key: np.asarray(file.get_tensor(key), np.float32) for key in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise UserError(f"{path}: not a readable safetensors file ({error}); copy or download it again") from error
+    return {key: np.asarray(value, np.float32) for key, value in TensorReader(path).items()}
 
 
 def _unfit(path: str, layers: Mapping) -> list[str]:

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from macro.models.variants import ModelConfig, from_dict, to_dict
 from macro.utils.errors import UserError
+from macro.utils.tensorfile import Spec, TensorReader, writer
 
 # What floating-point tensors can be stored as.
 DTYPES = ("float32", "bfloat16")
@@ -33,20 +32,11 @@ def save(path: str | os.PathLike, params: Mapping, config: ModelConfig, notes: M
         notes: JSON-able facts about the weights.
         dtype: stored type of floating-point tensors, one of `DTYPES`.
     """
-    from safetensors.flax import save_file
-
-    flat = {name: jnp.asarray(value, dtype) for name, value in flatten_dict(params, sep="/").items()}
-    metadata = {"config": json.dumps(to_dict(config)), "notes": json.dumps(dict(notes))}
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-    os.close(handle)
-    try:
-        save_file(flat, temporary, metadata=metadata)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    flat = {name: np.asarray(value, np.dtype(dtype)) for name, value in flatten_dict(params, sep="/").items()}
+    specs = {name: Spec(value.shape, value.dtype) for name, value in flat.items()}
+    with writer(path, specs, header(config, notes)) as write:
+        for name, value in flat.items():
+            write(name, value)
 
 
 def load(path: str | os.PathLike) -> tuple[dict, ModelConfig, dict]:
@@ -58,17 +48,21 @@ def load(path: str | os.PathLike) -> tuple[dict, ModelConfig, dict]:
     Raises:
         UserError: no such file, no safetensors, or no configuration inside.
     """
-    from safetensors import SafetensorError, safe_open
-
     if not Path(path).is_file():
         raise UserError(f"{path}: no such weights file; give the path of a .safetensors file that macro wrote")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            flat = {name: np.asarray(file.get_tensor(name), np.float32) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise UserError(f"{path}: not a readable safetensors file ({error}); copy or download it again") from error
-    if "config" not in metadata:
-        raise UserError(f"{path}: holds no macro configuration; convert other weights with macro.convert first")
-    config = from_dict(json.loads(metadata["config"]))
-    return unflatten_dict(flat, sep="/"), config, json.loads(metadata.get("notes", "{}"))
+    reader = TensorReader(path)
+    config = config_of(reader)
+    flat = {name: np.asarray(value, np.float32) for name, value in reader.items()}
+    return unflatten_dict(flat, sep="/"), config, json.loads(reader.metadata.get("notes", "{}"))
+
+
+def header(config: ModelConfig, notes: Mapping) -> dict[str, str]:
+    """The metadata that a file of ours carries."""
+    return {"config": json.dumps(to_dict(config)), "notes": json.dumps(dict(notes))}
+
+
+def config_of(reader: TensorReader) -> ModelConfig:
+    """The configuration that `header` put into a file; UserError if there is none."""
+    if "config" not in reader.metadata:
+        raise UserError(f"{reader.path}: holds no macro configuration; convert other weights with macro.convert first")
+    return from_dict(json.loads(reader.metadata["config"]))

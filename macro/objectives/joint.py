@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from macro.models.composer import Composer, smallest_batch
-from macro.models.vae import VAE, latent_table
+from macro.models.composer import Composer
+from macro.models.initial import initial
+from macro.models.vae import latent_table
 from macro.objectives.draw import draw_losses, noised
 from macro.objectives.parts import model_config, replaced
 from macro.objectives.plan import plan_losses
@@ -20,13 +20,7 @@ FROZEN = ("vae/.*",)
 
 def init(key: Array, config) -> dict:
     """Parameters `{"composer", "vae"}`: random, or read from the file that `config.init_from` names for a part."""
-    model = model_config(config)
-    composer_key, vae_key = jax.random.split(key)
-    fresh = {
-        "composer": Composer(model).init(composer_key, *smallest_batch(model))["params"],
-        "vae": VAE(model.vae).init(vae_key, jnp.zeros((1, 32, 32, 3)), vae_key)["params"],
-    }
-    return replaced(fresh, config)
+    return replaced(initial(key, model_config(config)), config)
 
 
 def loss(params: Mapping, batch: Mapping, key: Array, config) -> tuple[Array, dict[str, Array]]:

@@ -25,7 +25,7 @@ from macro.parallel import mesh as mesh_lib
 from macro.parallel.rules import sharding
 from macro.training import lora, optim
 from macro.training.checkpoint import Checkpoints
-from macro.training.state import TrainState, create, frozen
+from macro.training.state import TrainState, check_frozen, create
 from macro.training.step import make_step
 from macro.utils import tree
 from macro.utils.errors import UserError
@@ -73,8 +73,8 @@ def run(objective, config, data: Data, workdir: str, hooks: Sequence[Hook] = ())
       NonFiniteLoss; UserError for a batch size that the devices do not divide, or a checkpoint of another
       model.
     """
-    objective = lora.adapted(objective, config)
     check(objective, config)
+    objective = lora.adapted(objective, config)
     mesh = mesh_lib.make_mesh()
     step_fn = make_step(objective, config, mesh)
     with jax.set_mesh(mesh), Checkpoints(workdir, config.keep_checkpoints) as checkpoints, _sigterm() as stop:
@@ -109,7 +109,7 @@ def run(objective, config, data: Data, workdir: str, hooks: Sequence[Hook] = ())
 def check(objective, config) -> None:
     """Raises UserError for what `run` would refuse, before time goes into making data."""
     optim.optim_config(config)
-    frozen(lora.adapted(objective, config), config)
+    check_frozen(lora.adapted(objective, config), config)
     mesh_lib.check_batch_size(config.batch_size, mesh_lib.make_mesh())
 
 

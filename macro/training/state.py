@@ -36,19 +36,18 @@ def shapes(objective, config) -> dict:
 
 
 def frozen(objective, config) -> tuple[str, ...]:
-    """Patterns of the parameters that are not trained: the objective's, and those of `config.freeze`.
+    """Patterns of the parameters that are not trained: the objective's, and those of `config.freeze`."""
+    return (*objective.FROZEN, *config.get("freeze", ()))
 
-    Raises:
-        UserError: a pattern that no parameter has, or that leaves nothing to train.
-    """
-    patterns = (*objective.FROZEN, *config.get("freeze", ()))
+
+def check_frozen(objective, config) -> None:
+    """Raises UserError for a pattern that no parameter has, and for patterns that leave nothing to train."""
     try:
-        trained, _ = tree.split(shapes(objective, config), patterns)
+        trained, _ = tree.split(shapes(objective, config), frozen(objective, config))
     except ValueError as error:
         raise UserError(f"config.freeze: {error}") from None
     if not trained:
         raise UserError(f"config.freeze={config.freeze}: leaves nothing to train")
-    return patterns
 
 
 def create(objective, config, optimizer: optax.GradientTransformation) -> TrainState:

@@ -2,13 +2,15 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from macro.utils.errors import UserError
 
 
-def write_whole(path: str | os.PathLike, data: bytes | str) -> None:
-    """Writes a file (text as UTF-8) under another name and renames it; makes missing folders.
+@contextlib.contextmanager
+def whole(path: str | os.PathLike) -> Iterator[Path]:
+    """Another name to write a file under, which is renamed to `path` if the block ends well; makes missing folders.
 
     Raises:
         UserError: the place cannot be written; nothing is left there.
@@ -17,9 +19,16 @@ def write_whole(path: str | os.PathLike, data: bytes | str) -> None:
     half = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        half.write_bytes(data.encode() if isinstance(data, str) else data)
+        yield half
         half.replace(path)
     except OSError as error:
-        with contextlib.suppress(OSError):  # the reason for the first error may well hold for this one
-            half.unlink(missing_ok=True)
         raise UserError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
+    finally:
+        with contextlib.suppress(OSError):  # the reason for a first error may well hold for this one
+            half.unlink(missing_ok=True)
+
+
+def write_whole(path: str | os.PathLike, data: bytes | str) -> None:
+    """Writes a file, text as UTF-8; see `whole`."""
+    with whole(path) as half:
+        half.write_bytes(data.encode() if isinstance(data, str) else data)

@@ -19,6 +19,7 @@ import ml_dtypes
 import numpy as np
 
 from macro.utils.errors import UserError
+from macro.utils.files import whole
 
 DTYPES = {
     "F64": np.dtype("float64"), "F32": np.dtype("float32"), "F16": np.dtype("float16"),
@@ -131,8 +132,7 @@ def writer(path: str | os.PathLike, specs: Mapping[str, Spec], metadata: Mapping
         at += spec.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the format asks for tensors that begin at multiples of 8
-    path, base, written = Path(path), 8 + len(text), 0
-    half = path.with_name(f".{path.name}.{os.getpid()}")
+    base, written = 8 + len(text), 0
 
     def write(name: str, array: np.ndarray, index: int | None = None) -> None:
         nonlocal written
@@ -146,18 +146,12 @@ def writer(path: str | os.PathLike, specs: Mapping[str, Spec], metadata: Mapping
             np.ascontiguousarray(part).tofile(file)
         written += array.nbytes
 
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as half:
         with half.open("wb") as file:
             file.write(len(text).to_bytes(8, "little") + text)
             yield write
         if written != at:
             raise ValueError(f"{path}: {written} of {at} bytes were written")
-        half.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
-    finally:
-        half.unlink(missing_ok=True)
 
 
 def _chunks(array: np.ndarray) -> Iterator[np.ndarray]:

@@ -164,7 +164,7 @@ def test_missing_files_and_pickles(folder):
     weights, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-3])
-    with pytest.raises(UserError, match="not a readable safetensors file"):
+    with pytest.raises(UserError, match="cut short"):
         load_peft(folder)
     weights.unlink()
     with pytest.raises(UserError, match="adapter_model.safetensors: is missing"):

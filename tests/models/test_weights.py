@@ -31,10 +31,10 @@ def test_truncated_and_foreign_files(tmp_path):
     path = tmp_path / "model.safetensors"
     weights.save(path, PARAMS, CONFIG, {})
     path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(UserError, match="not a readable safetensors file"):
+    with pytest.raises(UserError, match="cut short"):
         weights.load(path)
     path.write_bytes(b"\x80\x04pickle")
-    with pytest.raises(UserError, match="not a readable safetensors file"):
+    with pytest.raises(UserError, match="a pickle"):
         weights.load(path)
 
 

@@ -7,7 +7,7 @@ from training.stand_in import Data, Objective, get_config
 
 from macro.parallel.mesh import make_mesh, shard_batch
 from macro.training import optim
-from macro.training.state import averaged, create, frozen
+from macro.training.state import averaged, check_frozen, create, frozen
 from macro.training.step import make_step
 from macro.utils import tree
 from macro.utils.errors import UserError
@@ -69,6 +69,6 @@ def test_config_freezes_more():
     assert frozen(Objective, get_config()) == ("^eye/",)
     assert frozen(Objective, get_config(freeze=("bias$",))) == ("^eye/", "bias$")
     with pytest.raises(UserError, match="config.freeze: the pattern 'scale' matches none"):
-        frozen(Objective, get_config(freeze=("scale",)))
+        check_frozen(Objective, get_config(freeze=("scale",)))
     with pytest.raises(UserError, match="nothing to train"):
-        frozen(Objective, get_config(freeze=("^line/",)))
+        check_frozen(Objective, get_config(freeze=("^line/",)))

@@ -7,10 +7,12 @@ kept, so importing and exporting again gives the same bytes.
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
@@ -18,12 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from macro.models import variants
+from macro.models import weights
 from macro.models.bagel import folder as folders
 from macro.models.bagel.folder import BagelFolder
 from macro.models.bagel.table import Turn, upstream_place
-from macro.models.composer import Composer, smallest_batch
-from macro.models.vae import VAE
+from macro.models.initial import initial
 from macro.models.variants import ModelConfig, VAEConfig
 from macro.nn.embed import position_embedding
 from macro.utils.errors import UserError
@@ -44,16 +45,11 @@ class Piece(NamedTuple):
     turn: Turn
 
 
-def shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+@functools.cache
+def shapes(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
     """Path -> shape of every parameter of a model; nothing is allocated."""
-    key = jax.random.key(0)
-    side = config.vae.stride
-    pixels = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-    params = {
-        "composer": jax.eval_shape(lambda: Composer(config).init(key, *smallest_batch(config))["params"]),
-        "vae": jax.eval_shape(lambda x: VAE(config.vae).init(key, x, key)["params"], pixels),
-    }
-    return {path: leaf.shape for path, leaf in flatten_dict(params, sep="/").items()}
+    params = jax.eval_shape(lambda: initial(jax.random.key(0), config))
+    return MappingProxyType({path: leaf.shape for path, leaf in flatten_dict(params, sep="/").items()})
 
 
 def pieces(config: ModelConfig) -> Iterator[Piece]:
@@ -120,8 +116,7 @@ def import_bagel(source: BagelFolder, out: str | Path, notes: Mapping) -> Path:
     specs = {path: Spec(shape, np.dtype("float32")) for path, shape in ours.items()}
     listed = list(pieces(source.config))
     specs |= {piece.path: Spec(ours[piece.path], stored[piece.key].dtype) for piece in listed}
-    metadata = {"config": json.dumps(variants.to_dict(source.config)), "notes": json.dumps(dict(notes))}
-    with writer(out / OURS, specs, metadata) as write:
+    with writer(out / OURS, specs, weights.header(source.config, notes)) as write:
         for piece in listed:
             # No name for the tensor: it would live on until the next one is read.
             tensors = source.vae if piece.path.startswith("vae/") else source.composer
@@ -151,9 +146,7 @@ def export_bagel(source: str | Path, out: str | Path) -> list[Path]:
     source, out = Path(source), Path(out)
     path = source / OURS if source.is_dir() else source
     reader = TensorReader(path)
-    if "config" not in reader.metadata:
-        raise UserError(f"{path}: holds no macro configuration; name weights that macro wrote")
-    config = variants.from_dict(json.loads(reader.metadata["config"]))
+    config = weights.config_of(reader)
     ours = shapes(config)
     absent = sorted(ours.keys() - reader.specs.keys())
     if absent:

@@ -13,9 +13,10 @@ latent patch, the vision layers that were kept (the released vit_config.json cou
 
 from __future__ import annotations
 
+import functools
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import isqrt
 from pathlib import Path
@@ -159,7 +160,7 @@ def count(keys: Iterable[str], pattern: str) -> int:
 
 def llm_config(path: Path, values: Mapping) -> LLMConfig:
     """The sizes that a Qwen2 config, read from `path`, gives."""
-    get: Callable = lambda name: _field(path, values, name)  # noqa: E731
+    get = functools.partial(_field, path, values)
     heads = get("num_attention_heads")
     return LLMConfig(
         width=get("hidden_size"),
@@ -188,7 +189,7 @@ def _vision(path: Path, values: Mapping, tensors: Tensors) -> VisionConfig:
 
 def vision_config(path: Path, values: Mapping, layers: int, positions: int) -> VisionConfig:
     """The sizes that a SigLIP config, read from `path`, gives for so many layers and rows of the position table."""
-    get: Callable = lambda name: _field(path, values, name)  # noqa: E731
+    get = functools.partial(_field, path, values)
     return VisionConfig(
         width=get("hidden_size"),
         mlp=get("intermediate_size"),

@@ -9,7 +9,6 @@ as BAGEL was started (its `init_moe`; features of the penultimate layer). Read n
 
 from __future__ import annotations
 
-import json
 import re
 import zlib
 from collections.abc import Callable, Mapping
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from macro.models import variants
+from macro.models import weights
 from macro.models.bagel import folder as folders
 from macro.models.bagel.exchange import OURS, Piece, pieces, shapes
 from macro.models.bagel.folder import Tensors
@@ -62,9 +61,8 @@ def start_from(
     for piece in listed:
         if piece.path.startswith("vae/"):
             specs[piece.path] = Spec(ours[piece.path], autoencoder.specs[piece.key].dtype)
-    metadata = {"config": json.dumps(variants.to_dict(config)), "notes": json.dumps(dict(notes))}
     path = Path(out) / OURS
-    with writer(path, specs, metadata) as write:
+    with writer(path, specs, weights.header(config, notes)) as write:
         for piece in listed:
             tensor = sources[piece.key][1]().astype(specs[piece.path].dtype)
             write(piece.path, piece.turn.inward(tensor), piece.layer)

@@ -71,7 +71,8 @@ class Contexts:
     ):
         """Args:
         params: `composer` and `vae`.
-        places: size of the buffers; `places_for` counts what pieces take. What goes beyond makes them grow.
+        places: size of the buffers; `text_places` and `picture_places` count what pieces take.
+            What goes beyond makes them grow.
         names: the contexts to keep, some of NAMES.
         """
         self.params, self.config, self.tokenizer, self.packing = params, config, tokenizer, packing
@@ -113,7 +114,7 @@ class Contexts:
 
     def _words(self, ids: Sequence[int], takers: Sequence[str]) -> None:
         ids = np.array([self.tokenizer.bos, *ids, self.tokenizer.eos], np.int32)
-        places = places_for(text=len(ids) - 2)
+        places = text_places(len(ids) - 2)
         sample = np.where(np.arange(places) < len(ids), 0, -1).astype(np.int32)
         for name in self._kept(takers):
             end = self.of[name].end
@@ -188,10 +189,13 @@ class Contexts:
         return rows("text"), rows("latent")
 
 
-def places_for(text: int | None = None, picture: Picture | None = None, config: ModelConfig | None = None) -> int:
-    """Places of the buffer that a text of so many tokens (without bos and eos), or a picture, takes."""
-    if picture is None:
-        return capacity(text + 2)
+def text_places(tokens: int) -> int:
+    """Places of the buffer that a text of so many tokens (without bos and eos) takes."""
+    return capacity(tokens + 2)
+
+
+def picture_places(picture: Picture, config: ModelConfig) -> int:
+    """Places of the buffer that both copies of a picture take."""
     strides, places = (config.pixels_per_token, config.vision.patch), 0
     for pixels, stride in zip(picture, strides, strict=True):
         places += (pixels.shape[0] // stride) * (pixels.shape[1] // stride) + 2

@@ -24,7 +24,7 @@ from macro.diffusion import guidance
 from macro.diffusion.times import sampling_times
 from macro.inputs.packing import PackingConfig
 from macro.models.variants import ModelConfig
-from macro.sampling.bagel.contexts import NAMES, Contexts, Posterior, places_for
+from macro.sampling.bagel.contexts import NAMES, Contexts, Posterior, picture_places, text_places
 from macro.sampling.bagel.options import BagelOptions
 from macro.sampling.bagel.sizes import Picture, prepared, target_size
 from macro.sampling.bagel.think import SYSTEM, think
@@ -178,10 +178,10 @@ class BagelPipeline:
         system = self.tokenizer.encode(SYSTEM) if options.think else None
         most = options.max_think_token_n if thought is None else len(self.tokenizer.encode(thought))
         places = sum(
-            places_for(len(item)) if isinstance(item, list) else places_for(picture=item, config=self.config)
+            text_places(len(item)) if isinstance(item, list) else picture_places(item, self.config)
             for item in items
         )
-        places += places_for(len(system)) + places_for(most) if options.think else 0
+        places += text_places(len(system)) + text_places(most) if options.think else 0
         names = _guidance(options).contexts if not options.parity else NAMES
         read = Contexts(
             self.params, self.config, self.tokenizer, self.packing, places, names, options.parity
