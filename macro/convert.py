@@ -39,7 +39,7 @@ def main(
     elif from_ == "qwen":
         written = [start_from(source, vision, vae, out, max_latent_size or 64, seed, notes)]
     else:
-        written = [import_bagel(open_folder(source, max_latent_size or None), out, notes)]
+        written = import_bagel(open_folder(source, max_latent_size or None), out, notes)
     for path in written:
         print(f"wrote {path} ({path.stat().st_size / 1e6:,.1f} MB)")
 

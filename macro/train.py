@@ -59,7 +59,7 @@ def main(config, workdir):
     settings = lora.lora_config(config)
     if settings.on:
         path = Path(workdir) / "lora.safetensors"
-        adapters = {lora.ADAPTERS: trained[lora.ADAPTERS]}
+        adapters = {weights.ADAPTERS: trained[weights.ADAPTERS]}
         # `base`: the files that the rest of the model began as; what is in none of them followed from the seed.
         notes |= {"lora": dataclasses.asdict(settings), "base": config.init_from.to_dict()}
         weights.save(path, adapters, model, notes | {"parameters": tree.count(adapters)})

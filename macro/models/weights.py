@@ -18,6 +18,8 @@ from macro.models.variants import ModelConfig, from_dict, to_dict
 from macro.utils.errors import UserError
 from macro.utils.tensorfile import Spec, TensorReader, writer
 
+# Where the adapters of LoRA lie in a tree of parameters.
+ADAPTERS = "lora"
 # What floating-point tensors can be stored as.
 DTYPES = ("float32", "bfloat16")
 

@@ -28,13 +28,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from macro.models.weights import ADAPTERS
 from macro.training.state import shapes
 from macro.utils import config as config_lib
 from macro.utils import tree
 from macro.utils.errors import UserError
-
-# Where the adapters lie in the tree of parameters.
-ADAPTERS = "lora"
 
 # Layers of both experts; the language model's norms; what leads into it and out of it.
 _LAYERS = r"^composer/mot/blocks/(und|gen)/(q|k|v|o|gate|up|down)/kernel$"

@@ -11,6 +11,7 @@ from macro.inputs.packing import PackingConfig, _pieces
 from macro.inputs.pieces import needs
 from macro.inputs.rows import make_row
 from macro.inputs.tokenizer import Tokenizer
+from macro.models import weights
 from macro.objectives import joint
 from macro.objectives.parts import model_config
 from macro.sampling.load import sampling_of
@@ -56,7 +57,7 @@ def test_macro_trains_everything_but_the_encoders():
 def test_music_trains_adapters_of_rank_64_on_both_experts():
     config = recipe("music_7b")
     shapes = jax.eval_shape(lambda key: lora.adapted(joint, config).init(key, _from_scratch(config)), jax.random.key(0))
-    assert tree.count(shapes[lora.ADAPTERS]) == 2 * 28 * 64 * sum(i + o for i, o in MATRICES) == 322_961_408
+    assert tree.count(shapes[weights.ADAPTERS]) == 2 * 28 * 64 * sum(i + o for i, o in MATRICES) == 322_961_408
 
 
 def _from_scratch(config):

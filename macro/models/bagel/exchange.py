@@ -2,7 +2,8 @@
 
 Ours is one `model.safetensors` (macro/models/weights.py) whose layers are stacked, and beside it the folder
 `bagel/` with what BAGEL has and we compute or do not read: position tables, JSON files, the tokenizer. Types are
-kept, so importing and exporting again gives the same bytes.
+kept, so importing and exporting again gives the same bytes. What BAGEL has not, the binding table and the adapters of
+a training with LoRA (`lora.safetensors`, which are merged into the model besides), goes out in macro_extra.safetensors.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from macro.utils.errors import UserError
 from macro.utils.files import write_whole
 from macro.utils.tensorfile import Spec, TensorReader, writer
 
-OURS, ASIDE, TABLES = "model.safetensors", "bagel", "tables.safetensors"
+OURS, LORA = "model.safetensors", "lora.safetensors"
+ASIDE, TABLES = "bagel", "tables.safetensors"
 _LISTED = 12  # differences of one kind that an error spells out
 
 
@@ -80,7 +82,10 @@ def check(source: BagelFolder) -> None:
     }
     ours = shapes(source.config)
     for path, spec in (source.extra.specs if source.extra else {}).items():
-        if ours.get(path) != spec.shape:
+        if _is_adapter(path):
+            if not _adapts(path, spec.shape, ours):
+                differences["of another shape"].append(f"{folders.EXTRA}: {path} {spec.shape} fits no kernel")
+        elif ours.get(path) != spec.shape:
             differences["of another shape"].append(f"{folders.EXTRA}: {path} {spec.shape}, not {ours.get(path)}")
     said = [
         f"{len(names)} {kind}: {'; '.join(names[:_LISTED])}{' ...' if len(names) > _LISTED else ''}"
@@ -89,6 +94,19 @@ def check(source: BagelFolder) -> None:
     ]
     if said:
         raise UserError(f"{source.path}: does not fit its own sizes; {'. '.join(said)}")
+
+
+def _is_adapter(path: str) -> bool:
+    return path.startswith(f"{weights.ADAPTERS}/")
+
+
+def _adapts(path: str, shape: tuple[int, ...], ours: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether half an adapter, A [..., in, rank] or B [..., rank, out], fits the kernel [..., in, out] of its path."""
+    kernel, _, half = path.removeprefix(f"{weights.ADAPTERS}/").rpartition("/")
+    wanted = ours.get(kernel, ())
+    inputs, outputs = wanted[:-1], (*wanted[:-2], *wanted[-1:])
+    fitting = {"a": (shape[:-1], inputs), "b": ((*shape[:-2], *shape[-1:]), outputs)}
+    return len(wanted) > 1 and len(shape) == len(wanted) and half in fitting and fitting[half][0] == fitting[half][1]
 
 
 def fixed_tables(config: ModelConfig) -> dict[str, tuple[int, int]]:
@@ -100,11 +118,14 @@ def fixed_tables(config: ModelConfig) -> dict[str, tuple[int, int]]:
     }
 
 
-def import_bagel(source: BagelFolder, out: str | Path, notes: Mapping) -> Path:
-    """Writes `<out>/model.safetensors` and `<out>/bagel/`; returns the former.
+def import_bagel(source: BagelFolder, out: str | Path, notes: Mapping) -> list[Path]:
+    """Writes `<out>/model.safetensors`, `<out>/bagel/` and, where adapters came along, `<out>/lora.safetensors`.
 
     Args:
         notes: facts about the weights, for the file's header.
+
+    Returns:
+        The weights' files.
 
     Raises:
         UserError: tensors that do not fit (see `check`), before anything is written.
@@ -122,14 +143,21 @@ def import_bagel(source: BagelFolder, out: str | Path, notes: Mapping) -> Path:
             tensors = source.vae if piece.path.startswith("vae/") else source.composer
             write(piece.path, piece.turn.inward(tensors[piece.key]), piece.layer)
         for path in source.extra:
-            write(path, source.extra[path])
+            if not _is_adapter(path):
+                write(path, source.extra[path])
     tables = {key: source.composer.specs[key] for key in fixed_tables(source.config) if key in source.composer}
     with writer(out / ASIDE / TABLES, tables, {}) as write:
         for key in tables:
             write(key, source.composer[key])
     for path in source.carried:
         shutil.copyfile(path, out / ASIDE / path.name)
-    return out / OURS
+    adapters = {path: source.extra.specs[path] for path in source.extra if _is_adapter(path)}
+    if not adapters:
+        return [out / OURS]
+    with writer(out / LORA, adapters, source.extra.metadata) as write:
+        for path in adapters:
+            write(path, source.extra[path])
+    return [out / OURS, out / LORA]
 
 
 def export_bagel(source: str | Path, out: str | Path) -> list[Path]:
@@ -138,7 +166,7 @@ def export_bagel(source: str | Path, out: str | Path) -> list[Path]:
     Args:
         source: a folder that `import_bagel` or training wrote, or a `.safetensors` file of ours.
         out: gets ema.safetensors, ae.safetensors, the JSON files, the tokenizer where there is one, and
-            macro_extra.safetensors if the model has parameters that BAGEL does not have.
+            macro_extra.safetensors if the model has parameters that BAGEL does not have, or adapters beside it.
 
     Raises:
         UserError: no weights of ours, or weights without a composer or a VAE.
@@ -168,11 +196,14 @@ def export_bagel(source: str | Path, out: str | Path) -> list[Path]:
             for key, table in tables.items():
                 write(key, table)
         written.append(out / name)
-    alone = sorted(ours.keys() - {piece.path for piece in listed})
+    adapters = TensorReader(path.with_name(LORA)) if path.with_name(LORA).is_file() else None
+    alone = {name: reader for name in sorted(ours.keys() - {piece.path for piece in listed})}
+    alone |= {name: adapters for name in adapters or ()}
     if alone:
-        with writer(out / folders.EXTRA, {name: reader.specs[name] for name in alone}, {}) as write:
-            for name in alone:
-                write(name, reader[name])
+        specs = {name: file.specs[name] for name, file in alone.items()}
+        with writer(out / folders.EXTRA, specs, adapters.metadata if adapters else {}) as write:
+            for name, file in alone.items():
+                write(name, file[name])
         written.append(out / folders.EXTRA)
     return written + _small_files(config, aside, out)
 

@@ -4,7 +4,7 @@
     ema.safetensors | model.safetensors | model.safetensors.index.json and its shards
     ae.safetensors                       the FLUX autoencoder
     config.json                          optional; sections `bagel` and `ae` of sizes that are said nowhere else
-    macro_extra.safetensors              optional; what only macro has (binding), under our names
+    macro_extra.safetensors              optional; what only macro has (binding, LoRA), under our names
     the files of CARRIED                 optional; the tokenizer and the like, which go along unread
 
 What the JSON files do not say is read off the tensors: the VAE's widths, the sides of the position tables, the

@@ -75,9 +75,9 @@ def test_shards_with_an_index(bagel, tmp_path, tensors):
         save_file({key: ema[key] for key in keys}, bagel / file)
     index = {"weight_map": {key: file for file, keys in parts.items() for key in keys}}
     (bagel / "model.safetensors.index.json").write_text(json.dumps(index))
-    whole = import_bagel(open_folder(bagel), tmp_path / "whole", {}).read_bytes()
+    whole = import_bagel(open_folder(bagel), tmp_path / "whole", {})[0].read_bytes()
     (bagel / "ema.safetensors").unlink()
-    assert import_bagel(open_folder(bagel), tmp_path / "shards", {}).read_bytes() == whole
+    assert import_bagel(open_folder(bagel), tmp_path / "shards", {})[0].read_bytes() == whole
 
 
 def test_binding_travels_in_a_file_of_its_own(tmp_path):
@@ -93,6 +93,35 @@ def test_binding_travels_in_a_file_of_its_own(tmp_path):
     export_bagel(tmp_path / "ours", tmp_path / "back")
     same_bytes(bagel / "macro_extra.safetensors", tmp_path / "back" / "macro_extra.safetensors")
     same_bytes(bagel / "ema.safetensors", tmp_path / "back" / "ema.safetensors")
+
+
+KERNEL = "composer/mot/blocks/gen/q/kernel"
+
+
+def test_adapters_travel_with_the_binding(bagel, tmp_path):
+    import_bagel(open_folder(bagel), tmp_path / "ours", {})
+    width, layers, rank = toy.CONFIG.llm.width, toy.CONFIG.llm.layers, 2
+    rng = np.random.default_rng(2)
+    halves = {"a": rng.normal(size=(layers, width, rank)), "b": rng.normal(size=(layers, rank, width))}
+    tree = {name: half.astype(np.float32) for name, half in halves.items()}
+    for part in reversed(["lora", *KERNEL.split("/")]):
+        tree = {part: tree}
+    notes = {"lora": {"rank": rank, "alpha": 4.0}}
+    weights.save(tmp_path / "ours" / "lora.safetensors", tree, toy.CONFIG, notes)
+    export_bagel(tmp_path / "ours", tmp_path / "back")
+    same_bytes(bagel / "ema.safetensors", tmp_path / "back" / "ema.safetensors")
+    model, lora = import_bagel(open_folder(tmp_path / "back"), tmp_path / "again", {})
+    same_bytes(model, tmp_path / "ours" / "model.safetensors")
+    same_bytes(lora, tmp_path / "ours" / "lora.safetensors")
+    assert weights.load(lora)[2] == notes
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 2), (2, 2, 16), (2, 16), (3, 2, 15)])
+def test_adapters_that_fit_no_kernel_are_named(bagel, tmp_path, shape):
+    path = f"lora/{KERNEL}/b"
+    save_file({path: np.zeros(shape, np.float32)}, bagel / "macro_extra.safetensors")
+    with pytest.raises(UserError, match="gen/q/kernel/b .* fits no kernel"):
+        import_bagel(open_folder(bagel), tmp_path / "ours", {})
 
 
 def test_a_model_of_our_own_goes_out_with_computed_tables(bagel, tmp_path):
