@@ -49,13 +49,16 @@ def main(config, workdir, bench="scenes", num=200, seed=0, json=None, weights=No
     from macro.training.data import data_config
     from macro.utils.tree import sha256
 
+    data, options = data_config(config)
+    if data.name != "scenes":
+        raise UserError(f"--bench=scenes: config.data.name is {data.name!r}; take a config whose data are scenes")
     pipeline = load(weights or config.get("demo", {}).get("weights", "demo"), config)
     settings = {
         "bench": bench,
         "weights_sha256": sha256(pipeline.params),
         "sampling": repr(pipeline.settings),
     }
-    results, strips = BENCHES[bench](pipeline, workdir, num, seed, plans, swaps, settings, data_config(config)[1])
+    results, strips = BENCHES[bench](pipeline, workdir, num, seed, plans, swaps, settings, options)
     results["settings"] |= {
         "command": shlex.join(["python", "-m", "macro.evaluate", *sys.argv[1:]]),
         "machine": f"{jax.device_count()} x {jax.devices()[0].device_kind}, {platform.machine()}",

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from macro import evaluate
+from macro.utils.config import load
 from macro.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,6 +26,12 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_refused(flags, words, tmp_path):
     with pytest.raises(UserError, match=words):
         evaluate.main(None, str(tmp_path), **flags)
+
+
+def test_scenes_are_measured_as_the_config_says_they_look(tmp_path):
+    config = load(str(ROOT / "configs" / "bagel_7b.py"))
+    with pytest.raises(UserError, match="config.data.name is 'files'; take a config whose data are scenes"):
+        evaluate.main(config, str(tmp_path))
 
 
 def test_the_command_line_says_so_in_one_line(tmp_path):
