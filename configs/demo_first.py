@@ -17,11 +17,12 @@ from macro.utils import experiment
 def get_config(arg: str = "") -> ConfigDict:
     config = config_lib.load(str(Path(__file__).with_name("demo.py")))
     with config.unlocked():
-        config.total_steps = 2200
-        config.eval_every_steps = 400
+        config.total_steps = 1300
+        config.save_every_steps = 100
+        config.eval_every_steps = 0
         config.save_dtype = "float32"
         del config.init_from["composer"]
-        config.optim.lr = 3e-3
+        config.optim.update({"schedule": "constant", "ema": 0.995})
         config.data.update({"num": 8192, "seed": 2, "counts": (1, 1, 1) + (0,) * 9})
         config.packing.update({"text": 480, "vision": 72, "latent": 512, "samples": 4})
         config.packing.buckets = ((128, 128, 4),)
