@@ -11,14 +11,12 @@ the model plans and draws, and the same measures are taken of four pictures in t
     layout_iou              plan against true layout; a right plan need not agree with the truth, see the next
     layout_iou_independent  a second layout of the same instruction against the true one (`layouts.py`)
     subject_recall          share of subjects whose cells hold their palette (`metrics.py`)
-    kind_recall             share of subjects of which the reader (`macro/scenes/read.py`) names kind and
-    texture right
-                            from the crop around their cells; kind_alone and texture_alone tell the two apart
+    kind_recall             share of subjects of which the reader (`macro/scenes/read.py`) names kind and texture
+                            right from the crop around their cells; kind_alone and texture_alone tell the two apart
     palette_distance        from a subject's colours to the dominant colours of its cells
     swap_rate               share of subjects' cells that hold another subject's palette rather than their own
-    swap_follow             with two subjects' cells exchanged in the plan and the same seed: share of samples
-    in which
-                            both palettes now sit in the other's former cells, and no more in their own
+    swap_follow             with two subjects' cells exchanged in the plan and the same seed: share of samples in
+                            which both palettes now sit in the other's former cells, and no more in their own
 
 A subject without a cell is neither recalled nor read; it has no palette distance. Every measure of a sample
 is kept as [sum, number of things], so that shares are over subjects, and intervals over samples. Read next:
