@@ -22,7 +22,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.total_steps = 500_000  # [script]
     config.save_every_steps = 2000  # [script]
     config.eval_every_steps = 2000  # [ours]
-    config.log_every_steps = 10  # [script]
+    config.log_every_steps = 10  # [ours]
     config.batch_size = 8  # rows; [script] one a GPU, shards of 8
     config.seed = 4396  # [script]; its data has a seed of its own, 42
     config.save_dtype = "bfloat16"  # [release]
@@ -45,7 +45,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "workers": 8,  # [ours]
         "tokenizer": "weights/bagel/bagel/tokenizer.json",
     }
-    config.tasks = ("text_to_image", "edit")
+    config.tasks = ("text_to_image", "edit", "compose")  # the last: files that name no task
     config.packing.update(
         {
             # [script] a row is 32,768 tokens, at most 36,864, of any kind; how they are shared out: [ours]

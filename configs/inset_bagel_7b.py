@@ -47,7 +47,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "item_dropout": None,
             }
         )
-        # The contexts that its two-stage guidance asks for; shares: [ours].
+        # Its guidance asks for contexts without text and without anything; a third without pictures, shares: [ours].
         config.dropout = {"no_text": 0.1, "no_image": 0.1, "null": 0.1}
         config.sampling = {
             "planned": False,

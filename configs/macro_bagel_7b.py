@@ -34,8 +34,8 @@ TEXT_TO_IMAGE = 0.1  # [paper] mixed in, it keeps what the base model can do
 def get_config(arg: str = "") -> ConfigDict:
     config = config_lib.load(str(Path(__file__).with_name("bagel_7b.py")))
     with config.unlocked():
-        # [code] 10 epochs of 400,000 samples, and text to image besides; about two samples a row: [ours].
-        config.total_steps = 35_000
+        # [code] 10 epochs of 400,000 samples, and text to image besides; about one sample a row: [ours].
+        config.total_steps = 70_000
         config.batch_size = 64  # rows: [ours]
         config.freeze = ("composer/planner/vision/",)  # [code] VAE and ViT frozen
         config.optim.lr = 2e-5  # [code]; constant, 2,000 steps of warm-up, average .9999 as in BAGEL
@@ -47,7 +47,7 @@ def get_config(arg: str = "") -> ConfigDict:
             for bucket, ratio in zip(BUCKETS, ratios, strict=True)
         )
         config.data.arrangement = "in_sentence"  # [ours]
-        config.tasks = ("text_to_image", *RATIOS)
+        config.tasks = ("text_to_image", *RATIOS, "compose")  # the last: files that name no task
         config.packing.update(
             {
                 # [code] 32,768 packed tokens a row, 36,864 at most. Vision and latent each hold the largest sample,
@@ -56,14 +56,16 @@ def get_config(arg: str = "") -> ConfigDict:
                 "vision": 15_360,
                 "latent": 15_872,
                 "samples": 8,
-                # Close to 1,048,576, 589,824 and 262,144 pixels, in three shapes whose aspects are exactly alike (the
-                # aspect is looked at before the area): [ours].
+                # 1:1, 4:3 and 16:9 near each of the three areas below, sides of at most 1024 (the latents' position
+                # table); aspects are exactly alike, for the aspect is looked at before the area: [ours].
                 "buckets": (
-                    *((1024, 1024, 3), (1152, 864, 3), (864, 1152, 3)),
-                    *((768, 768, 6), (832, 624, 6), (624, 832, 6)),
-                    *((512, 512, 15), (576, 432, 15), (432, 576, 15)),
+                    *((1024, 1024, 3), (768, 768, 6), (512, 512, 15)),
+                    *((768, 1024, 3), (624, 832, 6), (432, 576, 15)),
+                    *((1024, 768, 3), (832, 624, 6), (576, 432, 15)),
+                    *((576, 1024, 6), (432, 768, 12)),
+                    *((1024, 576, 6), (768, 432, 12)),
                 ),
-                "reference_max_side": 980,  # [code] ViT
+                "reference_max_side": 980,  # [ours] as BAGEL's ViT reads pictures when it draws
                 # [code] pixels of each reference if there are up to 2, 5, 10 of them
                 "reference_pixels": ((2, 1_048_576), (5, 589_824), (10, 262_144)),
             }

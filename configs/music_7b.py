@@ -6,7 +6,8 @@
 MUSIC stands on SEED-X; here its recipe goes onto BAGEL. Its 10,000 samples of up to 12 subjects come from our scenes,
 with exact thoughts and layouts, and are rendered first. ":smoke" does 20 steps of a very small model.
 
-Hardware: the paper's 8 A100; parameters in float32 are 58 GB, adapters with gradient, moments and average 6 GB.
+Hardware: the paper's 8 A100; parameters in float32 are 58 GB; what is trained (adapters, and embeddings and heads in
+full) with gradient, moments and average 29 GB; within a step the kernels with their adapters added 52 GB more.
 Expected, by the paper (MSIC, DINO / CLIP-I / CLIP-T): .622 / .812 / .322, best of several plans .631 / .822 / .330.
 Not trained by us. Sources: [paper]; [seed-x] fine-tuning script of github.com/AILab-CVC/SEED-X, which it stands on;
 [ours].

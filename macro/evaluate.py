@@ -45,13 +45,17 @@ def main(config, workdir, bench="scenes", num=200, seed=0, json=None, weights=No
     import jax
 
     from macro.evals import report
-    from macro.sampling.load import load
+    from macro.sampling.load import load, sampling_of
+    from macro.sampling.pipeline import Pipeline
     from macro.training.data import data_config
     from macro.utils.tree import sha256
 
     data, options = data_config(config)
     if data.name != "scenes":
         raise UserError(f"--bench=scenes: config.data.name is {data.name!r}; take a config whose data are scenes")
+    kind, drawing = sampling_of(config.get("sampling", {}))
+    if kind is not Pipeline or not drawing.planned:
+        raise UserError("--bench=scenes: measures pictures by their plans, but config.sampling draws without one")
     pipeline = load(weights or config.get("demo", {}).get("weights", "demo"), config)
     settings = {
         "bench": bench,

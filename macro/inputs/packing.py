@@ -95,6 +95,9 @@ class PackingConfig:
                     f"packing.buckets: {height}x{width} is no multiple of {self.latent_stride} pixels "
                     "(one latent token); change the bucket"
                 )
+        reach = self.latent_stride * self.latent_side
+        if any(max(height, width) > reach for height, width, _ in self.buckets):
+            raise UserError(f"packing.buckets: the model's position table reaches {reach} pixels a side, no further")
         if self.reference_pixels is not None:
             object.__setattr__(self, "reference_pixels", tuple(tuple(step) for step in self.reference_pixels))
             counts = [count for count, _ in self.reference_pixels]
@@ -252,7 +255,7 @@ def pack_row(source: Sequence, tokenizer, config: PackingConfig, seed: int, numb
 def task_id(task: str, config: PackingConfig) -> int:
     """The task's number. Raises UserError for a task that the config does not list."""
     if task not in config.tasks:
-        raise UserError(f"task {task!r}: not among packing.tasks ({', '.join(config.tasks)}); add it there")
+        raise UserError(f"task {task!r}: not among config.tasks ({', '.join(config.tasks)}); add it there")
     return config.tasks.index(task)
 
 

@@ -210,7 +210,7 @@ def read_macrodata(path: str | os.PathLike, arrangement: str = "in_sentence") ->
 
     Paths in the file are relative to it. `task`, `idx` and `output_image` may be missing ('compose', 0, no
     target), and `input_images` empty (text to image). For customization and 'compose' picture n shows subject n;
-    elsewhere pictures show no subject.
+    elsewhere pictures show no subject. For 'edit' the first picture is the one to edit.
 
     Raises:
         UserError: no such file, no JSON, a field missing or ill-typed, or see `check_prompt`.
@@ -225,10 +225,15 @@ def read_macrodata(path: str | os.PathLike, arrangement: str = "in_sentence") ->
     task = _field(path, record, "task", str, "compose")
     bound = task in ("compose", "customization")
     images = [
-        Image(path=_beside(path, file), subject=n if bound else None) for n, file in enumerate(files, 1)
+        Image(path=_beside(path, file), subject=n if bound else None, role=_role(task, n))
+        for n, file in enumerate(files, 1)
     ]
     spans = ARRANGEMENTS[arrangement](prompt, images)
     return _with_target(path, record, spans)
+
+
+def _role(task: str, number: int) -> str:
+    return "source" if task == "edit" and number == 1 else "reference"
 
 
 def write_macrodata(path: str | os.PathLike, sentence: Sentence) -> None:

@@ -58,9 +58,13 @@ class FilesConfig:
     arrangement: str = "in_sentence"
 
     def __post_init__(self):
+        if not self.mix:
+            raise UserError("config.data.mix: is empty; name a folder and a weight")
         for part in self.mix:
-            if len(part) != 2 or not isinstance(part[0], str) or not part[1] > 0:
-                raise UserError(f"config.data.mix: {part!r} must be a folder and a weight above 0")
+            if not (isinstance(part, tuple | list) and [type(value) for value in part] in ([str, int], [str, float])):
+                raise UserError(f"config.data.mix: {part!r} must be a folder and a weight, such as ('samples', 1.0)")
+            if not 0 < part[1] < float("inf"):
+                raise UserError(f"config.data.mix: {part!r} must have a weight above 0")
         if self.arrangement not in ARRANGEMENTS:
             raise UserError(f"config.data.arrangement={self.arrangement!r}: choose one of {', '.join(ARRANGEMENTS)}")
 

@@ -66,8 +66,10 @@ def _composed(config, model: ModelConfig, tokenizer, packing: PackingConfig) -> 
                 ]
             row.append((_tile(drawn.pixels), "drawn"))
             if planned:
-                told = pipeline.compose_sentence(asked, plan=sample.plan, seed=seed)
-                row.append((_tile(told.pixels), "after the true plan"))
+                told = np.full((SIDE, SIDE, 3), 255, np.uint8)
+                if sample.plan is not None:
+                    told = _tile(pipeline.compose_sentence(asked, plan=sample.plan, seed=seed).pixels)
+                row.append((told, "after the true plan"))
             yield row
 
     return rows

@@ -46,7 +46,7 @@ def load(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Pixels:
 
 
 def size_of(path: str | os.PathLike) -> tuple[int, int]:
-    """(height, width) of the picture that `load` would give, read from the file's head.
+    """(height, width) of the picture that `load` would give; all but TIFF and PNG with EXIF without decoding.
 
     Raises:
         UserError: the file is missing, unreadable, no picture, or too large.
@@ -107,6 +107,12 @@ def _open(file: io.BufferedIOBase, max_pixels: int, name: str) -> Image.Image:
 
 def _lies_on_its_side(picture: Image.Image) -> bool:
     """Whether standing it upright exchanges its sides (EXIF orientations 5 to 8)."""
+    if picture.format == "PNG":  # EXIF may stand behind the pixels, which would be decoded in search of it
+        picture.fp.seek(0)
+        if b"eXIf" not in picture.fp.read():
+            return False
+        picture.fp.seek(0)
+        picture = Image.open(picture.fp)
     try:
         return picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5
     except Exception:  # as in `_upright`

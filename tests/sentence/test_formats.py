@@ -254,7 +254,15 @@ def test_only_pictures_of_things_are_bound_to_subjects(tmp_path):
     record = {"prompt": "Go on.", "input_images": ["a.png", "b.png"]}
     for task, subjects in (("customization", [1, 2]), ("temporal", [None, None])):
         (tmp_path / "x.json").write_text(json.dumps({**record, "task": task}))
+        assert {image.role for image in read_macrodata(tmp_path / "x.json").images} == {"reference"}
         assert [image.subject for image in read_macrodata(tmp_path / "x.json").images] == subjects
+
+
+def test_the_first_picture_of_an_edit_is_its_source(tmp_path):
+    record = {"prompt": "Put <image 2> in.", "input_images": ["a.png", "b.png"], "task": "edit"}
+    (tmp_path / "x.json").write_text(json.dumps(record))
+    images = numbered_images(read_macrodata(tmp_path / "x.json"))
+    assert [image.role for image in images] == ["source", "reference"]
 
 
 def test_text_to_image_has_no_pictures(tmp_path):

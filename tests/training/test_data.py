@@ -85,8 +85,11 @@ def test_files_are_mixed_and_packed(config, tmp_path):
     [
         ({}, "config.data.dir: is empty; name the folder"),
         ({"dir": "nowhere"}, "nowhere/?: no .json files are there"),
-        ({"mix": (("a", 0.0),)}, "config.data.mix: ('a', 0.0) must be a folder and a weight above 0"),
-        ({"mix": (("a",),)}, "config.data.mix: ('a',) must be a folder and a weight above 0"),
+        ({"mix": (("a", 0.0),)}, "config.data.mix: ('a', 0.0) must have a weight above 0"),
+        ({"mix": (("a",),)}, "config.data.mix: ('a',) must be a folder and a weight"),
+        ({"mix": ("ab", 1.0)}, "config.data.mix: 'ab' must be a folder and a weight"),
+        ({"mix": (("a", "1"),)}, "config.data.mix: ('a', '1') must be a folder and a weight"),
+        ({"mix": ()}, "config.data.mix: is empty"),
         ({"arrangement": "last"}, "config.data.arrangement='last': choose one of in_sentence, image_first"),
         ({"size": 64}, "config.data: unknown key 'size'"),
     ],

@@ -151,6 +151,7 @@ def import_bagel(source: BagelFolder, out: str | Path, notes: Mapping) -> list[P
             write(key, source.composer[key])
     for path in source.carried:
         shutil.copyfile(path, out / ASIDE / path.name)
+    (out / LORA).unlink(missing_ok=True)  # another model's
     adapters = {path: source.extra.specs[path] for path in source.extra if _is_adapter(path)}
     if not adapters:
         return [out / OURS]
@@ -196,9 +197,11 @@ def export_bagel(source: str | Path, out: str | Path) -> list[Path]:
             for key, table in tables.items():
                 write(key, table)
         written.append(out / name)
-    adapters = TensorReader(path.with_name(LORA)) if path.with_name(LORA).is_file() else None
+    beside = path.with_name(LORA)
+    adapters = TensorReader(beside) if path.name == OURS and beside.is_file() else None
     alone = {name: reader for name in sorted(ours.keys() - {piece.path for piece in listed})}
     alone |= {name: adapters for name in adapters or ()}
+    (out / folders.EXTRA).unlink(missing_ok=True)  # another model's
     if alone:
         specs = {name: file.specs[name] for name, file in alone.items()}
         with writer(out / folders.EXTRA, specs, adapters.metadata if adapters else {}) as write:

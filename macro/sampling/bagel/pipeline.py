@@ -153,7 +153,8 @@ class BagelPipeline:
             raise UserError("nothing to draw from; give a text or a picture")
         if pictures < 1:
             raise UserError(f"candidates: {pictures}, but it must be at least 1")
-        items = [self._prepared(piece, options) for piece in pieces]
+        most = None if options.parity else self.packing.pixels_for(sum(not isinstance(piece, str) for piece in pieces))
+        items = [self._prepared(piece, options, most) for piece in pieces]
         given = [item[0].shape[:2] for item in items if isinstance(item, tuple)]
         size = target_size(options, self.config, given, size)
         seconds: dict[str, float] = {}
@@ -198,10 +199,10 @@ class BagelPipeline:
         jax.block_until_ready(read.of["full"].cache)
         return read
 
-    def _prepared(self, piece, options: BagelOptions) -> list[int] | Picture:
+    def _prepared(self, piece, options: BagelOptions, most: int | None) -> list[int] | Picture:
         if isinstance(piece, str):
             return self.tokenizer.encode(piece)
-        return piece if isinstance(piece, tuple) else prepared(piece, options, self.config)
+        return piece if isinstance(piece, tuple) else prepared(piece, options, self.config, most)
 
     def _posterior(self, picture: Picture, options: BagelOptions, given, number: int):
         if given is not None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float32
 
-from macro.inputs.transforms import fit_size
+from macro.inputs.transforms import fit_size, within
 from macro.models.variants import ModelConfig
 from macro.sampling.bagel.options import BagelOptions
 from macro.utils.errors import UserError
@@ -26,11 +26,12 @@ def reach(config: ModelConfig) -> tuple[int, int]:
     return config.latent_side * config.pixels_per_token, config.vision.side * config.vision.patch
 
 
-def prepared(pixels: Pixels, options: BagelOptions, config: ModelConfig) -> Picture:
-    """A given picture in -1..1 as the VAE sees it, and as the ViT does."""
+def prepared(pixels: Pixels, options: BagelOptions, config: ModelConfig, most: int | None = None) -> Picture:
+    """A given picture in -1..1 as the VAE sees it, and as the ViT does; of about `most` pixels at most, if given."""
     pictures = []
     for longest, shortest, stride in _rules(options, config):
-        size = fit_size(*pixels.shape[:2], max_side=longest, min_side=shortest, stride=stride)
+        size = pixels.shape[:2] if most is None else within(*pixels.shape[:2], most)
+        size = fit_size(*size, max_side=longest, min_side=shortest if most is None else 0, stride=stride)
         pixels = resize_to(pixels, size)
         pictures.append(to_float(pixels))
     return tuple(pictures)

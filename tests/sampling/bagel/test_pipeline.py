@@ -15,6 +15,7 @@ from macro.models.composer import Composer
 from macro.models.vae import latent_table
 from macro.sampling.bagel import pipeline as bagel_pipeline
 from macro.sampling.bagel.contexts import NAMES, Contexts
+from macro.sampling.bagel.pipeline import BagelPipeline
 from macro.sampling.bagel.sizes import prepared
 from macro.sampling.draw import guided_velocity
 from macro.sentence.plan import Plan
@@ -219,3 +220,20 @@ def test_mistakes_are_named(call, said):
         PIPELINE.interleave(**call)
     with pytest.raises(UserError, match="layout"):
         PIPELINE.compose("one", plan=Plan("x", np.zeros((8, 8), np.int8)))
+
+
+def test_given_pictures_share_an_area_as_in_training():
+    """`packing.reference_pixels` holds for sampling too; parity, which knows no such rule, leaves it."""
+    stride = CONFIG.pixels_per_token
+    areas = [(2 * stride) ** 2, stride**2]
+    packing = dataclasses.replace(PACKING, reference_pixels=((1, areas[0]), (12, areas[1])))
+    picture = np.full((200, 200, 3), 9, np.uint8)
+    for count, side in ((1, 2 * stride), (2, stride)):
+        assert prepared(picture, OPTIONS, CONFIG, packing.pixels_for(count))[0].shape == (side, side, 3)
+    shared, alone = (BagelPipeline(PIPELINE.params, CONFIG, TOKENIZER, p, OPTIONS) for p in (packing, PACKING))
+    pieces = [picture, picture, "two"]
+    used = {
+        name: pipeline.interleave(pieces, num_timesteps=2, parity=parity).contexts.of["full"].used
+        for name, pipeline, parity in (("shared", shared, False), ("alone", alone, False), ("parity", shared, True))
+    }
+    assert used["shared"] < used["alone"] == used["parity"]
