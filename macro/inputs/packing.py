@@ -95,9 +95,6 @@ class PackingConfig:
                     f"packing.buckets: {height}x{width} is no multiple of {self.latent_stride} pixels "
                     "(one latent token); change the bucket"
                 )
-        reach = self.latent_stride * self.latent_side
-        if any(max(height, width) > reach for height, width, _ in self.buckets):
-            raise UserError(f"packing.buckets: the model's position table reaches {reach} pixels a side, no further")
         if self.reference_pixels is not None:
             object.__setattr__(self, "reference_pixels", tuple(tuple(step) for step in self.reference_pixels))
             counts = [count for count, _ in self.reference_pixels]

@@ -112,7 +112,11 @@ def tokenizer_of(config, model: ModelConfig) -> Tokenizer:
 def packing_config(config, model: ModelConfig) -> PackingConfig:
     """How sentences become rows for this model: `config.packing`, condition dropout, and the tasks' names."""
     training = config.dropout.to_dict() | {"tasks": tuple(config.tasks)}
-    return packing_of(model, config.packing.to_dict() | training)
+    packing = packing_of(model, config.packing.to_dict() | training)
+    reach = packing.latent_stride * packing.latent_side
+    if any(max(height, width) > reach for height, width, _ in packing.buckets):
+        raise UserError(f"config.packing.buckets: the model's position table reaches {reach} pixels a side, no further")
+    return packing
 
 
 def stored(config) -> Sequence:

@@ -178,9 +178,3 @@ def test_given_pictures_share_an_area_by_their_count(tokenizer):
 def test_areas_that_make_no_sense_are_named(steps):
     with pytest.raises(UserError, match="packing.reference_pixels"):
         PackingConfig(reference_pixels=steps)
-
-
-def test_buckets_beyond_the_position_table_are_named():
-    PackingConfig(latent_side=8, buckets=((128, 128, 1),))
-    with pytest.raises(UserError, match="packing.buckets: the model's position table reaches 128 pixels a side"):
-        PackingConfig(latent_side=8, buckets=((64, 144, 1),))

@@ -98,3 +98,9 @@ def test_mistakes_about_files_are_named(config, values, line):
     config.data = {"name": "files", **values}
     with pytest.raises(UserError, match=re.escape(line).replace("/\\?", "/?")):
         data.stored(config)
+
+
+def test_buckets_beyond_the_position_table_are_named(config):
+    config.packing.buckets = ((64, 80, 1),)
+    with pytest.raises(UserError, match="config.packing.buckets: the model's position table reaches 64 pixels a side"):
+        data.packing_config(config, model_config(config))
