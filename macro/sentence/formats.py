@@ -216,7 +216,10 @@ def read_macrodata(path: str | os.PathLike, arrangement: str = "in_sentence") ->
         UserError: no such file, no JSON, a field missing or ill-typed, or see `check_prompt`.
     """
     path = Path(path)
-    record = _read_json(path)
+    return _macrodata(path, _read_json(path), arrangement)
+
+
+def _macrodata(path: Path, record: dict, arrangement: str) -> Sentence:
     prompt = _field(path, record, "prompt", str)
     files = _field(path, record, "input_images", list)
     if not all(isinstance(file, str) for file in files):
@@ -259,7 +262,10 @@ def read_inset(path: str | os.PathLike) -> Sentence:
         UserError: as `read_macrodata`; a phrase that is not in the caption, or two for one picture.
     """
     path = Path(path)
-    record = _read_json(path)
+    return _inset(path, _read_json(path))
+
+
+def _inset(path: Path, record: dict) -> Sentence:
     caption = _field(path, record, "caption", str)
     files = _field(path, record, "images", list)
     phrases = _field(path, record, "map", dict)
@@ -317,7 +323,9 @@ def _mark_phrases(path: Path, caption: str, phrases: dict, pictures: int) -> str
 
 def read(path: str | os.PathLike, arrangement: str = "in_sentence") -> Sentence:
     """Reads a file of either format: one with a `caption` is INSET's, whose pictures stand in the sentence anyway."""
-    return read_inset(path) if "caption" in _read_json(Path(path)) else read_macrodata(path, arrangement)
+    path = Path(path)
+    record = _read_json(path)
+    return _inset(path, record) if "caption" in record else _macrodata(path, record, arrangement)
 
 
 def _read_json(path: Path) -> dict:

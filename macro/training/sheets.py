@@ -27,6 +27,7 @@ from macro.utils import image
 
 SAMPLES = 4
 SIDE = 160  # of a tile, pixels
+BLANK = np.full((SIDE, SIDE, 3), 255, np.uint8)  # where there is nothing to show
 Tiles = list[tuple[np.ndarray, str]]
 
 
@@ -66,7 +67,7 @@ def _composed(config, model: ModelConfig, tokenizer, packing: PackingConfig) -> 
                 ]
             row.append((_tile(drawn.pixels), "drawn"))
             if planned:
-                told = np.full((SIDE, SIDE, 3), 255, np.uint8)
+                told = BLANK
                 if sample.plan is not None:
                     told = _tile(pipeline.compose_sentence(asked, plan=sample.plan, seed=seed).pixels)
                 row.append((told, "after the true plan"))
@@ -83,7 +84,7 @@ def _at_a_size_of(packing: PackingConfig, sample: Sentence) -> Sentence:
 
 def _together(given: Sequence[Image]) -> np.ndarray:
     if not given:
-        return np.full((SIDE, SIDE, 3), 255, np.uint8)
+        return BLANK
     return image.contact_sheet([picture.pixels for picture in given], int(np.ceil(np.sqrt(len(given)))))
 
 

@@ -54,11 +54,13 @@ def size_of(path: str | os.PathLike) -> tuple[int, int]:
     with _file(path) as file:
         picture = _open(file, MAX_PIXELS, str(path))
         width, height = picture.size
-        if picture.format == "TIFF":  # whose reader stands it upright itself, some versions when it is opened
-            height, width = load(path).shape[:2]
-        elif _lies_on_its_side(picture):
-            height, width = width, height
-        return height, width
+        if picture.format in ("PNG", "TIFF"):
+            # EXIF may stand behind a PNG's pixels; TIFF's reader stands pictures upright itself, when depends on its
+            # version. Both only tell by decoding, which most PNGs are spared.
+            file.seek(0)
+            decoded = picture.format == "TIFF" or b"eXIf" in file.read()
+            return load(path).shape[:2] if decoded else (height, width)
+        return (width, height) if _lies_on_its_side(picture) else (height, width)
 
 
 def _file(path: str | os.PathLike) -> io.BufferedReader:
@@ -107,12 +109,6 @@ def _open(file: io.BufferedIOBase, max_pixels: int, name: str) -> Image.Image:
 
 def _lies_on_its_side(picture: Image.Image) -> bool:
     """Whether standing it upright exchanges its sides (EXIF orientations 5 to 8)."""
-    if picture.format == "PNG":  # EXIF may stand behind the pixels, which would be decoded in search of it
-        picture.fp.seek(0)
-        if b"eXIf" not in picture.fp.read():
-            return False
-        picture.fp.seek(0)
-        picture = Image.open(picture.fp)
     try:
         return picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5
     except Exception:  # as in `_upright`
