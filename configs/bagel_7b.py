@@ -32,7 +32,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "variant": "7B/1024",  # [release] max_latent_size 64: 64 latent tokens of 16 pixels
         "binding": False,  # BAGEL knows no subjects
         "dtype": "bfloat16",  # [script]
-        "remat": True,  # [script] activation checkpointing of every layer
+        "remat": "full",  # [script] activation checkpointing of every layer
         "timestep_shift": 1.0,  # [script]
     }
     config.loss = {"plan": 1.0, "draw": 1.0}  # [script] ce_weight, mse_weight

@@ -30,7 +30,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.save_dtype = "bfloat16"
 
     config.init_from = {part: "weights/bagel/model.safetensors" for part in ("composer", "vae")}
-    config.model = {"variant": "7B/1024", "dtype": "bfloat16", "remat": True, "timestep_shift": 3.0}  # [ours] BAGEL's
+    config.model = {"variant": "7B/1024", "dtype": "bfloat16", "remat": "full", "timestep_shift": 3.0}  # [ours] BAGEL's
     config.loss = {"plan": 0.5, "draw": 0.5}  # [paper] w1, w2
     config.lora.preset = "music"  # [paper] rank 64, alpha 64; [seed-x] what is adapted
 

@@ -38,7 +38,7 @@ def main(config, workdir):
     source = data.stored(config)
     record(config, workdir)
 
-    batches = data.batches(config, source, tokenizer, packing)
+    batches = data.batches(config, source, tokenizer, packing, loop.mesh_of(config))
     sheet = sheets.hook(config, workdir, model, source, tokenizer, packing)
     state = loop.run(objective, config, batches, workdir, hooks=[sheet])
     if state is None:

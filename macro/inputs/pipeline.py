@@ -2,7 +2,7 @@
 
     window w  --grain workers-->  which samples share its rows        (texts and sizes only)
     rows of all windows, one after the other: the global stream of rows
-    batch k = the next `batch_rows` of them; process p of P makes the p-th P-th of it     (pixels, threads)
+    batch k = the next `batch_rows` of them; each process makes those that its devices hold    (pixels, threads)
 
 The stream of rows follows from (data, config, seed) alone, so the iterator's whole state is the place
 {window, row} where the next batch starts, the same on every process: another number of processes goes on with
@@ -46,7 +46,7 @@ class _Assign(grain.transforms.Map):
 
 
 class Pipeline(Iterator):
-    """An endless iterator of batches, nested dicts of arrays [b, ...] with b = batch_rows / process_count.
+    """An endless iterator of batches, nested dicts of arrays [b, ...] with b = len(rows).
 
     Attributes:
         state of the next batch: `get_state()` / `set_state(state)`, a dict of three integers.
@@ -59,30 +59,24 @@ class Pipeline(Iterator):
         config: PackingConfig,
         seed: int,
         batch_rows: int,
-        process_index: int = 0,
-        process_count: int = 1,
+        rows: Sequence[int] | None = None,
         workers: int = 1,
     ):
         """
         Args:
             source: sentences by index, with `outline` (`macro/inputs/records.py`).
             batch_rows: rows of a batch over all processes.
+            rows: numbers of those that this process makes; None: all.
             workers: processes that read ahead; 0 reads in this one.
 
         Raises:
-            UserError: no samples, or rows that do not share out evenly.
+            UserError: no samples.
         """
         if not len(source):
             raise UserError("data: the data set is empty; build it with data.num of at least 1")
-        if batch_rows < 1 or batch_rows % process_count:
-            raise UserError(
-                f"batch_size: {batch_rows} rows do not share out evenly to {process_count} processes; "
-                f"choose a multiple of {process_count}"
-            )
         self._source, self._tokenizer, self._config, self._seed = source, tokenizer, config, seed
         self._batch_rows, self._workers = batch_rows, workers
-        share = batch_rows // process_count
-        self._mine = slice(process_index * share, (process_index + 1) * share)
+        self._mine = tuple(range(batch_rows)) if rows is None else tuple(rows)
         self._pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="rows")
         self.set_state({"window": 0, "row": 0, "examples_seen": 0})
 
@@ -99,7 +93,7 @@ class Pipeline(Iterator):
     def __next__(self) -> dict:
         while len(self._ahead) < _AHEAD:
             rows, after = next(self._batches)
-            futures = [self._pool.submit(self._make, numbers) for numbers in rows[self._mine]]
+            futures = [self._pool.submit(self._make, numbers) for numbers in (rows[i] for i in self._mine)]
             self._ahead.append((futures, after))
         futures, after = self._ahead.popleft()
         rows = [future.result() for future in futures]

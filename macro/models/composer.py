@@ -25,6 +25,7 @@ from macro.models.planner import Planner
 from macro.models.variants import ModelConfig
 from macro.nn.mot import MoT
 from macro.nn.rope import rope_angles
+from macro.parallel.rules import constrain, join_tokens, split_tokens
 from macro.sentence.sight import FIELDS
 
 Cache = dict
@@ -38,7 +39,14 @@ def sight_fields(stream: Mapping) -> dict:
 def join(*metas: Mapping | None) -> dict:
     """Metadata of several buffers, one after the other along the token axis."""
     present = [meta for meta in metas if meta is not None]
-    return {name: jnp.concatenate([meta[name] for meta in present], axis=1) for name in FIELDS}
+    return {name: join_tokens([meta[name] for meta in present]) for name in FIELDS}
+
+
+def _text_of(und: Float[Array, "b n d"], text: Mapping, vision: Mapping | None) -> Float[Array, "b n_text d"]:
+    """The text stream's share of the understanding tokens."""
+    if vision is None:
+        return und
+    return split_tokens(und, [text["ids"].shape[1], vision["position"].shape[1]])[0]
 
 
 class Composer(nn.Module):
@@ -81,7 +89,7 @@ class Composer(nn.Module):
         und = self._embed_und(streams["text"], streams["vision"])
         gen = self._embed_latent(streams["latent"], x_t, t)
         und, gen, _ = self._run(und, gen, [streams["text"], streams["vision"]], streams["latent"], None)
-        text = und[:, : streams["text"]["ids"].shape[1]]
+        text = _text_of(und, streams["text"], streams["vision"])
         return {"text": text, "velocity": self.diffusion_head.velocity(gen)}
 
     def logits(self, hidden: Float[Array, "*shape d"]) -> Float[Array, "*shape v"]:
@@ -110,7 +118,7 @@ class Composer(nn.Module):
         gen = None if latent is None else self._embed_latent(latent, x, jnp.zeros(x.shape[:2], jnp.float32))
         read = [text] if vision is None else [text, vision]
         und, _, new = self._run(und, gen, read, latent, cache)
-        return und[:, : text["ids"].shape[1]], {"k": new[0], "v": new[1], "meta": join(*read, latent)}
+        return _text_of(und, text, vision), {"k": new[0], "v": new[1], "meta": join(join(*read), latent)}
 
     def extend(self, cache: Cache, text: Mapping) -> tuple[Array, Array, Array]:
         """Reads text tokens after `cache`: one decoding step, or several tokens at once.
@@ -154,22 +162,22 @@ class Composer(nn.Module):
         if self.config.binding:
             bound = jnp.take(self.binding, vision["subject"], axis=0).astype(seen.dtype)
             seen = seen + jnp.where((vision["subject"] > 0)[..., None], bound, 0)
-        return jnp.concatenate([tokens, seen], axis=1)
+        return constrain(join_tokens([tokens, seen]), "batch", "tokens", "width")
 
     def _embed_latent(self, latent: Mapping, x: Array, t: Array) -> Float[Array, "b n d"]:
         tokens = self.diffusion_head.embed(x.astype(self.config.dtype), t, latent["position"])
         if self.config.binding:
             tokens = tokens + (latent["subjects"] @ self.binding).astype(tokens.dtype)
-        return tokens
+        return constrain(tokens, "batch", "tokens", "width")
 
     def _run(self, und, gen, und_streams, latent, cache):
         """The layers over both buffers; understanding tokens stand before latents in every concatenation."""
-        rope = jnp.concatenate([stream["rope"] for stream in und_streams], axis=1)
+        rope = join_tokens([stream["rope"] for stream in und_streams])
         angles = [rope] if gen is None else [rope, latent["rope"]]
         llm = self.config.llm
         rotations = [rope_angles(ids, llm.head_dim, llm.rope_theta) for ids in angles]
         rotations = (*rotations, None) if gen is None else tuple(rotations)
-        q_meta = join(*und_streams, latent)
+        q_meta = join(join(*und_streams), latent)  # joined as their tokens are: first `und`, then all
         k_meta = q_meta if cache is None else join(cache["meta"], q_meta)
         keys = None if cache is None else (cache["k"], cache["v"])
         return self.mot(und, gen, rotations, keys, q_meta, k_meta)

@@ -25,8 +25,8 @@ class Planner(nn.Module):
         init = nn.initializers.normal(0.02)
         self.embed = self.param("embed", init, (llm.vocab, llm.width))
         self.head = self.param("head", init, (llm.vocab, llm.width))
-        self.vision = Vision(self.config.vision)
-        self.connector = Connector(llm.width)
+        self.vision = Vision(self.config.vision, self.config.dtype, self.config.remat)
+        self.connector = Connector(llm.width, self.config.dtype)
 
     def embed_text(self, ids: Int[Array, "b n"]) -> Float[Array, "b n d"]:
         """Embeddings of token ids, in the activations' dtype."""

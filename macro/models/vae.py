@@ -20,11 +20,13 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from macro.models.variants import ModelConfig, VAEConfig
 
 NORM_EPS = 1e-6
+PLACES = 1024  # queries of the middle attention that are looked at together
+PIXELS = 1 << 20  # of a row's pictures that are encoded together
 
 
 def norm(groups: int, name: str, dtype: DTypeLike) -> nn.GroupNorm:
@@ -64,8 +66,14 @@ class AttentionBlock(nn.Module):
         _, h, w, c = x.shape
         y = rearrange(norm(self.groups, "norm", self.dtype)(x), "b h w c -> b (h w) c")
         q, k, v = (nn.Dense(c, dtype=self.dtype, name=name)(y) for name in "qkv")
-        scores = jnp.einsum("bqc,bkc->bqk", q, k, preferred_element_type=jnp.float32) / c**0.5
-        y = jnp.einsum("bqk,bkc->bqc", jax.nn.softmax(scores).astype(v.dtype), v)
+
+        def attend(q: Float[Array, "b m c"]) -> Float[Array, "b m c"]:
+            scores = jnp.einsum("bqc,bkc->bqk", q, k, preferred_element_type=jnp.float32) / c**0.5
+            return jnp.einsum("bqk,bkc->bqc", jax.nn.softmax(scores).astype(v.dtype), v)
+
+        # A picture of 1024 x 1024 has 16,384 places, and a gigabyte of scores if all are looked at in one go.
+        parts = rearrange(q, "b (g m) c -> g b m c", g=-(-h * w // PLACES) if h * w % PLACES == 0 else 1)
+        y = rearrange(jax.lax.map(attend, parts), "g b m c -> b (g m) c")
         y = nn.Dense(c, dtype=self.dtype, name="proj_out")(y)
         return x + rearrange(y, "b (h w) c -> b h w c", h=h, w=w)
 
@@ -245,11 +253,17 @@ def latent_table(vae_params: Mapping, pixels: Mapping, config: ModelConfig) -> F
     Returns:
         Tokens bucket after bucket by name, slot after slot, row-major: what `latent["source"]` counts through.
     """
-    tables = []
+    vae, tables = VAE(config.vae, config.dtype), []
     for _, images in sorted(pixels.items()):
         b, slots, h, w, _ = images.shape
-        flat = images.reshape(b * slots, h, w, 3).astype(jnp.float32) / 127.5 - 1
-        mean, _ = VAE(config.vae).apply({"params": vae_params}, flat, method=VAE.encode)
-        tokens = patchify(normalise(mean, config.vae), config.latent_patch)
-        tables.append(tokens.reshape(b, -1, config.latent_channels))
+        together = max(n for n in range(1, slots + 1) if slots % n == 0 and (n == 1 or n * h * w <= PIXELS))
+
+        def tokens_of(group: UInt8[Array, "b g h w 3"]) -> Float[Array, "b m c"]:
+            x = rearrange(group, "b g h w c -> (b g) h w c").astype(jnp.float32) / 127.5 - 1
+            mean, _ = vae.apply({"params": vae_params}, x, method=VAE.encode)
+            tokens = patchify(normalise(mean, config.vae), config.latent_patch)
+            return rearrange(tokens, "(b g) m c -> b (g m) c", g=group.shape[1])
+
+        groups = rearrange(images, "b (s g) h w c -> s b g h w c", g=together)
+        tables.append(rearrange(jax.lax.map(tokens_of, groups), "s b m c -> b (s m) c"))
     return jax.lax.stop_gradient(jnp.concatenate(tables, axis=1))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from macro.nn import remat
 from macro.utils.errors import UserError
 
 PIXELS_PER_LATENT_TOKEN = 16
@@ -74,7 +75,7 @@ class ModelConfig:
     `binding_init` is the standard deviation of the binding table before training: 0 leaves an imported model what
     it was; a model trained from scratch wants 1, as large as the position tables, or finds the pictures of its
     subjects late. `dtype` is that of activations ("float32", "bfloat16"); parameters are float32. `remat`
-    recomputes each layer's activations in the backward pass. `timestep_shift` is the shift of training times.
+    says what of each layer the backward pass computes again (`macro/nn/remat.py`). `timestep_shift` is the shift of training times.
     """
 
     llm: LLMConfig
@@ -86,8 +87,12 @@ class ModelConfig:
     binding: bool = True
     binding_init: float = 0.0
     dtype: str = "float32"
-    remat: bool = False
+    remat: str = "none"
     timestep_shift: float = 1.0
+
+    def __post_init__(self):
+        if self.remat not in remat.NAMES:
+            raise UserError(f"model.remat={self.remat!r}: choose one of {', '.join(remat.NAMES)}")
 
     @property
     def latent_channels(self) -> int:
@@ -186,4 +191,6 @@ def from_dict(values: Mapping) -> ModelConfig:
         if "multipliers" in fields:
             fields["multipliers"] = tuple(fields["multipliers"])
         values[name] = part(**fields)
+    if isinstance(values["remat"], bool):  # files of before there were several policies
+        values["remat"] = "full" if values["remat"] else "none"
     return ModelConfig(**values)

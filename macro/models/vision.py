@@ -13,11 +13,14 @@ Read next: `macro/models/composer.py`.
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from macro.kernels.attention.api import attention
 from macro.models.variants import VisionConfig
+from macro.nn.remat import ATTENDED, rematerialised
+from macro.parallel.rules import constrain
 from macro.sentence.sight import NOISE
 
 
@@ -40,10 +43,12 @@ class VisionBlock(nn.Module):
 
         y = norm("norm1")(x)
         q, k, v = (dense(config.width, name)(y).reshape(*y.shape[:2], heads, head_dim) for name in "qkv")
-        y = attention(q, k, v, meta, meta).reshape(y.shape)
+        q, k, v = (constrain(part, "batch", "tokens", "heads", "head_dim") for part in (q, k, v))
+        y = checkpoint_name(attention(q, k, v, meta, meta), ATTENDED).reshape(y.shape)
         x = x + dense(config.width, "out")(y)
         y = nn.gelu(dense(config.mlp, "fc1")(norm("norm2")(x)), approximate=True)
-        return x + dense(config.width, "fc2")(y), None
+        y = constrain(y, "batch", "tokens", "mlp")
+        return constrain(x + dense(config.width, "fc2")(y), "batch", "tokens", "width"), None
 
 
 class Vision(nn.Module):
@@ -61,6 +66,7 @@ class Vision(nn.Module):
 
     config: VisionConfig
     dtype: DTypeLike = jnp.float32
+    remat: str = "none"
 
     @nn.compact
     def __call__(
@@ -80,7 +86,7 @@ class Vision(nn.Module):
         zeros = jnp.zeros_like(sample)
         meta = {"sample": sample, "span": span, "order": zeros, "mode": zeros + NOISE}
         layers = nn.scan(
-            VisionBlock,
+            rematerialised(VisionBlock, self.remat),
             variable_axes={"params": 0, "intermediates": 0},
             split_rngs={"params": True},
             in_axes=nn.broadcast,

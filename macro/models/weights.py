@@ -50,12 +50,17 @@ def load(path: str | os.PathLike) -> tuple[dict, ModelConfig, dict]:
     Raises:
         UserError: no such file, no safetensors, or no configuration inside.
     """
+    file = reader(path)
+    config = config_of(file)
+    flat = {name: np.asarray(value, np.float32) for name, value in file.items()}
+    return unflatten_dict(flat, sep="/"), config, json.loads(file.metadata.get("notes", "{}"))
+
+
+def reader(path: str | os.PathLike) -> TensorReader:
+    """The tensors of what `save` wrote, one at a time; UserError if there is no such file."""
     if not Path(path).is_file():
         raise UserError(f"{path}: no such weights file; give the path of a .safetensors file that macro wrote")
-    reader = TensorReader(path)
-    config = config_of(reader)
-    flat = {name: np.asarray(value, np.float32) for name, value in reader.items()}
-    return unflatten_dict(flat, sep="/"), config, json.loads(reader.metadata.get("notes", "{}"))
+    return TensorReader(path)
 
 
 def header(config: ModelConfig, notes: Mapping) -> dict[str, str]:

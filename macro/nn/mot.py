@@ -19,11 +19,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from einops import rearrange
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from macro.kernels.attention.api import attention
 from macro.nn.dense import dot_general
+from macro.nn.remat import ATTENDED, rematerialised
 from macro.nn.rope import rotate
+from macro.parallel.rules import constrain, join_tokens, split_tokens
 
 Und = Float[Array, "b nu d"] | None
 Gen = Float[Array, "b ng d"] | None
@@ -78,13 +81,16 @@ class Expert(nn.Module):
         q = rearrange(self.q(x), "b n (h d) -> b n h d", d=self.head_dim)
         k = rearrange(self.k(x), "b n (h d) -> b n h d", d=self.head_dim)
         v = rearrange(self.v(x), "b n (h d) -> b n h d", d=self.head_dim)
-        return rotate(self.q_norm(q), *rotation), rotate(self.k_norm(k), *rotation), v
+        q, k = rotate(self.q_norm(q), *rotation), rotate(self.k_norm(k), *rotation)
+        q = constrain(q, "batch", "tokens", "heads", "head_dim")
+        return q, *(constrain(x, "batch", "tokens", "kv_heads", "head_dim") for x in (k, v))
 
     def finish(self, x: Float[Array, "b n d"], attended: Float[Array, "b n h hd"]) -> Float[Array, "b n d"]:
         """Output projection and MLP, each with its residual."""
-        x = x + self.o(rearrange(attended, "b n h d -> b n (h d)"))
+        x = constrain(x + self.o(rearrange(attended, "b n h d -> b n (h d)")), "batch", "tokens", "width")
         y = self.post_norm(x)
-        return x + self.down(nn.silu(self.gate(y)) * self.up(y))
+        hidden = constrain(nn.silu(self.gate(y)) * self.up(y), "batch", "tokens", "mlp")
+        return constrain(x + self.down(hidden), "batch", "tokens", "width")
 
 
 class MoTLayer(nn.Module):
@@ -104,17 +110,13 @@ class MoTLayer(nn.Module):
             if x is not None
         ]
         projected = [expert.project(x, rotation) for expert, x, rotation in experts]
-        q, k, v = (jnp.concatenate(parts, axis=1) for parts in zip(*projected, strict=True))
+        q, k, v = (join_tokens(parts) for parts in zip(*projected, strict=True))
         all_k, all_v = k, v
         if cache is not None:
-            all_k = jnp.concatenate([cache[0].astype(k.dtype), k], axis=1)
-            all_v = jnp.concatenate([cache[1].astype(v.dtype), v], axis=1)
-        attended = attention(q, all_k, all_v, q_meta, k_meta)
-        finished, start = [], 0
-        for expert, x, _ in experts:
-            finished.append(expert.finish(x, attended[:, start : start + x.shape[1]]))
-            start += x.shape[1]
-        finished = iter(finished)
+            all_k, all_v = (join_tokens([old.astype(new.dtype), new]) for old, new in zip(cache, (k, v), strict=True))
+        attended = checkpoint_name(attention(q, all_k, all_v, q_meta, k_meta), ATTENDED)
+        shares = split_tokens(attended, [x.shape[1] for _, x, _ in experts])
+        finished = iter([expert.finish(x, share) for (expert, x, _), share in zip(experts, shares, strict=True)])
         return tuple(None if x is None else next(finished) for x in tokens), (k, v)
 
 
@@ -129,7 +131,7 @@ class MoT(nn.Module):
     head_dim: int
     eps: float
     dtype: Any
-    remat: bool
+    remat: str
 
     def setup(self):
         expert = {
@@ -143,9 +145,8 @@ class MoT(nn.Module):
             "residual_scale": 1.0 / (2 * self.layers),
             "dtype": self.dtype,
         }
-        layer = nn.remat(MoTLayer, prevent_cse=False) if self.remat else MoTLayer
         scanned = nn.scan(
-            layer,
+            rematerialised(MoTLayer, self.remat),
             variable_axes={"params": 0, "intermediates": 0},
             split_rngs={"params": True},
             in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),

@@ -1,7 +1,11 @@
 """What a batch is scored on. `OBJECTIVES[config.objective]` is a module with
 
-    init(key, config) -> params        loss(params, batch, key, config) -> (scalar, metrics)
-    FROZEN                             regular expressions of parameter paths that are never trained
+    init(key, config) -> params                                      at random
+    totals(batch, config) -> weights                                 of what its means are over
+    loss(params, batch, key, config, totals) -> (scalar, metrics)    shares of means: those of a batch's parts add up
+    report(metrics) -> metrics                                       of a whole batch, as they are shown
+    FROZEN                                                           regexes of parameter paths that are never trained
+    AXES                                                             rules of `macro/parallel/layout.py`
 """
 
 from macro.objectives import autoencode, joint

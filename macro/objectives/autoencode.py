@@ -18,32 +18,43 @@ import jax.numpy as jnp
 from jax.lax import dynamic_slice
 from jaxtyping import Array, Float, UInt8
 
+from macro.models import axes
 from macro.models.vae import VAE, normalise, sample
-from macro.objectives.parts import model_config, replaced
+from macro.objectives.parts import model_config
 from macro.utils.errors import UserError
 
 FROZEN = ()
+AXES = axes.RULES
 
 
 def init(key: Array, config) -> dict:
-    """Parameters `{"vae"}` of the VAE that `config.model` names: random, or read from `config.init_from`'s file."""
+    """Random parameters `{"vae"}` of the VAE that `config.model` names."""
     vae = VAE(model_config(config).vae)
     side = vae.config.stride
-    return replaced({"vae": vae.init(key, jnp.zeros((1, side, side, 3)), key)["params"]}, config)
+    return {"vae": vae.init(key, jnp.zeros((1, side, side, 3)), key)["params"]}
 
 
-def loss(params: Mapping, batch: Mapping, key: Array, config) -> tuple[Array, dict[str, Array]]:
-    """The loss over every picture of a packed batch.
+def totals(batch: Mapping, config) -> dict[str, Array]:
+    """How many pictures the means of `loss` are over; at least one."""
+    used = sum(jnp.sum(_used(images)) for images in batch["pixels"].values())
+    return {"pictures": jnp.maximum(used, 1.0)}
+
+
+def loss(
+    params: Mapping, batch: Mapping, key: Array, config, totals: Mapping[str, Array]
+) -> tuple[Array, dict[str, Array]]:
+    """The loss over every picture of a packed batch; that of its parts adds up to it.
 
     Args:
         params: `{"vae"}`.
         batch: `pixels`, per size bucket uint8 `[b, slots, h, w, 3]`; slots that are black all over are empty.
         key: crops and posterior samples of this step.
         config: `crop` is the side of the squares cut from every picture; `loss.edges` and `loss.kl`.
+        totals: see `totals`, of the whole batch where this is a part of it.
 
     Returns:
-        (scalar loss, metrics): `l1`, `edges`, `kl`, `psnr` (dB, pixels in 0..1), and `latent_mean` and
-        `latent_std` over all channels, from which the config's shift and scale = 1 / std follow.
+        (scalar loss, metrics): `l1`, `edges`, `kl`, and for `report` the mean squares of error and latents, `square`
+        (pixels in 0..1) and `latent_square`, beside `latent_mean`.
     """
     crop_key, sample_key = jax.random.split(key)
     config_vae = model_config(config).vae
@@ -56,14 +67,23 @@ def loss(params: Mapping, batch: Mapping, key: Array, config) -> tuple[Array, di
 
     def average(values: Array) -> Array:
         """Mean over the pictures in use."""
-        return jnp.sum(jnp.mean(values, axis=(1, 2, 3)) * used) / jnp.maximum(jnp.sum(used), 1)
+        return jnp.sum(jnp.mean(values, axis=(1, 2, 3)) * used) / totals["pictures"]
 
     metrics = {"l1": average(jnp.abs(error)), "edges": edge_error(error, average), "kl": average(kl)}
     total = metrics["l1"] + config.loss.edges * metrics["edges"] + config.loss.kl * metrics["kl"]
-    metrics["psnr"] = -10 * jnp.log10(jnp.maximum(average(jnp.square(error / 2)), 1e-10))
+    metrics["square"] = average(jnp.square(error / 2))
     metrics["latent_mean"] = average(mean)
-    metrics["latent_std"] = jnp.sqrt(average(jnp.square(mean - metrics["latent_mean"])))
+    metrics["latent_square"] = average(jnp.square(mean))
     return total, metrics
+
+
+def report(metrics: Mapping[str, Array]) -> dict[str, Array]:
+    """The metrics of a whole batch as they are shown: `psnr` in dB, and `latent_mean` and `latent_std` over all
+    channels, from which the config's shift and scale = 1 / std follow."""
+    shown = dict(metrics)
+    shown["psnr"] = -10 * jnp.log10(jnp.maximum(shown.pop("square"), 1e-10))
+    shown["latent_std"] = jnp.sqrt(shown.pop("latent_square") - jnp.square(shown["latent_mean"]))
+    return shown
 
 
 def squares(
@@ -86,8 +106,13 @@ def squares(
         corners = jnp.stack([rows, columns, jnp.zeros_like(rows)], axis=1)
         windows = jax.vmap(lambda image, corner: dynamic_slice(image, corner, (side, side, 3)))
         cut.append(windows(flat, corners))
-        used.append(jnp.any(flat > 0, axis=(1, 2, 3)).astype(jnp.float32))
+        used.append(_used(images).reshape(-1))
     return jnp.concatenate(cut), jnp.concatenate(used)
+
+
+def _used(images: UInt8[Array, "b slots h w 3"]) -> Float[Array, "b slots"]:
+    """1 where a slot holds a picture, 0 where it is black all over."""
+    return jnp.any(images > 0, axis=(2, 3, 4)).astype(jnp.float32)
 
 
 def edge_error(error: Float[Array, "b h w 3"], average: Callable[[Array], Array]) -> Float[Array, ""]:

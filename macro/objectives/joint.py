@@ -3,34 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from macro.models import axes
 from macro.models.composer import Composer
 from macro.models.initial import initial
 from macro.models.vae import latent_table
 from macro.objectives.draw import draw_losses, noised
-from macro.objectives.parts import model_config, replaced
+from macro.objectives.parts import model_config
 from macro.objectives.plan import plan_losses
 
 # The VAE is never trained together with the composer.
 FROZEN = ("vae/.*",)
+AXES = axes.RULES
 
 
 def init(key: Array, config) -> dict:
-    """Parameters `{"composer", "vae"}`: random, or read from the file that `config.init_from` names for a part."""
-    return replaced(initial(key, model_config(config)), config)
+    """Random parameters `{"composer", "vae"}`."""
+    return initial(key, model_config(config))
 
 
-def loss(params: Mapping, batch: Mapping, key: Array, config) -> tuple[Array, dict[str, Array]]:
-    """The joint loss and its parts.
+def totals(batch: Mapping, config) -> dict[str, Array]:
+    """The weight of all tokens that each mean of `loss` is over."""
+    text, latent = batch["text"], batch["latent"]
+    plan = jnp.where(text["labels"] >= 0, text["weights"], 0.0)
+    draw = latent["loss"].astype(jnp.float32)
+    weights = {"plan": jnp.sum(plan), "draw": jnp.sum(draw)}
+    for number, task in enumerate(config.tasks):
+        weights[f"plan/{task}"] = jnp.sum(plan * (text["task_id"] == number))
+        weights[f"draw/{task}"] = jnp.sum(draw * (latent["task_id"] == number))
+    return weights
+
+
+def loss(
+    params: Mapping, batch: Mapping, key: Array, config, totals: Mapping[str, Array]
+) -> tuple[Array, dict[str, Array]]:
+    """The joint loss and its parts; those of the parts of a batch add up to those of the batch.
 
     Args:
         params: `{"composer", "vae"}`.
         batch: packed streams and pixels.
         key: noise of this step.
         config: `loss.plan` and `loss.draw` are the weights; `tasks` names the tasks to report apart.
+        totals: see `totals`, of the whole batch where this is a part of it.
 
     Returns:
         (scalar loss, metrics): `plan`, `draw`, and both per task; a task without tokens reports NaN.
@@ -39,20 +57,27 @@ def loss(params: Mapping, batch: Mapping, key: Array, config) -> tuple[Array, di
     text, latent = batch["text"], batch["latent"]
     table = latent_table(params["vae"], batch["pixels"], model)
     x_t, t, target = noised(table, latent, key, model)
-    composer = Composer(model)
-    out = composer.apply({"params": params["composer"]}, batch, x_t, t)
-    logits = composer.apply({"params": params["composer"]}, out["text"], method=Composer.logits)
-    nats, plan_weight = plan_losses(logits, text)
+    apply = partial(Composer(model).apply, {"params": params["composer"]})
+    out = apply(batch, x_t, t)
+    nats, plan_weight = plan_losses(partial(apply, method=Composer.logits), out["text"], text, model.llm.vocab)
     error, draw_weight = draw_losses(out["velocity"], target, latent)
-    metrics = {"plan": _mean(nats, plan_weight), "draw": _mean(error, draw_weight)}
+    metrics = {
+        "plan": _mean(nats, plan_weight, totals["plan"]),
+        "draw": _mean(error, draw_weight, totals["draw"]),
+    }
     total = config.loss.plan * metrics["plan"] + config.loss.draw * metrics["draw"]
     for number, task in enumerate(config.tasks):
-        metrics[f"plan/{task}"] = _mean(nats, plan_weight * (text["task_id"] == number), empty=jnp.nan)
-        metrics[f"draw/{task}"] = _mean(error, draw_weight * (latent["task_id"] == number), empty=jnp.nan)
+        for name, values, weight, stream in (("plan", nats, plan_weight, text), ("draw", error, draw_weight, latent)):
+            mine = weight * (stream["task_id"] == number)
+            metrics[f"{name}/{task}"] = _mean(values, mine, totals[f"{name}/{task}"], empty=jnp.nan)
     return total, metrics
 
 
-def _mean(values: Array, weight: Array, empty: float = 0.0) -> Array:
-    """Weighted mean over all tokens of the batch; `empty` where nothing has weight."""
-    total = jnp.sum(weight)
+def _mean(values: Array, weight: Array, total: Array, empty: float = 0.0) -> Array:
+    """This part's share of the weighted mean over all tokens; `empty` where nothing has weight."""
     return jnp.where(total > 0, jnp.sum(values * weight) / jnp.maximum(total, 1e-6), empty)
+
+
+def report(metrics: Mapping[str, Array]) -> dict[str, Array]:
+    """The metrics of a whole batch as they are shown."""
+    return dict(metrics)

@@ -7,12 +7,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Mapping
 
 import jax
-import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
 
 from macro.models import variants, weights
 from macro.models.variants import ModelConfig
+from macro.utils import tree
 from macro.utils.errors import UserError
 
 
@@ -22,24 +25,47 @@ def model_config(config) -> ModelConfig:
     return variants.decode(fields.pop("variant"), **fields)
 
 
-def replaced(params: dict, config) -> dict:
-    """`params` with the parts that `config.init_from` names read from its files.
+def start_files(config, parts: Iterable[str]) -> dict[str, str]:
+    """`config.init_from` (missing: none): the file that each part named there begins as.
 
     Raises:
-        UserError: a part that does not exist, a file without it, or with other sizes than `config.model`.
+        UserError: a part that is not among `parts`.
     """
-    model, params = model_config(config), dict(params)
-    for part, path in config.init_from.items():
-        if part not in params:
-            raise UserError(f"config.init_from.{part}: no such part; there are {', '.join(params)}")
-        loaded, theirs, _ = weights.load(path)
-        if part not in loaded:
-            raise UserError(f"{path}: holds no {part}; config.init_from.{part} needs a file with one")
-        found, wanted = _shaped_by(theirs, part), _shaped_by(model, part)
-        if found != wanted:
-            raise UserError(f"{path}: its {part} is {found}, but config.model asks for {wanted}")
-        params[part] = jax.tree.map(jnp.asarray, loaded[part])
-    return params
+    files = dict(config.get("init_from", {}))
+    for part in files:
+        if part not in parts:
+            raise UserError(f"config.init_from.{part}: no such part; there are {', '.join(parts)}")
+    return files
+
+
+def read_part(part: str, path: str, config, shapes: Mapping, laid: Mapping) -> dict:
+    """One part of the parameters from a file, every device's share of a tensor read on its own.
+
+    Args:
+        part: such as "composer". path: a file that macro wrote.
+        config: its `model` has to have the file's sizes.
+        shapes, laid: shape and sharding of each of the part's parameters, in trees.
+
+    Raises:
+        UserError: a file without the part, or one of other sizes than `config.model`.
+    """
+    reader = weights.reader(path)
+    found, wanted = _shaped_by(weights.config_of(reader), part), _shaped_by(model_config(config), part)
+    held = {name.removeprefix(f"{part}/"): name for name in reader if name.startswith(f"{part}/")}
+    if not held:
+        raise UserError(f"{path}: holds no {part}; config.init_from.{part} needs a file with one")
+    if found != wanted:
+        raise UserError(f"{path}: its {part} is {found}, but config.model asks for {wanted}")
+    shapes, laid = tree.flatten(shapes), tree.flatten(laid)
+    for name, leaf in shapes.items():
+        if name not in held or reader.specs[held[name]].shape != leaf.shape:
+            raise UserError(f"{path}: its {part} has no {name} of shape {leaf.shape}, which config.model asks for")
+
+    def read(name: str) -> Array:
+        tensor, leaf = reader.view(held[name]), shapes[name]
+        return jax.make_array_from_callback(leaf.shape, laid[name], lambda index: np.asarray(tensor[index], leaf.dtype))
+
+    return tree.unflatten({name: read(name) for name in shapes})
 
 
 def _shaped_by(model: ModelConfig, part: str):

@@ -2,26 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from einops import rearrange
+from jaxtyping import Array, Float, Int
+
+# Logits of a row that exist at a time: 32,768 tokens of 152,064 words would be 20 GB.
+LOGITS = 1 << 27
 
 
 def plan_losses(
-    logits: Float[Array, "b n v"], text: Mapping
+    logits_of: Callable[[Array], Array], hidden: Float[Array, "b n d"], text: Mapping, vocab: int
 ) -> tuple[Float[Array, "b n"], Float[Array, "b n"]]:
     """Cross-entropy of each text token, and its weight.
 
     Args:
-        logits: next-token logits, float32.
+        logits_of: hidden states [b, m, d] to next-token logits [b, m, v], float32. Where a row has many tokens it is
+            asked for a part of them at a time, and again in the backward pass.
+        hidden: final hidden states of the text stream.
         text: the text stream; `labels` -1 marks tokens that predict nothing.
+        vocab: v.
 
     Returns:
         (nats per token, weight per token), both [b, n]; unlabelled tokens have weight 0.
     """
-    labelled = text["labels"] >= 0
-    picked = jnp.take_along_axis(logits, jnp.maximum(text["labels"], 0)[..., None], axis=-1)[..., 0]
-    nats = jax.nn.logsumexp(logits, axis=-1) - picked
-    return nats, jnp.where(labelled, text["weights"], 0.0)
+    n = hidden.shape[1]
+    parts = min(p for p in range(1, n + 1) if n % p == 0 and (p == n or n // p * vocab <= LOGITS))
+
+    def nats_of(part: tuple[Array, Array]) -> Float[Array, "b m"]:
+        return _cross_entropy(logits_of(part[0]), part[1])
+
+    if parts == 1:
+        nats = nats_of((hidden, text["labels"]))
+    else:
+        # Every p-th token, not runs of them: so all devices have a share of each part where tokens are divided.
+        split = rearrange(hidden, "b (m p) d -> p b m d", p=parts), rearrange(text["labels"], "b (m p) -> p b m", p=parts)
+        nats = rearrange(jax.lax.map(jax.checkpoint(nats_of), split), "p b m -> b (m p)")
+    return nats, jnp.where(text["labels"] >= 0, text["weights"], 0.0)
+
+
+def _cross_entropy(logits: Float[Array, "b m v"], labels: Int[Array, "b m"]) -> Float[Array, "b m"]:
+    picked = jnp.take_along_axis(logits, jnp.maximum(labels, 0)[..., None], axis=-1)[..., 0]
+    return jax.nn.logsumexp(logits, axis=-1) - picked

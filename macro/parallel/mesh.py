@@ -1,40 +1,153 @@
 """The devices of a run as a mesh with named axes, and batches laid over it.
 
-Axes are of the Auto kind: the compiler divides the computation, guided by constraints (`rules.constrain`),
-and linen's logical constraints need them so. One axis `data` for now: every device holds all parameters and
-a part of the batch's rows.
+    data         between slices, which a slower network joins: each holds all parameters and a share of the rows
+    fsdp         rows and parameters, within a slice, over two axes (`rules.FSDP` says why there are two)
+    fsdp_inner
+    tensor       heads and hidden units of every layer
+    sequence     tokens of every row
+
+    config.parallel = {"preset": "fsdp"}                              all of a slice's devices
+    config.parallel = {"preset": "fsdp+tensor", "tensor": 4}          four devices share each layer
+    config.parallel = {"preset": "fsdp+sequence", "sequence": 4}      four devices share each row
+
+Axes are of the Auto kind: the compiler divides the computation, guided by constraints (`rules.constrain`), and linen's
+logical constraints need them so.
+Read next: `macro/parallel/rules.py`.
 """
 
+import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
 from macro.parallel.rules import sharding
+from macro.utils.config import section
 from macro.utils.errors import UserError
 
-AXES = ("data",)
+AXES = ("data", "fsdp", "fsdp_inner", "tensor", "sequence")
+# Preset -> the axis beside fsdp that it has.
+PRESETS = {"fsdp": None, "fsdp+tensor": "tensor", "fsdp+sequence": "sequence"}
 
 
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh over `devices`, or all of them. Use it as `with jax.set_mesh(mesh):`."""
-    devices = jax.devices() if devices is None else devices
-    return jax.make_mesh((len(devices),), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+@dataclasses.dataclass(frozen=True)
+class ParallelConfig:
+    """`config.parallel`.
+
+    Attributes:
+        preset: one of `PRESETS`.
+        tensor, sequence: devices on that axis, where the preset has it.
+        slices: 0 asks the devices; a number divides them into so many, in their order.
+        rules: (regex, logical axes) of parameters, looked at before the model's own (`macro/models/axes.py`).
+    """
+
+    preset: str = "fsdp"
+    tensor: int = 1
+    sequence: int = 1
+    slices: int = 0
+    rules: tuple = ()
+
+    def __post_init__(self):
+        if self.preset not in PRESETS:
+            raise UserError(f"config.parallel.preset={self.preset!r}: choose one of {', '.join(PRESETS)}")
+        for axis in ("tensor", "sequence"):
+            size, had = getattr(self, axis), PRESETS[self.preset] == axis
+            if size < 1:
+                raise UserError(f"config.parallel.{axis}={size}: must be at least 1")
+            if size > 1 and not had:
+                raise UserError(f"config.parallel.{axis}={size}: the preset {self.preset!r} has no such axis; take 1")
+        if self.slices < 0:
+            raise UserError(f"config.parallel.slices={self.slices}: must be a number of slices, or 0 to ask the devices")
 
 
-def check_batch_size(batch_size: int, mesh: Mesh) -> None:
-    """Raises UserError if the rows of a batch cannot be dealt evenly to the devices."""
-    parts = mesh.shape["data"]
+def parallel_config(config) -> ParallelConfig:
+    """`config.parallel`, read and checked; a config without it gets the plain preset."""
+    return section(ParallelConfig, config.get("parallel", {}), "parallel")
+
+
+def make_mesh(config: ParallelConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh over `devices`, or all of them. Use it as `with jax.set_mesh(mesh):`.
+
+    Raises:
+        UserError: slices, tensor and sequence do not divide the devices.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    slices = config.slices or len({getattr(device, "slice_index", 0) for device in devices})
+    if len(devices) % slices:
+        raise _indivisible("slices", slices, len(devices), "devices")
+    within = len(devices) // slices
+    for axis in ("tensor", "sequence"):
+        if within % getattr(config, axis):
+            raise _indivisible(axis, getattr(config, axis), within, "devices of a slice")
+    spread = within // (config.tensor * config.sequence)
+    inner = max(n for n in range(1, math.isqrt(spread) + 1) if spread % n == 0)
+    shape = (spread // inner, inner, config.tensor, config.sequence)
+    grid = _placed(devices, slices, shape)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def _indivisible(axis: str, size: int, devices: int, what: str) -> UserError:
+    nearest = min((n for n in range(1, devices + 1) if devices % n == 0), key=lambda n: (abs(n - size), n))
+    return UserError(f"config.parallel.{axis}={size} does not divide the {devices} {what}; take {nearest}")
+
+
+def _placed(devices: list, slices: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Devices [data, fsdp, fsdp_inner, tensor, sequence], neighbours on an axis near one another on the wires."""
+    if devices[0].platform != "tpu":
+        return np.array(devices).reshape(slices, *shape)
+    if len({device.slice_index for device in devices}) == 1:
+        parts = np.split(np.array(devices), slices)
+        return np.stack([mesh_utils.create_device_mesh(shape, part, allow_split_physical_axes=True) for part in parts])
+    return mesh_utils.create_hybrid_device_mesh(
+        (1, *shape), (slices, *(1 for _ in shape)), devices, allow_split_physical_axes=True
+    )
+
+
+def row_parts(mesh: Mesh) -> int:
+    """Over how many parts of the mesh the rows of a batch are dealt."""
+    return math.prod(mesh.shape[axis] for axis in ("data", "fsdp", "fsdp_inner"))
+
+
+def check_batch_size(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
+    """Raises UserError if the rows of a batch cannot be dealt evenly, in `accumulate` parts, to the devices."""
+    parts = row_parts(mesh) * accumulate
     if batch_size % parts or batch_size < 1:
         below = batch_size // parts * parts
         choices = f"{below} or {below + parts}" if below > 0 else f"{parts}"
+        times = f" in {accumulate} accumulated parts" if accumulate > 1 else ""
         raise UserError(
-            f"config.batch_size={batch_size} does not divide over {parts} devices; take {choices}"
+            f"config.batch_size={batch_size} does not divide over {row_parts(mesh)} devices{times}; take {choices}"
         )
 
 
-def shard_batch(batch: Mapping, mesh: Mesh) -> dict:
-    """Lays a nested dict of arrays `[b, ...]`, this process's rows, over the mesh by rows."""
-    rows = sharding(mesh, "batch")
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(rows, np.asarray(x)), dict(batch))
+def my_rows(batch_size: int, mesh: Mesh) -> tuple[int, ...]:
+    """The rows of a batch that this process has to make: those that its devices hold some part of."""
+    held = sharding(mesh, (batch_size,), "batch").addressable_devices_indices_map((batch_size,))
+    return tuple(sorted({row for (where,) in held.values() for row in range(*where.indices(batch_size))}))
+
+
+def shard_batch(batch: Mapping, rows: Sequence[int], batch_size: int, mesh: Mesh) -> dict:
+    """Lays a batch over the mesh by rows.
+
+    Args:
+        batch: nested dict of arrays `[len(rows), ...]`: this process's rows.
+        rows: their numbers in the whole batch, as `my_rows` gives them.
+        batch_size: rows of the whole batch.
+    """
+    place = {row: number for number, row in enumerate(rows)}
+
+    def whole(x):
+        x = np.asarray(x)
+        shape = (batch_size, *x.shape[1:])
+        lies = sharding(mesh, shape, "batch", *(None,) * (x.ndim - 1))
+
+        def part(index):
+            first, last, _ = index[0].indices(batch_size)
+            return x[place[first] : place[last - 1] + 1][:, *index[1:]]
+
+        return jax.make_array_from_callback(shape, lies, part)
+
+    return jax.tree.map(whole, dict(batch))

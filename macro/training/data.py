@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
+from jax.sharding import Mesh
 
 from macro.engines import procedural
 from macro.inputs import records
@@ -23,6 +23,7 @@ from macro.inputs.packing import PackingConfig
 from macro.inputs.pipeline import Pipeline
 from macro.inputs.tokenizer import Tokenizer
 from macro.models.variants import ModelConfig
+from macro.parallel.mesh import my_rows, parallel_config
 from macro.sampling.load import packing_of
 from macro.sentence.formats import ARRANGEMENTS
 from macro.utils.config import section
@@ -110,12 +111,24 @@ def tokenizer_of(config, model: ModelConfig) -> Tokenizer:
 
 
 def packing_config(config, model: ModelConfig) -> PackingConfig:
-    """How sentences become rows for this model: `config.packing`, condition dropout, and the tasks' names."""
+    """How sentences become rows for this model: `config.packing`, condition dropout, and the tasks' names.
+
+    Raises:
+        UserError: buckets beyond the model's position table, or streams that `config.parallel.sequence` does not divide.
+    """
     training = config.dropout.to_dict() | {"tasks": tuple(config.tasks)}
     packing = packing_of(model, config.packing.to_dict() | training)
     reach = packing.latent_stride * packing.latent_side
     if any(max(height, width) > reach for height, width, _ in packing.buckets):
         raise UserError(f"config.packing.buckets: the model's position table reaches {reach} pixels a side, no further")
+    ways = parallel_config(config).sequence
+    for stream in ("text", "vision", "latent"):
+        tokens = getattr(packing, stream)
+        if tokens % ways:
+            raise UserError(
+                f"config.packing.{stream}={tokens} does not divide over config.parallel.sequence={ways} devices; "
+                f"take {tokens // ways * ways or ways} or {-(-tokens // ways) * ways}"
+            )
     return packing
 
 
@@ -125,8 +138,8 @@ def stored(config) -> Sequence:
     return SOURCES[data.name][1](data, options)
 
 
-def batches(config, source: Sequence, tokenizer: Tokenizer, packing: PackingConfig) -> Pipeline:
-    """This process's share of the batches, without end."""
+def batches(config, source: Sequence, tokenizer: Tokenizer, packing: PackingConfig, mesh: Mesh) -> Pipeline:
+    """This process's share of the batches, without end: the rows that its devices of the mesh hold."""
     workers = data_config(config)[0].workers
-    place = jax.process_index(), jax.process_count()
-    return Pipeline(source, tokenizer, packing, config.seed, config.batch_size, *place, workers)
+    rows = my_rows(config.batch_size, mesh)
+    return Pipeline(source, tokenizer, packing, config.seed, config.batch_size, rows, workers)

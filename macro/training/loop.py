@@ -22,10 +22,9 @@ import jax
 import numpy as np
 
 from macro.parallel import mesh as mesh_lib
-from macro.parallel.rules import sharding
 from macro.training import lora, optim
 from macro.training.checkpoint import Checkpoints
-from macro.training.state import TrainState, check_frozen, create
+from macro.training.state import TrainState, check_frozen, create, placement
 from macro.training.step import make_step
 from macro.utils import tree
 from macro.utils.errors import UserError
@@ -60,9 +59,10 @@ def run(objective, config, data: Data, workdir: str, hooks: Sequence[Hook] = ())
     Args:
       objective: a module of `macro/objectives`.
       config: `total_steps`, `save_every_steps`, `eval_every_steps`, `log_every_steps`, `keep_checkpoints`,
-        `batch_size`, `seed`, `optim`, `lora` and `freeze` (missing: none), and whatever the objective reads. Saving
-        and logging happen at the end in any case; `eval_every_steps` 0 means never.
-      data: batches; each is a nested dict of arrays [b, ...] with `examples` int32 [b, r], -1 where empty.
+        `batch_size`, `accumulate`, `seed`, `optim`, `parallel`, `lora` and `freeze` (missing: none), and whatever the
+        objective reads. Saving and logging happen at the end in any case; `eval_every_steps` 0 means never.
+      data: batches; each is a nested dict of arrays [b, ...] with `examples` int32 [b, r], -1 where empty. b are the
+        rows of the whole batch that this process has to make (`mesh.my_rows`).
       workdir: an existing folder, for `checkpoints/` and `metrics.jsonl`.
       hooks: called at every evaluation.
 
@@ -75,7 +75,8 @@ def run(objective, config, data: Data, workdir: str, hooks: Sequence[Hook] = ())
     """
     check(objective, config)
     objective = lora.adapted(objective, config)
-    mesh = mesh_lib.make_mesh()
+    mesh = mesh_of(config)
+    rows = mesh_lib.my_rows(config.batch_size, mesh)
     step_fn = make_step(objective, config, mesh)
     with jax.set_mesh(mesh), Checkpoints(workdir, config.keep_checkpoints) as checkpoints, _sigterm() as stop:
         state = _start(objective, config, data, checkpoints, mesh)
@@ -94,7 +95,7 @@ def run(objective, config, data: Data, workdir: str, hooks: Sequence[Hook] = ())
                 place, start = data.get_state(), time.monotonic()
                 batch = next(data)
                 waited = time.monotonic() - start
-                state, metrics = step_fn(state, mesh_lib.shard_batch(batch, mesh))
+                state, metrics = step_fn(state, mesh_lib.shard_batch(batch, rows, config.batch_size, mesh))
                 recorder.add(step + 1, metrics, waited, place, batch["examples"])
             if first >= total:
                 recorder.say(f"nothing to do: {workdir} is at step {first} of {total}")
@@ -109,22 +110,27 @@ def run(objective, config, data: Data, workdir: str, hooks: Sequence[Hook] = ())
 def check(objective, config) -> None:
     """Raises UserError for what `run` would refuse, before time goes into making data."""
     optim.optim_config(config)
-    check_frozen(lora.adapted(objective, config), config)
-    mesh_lib.check_batch_size(config.batch_size, mesh_lib.make_mesh())
+    objective = lora.adapted(objective, config)
+    check_frozen(objective, config)
+    accumulate = config.get("accumulate", 1)
+    if accumulate < 1:
+        raise UserError(f"config.accumulate={accumulate}: must be at least 1 (the batch in one go)")
+    mesh = mesh_of(config)
+    mesh_lib.check_batch_size(config.batch_size, mesh, accumulate)
+    placement(objective, config, mesh)
+
+
+def mesh_of(config) -> jax.sharding.Mesh:
+    """The mesh that `config.parallel` makes of all devices."""
+    return mesh_lib.make_mesh(mesh_lib.parallel_config(config))
 
 
 def _start(objective, config, data: Data, checkpoints: Checkpoints, mesh) -> TrainState:
     """The newest checkpoint with the data set to its place, or a fresh state."""
-    optimizer = optim.optimizer(optim.optim_config(config), config.total_steps)
-    everywhere = sharding(mesh)
-
-    def fresh() -> TrainState:
-        return create(objective, config, optimizer)
-
     if checkpoints.latest() is None:
-        return jax.jit(fresh, out_shardings=everywhere)()
-    shapes = jax.eval_shape(fresh)
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), shapes)
+        return create(objective, config, mesh)
+    whole, laid = placement(objective, config, mesh)
+    like = jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), whole, laid)
     state, place = checkpoints.restore(like)
     data.set_state(place)
     return state

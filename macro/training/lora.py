@@ -29,6 +29,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from macro.models.weights import ADAPTERS
+from macro.parallel.layout import axes_of
 from macro.training.state import shapes
 from macro.utils import config as config_lib
 from macro.utils import tree
@@ -229,6 +230,8 @@ class Adapted:
         full = chosen(trained, self.settings)[1]
         base = [path for path in tree.flatten(trained) if path not in full]
         self.FROZEN = (*objective.FROZEN, *(f"^{re.escape(path)}$" for path in base))
+        self.AXES = (*_axes(trained, self.settings, objective.AXES), *objective.AXES)
+        self.totals, self.report = objective.totals, objective.report
 
     def init(self, key: Array, config) -> dict:
         """The objective's own parameters, as they are without LoRA, and the adapters."""
@@ -236,10 +239,20 @@ class Adapted:
         trained, _ = tree.split(params, self.objective.FROZEN)
         return params | {ADAPTERS: init(_key_of(key, ADAPTERS), trained, self.settings)}
 
-    def loss(self, params: Mapping, batch: Mapping, key: Array, config):
+    def loss(self, params: Mapping, batch: Mapping, key: Array, config, totals: Mapping):
         """The objective's loss with the adapters added to their kernels."""
         whole = _taken_in(params, self.settings, _key_of(key, ADAPTERS))
-        return self.objective.loss(whole, batch, key, config)
+        return self.objective.loss(whole, batch, key, config, totals)
+
+
+def _axes(params: Mapping, config: LoRAConfig, own) -> list[tuple[str, tuple]]:
+    """Rules that lay A and B as the kernel they belong to, the rank undivided."""
+    axes, rules = axes_of(params, own), []
+    for path in chosen(params, config)[0]:
+        *layers, inputs, outputs = axes[path]
+        for name, pair in (("a", (*layers, inputs, None)), ("b", (*layers, None, outputs))):
+            rules.append((f"^{ADAPTERS}/{re.escape(path)}/{name}$", pair))
+    return rules
 
 
 def adapted(objective, config):

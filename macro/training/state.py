@@ -1,7 +1,8 @@
 """Everything that a run is at one moment; what a checkpoint holds beside the place in the data.
 
 `params` is the whole tree. Parameters that the objective freezes have neither an average nor optimizer
-state, so `ema` and `opt_state` are shaped by the trained part alone.
+state, so `ema` and `opt_state` are shaped by the trained part alone. All of it is born where it will lie on the mesh:
+nothing is ever whole on one device that is not meant to be.
 """
 
 from collections.abc import Mapping
@@ -10,8 +11,12 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
-import optax
+from jax.sharding import Mesh
 
+from macro.objectives.parts import read_part, start_files
+from macro.parallel import layout
+from macro.parallel.mesh import parallel_config
+from macro.training import optim
 from macro.utils import tree
 from macro.utils.errors import UserError
 
@@ -28,10 +33,7 @@ class TrainState:
 
 
 def shapes(objective, config) -> dict:
-    """Shapes of the objective's parameters. Files to start from do not change them, and may be large: none is read."""
-    config = config.copy_and_resolve_references()
-    with config.unlocked():
-        config.init_from = {}
+    """Shapes of the objective's parameters."""
     return jax.eval_shape(lambda key: objective.init(key, config), jax.random.key(0))
 
 
@@ -50,10 +52,38 @@ def check_frozen(objective, config) -> None:
         raise UserError(f"config.freeze={config.freeze}: leaves nothing to train")
 
 
-def create(objective, config, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first step; its parameters follow from `config.seed`."""
-    params = objective.init(jax.random.key(config.seed), config)
+def placement(objective, config, mesh: Mesh) -> tuple[TrainState, TrainState]:
+    """Shapes of the whole state, and how each of its arrays lies on the mesh.
+
+    Raises:
+        UserError: rules that do not fit, or that leave too much of the parameters whole; see `parallel/layout.py`.
+    """
+    of_params = shapes(objective, config)
+    laid = layout.shardings(of_params, mesh, objective.AXES, parallel_config(config).rules)
+    whole = jax.eval_shape(lambda params: _beginning(params, objective, config), of_params)
+    return whole, layout.following(whole, of_params, laid, mesh)
+
+
+def create(objective, config, mesh: Mesh) -> TrainState:
+    """The state before the first step, laid over the mesh; its parameters follow from `config.seed`, or stand in the
+    files that `config.init_from` names."""
+    whole, laid = placement(objective, config, mesh)
+    files = start_files(config, whole.params)
+
+    def made_up(key):
+        return {part: params for part, params in objective.init(key, config).items() if part not in files}
+
+    lying = {part: where for part, where in laid.params.items() if part not in files}
+    params = jax.jit(made_up, out_shardings=lying)(jax.random.key(config.seed))
+    for part, path in files.items():
+        params[part] = read_part(part, path, config, whole.params[part], laid.params[part])
+    begin = jax.jit(lambda params: _beginning(params, objective, config), out_shardings=laid, donate_argnums=0)
+    return begin({part: params[part] for part in whole.params})
+
+
+def _beginning(params: Mapping, objective, config) -> TrainState:
     trained, _ = tree.split(params, frozen(objective, config))
+    optimizer = optim.optimizer(optim.optim_config(config), config.total_steps)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         examples=jnp.zeros((), jnp.int32),

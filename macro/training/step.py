@@ -2,7 +2,8 @@
 through.
 
 Step t draws its noise from fold_in(key(seed), t), so a step follows from (seed, t, batch) and can be
-replayed.
+replayed. With `config.accumulate` above 1 a batch is gone through in so many parts, one after the other, whose
+gradients are added up: the same means over the same tokens, in less memory.
 """
 
 from collections.abc import Callable
@@ -10,11 +11,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from macro.parallel.rules import sharding
+from macro.parallel.rules import constrain
 from macro.training import optim
-from macro.training.state import TrainState, frozen
+from macro.training.state import TrainState, frozen, placement
 from macro.utils import tree
 
 Step = Callable[[TrainState, dict], tuple[TrainState, dict]]
@@ -24,10 +25,9 @@ def make_step(objective, config, mesh: Mesh) -> Step:
     """Compiles (lazily) the step of an objective.
 
     Args:
-      objective: `loss(params, batch, key, config) -> (scalar, metrics)` and `FROZEN`, regexes of parameter
-      paths.
-      config: `seed`, `total_steps`, `optim` and whatever the objective reads.
-      mesh: where the batch's rows lie.
+      objective: a module of `macro/objectives`.
+      config: `seed`, `total_steps`, `optim`, `accumulate` (missing: 1) and whatever the objective reads.
+      mesh: what state and batches lie on; the step is called (or lowered) under `jax.set_mesh(mesh)`.
 
     Returns:
       step(state, batch) -> (state, metrics), which uses up the state it is given. Metrics are float32
@@ -42,18 +42,22 @@ def make_step(objective, config, mesh: Mesh) -> Step:
     def step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         trained, frozen = tree.split(state.params, kept)
+        totals = objective.totals(batch, config)
 
-        def loss_of(trained):
-            return objective.loss(tree.merge(trained, frozen), batch, key, config)
+        def gradient(part: dict, key: jax.Array):
+            def loss_of(trained):
+                return objective.loss(tree.merge(trained, frozen), part, key, config, totals)
 
-        (loss, metrics), grads = jax.value_and_grad(loss_of, has_aux=True)(trained)
+            return jax.value_and_grad(loss_of, has_aux=True)(trained)
+
+        (loss, metrics), grads = _accumulated(gradient, batch, key, config.get("accumulate", 1))
         updates, opt_state = optimizer.update(grads, state.opt_state, trained)
         trained = optax.apply_updates(trained, updates)
         decay = optim.ema_decay(state.step, settings.ema)
         ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, state.ema, trained)
         examples = state.examples + jnp.sum(batch["examples"] >= 0, dtype=jnp.int32)
         metrics = (
-            metrics
+            objective.report(metrics)
             | _fill(batch)
             | {
                 "loss": loss,
@@ -65,8 +69,27 @@ def make_step(objective, config, mesh: Mesh) -> Step:
         params = tree.merge(trained, frozen)
         return TrainState(state.step + 1, examples, params, ema, opt_state), metrics
 
-    everywhere = sharding(mesh)
-    return jax.jit(step, donate_argnums=0, out_shardings=(everywhere, everywhere))
+    _, laid = placement(objective, config, mesh)
+    return jax.jit(step, donate_argnums=0, out_shardings=(laid, NamedSharding(mesh, PartitionSpec())))
+
+
+def _accumulated(gradient: Callable, batch: dict, key: jax.Array, parts: int):
+    """Sums of ((loss, metrics), gradients) over `parts` parts of the batch, each with rows of every device."""
+    if parts == 1:
+        return gradient(batch, key)
+
+    def split(x):
+        taken = jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0)
+        return constrain(taken, None, "batch", *(None,) * (x.ndim - 1))
+
+    def add(sums, numbered):
+        number, part = numbered
+        return jax.tree.map(jnp.add, sums, gradient(part, jax.random.fold_in(key, number))), None
+
+    batches = jax.tree.map(split, batch)
+    first = jax.tree.map(lambda x: x[0], batches)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient, first, key))
+    return jax.lax.scan(add, zeros, (jnp.arange(parts), batches))[0]
 
 
 def _fill(batch: dict) -> dict:

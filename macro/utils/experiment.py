@@ -22,6 +22,7 @@ def defaults() -> ConfigDict:
     config.log_every_steps = 10
     config.keep_checkpoints = 2
     config.batch_size = 2  # packed rows
+    config.accumulate = 1  # parts that a batch is gone through in, one after the other
     config.seed = 0
     config.save_dtype = "float32"  # of model.safetensors; training itself is in float32
 
@@ -76,6 +77,7 @@ def defaults() -> ConfigDict:
         "full": placeholder(tuple),
     }
     config.sampling = {"steps": 10, "shift": 1.0}
+    config.parallel = {"preset": "fsdp", "tensor": 1, "sequence": 1, "slices": 0, "rules": ()}
     return config
 
 

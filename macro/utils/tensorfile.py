@@ -112,6 +112,13 @@ class TensorReader(Mapping):
             file.seek(start)
             return np.fromfile(file, spec.dtype, prod(shape)).reshape(shape)
 
+    def view(self, name: str) -> np.ndarray:
+        """One tensor, of which only what is looked at is read."""
+        spec, start = self.specs[name], self._starts[name]
+        if not spec.size:
+            return np.zeros(spec.shape, spec.dtype)
+        return np.memmap(self.path, spec.dtype, "r", start, spec.shape or (1,)).reshape(spec.shape)
+
 
 @contextlib.contextmanager
 def writer(path: str | os.PathLike, specs: Mapping[str, Spec], metadata: Mapping[str, str]):

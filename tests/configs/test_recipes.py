@@ -14,10 +14,11 @@ from macro.inputs.tokenizer import Tokenizer
 from macro.models import weights
 from macro.objectives import joint
 from macro.objectives.parts import model_config
+from macro.parallel.mesh import make_mesh, parallel_config
 from macro.sampling.load import sampling_of
 from macro.sentence.spans import Image, Sentence, Target, Text
 from macro.train import main
-from macro.training import data, lora, optim, state
+from macro.training import data, lora, state
 from macro.training.step import make_step
 from macro.utils import tree
 from macro.utils.config import load, run
@@ -56,28 +57,20 @@ def test_macro_trains_everything_but_the_encoders():
 
 def test_music_trains_adapters_of_rank_64_on_both_experts():
     config = recipe("music_7b")
-    shapes = jax.eval_shape(lambda key: lora.adapted(joint, config).init(key, _from_scratch(config)), jax.random.key(0))
+    shapes = state.shapes(lora.adapted(joint, config), config)
     assert tree.count(shapes[weights.ADAPTERS]) == 2 * 28 * 64 * sum(i + o for i, o in MATRICES) == 322_961_408
-
-
-def _from_scratch(config):
-    config = config.copy_and_resolve_references()
-    with config.unlocked():
-        config.init_from = {}
-    return config
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_full_size_step_has_a_gradient(name):
     """Traced, not compiled, on rows of the recipe's own capacities."""
-    config = _from_scratch(recipe(name))
+    config = recipe(name)
     packing = data.packing_config(config, model_config(config))
     row = make_row([], packing)
     batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), row)
     objective = lora.adapted(joint, config)
-    optimizer = optim.optimizer(optim.optim_config(config), config.total_steps)
-    began = jax.eval_shape(lambda: state.create(objective, config, optimizer))
-    mesh = jax.make_mesh((1,), ("data",))
+    mesh = make_mesh(parallel_config(config))
+    began, _ = state.placement(objective, config, mesh)
     after, metrics = jax.eval_shape(make_step(objective, config, mesh), began, batch)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), began)
     assert {"plan", "draw", "loss", "grad_norm"} <= set(metrics)

@@ -31,8 +31,8 @@ def test_released_model_has_the_released_parameters():
 
 
 def test_overrides_reach_into_parts():
-    config = variants.decode("XS/128", llm={"vocab": 768}, vae={"scale": 2.0}, remat=True)
-    assert (config.llm.vocab, config.vae.scale, config.remat) == (768, 2.0, True)
+    config = variants.decode("XS/128", llm={"vocab": 768}, vae={"scale": 2.0}, remat="full")
+    assert (config.llm.vocab, config.vae.scale, config.remat) == (768, 2.0, "full")
     assert config.llm.width == variants.decode("XS/128").llm.width
 
 

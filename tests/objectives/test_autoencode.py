@@ -7,7 +7,7 @@ import optax
 import pytest
 from ml_collections import ConfigDict
 
-from macro.models import weights
+from macro.models.vae import VAE
 from macro.objectives import autoencode, parts
 from macro.utils.errors import UserError
 
@@ -36,7 +36,11 @@ def params():
 @pytest.fixture(scope="module")
 def run():
     """((loss, metrics), gradient), compiled once for batches of four pictures."""
-    score = lambda params, batch, key: autoencode.loss(params, batch, key, CONFIG)  # noqa: E731
+
+    def score(params, batch, key):
+        loss, metrics = autoencode.loss(params, batch, key, CONFIG, autoencode.totals(batch, CONFIG))
+        return loss, autoencode.report(metrics)
+
     return jax.jit(jax.value_and_grad(score, has_aux=True))
 
 
@@ -100,9 +104,11 @@ def test_a_few_steps_bring_the_psnr_up(params, run):
     assert psnr[-1] > psnr[0] + 6
 
 
-def test_goes_on_from_a_file(tmp_path, params):
-    path = tmp_path / "vae.safetensors"
-    weights.save(path, params, parts.model_config(CONFIG), {})
-    config = ConfigDict(CONFIG.to_dict() | {"init_from": {"vae": str(path)}})
-    loaded = jax.jit(lambda key: autoencode.init(key, config))(jax.random.key(1))
-    jax.tree.map(np.testing.assert_array_equal, loaded, params)
+def test_reported_deviation_is_that_of_all_latents(params, run):
+    images = pictures(9, 1, 4, 16, 16, 3)
+    (_, metrics), _ = run(params, batch_of(images), jax.random.key(0))
+    x = jnp.asarray(images.reshape(4, 16, 16, 3), jnp.float32) / 127.5 - 1
+    cut, _ = autoencode.squares({"16x16": jnp.asarray(images)}, 16, jax.random.key(0))
+    assert (np.asarray(cut) == images.reshape(4, 16, 16, 3)).all()
+    mean, _ = VAE(parts.model_config(CONFIG).vae).apply({"params": params["vae"]}, x, method=VAE.encode)
+    np.testing.assert_allclose(metrics["latent_std"], np.std(mean), rtol=1e-4)

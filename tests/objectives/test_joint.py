@@ -7,7 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from macro.models import weights
-from macro.objectives import joint, parts
+from macro.objectives import joint, parts, plan
 from macro.objectives.draw import draw_losses
 from macro.objectives.plan import plan_losses
 from macro.utils.errors import UserError
@@ -45,7 +45,9 @@ def params():
 
 @pytest.fixture(scope="module")
 def loss(params):
-    return jax.jit(lambda key: joint.loss(params, jax.tree.map(jnp.asarray, batch()), key, CONFIG))
+    whole = jax.tree.map(jnp.asarray, batch())
+    totals = joint.totals(whole, CONFIG)
+    return jax.jit(lambda key: joint.loss(params, whole, key, CONFIG, totals))
 
 
 def test_the_loss_is_the_weighted_sum_and_tasks_stand_apart(loss):
@@ -65,7 +67,7 @@ def test_noise_follows_from_the_key(loss):
 def test_only_labelled_and_noised_tokens_count():
     streams = jax.tree.map(jnp.asarray, batch())
     logits = jnp.zeros((1, 4, 40)).at[0, 1].set(jnp.arange(40.0))
-    nats, weight = plan_losses(logits, streams["text"])
+    nats, weight = plan_losses(lambda x: x, logits, streams["text"], 40)
     np.testing.assert_allclose(nats[0, [0, 2, 3]], np.log(40), rtol=1e-6)
     np.testing.assert_array_equal(weight, [[1, 0, 1, 1]])
     error, weight = draw_losses(jnp.ones((1, 4, 2)), jnp.zeros((1, 4, 2)), streams["latent"])
@@ -79,16 +81,20 @@ def test_parts_come_from_the_files_named(tmp_path, params):
     moved = jax.tree.map(lambda x: np.asarray(x) + 1, params["vae"])
     weights.save(path, {"vae": moved}, other_scale, {})
     config = ConfigDict(CONFIG.to_dict() | {"init_from": {"vae": str(path)}})
-    loaded = jax.jit(lambda key: joint.init(key, config))(jax.random.key(0))
-    jax.tree.map(np.testing.assert_array_equal, loaded["vae"], moved)
-    jax.tree.map(np.testing.assert_array_equal, loaded["composer"], params["composer"])
+    assert parts.start_files(config, params) == {"vae": str(path)}
+    loaded = read("vae", path, config, params)
+    jax.tree.map(np.testing.assert_array_equal, loaded, moved)
+
+
+def read(part, path, config, params):
+    everywhere = jax.tree.map(lambda _: jax.sharding.SingleDeviceSharding(jax.devices()[0]), params)
+    return parts.read_part(part, str(path), config, params[part], everywhere[part])
 
 
 @pytest.mark.parametrize(
     ("part", "model", "message"),
     [
         ("composer", MODEL, "holds no composer"),
-        ("decoder", MODEL, "no such part"),
         ("vae", {**MODEL, "vae": {"channels": 64}}, "config.model asks for"),
     ],
 )
@@ -97,4 +103,46 @@ def test_wrong_files_are_named(tmp_path, params, part, model, message):
     weights.save(path, {"vae": params["vae"]}, parts.model_config(CONFIG), {})
     config = ConfigDict(CONFIG.to_dict() | {"model": model, "init_from": {part: str(path)}})
     with pytest.raises(UserError, match=message):
-        jax.eval_shape(lambda key: joint.init(key, config), jax.random.key(0))
+        read(part, path, config, params)
+
+
+def test_a_part_that_does_not_exist_is_named(params):
+    config = ConfigDict(CONFIG.to_dict() | {"init_from": {"decoder": "x.safetensors"}})
+    with pytest.raises(UserError, match="config.init_from.decoder: no such part; there are composer, vae"):
+        parts.start_files(config, params)
+
+
+def test_a_file_with_other_shapes_is_named(tmp_path, params):
+    path = tmp_path / "vae.safetensors"
+    cut = {"encoder": params["vae"]["encoder"]}
+    weights.save(path, {"vae": cut}, parts.model_config(CONFIG), {})
+    with pytest.raises(UserError, match="its vae has no decoder/.* of shape"):
+        read("vae", path, CONFIG, params)
+
+
+def test_shares_of_a_batch_add_up_to_it(params):
+    """Two rows at once, and one after the other with the totals of both."""
+    one = jax.tree.map(jnp.asarray, batch())
+    one["latent"]["t_raw"] = jnp.full((1, 4), -jnp.inf)  # no noise, which is drawn for the rows of a part together
+    two = jax.tree.map(lambda x: x[:, ::-1] if x.ndim == 2 else x, one)
+    two["text"]["labels"] = jnp.array([[5, 3, -1, -1]])
+    both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), one, two)
+    totals = joint.totals(both, CONFIG)
+    score = jax.jit(lambda rows: joint.loss(params, rows, jax.random.key(0), CONFIG, totals)[1]["plan"])
+    np.testing.assert_allclose(score(one) + score(two), score(both), rtol=1e-5)
+
+
+def test_logits_made_in_parts_change_nothing(monkeypatch):
+    rng = np.random.default_rng(1)
+    hidden, head = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((2, 12, 8), (8, 40)))
+    labels = jnp.asarray(rng.integers(-1, 40, (2, 12)))
+    text = {"labels": labels, "weights": jnp.ones((2, 12))}
+
+    def total(hidden, head):
+        return jnp.sum(jnp.square(plan_losses(lambda x: x @ head, hidden, text, 40)[0]))
+
+    whole = jax.value_and_grad(total, (0, 1))(hidden, head)
+    monkeypatch.setattr(plan, "LOGITS", 3 * 40)
+    assert "scan" in str(jax.make_jaxpr(total)(hidden, head))
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(jax.value_and_grad(total, (0, 1))(hidden, head)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)

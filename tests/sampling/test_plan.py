@@ -92,7 +92,7 @@ def _training_score(row, x):
     apply = Composer(CONFIG).apply
     out = apply({"params": PARAMS["composer"]}, row, x, jnp.full(x.shape[:2], 0.3))
     logits = apply({"params": PARAMS["composer"]}, out["text"], method=Composer.logits)
-    nats, weight = plan_losses(logits, row["text"])
+    nats, weight = plan_losses(lambda x: x, logits, row["text"], logits.shape[-1])
     return -jnp.sum(nats * weight) / jnp.sum(weight)
 
 

@@ -32,6 +32,7 @@ class Objective:
     """Noisy linear regression through a frozen matrix."""
 
     FROZEN = ("^eye/",)
+    AXES = ((r"^line/kernel$", ("width", None)), (r".", ()))
 
     @staticmethod
     def init(key, config):
@@ -41,13 +42,21 @@ class Objective:
         }
 
     @staticmethod
-    def loss(params, batch, key, config):
+    def totals(batch, config):
+        return {"tokens": jnp.sum(batch["text"]["sample"] >= 0)}
+
+    @staticmethod
+    def loss(params, batch, key, config, totals):
         x = batch["text"]["x"] @ params["eye"]["kernel"]
         y = (x @ params["line"]["kernel"] + params["line"]["bias"])[..., 0]
         noise = 0.01 * jax.random.normal(key, y.shape)
         held = batch["text"]["sample"] >= 0
-        error = jnp.sum(jnp.square(y + noise - batch["text"]["y"]) * held) / jnp.sum(held)
+        error = jnp.sum(jnp.square(y + noise - batch["text"]["y"]) * held) / totals["tokens"]
         return error, {"draw": error, "draw/edit": jnp.nan}
+
+    @staticmethod
+    def report(metrics):
+        return metrics
 
 
 class Data:

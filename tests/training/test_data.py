@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from macro.objectives.parts import model_config
+from macro.parallel.mesh import make_mesh, parallel_config
 from macro.training import data
 from macro.utils.config import load
 from macro.utils.errors import UserError
@@ -73,7 +74,8 @@ def test_files_are_mixed_and_packed(config, tmp_path):
     source = data.stored(config)
     assert sorted(source[i].idx for i in range(len(source))) == [0, 1, 2, 3, *[4] * 4, *[5] * 4]
     model = model_config(config)
-    batches = data.batches(config, source, data.tokenizer_of(config, model), data.packing_config(config, model))
+    tokenizer, packing = data.tokenizer_of(config, model), data.packing_config(config, model)
+    batches = data.batches(config, source, tokenizer, packing, make_mesh(parallel_config(config)))
     batch = next(batches)
     shown = [batch["pixels"]["64x64"][row][:2] for row in range(config.batch_size)]
     assert {int(picture.max()) for pictures in shown for picture in pictures} <= set(range(6))

@@ -12,7 +12,7 @@ from training.stand_in import Data, Objective, get_config
 from macro.models import peft
 from macro.models.composer import Composer, smallest_batch
 from macro.models.variants import decode
-from macro.parallel.mesh import make_mesh, shard_batch
+from macro.parallel.mesh import ParallelConfig, make_mesh, shard_batch
 from macro.training import loop, lora, optim
 from macro.training.lora import LoRAConfig
 from macro.training.state import averaged, create
@@ -240,9 +240,12 @@ def with_lora(**changes):
 
 
 def fresh_and_step(config):
-    optimizer = optim.optimizer(optim.optim_config(config), config.total_steps)
-    objective = lora.adapted(Objective, config)
-    return jax.jit(lambda: create(objective, config, optimizer)), make_step(objective, config, make_mesh())
+    objective, mesh = lora.adapted(Objective, config), make_mesh(ParallelConfig())
+    return lambda: create(objective, config, mesh), make_step(objective, config, mesh)
+
+
+def laid(batch):
+    return shard_batch(batch, range(2), 2, make_mesh(ParallelConfig()))
 
 
 def test_only_adapters_and_extras_have_gradients_average_and_optimizer_state():
@@ -251,7 +254,7 @@ def test_only_adapters_and_extras_have_gradients_average_and_optimizer_state():
     before = jax.tree.map(np.array, fresh())
     state, data = fresh(), Data()
     for _ in range(3):
-        state, _ = step(state, shard_batch(next(data), make_mesh()))
+        state, _ = step(state, laid(next(data)))
     trained = {"lora/line/kernel/a", "lora/line/kernel/b", "line/bias"}
     moved = {
         path
@@ -271,17 +274,18 @@ def test_the_first_gradient_reaches_b_alone():
     objective = lora.adapted(Objective, config)
     params = objective.init(jax.random.key(0), config)
     batch = jax.tree.map(jnp.asarray, next(Data()))
-    grads = jax.grad(lambda p: objective.loss(p, batch, jax.random.key(1), config)[0])(params)
+    totals = Objective.totals(batch, config)
+    grads = jax.grad(lambda p: objective.loss(p, batch, jax.random.key(1), config, totals)[0])(params)
     pair = grads["lora"]["line"]["kernel"]
     assert not np.any(pair["a"]) and np.all(pair["b"])
-    plain, _ = Objective.loss(params, batch, jax.random.key(1), config)
-    assert objective.loss(params, batch, jax.random.key(1), config)[0] == plain
+    plain, _ = Objective.loss(params, batch, jax.random.key(1), config, totals)
+    assert objective.loss(params, batch, jax.random.key(1), config, totals)[0] == plain
 
 
 def test_dropout_follows_from_seed_and_step():
     config = with_lora()
     fresh, step = fresh_and_step(config)
-    batches = [shard_batch(next(Data()), make_mesh()) for _ in range(2)]
+    batches = [laid(next(Data())) for _ in range(2)]
 
     def loss(seed_step):
         state = fresh()
@@ -336,6 +340,6 @@ def test_frozen_parameters_are_no_targets():
 def test_muon_leaves_adapters_to_adam():
     config = get_config(lora=ON, optim={"lr": 0.05, "warmup_steps": 2, "name": "muon"})
     fresh, step = fresh_and_step(config)
-    state, metrics = step(fresh(), shard_batch(next(Data()), make_mesh()))
+    state, metrics = step(fresh(), laid(next(Data())))
     assert np.isfinite(float(metrics["loss"]))
     assert all(leaf is None for leaf in tree.flatten(optim.orthogonal(state.ema)).values())

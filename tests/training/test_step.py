@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 from training.stand_in import Data, Objective, get_config
 
-from macro.parallel.mesh import make_mesh, shard_batch
-from macro.training import optim
+from macro.parallel.mesh import ParallelConfig, make_mesh, shard_batch
 from macro.training.state import averaged, check_frozen, create, frozen
 from macro.training.step import make_step
 from macro.utils import tree
@@ -16,9 +15,9 @@ from macro.utils.errors import UserError
 @pytest.fixture
 def world():
     config = get_config()
-    mesh = make_mesh()
-    optimizer = optim.optimizer(optim.optim_config(config), config.total_steps)
-    return config, mesh, make_step(Objective, config, mesh), lambda: create(Objective, config, optimizer)
+    mesh = make_mesh(ParallelConfig())
+    lay = lambda batch: shard_batch(batch, range(config.batch_size), config.batch_size, mesh)  # noqa: E731
+    return config, lay, make_step(Objective, config, mesh), lambda: create(Objective, config, mesh)
 
 
 def numpy_of(state):
@@ -26,9 +25,9 @@ def numpy_of(state):
 
 
 def test_frozen_parameters_have_no_gradient_no_average_and_no_optimizer_state(world):
-    config, mesh, step, fresh = world
+    config, lay, step, fresh = world
     before = numpy_of(fresh())
-    after, _ = step(fresh(), shard_batch(next(Data()), mesh))
+    after, _ = step(fresh(), lay(next(Data())))
     assert np.array_equal(after.params["eye"]["kernel"], before.params["eye"]["kernel"])
     assert not np.array_equal(after.params["line"]["kernel"], before.params["line"]["kernel"])
     assert set(after.ema) == set(after.opt_state[1][0].mu) == {"line"}
@@ -36,19 +35,19 @@ def test_frozen_parameters_have_no_gradient_no_average_and_no_optimizer_state(wo
 
 
 def test_the_average_follows_its_equation(world):
-    config, mesh, step, fresh = world
+    config, lay, step, fresh = world
     before = numpy_of(fresh())
-    after = numpy_of(step(fresh(), shard_batch(next(Data()), mesh))[0])
+    after = numpy_of(step(fresh(), lay(next(Data())))[0])
     # The first decay is min(.9, 1/10).
     wanted = 0.1 * before.ema["line"]["kernel"] + 0.9 * after.params["line"]["kernel"]
     assert np.allclose(after.ema["line"]["kernel"], wanted, atol=1e-6)
 
 
 def test_metrics_count_examples_and_fill(world):
-    config, mesh, step, fresh = world
+    config, lay, step, fresh = world
     data = Data()
-    state, metrics = step(fresh(), shard_batch(next(data), mesh))
-    state, metrics = step(state, shard_batch(next(data), mesh))
+    state, metrics = step(fresh(), lay(next(data)))
+    state, metrics = step(state, lay(next(data)))
     assert int(metrics["examples_seen"]) == len(data.served) == 12
     assert float(metrics["fill/text"]) == 0.75
     assert int(state.step) == 2
@@ -58,8 +57,8 @@ def test_metrics_count_examples_and_fill(world):
 
 def test_noise_follows_from_seed_and_step(world):
     """Same state and batch: same loss bit for bit. Another step number: other noise."""
-    config, mesh, step, fresh = world
-    batch = shard_batch(next(Data()), mesh)
+    config, lay, step, fresh = world
+    batch = lay(next(Data()))
     losses = [float(step(fresh(), batch)[1]["loss"]) for _ in range(2)]
     later = float(step(fresh().replace(step=jax.numpy.int32(5)), batch)[1]["loss"])
     assert losses[0] == losses[1] != later

@@ -77,8 +77,10 @@ def _losses(params: dict, batch: dict, noised: tuple, config: ModelConfig):
         {"params": params}, batch, x_t, t, capture_intermediates=True, mutable=["intermediates"]
     )
     logits = model.apply({"params": params}, out["text"], method=Composer.logits)
-    nats, weight = plan_losses(logits, batch["text"])
-    reweighted = plan_losses(logits, batch["text"] | {"weights": batch["text"]["reweighted"]})
+    nats, weight = plan_losses(lambda x: x, logits, batch["text"], logits.shape[-1])
+    reweighted = plan_losses(
+        lambda x: x, logits, batch["text"] | {"weights": batch["text"]["reweighted"]}, logits.shape[-1]
+    )
     error, drawn = draw_losses(out["velocity"], target, batch["latent"])
     made = {
         "out": out,
