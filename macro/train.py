@@ -6,6 +6,8 @@ Writes to the workdir: `config.json`, `metrics.jsonl` (one record per line), `ch
 the model makes of a few samples) and, at the end, `model.safetensors` (averaged weights); with LoRA the
 adapters are merged into it, and `lora.safetensors` holds them alone. Killed at any moment, the same command goes on
 where it was.
+On several machines the same command runs on each. A TPU pod, Slurm, Open MPI and Kubernetes tell it the rest; elsewhere
+add `--coordinator=host:port --process=i --processes=n`, with host:port on the machine of process 0.
 What it runs: `macro/training/loop.py`.
 """
 
@@ -14,10 +16,16 @@ import json
 import shlex
 import sys
 
+from macro.parallel import hosts
 from macro.utils.config import run
 
 
-def main(config, workdir):
+def main(config, workdir, coordinator="", process=-1, processes=0, join_seconds=300):
+    with hosts.joined(coordinator, process, processes, join_seconds):
+        return _train(config, workdir)
+
+
+def _train(config, workdir):
     # Imported here: a mistake on the command line is named at once, and data workers start light.
     from pathlib import Path
 
@@ -35,8 +43,10 @@ def main(config, workdir):
     model = model_config(config)
     tokenizer = data.tokenizer_of(config, model)
     packing = data.packing_config(config, model)
-    source = data.stored(config)
-    record(config, workdir)
+    with hosts.first_alone("data"):
+        source = data.stored(config)
+    if hosts.is_first():
+        record(config, workdir)
 
     batches = data.batches(config, source, tokenizer, packing, loop.mesh_of(config))
     sheet = sheets.hook(config, workdir, model, source, tokenizer, packing)
@@ -53,19 +63,26 @@ def main(config, workdir):
         "examples_seen": int(state.examples),
         "parameters": tree.count(params),
     }
-    path = Path(workdir) / "model.safetensors"
-    weights.save(path, params, model, notes, dtype)
-    print(f"wrote {path}")
+    _save(Path(workdir) / "model.safetensors", params, model, notes, dtype)
     settings = lora.lora_config(config)
     if settings.on:
-        path = Path(workdir) / "lora.safetensors"
         adapters = {weights.ADAPTERS: trained[weights.ADAPTERS]}
         # `base`: the files that the rest of the model began as; what is in none of them followed from the seed.
         notes |= {"lora": dataclasses.asdict(settings), "base": config.init_from.to_dict()}
-        weights.save(path, adapters, model, notes | {"parameters": tree.count(adapters)})
-        print(f"wrote {path}")
+        notes |= {"parameters": tree.count(adapters)}
+        _save(Path(workdir) / "lora.safetensors", adapters, model, notes, "float32")
     return 0
 
 
+def _save(path, params, model, notes, dtype):
+    """Every process gives its shares of the parameters; the first writes the file."""
+    from macro.models import weights
+
+    params = hosts.on_first(params)
+    if params is not None:
+        weights.save(path, params, model, notes, dtype)
+        print(f"wrote {path}")
+
+
 if __name__ == "__main__":
-    run(main)
+    run(main, **hosts.HELPS)

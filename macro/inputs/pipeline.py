@@ -11,6 +11,7 @@ Read next: `macro/inputs/packing.py`.
 """
 
 import ctypes
+import os
 import signal
 import sys
 from collections import deque
@@ -35,11 +36,16 @@ class _Assign(grain.transforms.Map):
     def __init__(self, *arguments):
         self._arguments = arguments
 
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_parent": os.getpid()}
+
     def __setstate__(self, state: dict) -> None:
-        # Unpickled means: in a worker process. It must not outlive a parent that was killed with SIGKILL.
         self.__dict__.update(state)
-        if sys.platform == "linux":
+        if sys.platform == "linux" and os.getpid() != self._parent:
+            # In a worker process. It must not outlive a parent that is killed with SIGKILL, or was before this line.
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != self._parent:
+                os._exit(1)
 
     def map(self, window: int) -> list[list[int]]:
         return assign_window(*self._arguments, int(window))

@@ -118,7 +118,8 @@ class Composer(nn.Module):
         gen = None if latent is None else self._embed_latent(latent, x, jnp.zeros(x.shape[:2], jnp.float32))
         read = [text] if vision is None else [text, vision]
         und, _, new = self._run(und, gen, read, latent, cache)
-        return _text_of(und, text, vision), {"k": new[0], "v": new[1], "meta": join(join(*read), latent)}
+        k, v = (constrain(kept, "layers", "batch", "tokens", "kv_heads", "head_dim") for kept in new)
+        return _text_of(und, text, vision), {"k": k, "v": v, "meta": join(join(*read), latent)}
 
     def extend(self, cache: Cache, text: Mapping) -> tuple[Array, Array, Array]:
         """Reads text tokens after `cache`: one decoding step, or several tokens at once.

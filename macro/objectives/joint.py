@@ -11,6 +11,7 @@ from jaxtyping import Array
 from macro.models import axes
 from macro.models.composer import Composer
 from macro.models.initial import initial
+from macro.models.precision import computed
 from macro.models.vae import latent_table
 from macro.objectives.draw import draw_losses, noised
 from macro.objectives.parts import model_config
@@ -57,7 +58,7 @@ def loss(
     text, latent = batch["text"], batch["latent"]
     table = latent_table(params["vae"], batch["pixels"], model)
     x_t, t, target = noised(table, latent, key, model)
-    apply = partial(Composer(model).apply, {"params": params["composer"]})
+    apply = partial(Composer(model).apply, {"params": computed(params["composer"], model)})
     out = apply(batch, x_t, t)
     nats, plan_weight = plan_losses(partial(apply, method=Composer.logits), out["text"], text, model.llm.vocab)
     error, draw_weight = draw_losses(out["velocity"], target, latent)

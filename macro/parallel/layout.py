@@ -16,13 +16,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from macro.parallel.rules import PARAMETERS, check_axes
 from macro.utils import tree
 from macro.utils.errors import UserError
 
-Rules = Sequence[tuple[str, Sequence[str | None]]]
+Rules = Sequence  # of (regex, axes), in tuples or lists
+AnyMesh = Mesh | AbstractMesh
 
 MOST_UNSHARDED = 0.02
 FEW = 16
@@ -81,7 +82,7 @@ def spec(shape: Sequence[int], axes: Sequence[str | None], sizes: Mapping[str, i
     return PartitionSpec(*(names if len(names) > 1 else names[0] if names else None for names in taken))
 
 
-def shardings(shapes: Mapping, mesh: Mesh, own: Rules, given: Rules = ()) -> dict:
+def shardings(shapes: Mapping, mesh: AnyMesh, own: Rules, given: Rules = ()) -> dict:
     """A sharding for every parameter, in a tree like `shapes`; rules as in `axes_of`.
 
     Raises:
@@ -98,7 +99,7 @@ def shardings(shapes: Mapping, mesh: Mesh, own: Rules, given: Rules = ()) -> dic
     return tree.unflatten(laid)
 
 
-def unsharded(shapes: Mapping, laid: Mapping, mesh: Mesh) -> tuple[float, list[str]]:
+def unsharded(shapes: Mapping, laid: Mapping, mesh: AnyMesh) -> tuple[float, list[str]]:
     """The share of the parameters' bytes that lie on more devices than need be, and the three parameters with most.
 
     A parameter on d of the n devices of a slice that could share it counts with (1/d - 1/n) / (1 - 1/n) of its bytes: 0
@@ -116,7 +117,7 @@ def unsharded(shapes: Mapping, laid: Mapping, mesh: Mesh) -> tuple[float, list[s
     return sum(wasted.values()) / total, sorted(wasted, key=wasted.get, reverse=True)[:3]
 
 
-def following(state: Any, params: Mapping, laid: Mapping, mesh: Mesh) -> Any:
+def following(state: Any, params: Mapping, laid: Mapping, mesh: AnyMesh) -> Any:
     """Shardings for a tree that holds copies of parameters in places of its own, such as optimizer state.
 
     A leaf whose path ends with a parameter's path, and that has its shape, lies as the parameter; counts and coefficients

@@ -9,6 +9,7 @@
     config.parallel = {"preset": "fsdp"}                              all of a slice's devices
     config.parallel = {"preset": "fsdp+tensor", "tensor": 4}          four devices share each layer
     config.parallel = {"preset": "fsdp+sequence", "sequence": 4}      four devices share each row
+    config.parallel = {"preset": "fsdp+tensor+sequence", "tensor": 4, "sequence": 2}     both, for drawing
 
 Axes are of the Auto kind: the compiler divides the computation, guided by constraints (`rules.constrain`), and linen's
 logical constraints need them so.
@@ -29,8 +30,8 @@ from macro.utils.config import section
 from macro.utils.errors import UserError
 
 AXES = ("data", "fsdp", "fsdp_inner", "tensor", "sequence")
-# Preset -> the axis beside fsdp that it has.
-PRESETS = {"fsdp": None, "fsdp+tensor": "tensor", "fsdp+sequence": "sequence"}
+# A preset's name is the axes that it has.
+PRESETS = ("fsdp", "fsdp+tensor", "fsdp+sequence", "fsdp+tensor+sequence")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,13 +55,13 @@ class ParallelConfig:
         if self.preset not in PRESETS:
             raise UserError(f"config.parallel.preset={self.preset!r}: choose one of {', '.join(PRESETS)}")
         for axis in ("tensor", "sequence"):
-            size, had = getattr(self, axis), PRESETS[self.preset] == axis
+            size, had = getattr(self, axis), axis in self.preset.split("+")
             if size < 1:
                 raise UserError(f"config.parallel.{axis}={size}: must be at least 1")
             if size > 1 and not had:
                 raise UserError(f"config.parallel.{axis}={size}: the preset {self.preset!r} has no such axis; take 1")
         if self.slices < 0:
-            raise UserError(f"config.parallel.slices={self.slices}: must be a number of slices, or 0 to ask the devices")
+            raise UserError(f"config.parallel.slices={self.slices}: must be a number of slices, or 0")
 
 
 def parallel_config(config) -> ParallelConfig:
@@ -68,25 +69,33 @@ def parallel_config(config) -> ParallelConfig:
     return section(ParallelConfig, config.get("parallel", {}), "parallel")
 
 
-def make_mesh(config: ParallelConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(config: ParallelConfig, devices: Sequence | None = None) -> Mesh:
     """A mesh over `devices`, or all of them. Use it as `with jax.set_mesh(mesh):`.
 
     Raises:
         UserError: slices, tensor and sequence do not divide the devices.
     """
     devices = list(jax.devices() if devices is None else devices)
-    slices = config.slices or len({getattr(device, "slice_index", 0) for device in devices})
-    if len(devices) % slices:
-        raise _indivisible("slices", slices, len(devices), "devices")
-    within = len(devices) // slices
+    sizes = axis_sizes(config, len(devices), config.slices or _slices(devices))
+    return Mesh(_placed(devices, sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def axis_sizes(config: ParallelConfig, devices: int, slices: int) -> tuple[int, ...]:
+    """Sizes of `AXES` for so many devices of so many slices; raises UserError, see `make_mesh`."""
+    if devices % slices:
+        raise _indivisible("slices", slices, devices, "devices")
+    within = devices // slices
     for axis in ("tensor", "sequence"):
         if within % getattr(config, axis):
             raise _indivisible(axis, getattr(config, axis), within, "devices of a slice")
     spread = within // (config.tensor * config.sequence)
     inner = max(n for n in range(1, math.isqrt(spread) + 1) if spread % n == 0)
-    shape = (spread // inner, inner, config.tensor, config.sequence)
-    grid = _placed(devices, slices, shape)
-    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return slices, spread // inner, inner, config.tensor, config.sequence
+
+
+def _slices(devices: Sequence) -> int:
+    """How many slices the devices say they are of; only those of several say anything."""
+    return len({getattr(device, "slice_index", 0) for device in devices})
 
 
 def _indivisible(axis: str, size: int, devices: int, what: str) -> UserError:
@@ -94,11 +103,12 @@ def _indivisible(axis: str, size: int, devices: int, what: str) -> UserError:
     return UserError(f"config.parallel.{axis}={size} does not divide the {devices} {what}; take {nearest}")
 
 
-def _placed(devices: list, slices: int, shape: tuple[int, ...]) -> np.ndarray:
+def _placed(devices: list, sizes: tuple[int, ...]) -> np.ndarray:
     """Devices [data, fsdp, fsdp_inner, tensor, sequence], neighbours on an axis near one another on the wires."""
     if devices[0].platform != "tpu":
-        return np.array(devices).reshape(slices, *shape)
-    if len({device.slice_index for device in devices}) == 1:
+        return np.array(devices).reshape(sizes)
+    slices, *shape = sizes
+    if _slices(devices) == 1:
         parts = np.split(np.array(devices), slices)
         return np.stack([mesh_utils.create_device_mesh(shape, part, allow_split_physical_axes=True) for part in parts])
     return mesh_utils.create_hybrid_device_mesh(

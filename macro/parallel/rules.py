@@ -101,11 +101,21 @@ def current() -> Mapping[str, int]:
     return {} if mesh.empty or mesh.size == 1 else mesh.shape
 
 
+def platform() -> str:
+    """What the program that is being traced will run on: "cpu", "gpu" or "tpu", the devices of the mesh where one is
+    set (they need not be here: `macro/parallel/topology.py`)."""
+    mesh = jax.sharding.get_abstract_mesh()
+    described = None if mesh.empty else mesh.abstract_device
+    if described is not None and described.device_kind.startswith("TPU"):
+        return "tpu"
+    return jax.default_backend()
+
+
 def join_tokens(parts: Sequence[jax.Array], axis: int = 1) -> jax.Array:
     """Buffers of tokens as one.
 
-    Where tokens are divided over devices each device puts its own shares together, so that nothing is sent: the order in
-    memory is then not that of the parts, and need not be, for a token's place is in its metadata.
+    Where tokens are divided over devices each device puts its own shares together, so that nothing is sent: the order
+    in memory is then not that of the parts, and need not be, for a token's place is in its metadata.
     """
     parts, ways = list(parts), _ways([part.shape[axis] for part in parts])
     if ways == 1:

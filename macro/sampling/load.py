@@ -12,12 +12,14 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import jax
 from ml_collections import ConfigDict
 
 from macro.inputs.packing import PackingConfig
 from macro.inputs.tokenizer import Tokenizer
 from macro.models import weights
 from macro.models.variants import ModelConfig
+from macro.parallel.mesh import make_mesh, parallel_config
 from macro.sampling.bagel.options import BagelOptions, read_options
 from macro.sampling.bagel.pipeline import BagelPipeline
 from macro.sampling.pipeline import Pipeline
@@ -58,7 +60,8 @@ def load(
         )
     packing = packing_of(model, dict(values.get("packing", {})))
     kind, settings = sampling_of(values.get("sampling", {}))
-    return kind(params, model, tokenizer, packing, settings)
+    mesh = make_mesh(parallel_config(values)) if jax.device_count() > 1 else None
+    return kind(params, model, tokenizer, packing, settings, mesh)
 
 
 def sampling_of(

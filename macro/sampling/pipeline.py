@@ -19,6 +19,7 @@ from contextlib import contextmanager
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from macro.diffusion.times import sampling_times
 from macro.inputs.packing import PackingConfig
@@ -26,6 +27,7 @@ from macro.models.variants import ModelConfig
 from macro.sampling.candidates import Candidate, pick
 from macro.sampling.contexts import Prompt, continue_prompt, read_prompt
 from macro.sampling.draw import candidate_keys, decode_pictures, draw, noise_of
+from macro.sampling.placement import on, placed
 from macro.sampling.plan import prefill, read, repeated, write
 from macro.sampling.rules import plan_rules
 from macro.sampling.settings import Settings
@@ -73,10 +75,21 @@ class Pipeline:
     """A model with all that sampling needs."""
 
     def __init__(
-        self, params: Mapping, config: ModelConfig, tokenizer, packing: PackingConfig, settings: Settings
+        self,
+        params: Mapping,
+        config: ModelConfig,
+        tokenizer,
+        packing: PackingConfig,
+        settings: Settings,
+        mesh: Mesh | None = None,
     ):
-        """Args: `params` holds `composer` and `vae`; `packing` is the one trained with, for its sizes."""
-        self.params = jax.tree.map(jax.numpy.asarray, dict(params))
+        """
+        Args:
+            params: holds `composer` and `vae`.
+            packing: the one trained with, for its sizes.
+            mesh: of devices that share the work; None: the one that JAX takes.
+        """
+        self.params, self._mesh = placed(params, config, mesh), mesh
         self.config, self.tokenizer, self.packing, self.settings = config, tokenizer, packing, settings
         self._rules: dict[int, dict] = {}
 
@@ -117,6 +130,13 @@ class Pipeline:
         """
         self._check(sentence, plan, candidates)
         settings = dataclasses.replace(self.settings, **changes)
+        with on(self._mesh):
+            plans, pictures, scores, seconds = self._stages(sentence, plan, candidates, seed, settings)
+        made = tuple(map(Candidate, (plan or Plan("") for plan in plans), pictures, scores))
+        return Composition(sentence, made, pick(made), seed, settings, plan is not None, seconds)
+
+    def _stages(self, sentence: Sentence, plan: Plan | None, candidates: int, seed: int, settings: Settings):
+        """Plans, pictures and the plans' scores of every candidate, and the time of each stage."""
         plan_keys, noise_keys = candidate_keys(seed, candidates)
         seconds: dict[str, float] = {}
         with timed(seconds, "prompt"):
@@ -129,8 +149,7 @@ class Pipeline:
             tokens, scores = self._draw(sentence, prompt, cache, plans, noise_keys, settings)
         with timed(seconds, "decode"):
             pictures = self._decode(tokens, sentence.target.size)
-        made = tuple(map(Candidate, (plan or Plan("") for plan in plans), pictures, scores))
-        return Composition(sentence, made, pick(made), seed, settings, plan is not None, seconds)
+        return plans, pictures, scores, seconds
 
     def _check(self, sentence: Sentence, plan: Plan | None, candidates: int) -> None:
         if candidates < 1:

@@ -1,32 +1,93 @@
 """Checkpoints: the state and the place in the data of one step, in one folder, written whole or not at all.
 
-    <workdir>/checkpoints/<step>/{state, data}
+    <workdir>/checkpoints/<step>/state      the arrays, by orbax
+    <workdir>/checkpoints/<step>/data       one JSON record: the place in the data, shape, type and sum of every array
+    <workdir>/checkpoints.damaged/<step>    what could not be read; never deleted
 
 Orbax writes under a temporary name in the background and renames at the end, so a run that is killed at any
-moment leaves its last whole checkpoint to go on from. The place in the data is small and JSON: what the
-iterator's `get_state` returned, and `examples_seen`, by which another reader of the same data can find the
-place too.
+moment leaves its last whole checkpoint to go on from. What it restores is laid over whatever mesh it is asked for.
+Orbax itself notices only some damage: a flipped bit in the numbers of an array goes unseen. So the record holds a
+sum over each array's bits, taken on the devices before anything is written, and one over itself.
+
+With several processes (`jax.distributed`) all of them make the same calls and see one file system; process 0 alone
+speaks and moves folders.
+Read next: `macro/training/state.py`.
 """
 
+import contextlib
+import dataclasses
+import gc
+import json
+import logging
+import sys
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from orbax.checkpoint import checkpoint_managers as policies
 
+from macro.parallel import hosts
 from macro.training.state import TrainState
+from macro.utils.config import section
 from macro.utils.errors import UserError
+
+_FAULT_BYTES = 240  # of a message that the processes exchange
+
+
+@dataclasses.dataclass(frozen=True)
+class Keep:
+    """Which checkpoints stay: the newest `latest`, every one whose step is a multiple of `every_steps`, and the `best`
+    with the lowest scores; 0: none of that kind.
+    """
+
+    latest: int = 2
+    every_steps: int = 0
+    best: int = 0
+
+    def __post_init__(self):
+        for name, least in (("latest", 1), ("every_steps", 0), ("best", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"config.keep.{name}={getattr(self, name)}: must be at least {least}")
+
+
+def keep_config(config) -> Keep:
+    """`config.keep`, checked; UserError where no step that is saved would be a multiple of `every_steps`."""
+    keep = section(Keep, config.keep, "keep")
+    if keep.every_steps and (config.save_every_steps < 1 or keep.every_steps % config.save_every_steps):
+        raise UserError(
+            f"config.keep.every_steps={keep.every_steps}: must be a multiple of "
+            f"config.save_every_steps={config.save_every_steps}"
+        )
+    return keep
 
 
 class Checkpoints:
     """The checkpoints of one run. Close it (it is a context manager): a save ends in the background."""
 
-    def __init__(self, workdir: str, keep: int):
-        """Opens `<workdir>/checkpoints`; of what is saved there the newest `keep` are kept."""
+    def __init__(self, workdir: str, keep: Keep):
+        """Opens `<workdir>/checkpoints`, and clears away what was left there half written."""
         self.folder = Path(workdir).absolute() / "checkpoints"
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+        self._best = _Best(keep.best)
+        kinds = [policies.LatestN(keep.latest), self._best]
+        kinds += [policies.EveryNSteps(keep.every_steps)] if keep.every_steps else []
+        options = ocp.CheckpointManagerOptions(
+            create=True,
+            cleanup_tmp_directories=True,
+            preservation_policy=policies.AnyPreservationPolicy(kinds),
+            lightweight_initialize=True,  # Nothing is read here: a damaged one must not keep the others from use.
+        )
         handlers = {"state": ocp.StandardCheckpointHandler(), "data": ocp.JsonCheckpointHandler()}
         self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
+        for step in self._manager.all_steps():
+            record, _ = _try(_read_record, self.folder / str(step))
+            if record is not None:
+                self._best.scores[step] = record["score"]
 
     def __enter__(self):
         return self
@@ -38,41 +99,193 @@ class Checkpoints:
         """The newest step that was saved whole, or None."""
         return self._manager.latest_step()
 
-    def save(self, state: TrainState, data_state: dict[str, Any]) -> None:
-        """Saves both under `state.step`; returns once the state may be overwritten."""
-        data = {"iterator": data_state, "examples_seen": int(state.examples)}
-        args = ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data))
-        self._manager.save(int(state.step), args=args)
-
-    def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        """The newest checkpoint.
+    def save(self, state: TrainState, data_state: dict[str, Any], score: float | None = None) -> None:
+        """Saves both under `state.step`; returns once the state may be overwritten, while the writing goes on.
 
         Args:
-          like: a state of ShapeDtypeStructs with shardings, such as `jax.eval_shape` gives.
+          state: arrays, on whatever mesh.
+          data_state: what the iterator's `get_state` returned, the same on every process.
+          score: finite; lower is better. Only `Keep.best` looks at it.
+        """
+        step = int(state.step)
+        record = {
+            "iterator": data_state,
+            "examples_seen": int(state.examples),
+            "score": score,
+            "arrays": {path: [*kind, total] for (path, kind), total in zip(_kinds(state), _sums(state), strict=True)},
+        }
+        self._best.scores[step] = score
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(_sealed(record)))
+        self._manager.save(step, args=args, force=True)  # Forced: without it, a step that is not newest is passed over.
+
+    def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        """The newest checkpoint that is whole; newer damaged ones are named on stderr and moved aside.
+
+        Args:
+          like: a state of ShapeDtypeStructs with shardings of any mesh, such as `jax.eval_shape` gives.
 
         Returns:
           (state, what the iterator's `get_state` returned).
 
         Raises:
-          UserError: what was saved has other parameters or shapes than `like`.
+          UserError: what was saved has other parameters or shapes than `like`, or all checkpoints are damaged; then
+            none is moved.
         """
-        step = self.latest()
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(like), data=ocp.args.JsonRestore())
-        self._check_fits(step, like)
-        found = self._manager.restore(step, args=args)
-        return found["state"], found["data"]["iterator"]
+        found, faults = None, {}
+        with _quietly():
+            for step in sorted(self._manager.all_steps(), reverse=True):
+                found, fault = self._read(step, like)
+                if found is not None:
+                    break
+                faults[step] = fault
+        if found is not None:
+            self._set_aside(faults, step)
+            return found
+        named = "; ".join(f"{step}: {fault}" for step, fault in faults.items())
+        raise UserError(
+            f"{self.folder}: no checkpoint there can be read ({named}); bring one back from a copy, or name another "
+            "--workdir to train from the start"
+        )
 
-    def _check_fits(self, step: int, like: TrainState) -> None:
-        saved = _shapes(self._manager.item_metadata(step)["state"])
-        wanted = _shapes(like)
+    def _read(self, step: int, like: TrainState) -> tuple[tuple[TrainState, dict] | None, str]:
+        """(what `restore` returns, "") or (None, what is wrong with that step), the same on every process."""
+        folder = self.folder / str(step)
+        record, fault = _try(_read_record, folder)
+        if fault := _agreed(fault):
+            return None, fault
+        self._check_fits(step, record["arrays"], like)
+        # Not through the manager: it would wait for processes that found a fault.
+        reader, args = ocp.StandardCheckpointHandler(), ocp.args.StandardRestore(like)
+        state, fault = _try(reader.restore, folder / "state", args=args)
+        if fault := _agreed(fault):
+            return None, fault
+        totals = zip(_kinds(state), _sums(state), strict=True)
+        if wrong := [path for (path, _), total in totals if record["arrays"][path][-1] != total]:
+            return None, f"{', '.join(wrong[:3])}{' and others' * (len(wrong) > 3)}: other numbers than were saved"
+        return (state, record["iterator"]), ""
+
+    def _check_fits(self, step: int, saved: dict[str, list], like: TrainState) -> None:
+        wanted = dict(_kinds(like))
         for path in sorted(saved.keys() | wanted.keys()):
-            if saved.get(path) != wanted.get(path):
-                raise UserError(
-                    f"{self.folder / str(step)}: {path} has shape {saved.get(path)}, but the config asks for "
-                    f"{wanted.get(path)}; resume with the config of that run or name another --workdir"
-                )
+            (shape, dtype), (wanted_shape, wanted_dtype) = _kind(saved.get(path)), _kind(wanted.get(path))
+            for what, before, now in (("shape", shape, wanted_shape), ("type", dtype, wanted_dtype)):
+                if before != now:
+                    raise UserError(
+                        f"{self.folder / str(step)}: {path} has {what} {before}, but the config asks for {now}; resume "
+                        "with the config of that run or name another --workdir"
+                    )
+
+    def _set_aside(self, faults: dict[int, str], used: int) -> None:
+        """Moves damaged checkpoints out of the way of the saves to come, and says so."""
+        if not faults:
+            return
+        if hosts.is_first():
+            aside = self.folder.with_name("checkpoints.damaged")
+            aside.mkdir(exist_ok=True)
+            for step, fault in faults.items():
+                number = sum(path.name.split(".")[0] == str(step) for path in aside.iterdir())
+                place = aside / (f"{step}.{number}" if number else str(step))
+                (self.folder / str(step)).rename(place)
+                what = f"{self.folder / str(step)} is damaged ({fault})"
+                print(f"{what} and was moved to {place}; going on from step {used}", file=sys.stderr)
+        hosts.wait_for_all("checkpoints.damaged")
+        self._manager.reload()
 
 
-def _shapes(tree) -> dict[str, tuple[int, ...]]:
+class _Best(policies.PreservationPolicy):
+    """Keeps the `number` steps of lowest score. Orbax's own reads each checkpoint's score when it opens the folder,
+    and one that is damaged stops it.
+    """
+
+    def __init__(self, number: int):
+        self._number = number
+        self.scores: dict[int, float | None] = {}
+
+    def should_preserve(self, checkpoints: Sequence, *, context: policies.PreservationContext) -> list[bool]:
+        scores = {info.step: self.scores.get(info.step) for info in checkpoints}
+        ranked = sorted((score, step) for step, score in scores.items() if score is not None)
+        best = {step for _, step in ranked[: self._number]}
+        return [info.step in best for info in checkpoints]
+
+
+def _kinds(tree) -> list[tuple[str, list]]:
+    """(path, [shape, type]) of every leaf, as JSON holds them."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
+    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
+    return [(name, [list(x.shape), str(x.dtype)]) for name, (_, x) in zip(names, leaves, strict=True)]
+
+
+def _kind(found: list | None) -> tuple[tuple[int, ...] | None, str | None]:
+    return (None, None) if found is None else (tuple(found[0]), found[1])
+
+
+def _sums(tree) -> list[int]:
+    """Of each leaf one number that follows from its bits and where they stand, however it lies on the devices."""
+    return [int(total) for total in jax.device_get(_sum_all(jax.tree.leaves(tree)))]
+
+
+@jax.jit  # All at once: JAX keeps only what took long to compile, and a restart should not compile this again.
+def _sum_all(leaves: list[jax.Array]) -> list[jax.Array]:
+    return [_sum(leaf) for leaf in leaves]
+
+
+def _sum(x: jax.Array) -> jax.Array:
+    """Sum over bits * (2 * position + 1) modulo 2**32: a change of one element always shows, for odd factors have
+    inverses. In whole numbers the order of summing does not matter.
+    """
+    if x.dtype == jnp.bool_:
+        x = x.astype(jnp.uint8)
+    bits = jax.lax.bitcast_convert_type(x, f"uint{8 * min(x.dtype.itemsize, 4)}").astype(jnp.uint32)
+    position = jnp.zeros((), jnp.uint32)
+    for axis, size in enumerate(bits.shape):
+        position = position * np.uint32(size % 2**32) + jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
+    return jnp.sum(bits * (2 * position + 1), dtype=jnp.uint32)
+
+
+def _sealed(record: dict) -> dict:
+    return record | {"crc32": _crc32(record)}
+
+
+def _crc32(record: dict) -> int:
+    # Through JSON once more: what is read back has lists for tuples, and keys that are strings.
+    return zlib.crc32(json.dumps(json.loads(json.dumps(record)), sort_keys=True).encode())
+
+
+def _read_record(folder: Path) -> dict:
+    """The record of one checkpoint. Raises ValueError if it is not as it was written, OSError if it is not there."""
+    record = ocp.JsonCheckpointHandler().restore(folder / "data")
+    seal = record.pop("crc32", None)
+    if seal != _crc32(record):
+        raise ValueError("data: not what was written there")
+    return record
+
+
+def _try(read, *args, **kwargs) -> tuple[Any, str]:
+    """(what it returns, "") or (None, what went wrong): readers raise anything when they are given garbage."""
+    try:
+        return read(*args, **kwargs), ""
+    except (MemoryError, PermissionError, jax.errors.JaxRuntimeError):  # That says nothing about the files.
+        raise
+    except Exception as error:
+        return None, " ".join(f"{type(error).__name__}: {error}".split())[:_FAULT_BYTES]
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Where orbax fails, it leaves tasks behind that fill pages of stderr when they are collected."""
+    logger, hook = logging.getLogger("asyncio"), sys.unraisablehook
+    logger.disabled, sys.unraisablehook = True, lambda *_: None
+    try:
+        yield
+    finally:
+        gc.collect()
+        logger.disabled, sys.unraisablehook = False, hook
+
+
+def _agreed(fault: str) -> str:
+    """The first fault of any process, or ""; every process gets the same."""
+    text = np.zeros(_FAULT_BYTES, np.uint8)
+    data = fault.encode()[:_FAULT_BYTES]
+    text[: len(data)] = np.frombuffer(data, np.uint8)
+    everyone = np.asarray(multihost_utils.process_allgather(text)).reshape(-1, _FAULT_BYTES)
+    return next((bytes(row).rstrip(b"\0").decode(errors="ignore") for row in everyone if row.any()), "")

@@ -11,19 +11,18 @@ Read next: `macro/training/step.py`, `macro/training/checkpoint.py`.
 
 import contextlib
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 
+from macro.parallel import hosts
 from macro.parallel import mesh as mesh_lib
 from macro.training import lora, optim
-from macro.training.checkpoint import Checkpoints
+from macro.training.checkpoint import Checkpoints, keep_config
 from macro.training.state import TrainState, check_frozen, create, placement
 from macro.training.step import make_step
 from macro.utils import tree
@@ -58,7 +57,7 @@ def run(objective, config, data: Data, workdir: str, hooks: Sequence[Hook] = ())
 
     Args:
       objective: a module of `macro/objectives`.
-      config: `total_steps`, `save_every_steps`, `eval_every_steps`, `log_every_steps`, `keep_checkpoints`,
+      config: `total_steps`, `save_every_steps`, `eval_every_steps`, `log_every_steps`, `keep`,
         `batch_size`, `accumulate`, `seed`, `optim`, `parallel`, `lora` and `freeze` (missing: none), and whatever the
         objective reads. Saving and logging happen at the end in any case; `eval_every_steps` 0 means never.
       data: batches; each is a nested dict of arrays [b, ...] with `examples` int32 [b, r], -1 where empty. b are the
@@ -78,18 +77,19 @@ def run(objective, config, data: Data, workdir: str, hooks: Sequence[Hook] = ())
     mesh = mesh_of(config)
     rows = mesh_lib.my_rows(config.batch_size, mesh)
     step_fn = make_step(objective, config, mesh)
-    with jax.set_mesh(mesh), Checkpoints(workdir, config.keep_checkpoints) as checkpoints, _sigterm() as stop:
+    with jax.set_mesh(mesh), Checkpoints(workdir, keep_config(config)) as checkpoints, hosts.stop_signal() as stop_due:
         state = _start(objective, config, data, checkpoints, mesh)
         first, total = int(state.step), config.total_steps
         with contextlib.closing(_Recorder(workdir, first, total, config.log_every_steps)) as recorder:
             for step in range(first, total):
-                if step > first and _due(step, config.eval_every_steps) and not stop.is_set():
+                stopping = stop_due()
+                if step > first and _due(step, config.eval_every_steps) and not stopping:
                     recorder.flush()
                     recorder.evaluate(hooks, state, step)
-                if step > first and (_due(step, config.save_every_steps) or stop.is_set()):
+                if step > first and (_due(step, config.save_every_steps) or stopping):
                     recorder.flush()
-                    checkpoints.save(state, data.get_state())
-                if stop.is_set():
+                    checkpoints.save(state, data.get_state(), recorder.score())
+                if stopping:
                     recorder.say(f"stopped by SIGTERM at step {step}; the same command goes on from there")
                     return None
                 place, start = data.get_state(), time.monotonic()
@@ -100,16 +100,17 @@ def run(objective, config, data: Data, workdir: str, hooks: Sequence[Hook] = ())
             if first >= total:
                 recorder.say(f"nothing to do: {workdir} is at step {first} of {total}")
                 return state
-            recorder.flush({"params_sha256": tree.sha256(state.params)})
+            recorder.flush({"params_sha256": tree.sha256(state.params, hosts.whole)})
             if config.eval_every_steps:
                 recorder.evaluate(hooks, state, total)
-            checkpoints.save(state, data.get_state())
+            checkpoints.save(state, data.get_state(), recorder.score())
             return state
 
 
 def check(objective, config) -> None:
     """Raises UserError for what `run` would refuse, before time goes into making data."""
     optim.optim_config(config)
+    keep_config(config)
     objective = lora.adapted(objective, config)
     check_frozen(objective, config)
     accumulate = config.get("accumulate", 1)
@@ -140,11 +141,12 @@ class _Recorder:
     """Reads a step's numbers one step late, checks them, writes every `every`-th record and the last one."""
 
     def __init__(self, workdir: str, first: int, total: int, every: int):
-        self._log = MetricsLog(workdir, first)
-        self._progress = Progress(first, total)
+        self._log = MetricsLog(workdir, first, hosts.is_first())
+        self._progress = Progress(first, total, hosts.is_first())
         self._means = Means()
         self._total, self._every = total, every
         self._pending = None
+        self._losses: list[float] = []
         self.close, self.say = self._log.close, self._progress.say
 
     def add(self, step: int, metrics: dict, waited: float, place: dict, examples: np.ndarray) -> None:
@@ -159,6 +161,11 @@ class _Recorder:
             hook(state, step)
         self._progress.skip(time.monotonic() - start)
 
+    def score(self) -> float:
+        """Mean loss over the steps since it was asked last, or since this process began."""
+        losses, self._losses = self._losses, []
+        return sum(losses) / len(losses)
+
     def flush(self, extra: Mapping[str, Any] = MappingProxyType({})) -> None:
         """Waits for the step taken last and records it; `extra` joins the record if one is due."""
         if self._pending is None:
@@ -172,6 +179,7 @@ class _Recorder:
                 f"{_name_batch(place, examples)}; look at these examples or lower config.optim.lr, and start "
                 "the same command again from the last checkpoint"
             )
+        self._losses.append(values["loss"])
         self._progress.tick(step)
         self._means.add(values | {"data_seconds": waited})
         if step == self._total or _due(step, self._every):
@@ -184,20 +192,6 @@ class _Recorder:
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-@contextlib.contextmanager
-def _sigterm() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets. Only the main thread may handle signals; in another one nothing sets it."""
-    stopped = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: stopped.set())
-    try:
-        yield stopped
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _name_batch(place: dict[str, Any], examples: np.ndarray) -> str:

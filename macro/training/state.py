@@ -34,7 +34,7 @@ class TrainState:
 
 def shapes(objective, config) -> dict:
     """Shapes of the objective's parameters."""
-    return jax.eval_shape(lambda key: objective.init(key, config), jax.random.key(0))
+    return jax.eval_shape(lambda: objective.init(jax.random.key(config.seed), config))
 
 
 def frozen(objective, config) -> tuple[str, ...]:

@@ -18,8 +18,14 @@ from macro.utils.files import write_whole
 class MetricsLog:
     """Appends records to `<workdir>/metrics.jsonl`, and to TensorBoard files where that is installed."""
 
-    def __init__(self, workdir: str, resumed_step: int):
-        """Keeps the records of steps up to `resumed_step` (0: a new run, none) and drops the others."""
+    def __init__(self, workdir: str, resumed_step: int, writes: bool = True):
+        """Keeps the records of steps up to `resumed_step` (0: a new run, none) and drops the others.
+
+        `writes`: False in all processes of a run but one; then nothing is touched.
+        """
+        self._file = self._tensorboard = None
+        if not writes:
+            return
         path = Path(workdir) / "metrics.jsonl"
         kept = [line for line in read_lines(path) if json.loads(line)["step"] <= resumed_step]
         write_whole(path, "".join(kept))
@@ -28,6 +34,8 @@ class MetricsLog:
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Writes one record; it must hold `step`. Numbers that are not finite are left out: JSON has none."""
+        if not self._file:
+            return
         finite = {key: value for key, value in record.items() if _is_sayable(value)}
         # One write of a whole line, handed to the system at once: a kill leaves whole lines.
         self._file.write(json.dumps(finite) + "\n")
@@ -37,7 +45,8 @@ class MetricsLog:
             self._tensorboard.write_scalars(finite["step"], numbers)
 
     def close(self) -> None:
-        self._file.close()
+        if self._file:
+            self._file.close()
         if self._tensorboard:
             self._tensorboard.close()
 
@@ -72,9 +81,10 @@ class Means:
 class Progress:
     """Steps done, speed and time left, on one line that a terminal overwrites; a file gets lines."""
 
-    def __init__(self, first_step: int, total_steps: int):
+    def __init__(self, first_step: int, total_steps: int, shows: bool = True):
+        """`shows`: False in all processes of a run but one; then nothing is printed."""
         self._first, self._total = first_step, total_steps
-        self._stream = sys.stdout
+        self._shows, self._stream = shows, sys.stdout
         self._start = time.monotonic()
         # The first step compiles: speed is counted from its end on.
         self._warm: tuple[int, float] | None = None
@@ -101,6 +111,8 @@ class Progress:
 
     def show(self, step: int, metrics: Mapping[str, float]) -> None:
         """Prints the line. `metrics`: what to show beside step, rate and ETA."""
+        if not self._shows:
+            return
         rate = self.rate(step)
         left = "-" if math.isnan(rate) else clock((self._total - step) / rate)
         speed = "" if math.isnan(rate) else f" | {rate:.2f} steps/s"
@@ -115,6 +127,8 @@ class Progress:
 
     def say(self, text: str) -> None:
         """A line of its own, without damage to the progress line."""
+        if not self._shows:
+            return
         self._stream.write(f"\r\x1b[K{text}\n" if self._stream.isatty() else text + "\n")
         self._stream.flush()
 

@@ -8,7 +8,7 @@ does as well as one of arrays.
 import hashlib
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -66,9 +66,12 @@ def count(tree: Mapping) -> int:
     return sum(math.prod(leaf.shape) for leaf in flatten(tree).values())
 
 
-def sha256(tree: Mapping) -> str:
-    """Hash of the raw bytes of all leaves in the order of their paths; the names are not part of it."""
+def sha256(tree: Mapping, whole: Callable[[Any], np.ndarray] = np.asarray) -> str:
+    """Hash of the raw bytes of all leaves in the order of their paths; the names are not part of it.
+
+    `whole` makes a leaf an array of numpy's; leaves that lie on several processes need one that fetches the rest.
+    """
     digest = hashlib.sha256()
     for leaf in flatten(tree).values():
-        digest.update(np.ascontiguousarray(np.asarray(leaf)).tobytes())
+        digest.update(np.ascontiguousarray(whole(leaf)).tobytes())
     return digest.hexdigest()

@@ -1,5 +1,7 @@
 """Every attention backend against a loop over tokens that knows nothing but the rule of sight's picture."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,10 +9,16 @@ import pytest
 
 from macro.kernels.attention.api import attention
 from macro.kernels.attention.blocked import attention_blocked
+from macro.kernels.attention.pallas_tpu import attention_tpu
 from macro.kernels.attention.reference import attention_reference, sight_mask
 from macro.sentence.sight import CAUSAL, FULL, NOISE
 
-BACKENDS = {"reference": attention_reference, "blocked": attention_blocked, "api": attention}
+BACKENDS = {
+    "reference": attention_reference,
+    "blocked": attention_blocked,
+    "api": attention,
+    "tpu": jax.jit(functools.partial(attention_tpu, interpret=True)),
+}
 
 
 def sentence_meta():

@@ -128,7 +128,7 @@ def test_evaluations_come_before_saves_and_at_the_end(tmp_path):
             (step, sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()))
         )
 
-    train(tmp_path, hooks=[hook], eval_every_steps=5, save_every_steps=5, keep_checkpoints=9)
+    train(tmp_path, hooks=[hook], eval_every_steps=5, save_every_steps=5, keep={"latest": 9})
     assert [step for step, _ in calls] == [5, 10, 12]
     assert all(step not in saved for step, saved in calls)
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["10", "12", "5"]

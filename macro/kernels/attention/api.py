@@ -15,10 +15,13 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
 from macro.kernels.attention.blocked import attention_blocked
+from macro.kernels.attention.pallas_tpu import attention_tpu
 from macro.kernels.attention.reference import attention_reference
-from macro.parallel.rules import current, spec
+from macro.parallel.rules import current, platform, spec
 from macro.sentence.sight import FIELDS
 
+# What runs where; elsewhere the definition.
+BACKENDS = {"cpu": attention_blocked, "tpu": attention_tpu}
 # Below this many scores per head the loop over blocks costs more than the dense tensor (decoding, denoising).
 _WORTH_A_LOOP = 1 << 16
 
@@ -54,5 +57,5 @@ def attention(
 
 def _on_one_device(q, k, v, q_meta, k_meta):
     large = q.shape[1] * k.shape[1] >= _WORTH_A_LOOP
-    backend = attention_blocked if large and jax.default_backend() == "cpu" else attention_reference
+    backend = BACKENDS.get(platform(), attention_reference) if large else attention_reference
     return backend(q, k, v, q_meta, k_meta)

@@ -18,6 +18,7 @@ from einops import rearrange
 from jax import lax
 from jaxtyping import Array, Float
 
+from macro.kernels.attention.ordering import sorting
 from macro.kernels.attention.reference import HIDDEN
 from macro.sentence.sight import FIELDS, visible
 
@@ -34,7 +35,7 @@ def attention_blocked(
     """Same values as `attention_reference`; arguments as in `api.attention`."""
     dtype = q.dtype
     q, k, v = (x.astype(jnp.float32) for x in (q, k, v))
-    q_order, k_order = _sorting(q_meta), _sorting(k_meta)
+    q_order, k_order = sorting(q_meta), sorting(k_meta)
     q_meta, k_meta = _blocks(q_meta, q_order, QUERIES), _blocks(k_meta, k_order, KEYS)
     groups, heads = k.shape[2], q.shape[2]
     # Query heads of one key head lie in one axis with the queries: fewer, larger products.
@@ -45,12 +46,6 @@ def attention_blocked(
     attended = rearrange(attended, "b m g (r n) d -> b (m n) (g r) d", n=QUERIES, r=heads // groups)
     back = jnp.argsort(q_order, axis=1)
     return jnp.take_along_axis(attended, back[:, :, None, None], axis=1).astype(dtype)
-
-
-def _sorting(meta: Mapping) -> Array:
-    """Where to take each row's tokens from so that sentences follow one another, padding last."""
-    sample = jnp.where(meta["sample"] < 0, jnp.iinfo(jnp.int32).max, meta["sample"])
-    return jnp.lexsort((meta["order"], sample), axis=-1)
 
 
 def _rows(x: Array, order: Array, block: int) -> Array:

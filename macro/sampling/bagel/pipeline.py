@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from macro.diffusion import guidance
@@ -31,6 +32,7 @@ from macro.sampling.bagel.think import SYSTEM, think
 from macro.sampling.candidates import Candidate, pick
 from macro.sampling.draw import candidate_keys, decode_pictures, draw, noise_of
 from macro.sampling.pipeline import Composition, timed
+from macro.sampling.placement import on, placed
 from macro.sampling.plan import Writing
 from macro.sampling.settings import Settings
 from macro.sentence.cot import read_think, write_think
@@ -67,10 +69,21 @@ class BagelPipeline:
     """A model with all that BAGEL's own inference needs; the same calls as `sampling.pipeline.Pipeline`."""
 
     def __init__(
-        self, params: Mapping, config: ModelConfig, tokenizer, packing: PackingConfig, options: BagelOptions
+        self,
+        params: Mapping,
+        config: ModelConfig,
+        tokenizer,
+        packing: PackingConfig,
+        options: BagelOptions,
+        mesh: Mesh | None = None,
     ):
-        """Args: `params` holds `composer` and `vae`; `packing` says how the model's tokens lie."""
-        self.params = jax.tree.map(jnp.asarray, dict(params))
+        """
+        Args:
+            params: holds `composer` and `vae`.
+            packing: says how the model's tokens lie.
+            mesh: of devices that share the work; None: the one that JAX takes.
+        """
+        self.params, self._mesh = placed(params, config, mesh), mesh
         self.config, self.tokenizer, self.packing, self.settings = config, tokenizer, packing, options
 
     def compose(
@@ -120,7 +133,7 @@ class BagelPipeline:
         shown = tuple(span for span in sentence if _is_piece(span))
         sentence = sentence.replace(spans=(*shown, Target(size=results[0].pixels.shape[:2])))
         return Composition(
-            sentence, results, pick(results), options.seed, _settings(options), plan is not None, drawn.seconds
+            sentence, results, pick(results), options.seed, settings_of(options), plan is not None, drawn.seconds
         )
 
     def interleave(
@@ -146,6 +159,10 @@ class BagelPipeline:
             noise: what the pictures start from, instead of what follows from the seed: for replays.
             posterior: the same for the clean latents of each picture given.
         """
+        with on(self._mesh):
+            return self._interleaved(pieces, options, thought, pictures, size, noise, posterior, changes)
+
+    def _interleaved(self, pieces, options, thought, pictures, size, noise, posterior, changes) -> Drawn:
         options = dataclasses.replace(options or self.settings, **changes)
         if thought is not None:
             options = dataclasses.replace(options, think=True)
@@ -272,7 +289,7 @@ def _guidance(options: BagelOptions) -> guidance.Guidance:
     )
 
 
-def _settings(options: BagelOptions) -> Settings:
+def settings_of(options: BagelOptions) -> Settings:
     """The options in the words of the planned mode, for its report."""
     temperature = options.text_temperature if options.do_sample else 0.0
     writing = Writing(temperature, 1.0, 0.0, 1.0, limit=options.max_think_token_n)

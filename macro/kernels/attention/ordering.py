@@ -1,0 +1,110 @@
+"""In which order tokens are laid before they are cut into blocks, and which pairs of blocks have to be visited.
+
+The rule of sight holds token by token, in any order. But blocks of tokens that stand together in a sentence see few
+other blocks. Which pairs meet is told from a few extremes per block, without looking at pairs of tokens; a pair too many
+costs time, never correctness.
+Read next: `blocked.py` (CPU), `pallas_tpu.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
+
+from macro.sentence.sight import CAUSAL, NOISE
+
+_LAST, _FIRST = jnp.iinfo(jnp.int32).max, jnp.iinfo(jnp.int32).min
+
+
+def sorting(meta: Mapping) -> Int[Array, "b n"]:
+    """Where to take each row's tokens from so that sentences follow one another, padding last."""
+    sample = jnp.where(meta["sample"] < 0, _LAST, meta["sample"])
+    return jnp.lexsort((meta["order"], sample), axis=-1)
+
+
+class Visits(NamedTuple):
+    """Which pairs of blocks a kernel visits, a list per row that is sorted by `outer`; int32.
+
+    Attributes:
+        outer: `[b, s]` number of the block on the first axis; every block occurs.
+        inner: `[b, s]` number of the block on the second, -1: this outer block meets nobody.
+        whole: `[b, s]` 1 where all of the one surely see all of the other.
+        counts: `[b]` how many entries count; those after it repeat the last one.
+    """
+
+    outer: Array
+    inner: Array
+    whole: Array
+    counts: Array
+
+
+def _range(x: Array, chosen: Array) -> tuple[Array, Array]:
+    """Least and greatest of the chosen ones in each block; a range that meets no other where there are none."""
+    return jnp.min(jnp.where(chosen, x, _LAST), axis=-1), jnp.max(jnp.where(chosen, x, _FIRST), axis=-1)
+
+
+def _overlap(q: tuple[Array, Array], k: tuple[Array, Array]) -> Array:
+    """Which ranges `[b, m]` and `[b, n]` meet: `[b, m, n]`."""
+    return (q[0][:, :, None] <= k[1][:, None, :]) & (k[0][:, None, :] <= q[1][:, :, None])
+
+
+def may_see(q_meta: Mapping, k_meta: Mapping) -> Bool[Array, "b m n"]:
+    """Which blocks of queries `[b, m, tokens]` may see somebody in which blocks of keys `[b, n, tokens]`.
+
+    A key is seen because it comes earlier and is no noise, or because it stands in the same span and is no text. In
+    either case a pair of blocks is left out only where the ranges of their samples, orders or spans cannot meet.
+    """
+    q_samples = _range(q_meta["sample"], q_meta["sample"] >= 0)
+    last_sample = q_meta["sample"] == q_samples[1][..., None]
+    last_order = _range(q_meta["order"], last_sample)[1]
+
+    open_keys = (k_meta["sample"] >= 0) & (k_meta["mode"] != NOISE)
+    open_samples = _range(k_meta["sample"], open_keys)
+    first_sample = open_keys & (k_meta["sample"] == open_samples[0][..., None])
+    first_order = _range(k_meta["order"], first_sample)[0]
+    # Where the query block ends with the sample that the key block begins with, they share no other.
+    ends, begins = q_samples[1][:, :, None], open_samples[0][:, None, :]
+    reached = (ends > begins) | (last_order[:, :, None] >= first_order[:, None, :])
+    earlier = _overlap(q_samples, open_samples) & reached
+
+    near_keys = (k_meta["sample"] >= 0) & (k_meta["mode"] != CAUSAL)
+    q_spans = _range(q_meta["span"], q_meta["sample"] >= 0)
+    near_samples, near_spans = (_range(k_meta[name], near_keys) for name in ("sample", "span"))
+    return earlier | (_overlap(q_samples, near_samples) & _overlap(q_spans, near_spans))
+
+
+def _only(x: Array) -> Array:
+    """The value that a block consists of, -1 where there are several."""
+    low, high = jnp.min(x, axis=-1), jnp.max(x, axis=-1)
+    return jnp.where(low == high, low, -1)
+
+
+def all_see(q_meta: Mapping, k_meta: Mapping) -> Bool[Array, "b m n"]:
+    """Pairs of blocks, as in `may_see`, in which surely every query sees every key."""
+
+    def same(name):
+        q, k = _only(q_meta[name])[:, :, None], _only(k_meta[name])[:, None, :]
+        return (q == k) & (k >= 0)
+
+    noisy, textual = (jnp.any(k_meta["mode"] == mode, axis=-1)[:, None, :] for mode in (NOISE, CAUSAL))
+    later = jnp.min(q_meta["order"], axis=-1)[:, :, None] >= jnp.max(k_meta["order"], axis=-1)[:, None, :]
+    return same("sample") & ((later & ~noisy) | (same("span") & ~textual))
+
+
+def visits(pairs: Bool[Array, "b m n"], whole: Bool[Array, "b m n"]) -> Visits:
+    """The pairs as a list, block of the first axis by block."""
+    b, m, n = pairs.shape
+    # One more block on the second axis stands for nobody.
+    alone = ~jnp.any(pairs, axis=-1, keepdims=True)
+    wanted = jnp.concatenate([alone, pairs], axis=-1).reshape(b, m * (n + 1))
+    so_far = jnp.cumsum(wanted, axis=-1, dtype=jnp.int32)
+    counts = so_far[:, -1]
+    # Entry j is the place that the count passes j at: so many places lie before it. A sort would take long to compile.
+    last = jnp.minimum(jnp.arange(m * n), counts[:, None] - 1)
+    places = jnp.sum(so_far[:, None, :] <= last[:, :, None], axis=-1, dtype=jnp.int32)
+    outer, inner = places // (n + 1), places % (n + 1) - 1
+    flags = jnp.take_along_axis(whole.reshape(b, m * n), outer * n + jnp.maximum(inner, 0), axis=-1)
+    return Visits(outer, inner, flags.astype(jnp.int32), counts)

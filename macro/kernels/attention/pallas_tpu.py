@@ -1,0 +1,122 @@
+"""Flash attention under the rule of sight for TPU, in Pallas (Mosaic).
+
+The mask is computed inside the kernels from the tokens' metadata. A list of the pairs of blocks that may see each other
+(`ordering.py`) is handed to a kernel ahead of it (scalar prefetch), and its grid, of traced length, walks along that
+list: pairs left out cost nothing at all. Tokens stay where they lie: a packed row is a few buffers in each of which
+sentences follow one another, so a block sees few others as it is, and sorting would cost more (on a TPU also minutes of
+compiling) than the last of the pairs. Keys are never repeated for grouped heads. Softmax runs along the keys (Milakov & Gimelshein, arXiv 1805.02867); the backward pass
+computes the weights again from the kept log-sum-exp (Dao et al., arXiv 2205.14135). Memory grows with n.
+
+Definition: `reference.py`. Read next: `pallas_tpu_kernels.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from macro.kernels.attention.ordering import all_see, may_see, visits
+from macro.kernels.attention.pallas_tpu_kernels import LANES, Case, d_keys_values, d_queries, forward
+from macro.sentence.sight import FIELDS
+
+# Tokens of a block at most, and query rows of a block over all heads of a key head.
+QUERIES, KEYS, ROWS = 512, 1024, 4096
+
+
+def attention_tpu(
+    q: Float[Array, "b nq h d"],
+    k: Float[Array, "b nk kv d"],
+    v: Float[Array, "b nk kv d"],
+    q_meta: Mapping,
+    k_meta: Mapping,
+    interpret: bool = False,
+) -> Float[Array, "b nq h d"]:
+    """Same values as `attention_reference`; arguments as in `api.attention`.
+
+    The lists of pairs of blocks lie in scalar memory, where b * nq / QUERIES * nk / KEYS may be some 85,000.
+
+    Args:
+        interpret: run by Pallas' interpreter on any machine, for tests.
+    """
+    (b, nq, h, d), (nk, kv) = q.shape, k.shape[1:3]
+    queries = _block(nq, min(QUERIES, max(ROWS // (h // kv), LANES)))
+    case = Case(queries, _block(nk, KEYS), (b, nq, h, nk, kv, d), interpret)
+    dtype = jnp.result_type(q, k, v)
+    scaled = q.astype(dtype) * d**-0.5
+    q_meta, k_meta = ({name: meta[name] for name in FIELDS} for meta in (q_meta, k_meta))
+    return _attend(case, scaled, k.astype(dtype), v.astype(dtype), q_meta, k_meta).astype(q.dtype)
+
+
+def _block(n: int, most: int) -> int:
+    """Tokens of a block, at most so many, such that n tokens leave little of the last one empty."""
+    unit = min(LANES, most)
+    count = -(-n // (most - most % unit))
+    return -(-n // (count * unit)) * unit
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attend(case: Case, q, k, v, q_meta, k_meta):
+    return _attend_forward(case, q, k, v, q_meta, k_meta)[0]
+
+
+def _attend_forward(case: Case, q, k, v, q_meta, k_meta):
+    q_fields, k_fields = _fields(q_meta, case.queries), _fields(k_meta, case.keys)
+    pairs = _pairs(case, q_fields, k_fields)
+    arranged = _arranged(q, case.queries), _arranged(k, case.keys), _arranged(v, case.keys)
+    attended, log_sum = forward(case, visits(*pairs), *arranged, q_fields, k_fields)
+    attended = _restored(attended, q)
+    return attended, (q, k, v, q_meta, k_meta, attended, log_sum)
+
+
+def _attend_backward(case: Case, kept, d_attended):
+    q, k, v, q_meta, k_meta, attended, log_sum = kept
+    q_fields, k_fields = _fields(q_meta, case.queries), _fields(k_meta, case.keys)
+    pairs = _pairs(case, q_fields, k_fields)
+    # sum_k weight * d_weight, without the weights
+    slope = jnp.sum(d_attended.astype(jnp.float32) * attended.astype(jnp.float32), axis=-1, keepdims=True)
+    slope = _laid(slope, case.queries)[..., 0].reshape(log_sum.shape)
+    arguments = (
+        _arranged(q, case.queries), _arranged(k, case.keys), _arranged(v, case.keys),
+        q_fields, k_fields, _arranged(d_attended, case.queries), log_sum, slope,
+    )  # fmt: skip
+    d_q = d_queries(case, visits(*pairs), *arguments)
+    d_k, d_v = d_keys_values(case, visits(*(x.swapaxes(1, 2) for x in pairs)), *arguments)
+    return _restored(d_q, q), _restored(d_k, k), _restored(d_v, v), None, None
+
+
+_attend.defvjp(_attend_forward, _attend_backward)
+
+
+def _fields(meta: Mapping, block: int) -> Array:
+    """Metadata `[b, FIELDS, n]`, padded to whole blocks with nobody."""
+    fields = jnp.stack([meta[name] for name in FIELDS], axis=1)
+    return jnp.pad(fields, ((0, 0), (0, 0), (0, -fields.shape[2] % block)), constant_values=-1)
+
+
+def _pairs(case: Case, q_fields: Array, k_fields: Array) -> tuple[Array, Array]:
+    """In which blocks of keys which blocks of queries may see somebody, and surely see all: `[b, m, n]`."""
+
+    def blocks(fields, size):
+        return {name: fields[:, i].reshape(fields.shape[0], -1, size) for i, name in enumerate(FIELDS)}
+
+    sides = blocks(q_fields, case.queries), blocks(k_fields, case.keys)
+    return may_see(*sides), all_see(*sides)
+
+
+def _laid(x: Array, block: int) -> Array:
+    """`x [b, n, h, d]` as `[b, h, n, d]`, with zeros up to whole blocks."""
+    return jnp.pad(x, ((0, 0), (0, -x.shape[1] % block), (0, 0), (0, 0))).swapaxes(1, 2)
+
+
+def _arranged(x: Array, block: int) -> Array:
+    """As `_laid`, d padded to whole lanes (which a TPU's memory does in any case)."""
+    return _laid(jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, -x.shape[3] % LANES))), block)
+
+
+def _restored(x: Array, like: Array) -> Array:
+    """`_arranged` taken back, to the shape of `like [b, n, h, d]`."""
+    return x[:, :, : like.shape[1], : like.shape[3]].swapaxes(1, 2)

@@ -1,0 +1,78 @@
+"""TPU chips in figures, and the least time that a program can take on one.
+
+Figures: Google's pages "TPU v5e", "TPU v5p" and "TPU v6e" in the documentation of Cloud TPU. Their versions disagree
+in two points. The interconnect of v6e is 3584 Gbit/s in older and 3200 in newer ones: 3200 is taken, for it alone
+agrees with the all-reduce bandwidth of a pod on the same page. HBM bandwidth is rounded to 800 and 1600 GB/s in
+newer ones: the older, finer figures are taken. `hbm_bytes` is not the advertised size but what libtpu lets a
+program use, by its own message about a program that is too large.
+
+TPU v4 is left out: its topologies here show one device a core, its published figures are by chip.
+"""
+
+import difflib
+from dataclasses import dataclass
+
+from macro.parallel.costs import Costs
+from macro.utils.errors import UserError
+
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Chip:
+    """One chip, which is one JAX device.
+
+    `flops_bf16`: peak a second. `hbm_bytes`: usable; `hbm_bandwidth`: bytes a second. `ici_bandwidth`: bytes a
+    second that it can send over all of its `ici_links` to neighbours together. `device_kind`: as JAX prints it.
+    """
+
+    name: str
+    device_kind: str
+    hbm_bytes: int
+    flops_bf16: float
+    hbm_bandwidth: float
+    ici_bandwidth: float
+    ici_links: int
+    cores_per_device: int
+
+    @property
+    def link_bandwidth(self) -> float:
+        """Bytes a second that it can send over one link."""
+        return self.ici_bandwidth / self.ici_links
+
+
+CHIPS = {
+    chip.name: chip
+    for chip in (
+        Chip("v5e", "TPU v5 lite", int(15.75 * _GIB), 197e12, 819e9, 1600e9 / 8, 4, 1),
+        Chip("v5p", "TPU v5", int(95.73 * _GIB), 459e12, 2765e9, 4800e9 / 8, 6, 2),
+        Chip("v6e", "TPU v6 lite", int(31.24 * _GIB), 918e12, 1640e9, 3200e9 / 8, 4, 1),
+    )
+}
+
+
+def chip(name: str) -> Chip:
+    """The chip of that name, also of a topology such as `v5e:4x4`. Raises UserError for an unknown one."""
+    kind = name.partition(":")[0]
+    if kind not in CHIPS:
+        close = difflib.get_close_matches(kind, CHIPS, 1)
+        meant = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(CHIPS)}"
+        raise UserError(f"unknown TPU chip {kind!r}; {meant}")
+    return CHIPS[kind]
+
+
+def roofline(costs: Costs, chip: Chip) -> tuple[float, str]:
+    """(seconds, what bounds them: "compute", "memory" or "interconnect") of one run of a program.
+
+    The longest of the three, so a lower bound. It assumes that arithmetic, HBM and links overlap perfectly and
+    each runs at its peak all the time, all arithmetic in bfloat16 on the matrix unit, collectives over all links of
+    a chip at once: a ring along one axis of the torus has only two of them, and slices too small to close the
+    torus (on v5e and v6e below 16 chips along an axis) have fewer.
+    """
+    seconds = {
+        "compute": costs.flops / chip.flops_bf16,
+        "memory": costs.hbm_bytes / chip.hbm_bandwidth,
+        "interconnect": sum(costs.collective_bytes.values()) / chip.ici_bandwidth,
+    }
+    bound_by = max(seconds, key=seconds.get)
+    return seconds[bound_by], bound_by

@@ -1,0 +1,204 @@
+"""The TPU kernel: by Pallas' interpreter against the definition, and compiled ahead of time for real chips."""
+
+import functools
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from kernels.test_attention import inputs, random_meta
+from parallel.aot import mesh_of, spec_of
+
+from macro.kernels.attention import pallas_tpu
+from macro.kernels.attention.ordering import all_see, may_see, sorting, visits
+from macro.kernels.attention.pallas_tpu import attention_tpu
+from macro.kernels.attention.reference import attention_reference, sight_mask
+from macro.parallel.hlo import compile_and_read
+from macro.sentence.sight import FIELDS, FULL, NOISE
+
+interpreted = functools.partial(attention_tpu, interpret=True)
+KERNELS = {"macro_attention_forward": 4, "macro_attention_dq": 6, "macro_attention_dkv": 8}  # operations a pair
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Blocks of 16 queries and 8 keys, so that short rows have many."""
+    monkeypatch.setattr(pallas_tpu, "QUERIES", 16)
+    monkeypatch.setattr(pallas_tpu, "KEYS", 8)
+
+
+def values_and_slopes(backend, q, k, v, q_meta, k_meta):
+    def total(q, k, v):
+        out = backend(q, k, v, q_meta, k_meta)
+        return jnp.sum(jnp.sin(out.astype(jnp.float32))), out
+
+    (_, out), slopes = jax.jit(jax.value_and_grad(total, (0, 1, 2), has_aux=True))(q, k, v)
+    return out, *slopes
+
+
+def sentences(length, samples, mode=0, b=1):
+    """Rows of equally long samples, each one span."""
+    n = np.arange(length * samples)
+    fields = {"sample": n // length, "order": n % length, "span": n // length, "mode": np.full_like(n, mode)}
+    return {name: jnp.asarray(np.tile(x, (b, 1)), jnp.int32) for name, x in fields.items()}
+
+
+def in_blocks(meta, size):
+    return {name: x.reshape(x.shape[0], -1, size) for name, x in meta.items()}
+
+
+@pytest.mark.parametrize(
+    ("b", "nq", "nk", "heads", "groups", "d"),
+    [(2, 61, 61, 6, 2, 8), (1, 5, 43, 4, 4, 48), (1, 70, 37, 3, 1, 136)],
+    ids=["packed", "few queries", "wide heads"],
+)  # fmt: skip
+def test_values_and_gradients(small_blocks, b, nq, nk, heads, groups, d):
+    arrays = inputs(0, b, nq, nk, heads, groups, d)
+    meta = random_meta(np.random.default_rng(0), b, max(nq, nk))
+    metas = {name: x[:, -nq:] for name, x in meta.items()}, {name: x[:, :nk] for name, x in meta.items()}
+    ours = values_and_slopes(interpreted, *arrays, *metas)
+    theirs = values_and_slopes(attention_reference, *arrays, *metas)
+    for name, a, b, atol in zip("oqkv", ours, theirs, (2e-6, 2e-5, 2e-5, 2e-5), strict=True):
+        np.testing.assert_allclose(a, b, atol=atol, err_msg=name)
+
+
+def test_bfloat16(small_blocks):
+    arrays = [x.astype(jnp.bfloat16) for x in inputs(1, 1, 40, 40, 2, 1, 16)]
+    meta = random_meta(np.random.default_rng(1), 1, 40)
+    ours = values_and_slopes(interpreted, *arrays, meta, meta)
+    exact = values_and_slopes(attention_reference, *(x.astype(jnp.float32) for x in arrays), meta, meta)
+    for a, b in zip(ours, exact, strict=True):
+        assert a.dtype == jnp.bfloat16
+        # Weights, queries, slopes and results are each rounded to 8 bits.
+        np.testing.assert_allclose(a.astype(jnp.float32), b, atol=0.02 * float(jnp.max(jnp.abs(b))))
+
+
+def test_pairs_of_blocks_that_are_left_out_are_not_touched(small_blocks):
+    """Other sentences' keys, values, queries may hold anything, infinities too, and slopes stay finite."""
+    q, k, v = inputs(5, 1, 96, 96, 2, 1, 8)
+    meta = sentences(32, 3)
+    slopes = values_and_slopes(attention_reference, q, k, v, meta, meta)
+    spoilt = [x.at[:, 64:].set(jnp.inf) for x in (q, k, v)]
+    for a, b in zip(values_and_slopes(interpreted, *spoilt, meta, meta), slopes, strict=True):
+        np.testing.assert_allclose(a[:, :64], b[:, :64], atol=2e-5)
+
+
+def test_queries_that_meet_nobody_get_zeros(small_blocks):
+    q, k, v = inputs(6, 1, 48, 16, 2, 1, 8)
+    stranger = {name: x.at[:, 16:].add(7) if name == "sample" else x for name, x in sentences(16, 3).items()}
+    k_meta = {name: x[:, :16] for name, x in sentences(16, 3).items()}
+    out, d_q, *_ = values_and_slopes(interpreted, q, jnp.full_like(k, jnp.nan), v, stranger, k_meta)
+    assert not np.any(out[:, 16:]) and not np.any(d_q[:, 16:])
+
+
+def test_under_scan_and_remat(small_blocks):
+    q, k, v = inputs(7, 1, 33, 33, 2, 1, 8)
+    meta = random_meta(np.random.default_rng(7), 1, 33)
+
+    def total(backend):
+        @jax.checkpoint
+        def layer(x, scale):
+            return x + backend(x * scale, k, v, meta, meta), None
+
+        return lambda q: jnp.sum(jnp.sin(jax.lax.scan(layer, q, jnp.array([0.5, 2.0]))[0]))
+
+    ours, theirs = (jax.jit(jax.grad(total(backend)))(q) for backend in (interpreted, attention_reference))
+    np.testing.assert_allclose(ours, theirs, atol=2e-5)
+
+
+@pytest.mark.parametrize("order", ["sorted", "as they lie"])
+def test_no_pair_is_forgotten_and_none_is_whole_by_mistake(order):
+    meta = random_meta(np.random.default_rng(8), 4, 192)
+    if order == "sorted":
+        meta = {name: jnp.take_along_axis(x, sorting(meta), axis=1) for name, x in meta.items()}
+    mask = np.asarray(sight_mask(meta, meta)).reshape(4, 48, 4, 96, 2)
+    pairs, whole = (np.asarray(f(in_blocks(meta, 4), in_blocks(meta, 2))) for f in (may_see, all_see))
+    assert np.all(pairs[mask.any((2, 4))])
+    assert np.all(mask.all((2, 4))[whole])
+
+
+@pytest.mark.parametrize("mode", [FULL, NOISE])
+def test_pairs_are_told_exactly_where_blocks_do_not_straddle(mode):
+    text, image = sentences(32, 3), sentences(32, 3, mode)
+    np.testing.assert_array_equal(may_see(in_blocks(text, 8), in_blocks(text, 8))[0],
+                                  np.kron(np.eye(3), np.tril(np.ones((4, 4)))))
+    np.testing.assert_array_equal(all_see(in_blocks(text, 8), in_blocks(text, 8))[0],
+                                  np.kron(np.eye(3), np.tril(np.ones((4, 4)), -1)))
+    for told in (may_see, all_see):
+        found = told(in_blocks(image, 8), in_blocks(image, 8))[0]
+        np.testing.assert_array_equal(found, np.kron(np.eye(3), np.ones((4, 4))))
+
+
+def test_visits_list_the_pairs_in_order():
+    pairs = jnp.array([[[0, 1, 1], [0, 0, 0], [1, 0, 0]], [[1, 1, 1], [1, 1, 1], [1, 1, 1]]], bool)
+    whole = jnp.zeros((2, 3, 3), bool).at[0, 0, 2].set(True).at[0, 2, 1].set(True)
+    outer, inner, flags, counts = visits(pairs, whole)
+    assert counts.tolist() == [4, 9]
+    assert outer[0].tolist() == [0, 0, 1] + [2] * 6
+    assert inner[0].tolist() == [1, 2, -1] + [0] * 6
+    assert flags[0].tolist() == [0, 1] + [0] * 7
+    assert (outer[1] * 3 + inner[1]).tolist() == list(range(9))
+
+
+def test_no_array_grows_with_the_square_of_the_tokens():
+    n, h, d = 32768, 2, 128
+    q, k, v = (jax.ShapeDtypeStruct((1, n, h, d), jnp.bfloat16) for _ in range(3))
+    meta = {name: jax.ShapeDtypeStruct((1, n), jnp.int32) for name in FIELDS}
+
+    def slopes(q, k, v, meta):
+        return jax.grad(lambda *x: jnp.sum(attention_tpu(*x, meta, meta).astype(jnp.float32)), (0, 1, 2))(q, k, v)
+
+    traced = str(jax.make_jaxpr(slopes)(q, k, v, meta))
+    assert all(name in traced for name in KERNELS)
+    shapes = re.findall(r"\b[a-z]+\d+\[([\d,]+)\]", traced)
+    assert max(math.prod(map(int, shape.split(","))) for shape in shapes) == n * h * d
+
+
+def compiled_for(topology, b, nq, nk, h, kv, d, dtype, backward):
+    """(compiled program, its text) of the kernel on one chip."""
+    mesh = mesh_of(topology, {"x": 1})
+    q, k, v = (spec_of(mesh, shape, dtype) for shape in ((b, nq, h, d), (b, nk, kv, d), (b, nk, kv, d)))
+    metas = ({name: spec_of(mesh, (b, n), jnp.int32) for name in FIELDS} for n in (nq, nk))
+
+    def slopes(q, k, v, *metas):
+        return jax.grad(lambda *x: jnp.sum(attention_tpu(*x, *metas).astype(jnp.float32)), (0, 1, 2))(q, k, v)
+
+    return compile_and_read(jax.jit(slopes if backward else attention_tpu).lower(q, k, v, *metas))
+
+
+def told_costs(text) -> dict:
+    """Kernel -> operations that its custom call is said to take."""
+    calls = [line for line in text.splitlines() if 'custom_call_target="tpu_custom_call"' in line]
+    names = [re.search(r"macro_attention_[a-z]+", line)[0] for line in calls]
+    return {name: int(re.search(r'"flops":"(\d+)"', line)[1]) for name, line in zip(names, calls, strict=True)}
+
+
+@pytest.mark.slow
+@pytest.mark.aot_tpu
+@pytest.mark.parametrize(("topology", "n"), [("v5e:2x2", 4096), ("v5p:2x2x1", 8192), ("v6e:2x2", 6000)])
+def test_compiles_for_training(topology, n):
+    compiled, text = compiled_for(topology, 1, n, n, 28, 4, 128, jnp.bfloat16, backward=True)
+    assert told_costs(text) == {name: operations * 28 * n * n * 128 for name, operations in KERNELS.items()}
+    # Some copies of the queries (in order, their slopes), and no scores, of which one head's alone would be 4 n n.
+    assert compiled.memory_analysis().temp_size_in_bytes < 10 * n * 28 * 128 * 2
+
+
+@pytest.mark.slow
+@pytest.mark.aot_tpu
+@pytest.mark.parametrize(
+    "case",
+    [
+        (3, 4100, 40960, 28, 4, 128, jnp.bfloat16, False),
+        (12, 64, 40960, 28, 4, 128, jnp.bfloat16, False),
+        (2, 1024, 1024, 16, 16, 72, jnp.bfloat16, True),
+        (1, 300, 700, 6, 2, 48, jnp.float32, True),
+    ],
+    ids=["denoising", "few queries", "vision", "small, float32"],
+)
+def test_compiles_for_other_shapes(case):
+    b, nq, nk, h, _, d, _, backward = case
+    _, text = compiled_for("v5e:2x2", *case)
+    expected = {name: operations * math.prod((b, h, nq, nk, d)) for name, operations in KERNELS.items()}
+    assert told_costs(text) == {name: expected[name] for name in (KERNELS if backward else ["macro_attention_forward"])}
