@@ -38,7 +38,6 @@ def main(config, topology, slices=1, program="train", references=_EVERY, json=Fa
 
     # Imported here: a mistake on the command line is named before JAX starts.
     from macro.objectives import OBJECTIVES
-    from macro.objectives.parts import model_config
     from macro.parallel import chips
     from macro.parallel import topology as topologies
     from macro.parallel.mesh import make_mesh, parallel_config

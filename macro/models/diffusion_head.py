@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, Int
 
 from macro.models.variants import ModelConfig
 from macro.nn.embed import position_embedding, time_sinusoids
+from macro.parallel.rules import constrain
 
 
 class TimeEmbedding(nn.Module):
@@ -17,7 +18,8 @@ class TimeEmbedding(nn.Module):
     @nn.compact
     def __call__(self, t: Float[Array, "b n"]) -> Float[Array, "b n d"]:
         hidden = nn.silu(nn.Dense(self.width, name="fc1")(time_sinusoids(t)))
-        return nn.Dense(self.width, name="fc2")(hidden)
+        hidden = constrain(hidden, "batch", "tokens", "width")
+        return constrain(nn.Dense(self.width, name="fc2")(hidden), "batch", "tokens", "width")
 
 
 class DiffusionHead(nn.Module):
@@ -42,4 +44,4 @@ class DiffusionHead(nn.Module):
 
     def velocity(self, hidden: Float[Array, "b n d"]) -> Float[Array, "b n c"]:
         """Velocity `eps - x0`, float32."""
-        return self.latent_out(hidden).astype("float32")
+        return constrain(self.latent_out(hidden), "batch", "tokens", "channels").astype("float32")

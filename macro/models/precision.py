@@ -1,7 +1,7 @@
 """Parameters in the type that they are multiplied in.
 
-Every layer casts its parameters to the activations' type before it uses them. Where that is bfloat16, casting the whole
-tree first changes no result, and halves what a step gathers from other devices and what a drawing model keeps in memory.
+Every layer casts its parameters to the activations' type before it uses them. Where that is bfloat16, casting the
+whole tree first changes no result, and halves what a step gathers from other devices and what a drawing model keeps.
 What is computed in float32 stays in it: norms' scales, time, binding and the vision tower's position table; and so do
 embeddings and head, whose gradients are sums over many tokens.
 """

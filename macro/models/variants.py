@@ -75,7 +75,8 @@ class ModelConfig:
     `binding_init` is the standard deviation of the binding table before training: 0 leaves an imported model what
     it was; a model trained from scratch wants 1, as large as the position tables, or finds the pictures of its
     subjects late. `dtype` is that of activations ("float32", "bfloat16"); parameters are float32. `remat`
-    says what of each layer the backward pass computes again (`macro/nn/remat.py`). `timestep_shift` is the shift of training times.
+    says what of each layer the backward pass computes again (`macro/nn/remat.py`). `timestep_shift` is the shift of
+    training times.
     """
 
     llm: LLMConfig

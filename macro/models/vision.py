@@ -79,7 +79,8 @@ class Vision(nn.Module):
         config = self.config
         table = self.param("position_embedding", nn.initializers.normal(0.02), (config.side**2, config.width))
         x = nn.Dense(config.width, dtype=self.dtype, name="patch_embedding")(patches.astype(self.dtype))
-        x = x + table[position].astype(self.dtype)
+        places = constrain(table, None, None)[position].astype(self.dtype)  # looked up whole: a few megabytes
+        x = constrain(x + places, "batch", "tokens", "width")
 
         # In the rule of sight a NOISE span sees itself whole and no other span sees it; with all orders
         # equal that is just what keeps packed pictures apart.
@@ -107,4 +108,5 @@ class Connector(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b n d"]:
         x = nn.gelu(nn.Dense(self.width, dtype=self.dtype, name="fc1")(x), approximate=True)
-        return nn.Dense(self.width, dtype=self.dtype, name="fc2")(x)
+        x = constrain(x, "batch", "tokens", "width")
+        return constrain(nn.Dense(self.width, dtype=self.dtype, name="fc2")(x), "batch", "tokens", "width")

@@ -38,7 +38,10 @@ def plan_losses(
         nats = nats_of((hidden, text["labels"]))
     else:
         # Every p-th token, not runs of them: so all devices have a share of each part where tokens are divided.
-        split = rearrange(hidden, "b (m p) d -> p b m d", p=parts), rearrange(text["labels"], "b (m p) -> p b m", p=parts)
+        split = (
+            rearrange(hidden, "b (m p) d -> p b m d", p=parts),
+            rearrange(text["labels"], "b (m p) -> p b m", p=parts),
+        )
         nats = rearrange(jax.lax.map(jax.checkpoint(nats_of), split), "p b m -> b (m p)")
     return nats, jnp.where(text["labels"] >= 0, text["weights"], 0.0)
 

@@ -94,7 +94,7 @@ def describe(fitted: Fit) -> list[str]:
     return [
         f"memory            {peak} of {hbm} usable: {gib(fitted.argument_bytes)} given, "
         f"{gib(fitted.temporary_bytes)} temporary",
-        f"arithmetic        {found.flops / 1e12:,.1f} TFLOP, {found.kernel_flops / max(found.flops, 1):.0%} in attention",
+        f"arithmetic        {found.flops / 1e12:,.1f} TFLOP, {found.kernel_flops / max(found.flops, 1):.0%} attention",
         f"HBM traffic       {gib(found.hbm_bytes)}",
         f"sent              {sent}",
         f"time              {fitted.seconds:.3g} s at least, bound by {fitted.bound_by}",

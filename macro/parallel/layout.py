@@ -3,9 +3,9 @@
     (r"mot/blocks/(und|gen)/(q|gate|up)/kernel$", ("layers", "width", "mlp"))
     (r"/(bias|scale)$", ())                                                      whole on every device
 
-The first rule whose regex finds the path counts, those of the config before the model's. A parameter that none covers is
-an error, as is a rule of the config that finds nothing, and a layout that leaves more than `MOST_UNSHARDED` of the bytes
-on more devices than need be.
+The first rule whose regex finds the path counts, those of the config before the model's. A parameter that none covers
+is an error, as is a rule of the config that finds nothing, and a layout that leaves more than `MOST_UNSHARDED` of the
+bytes on more devices than need be.
 Optimizer state, averages and gradients lie as the parameters they belong to.
 Read next: `macro/parallel/rules.py` (what a name means on the mesh), `macro/models/axes.py` (the model's own rules).
 """
@@ -120,8 +120,8 @@ def unsharded(shapes: Mapping, laid: Mapping, mesh: AnyMesh) -> tuple[float, lis
 def following(state: Any, params: Mapping, laid: Mapping, mesh: AnyMesh) -> Any:
     """Shardings for a tree that holds copies of parameters in places of its own, such as optimizer state.
 
-    A leaf whose path ends with a parameter's path, and that has its shape, lies as the parameter; counts and coefficients
-    lie whole.
+    A leaf whose path ends with a parameter's path, and that has its shape, lies as the parameter; counts and
+    coefficients lie whole.
 
     Raises:
         ValueError: an array of more than a few numbers that belongs to no parameter.

@@ -46,7 +46,7 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "head_dim": (),
     "vocab": _WHOLE,
     "layers": (),
-    "channels": (*FSDP, "sequence"),
+    "channels": _WHOLE,
 }
 
 

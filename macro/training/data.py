@@ -114,7 +114,8 @@ def packing_config(config, model: ModelConfig) -> PackingConfig:
     """How sentences become rows for this model: `config.packing`, condition dropout, and the tasks' names.
 
     Raises:
-        UserError: buckets beyond the model's position table, or streams that `config.parallel.sequence` does not divide.
+        UserError: buckets beyond the model's position table, or a stream that `config.parallel.sequence` does not
+            divide.
     """
     training = config.dropout.to_dict() | {"tasks": tuple(config.tasks)}
     packing = packing_of(model, config.packing.to_dict() | training)

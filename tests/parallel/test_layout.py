@@ -1,4 +1,4 @@
-"""Where parameters lie: the first rule that finds a path, every axis of the mesh where it divides, nothing forgotten."""
+"""Where parameters lie: the first rule that finds a path, every axis of the mesh where it divides."""
 
 from types import SimpleNamespace
 
@@ -12,6 +12,7 @@ from macro.models import axes, variants
 from macro.models.initial import initial
 from macro.parallel import layout
 from macro.parallel.mesh import AXES
+from macro.parallel.rules import FSDP
 from macro.utils import tree
 from macro.utils.errors import UserError
 
@@ -54,7 +55,7 @@ def test_mistakes_are_named(own, given, line):
         # 1152 = 9 * 128 is no multiple of 256: half of the division goes to the other dimension.
         ((26, 1152, 1152), ("layers", "width", "heads"), (1, 16, 16, 1, 1), (None, "fsdp", "fsdp_inner")),
         ((28, 3584, 18944), ("layers", "width", "mlp"), (1, 4, 4, 4, 1), (None, ("fsdp", "fsdp_inner"), "tensor")),
-        ((28, 3584, 512), ("layers", "width", "kv_heads"), (2, 4, 2, 1, 4), (None, ("fsdp", "fsdp_inner", "sequence"), None)),
+        ((28, 3584, 512), ("layers", "width", "kv_heads"), (2, 4, 2, 1, 4), (None, (*FSDP, "sequence"), None)),
         ((7, 5), ("width", "mlp"), (1, 2, 2, 1, 1), (None, None)),
     ],
 )  # fmt: skip

@@ -37,7 +37,7 @@ def test_slices_are_asked_of_the_devices():
 @pytest.mark.parametrize(
     ("n", "fields", "line"),
     [
-        (6, {"preset": "fsdp+tensor", "tensor": 4}, "config.parallel.tensor=4 does not divide the 6 devices of a slice; take 3"),
+        (6, {"preset": "fsdp+tensor", "tensor": 4}, "tensor=4 does not divide the 6 devices of a slice; take 3"),
         (8, {"preset": "fsdp+sequence", "sequence": 16}, "config.parallel.sequence=16 .* take 8"),
         (8, {"slices": 3}, "config.parallel.slices=3 does not divide the 8 devices; take 2"),
     ],

@@ -1,8 +1,8 @@
 """In which order tokens are laid before they are cut into blocks, and which pairs of blocks have to be visited.
 
 The rule of sight holds token by token, in any order. But blocks of tokens that stand together in a sentence see few
-other blocks. Which pairs meet is told from a few extremes per block, without looking at pairs of tokens; a pair too many
-costs time, never correctness.
+other blocks. Which pairs meet is told from a few extremes per block, without looking at pairs of tokens; a pair too
+many costs time, never correctness.
 Read next: `blocked.py` (CPU), `pallas_tpu.py`.
 """
 

@@ -3,9 +3,10 @@
 The mask is computed inside the kernels from the tokens' metadata. A list of the pairs of blocks that may see each other
 (`ordering.py`) is handed to a kernel ahead of it (scalar prefetch), and its grid, of traced length, walks along that
 list: pairs left out cost nothing at all. Tokens stay where they lie: a packed row is a few buffers in each of which
-sentences follow one another, so a block sees few others as it is, and sorting would cost more (on a TPU also minutes of
-compiling) than the last of the pairs. Keys are never repeated for grouped heads. Softmax runs along the keys (Milakov & Gimelshein, arXiv 1805.02867); the backward pass
-computes the weights again from the kept log-sum-exp (Dao et al., arXiv 2205.14135). Memory grows with n.
+sentences follow one another, so a block sees few others as it is, and sorting would cost more (half a minute of
+compiling, too) than the last of the pairs. Keys are never repeated for grouped heads. Softmax runs along the keys
+(Milakov & Gimelshein, arXiv 1805.02867); the backward pass computes the weights again from the kept log-sum-exp (Dao et
+al., arXiv 2205.14135). Memory grows with n.
 
 Definition: `reference.py`. Read next: `pallas_tpu_kernels.py`.
 """
