@@ -38,6 +38,7 @@ def main(config, topology, slices=1, program="train", references=_EVERY, json=Fa
 
     # Imported here: a mistake on the command line is named before JAX starts.
     from macro.objectives import OBJECTIVES
+    from macro.objectives.parts import model_config
     from macro.parallel import chips
     from macro.parallel import topology as topologies
     from macro.parallel.mesh import make_mesh, parallel_config
@@ -53,7 +54,7 @@ def main(config, topology, slices=1, program="train", references=_EVERY, json=Fa
         record, fits = training.record(found, mesh), found.fit.fits
         shown = training.table(found, mesh, topology)
     else:
-        found = drawing.forecast(config, mesh, chip, counts)
+        found = drawing.forecast(config, model_config(config), mesh, chip, counts)
         record, fits = drawing.record(found), all(row.fits for row in found.rows)
         shown = drawing.table(found, topology)
     print(json_lib.dumps(record) if json else shown)

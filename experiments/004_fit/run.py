@@ -21,8 +21,8 @@ RECIPES = {"inset": ("inset_bagel_7b", 15), "macro": ("macro_bagel_7b", 42), "mu
 ASKED = [(recipe, slice_) for slice_ in ("v5e:16x16", "v5p:4x4x4", "v6e:16x16") for recipe in RECIPES]
 # Smallest slices: parameters and optimizer state shrink with the devices, the rest does not.
 SMALLEST = [
-    ("inset", "v5p:2x2x1"), ("macro", "v5p:2x2x1"), ("inset", "v6e:4x4"), ("macro", "v6e:4x4"), ("inset", "v5e:8x16"),
-    ("music", "v5e:4x4"), ("music", "v5e:2x4"), ("music", "v6e:2x2"), ("music", "v5p:2x2x1"),
+    ("macro", "v5p:2x2x1"), ("macro", "v6e:4x4"), ("macro", "v5e:8x16"), ("music", "v5e:2x4"), ("music", "v6e:2x2"),
+    ("inset", "v5p:2x2x1"), ("inset", "v6e:4x4"), ("music", "v5p:2x2x1"), ("music", "v5e:4x4"),
 ]  # fmt: skip
 DRAWING = ("macro_bagel_7b", "v5e:2x4", "0,2,5,10")
 

@@ -17,8 +17,7 @@ from macro.parallel import costs, hlo
 from macro.parallel.chips import Chip, roofline
 from macro.parallel.costs import Costs
 
-_TOO_LARGE = "RESOURCE_EXHAUSTED"
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 CULPRITS = 3
 
 
@@ -49,10 +48,8 @@ def fit(lowered: jax.stages.Lowered, chip: Chip) -> Fit:
     """Compiles a program that was lowered for devices of `chip`."""
     try:
         compiled, text = hlo.compile_and_read(lowered)
-    except jax.errors.JaxRuntimeError as error:
-        if _TOO_LARGE not in str(error):
-            raise
-        return _refused(str(error), chip)
+    except hlo.TooLarge as error:
+        return _refused(error.report, chip)
     memory = compiled.memory_analysis()
     own = memory.output_size_in_bytes - memory.alias_size_in_bytes
     peak = memory.argument_size_in_bytes + own + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
@@ -70,17 +67,19 @@ def fit(lowered: jax.stages.Lowered, chip: Chip) -> Fit:
     )
 
 
-def _refused(message: str, chip: Chip) -> Fit:
-    """What the compiler says about a program that is too large."""
-    used = re.search(r"Used ([\d.]+)([KMGT]?) of", message)
-    peak = int(float(used[1]) * _UNITS[used[2]]) if used else 0
-    entry = r"Size: ([\d.]+[KMGT]?).*?(?=\n\s*\n|\n\s*={3,}|\Z)"
-    largest = []
-    for found in re.finditer(entry, message, re.S):
-        shape = re.search(r"Shape: (\S+?)[{\s]", found[0] + "\n")
-        operator = re.search(r'op_name="([^"]*)"', found[0])
-        largest.append(" ".join(filter(None, (f"{found[1]}iB", shape and shape[1], operator and operator[1]))))
-    return Fit(chip=chip, fits=False, peak_bytes=peak, culprits=tuple(largest[:CULPRITS]))
+def _refused(report: str, chip: Chip) -> Fit:
+    """What the compiler's account of the memory says about a program that is too large.
+
+        Memory Space: default (color=0)
+        Total bytes: 147460210688 (137.33GiB)
+           34.33GiB( 50%);   34.33GiB;        16384;                2; bf16[9000000,1024], f32[9000000,1024]
+    """
+    hbm = report.split("Memory Space: default", 1)[1].split("Memory Space:", 1)[0]
+    total = int(re.search(r"Total bytes: (\d+)", hbm)[1])
+    entries = re.findall(r"\); +([\d.]+)(B|KiB|MiB|GiB|TiB); +\d+; +\d+; (.*)", hbm)
+    largest = sorted(entries, key=lambda entry: float(entry[0]) * _UNITS[entry[1]], reverse=True)
+    culprits = tuple(f"{size} {unit} {shapes}" for size, unit, shapes in largest[:CULPRITS])
+    return Fit(chip=chip, fits=False, peak_bytes=total, culprits=culprits)
 
 
 def describe(fitted: Fit) -> list[str]:

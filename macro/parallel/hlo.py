@@ -15,6 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import jax
+
 HBM = 0
 
 _BITS = {"pred": 8, "token": 0, "opaque": 0, "tuple": 0}
@@ -200,14 +202,34 @@ def _closing(line: str, start: int) -> int:
     return end if end >= 0 else len(line)
 
 
+class TooLarge(Exception):
+    """The compiler refused a program that does not fit the device; `report` is its account of the memory."""
+
+    def __init__(self, report: str):
+        super().__init__("the program does not fit the device")
+        self.report = report
+
+
 def compile_and_read(lowered: Any) -> tuple[Any, str]:
     """Compiles a `jax.stages.Lowered`; returns the compiled program and its optimised text.
 
     The text is taken from the compiler's own dump and not from `compiled.as_text()`: where libtpu moves a
     gather to the sparse cores (v5p), jaxlib cannot read the module back ("async-update instruction should have
     1 operands but sees 3").
+
+    Raises:
+        TooLarge: the device has too little memory for it.
     """
     with tempfile.TemporaryDirectory() as folder:
-        compiled = lowered.compile(compiler_options={"xla_dump_to": folder, "xla_dump_hlo_as_text": True})
-        newest = max(Path(folder).glob("*after_optimizations.txt"), key=lambda path: path.stat().st_mtime_ns)
-        return compiled, newest.read_text()
+        try:
+            compiled = lowered.compile(compiler_options={"xla_dump_to": folder, "xla_dump_hlo_as_text": True})
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise TooLarge(_newest(folder, "memory-usage-report")) from error
+        return compiled, _newest(folder, "after_optimizations")
+
+
+def _newest(folder: str, name: str) -> str:
+    """The file of the compiler's dump that came last of those whose name ends so."""
+    return max(Path(folder).glob(f"*{name}.txt"), key=lambda path: path.stat().st_mtime_ns).read_text()

@@ -52,7 +52,7 @@ def check_frozen(objective, config) -> None:
         raise UserError(f"config.freeze={config.freeze}: leaves nothing to train")
 
 
-def placement(objective, config, mesh: Mesh) -> tuple[TrainState, TrainState]:
+def placement(objective, config, mesh: layout.AnyMesh) -> tuple[TrainState, TrainState]:
     """Shapes of the whole state, and how each of its arrays lies on the mesh.
 
     Raises:
