@@ -29,17 +29,22 @@ DRAWING = ("macro_bagel_7b", "v5e:2x4", "0,2,5,10")
 
 def main():
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    draw(results)
     for recipe, slice_ in [*ASKED, *SMALLEST]:
         config, pictures = RECIPES[recipe]
         flags = [f"--config=configs/{config}.py", f"--topology={slice_}", f"--config.batch_size={CHIPS[slice_]}"]
         if pictures:
             flags.append(f"--config.packing.buckets=((1024,1024,{pictures}),)")
         run(results, f"{recipe} {slice_}", flags)
+    (HERE / "table.md").write_text(table(results))
+
+
+def draw(results: dict) -> None:
+    """The cell of drawing by number of references."""
     config, slice_, references = DRAWING
     flags = [f"--config=configs/{config}.py", f"--topology={slice_}", "--program=sample", f"--references={references}"]
     flags += ["--config.parallel.preset=fsdp+tensor+sequence", "--config.parallel.tensor=4"]
     run(results, f"draw {slice_}", [*flags, "--config.parallel.sequence=2"])
-    (HERE / "table.md").write_text(table(results))
 
 
 def run(results: dict, name: str, flags: list[str]) -> None:

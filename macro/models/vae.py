@@ -256,6 +256,8 @@ def latent_table(vae_params: Mapping, pixels: Mapping, config: ModelConfig) -> F
     vae, tables = VAE(config.vae, config.dtype), []
     for _, images in sorted(pixels.items()):
         b, slots, h, w, _ = images.shape
+        if not slots:
+            continue
         together = max(n for n in range(1, slots + 1) if slots % n == 0 and (n == 1 or n * h * w <= PIXELS))
 
         def tokens_of(group: UInt8[Array, "b g h w 3"]) -> Float[Array, "b m c"]:

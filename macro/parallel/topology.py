@@ -47,9 +47,12 @@ def devices(name: str, slices: int = 1) -> list[jax.Device]:
         UserError: no such topology, or the libtpu wheel is missing.
     """
     check(name)
-    # Without the first libtpu asks a metadata server for the machine that it is not on; the others are for its log.
+    # Without the first three libtpu asks for, or complains about, the machine that it is not on; what they say makes no
+    # difference to the topology. The last two are for its log.
     for key, value in {
         "TPU_SKIP_MDS_QUERY": "1",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+        "TPU_ACCELERATOR_TYPE": "v5litepod-8",
         "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
         "TPU_MIN_LOG_LEVEL": "3",
         "TPU_STDERR_LOG_LEVEL": "3",
@@ -60,6 +63,6 @@ def devices(name: str, slices: int = 1) -> list[jax.Device]:
     try:
         import libtpu  # noqa: F401
     except ImportError:
-        raise UserError("compiling for a TPU needs the libtpu wheel: pip install 'macro-compose[tpu]'") from None
+        raise UserError("compiling for a TPU needs the libtpu wheel: pip install -e '.[compile]'") from None
     more = {"num_slices": slices} if slices > 1 else {}
     return list(topologies.get_topology_desc(name, "tpu", **more).devices)
