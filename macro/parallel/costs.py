@@ -122,7 +122,7 @@ class _Walk:
         elif what.opcode == "convolution":
             tally.flops += convolution_flops(where, what)
         elif what.opcode == "custom-call" and not is_free_call(what):
-            self.unknown.add(f"custom call {target(what)} {what.label}: arithmetic not known")
+            self.unknown.add(f"custom call {target(what)}: arithmetic not known")
         elif collective := link_bytes(self.module, where, what, fused):
             tally.sent[collective[0]] += collective[1]
         if not fused:

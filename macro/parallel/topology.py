@@ -58,6 +58,8 @@ def devices(name: str, slices: int = 1) -> list[jax.Device]:
         "TPU_STDERR_LOG_LEVEL": "3",
     }.items():
         os.environ.setdefault(key, value)
+    # What is compiled for them cannot be read back here, and what is not compiled tells nothing.
+    jax.config.update("jax_enable_compilation_cache", False)
     from jax.experimental import topologies
 
     try:

@@ -137,7 +137,7 @@ def test_a_kernel_that_declares_nothing_is_named():
 
 def test_foreign_calls_are_named():
     found = module(f"%a = {ROWS} parameter(0)", f'ROOT %c = {ROWS} custom-call(%a), custom_call_target="matmul"')
-    assert found.unknown == ("custom call matmul c: arithmetic not known",)
+    assert found.unknown == ("custom call matmul: arithmetic not known",)
 
 
 # What libtpu prints
