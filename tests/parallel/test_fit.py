@@ -1,4 +1,4 @@
-"""What the compiler says of a program that is too large, read; its words are checked for real in tests/test_compile.py."""
+"""What the compiler says of a program that is too large; tests/test_compile.py has the compiler say it."""
 
 from macro.parallel.chips import chip
 from macro.parallel.fit import _refused, describe
