@@ -8,8 +8,9 @@ torch     one step (forward, backward, clip, AdamW) of the Mixture-of-Transforme
 loop      configs/demo.py's own training from stored data: waiting for data, host time between steps, recompilations
 devices   its step on four forced host devices against one device, the same batch
 
-Contestants take turns, so that other work on the machine slows all of them alike. What came out:
-`experiments/005_train_speed`.
+Contestants take turns, so that other work on the machine meets all of them. It does not slow all of them alike: OpenMP
+deals work out beforehand and waits for its slowest thread. Processor seconds (of all threads) stand beside those of the
+clock, and `taskset -c 0` gives each contestant one thread. What came out: `experiments/005_train_speed`.
 """
 
 import contextlib
@@ -98,7 +99,7 @@ def batches(config):
     return data.batches(config, data.stored(config), tokenizer, packing, mesh)
 
 
-def take_turns(runs: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+def take_turns(runs: Mapping[str, Callable], repeats: int) -> dict[str, list]:
     """What each of the runs returns, `repeats` times, one after the other and again."""
     taken = {name: [] for name in runs}
     for _ in range(repeats):
@@ -107,13 +108,13 @@ def take_turns(runs: Mapping[str, Callable[[], float]], repeats: int) -> dict[st
     return taken
 
 
-def timed(run: Callable) -> Callable[[], float]:
-    """A function that runs `run` and returns the seconds it took."""
+def timed(run: Callable) -> Callable[[], tuple[float, float]]:
+    """A function that runs `run` and returns the seconds it took, of the clock and of all threads together."""
 
-    def call() -> float:
-        start = time.perf_counter()
+    def call() -> tuple[float, float]:
+        start, used = time.perf_counter(), time.process_time()
         run()
-        return time.perf_counter() - start
+        return time.perf_counter() - start, time.process_time() - used
 
     return call
 
@@ -147,19 +148,21 @@ def against_torch(config, repeats: int) -> dict:
     peaks = {"product jax": lambda: product(a, a).block_until_ready(), "product torch": lambda: b @ b}
     runs = {name: timed(run) for name, run in (steps | peaks).items()}
     take_turns(runs, 1)
-    seconds = take_turns(runs, repeats)
-    peak = 2 * SIDE**3 / min(min(seconds[name]) for name in peaks)
+    taken = take_turns(runs, repeats)
+    peak = 2 * SIDE**3 / min(seconds for name in peaks for seconds, _ in taken[name])
     flops = useful_flops(llm, task)
-    ours = statistics.median(seconds["ours"])
     found = {"flops": flops, "peak_flops_per_second": peak, "losses": losses, "largest_relative_difference": apart}
     found |= {"torch": torch.__version__, "torch_threads": torch.get_num_threads(), "contestants": {}}
     print(f"{THREADS} threads each; {flops / 1e9:.1f} GFLOP a step, peak {peak / 1e9:.0f} GFLOP/s; ", end="")
-    print(f"losses of three steps agree within {apart:.1e}\n{'':16}{'seconds':>9}{'to ours':>9}{'MFU':>7}")
+    print(f"losses of three steps agree within {apart:.1e}")
+    print(f"{'':16}{'seconds':>9}{'to ours':>9}{'processor':>11}{'to ours':>9}{'MFU':>7}")
+    ours = [statistics.median(column) for column in zip(*taken["ours"], strict=True)]
     for name in steps:
-        median = statistics.median(seconds[name])
-        row = {"seconds": median, "ratio": median / ours, "mfu": flops / median / peak, "all": seconds[name]}
-        found["contestants"][name] = row
-        print(f"{name:16}{median:9.3f}{row['ratio']:8.2f}x{row['mfu']:7.1%}")
+        seconds, used = (statistics.median(column) for column in zip(*taken[name], strict=True))
+        row = {"seconds": seconds, "ratio": seconds / ours[0], "cpu_seconds": used, "cpu_ratio": used / ours[1]}
+        found["contestants"][name] = row | {"mfu": flops / seconds / peak, "all": taken[name]}
+        print(f"{name:16}{seconds:9.3f}{row['ratio']:8.2f}x{used:11.3f}{row['cpu_ratio']:8.2f}x", end="")
+        print(f"{flops / seconds / peak:7.1%}")
     return found
 
 
