@@ -1,10 +1,12 @@
-"""Trains a few steps on several meshes of this process's devices, and prints what came out as
+"""Trains a few steps and draws one picture on several meshes of this process's devices, and prints what came out as
 JSON; run by `test_sharded.py` with eight forced devices."""
 
 import json
 import sys
+from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from macro.inputs.packing import pack_row
@@ -13,6 +15,8 @@ from macro.inputs.tokenizer import Tokenizer
 from macro.objectives import joint
 from macro.objectives.parts import model_config
 from macro.parallel.mesh import ParallelConfig, make_mesh, shard_batch
+from macro.sampling.pipeline import Pipeline
+from macro.sampling.settings import Settings
 from macro.sentence.spans import Image, Sentence, Target, Text
 from macro.training import data, lora, state
 from macro.training.step import make_step
@@ -59,7 +63,7 @@ def train(config, batch, parallel, devices):
     return losses, params, list(kernel.addressable_shards[0].data.shape), follows
 
 
-def main(config_file):
+def main(config_file, program):
     config = load(config_file)
     config.unlock()
     config.packing.update({"text": 128, "vision": 16, "latent": 64, "samples": 2, "draws": 1})
@@ -67,6 +71,8 @@ def main(config_file):
     config.model.remat = "full"
     model, tokenizer = model_config(config), Tokenizer.demo()
     packing = data.packing_config(config, model)
+    if program == "draw":
+        return draw(config, model, tokenizer, packing)
     batch = batch_of(packing, tokenizer)
     changes = {"accumulated": {"accumulate": 2}, "adapted": {"lora": {"preset": "music", "rank": 2}}}
     base, first, found = None, None, {}
@@ -83,5 +89,23 @@ def main(config_file):
     return found
 
 
+def draw(config, model, tokenizer, packing):
+    """One picture without a mesh and on others, after the same plan-less sentence."""
+    rng = np.random.default_rng(1)
+    shapes = state.shapes(joint, config)
+    params = jax.tree.map(lambda x: jnp.asarray(0.05 * rng.normal(size=x.shape), x.dtype), shapes)
+    picture = rng.integers(0, 255, (32, 32, 3), np.uint8)
+    found, base = {}, None
+    both = ParallelConfig("fsdp+tensor+sequence", tensor=2, sequence=2)
+    for name, parallel in {"one": None, "fsdp": ParallelConfig(), "both": both}.items():
+        mesh = parallel and make_mesh(parallel)
+        pipeline = Pipeline(params, model, tokenizer, packing, Settings(steps=2), mesh)
+        drawn = pipeline.compose("a <image 1> dog", [picture], seed=3)
+        base = drawn if base is None else base
+        apart = int(np.max(np.abs(drawn.pixels.astype(int) - base.pixels.astype(int))))
+        found[name] = {"apart": apart, "same_plan": drawn.plan == base.plan, "spread": int(np.ptp(drawn.pixels))}
+    return found
+
+
 if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[1])))
+    print(json.dumps(main(str(Path(sys.argv[1])), sys.argv[2])))

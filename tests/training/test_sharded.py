@@ -1,4 +1,4 @@
-"""The same steps on one device and on meshes of eight, whatever is divided."""
+"""The same steps and the same picture on one device and on meshes of eight, whatever is divided."""
 
 import json
 from pathlib import Path
@@ -10,8 +10,8 @@ CONFIG = Path(__file__).parents[2] / "configs" / "tiny.py"
 SCRIPT = Path(__file__).with_name("sharded.py")
 
 
-def run():
-    with start([[str(SCRIPT), str(CONFIG)]], devices=8) as (running,):
+def run(program):
+    with start([[str(SCRIPT), str(CONFIG), program]], devices=8) as (running,):
         done = running.finish(500)
     assert done.code == 0, done.err[-3000:]
     return json.loads(done.out.splitlines()[-1])
@@ -19,7 +19,7 @@ def run():
 
 @pytest.mark.slow
 def test_every_mesh_takes_the_same_steps():
-    found = run()
+    found = run("train")
     one = found.pop("one")
     assert one["shard"] == [2, 64, 160]
     for name in ("fsdp", "slices", "tensor", "sequence"):
@@ -34,3 +34,10 @@ def test_every_mesh_takes_the_same_steps():
     # Two parts with the totals of the whole; what differs is the noise that is drawn for each part.
     assert found["accumulated"]["losses"] == pytest.approx(one["losses"], rel=0.2)
     assert found["adapted"]["losses"][0] == pytest.approx(one["losses"][0], rel=2e-5) and found["adapted"]["follows"]
+
+
+@pytest.mark.slow
+def test_every_mesh_draws_the_same_picture():
+    found = run("draw")
+    for name, drawn in found.items():
+        assert drawn["same_plan"] and drawn["apart"] <= 2 and drawn["spread"] > 20, (name, drawn)
