@@ -18,6 +18,7 @@ from macro.kernels.attention.reference import attention_reference, sight_mask
 from macro.models.variants import LLMConfig
 from macro.objectives.parts import model_config
 from macro.training import data
+from macro.training.loop import mesh_of
 from macro.utils import config as config_lib
 
 
@@ -28,7 +29,7 @@ def batch_meta() -> tuple[dict, LLMConfig]:
         config.batch_size, config.data.workers = 4, 0
     model = model_config(config)
     tokenizer, packing = data.tokenizer_of(config, model), data.packing_config(config, model)
-    batch = next(data.batches(config, data.stored(config), tokenizer, packing))
+    batch = next(data.batches(config, data.stored(config), tokenizer, packing, mesh_of(config)))
     streams = [batch[name] for name in ("text", "vision", "latent")]
     fields = ("sample", "order", "span", "mode")
     return {f: jnp.asarray(np.concatenate([s[f] for s in streams], axis=1)) for f in fields}, model.llm

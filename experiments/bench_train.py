@@ -6,11 +6,13 @@ torch     one step (forward, backward, clip, AdamW) of the Mixture-of-Transforme
           batches, float32, against the same in PyTorch (`torch_mot.py`; pip install torch transformers), eager and
           compiled: same weights, tokens, mask, parameters; losses of both are compared while they train
 loop      configs/demo.py's own training from stored data: waiting for data, host time between steps, recompilations
-devices   its step on four forced host devices against one device, the same batch
+devices   its step on four forced host devices against one device, the same batch, with AdamW (what the papers' recipes
+          use) and with its own Muon
 
-Contestants take turns, so that other work on the machine meets all of them. It does not slow all of them alike: OpenMP
-deals work out beforehand and waits for its slowest thread. Processor seconds (of all threads) stand beside those of the
-clock, and `taskset -c 0` gives each contestant one thread. What came out: `experiments/005_train_speed`.
+Contestants take turns, so that other work on the machine meets all of them. It does not slow all of them alike: PyTorch
+with two threads lost far more by it than JAX, so a ratio counts on a quiet machine only. Processor seconds (of all
+threads) stand beside those of the clock, and `taskset -c 0` gives each contestant one thread. What came out:
+`experiments/005_train_speed`.
 """
 
 import contextlib
@@ -291,31 +293,36 @@ def within_loop(config, repeats: int) -> dict:
 def over_devices(config, repeats: int) -> dict:
     """Seconds of a step on one device and on four forced ones, and the throughput of four relative to one's."""
     batch = next(batches(config))
+    contestants = [(optimizer, count) for optimizer in ("adamw", "muon") for count in (1, 4)]
     with contextlib.ExitStack() as stack:
-        children = {count: stack.enter_context(child(count, batch)) for count in (1, 4)}
-        losses = {count: ask()[-1] for count, ask in children.items()}  # compiles
+        children = {who: stack.enter_context(child(*who, batch)) for who in contestants}
+        losses = {who: ask()[-1] for who, ask in children.items()}  # compiles
         take_turns(children, 1)
         taken = take_turns(children, repeats)
-    if abs(losses[4] / losses[1] - 1) > 1e-4:
-        raise AssertionError(f"not the same work: {losses}")
-    medians = {count: [statistics.median(column) for column in zip(*taken[count], strict=True)] for count in taken}
-    found = {"losses": losses, "all": taken}
-    for place, name in enumerate(("seconds", "cpu_seconds")):
-        found[name] = {count: median[place] for count, median in medians.items()}
-        found[f"throughput_by_{name}"] = medians[1][place] / medians[4][place]
-        print(f"{name}: one device {medians[1][place]:.3f}, four {medians[4][place]:.3f}, ", end="")
-        print(f"throughput of four to one {found[f'throughput_by_{name}']:.2f}")
+    found = {}
+    for optimizer in ("adamw", "muon"):
+        one, four = (optimizer, 1), (optimizer, 4)
+        if abs(losses[four] / losses[one] - 1) > 1e-4:
+            raise AssertionError(f"not the same work: {losses}")
+        medians = {who: [statistics.median(x) for x in zip(*taken[who], strict=True)] for who in (one, four)}
+        row = {"losses": [losses[one], losses[four]], "all": [taken[one], taken[four]]}
+        for place, name in enumerate(("seconds", "cpu_seconds")):
+            row[name] = [medians[one][place], medians[four][place]]
+            row[f"throughput_by_{name}"] = row[name][0] / row[name][1]
+            print(f"{optimizer:6}{name:12} one device {row[name][0]:.3f}, four {row[name][1]:.3f}, ", end="")
+            print(f"throughput of four to one {row[f'throughput_by_{name}']:.2f}")
+        found[optimizer] = row
     return found
 
 
 @contextlib.contextmanager
-def child(devices: int, batch: Mapping):
+def child(optimizer: str, devices: int, batch: Mapping):
     """A process with so many host devices; the function it gives takes one step there:
     (seconds, processor seconds, loss)."""
     context = multiprocessing.get_context("spawn")
     mine, its = context.Pipe()
     forced = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-    process = context.Process(target=serve, args=(its, batch), daemon=True)
+    process = context.Process(target=serve, args=(its, optimizer, batch), daemon=True)
     with mock.patch.dict(os.environ, forced):
         process.start()
     its.close()
@@ -331,9 +338,10 @@ def child(devices: int, batch: Mapping):
         process.join(30)
 
 
-def serve(pipe, batch: Mapping) -> None:
+def serve(pipe, optimizer: str, batch: Mapping) -> None:
     """Takes a training step of configs/demo.py on this batch whenever asked, on all of this process's devices."""
     config = demo()
+    config.optim.name = optimizer
     mesh = loop.mesh_of(config)
     rows = mesh_lib.my_rows(config.batch_size, mesh)
     step_fn = make_step(joint, config, mesh)
