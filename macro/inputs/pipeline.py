@@ -99,7 +99,7 @@ class Pipeline(Iterator):
     def __next__(self) -> dict:
         while len(self._ahead) < _AHEAD:
             rows, after = next(self._batches)
-            futures = [self._pool.submit(self._make, numbers) for numbers in (rows[i] for i in self._mine)]
+            futures = [self._pool.submit(self._make, rows[i]) for i in self._mine]
             self._ahead.append((futures, after))
         futures, after = self._ahead.popleft()
         rows = [future.result() for future in futures]

@@ -32,4 +32,9 @@ def draw_losses(
 ) -> tuple[Float[Array, "b n"], Float[Array, "b n"]]:
     """Squared error of each latent token, mean over channels, and its weight (0 for clean and padding)."""
     error = jnp.mean(jnp.square(velocity - target), axis=-1)
-    return error, latent["loss"].astype(jnp.float32)
+    return error, draw_weights(latent)
+
+
+def draw_weights(latent: Mapping) -> Float[Array, "b n"]:
+    """What each latent token counts: 0 for clean ones and padding."""
+    return latent["loss"].astype(jnp.float32)

@@ -13,9 +13,9 @@ from macro.models.composer import Composer
 from macro.models.initial import initial
 from macro.models.precision import computed
 from macro.models.vae import latent_table
-from macro.objectives.draw import draw_losses, noised
+from macro.objectives.draw import draw_losses, draw_weights, noised
 from macro.objectives.parts import model_config
-from macro.objectives.plan import plan_losses
+from macro.objectives.plan import plan_losses, plan_weights
 
 # The VAE is never trained together with the composer.
 FROZEN = ("vae/.*",)
@@ -30,8 +30,7 @@ def init(key: Array, config) -> dict:
 def totals(batch: Mapping, config) -> dict[str, Array]:
     """The weight of all tokens that each mean of `loss` is over."""
     text, latent = batch["text"], batch["latent"]
-    plan = jnp.where(text["labels"] >= 0, text["weights"], 0.0)
-    draw = latent["loss"].astype(jnp.float32)
+    plan, draw = plan_weights(text), draw_weights(latent)
     weights = {"plan": jnp.sum(plan), "draw": jnp.sum(draw)}
     for number, task in enumerate(config.tasks):
         weights[f"plan/{task}"] = jnp.sum(plan * (text["task_id"] == number))

@@ -43,7 +43,12 @@ def plan_losses(
             rearrange(text["labels"], "b (m p) -> p b m", p=parts),
         )
         nats = rearrange(jax.lax.map(jax.checkpoint(nats_of), split), "p b m -> b (m p)")
-    return nats, jnp.where(text["labels"] >= 0, text["weights"], 0.0)
+    return nats, plan_weights(text)
+
+
+def plan_weights(text: Mapping) -> Float[Array, "b n"]:
+    """What each text token counts: nothing where it predicts nothing."""
+    return jnp.where(text["labels"] >= 0, text["weights"], 0.0)
 
 
 def _cross_entropy(logits: Float[Array, "b m v"], labels: Int[Array, "b m"]) -> Float[Array, "b m"]:

@@ -26,7 +26,7 @@ Rules = Sequence  # of (regex, axes), in tuples or lists
 AnyMesh = Mesh | AbstractMesh
 
 MOST_UNSHARDED = 0.02
-FEW = 16
+FEW = 16  # numbers in an array of optimizer state that need not belong to a parameter
 
 
 def axes_of(shapes: Mapping, own: Rules, given: Rules = ()) -> dict[str, tuple[str | None, ...]]:
@@ -97,6 +97,11 @@ def shardings(shapes: Mapping, mesh: AnyMesh, own: Rules, given: Rules = ()) -> 
             f"{MOST_UNSHARDED:.0%}), most of them in {', '.join(worst)}; give rules for these whose axes divide"
         )
     return tree.unflatten(laid)
+
+
+def described(shapes: Any, laid: Any) -> Any:
+    """Shapes and types with their shardings: what stands for arrays in restoring a checkpoint or lowering a program."""
+    return jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shapes, laid)
 
 
 def unsharded(shapes: Mapping, laid: Mapping, mesh: AnyMesh) -> tuple[float, list[str]]:

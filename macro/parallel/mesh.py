@@ -25,7 +25,7 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
-from macro.parallel.rules import sharding
+from macro.parallel.rules import ACTIVATIONS, sharding
 from macro.utils.config import section
 from macro.utils.errors import UserError
 
@@ -118,19 +118,24 @@ def _placed(devices: list, sizes: tuple[int, ...]) -> np.ndarray:
 
 def row_parts(mesh: Mesh) -> int:
     """Over how many parts of the mesh the rows of a batch are dealt."""
-    return math.prod(mesh.shape[axis] for axis in ("data", "fsdp", "fsdp_inner"))
+    return math.prod(mesh.shape[axis] for axis in ACTIVATIONS["batch"])
 
 
 def check_batch_size(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
     """Raises UserError if the rows of a batch cannot be dealt evenly, in `accumulate` parts, to the devices."""
     parts = row_parts(mesh) * accumulate
     if batch_size % parts or batch_size < 1:
-        below = batch_size // parts * parts
-        choices = f"{below} or {below + parts}" if below > 0 else f"{parts}"
         times = f" in {accumulate} accumulated parts" if accumulate > 1 else ""
         raise UserError(
-            f"config.batch_size={batch_size} does not divide over {row_parts(mesh)} devices{times}; take {choices}"
+            f"config.batch_size={batch_size} does not divide over {row_parts(mesh)} devices{times}; "
+            f"take {nearest_multiples(batch_size, parts)}"
         )
+
+
+def nearest_multiples(size: int, parts: int) -> str:
+    """The numbers next to `size` that `parts` divides, in words."""
+    below = size // parts * parts
+    return f"{below} or {below + parts}" if below > 0 else f"{parts}"
 
 
 def my_rows(batch_size: int, mesh: Mesh) -> tuple[int, ...]:

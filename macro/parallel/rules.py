@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from jax.sharding import NamedSharding, PartitionSpec
 
 # FSDP has two axes of the mesh, so that a dimension which is no multiple of all devices (SigLIP's 1152 on 256) is still
@@ -111,28 +112,27 @@ def platform() -> str:
     return jax.default_backend()
 
 
-def join_tokens(parts: Sequence[jax.Array], axis: int = 1) -> jax.Array:
-    """Buffers of tokens as one.
+def join_tokens(parts: Sequence[jax.Array]) -> jax.Array:
+    """Buffers of tokens `[b, n, ...]` as one.
 
     Where tokens are divided over devices each device puts its own shares together, so that nothing is sent: the order
     in memory is then not that of the parts, and need not be, for a token's place is in its metadata.
     """
-    parts, ways = list(parts), _ways([part.shape[axis] for part in parts])
+    parts, ways = list(parts), _ways([part.shape[1] for part in parts])
     if ways == 1:
-        return jnp.concatenate(parts, axis)
-    shares = [part.reshape(*part.shape[:axis], ways, -1, *part.shape[axis + 1 :]) for part in parts]
-    whole = jnp.concatenate(shares, axis + 1)
-    return whole.reshape(*whole.shape[:axis], -1, *whole.shape[axis + 2 :])
+        return jnp.concatenate(parts, axis=1)
+    shares = [rearrange(part, "b (ways n) ... -> b ways n ...", ways=ways) for part in parts]
+    return rearrange(jnp.concatenate(shares, axis=2), "b ways n ... -> b (ways n) ...")
 
 
-def split_tokens(whole: jax.Array, sizes: Sequence[int], axis: int = 1) -> list[jax.Array]:
+def split_tokens(whole: jax.Array, sizes: Sequence[int]) -> list[jax.Array]:
     """The inverse of `join_tokens` for parts of these sizes."""
     ways = _ways(sizes)
     ends = [sum(sizes[: i + 1]) // ways for i in range(len(sizes) - 1)]
     if ways == 1:
-        return jnp.split(whole, ends, axis)
-    shares = jnp.split(whole.reshape(*whole.shape[:axis], ways, -1, *whole.shape[axis + 1 :]), ends, axis + 1)
-    return [share.reshape(*whole.shape[:axis], -1, *whole.shape[axis + 1 :]) for share in shares]
+        return jnp.split(whole, ends, axis=1)
+    shares = jnp.split(rearrange(whole, "b (ways n) ... -> b ways n ...", ways=ways), ends, axis=2)
+    return [rearrange(share, "b ways n ... -> b (ways n) ...") for share in shares]
 
 
 def _ways(sizes: Sequence[int]) -> int:

@@ -92,8 +92,8 @@ def forecast(config, model: ModelConfig, mesh: Mesh, chip: Chip, references: Seq
 def _row(params, model: ModelConfig, packing: PackingConfig, settings: Settings, mesh, chip, number: int) -> Row:
     prompt, after = _tokens(packing, settings, number)
     streams, pixels = _whole(prompt.streams, mesh), _whole(prompt.pixels, mesh)
-    reading = prefill.lower(params["composer"], params["vae"], streams, pixels, config=model)
     given = params["composer"], params["vae"], streams, pixels
+    reading = prefill.lower(*given, config=model)
     cache = jax.eval_shape(lambda *given: prefill(*given, config=model), *given)
     if after.plan:
         kept = {"config": model, "kept": after.kept, "candidates": 1}

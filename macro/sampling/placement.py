@@ -35,7 +35,7 @@ def shapes(config: ModelConfig, mesh: Mesh) -> dict:
 
     whole = jax.eval_shape(ready)
     laid = layout.shardings(whole, mesh, axes.RULES)
-    return jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), whole, laid)
+    return layout.described(whole, laid)
 
 
 def on(mesh: Mesh | None) -> contextlib.AbstractContextManager:

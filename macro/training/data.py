@@ -23,7 +23,7 @@ from macro.inputs.packing import PackingConfig
 from macro.inputs.pipeline import Pipeline
 from macro.inputs.tokenizer import Tokenizer
 from macro.models.variants import ModelConfig
-from macro.parallel.mesh import my_rows, parallel_config
+from macro.parallel.mesh import my_rows, nearest_multiples, parallel_config
 from macro.sampling.load import packing_of
 from macro.sentence.formats import ARRANGEMENTS
 from macro.utils.config import section
@@ -128,7 +128,7 @@ def packing_config(config, model: ModelConfig) -> PackingConfig:
         if tokens % ways:
             raise UserError(
                 f"config.packing.{stream}={tokens} does not divide over config.parallel.sequence={ways} devices; "
-                f"take {tokens // ways * ways or ways} or {-(-tokens // ways) * ways}"
+                f"take {nearest_multiples(tokens, ways)}"
             )
     return packing
 

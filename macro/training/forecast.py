@@ -43,7 +43,7 @@ def forecast(objective, config, mesh: Mesh, chip: Chip) -> Forecast:
     objective = lora.adapted(objective, config)
     packing = data.packing_config(config, model_config(config))
     whole, laid = placement(objective, config, mesh)
-    state = jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), whole, laid)
+    state = layout.described(whole, laid)
     with jax.set_mesh(mesh):
         lowered = make_step(objective, config, mesh).lower(state, batch_shapes(packing, config.batch_size, mesh))
         fitted = fit(lowered, chip)

@@ -19,7 +19,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import numpy as np
 
-from macro.parallel import hosts
+from macro.parallel import hosts, layout
 from macro.parallel import mesh as mesh_lib
 from macro.training import lora, optim
 from macro.training.checkpoint import Checkpoints, keep_config
@@ -131,7 +131,7 @@ def _start(objective, config, data: Data, checkpoints: Checkpoints, mesh) -> Tra
     if checkpoints.latest() is None:
         return create(objective, config, mesh)
     whole, laid = placement(objective, config, mesh)
-    like = jax.tree.map(lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), whole, laid)
+    like = layout.described(whole, laid)
     state, place = checkpoints.restore(like)
     data.set_state(place)
     return state
