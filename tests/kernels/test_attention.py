@@ -7,16 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from macro.kernels.attention.api import attention
+from macro.kernels.attention import api
+from macro.kernels.attention.api import attention, attention_parts, merged
 from macro.kernels.attention.blocked import attention_blocked
 from macro.kernels.attention.pallas_tpu import attention_tpu
-from macro.kernels.attention.reference import attention_reference, sight_mask
+from macro.kernels.attention.reference import HIDDEN, attention_reference, sight_mask
 from macro.sentence.sight import CAUSAL, FULL, NOISE
 
 BACKENDS = {
     "reference": attention_reference,
     "blocked": attention_blocked,
-    "api": attention,
+    "api": attention_parts,
     "tpu": jax.jit(functools.partial(attention_tpu, interpret=True)),
 }
 
@@ -49,18 +50,25 @@ def random_meta(rng, b, n):
     return {name: jnp.asarray(np.stack(rows)[:, i]) for i, name in enumerate(("sample", "order", "span", "mode"))}
 
 
-def loop(q, k, v, mask):
-    """Softmax attention by loops, float64."""
-    q, k, v, mask = (np.asarray(x, np.float64) for x in (q, k, v, mask))
-    out = np.zeros(q.shape)
+def loop(q, k, v, mask, bias=None):
+    """Softmax attention and log-sum-exp by loops, float64."""
+    bias = np.zeros(k.shape[:2]) if bias is None else bias
+    q, k, v, mask, bias = (np.asarray(x, np.float64) for x in (q, k, v, mask, bias))
+    out, log_sum = np.zeros(q.shape), np.full(q.shape[:3], HIDDEN)
     ratio = q.shape[2] // k.shape[2]
     for b, i, h in np.ndindex(q.shape[:3]):
         seen = np.flatnonzero(mask[b, i])
         if len(seen):
-            scores = k[b, seen, h // ratio] @ q[b, i, h] / np.sqrt(q.shape[3])
+            scores = k[b, seen, h // ratio] @ q[b, i, h] / np.sqrt(q.shape[3]) + bias[b, seen]
             weights = np.exp(scores - scores.max())
             out[b, i, h] = weights @ v[b, seen, h // ratio] / weights.sum()
-    return out
+            log_sum[b, i, h] = np.log(weights.sum()) + scores.max()
+    return out, log_sum
+
+
+def biases(seed, b, n):
+    """Logarithms of strengths between .1 and 3."""
+    return jnp.log(jax.random.uniform(jax.random.key(seed), (b, n), minval=0.1, maxval=3.0))
 
 
 def inputs(seed, b, nq, nk, heads, groups, d):
@@ -93,27 +101,41 @@ class TestBackend:
         rng = np.random.default_rng(0)
         q, k, v = inputs(0, 2, 37, 37, 6, 2, 8)
         meta = random_meta(rng, 2, 37)
-        out = BACKENDS[name](q, k, v, meta, meta)
-        np.testing.assert_allclose(out, loop(q, k, v, sight_mask(meta, meta)), atol=2e-6)
+        for bias in (None, biases(0, 2, 37)):
+            found = BACKENDS[name](q, k, v, meta, meta, bias)
+            for ours, exact in zip(found, loop(q, k, v, sight_mask(meta, meta), bias), strict=True):
+                np.testing.assert_allclose(ours, exact, atol=2e-6, rtol=1e-6)
 
     def test_fewer_queries_than_keys(self, name):
         q, k, v = inputs(1, 2, 5, 23, 4, 4, 8)
         meta = random_meta(np.random.default_rng(1), 2, 23)
         last = {field: values[:, -5:] for field, values in meta.items()}
-        out = BACKENDS[name](q, k, v, last, meta)
-        np.testing.assert_allclose(out, loop(q, k, v, sight_mask(last, meta)), atol=2e-6)
+        out = BACKENDS[name](q, k, v, last, meta)[0]
+        np.testing.assert_allclose(out, loop(q, k, v, sight_mask(last, meta))[0], atol=2e-6)
 
     def test_gradients(self, name):
         arrays = inputs(2, 1, 19, 19, 4, 2, 8)
-        meta = random_meta(np.random.default_rng(2), 1, 19)
+        meta, bias = random_meta(np.random.default_rng(2), 1, 19), biases(2, 1, 19)
 
         def total(backend):
-            return lambda q, k, v: jnp.sum(jnp.sin(backend(q, k, v, meta, meta)))
+            def of(q, k, v, bias):
+                attended, log_sum = backend(q, k, v, meta, meta, bias)
+                return jnp.sum(jnp.sin(attended)) + jnp.sum(jnp.where(log_sum > HIDDEN, log_sum, 0))
 
-        ours = jax.grad(total(BACKENDS[name]), (0, 1, 2))(*arrays)
-        expected = jax.grad(total(attention_reference), (0, 1, 2))(*arrays)
+            return of
+
+        *ours, of_bias = jax.grad(total(BACKENDS[name]), (0, 1, 2, 3))(*arrays, bias)
+        *expected, _ = jax.grad(total(attention_reference), (0, 1, 2, 3))(*arrays, bias)
         for a, b in zip(ours, expected, strict=True):
             np.testing.assert_allclose(a, b, atol=2e-5)
+        assert not np.any(of_bias)
+
+    def test_vmap(self, name):
+        q, k, v = (x.reshape(3, 1, *x.shape[1:]) for x in inputs(8, 3, 21, 21, 4, 2, 8))
+        meta = {field: x[:, None] for field, x in random_meta(np.random.default_rng(8), 3, 21).items()}
+        whole = attention_reference(*(x[:, 0] for x in (q, k, v)), *[{f: x[:, 0] for f, x in meta.items()}] * 2)[0]
+        out = jax.vmap(lambda q, k, v, meta: BACKENDS[name](q, k, v, meta, meta)[0])(q, k, v, meta)
+        np.testing.assert_allclose(out[:, 0], whole, atol=2e-6)
 
 
 @pytest.mark.parametrize(("nq", "nk"), [(150, 150), (64, 128), (130, 200)])
@@ -123,7 +145,7 @@ def test_several_blocks(nq, nk):
     last = {field: values[:, -nq:] for field, values in meta.items()}
 
     def total(backend):
-        return lambda q, k, v: jnp.sum(jnp.sin(backend(q, k, v, last, meta)))
+        return lambda q, k, v: jnp.sum(jnp.sin(backend(q, k, v, last, meta)[0]))
 
     ours, our_slopes = jax.value_and_grad(total(attention_blocked), (0, 1, 2))(q, k, v)
     theirs, their_slopes = jax.value_and_grad(total(attention_reference), (0, 1, 2))(q, k, v)
@@ -138,15 +160,17 @@ def test_blocks_in_which_nobody_sees_anybody_are_not_computed():
     n = jnp.arange(192)
     meta = {"sample": n // 64, "order": n, "span": n, "mode": jnp.zeros(192, jnp.int32)}
     meta = {name: x[None].astype(jnp.int32) for name, x in meta.items()}
-    spoilt = attention_blocked(q, k.at[:, 128:].set(jnp.inf), v.at[:, 128:].set(jnp.inf), meta, meta)
-    np.testing.assert_allclose(spoilt[:, :128], attention_reference(q, k, v, meta, meta)[:, :128], atol=2e-6)
+    spoilt = attention_blocked(q, k.at[:, 128:].set(jnp.inf), v.at[:, 128:].set(jnp.inf), meta, meta)[0]
+    np.testing.assert_allclose(spoilt[:, :128], attention_reference(q, k, v, meta, meta)[0][:, :128], atol=2e-6)
 
 
 def test_keeps_the_dtype():
     q, k, v = (x.astype(jnp.bfloat16) for x in inputs(6, 1, 70, 70, 2, 1, 8))
     meta = random_meta(np.random.default_rng(6), 1, 70)
-    out, slopes = jax.value_and_grad(lambda q: jnp.sum(attention_blocked(q, k, v, meta, meta).astype(jnp.float32)))(q)
-    assert attention_blocked(q, k, v, meta, meta).dtype == slopes.dtype == jnp.bfloat16
+    out, slopes = jax.value_and_grad(
+        lambda q: jnp.sum(attention_blocked(q, k, v, meta, meta)[0].astype(jnp.float32))
+    )(q)
+    assert attention_blocked(q, k, v, meta, meta)[0].dtype == slopes.dtype == jnp.bfloat16
     assert jnp.isfinite(out)
 
 
@@ -155,5 +179,33 @@ def test_large_attention_on_a_cpu_takes_the_loop():
     meta = random_meta(np.random.default_rng(4), 1, 300)
     assert "while" in jax.jit(lambda *a: attention(*a, meta, meta)).lower(q, k, v).as_text()
     np.testing.assert_allclose(
-        attention(q, k, v, meta, meta), attention_reference(q, k, v, meta, meta), atol=2e-6
+        attention(q, k, v, meta, meta), attention_reference(q, k, v, meta, meta)[0], atol=2e-6
     )
+
+
+def test_parts_of_the_keys_are_merged_into_all_of_them():
+    q, k, v = inputs(9, 2, 11, 40, 4, 2, 8)
+    meta = random_meta(np.random.default_rng(9), 2, 40)
+    last = {field: x[:, -11:] for field, x in meta.items()}
+    parts = [
+        attention_parts(q, k[:, a:b], v[:, a:b], last, {field: x[:, a:b] for field, x in meta.items()})
+        for a, b in ((0, 3), (3, 29), (29, 40))
+    ]
+    np.testing.assert_allclose(merged(parts), attention(q, k, v, last, meta), atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (dict(v=jnp.zeros((2, 9, 2, 8))), "v"), (dict(q=jnp.zeros((2, 10, 3, 8))), "3 heads"),
+        (dict(q=jnp.zeros((1, 10, 4, 8))), "as many rows"), (dict(k_bias=jnp.zeros((2, 9))), "k_bias"),
+        (dict(k_meta={}), r"k_meta\['sample'\]"), (dict(q_meta=sentence_meta()), r"q_meta\['sample'\]"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_named_when_traced(change, named):
+    q, k, v = inputs(10, 2, 10, 10, 4, 2, 8)
+    meta = random_meta(np.random.default_rng(10), 2, 10)
+    given = dict(q=q, k=k, v=v, q_meta=meta, k_meta=meta, k_bias=None) | change
+    # Without the tests' import hook, which would refuse most of these first.
+    with pytest.raises(ValueError, match=named):
+        jax.eval_shape(api._check, **given)

@@ -1,6 +1,5 @@
 """The TPU kernel: by Pallas' interpreter against the definition, and compiled ahead of time for real chips."""
 
-import functools
 import math
 import re
 
@@ -18,7 +17,16 @@ from macro.kernels.attention.reference import attention_reference, sight_mask
 from macro.parallel.hlo import compile_and_read
 from macro.sentence.sight import FIELDS, FULL, NOISE
 
-interpreted = functools.partial(attention_tpu, interpret=True)
+
+
+def definition(*given):
+    return attention_reference(*given)[0]
+
+
+def interpreted(*given):
+    return attention_tpu(*given, interpret=True)[0]
+
+
 KERNELS = {"macro_attention_forward": 4, "macro_attention_dq": 6, "macro_attention_dkv": 8}  # operations a pair
 
 
@@ -59,7 +67,7 @@ def test_values_and_gradients(small_blocks, b, nq, nk, heads, groups, d):
     meta = random_meta(np.random.default_rng(0), b, max(nq, nk))
     metas = {name: x[:, -nq:] for name, x in meta.items()}, {name: x[:, :nk] for name, x in meta.items()}
     ours = values_and_slopes(interpreted, *arrays, *metas)
-    theirs = values_and_slopes(attention_reference, *arrays, *metas)
+    theirs = values_and_slopes(definition, *arrays, *metas)
     for name, a, b, atol in zip("oqkv", ours, theirs, (2e-6, 2e-5, 2e-5, 2e-5), strict=True):
         np.testing.assert_allclose(a, b, atol=atol, err_msg=name)
 
@@ -68,7 +76,7 @@ def test_bfloat16(small_blocks):
     arrays = [x.astype(jnp.bfloat16) for x in inputs(1, 1, 40, 40, 2, 1, 16)]
     meta = random_meta(np.random.default_rng(1), 1, 40)
     ours = values_and_slopes(interpreted, *arrays, meta, meta)
-    exact = values_and_slopes(attention_reference, *(x.astype(jnp.float32) for x in arrays), meta, meta)
+    exact = values_and_slopes(definition, *(x.astype(jnp.float32) for x in arrays), meta, meta)
     for a, b in zip(ours, exact, strict=True):
         assert a.dtype == jnp.bfloat16
         # Weights, queries, slopes and results are each rounded to 8 bits.
@@ -79,7 +87,7 @@ def test_pairs_of_blocks_that_are_left_out_are_not_touched(small_blocks):
     """Other sentences' keys, values, queries may hold anything, infinities too, and slopes stay finite."""
     q, k, v = inputs(5, 1, 96, 96, 2, 1, 8)
     meta = sentences(32, 3)
-    slopes = values_and_slopes(attention_reference, q, k, v, meta, meta)
+    slopes = values_and_slopes(definition, q, k, v, meta, meta)
     spoilt = [x.at[:, 64:].set(jnp.inf) for x in (q, k, v)]
     for a, b in zip(values_and_slopes(interpreted, *spoilt, meta, meta), slopes, strict=True):
         np.testing.assert_allclose(a[:, :64], b[:, :64], atol=2e-5)
@@ -104,7 +112,7 @@ def test_under_scan_and_remat(small_blocks):
 
         return lambda q: jnp.sum(jnp.sin(jax.lax.scan(layer, q, jnp.array([0.5, 2.0]))[0]))
 
-    ours, theirs = (jax.jit(jax.grad(total(backend)))(q) for backend in (interpreted, attention_reference))
+    ours, theirs = (jax.jit(jax.grad(total(backend)))(q) for backend in (interpreted, definition))
     np.testing.assert_allclose(ours, theirs, atol=2e-5)
 
 
@@ -148,7 +156,7 @@ def test_no_array_grows_with_the_square_of_the_tokens():
     meta = {name: jax.ShapeDtypeStruct((1, n), jnp.int32) for name in FIELDS}
 
     def slopes(q, k, v, meta):
-        return jax.grad(lambda *x: jnp.sum(attention_tpu(*x, meta, meta).astype(jnp.float32)), (0, 1, 2))(q, k, v)
+        return jax.grad(lambda *x: jnp.sum(attention_tpu(*x, meta, meta)[0].astype(jnp.float32)), (0, 1, 2))(q, k, v)
 
     traced = str(jax.make_jaxpr(slopes)(q, k, v, meta))
     assert all(name in traced for name in KERNELS)
@@ -163,7 +171,7 @@ def compiled_for(topology, b, nq, nk, h, kv, d, dtype, backward):
     metas = ({name: spec_of(mesh, (b, n), jnp.int32) for name in FIELDS} for n in (nq, nk))
 
     def slopes(q, k, v, *metas):
-        return jax.grad(lambda *x: jnp.sum(attention_tpu(*x, *metas).astype(jnp.float32)), (0, 1, 2))(q, k, v)
+        return jax.grad(lambda *x: jnp.sum(attention_tpu(*x, *metas)[0].astype(jnp.float32)), (0, 1, 2))(q, k, v)
 
     return compile_and_read(jax.jit(slopes if backward else attention_tpu).lower(q, k, v, *metas))
 

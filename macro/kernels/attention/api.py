@@ -8,9 +8,10 @@ Read next: `reference.py`, which defines the result.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
@@ -32,30 +33,85 @@ def attention(
     v: Float[Array, "b nk kv d"],
     q_meta: Mapping,
     k_meta: Mapping,
+    k_bias: Float[Array, "b nk"] | None = None,
 ) -> Float[Array, "b nq h d"]:
     """Softmax attention under the rule of sight, scaled by 1/sqrt(d), grouped heads (h a multiple of kv).
 
     Args:
         q, k, v: queries, keys and values; query head `i` uses key head `i // (h // kv)`.
         q_meta, k_meta: `sample`, `order`, `span`, `mode`, int32 `[b, nq]` and `[b, nk]`.
+        k_bias: added to every score of a key: log 2 doubles its weight before the sum is taken. No gradient flows to it.
 
     Returns:
         Attended values in the dtype of `q`. A token that sees nothing (padding) gets zeros.
+
+    Raises:
+        ValueError: arrays whose shapes do not fit together, at trace time.
     """
+    return attention_parts(q, k, v, q_meta, k_meta, k_bias)[0]
+
+
+def attention_parts(
+    q: Float[Array, "b nq h d"],
+    k: Float[Array, "b nk kv d"],
+    v: Float[Array, "b nk kv d"],
+    q_meta: Mapping,
+    k_meta: Mapping,
+    k_bias: Float[Array, "b nk"] | None = None,
+) -> tuple[Float[Array, "b nq h d"], Float[Array, "b nq h"]]:
+    """As `attention`, together with the logarithm of each query's sum over keys.
+
+    With it attention over several sets of keys becomes one (`merged`), and any weight can be told from its score. It
+    is float32, `reference.HIDDEN` for a query that sees nothing, and no gradient flows through it.
+    """
+    _check(q, k, v, q_meta, k_meta, k_bias)
+    q_meta, k_meta = ({name: meta[name] for name in FIELDS} for meta in (q_meta, k_meta))
     sizes = current()
     if not sizes:
-        return _on_one_device(q, k, v, q_meta, k_meta)
-    q_meta, k_meta = ({name: meta[name] for name in FIELDS} for meta in (q_meta, k_meta))
+        return _on_one_device(q, k, v, q_meta, k_meta, k_bias)
     queries = spec(sizes, q.shape, "batch", "tokens", "heads", "head_dim")
     keys = spec(sizes, k.shape, "batch", None, "kv_heads", "head_dim")
     if queries[2] != keys[2]:  # a head's group of queries stays with its key
         queries, keys = (PartitionSpec(*lies[:2], None, None) for lies in (queries, keys))
     metas = [{name: PartitionSpec(*lies[:2]) for name in FIELDS} for lies in (queries, keys)]
-    attend = jax.shard_map(_on_one_device, in_specs=(queries, keys, keys, *metas), out_specs=queries, check_vma=False)
-    return attend(q, k, v, q_meta, k_meta)
+    bias = None if k_bias is None else PartitionSpec(*keys[:2])
+    attend = jax.shard_map(
+        _on_one_device,
+        in_specs=(queries, keys, keys, *metas, bias),
+        out_specs=(queries, PartitionSpec(*queries[:3])),
+        check_vma=False,
+    )
+    return attend(q, k, v, q_meta, k_meta, k_bias)
 
 
-def _on_one_device(q, k, v, q_meta, k_meta):
+def merged(
+    parts: Sequence[tuple[Float[Array, "b nq h d"], Float[Array, "b nq h"]]],
+) -> Float[Array, "b nq h d"]:
+    """Attention over all keys from `attention_parts` over parts of them: a mean weighted by their sums."""
+    attended, log_sums = (jnp.stack(x) for x in zip(*parts, strict=True))
+    shares = jax.nn.softmax(log_sums, axis=0)[..., None]
+    return jnp.sum(attended.astype(jnp.float32) * shares, axis=0).astype(attended.dtype)
+
+
+def _on_one_device(q, k, v, q_meta, k_meta, k_bias):
     large = q.shape[1] * k.shape[1] >= _WORTH_A_LOOP
     backend = BACKENDS.get(platform(), attention_reference) if large else attention_reference
-    return backend(q, k, v, q_meta, k_meta)
+    return backend(q, k, v, q_meta, k_meta, k_bias)
+
+
+def _check(q, k, v, q_meta, k_meta, k_bias) -> None:
+    """What would otherwise broadcast in silence or fail deep inside a kernel."""
+    (b, nq, h, d), (kb, nk, kv, kd) = q.shape, k.shape
+    if k.shape != v.shape:
+        raise ValueError(f"attention: k has shape {k.shape}, but v {v.shape}")
+    if (b, d) != (kb, kd):
+        raise ValueError(f"attention: q {q.shape} and k {k.shape} must have as many rows and as wide heads")
+    if h % kv:
+        raise ValueError(f"attention: {h} heads of q are no multiple of the {kv} of k")
+    for side, meta, shape in (("q_meta", q_meta, (b, nq)), ("k_meta", k_meta, (b, nk))):
+        for name in FIELDS:
+            if name not in meta or meta[name].shape != shape:
+                found = meta[name].shape if name in meta else "missing"
+                raise ValueError(f"attention: {side}[{name!r}] is {found}, but its tokens are {shape}")
+    if k_bias is not None and k_bias.shape != (b, nk):
+        raise ValueError(f"attention: k_bias has shape {k_bias.shape}, but k's tokens are {(b, nk)}")

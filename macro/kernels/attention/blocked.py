@@ -23,6 +23,7 @@ from macro.kernels.attention.reference import HIDDEN
 from macro.sentence.sight import FIELDS, visible
 
 QUERIES, KEYS = 64, 64  # tokens of a block; measured best of 32 to 256
+_BIAS = "bias"  # of keys, beside their metadata
 
 
 def attention_blocked(
@@ -31,21 +32,26 @@ def attention_blocked(
     v: Float[Array, "b nk kv d"],
     q_meta: Mapping,
     k_meta: Mapping,
-) -> Float[Array, "b nq h d"]:
-    """Same values as `attention_reference`; arguments as in `api.attention`."""
+    k_bias: Float[Array, "b nk"] | None = None,
+) -> tuple[Float[Array, "b nq h d"], Float[Array, "b nq h"]]:
+    """Same values as `attention_reference`; arguments as in `api.attention_parts`."""
     dtype = q.dtype
     q, k, v = (x.astype(jnp.float32) for x in (q, k, v))
     q_order, k_order = sorting(q_meta), sorting(k_meta)
     q_meta, k_meta = _blocks(q_meta, q_order, QUERIES), _blocks(k_meta, k_order, KEYS)
+    bias = jnp.zeros(k.shape[:2]) if k_bias is None else lax.stop_gradient(k_bias)
+    k_meta |= {_BIAS: _blocks({_BIAS: bias}, k_order, KEYS)[_BIAS]}
     groups, heads = k.shape[2], q.shape[2]
     # Query heads of one key head lie in one axis with the queries: fewer, larger products.
     scaled = _rows(q * q.shape[-1] ** -0.5, q_order, QUERIES)
     queries = rearrange(scaled, "b (m n) (g r) d -> b m g (r n) d", n=QUERIES, g=groups)
     keys, values = (rearrange(_rows(x, k_order, KEYS), "b (m n) g d -> b m g n d", n=KEYS) for x in (k, v))
-    attended = lax.map(lambda row: _row(*row), (queries, keys, values, q_meta, k_meta))
-    attended = rearrange(attended, "b m g (r n) d -> b (m n) (g r) d", n=QUERIES, r=heads // groups)
+    attended, log_sum = lax.map(lambda row: _row(*row), (queries, keys, values, q_meta, k_meta))
     back = jnp.argsort(q_order, axis=1)
-    return jnp.take_along_axis(attended, back[:, :, None, None], axis=1).astype(dtype)
+    attended = rearrange(attended, "b m g (r n) d -> b (m n) (g r) d", n=QUERIES, r=heads // groups)
+    log_sum = rearrange(log_sum, "b m g (r n) -> b (m n) (g r)", n=QUERIES, r=heads // groups)
+    attended = jnp.take_along_axis(attended, back[:, :, None, None], axis=1).astype(dtype)
+    return attended, lax.stop_gradient(jnp.take_along_axis(log_sum, back[:, :, None], axis=1))
 
 
 def _rows(x: Array, order: Array, block: int) -> Array:
@@ -58,16 +64,16 @@ def _blocks(meta: Mapping, order: Array, block: int) -> dict:
     """Metadata `[b, m, block]` in the given order, padded with nobody."""
     padding = ((0, 0), (0, -order.shape[1] % block))
     blocks = {}
-    for name in FIELDS:
-        x = jnp.take_along_axis(meta[name], order, axis=1)
+    for name, x in meta.items():
+        x = jnp.take_along_axis(x, order, axis=1)
         blocks[name] = rearrange(jnp.pad(x, padding, constant_values=-1), "b (m n) -> b m n", n=block)
     return blocks
 
 
 def _mask(q_meta: Mapping, k_meta: Mapping) -> Array:
     """The rule of sight for `[..., queries, keys]`."""
-    q = {name: x[..., :, None] for name, x in q_meta.items()}
-    k = {name: x[..., None, :] for name, x in k_meta.items()}
+    q = {name: q_meta[name][..., :, None] for name in FIELDS}
+    k = {name: k_meta[name][..., None, :] for name in FIELDS}
     return visible(q, k)
 
 
@@ -89,7 +95,7 @@ def _at(tree, number: Array):
 
 def _scores(q: Array, k: Array, q_meta: Mapping, k_meta: Mapping) -> Array:
     """Scores `[groups, heads per group * queries, keys]` of one block of each, hidden ones marked."""
-    scores = jnp.einsum("gqd,gkd->gqk", q, k)
+    scores = jnp.einsum("gqd,gkd->gqk", q, k) + k_meta[_BIAS]
     mask = jnp.tile(_mask(q_meta, k_meta), (q.shape[1] // QUERIES, 1))
     return jnp.where(mask, scores, HIDDEN)
 
@@ -101,8 +107,8 @@ def _row(
     values: Float[Array, "mk g k d"],
     q_meta: Mapping,
     k_meta: Mapping,
-) -> Float[Array, "m g rq d"]:
-    """Attention of one row, in blocks."""
+) -> tuple[Float[Array, "m g rq d"], Float[Array, "m g rq"]]:
+    """Attention of one row and its log-sum-exp, in blocks."""
     return _forward(queries, keys, values, q_meta, k_meta)[0]
 
 
@@ -124,18 +130,20 @@ def _forward(queries, keys, values, q_meta, k_meta):
 
         start = jnp.full(q.shape[:2], HIDDEN), jnp.zeros(q.shape[:2]), jnp.zeros(q.shape)
         top, total, attended = lax.fori_loop(first, end, step, start)
-        # Who sees nothing gets zeros, and by an infinite log-sum-exp weights of zero in the backward pass.
         seeing = top > HIDDEN
         total = jnp.where(seeing, total, 1.0)
         attended = jnp.where(seeing[..., None], attended / total[..., None], 0.0)
-        return attended, jnp.where(seeing, top + jnp.log(total), jnp.inf)
+        return attended, jnp.where(seeing, top + jnp.log(total), HIDDEN)
 
     attended, log_sum = lax.map(block, (queries, q_meta, first, end))
-    return attended, (queries, keys, values, q_meta, k_meta, first, end, attended, log_sum)
+    return (attended, log_sum), (queries, keys, values, q_meta, k_meta, first, end, attended, log_sum)
 
 
-def _backward(kept, d_attended):
+def _backward(kept, slopes):
     queries, keys, values, q_meta, k_meta, first, end, attended, log_sum = kept
+    d_attended = slopes[0]
+    # Who sees nothing has weights of zero by an infinite log-sum-exp.
+    log_sum = jnp.where(log_sum > HIDDEN, log_sum, jnp.inf)
     # sum_k weight * d_weight, without the weights
     slopes = jnp.sum(d_attended * attended, axis=-1)
 

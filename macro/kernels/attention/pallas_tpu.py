@@ -18,10 +18,12 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from jaxtyping import Array, Float
 
 from macro.kernels.attention.ordering import all_see, may_see, visits
 from macro.kernels.attention.pallas_tpu_kernels import LANES, Case, d_keys_values, d_queries, forward
+from macro.kernels.attention.reference import HIDDEN
 from macro.sentence.sight import FIELDS
 
 # Tokens of a block at most, and query rows of a block over all heads of a key head.
@@ -34,9 +36,10 @@ def attention_tpu(
     v: Float[Array, "b nk kv d"],
     q_meta: Mapping,
     k_meta: Mapping,
+    k_bias: Float[Array, "b nk"] | None = None,
     interpret: bool = False,
-) -> Float[Array, "b nq h d"]:
-    """Same values as `attention_reference`; arguments as in `api.attention`.
+) -> tuple[Float[Array, "b nq h d"], Float[Array, "b nq h"]]:
+    """Same values as `attention_reference`; arguments as in `api.attention_parts`.
 
     The lists of pairs of blocks lie in scalar memory, where b * nq / QUERIES * nk / KEYS may be some 85,000.
 
@@ -49,7 +52,11 @@ def attention_tpu(
     dtype = jnp.result_type(q, k, v)
     scaled = q.astype(dtype) * d**-0.5
     q_meta, k_meta = ({name: meta[name] for name in FIELDS} for meta in (q_meta, k_meta))
-    return _attend(case, scaled, k.astype(dtype), v.astype(dtype), q_meta, k_meta).astype(q.dtype)
+    bias = jnp.zeros((b, nk)) if k_bias is None else jax.lax.stop_gradient(k_bias.astype(jnp.float32))
+    attended, log_sum = _attend(case, scaled, k.astype(dtype), v.astype(dtype), q_meta, k_meta, bias)
+    # [b, kv, h // kv, n] with n in whole blocks
+    log_sum = rearrange(log_sum[..., :nq], "b g r n -> b n (g r)")
+    return attended.astype(q.dtype), jax.lax.stop_gradient(log_sum)
 
 
 def _block(n: int, most: int) -> int:
@@ -60,21 +67,24 @@ def _block(n: int, most: int) -> int:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(case: Case, q, k, v, q_meta, k_meta):
-    return _attend_forward(case, q, k, v, q_meta, k_meta)[0]
+def _attend(case: Case, q, k, v, q_meta, k_meta, bias):
+    return _attend_forward(case, q, k, v, q_meta, k_meta, bias)[0]
 
 
-def _attend_forward(case: Case, q, k, v, q_meta, k_meta):
+def _attend_forward(case: Case, q, k, v, q_meta, k_meta, bias):
     q_fields, k_fields = _fields(q_meta, case.queries), _fields(k_meta, case.keys)
     pairs = _pairs(case, q_fields, k_fields)
     arranged = _arranged(q, case.queries), _arranged(k, case.keys), _arranged(v, case.keys)
-    attended, log_sum = forward(case, visits(*pairs), *arranged, q_fields, k_fields)
+    attended, log_sum = forward(case, visits(*pairs), *arranged, q_fields, k_fields, _biases(bias, case.keys))
     attended = _restored(attended, q)
-    return attended, (q, k, v, q_meta, k_meta, attended, log_sum)
+    return (attended, log_sum), (q, k, v, q_meta, k_meta, bias, attended, log_sum)
 
 
-def _attend_backward(case: Case, kept, d_attended):
-    q, k, v, q_meta, k_meta, attended, log_sum = kept
+def _attend_backward(case: Case, kept, slopes):
+    q, k, v, q_meta, k_meta, bias, attended, log_sum = kept
+    d_attended = slopes[0]
+    # Who sees nothing has weights of zero by an infinite log-sum-exp.
+    log_sum = jnp.where(log_sum > HIDDEN, log_sum, jnp.inf)
     q_fields, k_fields = _fields(q_meta, case.queries), _fields(k_meta, case.keys)
     pairs = _pairs(case, q_fields, k_fields)
     # sum_k weight * d_weight, without the weights
@@ -82,11 +92,11 @@ def _attend_backward(case: Case, kept, d_attended):
     slope = _laid(slope, case.queries)[..., 0].reshape(log_sum.shape)
     arguments = (
         _arranged(q, case.queries), _arranged(k, case.keys), _arranged(v, case.keys),
-        q_fields, k_fields, _arranged(d_attended, case.queries), log_sum, slope,
+        q_fields, k_fields, _biases(bias, case.keys), _arranged(d_attended, case.queries), log_sum, slope,
     )  # fmt: skip
     d_q = d_queries(case, visits(*pairs), *arguments)
     d_k, d_v = d_keys_values(case, visits(*(x.swapaxes(1, 2) for x in pairs)), *arguments)
-    return _restored(d_q, q), _restored(d_k, k), _restored(d_v, v), None, None
+    return _restored(d_q, q), _restored(d_k, k), _restored(d_v, v), None, None, None
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
@@ -96,6 +106,11 @@ def _fields(meta: Mapping, block: int) -> Array:
     """Metadata `[b, FIELDS, n]`, padded to whole blocks with nobody."""
     fields = jnp.stack([meta[name] for name in FIELDS], axis=1)
     return jnp.pad(fields, ((0, 0), (0, 0), (0, -fields.shape[2] % block)), constant_values=-1)
+
+
+def _biases(bias: Array, block: int) -> Array:
+    """The keys' bias `[b, 1, n]`, padded to whole blocks."""
+    return jnp.pad(bias, ((0, 0), (0, -bias.shape[1] % block)))[:, None]
 
 
 def _pairs(case: Case, q_fields: Array, k_fields: Array) -> tuple[Array, Array]:

@@ -69,6 +69,8 @@ class _Blocks:
         self.q_rows = spec((None, fields, case.queries), "q", lambda row, head, at: (row, 0, at))
         self.k_columns = spec((None, case.keys, fields), "k", lambda row, head, at: (row, at, 0))
         self.k_rows = spec((None, fields, case.keys), "k", lambda row, head, at: (row, 0, at))
+        self.bias_column = spec((None, case.keys, 1), "k", lambda row, head, at: (row, at, 0))
+        self.bias_row = spec((None, 1, case.keys), "k", lambda row, head, at: (row, 0, at))
 
     def reads(self, block: pl.BlockSpec) -> int:
         """How often what comes in such blocks is read where every pair of blocks meets."""
@@ -128,17 +130,17 @@ def _rows(ref) -> dict:
     return {name: ref[i : i + 1, :] for i, name in enumerate(FIELDS)}
 
 
-def _write_bias(bias, whole, sight):
-    """0 where a query sees a key, HIDDEN elsewhere: scores vanish in it when added."""
+def _write_bias(bias, whole, sight, k_bias):
+    """The keys' bias where a query sees a key, HIDDEN elsewhere: scores vanish in it when added."""
 
     # The rule takes as long as one head's products, and most pairs of blocks in a long sentence do not need it.
     @pl.when(whole)
     def _():
-        bias[...] = jnp.zeros(bias.shape)
+        bias[...] = jnp.broadcast_to(k_bias[...], bias.shape)
 
     @pl.when(~whole)
     def _():
-        bias[...] = jnp.where(sight(), 0.0, HIDDEN)
+        bias[...] = jnp.where(sight(), k_bias[...], HIDDEN)
 
 
 def _lanes(x: Array, n: int) -> Array:
@@ -157,7 +159,7 @@ def _dot_t(a: Array, b: Array) -> Array:
 
 
 def _forward_kernel(*refs):
-    *visits, q_meta, k_meta, q, k, v, attended, log_sum, top, total, sums, bias = refs
+    *visits, q_meta, k_meta, k_bias, q, k, v, attended, log_sum, top, total, sums, bias = refs
     begins, ends, meets, whole = _visit(*visits)
     group, keys = q.shape[0], k.shape[0]
 
@@ -169,7 +171,7 @@ def _forward_kernel(*refs):
 
     @pl.when(meets)
     def _():
-        _write_bias(bias, whole, lambda: visible(_columns(q_meta), _rows(k_meta)))
+        _write_bias(bias, whole, lambda: visible(_columns(q_meta), _rows(k_meta)), k_bias)
 
         @pl.loop(0, q.shape[0])
         def _(head):
@@ -184,7 +186,6 @@ def _forward_kernel(*refs):
 
     @pl.when(ends)
     def _():
-        # Who sees nothing gets zeros, and by an infinite log-sum-exp weights of zero in the backward pass.
         @pl.loop(0, group)
         def _(head):
             seeing = top[head] > HIDDEN
@@ -192,11 +193,11 @@ def _forward_kernel(*refs):
             width = sums.shape[2]
             mean = jnp.where(_lanes(top[head], width) > HIDDEN, sums[head] / _lanes(divisor, width), 0.0)
             attended[head] = mean.astype(attended.dtype)
-            kept = jnp.where(seeing, top[head] + jnp.log(divisor), jnp.inf)
+            kept = jnp.where(seeing, top[head] + jnp.log(divisor), HIDDEN)
             log_sum[pl.ds(head, 1), :] = kept.T[:1]
 
 
-def forward(case: Case, visits: Visits, q, k, v, q_meta, k_meta) -> tuple[Array, Array]:
+def forward(case: Case, visits: Visits, q, k, v, q_meta, k_meta, k_bias) -> tuple[Array, Array]:
     """Attended values `[b, h, nq, d]` and log-sum-exp `[b, kv, h // kv, nq]`, float32.
 
     Args:
@@ -204,12 +205,13 @@ def forward(case: Case, visits: Visits, q, k, v, q_meta, k_meta) -> tuple[Array,
         visits: sorted by blocks of queries.
         q `[b, h, nq, d]`, scaled; k, v `[b, kv, nk, d]`; d a multiple of LANES.
         q_meta, k_meta: int32 `[b, FIELDS, n]`.
+        k_bias: float32 `[b, 1, nk]`.
     """
     (b, h, nq, d), kv = q.shape, k.shape[1]
     group, blocks = h // kv, _Blocks(case, q, k, "q")
     return _call(
         _forward_kernel, "macro_attention_forward", case, blocks, 2, visits,
-        [(q_meta.swapaxes(1, 2), blocks.q_columns), (k_meta, blocks.k_rows),
+        [(q_meta.swapaxes(1, 2), blocks.q_columns), (k_meta, blocks.k_rows), (k_bias, blocks.bias_row),
          (q, blocks.queries), (k, blocks.keys), (v, blocks.keys)],
         [(q.shape, q.dtype, blocks.queries), ((b, kv, group, nq), jnp.float32, blocks.of_query)],
         [(group, case.queries, LANES)] * 2 + [(group, case.queries, d), (case.queries, case.keys)],
@@ -217,7 +219,7 @@ def forward(case: Case, visits: Visits, q, k, v, q_meta, k_meta) -> tuple[Array,
 
 
 def _d_queries_kernel(*refs):
-    *visits, q_meta, k_meta, q, k, v, d_out, log_sum, slope, d_q, sums, log_sums, slopes, bias = refs
+    *visits, q_meta, k_meta, k_bias, q, k, v, d_out, log_sum, slope, d_q, sums, log_sums, slopes, bias = refs
     begins, ends, meets, whole = _visit(*visits)
     group, keys = q.shape[0], k.shape[0]
 
@@ -233,7 +235,7 @@ def _d_queries_kernel(*refs):
 
     @pl.when(meets)
     def _():
-        _write_bias(bias, whole, lambda: visible(_columns(q_meta), _rows(k_meta)))
+        _write_bias(bias, whole, lambda: visible(_columns(q_meta), _rows(k_meta)), k_bias)
 
         @pl.loop(0, q.shape[0])
         def _(head):
@@ -247,7 +249,7 @@ def _d_queries_kernel(*refs):
         d_q[...] = sums[...].astype(d_q.dtype)
 
 
-def d_queries(case: Case, visits: Visits, q, k, v, q_meta, k_meta, d_out, log_sum, slope) -> Array:
+def d_queries(case: Case, visits: Visits, q, k, v, q_meta, k_meta, k_bias, d_out, log_sum, slope) -> Array:
     """Gradient of the scaled queries, `[b, h, nq, d]`; arguments as `forward` has and gives them.
 
     Args:
@@ -257,7 +259,7 @@ def d_queries(case: Case, visits: Visits, q, k, v, q_meta, k_meta, d_out, log_su
     d, group, blocks = q.shape[3], log_sum.shape[2], _Blocks(case, q, k, "q")
     return _call(
         _d_queries_kernel, "macro_attention_dq", case, blocks, 3, visits,
-        [(q_meta.swapaxes(1, 2), blocks.q_columns), (k_meta, blocks.k_rows),
+        [(q_meta.swapaxes(1, 2), blocks.q_columns), (k_meta, blocks.k_rows), (k_bias, blocks.bias_row),
          (q, blocks.queries), (k, blocks.keys), (v, blocks.keys),
          (d_out, blocks.queries), (log_sum, blocks.of_query), (slope, blocks.of_query)],
         [(q.shape, q.dtype, blocks.queries)],
@@ -266,7 +268,7 @@ def d_queries(case: Case, visits: Visits, q, k, v, q_meta, k_meta, d_out, log_su
 
 
 def _d_keys_values_kernel(*refs):
-    *visits, q_meta, k_meta, q, k, v, d_out, log_sum, slope, d_k, d_v, k_sums, v_sums, bias = refs
+    *visits, q_meta, k_meta, k_bias, q, k, v, d_out, log_sum, slope, d_k, d_v, k_sums, v_sums, bias = refs
     begins, ends, meets, whole = _visit(*visits)
 
     @pl.when(begins)
@@ -276,7 +278,7 @@ def _d_keys_values_kernel(*refs):
 
     @pl.when(meets)
     def _():
-        _write_bias(bias, whole, lambda: visible(_rows(q_meta), _columns(k_meta)))
+        _write_bias(bias, whole, lambda: visible(_rows(q_meta), _columns(k_meta)), k_bias)
 
         @pl.loop(0, q.shape[0])
         def _(head):
@@ -292,12 +294,13 @@ def _d_keys_values_kernel(*refs):
         d_v[...] = v_sums[...].astype(d_v.dtype)
 
 
-def d_keys_values(case: Case, visits: Visits, q, k, v, q_meta, k_meta, d_out, log_sum, slope) -> tuple[Array, Array]:
+def d_keys_values(case: Case, visits: Visits, q, k, v, q_meta, k_meta, k_bias, d_out, log_sum, slope) -> tuple[Array, Array]:
     """Gradients of keys and values, `[b, kv, nk, d]`; as `d_queries`, but visits sorted by blocks of keys."""
     d, blocks = q.shape[3], _Blocks(case, q, k, "k")
     return _call(
         _d_keys_values_kernel, "macro_attention_dkv", case, blocks, 4, visits,
         [(q_meta, blocks.q_rows), (k_meta.swapaxes(1, 2), blocks.k_columns),
+         (k_bias.swapaxes(1, 2), blocks.bias_column),
          (q, blocks.queries), (k, blocks.keys), (v, blocks.keys),
          (d_out, blocks.queries), (log_sum, blocks.of_query), (slope, blocks.of_query)],
         [(k.shape, k.dtype, blocks.keys), (v.shape, v.dtype, blocks.keys)],

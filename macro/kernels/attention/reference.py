@@ -1,9 +1,14 @@
-"""The definition of attention under the rule of sight: dense, float32 softmax, for any backend."""
+"""The definition of attention under the rule of sight: dense, float32 softmax, for any backend.
+
+    s[q, k] = q . k / sqrt(d) + bias[k]    where q sees k
+    attended[q] = sum_k exp(s[q, k] - log_sum[q]) v[k],    log_sum[q] = log sum_k exp(s[q, k])
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+import jax
 import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Bool, Float
@@ -27,18 +32,24 @@ def attention_reference(
     v: Float[Array, "b nk kv d"],
     q_meta: Mapping,
     k_meta: Mapping,
-) -> Float[Array, "b nq h d"]:
-    """Dense twin of every attention kernel; arguments as in `api.attention`."""
+    k_bias: Float[Array, "b nk"] | None = None,
+) -> tuple[Float[Array, "b nq h d"], Float[Array, "b nq h"]]:
+    """Dense twin of every attention kernel; arguments and results as in `api.attention_parts`."""
     mask = sight_mask(q_meta, k_meta)[:, None, None]
     groups = k.shape[2]
     # Heads before tokens, so that each product is a plain batched matrix product.
     q = rearrange(q, "b n (g r) d -> b g r n d", g=groups) * (q.shape[-1] ** -0.5)
     k, v = (rearrange(x, "b n g d -> b g n d") for x in (k, v))
     scores = jnp.einsum("bgrqd,bgkd->bgrqk", q, k, preferred_element_type=jnp.float32)
+    if k_bias is not None:
+        scores = scores + jax.lax.stop_gradient(k_bias)[:, None, None, None]
     scores = jnp.where(mask, scores, HIDDEN)
-    weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
+    top = jnp.max(scores, axis=-1, keepdims=True)
+    weights = jnp.exp(scores - top)
     total = jnp.sum(weights, axis=-1, keepdims=True)
     # The division comes after the product with v, where it is nk / d times cheaper.
     attended = jnp.einsum("bgrqk,bgkd->bgrqd", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
-    attended = jnp.where(jnp.any(mask, axis=-1, keepdims=True), attended / total, 0.0)
-    return rearrange(attended, "b g r n d -> b n (g r) d").astype(v.dtype)
+    seeing = jnp.any(mask, axis=-1, keepdims=True)
+    attended = jnp.where(seeing, attended / total, 0.0)
+    log_sum = jax.lax.stop_gradient(jnp.where(seeing, top + jnp.log(total), HIDDEN))[..., 0]
+    return rearrange(attended, "b g r n d -> b n (g r) d").astype(v.dtype), rearrange(log_sum, "b g r n -> b n (g r)")
