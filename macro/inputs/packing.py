@@ -4,12 +4,14 @@ A row holds several samples side by side; `sample` keeps them apart and the rule
 (`macro/sentence/sight.py`). A row is a nested dict of arrays:
 
     text    ids[n] labels[n] (token to predict, -1 none) weights[n] task_id[n]
-    vision  patches[n, p*p*3] in -1..1, position[n], subject[n] (0 unbound)
-    latent  source[n] position[n] image[n] t_raw[n] (-inf: clean) loss[n] subjects[n, 13] task_id[n]
+    vision  patches[n, p*p*3] in -1..1, position[n], subject[n] (0 unbound), picture[n]
+    latent  source[n] position[n] image[n] picture[n] (-1: noised) t_raw[n] (-inf: clean) loss[n] subjects[n, 13]
+            task_id[n]
     each    sample (-1 padding), order, span, mode, rope
     pixels  {"128x128": uint8[m, 128, 128, 3], ...} one entry a size bucket
     examples[r]  the data set's index of each sample, -1 padding
 
+`picture` numbers the pictures of a row: the ViT and the clean VAE copy of one have the same number.
 `source` points into the row's table of latent tokens: bucket after bucket in the order of their names, picture
 after picture, token by token (row-major). Workers cannot run a VAE, so the train step encodes `pixels` and gathers
 from that table; the noised and clean copies of one picture share its pixels.

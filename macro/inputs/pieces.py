@@ -14,7 +14,7 @@ A piece only names its picture; resizing and cutting into patches happen in `lay
 (`needs`) costs no pixels. Read next: `macro/inputs/packing.py`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -38,11 +38,15 @@ class Words:
 
 @dataclass(frozen=True)
 class Seen:
-    """A picture's ViT copy, `rows` x `columns` patches of `pixels` uint8[h, w, 3]."""
+    """A picture's ViT copy, `rows` x `columns` patches of `pixels` uint8[h, w, 3].
+
+    `picture` is its number among the sentence's pictures, from 0, those left out counted too.
+    """
 
     pixels: np.ndarray
     rows: int
     columns: int
+    picture: int
     subject: int
 
 
@@ -50,7 +54,8 @@ class Seen:
 class Latents:
     """A picture's clean or noised VAE copy; copies of one picture share the pixel slot `slot`.
 
-    t_raw: raw normal time of a noised copy, None for a clean one. shares: float32[n, 13] or None, unbound.
+    picture: as `Seen` has it; -1 for a noised copy. t_raw: raw normal time of a noised copy, None for a clean one.
+    shares: float32[n, 13] or None, unbound.
     """
 
     pixels: np.ndarray
@@ -58,6 +63,7 @@ class Latents:
     rows: int
     columns: int
     slot: int
+    picture: int
     t_raw: float | None
     shares: np.ndarray | None
 
@@ -83,7 +89,8 @@ class Packed:
         text, vision, latent: arrays by name, each [n of that stream, ...]; latent has `slot` and `token`
             (the token's number within its picture) instead of `source`, which only a row can give.
         pixels: (bucket, uint8[h, w, 3]) of each pixel slot.
-        images: how many latent copies there are. cursor: where a continuation would start.
+        images: how many latent copies there are. pictures: one more than the highest number of a picture that has
+            tokens. cursor: where a continuation would start.
     """
 
     text: dict
@@ -91,6 +98,7 @@ class Packed:
     latent: dict
     pixels: list
     images: int
+    pictures: int
     cursor: Cursor
 
 
@@ -106,7 +114,7 @@ def pieces_of(
             before the last target.
     """
     last_target = max((i for i, s in enumerate(sentence) if isinstance(s, Target)), default=None)
-    pieces, slots, plan = [], 0, None
+    pieces, slots, pictures, plan = [], 0, 0, None
     most = config.pixels_for(len(sentence.images))
     for i, span in enumerate(sentence):
         if isinstance(span, Target) and rng is None and i == last_target:
@@ -120,18 +128,19 @@ def pieces_of(
             pieces.append(Words([tokenizer.bos, *body, tokenizer.eos], learnt))
             continue
         held = most if isinstance(span, Image) else None
-        copies = _picture(i, span, config, dropped, slots, held, followed=i + 1 < len(sentence))
+        copies = _picture(i, span, config, dropped, slots, pictures, held, followed=i + 1 < len(sentence))
         if isinstance(span, Target) and rng is not None:
             copies = _noised(span, plan, config, slots, rng) + copies
         if isinstance(span, Image) and not dropped.spans and config.binding:
             copies = [_bound(copy, span.subject or 0) for copy in copies]
         pieces += copies
         slots += any(isinstance(copy, Latents) for copy in copies)
+        pictures += 1
     return pieces
 
 
 def _picture(
-    i: int, span, config, dropped: Dropped, slot: int, most: int | None, followed: bool
+    i: int, span, config, dropped: Dropped, slot: int, number: int, most: int | None, followed: bool
 ) -> list:
     """The clean VAE copy, where one is due, and the ViT copy of a picture; gaps for those dropped.
 
@@ -144,11 +153,11 @@ def _picture(
     copies = []
     if isinstance(span, Target) or span.role == "source" or config.reference_vae:
         bucket, rows, columns = _latent_shape(size, config)
-        clean = Latents(pixels, bucket, rows, columns, slot, None, None)
+        clean = Latents(pixels, bucket, rows, columns, slot, number, None, None)
         copies.append(Gap() if i in dropped.clean else clean)
     patch = config.patch
     height, width = fit_size(*size, max_side=config.reference_max_side, stride=patch)
-    seen = Seen(pixels, height // patch, width // patch, 0)
+    seen = Seen(pixels, height // patch, width // patch, number, 0)
     return [*copies, Gap() if i in dropped.vision else seen]
 
 
@@ -157,7 +166,7 @@ def _noised(target: Target, plan: Plan | None, config, slot: int, rng: np.random
     bucket, rows, columns = _latent_shape(pixels.shape[:2], config)
     shares = bind(plan, rows, columns, config)
     times = rng.standard_normal(config.draws)
-    return [Latents(pixels, bucket, rows, columns, slot, float(t), shares) for t in times]
+    return [Latents(pixels, bucket, rows, columns, slot, -1, float(t), shares) for t in times]
 
 
 def bind(plan: Plan | None, rows: int, columns: int, config) -> np.ndarray | None:
@@ -168,7 +177,7 @@ def bind(plan: Plan | None, rows: int, columns: int, config) -> np.ndarray | Non
 
 
 def _bound(copy, subject: int):
-    return Seen(copy.pixels, copy.rows, copy.columns, subject) if isinstance(copy, Seen) else copy
+    return replace(copy, subject=subject) if isinstance(copy, Seen) else copy
 
 
 def _pixels(span: Image | Target) -> np.ndarray:
@@ -208,7 +217,7 @@ class _Builder:
 
     def __init__(self, tokenizer, config):
         self.tokenizer, self.config = tokenizer, config
-        self.order = self.span = self.rope = self.images = 0
+        self.order = self.span = self.rope = self.images = self.pictures = 0
         self.streams = {"text": [], "vision": [], "latent": []}
         self.pixels = {}
 
@@ -230,7 +239,9 @@ class _Builder:
             "patches": patchify(pixels, patch),
             "position": grid_positions(piece.rows, piece.columns, self.config.vision_side),
             "subject": np.full(n, piece.subject, np.int32),
+            "picture": np.full(n, piece.picture, np.int32),
         }
+        self.pictures = max(self.pictures, piece.picture + 1)
         self._framed("vision", n, FULL, values)
         self.rope += 1
 
@@ -244,11 +255,13 @@ class _Builder:
             "token": np.arange(n, dtype=np.int32),
             "position": grid_positions(piece.rows, piece.columns, self.config.latent_side),
             "image": np.full(n, self.images, np.int32),
+            "picture": np.full(n, piece.picture, np.int32),
             "t_raw": np.full(n, piece.t_raw if noised else -np.inf, np.float32),
             "loss": np.full(n, noised),
             "subjects": np.zeros((n, LABELS), np.float32) if piece.shares is None else piece.shares,
         }
         self._framed("latent", n, NOISE if noised else FULL, values)
+        self.pictures = max(self.pictures, piece.picture + 1)
         self.images += 1
         self.rope += 0 if noised else 1
 
@@ -291,7 +304,8 @@ def lay(pieces: list, tokenizer, config) -> Packed:
             builder.rope += 1
     streams = {name: _join(parts) for name, parts in builder.streams.items()}
     cursor = Cursor(builder.order, builder.span, builder.rope)
-    return Packed(**streams, pixels=list(builder.pixels.values()), images=builder.images, cursor=cursor)
+    counts = {"images": builder.images, "pictures": builder.pictures}
+    return Packed(**streams, pixels=list(builder.pixels.values()), **counts, cursor=cursor)
 
 
 def _join(parts: list[dict]) -> dict:

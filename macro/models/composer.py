@@ -5,7 +5,7 @@
     latents, t    --DiffusionHead.embed-->  generation tokens   ---/                           --> velocity
 
 Training runs `__call__` over packed streams (`macro/inputs/packing.py` says what is in them). Sampling runs
-`prefill` once over a prompt, `extend` for each token of the plan, and `denoise` for each step of the picture.
+`prefill` over a prompt and then over each token of the plan, and `denoise` for each step of the picture.
 Binding (zero at first unless the config says otherwise, so an imported BAGEL computes what it did): an embedding
 of the subject's number is added to the vision tokens that show the subject and, by share of area, to the latent
 tokens of its cells.
@@ -14,15 +14,16 @@ Sizes: `macro/models/variants.py`. Layers: `macro/nn/mot.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from macro.models.diffusion_head import DiffusionHead
 from macro.models.planner import Planner
 from macro.models.variants import ModelConfig
+from macro.nn.asking import Asking
 from macro.nn.mot import MoT
 from macro.nn.rope import rope_angles
 from macro.parallel.rules import constrain, join_tokens, split_tokens
@@ -40,6 +41,15 @@ def join(*metas: Mapping | None) -> dict:
     """Metadata of several buffers, one after the other along the token axis."""
     present = [meta for meta in metas if meta is not None]
     return {name: join_tokens([meta[name] for meta in present]) for name in FIELDS}
+
+
+def pictures(streams: Mapping) -> Int[Array, "b n"]:
+    """The number of the picture that each token shows, -1 for text, along the tokens of `prefill`'s cache."""
+    text, vision, latent = streams["text"], streams.get("vision"), streams.get("latent")
+    whole = jnp.full_like(text["ids"], -1)
+    for stream in (vision, latent):
+        whole = whole if stream is None else join_tokens([whole, stream["picture"]])
+    return whole
 
 
 def _text_of(und: Float[Array, "b n d"], text: Mapping, vision: Mapping | None) -> Float[Array, "b n_text d"]:
@@ -88,7 +98,7 @@ class Composer(nn.Module):
         """
         und = self._embed_und(streams["text"], streams["vision"])
         gen = self._embed_latent(streams["latent"], x_t, t)
-        und, gen, _ = self._run(und, gen, [streams["text"], streams["vision"]], streams["latent"], None)
+        und, gen, *_ = self._run(und, gen, [streams["text"], streams["vision"]], streams["latent"])
         text = _text_of(und, streams["text"], streams["vision"])
         return {"text": text, "velocity": self.diffusion_head.velocity(gen)}
 
@@ -100,59 +110,49 @@ class Composer(nn.Module):
         self,
         streams: Mapping,
         x: Float[Array, "b n c"] | None = None,
-        cache: Cache | None = None,
-    ) -> tuple[Float[Array, "b n_text d"], Cache]:
-        """Reads clean tokens: a prompt, or a further piece of one after `cache`.
+        caches: Sequence[Cache] = (),
+        asking: Asking | None = None,
+    ) -> tuple[Float[Array, "b n_text d"], Cache, Array | None]:
+        """Reads clean tokens: a prompt, or a further piece of one after what `caches` hold.
 
         Args:
             streams: `text`, and where present `vision` and `latent` (clean reference latents, time 0).
             x: the clean latents of `streams["latent"]`.
-            cache: keys and values of what was read before.
+            caches: keys and values of what was read before, see `nn/mot.py`.
+            asking: what to find out on the way about pictures' tokens.
 
         Returns:
-            Final hidden states of the text stream, and the cache of the new tokens alone: `k`, `v`
-            [layers, b, n_new, kv_heads, head_dim] and `meta`; text, vision, latent in this order.
+            Final hidden states of the text stream; the cache of the new tokens alone: `k`, `v`
+            [layers, b, n_new, kv_heads, head_dim] and `meta`; text, vision, latent in this order; and what was asked,
+            [layers, rows, 2, keys].
         """
         text, vision, latent = streams["text"], streams.get("vision"), streams.get("latent")
         und = self._embed_und(text, vision)
         gen = None if latent is None else self._embed_latent(latent, x, jnp.zeros(x.shape[:2], jnp.float32))
         read = [text] if vision is None else [text, vision]
-        und, _, new = self._run(und, gen, read, latent, cache)
+        und, _, new, asked = self._run(und, gen, read, latent, caches, asking)
         k, v = (constrain(kept, "layers", "batch", "tokens", "kv_heads", "head_dim") for kept in new)
-        return _text_of(und, text, vision), {"k": k, "v": v, "meta": join(join(*read), latent)}
-
-    def extend(self, cache: Cache, text: Mapping) -> tuple[Array, Array, Array]:
-        """Reads text tokens after `cache`: one decoding step, or several tokens at once.
-
-        Args:
-            cache: `k`, `v` [layers, b, n, kv, hd] and `meta`; unwritten places have sample -1.
-            text: `ids` and metadata [b, m].
-
-        Returns:
-            Hidden states [b, m, d] and the new tokens' k and v [layers, b, m, kv, hd].
-        """
-        hidden, new = self.prefill({"text": text}, cache=cache)
-        return hidden, new["k"], new["v"]
+        return _text_of(und, text, vision), {"k": k, "v": v, "meta": join(join(*read), latent)}, asked
 
     def denoise(
         self,
-        cache: Cache,
+        caches: Sequence[Cache],
         text: Mapping,
         latent: Mapping,
         x_t: Float[Array, "b n c"],
         t: Float[Array, "b n"],
     ) -> Float[Array, "b n c"]:
-        """Velocity of a noised picture after the context in `cache`.
+        """Velocity of a noised picture after the context in `caches`.
 
         Args:
-            cache: keys and values of the context.
+            caches: keys and values of the context, see `nn/mot.py`.
             text: the picture's start and end tokens, `ids` and metadata [b, 2].
             latent: `position`, `subjects` and metadata [b, n] of the noised tokens.
             x_t, t: the tokens at time t.
         """
         und = self.planner.embed_text(text["ids"])
         gen = self._embed_latent(latent, x_t, t)
-        _, gen, _ = self._run(und, gen, [text], latent, cache)
+        _, gen, *_ = self._run(und, gen, [text], latent, caches)
         return self.diffusion_head.velocity(gen)
 
     def _embed_und(self, text: Mapping, vision: Mapping | None) -> Float[Array, "b n d"]:
@@ -171,17 +171,15 @@ class Composer(nn.Module):
             tokens = tokens + (latent["subjects"] @ self.binding).astype(tokens.dtype)
         return constrain(tokens, "batch", "tokens", "width")
 
-    def _run(self, und, gen, und_streams, latent, cache):
+    def _run(self, und, gen, und_streams, latent, caches=(), asking=None):
         """The layers over both buffers; understanding tokens stand before latents in every concatenation."""
         rope = join_tokens([stream["rope"] for stream in und_streams])
         angles = [rope] if gen is None else [rope, latent["rope"]]
         llm = self.config.llm
         rotations = [rope_angles(ids, llm.head_dim, llm.rope_theta) for ids in angles]
         rotations = (*rotations, None) if gen is None else tuple(rotations)
-        q_meta = join(join(*und_streams), latent)  # joined as their tokens are: first `und`, then all
-        k_meta = q_meta if cache is None else join(cache["meta"], q_meta)
-        keys = None if cache is None else (cache["k"], cache["v"])
-        return self.mot(und, gen, rotations, keys, q_meta, k_meta)
+        meta = join(join(*und_streams), latent)  # joined as their tokens are: first `und`, then all
+        return self.mot(und, gen, rotations, meta, caches, asking)
 
 
 def smallest_batch(model: ModelConfig) -> tuple[dict, Array, Array]:

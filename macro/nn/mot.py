@@ -6,13 +6,14 @@
 
 Understanding tokens (text and vision) and generation tokens (latents) live in buffers of their own, so that each
 expert runs on its own tokens only and nothing is gathered or scattered. Keys and values are concatenated once.
-Either buffer may be absent (None), and keys of earlier tokens may come from a cache.
+Either buffer may be absent (None). Keys of earlier tokens come from caches, each a set of keys of its own, which rows
+of new tokens may share: attention over every set is merged, so that no cache is ever copied.
 Read next: `macro/models/composer.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -22,7 +23,8 @@ from einops import rearrange
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
-from macro.kernels.attention.api import attention
+from macro.kernels.attention.api import attention_parts, merged
+from macro.nn.asking import Asking, asked_of
 from macro.nn.dense import dot_general
 from macro.nn.remat import ATTENDED, rematerialised
 from macro.nn.rope import rotate
@@ -94,7 +96,7 @@ class Expert(nn.Module):
 
 
 class MoTLayer(nn.Module):
-    """One layer of both experts. Called by `nn.scan`: the carry is (und, gen), the cache is per layer."""
+    """One layer of both experts. Called by `nn.scan`: the carry is (und, gen), keys read before are per layer."""
 
     expert: Mapping[str, Any]
 
@@ -102,22 +104,38 @@ class MoTLayer(nn.Module):
         self.und = Expert(**self.expert)
         self.gen = Expert(**self.expert)
 
-    def __call__(self, tokens: tuple[Und, Gen], cache, rotations, q_meta, k_meta):
-        """Returns ((und, gen), (k, v)); k and v `[b, n_und + n_gen, kv, hd]` are those of the new tokens."""
+    def __call__(self, tokens: tuple[Und, Gen], scanned, rotations, meta, read, asking: Asking | None):
+        """One layer.
+
+        Args:
+            scanned: ((k, v) of each cache, whether this layer is asked); rotations, meta: of the new tokens.
+            read: `meta` and perhaps `bias` of each cache.
+
+        Returns:
+            ((und, gen), (k, v, asked)); k and v `[b, n_und + n_gen, kv, hd]` are those of the new tokens, `asked` is
+            what `asking` wants to know (None without).
+        """
         experts = [
             (expert, x, rotation)
             for expert, x, rotation in zip((self.und, self.gen), tokens, rotations, strict=True)
             if x is not None
         ]
+        caches, chosen = scanned
         projected = [expert.project(x, rotation) for expert, x, rotation in experts]
         q, k, v = (join_tokens(parts) for parts in zip(*projected, strict=True))
-        all_k, all_v = k, v
-        if cache is not None:
-            all_k, all_v = (join_tokens([old.astype(new.dtype), new]) for old, new in zip(cache, (k, v), strict=True))
-        attended = checkpoint_name(attention(q, all_k, all_v, q_meta, k_meta), ATTENDED)
+        parts = [attention_parts(q, k, v, meta, meta)]
+        for cache, about in zip(caches, read, strict=True):
+            old = (x.astype(k.dtype) for x in cache)
+            parts.append(attention_parts(q, *old, meta, about["meta"], about.get("bias")))
+        attended, log_sum = merged(parts)
+        attended = checkpoint_name(attended, ATTENDED)
+        asked = None
+        if asking is not None:
+            keys = [(k, meta), *((cache[0], about["meta"]) for cache, about in zip(caches, read, strict=True))]
+            asked = asked_of(asking, chosen, q, log_sum, meta, keys)
         shares = split_tokens(attended, [x.shape[1] for _, x, _ in experts])
         finished = iter([expert.finish(x, share) for (expert, x, _), share in zip(experts, shares, strict=True)])
-        return tuple(None if x is None else next(finished) for x in tokens), (k, v)
+        return tuple(None if x is None else next(finished) for x in tokens), (k, v, asked)
 
 
 class MoT(nn.Module):
@@ -149,26 +167,32 @@ class MoT(nn.Module):
             rematerialised(MoTLayer, self.remat),
             variable_axes={"params": 0, "intermediates": 0},
             split_rngs={"params": True},
-            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+            in_axes=(0, *[nn.broadcast] * 4),
             length=self.layers,
         )
         self.blocks = scanned(expert)
         self.und_norm = RMSNorm(self.eps)
         self.gen_norm = RMSNorm(self.eps)
 
-    def __call__(self, und: Und, gen: Gen, rotations, cache, q_meta, k_meta):
+    def __call__(self, und: Und, gen: Gen, rotations, meta, caches: Sequence = (), asking: Asking | None = None):
         """Runs all layers.
 
         Args:
             und, gen: `[b, n, d]` token embeddings of the two buffers, or None.
             rotations: RoPE cosines and sines for each buffer, None where the buffer is.
-            cache: (k, v) `[layers, b, n_cache, kv, hd]` of earlier tokens, or None.
-            q_meta: metadata of the new tokens, und before gen; k_meta: of the cache, then the new tokens.
+            meta: metadata of the new tokens, und before gen.
+            caches: earlier tokens, `k`, `v` `[layers, rows, n_cache, kv, hd]`, `meta` and perhaps `bias` each;
+                rows = b, or a divisor: then b / rows rows of new tokens after one another share one.
+            asking: what to find out about pictures' tokens on the way.
 
         Returns:
-            (und, gen) after the final norms, and (k, v) `[layers, b, n_new, kv, hd]` of the new tokens.
+            (und, gen) after the final norms, (k, v) `[layers, b, n_new, kv, hd]` of the new tokens, and what was asked
+            `[layers, ...]`.
         """
-        (und, gen), new = self.blocks((und, gen), cache, rotations, q_meta, k_meta)
+        keys = tuple((cache["k"], cache["v"]) for cache in caches)
+        read = tuple({name: cache[name] for name in ("meta", "bias") if name in cache} for cache in caches)
+        chosen = None if asking is None else asking.layer_flags(self.layers)
+        (und, gen), (k, v, asked) = self.blocks((und, gen), (keys, chosen), rotations, meta, read, asking)
         und = None if und is None else self.und_norm(und)
         gen = None if gen is None else self.gen_norm(gen)
-        return und, gen, new
+        return und, gen, (k, v), asked

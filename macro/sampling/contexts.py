@@ -8,7 +8,8 @@ so that its tokens, orders and RoPE ids are the very ones that condition dropout
 
 A drawing reads three parts one after the other: the *prompt* (all spans before the plan; read once for all
 candidates), the *plan*, and the *target* (two framing tokens and the latents between them). Each part starts
-where the one before ends, per context. Rows of plan and target go context by context, candidate by candidate.
+where the one before ends, per context. Several sentences can be drawn side by side. Rows of a prompt go context by
+context, sentence by sentence; those of plan and target within each sentence candidate by candidate.
 Read next: `macro/sampling/plan.py` (writing and reading plans), `macro/sampling/draw.py`.
 """
 
@@ -24,24 +25,25 @@ from macro.inputs.rows import make_row
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Sentence
 
-# The fewest places of a buffer; capacities grow in steps of 1.3 to 1.5 from here, so that a few compiled
-# programs serve sentences of all lengths.
-LEAST_CAPACITY = 64
+# The fewest places of a buffer; capacities grow in steps from here, so that a few compiled programs serve sentences of
+# all lengths: by 1.3 to 1.5, and where attention to what is not there begins to cost by 1.07 to 1.13.
+LEAST_CAPACITY, FINE_CAPACITY = 64, 1024
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """The prompt in several contexts.
+    """The prompts of one or several sentences in several contexts.
 
     Attributes:
-        contexts: their names, in the order of the rows.
+        contexts: their names, in the order of the rows. sentences: how many rows each has.
         streams: `text`, and where any context has tokens of it `vision` and `latent` (clean copies of
-            sources): arrays [contexts, n, ...] as `make_row` gives them.
-        pixels: by size bucket uint8[contexts, m, h, w, 3], what `latent["source"]` points into.
-        ends: where each context's continuation starts.
+            sources): arrays [contexts x sentences, n, ...] as `make_row` gives them.
+        pixels: by size bucket uint8[contexts x sentences, m, h, w, 3], what `latent["source"]` points into.
+        ends: where each row's continuation starts.
     """
 
     contexts: tuple[str, ...]
+    sentences: int
     streams: dict
     pixels: dict
     ends: tuple[Cursor, ...]
@@ -49,10 +51,11 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Continuation:
-    """What follows the prompt in each of contexts x candidates rows.
+    """What follows the prompt in each of contexts x sentences x candidates rows.
 
     Attributes:
-        plan: text stream [kept x candidates, m] of the contexts that keep the plan, padded; empty without plans.
+        plan: text stream [kept x sentences x candidates, m] of the contexts that keep the plan, padded; empty without
+            plans.
         kept: numbers of these contexts; the full context is always 0.
         frame: text stream [rows, 2], the target's start and end tokens.
         latent: `position`, `subjects` and metadata [rows, n] of the target's tokens.
@@ -65,43 +68,53 @@ class Continuation:
 
 
 def capacity(tokens: int) -> int:
-    """Places of the buffer that holds `tokens`: the next of 64, 96, 128, 192, 256, 384, ..."""
+    """Places of the buffer that holds `tokens`: the next of 64, 96, 128, 192, ... 1024, 1152, 1280, ... 2048, 2304, ..."""
     power = 1 << max(tokens - 1, 0).bit_length()
+    if tokens > FINE_CAPACITY:
+        return -(-tokens // (power // 16)) * (power // 16)
     return max(LEAST_CAPACITY, power * 3 // 4 if tokens <= power * 3 // 4 else power)
 
 
-def read_prompt(sentence: Sentence, contexts: Sequence[str], tokenizer, packing: PackingConfig) -> Prompt:
+def read_prompt(sentences: Sequence[Sentence], contexts: Sequence[str], tokenizer, packing: PackingConfig) -> Prompt:
     """Packs what comes before the plan, once for every context, to common sizes."""
-    bare = sentence.with_plan(None)
-    packed = [pack_sentence(bare, tokenizer, packing, context=context) for context in contexts]
+    bare = [sentence.with_plan(None) for sentence in sentences]
+    packed = [pack_sentence(each, tokenizer, packing, context=context) for context in contexts for each in bare]
     rows = [make_row([sample], _row_config(packed, packing)) for sample in packed]
     streams = {"text": _stack([row["text"] for row in rows])}
     for name in ("vision", "latent"):
         if any(getattr(sample, name) for sample in packed):
             streams[name] = _stack([row[name] for row in rows])
     pixels = _stack([row["pixels"] for row in rows])
-    return Prompt(tuple(contexts), streams, pixels, tuple(sample.cursor for sample in packed))
+    return Prompt(tuple(contexts), len(bare), streams, pixels, tuple(sample.cursor for sample in packed))
 
 
 def continue_prompt(
-    sentence: Sentence, plans: Sequence[Plan | None], prompt: Prompt, tokenizer, packing: PackingConfig
+    sentences: Sequence[Sentence],
+    plans: Sequence[Sequence[Plan | None]],
+    prompt: Prompt,
+    tokenizer,
+    packing: PackingConfig,
 ) -> Continuation:
     """Packs each plan and the target after it, for every context of `prompt`; or, without plans, the target alone.
 
     A context without text has neither the plan's words nor its binding.
+
+    Args:
+        sentences: those of `prompt`, all with targets of one size.
+        plans: candidates of each sentence, equally many; all there or all None.
     """
     texts, frames, latents, kept = [], [], [], []
     for number, context in enumerate(prompt.contexts):
-        for plan in plans:
-            packed = pack_sentence(sentence.with_plan(plan), tokenizer, packing, context=context)
-            keeps = packed.cursor != prompt.ends[number]
-            target = pack_target(
-                packed.cursor, sentence.target.size, tokenizer, packing, plan if keeps else None
-            )
-            frames.append(target["text"])
-            latents.append(target["latent"])
-            if keeps:
-                texts.append(_from(packed, prompt.ends[number]))
+        for row, sentence in enumerate(sentences, number * len(sentences)):
+            for plan in plans[row % len(sentences)]:
+                packed = pack_sentence(sentence.with_plan(plan), tokenizer, packing, context=context)
+                keeps = packed.cursor != prompt.ends[row]
+                bound, size = plan if keeps else None, sentence.target.size
+                target = pack_target(packed.cursor, size, tokenizer, packing, bound)
+                frames.append(target["text"])
+                latents.append(target["latent"])
+                if keeps:
+                    texts.append(_from(packed, prompt.ends[row]))
         if keeps:
             kept.append(number)
     read = {}

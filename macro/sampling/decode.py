@@ -30,12 +30,12 @@ def decode(
     config: ModelConfig,
     places: int,
 ) -> tuple[Int[Array, "n m"], Int[Array, "n"], Float[Array, "n"]]:
-    """Continues one context n times, side by side.
+    """Continues contexts n times in all, side by side.
 
     Args:
         params: of the composer.
-        cache: the context, [layers, 1, p, kv, hd]; read once, it lies in front of every row's own places.
-        start: where the continuation starts there; all of it is one causal span.
+        cache: the contexts, [layers, rows, p, kv, hd]; n / rows continuations after one another share one.
+        start: where the continuations start, integers or `[n, 1]` each; all of one is one causal span.
         first: the first token of each row.
         choose: (logits [n, v], place of the token to choose, state) -> (token [n], state, whether the row ends
             with it [n]). A row that has ended goes on until all have; what it writes then counts for nothing.
@@ -45,24 +45,20 @@ def decode(
     Returns:
         (ids, how many of a row's are its own, their log-likelihood summed, the first token's left out).
     """
-    n, read, m = first.shape[0], cache["k"].shape[2], places
-    k, v = (
-        jnp.pad(jnp.repeat(cache[name], n, axis=1), [(0, 0), (0, 0), (0, m), (0, 0), (0, 0)])
-        for name in ("k", "v")
-    )
-    meta = {name: jnp.repeat(values, n, axis=0) for name, values in cache["meta"].items()}
+    n, m = first.shape[0], places
+    layers, _, _, *head = cache["k"].shape
+    k, v = (jnp.zeros((layers, n, m, *head), cache[name].dtype) for name in ("k", "v"))
     own = text_meta(start, jnp.broadcast_to(jnp.arange(m), (n, m)))
     model = Composer(config)
 
     def step(carry):
         written = carry["written"]
         # A place that is not written yet is padding, also the very one that is written in this step.
-        mine = sight_fields(own) | {"sample": jnp.where(jnp.arange(m) < written, own["sample"], -1)}
-        seen = {name: jnp.concatenate([meta[name], mine[name]], axis=1) for name in mine}
-        buffer = {"k": carry["k"], "v": carry["v"], "meta": seen}
+        meta = sight_fields(own) | {"sample": jnp.where(jnp.arange(m) < written, own["sample"], -1)}
+        mine = {"k": carry["k"], "v": carry["v"], "meta": meta}
         text = {name: jax.lax.dynamic_slice_in_dim(values, written, 1, 1) for name, values in own.items()}
         text["ids"] = jax.lax.dynamic_slice_in_dim(carry["ids"], written, 1, 1)
-        hidden, new_k, new_v = model.apply({"params": params}, buffer, text, method=Composer.extend)
+        hidden, new, _ = model.apply({"params": params}, {"text": text}, None, (cache, mine), method=Composer.prefill)
         logits = model.apply({"params": params}, hidden[:, 0], method=Composer.logits)
         token, state, ends = choose(logits, written + 1, carry["state"])
         nats = jnp.take_along_axis(jax.nn.log_softmax(logits), token[:, None], axis=1)[:, 0]
@@ -70,8 +66,8 @@ def decode(
         return {
             "written": written + 1,
             "ids": jax.lax.dynamic_update_slice_in_dim(carry["ids"], token[:, None], written + 1, 1),
-            "k": jax.lax.dynamic_update_slice_in_dim(carry["k"], new_k, read + written, 2),
-            "v": jax.lax.dynamic_update_slice_in_dim(carry["v"], new_v, read + written, 2),
+            "k": jax.lax.dynamic_update_slice_in_dim(carry["k"], new["k"], written, 2),
+            "v": jax.lax.dynamic_update_slice_in_dim(carry["v"], new["v"], written, 2),
             "state": state,
             "done": done | ends,
             "length": jnp.where(done, carry["length"], written + 2),
@@ -98,11 +94,12 @@ def decode(
 
 def text_meta(start: Cursor, offset: Int[Array, "n m"]) -> dict:
     """Metadata of the text tokens at `start` + offset, all of one span."""
+    zeros = jnp.zeros_like(offset)
     return {
-        "sample": jnp.zeros_like(offset),
+        "sample": zeros,
         "order": start.order + offset,
-        "span": jnp.full_like(offset, start.span),
-        "mode": jnp.full_like(offset, CAUSAL),
+        "span": start.span + zeros,
+        "mode": zeros + CAUSAL,
         "rope": start.rope + offset,
     }
 

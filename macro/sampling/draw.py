@@ -7,7 +7,7 @@ plan: the same seed with an edited plan shows what the edit does.
 Read next: `macro/sampling/pipeline.py`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import jax
@@ -36,7 +36,7 @@ def noise_of(keys: Array, places: int, channels: int) -> Float[Array, "b n c"]:
 @partial(jax.jit, static_argnames=("config", "guidance"))
 def draw(
     params: Mapping,
-    cache: Cache,
+    caches: Sequence[Cache],
     frame: Mapping,
     latent: Mapping,
     noise: Float[Array, "b n c"],
@@ -49,18 +49,19 @@ def draw(
 
     Args:
         params: of the composer.
-        cache: contexts x candidates rows as `plan.read` gives them, the contexts in `guidance`'s order.
-        frame, latent: the target's tokens in each row (`contexts.Continuation`).
+        caches: of prompts and of plans, each context by context in `guidance`'s order; a prompt's row serves the
+            rows of all its candidates.
+        frame, latent: the target's tokens in each row (`contexts.Continuation`), contexts x rows of `noise`.
         noise: the tokens at t = 1.
         times: falling from 1 to 0.
     """
-    velocity = partial(guided_velocity, params, cache, frame, latent, config=config, guidance=guidance)
+    velocity = partial(guided_velocity, params, caches, frame, latent, config=config, guidance=guidance)
     return euler(velocity, noise, times)
 
 
 def guided_velocity(
     params: Mapping,
-    cache: Cache,
+    caches: Sequence[Cache],
     frame: Mapping,
     latent: Mapping,
     x: Float[Array, "b n c"],
@@ -70,28 +71,34 @@ def guided_velocity(
     guidance: Guidance,
 ) -> Float[Array, "b n c"]:
     """What one step of `draw` goes along: the contexts' velocities of `x` at time `t`, added up."""
-    candidates, model = x.shape[0], Composer(config)
+    model = Composer(config)
 
-    def velocity(rows: int) -> Array:
-        """Of the first `rows` rows; each context sees the same noised candidates."""
+    def velocity(contexts: int) -> Array:
+        """Of the first contexts' rows; each context sees the same noised candidates."""
 
         def first(tree, axis=0):
-            return jax.tree.map(lambda a: jax.lax.slice_in_dim(a, 0, rows, axis=axis), tree)
+            def share(a):
+                return jax.lax.slice_in_dim(a, 0, a.shape[axis] // len(guidance.contexts) * contexts, axis=axis)
 
-        read = {"k": first(cache["k"], 1), "v": first(cache["v"], 1), "meta": first(cache["meta"])}
-        x_t = jnp.tile(x, (rows // candidates, 1, 1))
+            return jax.tree.map(share, tree)
+
+        read = [
+            first({name: cache[name] for name in ("k", "v")}, 1)
+            | first({name: cache[name] for name in ("meta", "bias") if name in cache})
+            for cache in caches
+        ]
+        x_t = jnp.tile(x, (contexts, 1, 1))
         time = jnp.full(x_t.shape[:2], t, jnp.float32)
-        return model.apply(
-            {"params": params}, read, first(frame), first(latent), x_t, time, method=Composer.denoise
-        )
+        given = read, first(frame), first(latent), x_t, time
+        return model.apply({"params": params}, *given, method=Composer.denoise)
 
     def guided() -> Array:
-        contexts = jnp.split(velocity(cache["k"].shape[1]), len(guidance.contexts))
-        return guide(guidance, dict(zip(guidance.contexts, contexts, strict=True)))
+        velocities = jnp.split(velocity(len(guidance.contexts)), len(guidance.contexts))
+        return guide(guidance, dict(zip(guidance.contexts, velocities, strict=True)))
 
     if guidance.always:
         return guided()
-    return jax.lax.cond(guidance.active(t), guided, lambda: velocity(candidates))
+    return jax.lax.cond(guidance.active(t), guided, lambda: velocity(1))
 
 
 @partial(jax.jit, static_argnames=("rows", "columns", "config"))

@@ -4,6 +4,8 @@
     write     the planner continues the full context, N candidates side by side, held to `rules.py`
     read      any plans (just written, or a user's) after the prompt, in every context that keeps plans
 
+A prompt's keys and values are never copied: all its candidates attend to the same ones (`macro/nn/mot.py`).
+
 A plan is always *read* before it is drawn, from its canonical tokens: so the picture depends on the plan as
 data alone, and handing a written plan.json back in gives the same picture. The score of a plan is its mean
 log-likelihood in nats per token, over every token after [bos], under the model as it is: temperature 1, all
@@ -15,17 +17,19 @@ Read next: `macro/sampling/decode.py`, `macro/sampling/rules.py`, `macro/samplin
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from macro.inputs.pieces import Cursor
-from macro.models.composer import Cache, Composer, sight_fields
+from macro.models.composer import Cache, Composer
 from macro.models.vae import latent_table
 from macro.models.variants import ModelConfig
+from macro.nn.asking import Asking
 from macro.sampling.decode import decode, pick_token
 from macro.sampling.rules import CELL, CLOSED, SLACK
 
@@ -49,50 +53,55 @@ class Writing:
 
 @partial(jax.jit, static_argnames="config")
 def prefill(
-    params: Mapping, vae: Mapping, streams: Mapping, pixels: Mapping, *, config: ModelConfig
-) -> Cache:
-    """Reads the prompt in all contexts (`contexts.Prompt`); clean copies of pictures go through the VAE."""
+    params: Mapping, vae: Mapping, streams: Mapping, pixels: Mapping, asking: Asking | None = None, *, config: ModelConfig
+) -> tuple[Cache, Array | None]:
+    """Reads prompts in all contexts (`contexts.Prompt`); clean copies of pictures go through the VAE.
+
+    Returns:
+        The cache, and what was asked on the way (`macro/nn/asking.py`).
+    """
     x = None
     if "latent" in streams:
         x = jnp.take_along_axis(latent_table(vae, pixels, config), streams["latent"]["source"][..., None], axis=1)
-    return Composer(config).apply({"params": params}, streams, x, method=Composer.prefill)[1]
+    given = streams, x, (), asking
+    return Composer(config).apply({"params": params}, *given, method=Composer.prefill)[1:]
 
 
 def write(
     params: Mapping,
     cache: Cache,
-    start: Cursor,
+    starts: Sequence[Cursor],
     rules: Mapping,
     keys: Array,
     *,
     config: ModelConfig,
     writing: Writing,
 ) -> tuple[Int[Array, "n m"], Int[Array, "n"], Float[Array, "n"]]:
-    """Writes one plan per key after the prompt.
+    """Writes one plan per key after the prompts.
 
     Args:
         params: of the composer.
-        cache: the prompt's full context, [layers, 1, p, kv, hd].
-        start: where the plan starts there.
-        rules: see `rules.plan_rules`.
-        keys: n random keys; a candidate depends on its own only.
+        cache: the full context of each prompt, [layers, prompts, p, kv, hd].
+        starts: where the plans start there.
+        rules: of n rows, see `rules.rules_of_rows`.
+        keys: n random keys, n / prompts after one another for each prompt; a candidate depends on its own only.
 
     Returns:
         (tokens from bos to eos, then padding; how many; score).
     """
     freedom = dataclasses.asdict(writing)
     limit = freedom.pop("limit")  # sets the buffer's size; everything else may change without compiling
+    start = jax.tree.map(lambda *each: np.repeat(each, len(keys) // len(starts))[:, None], *starts)
     return _write(params, cache, start, rules, keys, freedom, config=config, limit=limit)
 
 
 @partial(jax.jit, static_argnames=("config", "limit"))
 def _write(params, cache, start, rules, keys, freedom, *, config, limit):
-    tail = rules["tail"].size
-    places = rules["prefix"].size + limit + SLACK + tail
+    places = rules["prefix"].size + limit + SLACK + rules["tail"].shape[1]
 
     def step(logits, place, state):
         token, count, reached = _next_token(logits, place, state, rules, keys, freedom, limit)
-        return token, {"count": count, "tail": reached}, reached == tail
+        return token, {"count": count, "tail": reached}, reached == rules["ends"]
 
     zeros = jnp.zeros(keys.shape[0], jnp.int32)
     state = {
@@ -111,7 +120,7 @@ def _next_token(logits, place, state, rules, keys, freedom, limit):
     moves = rules["moves"][jnp.minimum(count, CLOSED - 1)]
     full = place - prefix.size >= limit
     words = (moves >= 0) & (~full | (moves > count[:, None]))
-    asked = rules["tail"][jnp.clip(tail, 0, rules["tail"].size - 1)]
+    asked = jnp.take_along_axis(rules["tail"], jnp.clip(tail, 0, rules["ends"] - 1)[:, None], axis=1)[:, 0]
     token = jax.vmap(pick_token)(
         jax.vmap(jax.random.fold_in, (0, None))(keys, place),
         jnp.where(jnp.where(in_words[:, None], words, rules["cells"]), logits, -jnp.inf),
@@ -127,52 +136,52 @@ def _next_token(logits, place, state, rules, keys, freedom, limit):
     return token, count, jnp.where(given, -1, after)
 
 
-@partial(jax.jit, static_argnames="candidates")
-def repeated(cache: Cache, candidates: int) -> Cache:
-    """The prompt's cache, every context once for each candidate."""
-    spread = {name: jnp.repeat(cache[name], candidates, axis=1) for name in ("k", "v")}
-    return spread | {"meta": {name: jnp.repeat(values, candidates, axis=0) for name, values in cache["meta"].items()}}
-
-
-@partial(jax.jit, static_argnames=("config", "kept", "candidates"))
+@partial(jax.jit, static_argnames=("config", "contexts", "kept", "candidates"))
 def read(
     params: Mapping,
     cache: Cache,
     text: Mapping,
+    asking: Asking | None = None,
     *,
     config: ModelConfig,
+    contexts: int,
     kept: tuple[int, ...],
     candidates: int,
-) -> tuple[Cache, Float[Array, "n"]]:
+) -> tuple[Cache, Float[Array, "n"], Array | None]:
     """Reads each candidate's plan in every context that keeps it.
 
     Args:
         params: of the composer.
-        cache: the prompt [layers, contexts, p, kv, hd].
-        text: plans as `contexts.Continuation` packs them, [kept x candidates, m].
-        kept: the contexts that keep the plan, the full one first.
-        candidates: how many plans there are.
+        cache: the prompts [layers, contexts x sentences, p, kv, hd].
+        text: plans as `contexts.Continuation` packs them, [kept x sentences x candidates, m].
+        asking: what to find out on the way, see `macro/nn/asking.py`.
+        contexts: how many there are. kept: those that keep the plan, the full one first.
+        candidates: how many plans each sentence has.
 
     Returns:
-        The cache of contexts x candidates rows, prompt and plan, and the score of each candidate's plan.
+        The cache of the plans alone in contexts x sentences x candidates rows; the score of each plan; what was asked.
     """
-    rows = jnp.concatenate([number * candidates + jnp.arange(candidates) for number in kept])
-    spread = repeated(cache, candidates)
-    meta = spread["meta"]
-    reader = {name: spread[name][:, rows] for name in ("k", "v")}
-    reader["meta"] = {name: values[rows] for name, values in meta.items()}
+    sentences = cache["k"].shape[1] // contexts
+
+    def rows_of(block: int) -> Array:
+        return jnp.concatenate([number * block + jnp.arange(block) for number in kept])
+
+    prompts, rows = rows_of(sentences), rows_of(sentences * candidates)
+    prompt = {name: cache[name][:, prompts] for name in ("k", "v")}
+    prompt["meta"] = {name: values[prompts] for name, values in cache["meta"].items()}
     model = Composer(config)
-    hidden, *new = model.apply({"params": params}, reader, text, method=Composer.extend)
-    both = {}
-    for name, added in zip(("k", "v"), new, strict=True):
-        empty = jnp.zeros((*spread[name].shape[:2], *added.shape[2:]), added.dtype)
-        both[name] = jnp.concatenate([spread[name], empty.at[:, rows].set(added)], axis=2)
-    both["meta"] = {}
-    for name, values in sight_fields(text).items():
-        empty = jnp.full((meta[name].shape[0], values.shape[1]), -1, values.dtype)
-        both["meta"][name] = jnp.concatenate([meta[name], empty.at[rows].set(values)], axis=1)
-    logits = model.apply({"params": params}, hidden[:candidates], method=Composer.logits)
-    return both, _score(logits, text["labels"][:candidates])
+    given = {"text": text}, None, (prompt,), asking
+    hidden, new, asked = model.apply({"params": params}, *given, method=Composer.prefill)
+    count = contexts * sentences * candidates
+    plans = {}
+    for name in ("k", "v"):
+        layers, _, *shape = new[name].shape
+        plans[name] = jnp.zeros((layers, count, *shape), new[name].dtype).at[:, rows].set(new[name])
+    empty = jnp.full((count, text["ids"].shape[1]), -1)
+    plans["meta"] = {name: empty.at[rows].set(values) for name, values in new["meta"].items()}
+    mine = slice(0, sentences * candidates)
+    logits = model.apply({"params": params}, hidden[mine], method=Composer.logits)
+    return plans, _score(logits, text["labels"][mine]), asked
 
 
 def _score(logits: Float[Array, "n m v"], labels: Int[Array, "n m"]) -> Float[Array, "n"]:

@@ -12,6 +12,8 @@ the automaton counts *characters* of `</think>` written so far, and a table says
 leads: to another count, to 8 (closed), or nowhere. The decoder (`plan.py`) carries the tables as arrays.
 """
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 from jaxtyping import Int8
 
@@ -45,6 +47,18 @@ def plan_rules(tokenizer, vocabulary: int, subjects: int) -> dict[str, np.ndarra
         "cells": cells,
         "moves": _moves(tokenizer, vocabulary),
     }
+
+
+def rules_of_rows(rules: Sequence[Mapping[str, np.ndarray]], candidates: int) -> dict[str, np.ndarray]:
+    """The tables for several sentences with as many candidates each: `cells` and `tail` have a row for every one.
+
+    `ends` int32[rows] is how many tokens of its `tail` each has.
+    """
+    longest = max(table["tail"].size for table in rules)
+    tails = [np.pad(table["tail"], (0, longest - table["tail"].size)) for table in rules]
+    of_rows = {"cells": [table["cells"] for table in rules], "tail": tails, "ends": [r["tail"].size for r in rules]}
+    whole = {name: rules[0][name] for name in ("prefix", "moves")}
+    return whole | {name: np.repeat(np.stack(values), candidates, axis=0) for name, values in of_rows.items()}
 
 
 def _moves(tokenizer, vocabulary: int) -> Int8[np.ndarray, "8 v"]:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
@@ -52,18 +53,25 @@ def attention(
 
 
 def attention_parts(
-    q: Float[Array, "b nq h d"],
+    q: Float[Array, "r nq h d"],
     k: Float[Array, "b nk kv d"],
     v: Float[Array, "b nk kv d"],
     q_meta: Mapping,
     k_meta: Mapping,
     k_bias: Float[Array, "b nk"] | None = None,
-) -> tuple[Float[Array, "b nq h d"], Float[Array, "b nq h"]]:
+) -> tuple[Float[Array, "r nq h d"], Float[Array, "r nq h"]]:
     """As `attention`, together with the logarithm of each query's sum over keys.
 
     With it attention over several sets of keys becomes one (`merged`), and any weight can be told from its score. It
     is float32, `reference.HIDDEN` for a query that sees nothing, and no gradient flows through it.
+    Queries may have several rows for each of the keys, one after the other: these share its keys, which are read once.
     """
+    if q.shape[0] != k.shape[0] and q.shape[0] % k.shape[0] == 0:
+        fold, unfold = "(b c) n ... -> b (c n) ...", "b (c n) ... -> (b c) n ..."
+        together = rearrange(q, fold, b=k.shape[0]), k, v
+        metas = {name: rearrange(q_meta[name], fold, b=k.shape[0]) for name in FIELDS}, k_meta
+        attended = attention_parts(*together, *metas, k_bias)
+        return tuple(rearrange(x, unfold, n=q.shape[1]) for x in attended)
     _check(q, k, v, q_meta, k_meta, k_bias)
     q_meta, k_meta = ({name: meta[name] for name in FIELDS} for meta in (q_meta, k_meta))
     sizes = current()
@@ -86,11 +94,15 @@ def attention_parts(
 
 def merged(
     parts: Sequence[tuple[Float[Array, "b nq h d"], Float[Array, "b nq h"]]],
-) -> Float[Array, "b nq h d"]:
-    """Attention over all keys from `attention_parts` over parts of them: a mean weighted by their sums."""
+) -> tuple[Float[Array, "b nq h d"], Float[Array, "b nq h"]]:
+    """`attention_parts` over all keys from those over sets of them: a mean weighted by their sums."""
+    if len(parts) == 1:
+        return parts[0]
     attended, log_sums = (jnp.stack(x) for x in zip(*parts, strict=True))
     shares = jax.nn.softmax(log_sums, axis=0)[..., None]
-    return jnp.sum(attended.astype(jnp.float32) * shares, axis=0).astype(attended.dtype)
+    mean = jnp.sum(attended.astype(jnp.float32) * shares, axis=0).astype(attended.dtype)
+    # The sum over nobody stays what it is, not log(parts) more: HIDDEN absorbs it.
+    return mean, jax.nn.logsumexp(log_sums, axis=0)
 
 
 def _on_one_device(q, k, v, q_meta, k_meta, k_bias):

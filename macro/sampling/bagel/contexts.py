@@ -220,7 +220,7 @@ def _padded(cache: Cache, places: int) -> Cache:
 @partial(jax.jit, static_argnames="config")
 def _append(params, cache, streams, x, used, *, config):
     """The cache with the tokens of `streams` read after it and put into its places from `used` on."""
-    _, new = Composer(config).apply({"params": params}, streams, x, cache, method=Composer.prefill)
+    _, new, _ = Composer(config).apply({"params": params}, streams, x, (cache,), method=Composer.prefill)
     made = {
         part: jax.lax.dynamic_update_slice_in_dim(cache[part], new[part].astype(cache[part].dtype), used, 2)
         for part in ("k", "v")
