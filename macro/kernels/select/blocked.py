@@ -1,0 +1,123 @@
+"""Column sums of attention on a CPU in blocks that a core's cache holds, and counts of who sees whom on any machine.
+
+Text has no column, so its keys count as padding, as do queries that see nothing. Sorted by (sample, order), each block
+of keys is seen by one contiguous run of query blocks, whose ends follow from the metadata. Memory grows with n.
+
+Definition: `reference.py`. Measured: `experiments/bench_select.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+from einops import rearrange
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from macro.kernels.attention.ordering import may_see, sorting
+from macro.kernels.attention.reference import HIDDEN
+from macro.kernels.select.reference import TEXT, classes
+from macro.sentence.sight import FIELDS, visible
+
+QUERIES, KEYS = 128, 128  # tokens of a block
+COUNTED = 128  # keys of a block that is counted against all queries
+_PICTURE, _BIAS = "picture", "bias"  # beside a token's metadata
+
+
+def column_sums_blocked(
+    q: Float[Array, "b nq h d"],
+    k: Float[Array, "b nk kv d"],
+    log_sum: Float[Array, "b nq h"],
+    q_meta: Mapping,
+    k_meta: Mapping,
+    q_picture: Int[Array, "b nq"],
+    k_picture: Int[Array, "b nk"],
+    k_bias: Float[Array, "b nk"] | None = None,
+) -> Float[Array, "b 2 nk"]:
+    """Same values as `column_sums_reference`; arguments as in `api.column_sums`."""
+    groups, nk = k.shape[2], k.shape[1]
+    q, k, log_sum = (x.astype(jnp.float32) for x in (q * q.shape[-1] ** -0.5, k, log_sum))
+    q_meta, k_meta = only_counted(log_sum, q_meta, k_meta, k_picture)
+    log_sum = jnp.where(log_sum > HIDDEN, log_sum, jnp.inf)
+    q_order, k_order = sorting(q_meta), sorting(k_meta)
+    bias = jnp.zeros(k_picture.shape) if k_bias is None else k_bias
+    queries = _blocks(q, q_order, QUERIES), _blocks(log_sum, q_order, QUERIES)
+    queries = (
+        rearrange(queries[0], "b m n (g r) d -> b m g (r n) d", g=groups),
+        rearrange(queries[1], "b m n (g r) -> b m g (r n)", g=groups),
+    )
+    keys = rearrange(_blocks(k, k_order, KEYS), "b m n g d -> b m g n d")
+    q_meta = {name: _blocks(x, q_order, QUERIES) for name, x in (q_meta | {_PICTURE: q_picture}).items()}
+    k_meta = {name: _blocks(x, k_order, KEYS) for name, x in (k_meta | {_PICTURE: k_picture, _BIAS: bias}).items()}
+    sums = lax.map(lambda row: _row(*row), (*queries, q_meta, keys, k_meta))
+    sums = rearrange(sums, "b m c n -> b c (m n)")[..., :nk] / log_sum.shape[2]
+    return jnp.take_along_axis(sums, jnp.argsort(k_order, axis=1)[:, None], axis=2)
+
+
+def only_counted(log_sum: Array, q_meta: Mapping, k_meta: Mapping, k_picture: Array) -> tuple[dict, dict]:
+    """Metadata in which queries that see nothing and keys that have no column are padding."""
+    seeing, pictured = jnp.any(log_sum > HIDDEN, axis=2), k_picture > TEXT
+    queries, keys = ({name: meta[name] for name in FIELDS} for meta in (q_meta, k_meta))
+    queries["sample"] = jnp.where(seeing, queries["sample"], -1)
+    keys["sample"] = jnp.where(pictured, keys["sample"], -1)
+    return queries, keys
+
+
+def _blocks(x: Array, order: Array, block: int) -> Array:
+    """`x [b, n, ...]` in the given order as `[b, m, block, ...]`; padding is -1 in integers and 0 in floats."""
+    x = jnp.take_along_axis(x, order.reshape(*order.shape, *(1,) * (x.ndim - 2)), axis=1)
+    nobody = -1 if jnp.issubdtype(x.dtype, jnp.integer) else 0
+    x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % block)) + ((0, 0),) * (x.ndim - 2), constant_values=nobody)
+    return x.reshape(x.shape[0], -1, block, *x.shape[2:])
+
+
+def _row(queries: Array, log_sum: Array, q_meta: dict, keys: Array, k_meta: dict) -> Array:
+    """Sums over queries and heads for one row, `[m, 2, KEYS]`."""
+    pairs = may_see(*({name: x[None] for name, x in meta.items()} for meta in (q_meta, k_meta)))[0]
+    numbers = jnp.arange(pairs.shape[0])[:, None]
+    first = jnp.min(jnp.where(pairs, numbers, pairs.shape[0]), axis=0)
+    end = jnp.max(jnp.where(pairs, numbers + 1, 0), axis=0)
+
+    def block(arguments):
+        k, meta, first, end = arguments
+        k_fields = {name: x[None, :] for name, x in meta.items()}
+
+        def step(number, sums):
+            q, log_sums, fields = (_at(x, number) for x in (queries, log_sum, q_meta))
+            scores = jnp.einsum("gqd,gkd->gqk", q, k) + k_fields[_BIAS] - log_sums[..., None]
+            weights = jnp.sum(jnp.exp(scores).reshape(-1, QUERIES, KEYS), axis=0)
+            q_fields = {name: x[:, None] for name, x in fields.items()}
+            sight = visible(q_fields, k_fields)
+            # A hidden weight may be infinite: it is left out, not multiplied by zero.
+            counted = [jnp.where(sight & c, weights, 0.0) for c in classes(q_fields[_PICTURE], k_fields[_PICTURE])]
+            return sums + jnp.stack([jnp.sum(x, axis=0) for x in counted])
+
+        return lax.fori_loop(first, end, step, jnp.zeros((2, KEYS)))
+
+    return lax.map(block, (keys, k_meta, first, end))
+
+
+def _at(tree, number: Array):
+    """One block of everything."""
+    if isinstance(tree, dict):
+        return {name: _at(x, number) for name, x in tree.items()}
+    return lax.dynamic_index_in_dim(tree, number, keepdims=False)
+
+
+def column_counts_blocked(
+    q_meta: Mapping, k_meta: Mapping, q_picture: Int[Array, "b nq"], k_picture: Int[Array, "b nk"]
+) -> Float[Array, "b 2 nk"]:
+    """Same values as `column_counts_reference`, a block of keys at a time."""
+    nk = k_picture.shape[1]
+    keys = {name: k_meta[name] for name in FIELDS} | {_PICTURE: k_picture}
+    keys = {name: jnp.pad(x, ((0, 0), (0, -nk % COUNTED)), constant_values=-1) for name, x in keys.items()}
+    blocks = {name: rearrange(x, "b (m n) -> m b 1 n", n=COUNTED) for name, x in keys.items()}
+    queries = {name: q_meta[name][:, :, None] for name in FIELDS}
+
+    def count(block):
+        sight = visible(queries, block)
+        counted = classes(q_picture[:, :, None], block[_PICTURE])
+        return jnp.stack([jnp.sum(sight & x, axis=1, dtype=jnp.float32) for x in counted], axis=1)
+
+    return rearrange(lax.map(count, blocks), "m b c n -> b c (m n)")[..., :nk]
