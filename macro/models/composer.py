@@ -48,7 +48,7 @@ def pictures(streams: Mapping) -> Int[Array, "b n"]:
     text, vision, latent = streams["text"], streams.get("vision"), streams.get("latent")
     whole = jnp.full_like(text["ids"], -1)
     for stream in (vision, latent):
-        whole = whole if stream is None else join_tokens([whole, stream["picture"]])
+        whole = whole if stream is None else join_tokens([whole, jnp.asarray(stream["picture"])])
     return whole
 
 

@@ -21,7 +21,7 @@ Read next: `macro/kernels/select/api.py`, `macro/sampling/select.py`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -78,7 +78,7 @@ def scores(
     values: Float[Array, "layers b n kv hd"],
     picture: Int[Array, "b n"],
     quotas: Int[Array, "b p"],
-    key: Array,
+    keys: Array,
 ) -> tuple[Float[Array, "b n"], Int[Array, "b p"]]:
     """Each token's score, and how many of each picture stay.
 
@@ -88,7 +88,7 @@ def scores(
         values: of all layers.
         picture: number of each token's picture, -1 for others.
         quotas: tokens of each picture that may stay.
-        key: for "random".
+        keys: one for each row, for "random".
     """
     if selection.method == "text":
         seen = jnp.where(counts > 0, asked / jnp.maximum(counts, 1), 0.0)
@@ -103,7 +103,7 @@ def scores(
         return jnp.mean(lengths, axis=(0, 3)), quotas
     if selection.method == "uniform":
         return _evenly(picture, own, quotas), quotas
-    return jax.random.uniform(key, picture.shape), quotas
+    return jax.vmap(lambda key: jax.random.uniform(key, picture.shape[1:]))(keys), quotas
 
 
 def _place(picture: Array, own: Array) -> Int[Array, "b n"]:
@@ -146,7 +146,7 @@ def _evenly(picture: Array, own: Array, quotas: Array) -> Float[Array, "b n"]:
     return ((place + 1) * quota // count > place * quota // count).astype(jnp.float32)
 
 
-def answered(selection: Selection, passes: list[Array], layers: int) -> Float[Array, "b 2 n"]:
+def answered(selection: Selection, passes: Sequence[Array], layers: int) -> Float[Array, "b 2 n"]:
     """The mean over asked layers of what several passes found, `[layers, b, 2, n]` each."""
     return sum(jnp.sum(found, axis=0) for found in passes) / len(selection.asked_layers(layers))
 
@@ -156,6 +156,6 @@ def texts_too(picture: Int[Array, "b n"], sample: Int[Array, "b n"], pictures: i
     return jnp.where(sample < 0, -1, jnp.where(picture < 0, pictures, picture))
 
 
-def counted(picture: Mapping | Array, pictures: int) -> Array:
+def counted(picture: Int[Array, "b n"], pictures: int) -> Int[Array, "b p"]:
     """Tokens of each picture `[b, pictures]`."""
     return (picture[:, :, None] == jnp.arange(pictures)).sum(axis=1)

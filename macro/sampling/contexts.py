@@ -68,10 +68,11 @@ class Continuation:
 
 
 def capacity(tokens: int) -> int:
-    """Places of the buffer that holds `tokens`: the next of 64, 96, 128, 192, ... 1024, 1152, 1280, ... 2048, 2304, ..."""
+    """Places of the buffer that holds `tokens`: the next of 64, 96, 128, 192, ... 1024, 1152, ... 2048, 2304, ..."""
     power = 1 << max(tokens - 1, 0).bit_length()
     if tokens > FINE_CAPACITY:
-        return -(-tokens // (power // 16)) * (power // 16)
+        step = power // 16
+        return -(-tokens // step) * step
     return max(LEAST_CAPACITY, power * 3 // 4 if tokens <= power * 3 // 4 else power)
 
 

@@ -28,7 +28,7 @@ from macro.sampling.bagel.pipeline import settings_of
 from macro.sampling.contexts import Continuation, Prompt, continue_prompt, read_prompt
 from macro.sampling.draw import draw
 from macro.sampling.load import packing_of, sampling_of
-from macro.sampling.plan import prefill, read, repeated
+from macro.sampling.plan import prefill, read
 from macro.sampling.settings import Settings
 from macro.sentence.formats import compose_sentence
 from macro.sentence.plan import Plan
@@ -94,16 +94,14 @@ def _row(params, model: ModelConfig, packing: PackingConfig, settings: Settings,
     streams, pixels = _whole(prompt.streams, mesh), _whole(prompt.pixels, mesh)
     given = params["composer"], params["vae"], streams, pixels
     reading = prefill.lower(*given, config=model)
-    cache = jax.eval_shape(lambda *given: prefill(*given, config=model), *given)
+    caches = [jax.eval_shape(lambda *given: prefill(*given, config=model)[0], *given)]
     if after.plan:
-        kept = {"config": model, "kept": after.kept, "candidates": 1}
-        cache, _ = jax.eval_shape(lambda *given: read(*given, **kept), params["composer"], cache, after.plan)
-    else:
-        cache = jax.eval_shape(lambda cache: repeated(cache, 1), cache)
+        kept = {"config": model, "contexts": len(prompt.contexts), "kept": after.kept, "candidates": 1}
+        caches.append(jax.eval_shape(lambda *given: read(*given, **kept)[0], params["composer"], caches[0], after.plan))
     places = after.latent["position"].shape[1]
     drawing = draw.lower(
         params["composer"],
-        _laid_cache(cache, mesh),
+        [_laid_cache(cache, mesh) for cache in caches],
         _whole(after.frame, mesh),
         _whole(after.latent, mesh),
         _whole(jax.ShapeDtypeStruct((1, places, model.latent_channels), jnp.float32), mesh),
@@ -121,10 +119,10 @@ def _tokens(packing: PackingConfig, settings: Settings, number: int) -> tuple[Pr
     black = np.zeros((*size, 3), np.uint8)
     names = [f"<image {n}> stands beside the others" for n in range(1, number + 1)]
     sentence = compose_sentence(", ".join(names) or "a red fox in snow", [black] * number, size)
-    prompt = read_prompt(sentence, settings.guidance.contexts, tokenizer, packing)
+    prompt = read_prompt([sentence], settings.guidance.contexts, tokenizer, packing)
     grid = np.arange(64, dtype=np.int8).reshape(8, 8) % (number + 1)
     plans = [Plan(THOUGHT, grid if packing.binding else None) if settings.planned else None]
-    return prompt, continue_prompt(sentence, plans, prompt, tokenizer, packing)
+    return prompt, continue_prompt([sentence], [plans], prompt, tokenizer, packing)
 
 
 def _whole(arrays, mesh: Mesh):

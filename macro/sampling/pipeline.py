@@ -4,37 +4,42 @@
     result = pipeline.compose("<image 1> leans on <image 2>.", ["dog.png", "lamp.jpg"], candidates=4)
     result.plan, result.pixels
 
-    sentence --prefill--> a cache per context --write--> plans --read--> caches --draw--> latents --> pictures
+    sentences --prefill--> a cache per context --write--> plans --read--> caches --select--> fewer tokens
+        --draw--> latents --> pictures
 
 Everything random follows from (seed, candidate). Programs are compiled per buffer size (`contexts.capacity`),
 so the first call of a size is slow and the rest are not.
-Read next: `macro/sampling/contexts.py`, `plan.py`, `draw.py`, in this order.
+Read next: `macro/sampling/contexts.py`, `plan.py`, `select.py`, `draw.py`, in this order.
 """
 
 import dataclasses
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from macro.diffusion.times import sampling_times
 from macro.inputs.packing import PackingConfig
+from macro.models.composer import pictures
 from macro.models.variants import ModelConfig
 from macro.sampling.candidates import Candidate, pick
-from macro.sampling.contexts import Prompt, continue_prompt, read_prompt
+from macro.sampling.contexts import Continuation, Prompt, continue_prompt, read_prompt
 from macro.sampling.draw import candidate_keys, decode_pictures, draw, noise_of
 from macro.sampling.placement import on, placed
-from macro.sampling.plan import prefill, read, repeated, write
-from macro.sampling.rules import plan_rules
+from macro.sampling.plan import prefill, read, write
+from macro.sampling.rules import plan_rules, rules_of_rows
+from macro.sampling.select import Choice, choice_of, selected
 from macro.sampling.settings import Settings
-from macro.sentence.formats import compose_sentence
+from macro.sentence.formats import compose_sentence, numbered_images
 from macro.sentence.grid import validate_grid
 from macro.sentence.plan import Plan
-from macro.sentence.spans import Sentence
+from macro.sentence.spans import Image, Sentence, Target
 from macro.utils.errors import UserError
 from macro.utils.image import to_uint8
 
@@ -101,6 +106,7 @@ class Pipeline:
         candidates: int = 1,
         seed: int = 0,
         size: tuple[int, int] | None = None,
+        strengths: Sequence[float] | None = None,
         **changes,
     ) -> Composition:
         """Plans and draws one picture, or several to pick from.
@@ -112,46 +118,74 @@ class Pipeline:
             candidates: how many plans and pictures.
             seed: the same seed gives the same result.
             size: (height, width) of the picture; as trained if left out.
+            strengths: how much each picture counts in drawing, one number per picture: 1 as trained, 2 as if its
+                tokens were there twice, 0 as if they were not seen.
             **changes: fields of `Settings` for this call, such as steps=50.
 
         Raises:
             UserError: see `formats.compose_sentence`; fewer than one candidate; a size that latent tokens do
-                not cover exactly; a plan that names an absent subject.
+                not cover exactly; a plan that names an absent subject; strengths of another number than the pictures.
         """
         sentence = compose_sentence(instruction, images, size or self.packing.buckets[0][:2])
-        return self.compose_sentence(sentence, plan, candidates, seed, **changes)
+        return self.compose_sentence(sentence, plan, candidates, seed, strengths, **changes)
 
     def compose_sentence(
-        self, sentence: Sentence, plan: Plan | None = None, candidates: int = 1, seed: int = 0, **changes
+        self,
+        sentence: Sentence,
+        plan: Plan | None = None,
+        candidates: int = 1,
+        seed: int = 0,
+        strengths: Sequence[float] | None = None,
+        **changes,
     ) -> Composition:
         """As `compose`, for a sentence whose pictures are loaded and whose target has a size.
 
         The sentence's own plan, if it has one, is not looked at.
         """
-        self._check(sentence, plan, candidates)
+        return self.compose_batch([sentence], [plan], candidates, [seed], [strengths], **changes)[0]
+
+    def compose_batch(
+        self,
+        sentences: Sequence[Sentence],
+        plans: Sequence[Plan | None] | None = None,
+        candidates: int = 1,
+        seeds: Sequence[int] | None = None,
+        strengths: Sequence[Sequence[float] | None] | None = None,
+        **changes,
+    ) -> list[Composition]:
+        """As `compose_sentence` for several sentences side by side, whatever the number and sizes of their pictures.
+
+        Each result is, up to rounding, the one that it would be alone.
+
+        Args:
+            plans: one for each sentence or for none.
+            seeds: one for each sentence; all 0 if left out.
+            strengths: as `compose` has them, or None, for each sentence.
+
+        Raises:
+            UserError: besides those of `compose`, targets of several sizes, or plans for some sentences only.
+        """
+        plans = [None] * len(sentences) if plans is None else list(plans)
+        seeds = [0] * len(sentences) if seeds is None else list(seeds)
+        strengths = [None] * len(sentences) if strengths is None else list(strengths)
+        for sentence, plan, each in zip(sentences, plans, strengths, strict=True):
+            self._check(sentence, plan, candidates, each)
+        sizes = {sentence.target.size for sentence in sentences}
+        if len(sizes) > 1:
+            raise UserError(f"size: targets of {len(sizes)} sizes, {sorted(sizes)}; draw each in a call of its own")
+        if len({plan is None for plan in plans}) > 1:
+            raise UserError("plan: given for some sentences only; draw the others in a call of their own")
         settings = dataclasses.replace(self.settings, **changes)
         with on(self._mesh):
-            plans, pictures, scores, seconds = self._stages(sentence, plan, candidates, seed, settings)
-        made = tuple(map(Candidate, (plan or Plan("") for plan in plans), pictures, scores))
-        return Composition(sentence, made, pick(made), seed, settings, plan is not None, seconds)
+            made, seconds = _Drawing(self, sentences, candidates, seeds, settings).make(plans, strengths)
+        results = []
+        for sentence, plan, seed, each in zip(sentences, plans, seeds, made, strict=True):
+            results.append(Composition(sentence, each, pick(each), seed, settings, plan is not None, seconds))
+        return results
 
-    def _stages(self, sentence: Sentence, plan: Plan | None, candidates: int, seed: int, settings: Settings):
-        """Plans, pictures and the plans' scores of every candidate, and the time of each stage."""
-        plan_keys, noise_keys = candidate_keys(seed, candidates)
-        seconds: dict[str, float] = {}
-        with timed(seconds, "prompt"):
-            prompt, cache = self._read_prompt(sentence, settings)
-        plans = [plan] * candidates
-        if plan is None and settings.planned:
-            with timed(seconds, "plan"):
-                plans = self._write_plans(sentence, prompt, cache, plan_keys, settings)
-        with timed(seconds, "draw"):
-            tokens, scores = self._draw(sentence, prompt, cache, plans, noise_keys, settings)
-        with timed(seconds, "decode"):
-            pictures = self._decode(tokens, sentence.target.size)
-        return plans, pictures, scores, seconds
-
-    def _check(self, sentence: Sentence, plan: Plan | None, candidates: int) -> None:
+    def _check(
+        self, sentence: Sentence, plan: Plan | None, candidates: int, strengths: Sequence[float] | None
+    ) -> None:
         if candidates < 1:
             raise UserError(f"candidates: {candidates}, but it must be at least 1")
         stride, most = self.packing.latent_stride, self.packing.latent_stride * self.packing.latent_side
@@ -160,63 +194,134 @@ class Pipeline:
             raise UserError(f"size: {height}x{width}; both sides must be multiples of {stride}, up to {most}")
         if plan is not None and plan.grid is not None:
             validate_grid(plan.grid, sentence.subjects)
+        if strengths is not None and len(strengths) != len(sentence.images):
+            raise UserError(f"strengths: {len(strengths)} for {len(sentence.images)} pictures; give one for each")
+        if strengths is not None and not all(0 <= strength < math.inf for strength in strengths):
+            raise UserError(f"strengths: {list(strengths)}; each must be at least 0, and 1 changes nothing")
 
-    def _read_prompt(self, sentence: Sentence, settings: Settings) -> tuple[Prompt, dict]:
-        prompt = read_prompt(sentence, settings.guidance.contexts, self.tokenizer, self.packing)
-        cache = prefill(
-            self.params["composer"], self.params["vae"], prompt.streams, prompt.pixels, config=self.config
-        )
-        return prompt, jax.block_until_ready(cache)
-
-    def _write_plans(self, sentence, prompt, cache, keys, settings) -> list[Plan]:
-        full = {name: cache[name][:, :1] for name in ("k", "v")}
-        full["meta"] = {name: values[:1] for name, values in cache["meta"].items()}
-        ids, lengths, _ = write(
-            self.params["composer"],
-            full,
-            prompt.ends[0],
-            self._rules_for(sentence.subjects),
-            keys,
-            config=self.config,
-            writing=settings.writing,
-        )
-        rows = zip(np.asarray(ids).tolist(), np.asarray(lengths).tolist(), strict=True)
-        return [Plan.from_tokens(row[:length], self.tokenizer) for row, length in rows]
-
-    def _rules_for(self, subjects: int) -> dict:
+    def rules_for(self, subjects: int) -> dict:
+        """What a plan with so many subjects may be (`rules.plan_rules`)."""
         if subjects not in self._rules:
             self._rules[subjects] = plan_rules(self.tokenizer, self.config.llm.vocab, subjects)
         return self._rules[subjects]
 
-    def _draw(self, sentence, prompt, cache, plans, keys, settings) -> tuple[jax.Array, list[float]]:
-        after = continue_prompt(sentence, plans, prompt, self.tokenizer, self.packing)
-        if after.plan:
-            caches, scores = read(
-                self.params["composer"],
-                cache,
-                after.plan,
-                config=self.config,
-                kept=after.kept,
-                candidates=len(plans),
-            )
-        else:
-            caches, scores = repeated(cache, len(plans)), np.zeros(len(plans))
+
+class _Drawing:
+    """One batch on its way from sentences to pictures."""
+
+    def __init__(self, pipeline: Pipeline, sentences, candidates: int, seeds: Sequence[int], settings: Settings):
+        self.pipeline, self.sentences, self.candidates, self.settings = pipeline, sentences, candidates, settings
+        self.params, self.config = pipeline.params, pipeline.config
+        keys = [candidate_keys(seed, candidates) for seed in seeds]
+        self.plan_keys, self.noise_keys = (jnp.concatenate(each) for each in zip(*keys, strict=True))
+        self.seeds = seeds
+        self.seconds: dict[str, float] = {}
+
+    def make(
+        self, plans: Sequence[Plan | None], strengths: Sequence[Sequence[float] | None]
+    ) -> tuple[list[tuple[Candidate, ...]], dict[str, float]]:
+        """Each sentence's candidates, and the time of each stage."""
+        seconds = self.seconds
+        with timed(seconds, "prompt"):
+            prompt, choice, cache, asked = self._read_prompt()
+        many = [[plan] * self.candidates for plan in plans]
+        if plans[0] is None and self.settings.planned:
+            with timed(seconds, "plan"):
+                many = self._write_plans(prompt, cache)
+        with timed(seconds, "read"):
+            after, read_plans, scores, asked_again = self._read_plans(prompt, choice, cache, many)
+        cache = cache | _biases(self.sentences, prompt, strengths)
+        if choice is not None:
+            with timed(seconds, "select"):
+                cache = selected(choice, cache, read_plans, [asked, asked_again], self.seeds)
+                jax.block_until_ready(cache)
+        with timed(seconds, "draw"):
+            tokens = self._draw(after, [cache] if read_plans is None else [cache, read_plans])
+        with timed(seconds, "decode"):
+            pictures = self._decode(tokens, self.sentences[0].target.size)
+        made = [Candidate(plan or Plan(""), *rest) for plan, *rest in zip(sum(many, []), pictures, scores, strict=True)]
+        return [tuple(made[n : n + self.candidates]) for n in range(0, len(made), self.candidates)], seconds
+
+    def _read_prompt(self):
+        """The prompts, which tokens of them are to be chosen, their cache, and what was asked."""
+        settings, pipeline = self.settings, self.pipeline
+        prompt = read_prompt(self.sentences, settings.guidance.contexts, pipeline.tokenizer, pipeline.packing)
+        choice = choice_of(settings.select, prompt, self.config)
+        asking = None if choice is None else choice.of_prompt()
+        given = self.params["composer"], self.params["vae"], prompt.streams, prompt.pixels, asking
+        cache, asked = prefill(*given, config=self.config)
+        return prompt, choice, jax.block_until_ready(cache), asked
+
+    def _write_plans(self, prompt: Prompt, cache) -> list[list[Plan]]:
+        full = {name: cache[name][:, : prompt.sentences] for name in ("k", "v")}
+        full["meta"] = {name: values[: prompt.sentences] for name, values in cache["meta"].items()}
+        rules = [self.pipeline.rules_for(sentence.subjects) for sentence in self.sentences]
+        ids, lengths, _ = write(
+            self.params["composer"],
+            full,
+            prompt.ends[: prompt.sentences],
+            rules_of_rows(rules, self.candidates),
+            self.plan_keys,
+            config=self.config,
+            writing=self.settings.writing,
+        )
+        rows = zip(np.asarray(ids).tolist(), np.asarray(lengths).tolist(), strict=True)
+        plans = [Plan.from_tokens(row[:length], self.pipeline.tokenizer) for row, length in rows]
+        return [plans[n : n + self.candidates] for n in range(0, len(plans), self.candidates)]
+
+    def _read_plans(self, prompt: Prompt, choice: Choice | None, cache, plans):
+        """What follows the prompts, the plans' cache (None without plans) and scores, and what was asked."""
+        pipeline = self.pipeline
+        after = continue_prompt(self.sentences, plans, prompt, pipeline.tokenizer, pipeline.packing)
+        if not after.plan:
+            return after, None, [0.0] * len(self.noise_keys), None
+        read_plans, scores, asked = read(
+            self.params["composer"],
+            cache,
+            after.plan,
+            None if choice is None else choice.of_plan(after, self.candidates),
+            config=self.config,
+            contexts=len(prompt.contexts),
+            kept=after.kept,
+            candidates=self.candidates,
+        )
+        return after, read_plans, np.asarray(scores).tolist(), asked
+
+    def _draw(self, after: Continuation, caches: Sequence) -> jax.Array:
         tokens = draw(
             self.params["composer"],
             caches,
             after.frame,
             after.latent,
-            noise_of(keys, after.latent["position"].shape[1], self.config.latent_channels),
-            sampling_times(settings.steps + 1, settings.shift),
+            noise_of(self.noise_keys, after.latent["position"].shape[1], self.config.latent_channels),
+            sampling_times(self.settings.steps + 1, self.settings.shift),
             config=self.config,
-            guidance=settings.guidance,
+            guidance=self.settings.guidance,
         )
-        return jax.block_until_ready(tokens), np.asarray(scores).tolist()
+        return jax.block_until_ready(tokens)
 
     def _decode(self, tokens: jax.Array, size: tuple[int, int]) -> list[np.ndarray]:
-        rows, columns = (side // self.packing.latent_stride for side in size)
+        rows, columns = (side // self.pipeline.packing.latent_stride for side in size)
         pictures = decode_pictures(self.params["vae"], tokens, rows=rows, columns=columns, config=self.config)
         return list(to_uint8(pictures))
+
+
+def _biases(sentences: Sequence[Sentence], prompt: Prompt, strengths: Sequence[Sequence[float] | None]) -> dict:
+    """`bias` of the keys of a prompt's cache: the logarithm of their picture's strength; nothing where all are 1."""
+    if all(each is None or set(each) <= {1} for each in strengths):
+        return {}
+    picture = np.asarray(pictures(prompt.streams))
+    bias = np.zeros(picture.shape, np.float32)
+    for row in range(len(picture)):
+        number = row % len(sentences)
+        if strengths[number] is None:
+            continue
+        by_name = dict(zip(map(id, numbered_images(sentences[number])), strengths[number], strict=True))
+        given = [by_name.get(id(span), 1.0) for span in sentences[number] if isinstance(span, Image | Target)]
+        # A strength of 0 leaves a weight that no float tells from nothing.
+        logs = np.log(np.maximum(np.array([*given, 1.0], np.float32), 1e-30))
+        bias[row] = logs[picture[row]]
+    return {"bias": jnp.asarray(bias)}
 
 
 @contextmanager

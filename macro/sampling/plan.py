@@ -53,7 +53,13 @@ class Writing:
 
 @partial(jax.jit, static_argnames="config")
 def prefill(
-    params: Mapping, vae: Mapping, streams: Mapping, pixels: Mapping, asking: Asking | None = None, *, config: ModelConfig
+    params: Mapping,
+    vae: Mapping,
+    streams: Mapping,
+    pixels: Mapping,
+    asking: Asking | None = None,
+    *,
+    config: ModelConfig,
 ) -> tuple[Cache, Array | None]:
     """Reads prompts in all contexts (`contexts.Prompt`); clean copies of pictures go through the VAE.
 

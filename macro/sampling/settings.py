@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from ml_collections import ConfigDict
 
 from macro.diffusion.guidance import SPECS, Guidance, inset
+from macro.models.selection import Selection
 from macro.sampling.plan import Writing
 from macro.utils.config import section
 from macro.utils.errors import UserError
@@ -25,6 +26,7 @@ class Settings:
     guidance: which contexts, and how much of each.
     writing: temperatures of the plan.
     planned: False draws from words and pictures alone, as models do that were trained without plans (INSET).
+    select: which tokens of the pictures are kept for drawing; None: all.
     """
 
     steps: int = 25
@@ -32,6 +34,7 @@ class Settings:
     guidance: Guidance = dataclasses.field(default_factory=inset)
     writing: Writing = dataclasses.field(default_factory=Writing)
     planned: bool = True
+    select: Selection | None = None
 
     def __post_init__(self):
         if self.steps < 1:
@@ -45,7 +48,8 @@ def read_settings(values: Mapping | ConfigDict) -> Settings:
 
     Args:
         values: fields of `Settings`; `guidance` is a mapping with the `name` of one of `guidance.SPECS` and
-            its arguments, `writing` one with fields of `plan.Writing`.
+            its arguments, `writing` one with fields of `plan.Writing`, `select` one with fields of
+            `selection.Selection`.
 
     Raises:
         UserError: a key or a name that does not exist.
@@ -55,6 +59,8 @@ def read_settings(values: Mapping | ConfigDict) -> Settings:
         values["guidance"] = _guidance(dict(values["guidance"]))
     if "writing" in values:
         values["writing"] = section(Writing, values["writing"], "sampling.writing")
+    if values.get("select") is not None:
+        values["select"] = section(Selection, values["select"], "sampling.select")
     return section(Settings, values, "sampling")
 
 

@@ -17,6 +17,7 @@ import re
 import runpy
 import sys
 import tempfile
+import types
 import typing
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -81,13 +82,13 @@ def section(cls: type, values: Mapping | ConfigDict, where: str) -> Any:
     Whole numbers are taken for floats, lists for tuples. Raises UserError for a key that `cls` does not
     have, a value of another type than its field, or a key without default that is missing.
     """
-    types = typing.get_type_hints(cls)
+    kinds = typing.get_type_hints(cls)
     names = [field.name for field in dataclasses.fields(cls)]
     taken = {}
     for key, value in values.items():
         if key not in names:
             raise UserError(f"config.{where}: unknown key {key!r}{_suggestion(key, names)}")
-        taken[key] = _taken_as(types[key], value, f"config.{where}.{key}")
+        taken[key] = _taken_as(kinds[key], value, f"config.{where}.{key}")
     for field in dataclasses.fields(cls):
         bare = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if bare and field.name not in values:
@@ -179,6 +180,13 @@ def _take_config(argv: list[str]) -> tuple[str, list[str]]:
 
 def _taken_as(kind: Any, value: Any, name: str) -> Any:
     """`value` as a field of this type holds it; types other than Python's plain ones are not looked into."""
+    if isinstance(kind, types.UnionType) and types.NoneType in kind.__args__:
+        if value is None:
+            return None
+        kind, *others = (each for each in kind.__args__ if each is not types.NoneType)
+        if others:
+            return value
+    kind = typing.get_origin(kind) or kind
     if kind is float and type(value) is int:
         return float(value)
     if kind is tuple and isinstance(value, list):

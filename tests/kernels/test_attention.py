@@ -209,3 +209,15 @@ def test_what_does_not_fit_is_named_when_traced(change, named):
     # Without the tests' import hook, which would refuse most of these first.
     with pytest.raises(ValueError, match=named):
         jax.eval_shape(api._check, **given)
+
+
+def test_a_strength_of_two_is_the_same_tokens_twice():
+    """log 2 on a key's scores is the key seen twice."""
+    rng = np.random.default_rng(0)
+    q, k, v = (jnp.asarray(rng.normal(size=(1, n, 2, 8)), jnp.float32) for n in (3, 5, 5))
+    meta = {name: jnp.zeros((1, 5), jnp.int32) for name in ("sample", "order", "span", "mode")}
+    ask = {name: values[:, :3] for name, values in meta.items()}
+    bias = jnp.zeros((1, 5)).at[:, 2].set(jnp.log(2.0))
+    twice = {name: jnp.concatenate([values, values[:, 2:3]], axis=1) for name, values in meta.items()}
+    longer = (jnp.concatenate([x, x[:, 2:3]], axis=1) for x in (k, v))
+    np.testing.assert_allclose(attention(q, k, v, ask, meta, bias), attention(q, *longer, ask, twice), atol=1e-6)

@@ -18,7 +18,6 @@ from macro.parallel.hlo import compile_and_read
 from macro.sentence.sight import FIELDS, FULL, NOISE
 
 
-
 def definition(*given):
     return attention_reference(*given)[0]
 

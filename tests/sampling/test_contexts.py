@@ -17,12 +17,12 @@ PLAN_TOKENS = 2 + len(PLAN.tokens(TOKENIZER))
 
 @pytest.fixture(scope="module")
 def prompt():
-    return read_prompt(sentence(), CONTEXTS, TOKENIZER, PACKING)
+    return read_prompt([sentence()], CONTEXTS, TOKENIZER, PACKING)
 
 
 @pytest.fixture(scope="module")
 def after(prompt):
-    return continue_prompt(sentence(), [PLAN, Plan("longer words", PLAN.grid)], prompt, TOKENIZER, PACKING)
+    return continue_prompt([sentence()], [[PLAN, Plan("longer words", PLAN.grid)]], prompt, TOKENIZER, PACKING)
 
 
 def _tokens(prompt, stream: str) -> dict[str, int]:
@@ -96,7 +96,7 @@ def test_clean_copies_of_sources_ride_along():
     edit = Sentence(
         (Image(picture(3, 64, 64), role="source"), Text("Dim it."), Target(size=(64, 64))), "edit"
     )
-    prompt = read_prompt(edit, ("full", "no_image"), TOKENIZER, PACKING)
+    prompt = read_prompt([edit], ("full", "no_image"), TOKENIZER, PACKING)
     assert _tokens(prompt, "latent") == {"full": 16, "no_image": 0}
     np.testing.assert_array_equal(prompt.pixels["64x64"][0, 0], picture(3, 64, 64))
 

@@ -20,15 +20,14 @@ ONE_STEP = sampling_times(2, 1.0)
 
 
 def _draw(guidance, plans=PLANS, times=ONE_STEP, seed=0, config=CONFIG):
-    prompt = read_prompt(sentence(), guidance.contexts, TOKENIZER, PACKING)
-    cache = prefill(PARAMS["composer"], PARAMS["vae"], prompt.streams, prompt.pixels, config=CONFIG)
-    after = continue_prompt(sentence(), plans, prompt, TOKENIZER, PACKING)
-    cache, _ = read(
-        PARAMS["composer"], cache, after.plan, config=CONFIG, kept=after.kept, candidates=len(plans)
-    )
+    prompt = read_prompt([sentence()], guidance.contexts, TOKENIZER, PACKING)
+    cache, _ = prefill(PARAMS["composer"], PARAMS["vae"], prompt.streams, prompt.pixels, config=CONFIG)
+    after = continue_prompt([sentence()], [plans], prompt, TOKENIZER, PACKING)
+    counts = {"contexts": len(prompt.contexts), "kept": after.kept, "candidates": len(plans)}
+    read_plans, *_ = read(PARAMS["composer"], cache, after.plan, config=CONFIG, **counts)
     noise = _noise(seed, len(plans))
     return draw(
-        PARAMS["composer"], cache, after.frame, after.latent, noise, times, config=CONFIG, guidance=guidance
+        PARAMS["composer"], [cache, read_plans], after.frame, after.latent, noise, times, config=CONFIG, guidance=guidance
     )
 
 

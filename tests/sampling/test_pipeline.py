@@ -23,7 +23,7 @@ def one():
 def test_a_plan_and_a_picture_come_out(one):
     assert one.pixels.shape == (64, 64, 3) and one.pixels.dtype == np.uint8 and one.pixels.std() > 1
     assert one.plan.grid.shape == (8, 8) and set(one.plan.named) <= {1, 2}
-    assert list(one.seconds) == ["prompt", "plan", "draw", "decode"]
+    assert list(one.seconds) == ["prompt", "plan", "read", "draw", "decode"]
 
 
 def test_same_seed_same_picture(one):

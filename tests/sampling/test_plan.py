@@ -10,7 +10,7 @@ from macro.models.composer import Composer
 from macro.objectives.plan import plan_losses
 from macro.sampling.contexts import continue_prompt, read_prompt
 from macro.sampling.plan import Writing, prefill, read, write
-from macro.sampling.rules import plan_rules
+from macro.sampling.rules import plan_rules, rules_of_rows
 from macro.sentence.grid import validate_grid
 from macro.sentence.plan import Plan
 
@@ -21,20 +21,20 @@ CONTEXTS = ("full", "no_image", "null")
 
 @pytest.fixture(scope="module")
 def prompt():
-    return read_prompt(sentence(), CONTEXTS, TOKENIZER, PACKING)
+    return read_prompt([sentence()], CONTEXTS, TOKENIZER, PACKING)
 
 
 @pytest.fixture(scope="module")
 def cache(prompt):
-    return prefill(PARAMS["composer"], PARAMS["vae"], prompt.streams, prompt.pixels, config=CONFIG)
+    return prefill(PARAMS["composer"], PARAMS["vae"], prompt.streams, prompt.pixels, config=CONFIG)[0]
 
 
 def _write(prompt, cache, keys, subjects=2, writing=FREE, params=PARAMS):
     full = {name: cache[name][:, :1] for name in ("k", "v")}
     full["meta"] = {name: values[:1] for name, values in cache["meta"].items()}
-    rules = plan_rules(TOKENIZER, CONFIG.llm.vocab, subjects)
+    rules = rules_of_rows([plan_rules(TOKENIZER, CONFIG.llm.vocab, subjects)], len(keys))
     ids, lengths, scores = write(
-        params["composer"], full, prompt.ends[0], rules, keys, config=CONFIG, writing=writing
+        params["composer"], full, prompt.ends[:1], rules, keys, config=CONFIG, writing=writing
     )
     rows = zip(np.asarray(ids).tolist(), np.asarray(lengths).tolist(), strict=True)
     return [row[:length] for row, length in rows], np.asarray(scores)
@@ -107,9 +107,9 @@ def test_score_while_writing_is_the_score_when_read_and_in_training(prompt, cach
     same = [n for n, row in enumerate(ids) if _canonical(row)][:3]
     assert len(same) >= 2
     plans = [Plan.from_tokens(ids[n], TOKENIZER) for n in same]
-    after = continue_prompt(sentence(), plans, prompt, TOKENIZER, PACKING)
-    _, scored = read(
-        PARAMS["composer"], cache, after.plan, config=CONFIG, kept=after.kept, candidates=len(plans)
+    after = continue_prompt([sentence()], [plans], prompt, TOKENIZER, PACKING)
+    _, scored, _ = read(
+        PARAMS["composer"], cache, after.plan, config=CONFIG, contexts=3, kept=after.kept, candidates=len(plans)
     )
     np.testing.assert_allclose(scored, scores[same], rtol=1e-4)
     for n, score in zip(same, np.asarray(scored), strict=True):
@@ -119,11 +119,11 @@ def test_score_while_writing_is_the_score_when_read_and_in_training(prompt, cach
 
 def test_reading_adds_plans_to_the_contexts_that_keep_them(prompt, cache):
     plans = [Plan("ab", np.zeros((8, 8), np.int8)), Plan("c", np.ones((8, 8), np.int8))]
-    after = continue_prompt(sentence(), plans, prompt, TOKENIZER, PACKING)
-    caches, _ = read(PARAMS["composer"], cache, after.plan, config=CONFIG, kept=after.kept, candidates=2)
-    places = cache["k"].shape[2]
-    assert caches["k"].shape[1] == 6
+    after = continue_prompt([sentence()], [plans], prompt, TOKENIZER, PACKING)
+    added, *_ = read(
+        PARAMS["composer"], cache, after.plan, config=CONFIG, contexts=3, kept=after.kept, candidates=2
+    )
+    assert added["k"].shape[1] == 6
     for row in range(6):
-        np.testing.assert_array_equal(caches["k"][:, row, :places], cache["k"][:, row // 2])
-        new = caches["meta"]["sample"][row, places:] >= 0
+        new = added["meta"]["sample"][row] >= 0
         assert int(new.sum()) == (len(plans[row % 2].tokens(TOKENIZER)) + 2 if row < 4 else 0)

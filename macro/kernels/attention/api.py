@@ -41,7 +41,7 @@ def attention(
     Args:
         q, k, v: queries, keys and values; query head `i` uses key head `i // (h // kv)`.
         q_meta, k_meta: `sample`, `order`, `span`, `mode`, int32 `[b, nq]` and `[b, nk]`.
-        k_bias: added to every score of a key: log 2 doubles its weight before the sum is taken. No gradient flows to it.
+        k_bias: added to every score of a key: with log 2 it weighs as if it were there twice. No gradient flows to it.
 
     Returns:
         Attended values in the dtype of `q`. A token that sees nothing (padding) gets zeros.

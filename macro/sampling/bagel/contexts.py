@@ -166,20 +166,15 @@ class Contexts:
         end = Cursor(*(a + b for a, b in zip(context.end, moves, strict=True)))
         self.of[name] = Context(cache, end, used + places)
 
-    def side_by_side(self, names: Sequence[str], copies: int) -> Cache:
-        """The caches of some contexts as one batch: context by context, each `copies` times."""
+    def side_by_side(self, names: Sequence[str]) -> Cache:
+        """The caches of some contexts as one batch, context by context."""
         most = max(self.of[name].cache["k"].shape[2] for name in names)
         caches = [_padded(self.of[name].cache, most) for name in names]
-
-        def joined(values: Sequence[Array], axis: int) -> Array:
-            return jnp.concatenate([jnp.repeat(value, copies, axis=axis) for value in values], axis=axis)
-
-        batch = {part: joined([cache[part] for cache in caches], 1) for part in ("k", "v")}
-        meta = {field: joined([cache["meta"][field] for cache in caches], 0) for field in FIELDS}
-        return batch | {"meta": meta}
+        batch = {part: jnp.concatenate([cache[part] for cache in caches], axis=1) for part in ("k", "v")}
+        return batch | {"meta": {field: jnp.concatenate([c["meta"][field] for c in caches]) for field in FIELDS}}
 
     def targets(self, names: Sequence[str], copies: int, size: tuple[int, int]) -> tuple[dict, dict]:
-        """The framing tokens and the latent tokens of the picture to draw, in the rows of `side_by_side`."""
+        """The framing tokens and the latent tokens of the pictures to draw: context by context, copy by copy."""
         packed = [pack_target(self.of[name].end, size, self.tokenizer, self.packing) for name in names]
 
         def rows(stream: str) -> dict:

@@ -254,7 +254,7 @@ class BagelPipeline:
         frame, latent = read.targets(guided.contexts, len(noise), size)
         tokens = draw(
             self.params["composer"],
-            read.side_by_side(guided.contexts, len(noise)),
+            [read.side_by_side(guided.contexts)],
             frame,
             latent,
             noise,

@@ -132,7 +132,7 @@ def check_guided_runs_step_by_step(golden: Golden):
             parity=True,
         )
         names = guidance.contexts
-        read_in = golden.composer, reader.side_by_side(names, 1), *reader.targets(names, 1, size)
+        read_in = golden.composer, [reader.side_by_side(names)], *reader.targets(names, 1, size)
         velocity = jax.jit(partial(guided_velocity, config=model, guidance=guidance))
         times = sampling_times(len(recorded[f"run_{run}_t"]) + 1, SHIFT)
         golden.close(times[:-1], recorded[f"run_{run}_t"], f"run {run} t")

@@ -76,7 +76,7 @@ def test_each_context_is_what_training_showed(in_training):
     contexts = _contexts(PIECES)
     for name, expected in in_training.items():
         expected = np.asarray(expected)
-        drawn = _velocity(contexts.side_by_side((name,), 1), *contexts.targets((name,), 1, (32, 24)))
+        drawn = _velocity([contexts.side_by_side((name,))], *contexts.targets((name,), 1, (32, 24)))
         np.testing.assert_allclose(drawn, expected, atol=5e-5 * np.abs(expected).max(), err_msg=name)
 
 
