@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Float
 
-from macro.kernels.attention.ordering import all_see, may_see, visits
+from macro.kernels.attention.ordering import pairs_of_blocks, stacked, visits
 from macro.kernels.attention.pallas_tpu_kernels import LANES, Case, d_keys_values, d_queries, forward
 from macro.kernels.attention.reference import HIDDEN
 from macro.sentence.sight import FIELDS
@@ -72,8 +72,8 @@ def _attend(case: Case, q, k, v, q_meta, k_meta, bias):
 
 
 def _attend_forward(case: Case, q, k, v, q_meta, k_meta, bias):
-    q_fields, k_fields = _fields(q_meta, case.queries), _fields(k_meta, case.keys)
-    pairs = _pairs(case, q_fields, k_fields)
+    q_fields, k_fields = stacked(q_meta, case.queries), stacked(k_meta, case.keys)
+    pairs = pairs_of_blocks(q_fields, k_fields, case.queries, case.keys)
     arranged = _arranged(q, case.queries), _arranged(k, case.keys), _arranged(v, case.keys)
     attended, log_sum = forward(case, visits(*pairs), *arranged, q_fields, k_fields, _biases(bias, case.keys))
     attended = _restored(attended, q)
@@ -85,8 +85,8 @@ def _attend_backward(case: Case, kept, slopes):
     d_attended = slopes[0]
     # Who sees nothing has weights of zero by an infinite log-sum-exp.
     log_sum = jnp.where(log_sum > HIDDEN, log_sum, jnp.inf)
-    q_fields, k_fields = _fields(q_meta, case.queries), _fields(k_meta, case.keys)
-    pairs = _pairs(case, q_fields, k_fields)
+    q_fields, k_fields = stacked(q_meta, case.queries), stacked(k_meta, case.keys)
+    pairs = pairs_of_blocks(q_fields, k_fields, case.queries, case.keys)
     # sum_k weight * d_weight, without the weights
     slope = jnp.sum(d_attended.astype(jnp.float32) * attended.astype(jnp.float32), axis=-1, keepdims=True)
     slope = _laid(slope, case.queries)[..., 0].reshape(log_sum.shape)
@@ -102,25 +102,9 @@ def _attend_backward(case: Case, kept, slopes):
 _attend.defvjp(_attend_forward, _attend_backward)
 
 
-def _fields(meta: Mapping, block: int) -> Array:
-    """Metadata `[b, FIELDS, n]`, padded to whole blocks with nobody."""
-    fields = jnp.stack([meta[name] for name in FIELDS], axis=1)
-    return jnp.pad(fields, ((0, 0), (0, 0), (0, -fields.shape[2] % block)), constant_values=-1)
-
-
 def _biases(bias: Array, block: int) -> Array:
     """The keys' bias `[b, 1, n]`, padded to whole blocks."""
     return jnp.pad(bias, ((0, 0), (0, -bias.shape[1] % block)))[:, None]
-
-
-def _pairs(case: Case, q_fields: Array, k_fields: Array) -> tuple[Array, Array]:
-    """In which blocks of keys which blocks of queries may see somebody, and surely see all: `[b, m, n]`."""
-
-    def blocks(fields, size):
-        return {name: fields[:, i].reshape(fields.shape[0], -1, size) for i, name in enumerate(FIELDS)}
-
-    sides = blocks(q_fields, case.queries), blocks(k_fields, case.keys)
-    return may_see(*sides), all_see(*sides)
 
 
 def _laid(x: Array, block: int) -> Array:
