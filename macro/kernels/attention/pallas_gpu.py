@@ -7,8 +7,9 @@ heads, softmax runs along the keys (Milakov & Gimelshein, arXiv 1805.02867) and 
 again from the kept log-sum-exp (Dao et al., arXiv 2205.14135). Memory grows with n; the lists are one number a pair of
 blocks, half a megabyte a row at 32,768 tokens.
 
-Never run on a GPU so far: checked by Pallas' interpreter and by lowering to Triton's IR. Block sizes are reckoned from
-shared memory and registers, not measured.
+Never run on a GPU so far. Pallas' interpreter checks its numbers; Triton 3.9 and ptxas turn it into code for an H100
+(`tests/kernels/test_attention_gpu.py`). Block sizes and warps are such that accumulators stay in registers, by ptxas'
+account; how fast they are was not measured.
 
 Definition: `reference.py`. Read next: `pallas_gpu_kernels.py`.
 """
@@ -27,11 +28,12 @@ from macro.kernels.attention.pallas_gpu_kernels import Case, Meetings, d_keys_va
 from macro.kernels.attention.reference import HIDDEN
 from macro.sentence.sight import FIELDS
 
-# Tokens of a block at most. With heads of 128 in bfloat16 a program of the forward pass then holds 32 KB of queries and
-# twice 32 KB of keys and values, one of the backward pass 32 KB and twice 32 KB: two fit an H100's 228 KB of shared
-# memory a core, and one the 99 KB of a consumer's card.
+# Tokens of a block at most (queries, keys). With heads of 128 in bfloat16 and eight warps each kernel takes 100 KB of
+# an H100's 227 KB of shared memory and some 200 of 255 registers a thread; with four warps two of three spill.
 FORWARD, BACKWARD = (128, 64), (64, 64)
-_WIDE = 256  # bytes of a head up to which these sizes hold; beyond it they shrink in proportion
+# Bytes of a head up to which these sizes hold; beyond, they shrink in proportion. Products of float32 are made outside
+# the tensor cores, out of registers, and have room for half.
+_WIDE = {4: 128, 2: 256}
 _LEAST = 16  # tokens or values along each side of a product of Triton's
 _MOST = 256  # values of a head
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -84,11 +86,10 @@ def _power(n: int) -> int:
 def _case(sizes: tuple[int, int], rectangle: tuple, dtype, interpret: bool) -> Case:
     """The case with blocks of at most these sizes (queries, keys), smaller for wide heads and few tokens."""
     _, nq, _, nk, _, d = rectangle
-    width = _power(d) * dtype.itemsize
-    shrink = max(1, width // _WIDE)
+    width, wide = _power(d) * dtype.itemsize, _WIDE[dtype.itemsize]
+    shrink = max(1, width // wide)
     queries, keys = (max(_LEAST, min(size // shrink, _power(n))) for size, n in zip(sizes, (nq, nk), strict=True))
-    # Four warps share one product; a second four take half of the accumulators where these are large.
-    return Case(queries, keys, 8 if width >= _WIDE else 4, rectangle, interpret)
+    return Case(queries, keys, 8 if width >= wide else 4, rectangle, interpret)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

@@ -1,6 +1,6 @@
 """The three kernels of flash attention for GPU, in Triton: forward, queries' gradient, keys' and values' gradient.
 
-Arrays lie as the model has them, `[b, tokens, heads, d]`, in whole blocks, with d a power of two (`pallas_gpu.py` pads).
+Arrays lie as the model has them, `[b, tokens, heads, d]`, in whole blocks, d a power of two (`pallas_gpu.py` pads).
 One program owns one block (of queries of one head, or in the last kernel of keys of one key head) and loops over the
 blocks on the other side that its list names: first those in which the rule of sight has to be asked pair by pair, then
 those in which everybody sees everybody. Two loops instead of a branch in one, so that Triton can pipeline the loads.
@@ -114,7 +114,8 @@ def _call(kernel, name: str, case: Case, blocks: _Blocks, matmuls: int, whom: Me
         in_specs=blocks.meetings(whom) + specs,
         out_specs=[spec for _, _, spec in results],
         out_shape=outputs,
-        compiler_params=plgpu.CompilerParams(num_warps=case.warps, num_stages=2),
+        # Three stages: a block's number has to be there before its keys can be on their way.
+        compiler_params=plgpu.CompilerParams(num_warps=case.warps, num_stages=3),
         cost_estimate=pl.CostEstimate(
             flops=2 * matmuls * b * h * nq * nk * d, bytes_accessed=moved, transcendentals=b * h * nq * nk
         ),
@@ -158,7 +159,7 @@ def _all(size: int):
 
 
 def _block(number: Array, size: int):
-    return pl.ds(pl.multiple_of(number * size, size), size)
+    return pl.ds(number * size, size)
 
 
 def _scores(case: Case, products: Array, bias, sight) -> Array:
@@ -267,7 +268,9 @@ def _d_keys_values_kernel(case: Case, others, ends, q_meta, k_meta, k_bias, q, k
     d_v[...] = v_sums.astype(d_v.dtype)
 
 
-def d_keys_values(case: Case, whom: Meetings, q, k, v, q_meta, k_meta, k_bias, d_out, log_sum, slope) -> tuple[Array, Array]:
+def d_keys_values(
+    case: Case, whom: Meetings, q, k, v, q_meta, k_meta, k_bias, d_out, log_sum, slope
+) -> tuple[Array, Array]:
     """Gradients of keys and values, `[b, nk, kv, d]`; as `d_queries`, but `whom` is that of blocks of keys."""
     blocks = _Blocks(case, q, k, "k")
     return _call(

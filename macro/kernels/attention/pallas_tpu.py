@@ -28,6 +28,15 @@ from macro.sentence.sight import FIELDS
 
 # Tokens of a block at most, and query rows of a block over all heads of a key head.
 QUERIES, KEYS, ROWS = 512, 1024, 4096
+# Pairs of blocks of all rows: their lists, three numbers each, have to fit a megabyte of scalar memory.
+_PAIRS = 85_000
+
+
+def why_not(q: Float[Array, "b nq h d"], k: Float[Array, "b nk kv d"]) -> str | None:
+    """Why `attention_tpu` cannot run such queries and keys, or None."""
+    (b, nq, h, _), (nk, kv) = q.shape, k.shape[1:3]
+    pairs = b * -(-nq // _queries(nq, h // kv)) * -(-nk // _block(nk, KEYS))
+    return f"{pairs:,} pairs of blocks, and scalar memory holds {_PAIRS:,}" if pairs > _PAIRS else None
 
 
 def attention_tpu(
@@ -41,14 +50,11 @@ def attention_tpu(
 ) -> tuple[Float[Array, "b nq h d"], Float[Array, "b nq h"]]:
     """Same values as `attention_reference`; arguments as in `api.attention_parts`.
 
-    The lists of pairs of blocks lie in scalar memory, where b * nq / QUERIES * nk / KEYS may be some 85,000.
-
     Args:
         interpret: run by Pallas' interpreter on any machine, for tests.
     """
     (b, nq, h, d), (nk, kv) = q.shape, k.shape[1:3]
-    queries = _block(nq, min(QUERIES, max(ROWS // (h // kv), LANES)))
-    case = Case(queries, _block(nk, KEYS), (b, nq, h, nk, kv, d), interpret)
+    case = Case(_queries(nq, h // kv), _block(nk, KEYS), (b, nq, h, nk, kv, d), interpret)
     dtype = jnp.result_type(q, k, v)
     scaled = q.astype(dtype) * d**-0.5
     q_meta, k_meta = ({name: meta[name] for name in FIELDS} for meta in (q_meta, k_meta))
@@ -57,6 +63,11 @@ def attention_tpu(
     # [b, kv, h // kv, n] with n in whole blocks
     log_sum = rearrange(log_sum[..., :nq], "b g r n -> b n (g r)")
     return attended.astype(q.dtype), jax.lax.stop_gradient(log_sum)
+
+
+def _queries(nq: int, group: int) -> int:
+    """Queries of a block where so many heads share a key head."""
+    return _block(nq, min(QUERIES, max(ROWS // group, LANES)))
 
 
 def _block(n: int, most: int) -> int:

@@ -294,7 +294,9 @@ def _d_keys_values_kernel(*refs):
         d_v[...] = v_sums[...].astype(d_v.dtype)
 
 
-def d_keys_values(case: Case, visits: Visits, q, k, v, q_meta, k_meta, k_bias, d_out, log_sum, slope) -> tuple[Array, Array]:
+def d_keys_values(
+    case: Case, visits: Visits, q, k, v, q_meta, k_meta, k_bias, d_out, log_sum, slope
+) -> tuple[Array, Array]:
     """Gradients of keys and values, `[b, kv, nk, d]`; as `d_queries`, but visits sorted by blocks of keys."""
     d, blocks = q.shape[3], _Blocks(case, q, k, "k")
     return _call(
