@@ -1,8 +1,8 @@
 """The sizes that attention runs at, by name, and rows of packed sentences as they lie there.
 
 The ahead-of-time tests and `experiments/bench_attention.py` take their shapes from here. Sizes follow from
-`models/variants.py` and the configs: a picture of 1024 x 1024 pixels has 4,096 latent tokens, one of 512 x 512 has 1,024
-and, read by the ViT, 36 x 36 patches.
+`models/variants.py` and the configs: a picture of 1024 x 1024 pixels has 4,096 latent tokens, one of 512 x 512 has
+1,024 and, read by the ViT, 36 x 36 patches.
 """
 
 from __future__ import annotations
