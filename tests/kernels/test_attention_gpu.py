@@ -14,7 +14,7 @@ import pytest
 from kernels.test_attention import biases, inputs, random_meta
 from kernels.test_attention_tpu import definition, sentences, values_and_slopes
 
-from macro.kernels.attention import api, pallas_gpu, specs
+from macro.kernels.attention import api, pallas_gpu, pallas_tpu, specs
 from macro.kernels.attention.ordering import pairs_of_blocks, stacked
 from macro.kernels.attention.pallas_gpu import attention_gpu
 from macro.kernels.attention.reference import attention_reference
@@ -246,6 +246,12 @@ class TestOrderOfBackends:
         reason = pallas_gpu.why_not(*inputs(0, 1, 4, 4, 1, 1, 8)[:2])
         assert (reason is None) == runs
         assert runs or capability in reason
+
+    @pytest.mark.parametrize(("b", "runs"), [(1, True), (64, False)])
+    def test_lists_too_long_for_a_tpu_are_named(self, b, runs):
+        reasons, (q, k, *_) = [], given(specs.SHAPES["train"]._replace(b=b))
+        jax.eval_shape(lambda *x: reasons.append(pallas_tpu.why_not(*x)), q, k)
+        assert (reasons == [None]) if runs else "131,072 pairs" in reasons[0]
 
     def test_the_definition_is_not_what_anything_falls_back_to(self):
         for backends in api.BACKENDS.values():

@@ -35,7 +35,8 @@ _PAIRS = 85_000
 def why_not(q: Float[Array, "b nq h d"], k: Float[Array, "b nk kv d"]) -> str | None:
     """Why `attention_tpu` cannot run such queries and keys, or None."""
     (b, nq, h, _), (nk, kv) = q.shape, k.shape[1:3]
-    pairs = b * -(-nq // _queries(nq, h // kv)) * -(-nk // _block(nk, KEYS))
+    queries, keys = blocks(nq, nk, h // kv)
+    pairs = b * -(-nq // queries) * -(-nk // keys)
     return f"{pairs:,} pairs of blocks, and scalar memory holds {_PAIRS:,}" if pairs > _PAIRS else None
 
 
@@ -54,7 +55,7 @@ def attention_tpu(
         interpret: run by Pallas' interpreter on any machine, for tests.
     """
     (b, nq, h, d), (nk, kv) = q.shape, k.shape[1:3]
-    case = Case(_queries(nq, h // kv), _block(nk, KEYS), (b, nq, h, nk, kv, d), interpret)
+    case = Case(*blocks(nq, nk, h // kv), (b, nq, h, nk, kv, d), interpret)
     dtype = jnp.result_type(q, k, v)
     scaled = q.astype(dtype) * d**-0.5
     q_meta, k_meta = ({name: meta[name] for name in FIELDS} for meta in (q_meta, k_meta))
@@ -65,9 +66,9 @@ def attention_tpu(
     return attended.astype(q.dtype), jax.lax.stop_gradient(log_sum)
 
 
-def _queries(nq: int, group: int) -> int:
-    """Queries of a block where so many heads share a key head."""
-    return _block(nq, min(QUERIES, max(ROWS // group, LANES)))
+def blocks(nq: int, nk: int, group: int) -> tuple[int, int]:
+    """Queries and keys of a block where `group` heads share a key head."""
+    return _block(nq, min(QUERIES, max(ROWS // group, LANES))), _block(nk, KEYS)
 
 
 def _block(n: int, most: int) -> int:
