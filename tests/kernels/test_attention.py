@@ -10,6 +10,7 @@ import pytest
 from macro.kernels.attention import api
 from macro.kernels.attention.api import attention, attention_parts, merged
 from macro.kernels.attention.blocked import attention_blocked
+from macro.kernels.attention.pallas_gpu import attention_gpu
 from macro.kernels.attention.pallas_tpu import attention_tpu
 from macro.kernels.attention.reference import HIDDEN, attention_reference, sight_mask
 from macro.sentence.sight import CAUSAL, FULL, NOISE
@@ -19,6 +20,7 @@ BACKENDS = {
     "blocked": attention_blocked,
     "api": attention_parts,
     "tpu": jax.jit(functools.partial(attention_tpu, interpret=True)),
+    "gpu": jax.jit(functools.partial(attention_gpu, interpret=True)),
 }
 
 

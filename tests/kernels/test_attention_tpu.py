@@ -10,7 +10,7 @@ import pytest
 from kernels.test_attention import inputs, random_meta
 from parallel.aot import mesh_of, spec_of
 
-from macro.kernels.attention import pallas_tpu
+from macro.kernels.attention import pallas_tpu, specs
 from macro.kernels.attention.ordering import all_see, may_see, sorting, visits
 from macro.kernels.attention.pallas_tpu import attention_tpu
 from macro.kernels.attention.reference import attention_reference, sight_mask
@@ -163,11 +163,11 @@ def test_no_array_grows_with_the_square_of_the_tokens():
     assert max(math.prod(map(int, shape.split(","))) for shape in shapes) == n * h * d
 
 
-def compiled_for(topology, b, nq, nk, h, kv, d, dtype, backward):
+def compiled_for(topology, shape, backward):
     """(compiled program, its text) of the kernel on one chip."""
     mesh = mesh_of(topology, {"x": 1})
-    q, k, v = (spec_of(mesh, shape, dtype) for shape in ((b, nq, h, d), (b, nk, kv, d), (b, nk, kv, d)))
-    metas = ({name: spec_of(mesh, (b, n), jnp.int32) for name in FIELDS} for n in (nq, nk))
+    q, k, v = (spec_of(mesh, *x) for x in specs.arrays(shape))
+    metas = ({name: spec_of(mesh, (shape.b, n), jnp.int32) for name in FIELDS} for n in (shape.nq, shape.nk))
 
     def slopes(q, k, v, *metas):
         return jax.grad(lambda *x: jnp.sum(attention_tpu(*x, *metas)[0].astype(jnp.float32)), (0, 1, 2))(q, k, v)
@@ -186,7 +186,7 @@ def told_costs(text) -> dict:
 @pytest.mark.aot_tpu
 @pytest.mark.parametrize(("topology", "n"), [("v5e:2x2", 4096), ("v5p:2x2x1", 8192), ("v6e:2x2", 6000)])
 def test_compiles_for_training(topology, n):
-    compiled, text = compiled_for(topology, 1, n, n, 28, 4, 128, jnp.bfloat16, backward=True)
+    compiled, text = compiled_for(topology, specs.SHAPES["train"].of(n), backward=True)
     assert told_costs(text) == {name: operations * 28 * n * n * 128 for name, operations in KERNELS.items()}
     # Some copies of the queries (in order, their slopes), and no scores, of which one head's alone would be 4 n n.
     assert compiled.memory_analysis().temp_size_in_bytes < 10 * n * 28 * 128 * 2
@@ -195,17 +195,17 @@ def test_compiles_for_training(topology, n):
 @pytest.mark.slow
 @pytest.mark.aot_tpu
 @pytest.mark.parametrize(
-    "case",
+    ("shape", "backward"),
     [
-        (3, 4100, 40960, 28, 4, 128, jnp.bfloat16, False),
-        (12, 64, 40960, 28, 4, 128, jnp.bfloat16, False),
-        (2, 1024, 1024, 16, 16, 72, jnp.bfloat16, True),
-        (1, 300, 700, 6, 2, 48, jnp.float32, True),
+        (specs.SHAPES["denoise"], False),
+        (specs.SHAPES["plan"], False),
+        (specs.SHAPES["vision"], True),
+        (specs.Shape(1, 300, 700, 6, 2, 48, "float32"), True),
     ],
     ids=["denoising", "few queries", "vision", "small, float32"],
 )
-def test_compiles_for_other_shapes(case):
-    b, nq, nk, h, _, d, _, backward = case
-    _, text = compiled_for("v5e:2x2", *case)
+def test_compiles_for_other_shapes(shape, backward):
+    b, nq, nk, h, _, d, _ = shape
+    _, text = compiled_for("v5e:2x2", shape, backward)
     expected = {name: operations * math.prod((b, h, nq, nk, d)) for name, operations in KERNELS.items()}
     assert told_costs(text) == {name: expected[name] for name in (KERNELS if backward else ["macro_attention_forward"])}

@@ -8,7 +8,10 @@ Read next: `reference.py`, which defines the result.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,14 +19,29 @@ from einops import rearrange
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
+from macro.kernels.attention import pallas_gpu, pallas_tpu
 from macro.kernels.attention.blocked import attention_blocked
-from macro.kernels.attention.pallas_tpu import attention_tpu
 from macro.kernels.attention.reference import attention_reference
 from macro.parallel.rules import current, platform, spec
 from macro.sentence.sight import FIELDS
 
-# What runs where; elsewhere the definition.
-BACKENDS = {"cpu": attention_blocked, "tpu": attention_tpu}
+
+class Backend(NamedTuple):
+    """An implementation of `attention_parts`, and why it cannot run given queries and keys (None: it can)."""
+
+    attend: Callable
+    why_not: Callable[[Array, Array], str | None]
+
+
+# Slow on accelerators, for it does one block after another, but it runs anything anywhere and its memory grows with n.
+# The definition would need 4 n^2 bytes a head where a kernel has to give up: 4 GB at 32,768 tokens.
+_ANYWHERE = Backend(attention_blocked, lambda q, k: None)
+# What runs where: the first that can. Elsewhere the definition.
+BACKENDS: dict[str, tuple[Backend, ...]] = {
+    "cpu": (_ANYWHERE,),
+    "gpu": (Backend(pallas_gpu.attention_gpu, pallas_gpu.why_not), _ANYWHERE),
+    "tpu": (Backend(pallas_tpu.attention_tpu, pallas_tpu.why_not), _ANYWHERE),
+}
 # Below this many scores per head the loop over blocks costs more than the dense tensor (decoding, denoising).
 _WORTH_A_LOOP = 1 << 16
 
@@ -107,8 +125,18 @@ def merged(
 
 def _on_one_device(q, k, v, q_meta, k_meta, k_bias):
     large = q.shape[1] * k.shape[1] >= _WORTH_A_LOOP
-    backend = BACKENDS.get(platform(), attention_reference) if large else attention_reference
-    return backend(q, k, v, q_meta, k_meta, k_bias)
+    backends = BACKENDS.get(platform(), ()) if large else ()
+    for backend in backends:
+        reason = backend.why_not(q, k)
+        if reason is None:
+            return backend.attend(q, k, v, q_meta, k_meta, k_bias)
+        _say_once(f"attention: {backend.attend.__name__} cannot run this, the next in order does: {reason}")
+    return attention_reference(q, k, v, q_meta, k_meta, k_bias)
+
+
+@functools.cache
+def _say_once(message: str) -> None:
+    warnings.warn(message, stacklevel=2)
 
 
 def _check(q, k, v, q_meta, k_meta, k_bias) -> None:

@@ -3,7 +3,7 @@
 The rule of sight holds token by token, in any order. But blocks of tokens that stand together in a sentence see few
 other blocks. Which pairs meet is told from a few extremes per block, without looking at pairs of tokens; a pair too
 many costs time, never correctness.
-Read next: `blocked.py` (CPU), `pallas_tpu.py`.
+Read next: `blocked.py` (CPU), `pallas_tpu.py`, `pallas_gpu.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from macro.sentence.sight import CAUSAL, NOISE
+from macro.sentence.sight import CAUSAL, FIELDS, NOISE
 
 _LAST, _FIRST = jnp.iinfo(jnp.int32).max, jnp.iinfo(jnp.int32).min
 
@@ -23,6 +23,24 @@ def sorting(meta: Mapping) -> Int[Array, "b n"]:
     """Where to take each row's tokens from so that sentences follow one another, padding last."""
     sample = jnp.where(meta["sample"] < 0, _LAST, meta["sample"])
     return jnp.lexsort((meta["order"], sample), axis=-1)
+
+
+def stacked(meta: Mapping, block: int) -> Int[Array, "b fields n"]:
+    """Metadata `[b, n]` by field as one array, padded to whole blocks with nobody."""
+    fields = jnp.stack([meta[name] for name in FIELDS], axis=1)
+    return jnp.pad(fields, ((0, 0), (0, 0), (0, -fields.shape[2] % block)), constant_values=-1)
+
+
+def pairs_of_blocks(
+    q_fields: Int[Array, "b fields nq"], k_fields: Int[Array, "b fields nk"], queries: int, keys: int
+) -> tuple[Bool[Array, "b m n"], Bool[Array, "b m n"]]:
+    """In which blocks of `keys` tokens which blocks of `queries` tokens may see somebody, and surely see all."""
+
+    def blocks(fields, size):
+        return {name: fields[:, i].reshape(fields.shape[0], -1, size) for i, name in enumerate(FIELDS)}
+
+    sides = blocks(q_fields, queries), blocks(k_fields, keys)
+    return may_see(*sides), all_see(*sides)
 
 
 class Visits(NamedTuple):

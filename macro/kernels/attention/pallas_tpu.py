@@ -21,13 +21,23 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Float
 
-from macro.kernels.attention.ordering import all_see, may_see, visits
+from macro.kernels.attention.ordering import pairs_of_blocks, stacked, visits
 from macro.kernels.attention.pallas_tpu_kernels import LANES, Case, d_keys_values, d_queries, forward
 from macro.kernels.attention.reference import HIDDEN
 from macro.sentence.sight import FIELDS
 
 # Tokens of a block at most, and query rows of a block over all heads of a key head.
 QUERIES, KEYS, ROWS = 512, 1024, 4096
+# Pairs of blocks of all rows: their lists, three numbers each, have to fit a megabyte of scalar memory.
+_PAIRS = 85_000
+
+
+def why_not(q: Float[Array, "b nq h d"], k: Float[Array, "b nk kv d"]) -> str | None:
+    """Why `attention_tpu` cannot run such queries and keys, or None."""
+    (b, nq, h, _), (nk, kv) = q.shape, k.shape[1:3]
+    queries, keys = blocks(nq, nk, h // kv)
+    pairs = b * -(-nq // queries) * -(-nk // keys)
+    return f"{pairs:,} pairs of blocks, and scalar memory holds {_PAIRS:,}" if pairs > _PAIRS else None
 
 
 def attention_tpu(
@@ -41,14 +51,11 @@ def attention_tpu(
 ) -> tuple[Float[Array, "b nq h d"], Float[Array, "b nq h"]]:
     """Same values as `attention_reference`; arguments as in `api.attention_parts`.
 
-    The lists of pairs of blocks lie in scalar memory, where b * nq / QUERIES * nk / KEYS may be some 85,000.
-
     Args:
         interpret: run by Pallas' interpreter on any machine, for tests.
     """
     (b, nq, h, d), (nk, kv) = q.shape, k.shape[1:3]
-    queries = _block(nq, min(QUERIES, max(ROWS // (h // kv), LANES)))
-    case = Case(queries, _block(nk, KEYS), (b, nq, h, nk, kv, d), interpret)
+    case = Case(*blocks(nq, nk, h // kv), (b, nq, h, nk, kv, d), interpret)
     dtype = jnp.result_type(q, k, v)
     scaled = q.astype(dtype) * d**-0.5
     q_meta, k_meta = ({name: meta[name] for name in FIELDS} for meta in (q_meta, k_meta))
@@ -57,6 +64,11 @@ def attention_tpu(
     # [b, kv, h // kv, n] with n in whole blocks
     log_sum = rearrange(log_sum[..., :nq], "b g r n -> b n (g r)")
     return attended.astype(q.dtype), jax.lax.stop_gradient(log_sum)
+
+
+def blocks(nq: int, nk: int, group: int) -> tuple[int, int]:
+    """Queries and keys of a block where `group` heads share a key head."""
+    return _block(nq, min(QUERIES, max(ROWS // group, LANES))), _block(nk, KEYS)
 
 
 def _block(n: int, most: int) -> int:
@@ -72,8 +84,8 @@ def _attend(case: Case, q, k, v, q_meta, k_meta, bias):
 
 
 def _attend_forward(case: Case, q, k, v, q_meta, k_meta, bias):
-    q_fields, k_fields = _fields(q_meta, case.queries), _fields(k_meta, case.keys)
-    pairs = _pairs(case, q_fields, k_fields)
+    q_fields, k_fields = stacked(q_meta, case.queries), stacked(k_meta, case.keys)
+    pairs = pairs_of_blocks(q_fields, k_fields, case.queries, case.keys)
     arranged = _arranged(q, case.queries), _arranged(k, case.keys), _arranged(v, case.keys)
     attended, log_sum = forward(case, visits(*pairs), *arranged, q_fields, k_fields, _biases(bias, case.keys))
     attended = _restored(attended, q)
@@ -85,8 +97,8 @@ def _attend_backward(case: Case, kept, slopes):
     d_attended = slopes[0]
     # Who sees nothing has weights of zero by an infinite log-sum-exp.
     log_sum = jnp.where(log_sum > HIDDEN, log_sum, jnp.inf)
-    q_fields, k_fields = _fields(q_meta, case.queries), _fields(k_meta, case.keys)
-    pairs = _pairs(case, q_fields, k_fields)
+    q_fields, k_fields = stacked(q_meta, case.queries), stacked(k_meta, case.keys)
+    pairs = pairs_of_blocks(q_fields, k_fields, case.queries, case.keys)
     # sum_k weight * d_weight, without the weights
     slope = jnp.sum(d_attended.astype(jnp.float32) * attended.astype(jnp.float32), axis=-1, keepdims=True)
     slope = _laid(slope, case.queries)[..., 0].reshape(log_sum.shape)
@@ -102,25 +114,9 @@ def _attend_backward(case: Case, kept, slopes):
 _attend.defvjp(_attend_forward, _attend_backward)
 
 
-def _fields(meta: Mapping, block: int) -> Array:
-    """Metadata `[b, FIELDS, n]`, padded to whole blocks with nobody."""
-    fields = jnp.stack([meta[name] for name in FIELDS], axis=1)
-    return jnp.pad(fields, ((0, 0), (0, 0), (0, -fields.shape[2] % block)), constant_values=-1)
-
-
 def _biases(bias: Array, block: int) -> Array:
     """The keys' bias `[b, 1, n]`, padded to whole blocks."""
     return jnp.pad(bias, ((0, 0), (0, -bias.shape[1] % block)))[:, None]
-
-
-def _pairs(case: Case, q_fields: Array, k_fields: Array) -> tuple[Array, Array]:
-    """In which blocks of keys which blocks of queries may see somebody, and surely see all: `[b, m, n]`."""
-
-    def blocks(fields, size):
-        return {name: fields[:, i].reshape(fields.shape[0], -1, size) for i, name in enumerate(FIELDS)}
-
-    sides = blocks(q_fields, case.queries), blocks(k_fields, case.keys)
-    return may_see(*sides), all_see(*sides)
 
 
 def _laid(x: Array, block: int) -> Array:
