@@ -140,6 +140,7 @@ def _parse(main: Callable, argv: list[str], helps: Mapping[str, str]) -> dict[st
     if {"-h", "--help", "--helpfull"} & set(argv):
         _print_help(main, values, "config" in parameters)
         return None
+    argv = [_underscored(argument, parameters) for argument in argv]
     config = None
     if "config" in parameters:
         path, argv = _take_config(argv)
@@ -156,6 +157,13 @@ def _parse(main: Callable, argv: list[str], helps: Mapping[str, str]) -> dict[st
         if name != "config" and parameter.default is parameter.empty and not values[_flag(name)].value:
             raise UserError(f"--{_flag(name)} is missing: {helps.get(name) or _SHARED_HELP[name]}")
     return {name: config if name == "config" else values[_flag(name)].value for name in parameters}
+
+
+def _underscored(argument: str, parameters: Iterable[str]) -> str:
+    """`--some-flag=x` as `--some_flag=x`, if there is such a flag."""
+    name, *value = argument.split("=", 1)
+    meant = name.lstrip("-").replace("-", "_")
+    return "=".join([f"--{meant}", *value]) if name.startswith("--") and meant in parameters else argument
 
 
 def _flag(parameter: str) -> str:

@@ -1,0 +1,225 @@
+"""Drawing with fewer of the pictures' tokens: time, memory and FLOPs by keep ratio, on the shipped model.
+
+    python -m experiments.bench_sample --references=10 --tokens-per-reference=1024 --keep=1.0,0.3 --repeats=3 --json=F
+
+Every row is the same sentence, plan and seed, all of the model's steps; rows take turns; medians. Pictures of more
+patches than the model was trained on are read with its table of positions stretched: time and memory are those of a
+model that was, what is drawn is not looked at. Quality is `experiments/006_selection`'s.
+
+The prediction counts the arithmetic that the mathematics asks for, no more: matrices for every token, attention for
+every pair that sees one another, the VAE's decoder as its compiler counts it.
+
+    predicted_speedup       of the whole, with a plan that is given
+    predicted_loop_speedup  of the denoising loop alone
+
+Predicted before measuring, 10 references of 1,024 tokens on this model (width 192, 6 layers): a token of the picture
+costs .8 MFLOP a layer for its matrices and 7.9 for 10,240 keys, so the loop at keep .3 takes 3.2 / 8.7 = 2.7 times
+less; the prompt is read in full either way (.24 TFLOP a context, two contexts) and is most of it: 1.1 to 1.2 in all.
+At 7B width a token's matrices cost 466 MFLOP a layer and 10,240 keys 147: 1.2 times in the loop, less than that in all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json as json_lib
+import statistics
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import macro
+from macro.models.selection import Selection
+from macro.models.variants import LLMConfig, ModelConfig
+from macro.sampling.contexts import Prompt, continue_prompt, read_prompt
+from macro.sampling.draw import decode_pictures
+from macro.sampling.pipeline import Pipeline
+from macro.sampling.select import choice_of
+from macro.sentence.formats import compose_sentence
+from macro.sentence.plan import Plan
+from macro.sentence.sight import CAUSAL
+from macro.sentence.spans import Sentence
+from macro.utils import config as config_lib
+from macro.utils.errors import UserError
+from macro.utils.image import load as load_picture
+from macro.utils.image import resize_to
+
+FILES = sorted(Path("data/fixtures").glob("*.png"))
+THOUGHT = "they stand side by side on the grass under a blue sky."
+STAGES = {"prefill_seconds": ("prompt", "read"), "select_seconds": ("select",), "loop_seconds": ("draw",)}
+
+
+def main(
+    references: int = 10,
+    tokens_per_reference: int = 1024,
+    keep: str = "1.0,0.3",
+    method: str = "text",
+    repeats: int = 3,
+    json: str = "",
+) -> None:
+    keeps = [_share(each) for each in keep.split(",")]
+    pipeline, pixels = stretched(tokens_per_reference)
+    sentence = sentence_of(references, pixels, pipeline)
+    grid = np.arange(64, dtype=np.int8).reshape(8, 8) % (references + 1)
+    plan = Plan(THOUGHT, grid)
+    settings = {each: None if each == 1 else Selection(keep=each, method=method) for each in keeps}
+    taken: dict[float, list] = {each: [] for each in keeps}
+    for turn in range(repeats + 1):  # the first turn compiles
+        for each, select in settings.items():
+            result = pipeline.compose_sentence(sentence, plan, select=select)
+            print(f"turn {turn}, keep {each}: {sum(result.seconds.values()):.2f} s", flush=True)
+            if turn:
+                taken[each].append(result.seconds)
+    rows = [row(pipeline, sentence, plan, each, settings[each], taken[each]) for each in keeps]
+    for each in rows:
+        each["predicted_speedup"] = rows[0]["flops"] / each["flops"]
+        each["predicted_loop_speedup"] = rows[0]["loop_flops"] / each["loop_flops"]
+        each["speedup"] = rows[0]["seconds"] / each["seconds"]
+        each["loop_speedup"] = rows[0]["loop_seconds"] / each["loop_seconds"]
+    show(rows)
+    if json:
+        about = {"device": jax.devices()[0].device_kind, "references": references, "steps": pipeline.settings.steps}
+        Path(json).write_text(json_lib.dumps({"rows": rows, **about}, indent=2) + "\n")
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise UserError(f"--keep={text}: shares in (0, 1], separated by commas")
+    return share
+
+
+def stretched(tokens: int) -> tuple[Pipeline, int]:
+    """The shipped model for pictures of so many patches, a square, and the pixels along their side."""
+    side = round(tokens**0.5)
+    if side**2 != tokens:
+        raise UserError(f"--tokens-per-reference={tokens}: take a square, such as {side**2}")
+    shipped = macro.load("demo")
+    patch, old = shipped.config.vision.patch, shipped.config.vision.side
+    pixels = side * patch
+    packing = dataclasses.replace(shipped.packing, reference_max_side=pixels)
+    if side <= old:
+        return Pipeline(shipped.params, shipped.config, shipped.tokenizer, packing, shipped.settings), pixels
+    vision = dict(shipped.params["composer"]["planner"]["vision"])
+    table = vision["position_embedding"].reshape(old, old, -1)
+    vision["position_embedding"] = jax.image.resize(table, (side, side, table.shape[2]), "linear").reshape(side**2, -1)
+    composer = dict(shipped.params["composer"])
+    composer["planner"] = dict(composer["planner"]) | {"vision": vision}
+    config = dataclasses.replace(shipped.config, vision=dataclasses.replace(shipped.config.vision, side=side))
+    packing = dataclasses.replace(packing, vision_side=side)
+    params = dict(shipped.params) | {"composer": composer}
+    return Pipeline(params, config, shipped.tokenizer, packing, shipped.settings), pixels
+
+
+def sentence_of(references: int, pixels: int, pipeline: Pipeline) -> Sentence:
+    """So many references in one sentence, each of `pixels` x `pixels`."""
+    if references < 1:
+        raise UserError(f"--references={references}: at least 1")
+    pictures = [resize_to(load_picture(FILES[n % len(FILES)]), (pixels, pixels)) for n in range(references)]
+    words = ", ".join(f"the <image {n}> thing" for n in range(1, references + 1)) + " stand side by side."
+    return compose_sentence(words, pictures, pipeline.packing.buckets[0][:2])
+
+
+def row(pipeline: Pipeline, sentence: Sentence, plan: Plan, keep: float, select, taken: list[dict]) -> dict:
+    """What one keep ratio took, holds and asks for."""
+    prompt = read_prompt([sentence], pipeline.settings.guidance.contexts, pipeline.tokenizer, pipeline.packing)
+    after = continue_prompt([sentence], [[plan]], prompt, pipeline.tokenizer, pipeline.packing)
+    choice = choice_of(select, prompt, pipeline.config)
+    contexts, llm = len(prompt.contexts), pipeline.config.llm
+    places = sum(stream["sample"].shape[1] for stream in prompt.streams.values()) if choice is None else choice.size
+    seconds = {
+        name: statistics.median(sum(each.get(stage, 0) for stage in stages) for each in taken)
+        for name, stages in STAGES.items()
+    }
+    counted = flops(pipeline, prompt, after, 0 if choice is None else int(choice.quotas.sum()))
+    return {
+        "keep": keep,
+        **seconds,
+        "seconds": statistics.median(sum(each.values()) for each in taken),
+        "kv_bytes": contexts * places * llm.layers * llm.kv_heads * llm.head_dim * 2 * 4,
+        **counted,
+    }
+
+
+def flops(pipeline: Pipeline, prompt: Prompt, after, kept: int) -> dict:
+    """Arithmetic of the whole and of the denoising loop; `kept` pictures' tokens, 0: all."""
+    config, steps = pipeline.config, pipeline.settings.steps
+    llm, contexts = config.llm, len(prompt.contexts)
+    latents = after.latent["position"].shape[1]
+    read = vision = loop = 0
+    for row in range(contexts):
+        tokens = {name: stream["sample"][row] >= 0 for name, stream in prompt.streams.items()}
+        n = {name: int(held.sum()) for name, held in tokens.items()}
+        pairs = _pairs(prompt, tokens, row)
+        plan = int((after.plan["sample"][after.kept.index(row)] >= 0).sum()) if row in after.kept else 0
+        prompted = sum(n.values())
+        read += _layers(llm, prompted + plan, pairs + plan * prompted + plan * (plan + 1) // 2)
+        vision += _encoder(config, prompt.streams["vision"], row) if n.get("vision") else 0
+        keys = n["text"] + (kept or n.get("vision", 0)) if n.get("vision") else n["text"]
+        drawn = latents + 2
+        loop += steps * _layers(llm, drawn, drawn * (keys + plan + drawn))
+    decode = _decoder(pipeline, latents)
+    return {"flops": read + vision + loop + decode, "loop_flops": loop}
+
+
+def _layers(llm: LLMConfig, tokens: int, pairs: int) -> int:
+    """Of all layers, for so many tokens and pairs that see one another."""
+    heads = llm.heads * llm.head_dim
+    matrices = 2 * llm.width * (2 * heads + 2 * llm.kv_heads * llm.head_dim + 3 * llm.mlp)
+    return llm.layers * (tokens * matrices + pairs * 4 * heads)
+
+
+def _encoder(config: ModelConfig, vision: dict, row: int) -> int:
+    """Of the vision encoder, in which a picture's patches see one another."""
+    spans = vision["span"][row][vision["sample"][row] >= 0]
+    counts = np.unique(spans, return_counts=True)[1]
+    width = config.vision.width
+    matrices = 2 * width * (4 * width + 2 * config.vision.mlp)
+    return config.vision.layers * int(counts.sum() * matrices + (counts**2).sum() * 4 * width)
+
+
+def _pairs(prompt: Prompt, tokens: dict, row: int) -> int:
+    """How many pairs of the prompt's tokens see one another: a text token itself and all before it, a picture's
+    token all up to the picture's end."""
+
+    def joined(name: str) -> np.ndarray:
+        return np.concatenate([stream[name][row][tokens[kind]] for kind, stream in prompt.streams.items()])
+
+    order, span, mode = (joined(name) for name in ("order", "span", "mode"))
+    if not len(order):
+        return 0
+    last = np.zeros(span.max() + 1, np.int64)
+    np.maximum.at(last, span, order)
+    return int(np.where(mode == CAUSAL, order + 1, last[span] + 1).sum())
+
+
+def _decoder(pipeline: Pipeline, latents: int) -> int:
+    height, width = (side // pipeline.packing.latent_stride for side in pipeline.packing.buckets[0][:2])
+    given = pipeline.params["vae"], jnp.zeros((1, latents, pipeline.config.latent_channels))
+    lowered = decode_pictures.lower(*given, rows=height, columns=width, config=pipeline.config)
+    return int(lowered.compile().cost_analysis()["flops"])
+
+
+def show(rows: list[dict]) -> None:
+    """The rows as a table."""
+    names = ("keep", *STAGES, "seconds", "kv_bytes", "loop_speedup", "predicted_loop_speedup", "speedup")
+    names = (*names, "predicted_speedup")
+    print("  ".join(names))
+    for each in rows:
+        print("  ".join(f"{each[name]:{len(name)}.4g}" for name in names))
+
+
+if __name__ == "__main__":
+    config_lib.run(
+        main,
+        references="how many pictures",
+        tokens_per_reference="vision tokens of each, a square",
+        keep="shares of them to keep, the first one to be compared with",
+        method="how they are chosen (macro/models/selection.py)",
+        repeats="how often each is drawn, after once to compile",
+        json="file for the rows",
+    )
