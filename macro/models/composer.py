@@ -5,7 +5,8 @@
     latents, t    --DiffusionHead.embed-->  generation tokens   ---/                           --> velocity
 
 Training runs `__call__` over packed streams (`macro/inputs/packing.py` says what is in them). Sampling runs
-`prefill` once over a prompt, `extend` for each token of the plan, and `denoise` for each step of the picture.
+`prefill` once over a prompt, `extend` for each token of the plan, and for each step of the picture `embed_latent`,
+`denoise` (whose result may be predicted instead, `macro/diffusion/reuse.py`) and `velocity`.
 Binding (zero at first unless the config says otherwise, so an imported BAGEL computes what it did): an embedding
 of the subject's number is added to the vision tokens that show the subject and, by share of area, to the latent
 tokens of its cells.
@@ -87,8 +88,9 @@ class Composer(nn.Module):
             `text` [b, n_text, d]: final hidden states of the text stream; `velocity` [b, n_latent, c].
         """
         und = self._embed_und(streams["text"], streams["vision"])
-        gen = self._embed_latent(streams["latent"], x_t, t)
-        und, gen, _ = self._run(und, gen, [streams["text"], streams["vision"]], streams["latent"], None)
+        gen = self.embed_latent(streams["latent"], x_t, t)
+        given = self._joined([streams["text"], streams["vision"]], streams["latent"], None)
+        und, gen, _ = self.mot(und, gen, *given)
         text = _text_of(und, streams["text"], streams["vision"])
         return {"text": text, "velocity": self.diffusion_head.velocity(gen)}
 
@@ -115,9 +117,9 @@ class Composer(nn.Module):
         """
         text, vision, latent = streams["text"], streams.get("vision"), streams.get("latent")
         und = self._embed_und(text, vision)
-        gen = None if latent is None else self._embed_latent(latent, x, jnp.zeros(x.shape[:2], jnp.float32))
+        gen = None if latent is None else self.embed_latent(latent, x, jnp.zeros(x.shape[:2], jnp.float32))
         read = [text] if vision is None else [text, vision]
-        und, _, new = self._run(und, gen, read, latent, cache)
+        und, _, new = self.mot(und, gen, *self._joined(read, latent, cache))
         k, v = (constrain(kept, "layers", "batch", "tokens", "kv_heads", "head_dim") for kept in new)
         return _text_of(und, text, vision), {"k": k, "v": v, "meta": join(join(*read), latent)}
 
@@ -134,26 +136,32 @@ class Composer(nn.Module):
         hidden, new = self.prefill({"text": text}, cache=cache)
         return hidden, new["k"], new["v"]
 
+    def embed_latent(
+        self, latent: Mapping, x_t: Float[Array, "b n c"], t: Float[Array, "b n"]
+    ) -> Float[Array, "b n d"]:
+        """Latent tokens at time t (0 where clean), embedded with place, time and subjects."""
+        tokens = self.diffusion_head.embed(x_t.astype(self.config.dtype), t, latent["position"])
+        if self.config.binding:
+            tokens = tokens + (latent["subjects"] @ self.binding).astype(tokens.dtype)
+        return constrain(tokens, "batch", "tokens", "width")
+
     def denoise(
-        self,
-        cache: Cache,
-        text: Mapping,
-        latent: Mapping,
-        x_t: Float[Array, "b n c"],
-        t: Float[Array, "b n"],
-    ) -> Float[Array, "b n c"]:
-        """Velocity of a noised picture after the context in `cache`.
+        self, cache: Cache, text: Mapping, latent: Mapping, embedded: Float[Array, "b n d"]
+    ) -> Float[Array, "b n d"]:
+        """The layers over a noised picture after the context in `cache`; the hidden state before the final norm.
 
         Args:
             cache: keys and values of the context.
             text: the picture's start and end tokens, `ids` and metadata [b, 2].
-            latent: `position`, `subjects` and metadata [b, n] of the noised tokens.
-            x_t, t: the tokens at time t.
+            latent: metadata [b, n] of the noised tokens.
+            embedded: what `embed_latent` makes of them.
         """
         und = self.planner.embed_text(text["ids"])
-        gen = self._embed_latent(latent, x_t, t)
-        _, gen, _ = self._run(und, gen, [text], latent, cache)
-        return self.diffusion_head.velocity(gen)
+        return self.mot.run(und, embedded, *self._joined([text], latent, cache))[1]
+
+    def velocity(self, hidden: Float[Array, "b n d"]) -> Float[Array, "b n c"]:
+        """Velocity, float32, from the hidden state that `denoise` gives."""
+        return self.diffusion_head.velocity(self.mot.gen_norm(hidden))
 
     def _embed_und(self, text: Mapping, vision: Mapping | None) -> Float[Array, "b n d"]:
         tokens = self.planner.embed_text(text["ids"])
@@ -165,23 +173,17 @@ class Composer(nn.Module):
             seen = seen + jnp.where((vision["subject"] > 0)[..., None], bound, 0)
         return constrain(join_tokens([tokens, seen]), "batch", "tokens", "width")
 
-    def _embed_latent(self, latent: Mapping, x: Array, t: Array) -> Float[Array, "b n d"]:
-        tokens = self.diffusion_head.embed(x.astype(self.config.dtype), t, latent["position"])
-        if self.config.binding:
-            tokens = tokens + (latent["subjects"] @ self.binding).astype(tokens.dtype)
-        return constrain(tokens, "batch", "tokens", "width")
-
-    def _run(self, und, gen, und_streams, latent, cache):
-        """The layers over both buffers; understanding tokens stand before latents in every concatenation."""
+    def _joined(self, und_streams, latent, cache):
+        """All that the layers take besides tokens: understanding tokens stand before latents everywhere."""
         rope = join_tokens([stream["rope"] for stream in und_streams])
-        angles = [rope] if gen is None else [rope, latent["rope"]]
+        angles = [rope] if latent is None else [rope, latent["rope"]]
         llm = self.config.llm
         rotations = [rope_angles(ids, llm.head_dim, llm.rope_theta) for ids in angles]
-        rotations = (*rotations, None) if gen is None else tuple(rotations)
+        rotations = (*rotations, None) if latent is None else tuple(rotations)
         q_meta = join(join(*und_streams), latent)  # joined as their tokens are: first `und`, then all
         k_meta = q_meta if cache is None else join(cache["meta"], q_meta)
         keys = None if cache is None else (cache["k"], cache["v"])
-        return self.mot(und, gen, rotations, keys, q_meta, k_meta)
+        return rotations, keys, q_meta, k_meta
 
 
 def smallest_batch(model: ModelConfig) -> tuple[dict, Array, Array]:

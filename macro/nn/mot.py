@@ -157,6 +157,13 @@ class MoT(nn.Module):
         self.gen_norm = RMSNorm(self.eps)
 
     def __call__(self, und: Und, gen: Gen, rotations, cache, q_meta, k_meta):
+        """As `run`, with the final norms."""
+        und, gen, new = self.run(und, gen, rotations, cache, q_meta, k_meta)
+        und = None if und is None else self.und_norm(und)
+        gen = None if gen is None else self.gen_norm(gen)
+        return und, gen, new
+
+    def run(self, und: Und, gen: Gen, rotations, cache, q_meta, k_meta):
         """Runs all layers.
 
         Args:
@@ -166,9 +173,7 @@ class MoT(nn.Module):
             q_meta: metadata of the new tokens, und before gen; k_meta: of the cache, then the new tokens.
 
         Returns:
-            (und, gen) after the final norms, and (k, v) `[layers, b, n_new, kv, hd]` of the new tokens.
+            und, gen before the final norms, and (k, v) `[layers, b, n_new, kv, hd]` of the new tokens.
         """
         (und, gen), new = self.blocks((und, gen), cache, rotations, q_meta, k_meta)
-        und = None if und is None else self.und_norm(und)
-        gen = None if gen is None else self.gen_norm(gen)
         return und, gen, new

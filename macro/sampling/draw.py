@@ -2,8 +2,9 @@
 
 Each step asks for the velocity of every context and candidate in one batch and adds the contexts up
 (`macro/diffusion/guidance.py`); the steps are one compiled scan (`macro/diffusion/sampler.py`). The contexts'
-keys and values are only read. The noise of a candidate follows from (seed, candidate) alone, never from its
-plan: the same seed with an edited plan shows what the edit does.
+keys and values are only read. With `reuse`, some steps do without the layers (`macro/diffusion/reuse.py`). The noise
+of a candidate follows from (seed, candidate) alone, never from its plan: the same seed with an edited plan shows what
+the edit does.
 Read next: `macro/sampling/pipeline.py`.
 """
 
@@ -12,9 +13,10 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from macro.diffusion.guidance import Guidance, guide
+from macro.diffusion.reuse import Kept, Reuse, advance, begin
 from macro.diffusion.sampler import euler
 from macro.models.composer import Cache, Composer
 from macro.models.vae import VAE, unpatchify
@@ -33,7 +35,7 @@ def noise_of(keys: Array, places: int, channels: int) -> Float[Array, "b n c"]:
     return jax.vmap(lambda key: jax.random.normal(key, (places, channels)))(keys)
 
 
-@partial(jax.jit, static_argnames=("config", "guidance"))
+@partial(jax.jit, static_argnames=("config", "guidance", "reuse"))
 def draw(
     params: Mapping,
     cache: Cache,
@@ -44,8 +46,9 @@ def draw(
     *,
     config: ModelConfig,
     guidance: Guidance,
-) -> Float[Array, "b n c"]:
-    """Latent tokens at t = 0, one picture per row of `noise`.
+    reuse: Reuse | None = None,
+) -> tuple[Float[Array, "b n c"], Int[Array, ""]]:
+    """Latent tokens at t = 0, one picture per row of `noise`; and how many steps ran the layers.
 
     Args:
         params: of the composer.
@@ -53,9 +56,15 @@ def draw(
         frame, latent: the target's tokens in each row (`contexts.Continuation`).
         noise: the tokens at t = 1.
         times: falling from 1 to 0.
+        reuse: which steps do without the layers; None: none.
     """
-    velocity = partial(guided_velocity, params, cache, frame, latent, config=config, guidance=guidance)
-    return euler(velocity, noise, times)
+    settings = {"config": config, "guidance": guidance, "reuse": reuse}
+    velocity, steps = partial(guided_velocity, params, cache, frame, latent, **settings), len(times) - 1
+    if reuse is None:
+        return euler(velocity, noise, times)[0], jnp.int32(steps)
+    rows = cache["k"].shape[1]
+    tokens, kept = euler(velocity, noise, times, begin(reuse, steps, (rows, noise.shape[1], config.llm.width)))
+    return tokens, kept.full
 
 
 def guided_velocity(
@@ -65,14 +74,19 @@ def guided_velocity(
     latent: Mapping,
     x: Float[Array, "b n c"],
     t: Float[Array, ""],
+    kept: Kept | None = None,
     *,
     config: ModelConfig,
     guidance: Guidance,
-) -> Float[Array, "b n c"]:
-    """What one step of `draw` goes along: the contexts' velocities of `x` at time `t`, added up."""
-    candidates, model = x.shape[0], Composer(config)
+    reuse: Reuse | None = None,
+) -> tuple[Float[Array, "b n c"], Kept | None]:
+    """What one step of `draw` goes along: the contexts' velocities of `x` at time `t`, added up.
 
-    def velocity(rows: int) -> Array:
+    `kept` goes from step to step where there is `reuse`.
+    """
+    candidates, model = x.shape[0], partial(Composer(config).apply, {"params": params})
+
+    def velocity(rows: int) -> tuple[Array, Kept | None]:
         """Of the first `rows` rows; each context sees the same noised candidates."""
 
         def first(tree, axis=0):
@@ -81,13 +95,15 @@ def guided_velocity(
         read = {"k": first(cache["k"], 1), "v": first(cache["v"], 1), "meta": first(cache["meta"])}
         x_t = jnp.tile(x, (rows // candidates, 1, 1))
         time = jnp.full(x_t.shape[:2], t, jnp.float32)
-        return model.apply(
-            {"params": params}, read, first(frame), first(latent), x_t, time, method=Composer.denoise
-        )
+        layers = partial(model, read, first(frame), first(latent), method=Composer.denoise)
+        embedded = model(first(latent), x_t, time, method=Composer.embed_latent)
+        hidden, after = (layers(embedded), None) if reuse is None else advance(reuse, kept, layers, embedded, t)
+        return model(hidden, method=Composer.velocity), after
 
-    def guided() -> Array:
-        contexts = jnp.split(velocity(cache["k"].shape[1]), len(guidance.contexts))
-        return guide(guidance, dict(zip(guidance.contexts, contexts, strict=True)))
+    def guided() -> tuple[Array, Kept | None]:
+        velocities, after = velocity(cache["k"].shape[1])
+        contexts = jnp.split(velocities, len(guidance.contexts))
+        return guide(guidance, dict(zip(guidance.contexts, contexts, strict=True))), after
 
     if guidance.always:
         return guided()

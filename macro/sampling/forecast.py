@@ -110,6 +110,7 @@ def _row(params, model: ModelConfig, packing: PackingConfig, settings: Settings,
         _whole(sampling_times(settings.steps + 1, settings.shift), mesh),
         config=model,
         guidance=settings.guidance,
+        reuse=settings.reuse,
     )
     context = sum(int((stream["sample"][0] >= 0).sum()) for stream in prompt.streams.values())
     context += len(after.plan["ids"][0]) if after.plan else 0

@@ -50,6 +50,7 @@ class Composition:
         seed, settings: how to get it again.
         given: whether the plan was handed in.
         seconds: time of each stage; the first call of a size includes compiling.
+        full_steps: how many of the steps ran the layers (`settings.reuse`).
     """
 
     sentence: Sentence
@@ -59,6 +60,7 @@ class Composition:
     settings: Settings
     given: bool
     seconds: Mapping[str, float]
+    full_steps: int
 
     @property
     def plan(self) -> Plan:
@@ -131,12 +133,12 @@ class Pipeline:
         self._check(sentence, plan, candidates)
         settings = dataclasses.replace(self.settings, **changes)
         with on(self._mesh):
-            plans, pictures, scores, seconds = self._stages(sentence, plan, candidates, seed, settings)
+            plans, pictures, scores, seconds, full = self._stages(sentence, plan, candidates, seed, settings)
         made = tuple(map(Candidate, (plan or Plan("") for plan in plans), pictures, scores))
-        return Composition(sentence, made, pick(made), seed, settings, plan is not None, seconds)
+        return Composition(sentence, made, pick(made), seed, settings, plan is not None, seconds, full)
 
     def _stages(self, sentence: Sentence, plan: Plan | None, candidates: int, seed: int, settings: Settings):
-        """Plans, pictures and the plans' scores of every candidate, and the time of each stage."""
+        """Plans, pictures and the plans' scores of every candidate; time of each stage, number of full steps."""
         plan_keys, noise_keys = candidate_keys(seed, candidates)
         seconds: dict[str, float] = {}
         with timed(seconds, "prompt"):
@@ -146,10 +148,10 @@ class Pipeline:
             with timed(seconds, "plan"):
                 plans = self._write_plans(sentence, prompt, cache, plan_keys, settings)
         with timed(seconds, "draw"):
-            tokens, scores = self._draw(sentence, prompt, cache, plans, noise_keys, settings)
+            tokens, scores, full = self._draw(sentence, prompt, cache, plans, noise_keys, settings)
         with timed(seconds, "decode"):
             pictures = self._decode(tokens, sentence.target.size)
-        return plans, pictures, scores, seconds
+        return plans, pictures, scores, seconds, full
 
     def _check(self, sentence: Sentence, plan: Plan | None, candidates: int) -> None:
         if candidates < 1:
@@ -188,7 +190,7 @@ class Pipeline:
             self._rules[subjects] = plan_rules(self.tokenizer, self.config.llm.vocab, subjects)
         return self._rules[subjects]
 
-    def _draw(self, sentence, prompt, cache, plans, keys, settings) -> tuple[jax.Array, list[float]]:
+    def _draw(self, sentence, prompt, cache, plans, keys, settings) -> tuple[jax.Array, list[float], int]:
         after = continue_prompt(sentence, plans, prompt, self.tokenizer, self.packing)
         if after.plan:
             caches, scores = read(
@@ -201,7 +203,7 @@ class Pipeline:
             )
         else:
             caches, scores = repeated(cache, len(plans)), np.zeros(len(plans))
-        tokens = draw(
+        tokens, full = draw(
             self.params["composer"],
             caches,
             after.frame,
@@ -210,8 +212,9 @@ class Pipeline:
             sampling_times(settings.steps + 1, settings.shift),
             config=self.config,
             guidance=settings.guidance,
+            reuse=settings.reuse,
         )
-        return jax.block_until_ready(tokens), np.asarray(scores).tolist()
+        return jax.block_until_ready(tokens), np.asarray(scores).tolist(), int(full)
 
     def _decode(self, tokens: jax.Array, size: tuple[int, int]) -> list[np.ndarray]:
         rows, columns = (side // self.packing.latent_stride for side in size)

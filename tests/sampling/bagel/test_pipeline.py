@@ -64,7 +64,7 @@ def _contexts(pieces, names=NAMES, places=200, parity=False) -> Contexts:
 def _velocity(cache, frame, latent):
     x = jnp.asarray(NOISE[:1])
     params = PIPELINE.params["composer"]
-    return guided_velocity(params, cache, frame, latent, x, jnp.float32(1), config=CONFIG, guidance=Guidance())
+    return guided_velocity(params, cache, frame, latent, x, jnp.float32(1), config=CONFIG, guidance=Guidance())[0]
 
 
 @pytest.fixture(scope="module")
