@@ -35,6 +35,8 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
+from ml_collections import ConfigDict
+
 from macro.utils.config import section
 from macro.utils.errors import UserError
 
@@ -89,7 +91,7 @@ class BagelOptions:
     vit_transform: Sequence | None = None
     sample_posterior: bool = False
     seed: int = 0
-    reuse: Mapping | None = None
+    reuse: Mapping | ConfigDict | None = None
     parity: bool = False
 
     def __post_init__(self):
