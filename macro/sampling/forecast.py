@@ -2,7 +2,8 @@
 
 For each number the two programs that `macro/sampling/pipeline.py` runs are compiled on a sentence of that many black
 pictures of the size that the config's rule gives them: reading the prompt in all contexts, and all denoising steps
-after it and a plan. Words are counted by our own tokenizer, whatever the model's is: they are few beside the pictures.
+after it and a plan (with `reuse` each counted as if it ran the layers). Words are counted by our own tokenizer,
+whatever the model's is: they are few beside the pictures.
 Read next: `macro/parallel/fit.py`, `macro/sampling/draw.py`.
 """
 
