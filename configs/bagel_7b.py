@@ -81,5 +81,6 @@ def get_config(arg: str = "") -> ConfigDict:
         "cfg_img_scale": 2.0,
         "cfg_interval": (0.0, 1.0),
         "cfg_renorm_type": "text_channel",
+        "reuse": experiment.reuse(),
     }
     return experiment.recipe(config, arg, "configs/bagel_7b.py")

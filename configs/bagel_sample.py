@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from macro.sampling.bagel.options import BagelOptions
+from macro.utils import experiment
 from macro.utils.errors import UserError
 
 RECOMMENDED = {
@@ -41,5 +42,5 @@ def get_config(arg: str = "") -> ConfigDict:
     del values["seed"]  # --seed
     for name in ("image_shapes", "vae_transform", "vit_transform"):
         values[name] = placeholder(tuple)
-    config.sampling = {"mode": "bagel", **values}
+    config.sampling = {"mode": "bagel", **values, "reuse": experiment.reuse()}
     return config

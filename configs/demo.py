@@ -53,5 +53,6 @@ def get_config(arg: str = "") -> ConfigDict:
         "steps": 25,
         "shift": 3.0,
         "guidance": {"name": "inset", "text": 3.0, "balance": 1.5},
+        "reuse": experiment.reuse(),
     }
     return experiment.sized(config, arg, "configs/demo.py")

@@ -54,5 +54,6 @@ def get_config(arg: str = "") -> ConfigDict:
             "steps": 50,  # [ours] BAGEL's
             "shift": 3.0,  # [note]
             "guidance": {"name": "inset", "text": 4.0, "balance": 1.5},  # [note] s1, s2
+            "reuse": experiment.reuse(),
         }
     return experiment.recipe(config, arg, "configs/inset_bagel_7b.py")

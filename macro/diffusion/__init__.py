@@ -1,1 +1,1 @@
-"""Flow matching as pure maths: process, times, guidance, sampler know no model and not one another."""
+"""Flow matching as pure maths: process, times, guidance, reuse, sampler know no model and not one another."""

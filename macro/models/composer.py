@@ -5,7 +5,8 @@
     latents, t    --DiffusionHead.embed-->  generation tokens   ---/                           --> velocity
 
 Training runs `__call__` over packed streams (`macro/inputs/packing.py` says what is in them). Sampling runs
-`prefill` over a prompt and then over each token of the plan, and `denoise` for each step of the picture.
+`prefill` over a prompt and then over each token of the plan, and for each step of the picture `embed_latent`,
+`denoise` (whose result may be predicted instead, `macro/diffusion/reuse.py`) and `velocity`.
 Binding (zero at first unless the config says otherwise, so an imported BAGEL computes what it did): an embedding
 of the subject's number is added to the vision tokens that show the subject and, by share of area, to the latent
 tokens of its cells.
@@ -97,8 +98,9 @@ class Composer(nn.Module):
             `text` [b, n_text, d]: final hidden states of the text stream; `velocity` [b, n_latent, c].
         """
         und = self._embed_und(streams["text"], streams["vision"])
-        gen = self._embed_latent(streams["latent"], x_t, t)
-        und, gen, *_ = self._run(und, gen, [streams["text"], streams["vision"]], streams["latent"])
+        gen = self.embed_latent(streams["latent"], x_t, t)
+        given = self._joined([streams["text"], streams["vision"]], streams["latent"])
+        und, gen, *_ = self.mot(und, gen, *given)
         text = _text_of(und, streams["text"], streams["vision"])
         return {"text": text, "velocity": self.diffusion_head.velocity(gen)}
 
@@ -128,32 +130,38 @@ class Composer(nn.Module):
         """
         text, vision, latent = streams["text"], streams.get("vision"), streams.get("latent")
         und = self._embed_und(text, vision)
-        gen = None if latent is None else self._embed_latent(latent, x, jnp.zeros(x.shape[:2], jnp.float32))
+        gen = None if latent is None else self.embed_latent(latent, x, jnp.zeros(x.shape[:2], jnp.float32))
         read = [text] if vision is None else [text, vision]
-        und, _, new, asked = self._run(und, gen, read, latent, caches, asking)
+        und, _, new, asked = self.mot(und, gen, *self._joined(read, latent), caches, asking)
         k, v = (constrain(kept, "layers", "batch", "tokens", "kv_heads", "head_dim") for kept in new)
         return _text_of(und, text, vision), {"k": k, "v": v, "meta": join(join(*read), latent)}, asked
 
+    def embed_latent(
+        self, latent: Mapping, x_t: Float[Array, "b n c"], t: Float[Array, "b n"]
+    ) -> Float[Array, "b n d"]:
+        """Latent tokens at time t (0 where clean), embedded with place, time and subjects."""
+        tokens = self.diffusion_head.embed(x_t.astype(self.config.dtype), t, latent["position"])
+        if self.config.binding:
+            tokens = tokens + (latent["subjects"] @ self.binding).astype(tokens.dtype)
+        return constrain(tokens, "batch", "tokens", "width")
+
     def denoise(
-        self,
-        caches: Sequence[Cache],
-        text: Mapping,
-        latent: Mapping,
-        x_t: Float[Array, "b n c"],
-        t: Float[Array, "b n"],
-    ) -> Float[Array, "b n c"]:
-        """Velocity of a noised picture after the context in `caches`.
+        self, caches: Sequence[Cache], text: Mapping, latent: Mapping, embedded: Float[Array, "b n d"]
+    ) -> Float[Array, "b n d"]:
+        """The layers over a noised picture after the context in `caches`; the hidden state before the final norm.
 
         Args:
             caches: keys and values of the context, see `nn/mot.py`.
             text: the picture's start and end tokens, `ids` and metadata [b, 2].
-            latent: `position`, `subjects` and metadata [b, n] of the noised tokens.
-            x_t, t: the tokens at time t.
+            latent: metadata [b, n] of the noised tokens.
+            embedded: what `embed_latent` makes of them.
         """
         und = self.planner.embed_text(text["ids"])
-        gen = self._embed_latent(latent, x_t, t)
-        _, gen, *_ = self._run(und, gen, [text], latent, caches)
-        return self.diffusion_head.velocity(gen)
+        return self.mot.run(und, embedded, *self._joined([text], latent), caches)[1]
+
+    def velocity(self, hidden: Float[Array, "b n d"]) -> Float[Array, "b n c"]:
+        """Velocity, float32, from the hidden state that `denoise` gives."""
+        return self.diffusion_head.velocity(self.mot.gen_norm(hidden))
 
     def _embed_und(self, text: Mapping, vision: Mapping | None) -> Float[Array, "b n d"]:
         tokens = self.planner.embed_text(text["ids"])
@@ -165,21 +173,14 @@ class Composer(nn.Module):
             seen = seen + jnp.where((vision["subject"] > 0)[..., None], bound, 0)
         return constrain(join_tokens([tokens, seen]), "batch", "tokens", "width")
 
-    def _embed_latent(self, latent: Mapping, x: Array, t: Array) -> Float[Array, "b n d"]:
-        tokens = self.diffusion_head.embed(x.astype(self.config.dtype), t, latent["position"])
-        if self.config.binding:
-            tokens = tokens + (latent["subjects"] @ self.binding).astype(tokens.dtype)
-        return constrain(tokens, "batch", "tokens", "width")
-
-    def _run(self, und, gen, und_streams, latent, caches=(), asking=None):
-        """The layers over both buffers; understanding tokens stand before latents in every concatenation."""
+    def _joined(self, und_streams, latent):
+        """Rotations and metadata of the tokens; understanding tokens stand before latents everywhere."""
         rope = join_tokens([stream["rope"] for stream in und_streams])
-        angles = [rope] if gen is None else [rope, latent["rope"]]
+        angles = [rope] if latent is None else [rope, latent["rope"]]
         llm = self.config.llm
         rotations = [rope_angles(ids, llm.head_dim, llm.rope_theta) for ids in angles]
-        rotations = (*rotations, None) if gen is None else tuple(rotations)
-        meta = join(join(*und_streams), latent)  # joined as their tokens are: first `und`, then all
-        return self.mot(und, gen, rotations, meta, caches, asking)
+        rotations = (*rotations, None) if latent is None else tuple(rotations)
+        return rotations, join(join(*und_streams), latent)  # joined as their tokens are: first `und`, then all
 
 
 def smallest_batch(model: ModelConfig) -> tuple[dict, Array, Array]:

@@ -175,6 +175,13 @@ class MoT(nn.Module):
         self.gen_norm = RMSNorm(self.eps)
 
     def __call__(self, und: Und, gen: Gen, rotations, meta, caches: Sequence = (), asking: Asking | None = None):
+        """As `run`, with the final norms."""
+        und, gen, *rest = self.run(und, gen, rotations, meta, caches, asking)
+        und = None if und is None else self.und_norm(und)
+        gen = None if gen is None else self.gen_norm(gen)
+        return und, gen, *rest
+
+    def run(self, und: Und, gen: Gen, rotations, meta, caches: Sequence = (), asking: Asking | None = None):
         """Runs all layers.
 
         Args:
@@ -186,13 +193,11 @@ class MoT(nn.Module):
             asking: what to find out about pictures' tokens on the way.
 
         Returns:
-            (und, gen) after the final norms, (k, v) `[layers, b, n_new, kv, hd]` of the new tokens, and what was asked
+            und, gen before the final norms, (k, v) `[layers, b, n_new, kv, hd]` of the new tokens, and what was asked
             `[layers, ...]`.
         """
         keys = tuple((cache["k"], cache["v"]) for cache in caches)
         read = tuple({name: cache[name] for name in ("meta", "bias") if name in cache} for cache in caches)
         chosen = None if asking is None else asking.layer_flags(self.layers)
         (und, gen), (k, v, asked) = self.blocks((und, gen), (keys, chosen), rotations, meta, read, asking)
-        und = None if und is None else self.und_norm(und)
-        gen = None if gen is None else self.gen_norm(gen)
         return und, gen, (k, v), asked

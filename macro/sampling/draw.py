@@ -2,8 +2,9 @@
 
 Each step asks for the velocity of every context and candidate in one batch and adds the contexts up
 (`macro/diffusion/guidance.py`); the steps are one compiled scan (`macro/diffusion/sampler.py`). The contexts'
-keys and values are only read. The noise of a candidate follows from (seed, candidate) alone, never from its
-plan: the same seed with an edited plan shows what the edit does.
+keys and values are only read. With `reuse`, some steps do without the layers (`macro/diffusion/reuse.py`). The noise
+of a candidate follows from (seed, candidate) alone, never from its plan: the same seed with an edited plan shows what
+the edit does.
 Read next: `macro/sampling/pipeline.py`.
 """
 
@@ -12,9 +13,10 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from macro.diffusion.guidance import Guidance, guide
+from macro.diffusion.reuse import Kept, Reuse, advance, begin
 from macro.diffusion.sampler import euler
 from macro.models.composer import Cache, Composer
 from macro.models.vae import VAE, unpatchify
@@ -33,7 +35,7 @@ def noise_of(keys: Array, places: int, channels: int) -> Float[Array, "b n c"]:
     return jax.vmap(lambda key: jax.random.normal(key, (places, channels)))(keys)
 
 
-@partial(jax.jit, static_argnames=("config", "guidance"))
+@partial(jax.jit, static_argnames=("config", "guidance", "reuse"))
 def draw(
     params: Mapping,
     caches: Sequence[Cache],
@@ -44,8 +46,9 @@ def draw(
     *,
     config: ModelConfig,
     guidance: Guidance,
-) -> Float[Array, "b n c"]:
-    """Latent tokens at t = 0, one picture per row of `noise`.
+    reuse: Reuse | None = None,
+) -> tuple[Float[Array, "b n c"], Int[Array, ""]]:
+    """Latent tokens at t = 0, one picture per row of `noise`; and how many steps ran the layers.
 
     Args:
         params: of the composer.
@@ -54,9 +57,15 @@ def draw(
         frame, latent: the target's tokens in each row (`contexts.Continuation`), contexts x rows of `noise`.
         noise: the tokens at t = 1.
         times: falling from 1 to 0.
+        reuse: which steps do without the layers; None: none.
     """
-    velocity = partial(guided_velocity, params, caches, frame, latent, config=config, guidance=guidance)
-    return euler(velocity, noise, times)
+    settings = {"config": config, "guidance": guidance, "reuse": reuse}
+    velocity, steps = partial(guided_velocity, params, caches, frame, latent, **settings), len(times) - 1
+    if reuse is None:
+        return euler(velocity, noise, times)[0], jnp.int32(steps)
+    rows = frame["ids"].shape[0]
+    tokens, kept = euler(velocity, noise, times, begin(reuse, steps, (rows, noise.shape[1], config.llm.width)))
+    return tokens, kept.full
 
 
 def guided_velocity(
@@ -66,14 +75,19 @@ def guided_velocity(
     latent: Mapping,
     x: Float[Array, "b n c"],
     t: Float[Array, ""],
+    kept: Kept | None = None,
     *,
     config: ModelConfig,
     guidance: Guidance,
-) -> Float[Array, "b n c"]:
-    """What one step of `draw` goes along: the contexts' velocities of `x` at time `t`, added up."""
-    model = Composer(config)
+    reuse: Reuse | None = None,
+) -> tuple[Float[Array, "b n c"], Kept | None]:
+    """What one step of `draw` goes along: the contexts' velocities of `x` at time `t`, added up.
 
-    def velocity(contexts: int) -> Array:
+    `kept` goes from step to step where there is `reuse`.
+    """
+    model = partial(Composer(config).apply, {"params": params})
+
+    def velocity(contexts: int) -> tuple[Array, Kept | None]:
         """Of the first contexts' rows; each context sees the same noised candidates."""
 
         def first(tree, axis=0):
@@ -89,12 +103,15 @@ def guided_velocity(
         ]
         x_t = jnp.tile(x, (contexts, 1, 1))
         time = jnp.full(x_t.shape[:2], t, jnp.float32)
-        given = read, first(frame), first(latent), x_t, time
-        return model.apply({"params": params}, *given, method=Composer.denoise)
+        layers = partial(model, read, first(frame), first(latent), method=Composer.denoise)
+        embedded = model(first(latent), x_t, time, method=Composer.embed_latent)
+        hidden, after = (layers(embedded), None) if reuse is None else advance(reuse, kept, layers, embedded, t)
+        return model(hidden, method=Composer.velocity), after
 
-    def guided() -> Array:
-        velocities = jnp.split(velocity(len(guidance.contexts)), len(guidance.contexts))
-        return guide(guidance, dict(zip(guidance.contexts, velocities, strict=True)))
+    def guided() -> tuple[Array, Kept | None]:
+        velocities, after = velocity(len(guidance.contexts))
+        contexts = jnp.split(velocities, len(guidance.contexts))
+        return guide(guidance, dict(zip(guidance.contexts, contexts, strict=True))), after
 
     if guidance.always:
         return guided()

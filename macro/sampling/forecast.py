@@ -2,7 +2,8 @@
 
 For each number the two programs that `macro/sampling/pipeline.py` runs are compiled on a sentence of that many black
 pictures of the size that the config's rule gives them: reading the prompt in all contexts, and all denoising steps
-after it and a plan. Words are counted by our own tokenizer, whatever the model's is: they are few beside the pictures.
+after it and a plan (with `reuse` each counted as if it ran the layers). Words are counted by our own tokenizer,
+whatever the model's is: they are few beside the pictures.
 Read next: `macro/parallel/fit.py`, `macro/sampling/draw.py`.
 """
 
@@ -108,6 +109,7 @@ def _row(params, model: ModelConfig, packing: PackingConfig, settings: Settings,
         _whole(sampling_times(settings.steps + 1, settings.shift), mesh),
         config=model,
         guidance=settings.guidance,
+        reuse=settings.reuse,
     )
     context = sum(int((stream["sample"][0] >= 0).sum()) for stream in prompt.streams.values())
     context += len(after.plan["ids"][0]) if after.plan else 0

@@ -55,6 +55,7 @@ class Composition:
         seed, settings: how to get it again.
         given: whether the plan was handed in.
         seconds: time of each stage; the first call of a size includes compiling.
+        full_steps: how many of the steps ran the layers (`settings.reuse`).
     """
 
     sentence: Sentence
@@ -64,6 +65,7 @@ class Composition:
     settings: Settings
     given: bool
     seconds: Mapping[str, float]
+    full_steps: int
 
     @property
     def plan(self) -> Plan:
@@ -177,10 +179,10 @@ class Pipeline:
             raise UserError("plan: given for some sentences only; draw the others in a call of their own")
         settings = dataclasses.replace(self.settings, **changes)
         with on(self._mesh):
-            made, seconds = _Drawing(self, sentences, candidates, seeds, settings).make(plans, strengths)
+            made, seconds, full = _Drawing(self, sentences, candidates, seeds, settings).make(plans, strengths)
         results = []
         for sentence, plan, seed, each in zip(sentences, plans, seeds, made, strict=True):
-            results.append(Composition(sentence, each, pick(each), seed, settings, plan is not None, seconds))
+            results.append(Composition(sentence, each, pick(each), seed, settings, plan is not None, seconds, full))
         return results
 
     def _check(
@@ -219,8 +221,8 @@ class _Drawing:
 
     def make(
         self, plans: Sequence[Plan | None], strengths: Sequence[Sequence[float] | None]
-    ) -> tuple[list[tuple[Candidate, ...]], dict[str, float]]:
-        """Each sentence's candidates, and the time of each stage."""
+    ) -> tuple[list[tuple[Candidate, ...]], dict[str, float], int]:
+        """Each sentence's candidates, the time of each stage, and how many steps ran the layers."""
         seconds = self.seconds
         with timed(seconds, "prompt"):
             prompt, choice, cache, asked = self._read_prompt()
@@ -236,11 +238,12 @@ class _Drawing:
                 cache = selected(choice, cache, read_plans, [asked, asked_again], self.seeds)
                 jax.block_until_ready(cache)
         with timed(seconds, "draw"):
-            tokens = self._draw(after, [cache] if read_plans is None else [cache, read_plans])
+            tokens, full = self._draw(after, [cache] if read_plans is None else [cache, read_plans])
         with timed(seconds, "decode"):
             pictures = self._decode(tokens, self.sentences[0].target.size)
         made = [Candidate(plan or Plan(""), *rest) for plan, *rest in zip(sum(many, []), pictures, scores, strict=True)]
-        return [tuple(made[n : n + self.candidates]) for n in range(0, len(made), self.candidates)], seconds
+        each = [tuple(made[n : n + self.candidates]) for n in range(0, len(made), self.candidates)]
+        return each, seconds, full
 
     def _read_prompt(self):
         """The prompts, which tokens of them are to be chosen, their cache, and what was asked."""
@@ -287,8 +290,8 @@ class _Drawing:
         )
         return after, read_plans, np.asarray(scores).tolist(), asked
 
-    def _draw(self, after: Continuation, caches: Sequence) -> jax.Array:
-        tokens = draw(
+    def _draw(self, after: Continuation, caches: Sequence) -> tuple[jax.Array, int]:
+        tokens, full = draw(
             self.params["composer"],
             caches,
             after.frame,
@@ -297,8 +300,9 @@ class _Drawing:
             sampling_times(self.settings.steps + 1, self.settings.shift),
             config=self.config,
             guidance=self.settings.guidance,
+            reuse=self.settings.reuse,
         )
-        return jax.block_until_ready(tokens)
+        return jax.block_until_ready(tokens), int(full)
 
     def _decode(self, tokens: jax.Array, size: tuple[int, int]) -> list[np.ndarray]:
         rows, columns = (side // self.pipeline.packing.latent_stride for side in size)

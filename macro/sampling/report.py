@@ -137,6 +137,7 @@ def _settings(composition: Composition, command: str | None) -> str:
         "seed": composition.seed,
         "picture": f"{width} × {height} pixels",
         "steps": f"{settings.steps}, shift {settings.shift:g}",
+        "full steps": f"{composition.full_steps}, {settings.reuse or 'nothing is reused'}",
         "guidance": weights
         if settings.guidance.renorm == "none"
         else f"{weights}, {settings.guidance.renorm}",

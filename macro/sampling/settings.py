@@ -1,8 +1,9 @@
 """How pictures are made: steps, shift of the times, guidance, freedom of the plan (`config.sampling`).
 
     sampling = dict(steps=25, shift=1.0, guidance=dict(name="inset", text=3.0), writing=dict(cells=0.5))
+    sampling = dict(..., reuse=dict(name="taylor", interval=3, order=1))    or dict(name="threshold", limit=0.1)
 
-Read next: `macro/diffusion/guidance.py`, `macro/sampling/plan.py`.
+Read next: `macro/diffusion/guidance.py`, `macro/diffusion/reuse.py`, `macro/sampling/plan.py`.
 """
 
 import dataclasses
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
+from macro.diffusion import reuse as caching
 from macro.diffusion.guidance import SPECS, Guidance, inset
 from macro.models.selection import Selection
 from macro.sampling.plan import Writing
@@ -25,6 +27,7 @@ class Settings:
     shift: of the sampling times; above 1 spends more steps near noise.
     guidance: which contexts, and how much of each.
     writing: temperatures of the plan.
+    reuse: which steps do without the layers; None runs them in every step.
     planned: False draws from words and pictures alone, as models do that were trained without plans (INSET).
     select: which tokens of the pictures are kept for drawing; None: all.
     """
@@ -33,6 +36,7 @@ class Settings:
     shift: float = 1.0
     guidance: Guidance = dataclasses.field(default_factory=inset)
     writing: Writing = dataclasses.field(default_factory=Writing)
+    reuse: caching.Reuse | None = None
     planned: bool = True
     select: Selection | None = None
 
@@ -41,6 +45,10 @@ class Settings:
             raise UserError(f"sampling.steps: {self.steps}, but a picture takes at least 1 step")
         if self.shift <= 0:
             raise UserError(f"sampling.shift: {self.shift}, but it must be above 0 (1 shifts nothing)")
+        if self.reuse is not None and self.steps <= self.reuse.order:
+            raise UserError(
+                f"sampling.steps: {self.steps}, but sampling.reuse warms up for {self.reuse.order + 1} (order + 1)"
+            )
 
 
 def read_settings(values: Mapping | ConfigDict) -> Settings:
@@ -48,8 +56,8 @@ def read_settings(values: Mapping | ConfigDict) -> Settings:
 
     Args:
         values: fields of `Settings`; `guidance` is a mapping with the `name` of one of `guidance.SPECS` and
-            its arguments, `writing` one with fields of `plan.Writing`, `select` one with fields of
-            `selection.Selection`.
+            its arguments, `reuse` likewise (`read_reuse`), `writing` one with fields of `plan.Writing`, `select` one
+            with fields of `selection.Selection`.
 
     Raises:
         UserError: a key or a name that does not exist.
@@ -57,11 +65,32 @@ def read_settings(values: Mapping | ConfigDict) -> Settings:
     values = dict(values)
     if "guidance" in values:
         values["guidance"] = _guidance(dict(values["guidance"]))
+    if "reuse" in values:
+        values["reuse"] = read_reuse(values["reuse"])
     if "writing" in values:
         values["writing"] = section(Writing, values["writing"], "sampling.writing")
     if values.get("select") is not None:
         values["select"] = section(Selection, values["select"], "sampling.select")
     return section(Settings, values, "sampling")
+
+
+def read_reuse(options: Mapping | ConfigDict | None) -> caching.Reuse | None:
+    """Step caching from its section of a config: the `name` of one of `reuse.SPECS` and its fields, or "none".
+
+    Keys that are None count as left out, so that a config can name all of them for the command line.
+
+    Raises:
+        UserError: a key or a name that does not exist, or a value that makes no sense.
+    """
+    values = {key: value for key, value in (options or {}).items() if value is not None}
+    name = values.pop("name", "none")
+    if name in caching.SPECS:
+        return section(caching.SPECS[name], values, "sampling.reuse")
+    if name != "none":
+        raise UserError(f"config.sampling.reuse.name: {name!r}; use one of none, {', '.join(caching.SPECS)}")
+    for key in values:
+        raise UserError(f"config.sampling.reuse.{key}: needs a name besides, one of {', '.join(caching.SPECS)}")
+    return None
 
 
 def _guidance(options: dict) -> Guidance:

@@ -13,6 +13,11 @@ from ml_collections.config_dict import placeholder
 from macro.utils.errors import UserError
 
 
+def reuse() -> dict:
+    """No step caching (`config.sampling.reuse`), but all its keys, so that the command line can set them."""
+    return {"name": "none", "interval": placeholder(int), "order": placeholder(int), "limit": placeholder(float)}
+
+
 def defaults() -> ConfigDict:
     """The settings of a joint training on rendered scenes; a config file sets sizes, data and duration."""
     config = ConfigDict()
@@ -77,7 +82,7 @@ def defaults() -> ConfigDict:
         "targets": placeholder(tuple),
         "full": placeholder(tuple),
     }
-    config.sampling = {"steps": 10, "shift": 1.0}
+    config.sampling = {"steps": 10, "shift": 1.0, "reuse": reuse()}
     config.parallel = {"preset": "fsdp", "tensor": 1, "sequence": 1, "slices": 0, "rules": ()}
     return config
 

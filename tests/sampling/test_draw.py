@@ -5,6 +5,7 @@ import pytest
 from sampling.toy import CONFIG, PACKING, TOKENIZER, random_params, sentence, training_row
 
 from macro.diffusion.guidance import Guidance, bagel, guide, inset
+from macro.diffusion.reuse import Taylor, Threshold
 from macro.diffusion.times import sampling_times
 from macro.inputs.transforms import CONTEXTS
 from macro.models.composer import Composer
@@ -19,16 +20,20 @@ PLANS = [Plan("a by", GRID), Plan("longer words", GRID.T.copy())]
 ONE_STEP = sampling_times(2, 1.0)
 
 
-def _draw(guidance, plans=PLANS, times=ONE_STEP, seed=0, config=CONFIG):
+def _draw(guidance, plans=PLANS, times=ONE_STEP, seed=0):
+    return _drawn(guidance, plans, times, seed)[0]
+
+
+def _drawn(guidance, plans=PLANS, times=ONE_STEP, seed=0, reuse=None):
+    """Tokens, and how many steps ran the layers."""
     prompt = read_prompt([sentence()], guidance.contexts, TOKENIZER, PACKING)
     cache, _ = prefill(PARAMS["composer"], PARAMS["vae"], prompt.streams, prompt.pixels, config=CONFIG)
     after = continue_prompt([sentence()], [plans], prompt, TOKENIZER, PACKING)
     counts = {"contexts": len(prompt.contexts), "kept": after.kept, "candidates": len(plans)}
     read_plans, *_ = read(PARAMS["composer"], cache, after.plan, config=CONFIG, **counts)
-    noise = _noise(seed, len(plans))
-    return draw(
-        PARAMS["composer"], [cache, read_plans], after.frame, after.latent, noise, times, config=CONFIG, guidance=guidance
-    )
+    settings = {"config": CONFIG, "guidance": guidance, "reuse": reuse}
+    given = [cache, read_plans], after.frame, after.latent, _noise(seed, len(plans)), times
+    return draw(PARAMS["composer"], *given, **settings)
 
 
 def _noise(seed, candidates):
@@ -74,6 +79,36 @@ def test_noise_follows_from_seed_and_candidate():
     assert not np.allclose(same[0], same[1])
     assert not np.allclose(same, _draw(Guidance(), [PLANS[0]] * 2, seed=1))
     np.testing.assert_array_equal(same, _draw(Guidance(), [PLANS[0]] * 2))
+
+
+WHILE_NOISY = bagel(3.0, 2.0, interval=(0.5, 1.0))  # three contexts in the first steps, then one
+WHEN_CLEAR = bagel(3.0, 2.0, interval=(0.0, 0.5))
+
+
+@pytest.mark.parametrize("guidance, reuse", [(inset(3.0, 2.0), Taylor(1, 0)), (WHEN_CLEAR, Threshold(1e-6))])
+def test_reuse_that_skips_nothing_changes_nothing(guidance, reuse):
+    times = sampling_times(11, 1.0)
+    expected, steps = _drawn(guidance, times=times)
+    tokens, full = _drawn(guidance, times=times, reuse=reuse)
+    assert full == steps == 10
+    np.testing.assert_allclose(tokens, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    "guidance, reuse, expected",
+    [
+        (inset(3.0, 2.0), Taylor(3, 1), 4),  # 0 1 4 7
+        (WHILE_NOISY, Taylor(3, 1), 4),
+        (WHEN_CLEAR, Taylor(3, 1), 3 + 3),  # 0 1 4, and anew where guidance sets in: 5 6 9
+        (WHEN_CLEAR, Threshold(100.0), 1 + 2),
+    ],
+)
+def test_reuse_runs_the_layers_in_some_steps_and_stays_near(guidance, reuse, expected):
+    times = sampling_times(11, 1.0)
+    whole, _ = _drawn(guidance, times=times)
+    tokens, full = _drawn(guidance, times=times, reuse=reuse)
+    assert full == expected
+    assert 0 < np.sqrt(np.mean((tokens - whole) ** 2)) < 0.5 * np.std(whole)
 
 
 def test_pictures_have_sixteen_pixels_a_token():

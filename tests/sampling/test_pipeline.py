@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from sampling.toy import picture, pipeline
 
+from macro.diffusion.reuse import Taylor, Threshold
 from macro.sentence.plan import Plan
 from macro.utils.errors import UserError
 
@@ -73,6 +74,15 @@ def test_unplanned_draws_from_the_sentence_alone(one):
     assert (other.pixels != two.pixels).any()
 
 
+@pytest.mark.parametrize("reuse", [Taylor(3, 1), Threshold(0.5)])
+def test_reuse_draws_nearly_the_same_from_fewer_full_steps(one, reuse):
+    whole = PIPELINE.compose(**CALL, plan=one.plan, steps=10)
+    some, again = (PIPELINE.compose(**CALL, plan=one.plan, steps=10, reuse=reuse) for _ in range(2))
+    assert whole.full_steps == 10 and 2 <= some.full_steps < 8
+    np.testing.assert_array_equal(some.pixels, again.pixels)
+    assert 0 < np.abs(some.pixels.astype(int) - whole.pixels).mean() < 0.5 * np.std(whole.pixels)
+
+
 @pytest.mark.parametrize(
     "change, said",
     [
@@ -83,6 +93,7 @@ def test_unplanned_draws_from_the_sentence_alone(one):
         ({"images": [picture(0, 16, 16)] * 13}, "12"),
         ({"size": (60, 64)}, "60x64"),
         ({"steps": 0}, "steps"),
+        ({"steps": 2, "reuse": Taylor(2, 2)}, "steps: 2.*reuse"),
     ],
 )
 def test_mistakes_are_named(change, said):

@@ -19,7 +19,7 @@ GRID = np.kron([[0, 1], [2, 2]], np.ones((4, 4))).astype(np.int8)
 def _composition(count=2, cot="A & <b>.", grid=GRID, given=False):
     candidates = tuple(Candidate(Plan(cot, grid), picture(n, 64, 64), -1.0 - n) for n in range(count))
     seconds = {"prompt": 0.1, "plan": 0.2, "draw": 0.5, "decode": 0.1}
-    return Composition(sentence(), candidates, 0, 7, Settings(), given, seconds)
+    return Composition(sentence(), candidates, 0, 7, Settings(), given, seconds, full_steps=25)
 
 
 @pytest.fixture(scope="module")

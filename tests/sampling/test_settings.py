@@ -2,8 +2,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from macro.diffusion.guidance import Guidance, bagel, inset
+from macro.diffusion.reuse import Taylor, Threshold
 from macro.sampling.plan import Writing
 from macro.sampling.settings import Settings, read_settings
+from macro.utils import experiment
 from macro.utils.errors import UserError
 
 
@@ -28,6 +30,17 @@ def test_sections_of_a_config_are_read():
     assert read_settings({"guidance": {"name": "none"}}).guidance == Guidance()
 
 
+def test_reuse_is_read():
+    assert read_settings({"reuse": {"name": "taylor", "interval": 4}}).reuse == Taylor(4, 1)
+    assert read_settings(ConfigDict({"reuse": {"name": "threshold", "limit": 1}})).reuse == Threshold(1.0)
+    assert read_settings({"reuse": {"name": "none"}}).reuse is None
+    section = ConfigDict({"reuse": experiment.reuse()})
+    assert read_settings(section).reuse is None
+    section.reuse.update({"name": "taylor", "order": 2})
+    assert read_settings(section).reuse == Taylor(3, 2)
+    assert hash(read_settings(section)) is not None
+
+
 @pytest.mark.parametrize(
     "section, said",
     [
@@ -36,6 +49,13 @@ def test_sections_of_a_config_are_read():
         ({"shift": 0.0}, "sampling.shift"),
         ({"guidance": {"name": "strong"}}, "'strong'"),
         ({"guidance": {"name": "inset", "tekst": 3.0}}, "sampling.guidance.tekst"),
+        ({"reuse": {"name": "cache"}}, "sampling.reuse.name: 'cache'.*taylor"),
+        ({"reuse": {"interval": 3}}, "sampling.reuse.interval.*name"),
+        ({"reuse": {"name": "taylor", "limit": 0.1}}, "sampling.reuse.*limit"),
+        ({"reuse": {"name": "taylor", "interval": 0}}, "sampling.reuse.interval"),
+        ({"reuse": {"name": "taylor", "order": -1}}, "sampling.reuse.order"),
+        ({"reuse": {"name": "threshold", "limit": 0}}, "sampling.reuse.limit"),
+        ({"reuse": {"name": "taylor", "order": 2}, "steps": 2}, "sampling.steps: 2.*reuse.* 3"),
         ({"writing": {"heat": 3.0}}, "sampling.writing.*heat"),
     ],
 )

@@ -24,8 +24,8 @@ above, in times after the shift; `text_channel` leaves the image stage without r
 was resized for the VAE; a thought is read from its text, tokenised again, and max_think_token_n counts its bos; the
 system prompt stands in every context. A picture's area is held to 14*14*9*1024 by a factor that is not the root it
 should be (`inputs/transforms.fit_size`), but sides of at most 1024 never get there. Not taken over in either: the
-renorm `local`, offered by the demo page and unknown to its model; casts to bfloat16 (`ModelConfig.dtype` says);
-extrapolation over steps (TaylorSeer), which is another sampler.
+renorm `local`, offered by the demo page and unknown to its model; casts to bfloat16 (`ModelConfig.dtype` says).
+Extrapolation over steps (TaylorSeer there) is `reuse`, with what sets it apart in `macro/diffusion/reuse.py`.
 
 No JAX here, so that mistakes are named before it starts. Read next: `macro/sampling/bagel/pipeline.py`.
 """
@@ -34,6 +34,8 @@ import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
+
+from ml_collections import ConfigDict
 
 from macro.utils.config import section
 from macro.utils.errors import UserError
@@ -67,6 +69,8 @@ class BagelOptions:
             (1024, 512, 16) and (980, 224, 14).
         sample_posterior: whether clean latents are drawn, as upstream does, and not the mean.
         seed: of noise, thought and posterior.
+        reuse: which steps do without the layers, {"name": "taylor", "interval": 3, "order": 1} or {"name":
+            "threshold", "limit": 0.1}; None runs them in every step.
         parity: do what the released code does, traps and all.
     """
 
@@ -87,6 +91,7 @@ class BagelOptions:
     vit_transform: Sequence | None = None
     sample_posterior: bool = False
     seed: int = 0
+    reuse: Mapping | ConfigDict | None = None
     parity: bool = False
 
     def __post_init__(self):

@@ -34,7 +34,7 @@ from macro.sampling.draw import candidate_keys, decode_pictures, draw, noise_of
 from macro.sampling.pipeline import Composition, timed
 from macro.sampling.placement import on, placed
 from macro.sampling.plan import Writing
-from macro.sampling.settings import Settings
+from macro.sampling.settings import Settings, read_reuse
 from macro.sentence.cot import read_think, write_think
 from macro.sentence.formats import compose_sentence
 from macro.sentence.plan import Plan
@@ -55,6 +55,7 @@ class Drawn:
             was written.
         contexts: what was read (all that guidance asked for).
         seconds: time of each stage.
+        full_steps: how many of the steps ran the layers (`options.reuse`).
     """
 
     pictures: list[np.ndarray]
@@ -63,6 +64,7 @@ class Drawn:
     score: float
     contexts: Contexts
     seconds: Mapping[str, float]
+    full_steps: int
 
 
 class BagelPipeline:
@@ -133,7 +135,14 @@ class BagelPipeline:
         shown = tuple(span for span in sentence if _is_piece(span))
         sentence = sentence.replace(spans=(*shown, Target(size=results[0].pixels.shape[:2])))
         return Composition(
-            sentence, results, pick(results), options.seed, settings_of(options), plan is not None, drawn.seconds
+            sentence,
+            results,
+            pick(results),
+            options.seed,
+            settings_of(options),
+            plan is not None,
+            drawn.seconds,
+            drawn.full_steps,
         )
 
     def interleave(
@@ -166,6 +175,7 @@ class BagelPipeline:
         options = dataclasses.replace(options or self.settings, **changes)
         if thought is not None:
             options = dataclasses.replace(options, think=True)
+        reuse = settings_of(options).reuse  # here, so that a mistake in it is named before anything is read
         if not pieces:
             raise UserError("nothing to draw from; give a text or a picture")
         if pictures < 1:
@@ -186,10 +196,10 @@ class BagelPipeline:
             if noise is None:
                 rows, columns = self._cells(size)
                 noise = noise_of(noise_keys, rows * columns, self.config.latent_channels)
-            latents = self._draw(read, options, size, jnp.asarray(noise))
+            latents, full = self._draw(read, options, size, jnp.asarray(noise), reuse)
         with timed(seconds, "decode"):
             drawn = self._decode(latents, size, options)
-        return Drawn(drawn, latents, thought, score, read, seconds)
+        return Drawn(drawn, latents, thought, score, read, seconds, full)
 
     def _prompt(self, items: Sequence[list[int] | Picture], options: BagelOptions, posterior, thought) -> Contexts:
         """The contexts after all pieces, which are prepared."""
@@ -249,10 +259,11 @@ class BagelPipeline:
         read.thought(self.tokenizer.encode(thought))
         return thought, score
 
-    def _draw(self, read: Contexts, options: BagelOptions, size: tuple[int, int], noise: Array) -> Array:
+    def _draw(self, read: Contexts, options: BagelOptions, size: tuple[int, int], noise: Array, reuse):
+        """Latent tokens of every picture, and how many steps ran the layers."""
         guided = _guidance(options)
         frame, latent = read.targets(guided.contexts, len(noise), size)
-        tokens = draw(
+        tokens, full = draw(
             self.params["composer"],
             [read.side_by_side(guided.contexts)],
             frame,
@@ -261,8 +272,9 @@ class BagelPipeline:
             sampling_times(options.steps + 1, options.timestep_shift),
             config=self.config,
             guidance=guided,
+            reuse=reuse,
         )
-        return jax.block_until_ready(tokens)
+        return jax.block_until_ready(tokens), int(full)
 
     def _decode(self, latents: Array, size: tuple[int, int], options: BagelOptions) -> list[np.ndarray]:
         rows, columns = self._cells(size)
@@ -293,7 +305,7 @@ def settings_of(options: BagelOptions) -> Settings:
     """The options in the words of the planned mode, for its report."""
     temperature = options.text_temperature if options.do_sample else 0.0
     writing = Writing(temperature, 1.0, 0.0, 1.0, limit=options.max_think_token_n)
-    return Settings(options.steps, options.timestep_shift, _guidance(options), writing)
+    return Settings(options.steps, options.timestep_shift, _guidance(options), writing, read_reuse(options.reuse))
 
 
 def _cut_off(values: Array | np.ndarray) -> np.ndarray:

@@ -139,11 +139,11 @@ def check_guided_runs_step_by_step(golden: Golden):
         x = noise
         for step, (start, end) in enumerate(zip(times[:-1], times[1:], strict=True)):
             golden.close(x[0], recorded[f"run_{run}_x"][step], f"run {run} x")
-            v = velocity(*read_in, x, jnp.float32(start))
+            v, _ = velocity(*read_in, x, jnp.float32(start))
             golden.close(v[0], recorded[f"run_{run}_v"][step], f"run {run} v")
             x = x - (start - end) * v
         golden.close(x[0], recorded[f"run_{run}_latent"], f"run {run} latent")
-        tokens = draw(*read_in, noise, times, config=model, guidance=guidance)
+        tokens, _ = draw(*read_in, noise, times, config=model, guidance=guidance)
         golden.close(tokens[0], recorded[f"run_{run}_latent"], f"run {run} latent, compiled loop")
         if not golden.has_vae:
             continue

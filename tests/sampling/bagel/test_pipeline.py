@@ -64,7 +64,7 @@ def _contexts(pieces, names=NAMES, places=200, parity=False) -> Contexts:
 def _velocity(cache, frame, latent):
     x = jnp.asarray(NOISE[:1])
     params = PIPELINE.params["composer"]
-    return guided_velocity(params, cache, frame, latent, x, jnp.float32(1), config=CONFIG, guidance=Guidance())
+    return guided_velocity(params, cache, frame, latent, x, jnp.float32(1), config=CONFIG, guidance=Guidance())[0]
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +169,15 @@ def test_noise_follows_from_the_seed():
     assert np.abs(first - other).max() > 0.1
 
 
+def test_reuse_runs_the_layers_in_some_steps():
+    """Guidance ends on the way (`cfg_interval`), and the full context goes on from what it had."""
+    asked = {"cfg_interval": (0.5, 1.0), "num_timesteps": 10, "seed": 3}
+    whole = PIPELINE.interleave(PIECES, **asked)
+    some = PIPELINE.interleave(PIECES, reuse={"name": "taylor", "interval": 3, "order": 1}, **asked)
+    assert (whole.full_steps, some.full_steps) == (10, 4)
+    assert 0 < np.abs(whole.latents - some.latents).mean() < 0.5 * np.std(whole.latents)
+
+
 def test_levels_are_rounded_or_cut_off():
     values = np.float32([[-2, -1, 0.999, 1.0, 2]])
     assert bagel_pipeline.to_uint8(values).tolist() == [[0, 0, 255, 255, 255]]
@@ -212,6 +221,7 @@ def test_compose_reads_pictures_where_they_are_named():
         ({"pieces": ["one"], "pictures": 0}, "candidates"),
         ({"pieces": ["one"], "size": (30, 24)}, "multiples of 8"),
         ({"pieces": ["one"], "num_timesteps": 0}, "num_timesteps"),
+        ({"pieces": ["one"], "reuse": {"name": "taylor", "limit": 0.1}}, "sampling.reuse.*limit"),
         ({"pieces": [FIRST], "vae_transform": (64, 8, 8)}, "vae_transform"),
     ],
 )
