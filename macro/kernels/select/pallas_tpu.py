@@ -4,7 +4,7 @@ As the backward pass of attention for keys (`attention/pallas_tpu_kernels.py`): 
 count for one another is handed to the kernel ahead of it (scalar prefetch), sorted by blocks of keys, and the grid
 (row, key head, visit) walks along it. Scores are transposed, keys by queries, so that what belongs to a query lies
 along lanes, and the sums of a block of keys stay in VMEM until all its queries have come. Weights of all heads of a
-key head are added up first: the rule of sight and the pictures are then asked once for all of them. Memory grows with n.
+key head are added up first: the rule of sight and the pictures are then asked once for all. Memory grows with n.
 
 Definition: `reference.column_sums_reference`. Rows are taken out in `pallas_tpu_gather.py`.
 """
