@@ -63,7 +63,7 @@ def loop(q, k, log_sum, q_meta, k_meta, q_picture, k_picture, bias):
     sight = np.asarray(sight_mask(q_meta, k_meta))
     q, k, log_sum, bias = (np.asarray(x, np.float64) for x in (q, k, log_sum, bias))
     q_picture, k_picture = np.asarray(q_picture), np.asarray(k_picture)
-    (b, nq, h, d), (nk, kv) = q.shape, k.shape[1:3]
+    (b, _, h, d), (nk, kv) = q.shape, k.shape[1:3]
     sums, counts = np.zeros((2, b, 2, nk))
     for row, t, u in np.argwhere(sight):
         text, own = q_picture[row, t] == -1, q_picture[row, t] == k_picture[row, u]
