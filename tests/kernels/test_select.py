@@ -47,6 +47,7 @@ def small_blocks(monkeypatch):
         monkeypatch.setattr(pallas_gpu, name, size)
 
 
+@functools.cache
 def case(seed, b=2, nq=61, nk=61, heads=4, groups=2, d=8):
     """Packed rows with pictures in them; queries are the last tokens. Arguments of `column_sums` up to the bias."""
     q, k, v = inputs(seed, b, nq, nk, heads, groups, d)

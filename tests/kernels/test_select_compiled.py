@@ -20,6 +20,7 @@ from macro.parallel.hlo import compile_and_read
 from macro.sentence.sight import FIELDS
 
 TOPOLOGIES = ["v5e:2x2", "v5p:2x2x1", "v6e:2x2"]
+LARGE = SPECS["bagel_large"]
 
 
 def scoring_specs(spec, n, heads, kv_heads, d, dtype):
@@ -57,12 +58,15 @@ def test_scores_compile(topology, name):
 @pytest.mark.parametrize("topology", TOPOLOGIES)
 @pytest.mark.parametrize(
     ("lead", "rest", "dtype", "reads"),
-    [(28, (4, 128), jnp.bfloat16, 1), (1, (3584,), jnp.bfloat16, 2), (1, (3584,), jnp.float32, 1)],
+    [
+        (LARGE.layers, (LARGE.kv_heads, LARGE.head_dim), jnp.bfloat16, 1),
+        (1, (LARGE.width,), jnp.bfloat16, 2),
+        (1, (LARGE.width,), jnp.float32, 1),
+    ],
     ids=["cache", "embeddings", "embeddings, float32"],
 )
 def test_gather_compiles_without_a_copy(topology, lead, rest, dtype, reads):
-    n = SPECS["bagel_large"].tokens
-    k = n // 2
+    n, k = LARGE.tokens, LARGE.tokens // 2
     mesh = mesh_of(topology, {"x": 1})
     given = ((lead, 1, n, *rest), dtype), ((1, k), jnp.int32), ((1, k), jnp.bool_)
     compiled, text = compile_and_read(jax.jit(gather_tpu).lower(*(spec_of(mesh, *x) for x in given)))
