@@ -197,8 +197,11 @@ class TestGather:
             return jnp.sum(jnp.sin(api.gather(x, kept, "batch", "tokens", "width")))
 
         expected = np.zeros(x.shape, np.float32)
-        np.add.at(expected, (np.arange(2)[:, None], kept.indices), np.cos(np.asarray(x))[
-            np.arange(2)[:, None], kept.indices] * np.asarray(kept.valid)[..., None])
+        np.add.at(
+            expected,
+            (np.arange(2)[:, None], kept.indices),
+            np.cos(np.asarray(x))[np.arange(2)[:, None], kept.indices] * np.asarray(kept.valid)[..., None],
+        )
         np.testing.assert_allclose(jax.grad(total)(x), expected, atol=1e-6)
 
 
