@@ -2,8 +2,7 @@
 
 MACRO's text-aligned selection (arXiv 2603.25319) in three steps: `column_sums` says how much text and other pictures
 look at each token of a picture, `choose` takes the best of every picture under `quotas`, `gather` moves their keys,
-values or embeddings. Each picks what runs on the platform of the program; where there is no kernel, on any other
-platform and for few tokens, plain XLA: the definition itself.
+values or embeddings. Scores and rows have kernels for TPU and GPU; everything else is XLA on any platform.
 Read next: `reference.py`, which defines the results.
 """
 
@@ -18,6 +17,9 @@ from jaxtyping import Array, Float, Int
 from macro.kernels.select.blocked import column_counts_blocked, column_sums_blocked
 from macro.kernels.select.choose import choose
 from macro.kernels.select.gathering import taken
+from macro.kernels.select.pallas_gpu import column_sums_gpu, gather_gpu
+from macro.kernels.select.pallas_tpu import column_sums_tpu
+from macro.kernels.select.pallas_tpu_gather import gather_tpu
 from macro.kernels.select.quotas import quota_bound, quotas
 from macro.kernels.select.reference import Kept, column_sums_reference, gather_reference
 from macro.parallel.rules import check_axes, current, platform, spec
@@ -25,10 +27,11 @@ from macro.sentence.sight import FIELDS
 
 __all__ = ["Kept", "choose", "column_counts", "column_sums", "gather", "quota_bound", "quotas"]
 
-# What runs where; elsewhere the definition.
-SCORING = {"cpu": column_sums_blocked}
-GATHERING = {}
-# Below this many scores per head the loop over blocks costs more than the dense tensor.
+# What runs where. Elsewhere, and for what a kernel does not take, which its own head says: for scores the loop over
+# blocks in XLA, for rows the definition.
+SCORING = {"tpu": column_sums_tpu, "gpu": column_sums_gpu}
+GATHERING = {"tpu": gather_tpu, "gpu": gather_gpu}
+# Below this many scores per head any loop over blocks costs more than the dense tensor: the definition.
 _WORTH_A_LOOP = 1 << 16
 
 
@@ -145,7 +148,7 @@ def gather(x: Array, kept: Kept, *axes: str | None) -> Array:
 
 def _sums_on_one_device(q, k, *rest):
     large = q.shape[1] * k.shape[1] >= _WORTH_A_LOOP
-    backend = SCORING.get(platform(), column_sums_reference) if large else column_sums_reference
+    backend = SCORING.get(platform(), column_sums_blocked) if large else column_sums_reference
     return backend(q, k, *rest)
 
 

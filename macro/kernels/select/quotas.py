@@ -70,7 +70,7 @@ def _check(pictures: int, keep: float | None, budget: int | None, floor: int) ->
 
 
 def _fraction(keep: float) -> Fraction:
-    return Fraction(str(keep)).limit_denominator(_FINEST)
+    return max(Fraction(str(keep)).limit_denominator(_FINEST), Fraction(1, _FINEST))
 
 
 def _product(n, numerator, denominator):
