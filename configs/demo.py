@@ -54,5 +54,6 @@ def get_config(arg: str = "") -> ConfigDict:
         "shift": 3.0,
         "guidance": {"name": "inset", "text": 3.0, "balance": 1.5},
         "reuse": experiment.reuse(),
+        "select": experiment.select(),
     }
     return experiment.sized(config, arg, "configs/demo.py")

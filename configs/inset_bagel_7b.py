@@ -55,5 +55,6 @@ def get_config(arg: str = "") -> ConfigDict:
             "shift": 3.0,  # [note]
             "guidance": {"name": "inset", "text": 4.0, "balance": 1.5},  # [note] s1, s2
             "reuse": experiment.reuse(),
+            "select": experiment.select(),
         }
     return experiment.recipe(config, arg, "configs/inset_bagel_7b.py")

@@ -76,5 +76,6 @@ def get_config(arg: str = "") -> ConfigDict:
         "shift": 3.0,
         "guidance": {"name": "inset", "text": 4.0, "balance": 1.5},  # [ours] INSET's
         "reuse": experiment.reuse(),
+        "select": experiment.select(),
     }
     return experiment.recipe(config, arg, "configs/music_7b.py")

@@ -24,11 +24,12 @@ HELPS = {
     "plan": "a plan.json to draw, instead of a plan that the model writes",
     "candidates": "how many plans and pictures to make and pick from",
     "seed": "the same seed gives the same pictures",
+    "strengths": "how much each picture counts, separated by commas: 1 as trained, 2 twice, 0 not at all",
     "weights": "a .safetensors file or the name of a shipped model; config.demo.weights if left out",
 }
 
 
-def main(config, workdir, instruction=None, images=None, plan=None, candidates=1, seed=0, weights=None):
+def main(config, workdir, instruction=None, images=None, plan=None, candidates=1, seed=0, strengths=None, weights=None):
     # Imported here, and what was asked is read first: a mistake in it is named before JAX starts.
     import shlex
     import sys
@@ -38,12 +39,13 @@ def main(config, workdir, instruction=None, images=None, plan=None, candidates=1
     instruction, images = _asked(config, instruction, images)
     sentence = compose_sentence(instruction, images, _size(config))
     given = None if plan is None else _read_plan(plan, sentence.subjects)
+    settings = {} if strengths is None else {"strengths": _numbers(config, strengths)}
     weights = weights or _demo(config, "weights", "--weights")
 
     from macro.sampling import report
     from macro.sampling.load import load
 
-    result = load(weights, config).compose_sentence(sentence, given, candidates, seed)
+    result = load(weights, config).compose_sentence(sentence, given, candidates, seed, **settings)
     report.write(workdir, result, shlex.join(["python", "-m", "macro.sample", *sys.argv[1:]]))
     seconds = ", ".join(f"{stage} {value:.2f} s" for stage, value in result.seconds.items())
     print(f"wrote plan.json, plan.png, image.png and report.html to {workdir} ({seconds})")
@@ -76,6 +78,15 @@ def _demo(config, key: str, flag: str):
     if "demo" not in config or key not in config.demo:
         raise UserError(f"{flag} is missing, and the config has no demo.{key} to fall back on")
     return config.demo[key]
+
+
+def _numbers(config, strengths: str) -> list[float]:
+    if config.get("sampling", {}).get("mode", "plan") != "plan":
+        raise UserError("--strengths: config.sampling.mode draws without them; take mode 'plan'")
+    try:
+        return [float(each) for each in strengths.split(",")]
+    except ValueError:
+        raise UserError(f"--strengths={strengths}: one number for each picture, such as 1,1.5") from None
 
 
 def _read_plan(path: str, subjects: int):

@@ -27,6 +27,8 @@ from macro.sentence.spans import Image, Sentence, Target, Text
 from macro.utils.errors import UserError
 from macro.utils.image import nearest_size, resize_to
 
+MOST_PICTURES = 32  # of one sentence
+
 
 @dataclass(frozen=True)
 class Words:
@@ -133,6 +135,8 @@ def pieces_of(
             copies = _noised(span, plan, config, slots, rng) + copies
         if isinstance(span, Image) and not dropped.spans and config.binding:
             copies = [_bound(copy, span.subject or 0) for copy in copies]
+        if pictures == MOST_PICTURES:
+            raise UserError(f"sentence (task {sentence.task}): more than {MOST_PICTURES} pictures; leave some out")
         pieces += copies
         slots += any(isinstance(copy, Latents) for copy in copies)
         pictures += 1

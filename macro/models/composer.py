@@ -21,8 +21,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from macro.kernels.select.api import gather
 from macro.models.diffusion_head import DiffusionHead
 from macro.models.planner import Planner
+from macro.models.thinning import Thinning
 from macro.models.variants import ModelConfig
 from macro.nn.asking import Asking
 from macro.nn.mot import MoT
@@ -85,7 +87,11 @@ class Composer(nn.Module):
             self.binding = self.param("binding", nn.initializers.normal(self.config.binding_init), shape)
 
     def __call__(
-        self, streams: Mapping, x_t: Float[Array, "b n c"], t: Float[Array, "b n"]
+        self,
+        streams: Mapping,
+        x_t: Float[Array, "b n c"],
+        t: Float[Array, "b n"],
+        thinning: Thinning | None = None,
     ) -> dict[str, Array]:
         """The training forward pass over packed sentences.
 
@@ -93,15 +99,18 @@ class Composer(nn.Module):
             streams: `text`, `vision`, `latent` as packed.
             x_t: latent tokens, noised to time `t` (0 where clean).
             t: time of each latent token, float32.
+            thinning: which tokens of pictures the later layers see; None: all.
 
         Returns:
             `text` [b, n_text, d]: final hidden states of the text stream; `velocity` [b, n_latent, c].
         """
         und = self._embed_und(streams["text"], streams["vision"])
         gen = self.embed_latent(streams["latent"], x_t, t)
-        given = self._joined([streams["text"], streams["vision"]], streams["latent"])
-        und, gen, *_ = self.mot(und, gen, *given)
-        text = _text_of(und, streams["text"], streams["vision"])
+        if thinning is None:
+            und, gen, *_ = self.mot(und, gen, *self._joined([streams["text"], streams["vision"]], streams["latent"]))
+            text = _text_of(und, streams["text"], streams["vision"])
+        else:
+            text, gen = self._thinned(und, gen, streams, thinning)
         return {"text": text, "velocity": self.diffusion_head.velocity(gen)}
 
     def logits(self, hidden: Float[Array, "*shape d"]) -> Float[Array, "*shape v"]:
@@ -172,6 +181,23 @@ class Composer(nn.Module):
             bound = jnp.take(self.binding, vision["subject"], axis=0).astype(seen.dtype)
             seen = seen + jnp.where((vision["subject"] > 0)[..., None], bound, 0)
         return constrain(join_tokens([tokens, seen]), "batch", "tokens", "width")
+
+    def _thinned(self, und, gen, streams: Mapping, thinning: Thinning) -> tuple[Array, Array]:
+        """Hidden states of text and latents, where the layers after the last asked one see the kept tokens only."""
+        text, vision, latent = streams["text"], streams["vision"], streams["latent"]
+        rotations, meta = self._joined([text, vision], latent)
+        asking, end = thinning.asking(pictures(streams), meta, self.config.llm.layers)
+        und, gen, (_, values), asked = self.mot.run(und, gen, rotations, meta, (), asking, (0, end))
+        kept, stays = thinning.kept(streams, meta, pictures(streams), values, asked, self.config.llm.layers)
+        words, seen = split_tokens(und, [text["ids"].shape[1], vision["position"].shape[1]])
+        seen = gather(seen, kept, "batch", "tokens", "width")
+        fields = {name: jnp.take_along_axis(vision[name], kept.indices, axis=1) for name in (*FIELDS, "rope")}
+        vision = fields | {"sample": jnp.where(kept.valid, fields["sample"], -1)}
+        latent = {**latent, "sample": jnp.where(stays, latent["sample"], -1)}
+        given = self._joined([text, vision], latent)
+        und, gen, *_ = self.mot.run(join_tokens([words, seen]), gen, *given, part=(end, self.config.llm.layers))
+        words, _ = split_tokens(und, [words.shape[1], seen.shape[1]])
+        return self.mot.und_norm(words), self.mot.gen_norm(gen)
 
     def _joined(self, und_streams, latent):
         """Rotations and metadata of the tokens; understanding tokens stand before latents everywhere."""

@@ -21,12 +21,14 @@ Read next: `macro/kernels/select/api.py`, `macro/sampling/select.py`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
+from ml_collections import ConfigDict
 
+from macro.utils.config import section
 from macro.utils.errors import UserError
 
 METHODS = ("text", "blocks", "images", "norm", "uniform", "random")
@@ -69,6 +71,18 @@ class Selection:
         if any(not 0 <= number < layers for number in self.layers):
             raise UserError(f"select.layers={self.layers}: the model's layers are 0 to {layers - 1}")
         return self.layers or (layers // 3,)
+
+
+def read_selection(values: Mapping | ConfigDict | None, where: str) -> Selection | None:
+    """The selection that a section of a config, named `where` in errors, asks for; None where nothing is left out.
+
+    Keys that are None count as left out. Raises UserError for a key or a value that makes no sense.
+    """
+    given = {key: value for key, value in (values or {}).items() if value is not None}
+    if not {"keep", "budget"} & set(given) and set(given) <= {field.name for field in dataclasses.fields(Selection)}:
+        return None
+    selection = section(Selection, given, where)
+    return None if selection.keep == 1 else selection
 
 
 def scores(

@@ -163,6 +163,7 @@ class MoT(nn.Module):
             "residual_scale": 1.0 / (2 * self.layers),
             "dtype": self.dtype,
         }
+        self.expert = expert
         scanned = nn.scan(
             rematerialised(MoTLayer, self.remat),
             variable_axes={"params": 0, "intermediates": 0},
@@ -181,8 +182,17 @@ class MoT(nn.Module):
         gen = None if gen is None else self.gen_norm(gen)
         return und, gen, *rest
 
-    def run(self, und: Und, gen: Gen, rotations, meta, caches: Sequence = (), asking: Asking | None = None):
-        """Runs all layers.
+    def run(
+        self,
+        und: Und,
+        gen: Gen,
+        rotations,
+        meta,
+        caches: Sequence = (),
+        asking: Asking | None = None,
+        part: tuple[int, int] | None = None,
+    ):
+        """Runs all layers, or those of a part of them.
 
         Args:
             und, gen: `[b, n, d]` token embeddings of the two buffers, or None.
@@ -191,6 +201,7 @@ class MoT(nn.Module):
             caches: earlier tokens, `k`, `v` `[layers, rows, n_cache, kv, hd]`, `meta` and perhaps `bias` each;
                 rows = b, or a divisor: then b / rows rows of new tokens after one another share one.
             asking: what to find out about pictures' tokens on the way.
+            part: numbers of the first layer that is run and of the one after the last; None: all.
 
         Returns:
             und, gen before the final norms, (k, v) `[layers, b, n_new, kv, hd]` of the new tokens, and what was asked
@@ -199,5 +210,17 @@ class MoT(nn.Module):
         keys = tuple((cache["k"], cache["v"]) for cache in caches)
         read = tuple({name: cache[name] for name in ("meta", "bias") if name in cache} for cache in caches)
         chosen = None if asking is None else asking.layer_flags(self.layers)
-        (und, gen), (k, v, asked) = self.blocks((und, gen), (keys, chosen), rotations, meta, read, asking)
+        given = (und, gen), (keys, chosen), rotations, meta, read, asking
+        (und, gen), (k, v, asked) = self.blocks(*given) if part is None else self._run_part(slice(*part), *given)
         return und, gen, (k, v), asked
+
+    def _run_part(self, part: slice, tokens, scanned, *rest):
+        """As `blocks`, of whose parameters it takes some layers'."""
+        layer = rematerialised(MoTLayer, self.remat)(self.expert, parent=None)
+
+        def run(tokens, of_layer):
+            params, scanned = of_layer
+            return layer.apply({"params": params}, tokens, scanned, *rest)
+
+        of_layers = self.blocks.variables["params"], scanned
+        return jax.lax.scan(run, tokens, jax.tree.map(lambda x: x[part], of_layers))

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from macro.inputs.pieces import MOST_PICTURES
 from macro.models import axes
 from macro.models.composer import Composer
 from macro.models.initial import initial
 from macro.models.precision import computed
+from macro.models.selection import read_selection
+from macro.models.thinning import Thinning
 from macro.models.vae import latent_table
 from macro.objectives.draw import draw_losses, draw_weights, noised
 from macro.objectives.parts import model_config
@@ -47,7 +51,8 @@ def loss(
         params: `{"composer", "vae"}`.
         batch: packed streams and pixels.
         key: noise of this step.
-        config: `loss.plan` and `loss.draw` are the weights; `tasks` names the tasks to report apart.
+        config: `loss.plan` and `loss.draw` are the weights; `tasks` names the tasks to report apart; `select` which
+            tokens of pictures the later layers see.
         totals: see `totals`, of the whole batch where this is a part of it.
 
     Returns:
@@ -58,7 +63,7 @@ def loss(
     table = latent_table(params["vae"], batch["pixels"], model)
     x_t, t, target = noised(table, latent, key, model)
     apply = partial(Composer(model).apply, {"params": computed(params["composer"], model)})
-    out = apply(batch, x_t, t)
+    out = apply(batch, x_t, t, _thinning(config, key, text["ids"].shape[0]))
     nats, plan_weight = plan_losses(partial(apply, method=Composer.logits), out["text"], text, model.llm.vocab)
     error, draw_weight = draw_losses(out["velocity"], target, latent)
     metrics = {
@@ -71,6 +76,15 @@ def loss(
             mine = weight * (stream["task_id"] == number)
             metrics[f"{name}/{task}"] = _mean(values, mine, totals[f"{name}/{task}"], empty=jnp.nan)
     return total, metrics
+
+
+def _thinning(config, key: Array, rows: int) -> Thinning | None:
+    """What `config.select` asks for (missing: nothing)."""
+    selection = read_selection(config.get("select"), "select")
+    if selection is None:
+        return None
+    keys = jax.random.split(jax.random.fold_in(key, 1), rows)
+    return Thinning(keys, selection, config.packing.samples * MOST_PICTURES)
 
 
 def _mean(values: Array, weight: Array, total: Array, empty: float = 0.0) -> Array:

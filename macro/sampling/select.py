@@ -66,7 +66,7 @@ def choice_of(selection: Selection | None, prompt: Prompt, config: ModelConfig) 
     Raises:
         UserError: a budget below `floor` tokens for each picture, or layers that the model does not have.
     """
-    if selection is None or selection.keep == 1:
+    if selection is None:
         return None
     selection.asked_layers(config.llm.layers)
     picture = pictures(prompt.streams)[: prompt.sentences]

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from macro.diffusion import reuse as caching
 from macro.diffusion.guidance import SPECS, Guidance, inset
-from macro.models.selection import Selection
+from macro.models.selection import Selection, read_selection
 from macro.sampling.plan import Writing
 from macro.utils.config import section
 from macro.utils.errors import UserError
@@ -57,7 +57,7 @@ def read_settings(values: Mapping | ConfigDict) -> Settings:
     Args:
         values: fields of `Settings`; `guidance` is a mapping with the `name` of one of `guidance.SPECS` and
             its arguments, `reuse` likewise (`read_reuse`), `writing` one with fields of `plan.Writing`, `select` one
-            with fields of `selection.Selection`.
+            with those of `selection.Selection`.
 
     Raises:
         UserError: a key or a name that does not exist.
@@ -69,8 +69,8 @@ def read_settings(values: Mapping | ConfigDict) -> Settings:
         values["reuse"] = read_reuse(values["reuse"])
     if "writing" in values:
         values["writing"] = section(Writing, values["writing"], "sampling.writing")
-    if values.get("select") is not None:
-        values["select"] = section(Selection, values["select"], "sampling.select")
+    if "select" in values:
+        values["select"] = read_selection(values["select"], "sampling.select")
     return section(Settings, values, "sampling")
 
 

@@ -18,6 +18,21 @@ def reuse() -> dict:
     return {"name": "none", "interval": placeholder(int), "order": placeholder(int), "limit": placeholder(float)}
 
 
+def select() -> dict:
+    """Every token of the pictures (`config.select`, `config.sampling.select`), but all keys of a selection.
+
+    With `keep` or `budget` set some are left out.
+    """
+    return {
+        "keep": placeholder(float),
+        "budget": placeholder(int),
+        "method": "text",
+        "floor": 1,
+        "layers": (),
+        "weight": 1.0,
+    }
+
+
 def defaults() -> ConfigDict:
     """The settings of a joint training on rendered scenes; a config file sets sizes, data and duration."""
     config = ConfigDict()
@@ -36,6 +51,7 @@ def defaults() -> ConfigDict:
     config.loss = {"plan": 0.5, "draw": 0.5}
     config.tasks = ("compose",)
     config.init_from = {}
+    config.select = select()  # which tokens of pictures the later layers see
 
     config.data = {
         "name": "scenes",
@@ -82,7 +98,7 @@ def defaults() -> ConfigDict:
         "targets": placeholder(tuple),
         "full": placeholder(tuple),
     }
-    config.sampling = {"steps": 10, "shift": 1.0, "reuse": reuse()}
+    config.sampling = {"steps": 10, "shift": 1.0, "reuse": reuse(), "select": select()}
     config.parallel = {"preset": "fsdp", "tensor": 1, "sequence": 1, "slices": 0, "rules": ()}
     return config
 

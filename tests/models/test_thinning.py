@@ -1,0 +1,113 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sampling.toy import CONFIG, EXPERIMENT, random_params, training_row
+
+from macro.kernels.select.api import choose
+from macro.models.composer import Composer, pictures
+from macro.models.selection import METHODS, Selection, counted, read_selection
+from macro.models.thinning import Thinning
+from macro.objectives import joint
+from macro.sentence.plan import Plan
+from macro.utils.errors import UserError
+
+PARAMS = random_params()["composer"]
+PLAN = Plan("a by", np.arange(64, dtype=np.int8).reshape(8, 8) % 3)
+PICTURES = 5
+
+
+@pytest.fixture(scope="module")
+def row():
+    return training_row(PLAN, "full")
+
+
+def outputs(row, selection=None, apply=Composer(CONFIG).apply):
+    batch, x = row
+    thinning = None if selection is None else Thinning(jax.random.split(jax.random.key(0), 1), selection, PICTURES)
+    return jax.jit(apply)({"params": PARAMS}, batch, x, jnp.full(x.shape[:2], 0.3), thinning)
+
+
+def close(a, b, where):
+    np.testing.assert_allclose(a[where], b[where], atol=2e-5 * float(jnp.max(jnp.abs(b))))
+
+
+def test_keeping_everything_changes_nothing(row):
+    all_of_it, plain = outputs(row, Selection(keep=1.0)), outputs(row)
+    text, latent = (np.asarray(row[0][name]["sample"] >= 0) for name in ("text", "latent"))
+    close(all_of_it["text"], plain["text"], text)
+    close(all_of_it["velocity"], plain["velocity"], latent)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_later_layers_see_the_kept_tokens_only(row, method):
+    """The shorter buffers against whole ones in which tokens that were not kept turn into padding."""
+    batch, x = row
+    selection = Selection(keep=0.5, method=method, layers=(0,))
+    thinning = Thinning(jax.random.split(jax.random.key(0), 1), selection, PICTURES)
+
+    def by_padding(model):
+        und, gen = model._embed_und(batch["text"], batch["vision"]), model.embed_latent(batch["latent"], x, t)
+        rotations, meta = model._joined([batch["text"], batch["vision"]], batch["latent"])
+        asking, end = thinning.asking(pictures(batch), meta, 2)
+        und, gen, (_, values), asked = model.mot.run(und, gen, rotations, meta, (), asking, (0, end))
+        kept, stays = thinning.kept(batch, meta, pictures(batch), values, asked, 2)
+        seen = jnp.zeros(batch["vision"]["sample"].shape, bool)
+        seen = seen.at[jnp.arange(1)[:, None], kept.indices].max(kept.valid)
+        text = jnp.ones(batch["text"]["sample"].shape, bool)
+        meta = meta | {"sample": jnp.where(jnp.concatenate([text, seen, stays], axis=1), meta["sample"], -1)}
+        und, gen, *_ = model.mot.run(und, gen, rotations, meta, part=(end, 2))
+        return model.mot.und_norm(und), model.diffusion_head.velocity(model.mot.gen_norm(gen)), seen
+
+    t = jnp.full(x.shape[:2], 0.3)
+    und, velocity, seen = Composer(CONFIG).apply({"params": PARAMS}, method=by_padding)
+    assert int(jnp.sum(seen)) == 3 and int(jnp.sum(batch["vision"]["sample"] >= 0)) == 6
+    ours, plain = outputs(row, selection), outputs(row)
+    text = np.asarray(batch["text"]["sample"] >= 0)
+    close(ours["text"], und[:, : text.shape[1]], text)
+    noised = np.asarray(batch["latent"]["loss"])
+    close(ours["velocity"], velocity, noised)
+    assert jnp.max(jnp.abs(ours["velocity"] - plain["velocity"])[noised]) > 1e-3
+
+
+def test_the_loss_has_gradients_everywhere(row):
+    batch, _ = row
+    config = EXPERIMENT.copy_and_resolve_references()
+    config.update({"tasks": ("compose",), "loss": {"plan": 0.5, "draw": 0.5}, "packing": {"samples": 1}})
+    config.select = {"keep": 0.5, "method": "text", "layers": (0,)}
+    params = random_params()
+    totals = joint.totals(batch, config)
+
+    def loss(composer):
+        return joint.loss(params | {"composer": composer}, batch, jax.random.key(0), config, totals)[0]
+
+    value, slopes = jax.jit(jax.value_and_grad(loss))(params["composer"])
+    assert np.isfinite(value)
+    missing = [path for path, slope in jax.tree.leaves_with_path(slopes) if not float(jnp.max(jnp.abs(slope))) > 0]
+    # The last layer's understanding expert has keys and values that latents see, and queries of words that predict.
+    assert not missing, missing
+
+
+def test_the_shorter_buffer_holds_what_any_row_keeps():
+    """Rows of pictures of all sizes: nothing that the quotas grant is lost for want of places."""
+    rng = np.random.default_rng(0)
+    thinning = Thinning(None, Selection(keep=0.3), PICTURES)
+    for _ in range(50):
+        sizes = rng.integers(0, 9, PICTURES)
+        own = jnp.asarray(np.repeat(np.arange(PICTURES), sizes)[None], jnp.int32)
+        if not own.size:
+            continue
+        share = jnp.ceil(0.3 * counted(own, PICTURES) - 1e-6).astype(jnp.int32)
+        kept = choose(jnp.zeros(own.shape), own, share, thinning._places(own.shape[1]))
+        assert int(jnp.sum(kept.valid)) == int(jnp.sum(share))
+
+
+def test_a_section_of_a_config():
+    empty = {"keep": None, "budget": None, "method": "text", "floor": 1, "layers": (), "weight": 1.0}
+    assert read_selection(None, "select") is read_selection(empty, "select") is None
+    assert read_selection(empty | {"keep": 1.0}, "select") is None
+    assert read_selection(empty | {"budget": 9, "layers": [1]}, "select") == Selection(budget=9, layers=(1,))
+    with pytest.raises(UserError, match="config.sampling.select: unknown key 'kep'"):
+        read_selection({"kep": 0.5}, "sampling.select")
+    with pytest.raises(UserError, match="config.select.budget='a': must be of type int"):
+        read_selection({"budget": "a"}, "select")
