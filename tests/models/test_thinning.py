@@ -22,10 +22,10 @@ def row():
     return training_row(PLAN, "full")
 
 
-def outputs(row, selection=None, apply=Composer(CONFIG).apply):
+def outputs(row, selection=None):
     batch, x = row
     thinning = None if selection is None else Thinning(jax.random.split(jax.random.key(0), 1), selection, PICTURES)
-    return jax.jit(apply)({"params": PARAMS}, batch, x, jnp.full(x.shape[:2], 0.3), thinning)
+    return jax.jit(Composer(CONFIG).apply)({"params": PARAMS}, batch, x, jnp.full(x.shape[:2], 0.3), thinning)
 
 
 def close(a, b, where):

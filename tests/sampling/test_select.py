@@ -210,8 +210,8 @@ def test_bad_batches():
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        (dict(), "give keep or budget"), (dict(keep=0.5, budget=9), "give keep or budget"), (dict(keep=0.0), "select.keep"),
-        (dict(keep=1.2), "select.keep"), (dict(keep=0.5, floor=0), "select.floor"),
+        (dict(), "give keep or budget"), (dict(keep=0.5, budget=9), "give keep or budget"),
+        (dict(keep=0.0), "select.keep"), (dict(keep=1.2), "select.keep"), (dict(keep=0.5, floor=0), "select.floor"),
         (dict(keep=0.5, method="best"), "select.method='best'"),
     ],
 )  # fmt: skip
