@@ -11,8 +11,9 @@ later; `no_image` neither moves on for a picture nor reads the thought. Which of
 in `options.py`. A picture is read as two copies, each a span of its own between start and end token: clean VAE
 latents at time 0 (generation expert), then ViT patches (understanding expert).
 
-Caches are buffers of one size per drawing, so that each kind of piece compiles once; places that nobody has
-written yet are padding to the rule of sight. Read next: `macro/sampling/bagel/pipeline.py`.
+Contexts that have read the same so far share a cache, and what they both take is read once: pictures that stand before
+all text, in `full` and `no_text`. Caches are buffers of one size per drawing, so that each kind of piece compiles once;
+places that nobody has written yet are padding to the rule of sight. Read next: `macro/sampling/bagel/pipeline.py`.
 """
 
 from __future__ import annotations
@@ -116,8 +117,8 @@ class Contexts:
         ids = np.array([self.tokenizer.bos, *ids, self.tokenizer.eos], np.int32)
         places = text_places(len(ids) - 2)
         sample = np.where(np.arange(places) < len(ids), 0, -1).astype(np.int32)
-        for name in self._kept(takers):
-            end = self.of[name].end
+        for context, names in self._alike(takers):
+            end = context.end
             text = {
                 "ids": np.pad(ids, (0, places - len(ids))),
                 "sample": sample,
@@ -126,7 +127,7 @@ class Contexts:
                 "mode": np.full(places, CAUSAL, np.int32),
                 "rope": end.rope + np.arange(places, dtype=np.int32),
             }
-            self._read(name, {"text": text}, None, places, Cursor(len(ids), 1, len(ids)))
+            self._read(names, {"text": text}, None, places, Cursor(len(ids), 1, len(ids)))
 
     def _latents(self, pixels: np.ndarray, posterior, takers: Sequence[str]) -> None:
         stride = self.config.pixels_per_token
@@ -146,15 +147,17 @@ class Contexts:
 
     def _copy(self, stream: str, position: np.ndarray, values: dict, x, takers: Sequence[str]) -> None:
         n = len(position) + 2
-        for name in self._kept(takers):
-            text, inner = framed(self.of[name].end, position, FULL, self.tokenizer)
-            self._read(name, {"text": text, stream: inner | values}, x, n, Cursor(n, 1, 1))
+        for context, names in self._alike(takers):
+            text, inner = framed(context.end, position, FULL, self.tokenizer)
+            self._read(names, {"text": text, stream: inner | values}, x, n, Cursor(n, 1, 1))
 
-    def _kept(self, takers: Sequence[str]) -> list[str]:
-        return [name for name in takers if name in self.of]
+    def _alike(self, takers: Sequence[str]) -> list[tuple[Context, list[str]]]:
+        """The takers that are kept, those together that have read the same so far: for them it is read once."""
+        kept = [name for name in takers if name in self.of]
+        return [(c, [name for name in kept if self.of[name] is c]) for c in dict.fromkeys(self.of[n] for n in kept)]
 
-    def _read(self, name: str, streams: dict, x: Array | None, places: int, moves: Cursor) -> None:
-        context = self.of[name]
+    def _read(self, names: Sequence[str], streams: dict, x: Array | None, places: int, moves: Cursor) -> None:
+        context = self.of[names[0]]
         streams = {
             stream: {field: jnp.asarray(values)[None] for field, values in fields.items()}
             for stream, fields in streams.items()
@@ -164,7 +167,7 @@ class Contexts:
             cache = _padded(cache, capacity(used + places))
         cache = _append(self.params["composer"], cache, streams, x, jnp.int32(used), config=self.config)
         end = Cursor(*(a + b for a, b in zip(context.end, moves, strict=True)))
-        self.of[name] = Context(cache, end, used + places)
+        self.of |= dict.fromkeys(names, Context(cache, end, used + places))
 
     def side_by_side(self, names: Sequence[str]) -> Cache:
         """The caches of some contexts as one batch, context by context."""

@@ -117,6 +117,15 @@ def test_text_before_the_last_picture():
     assert _ends(_contexts(["one", FIRST]))["no_text"] == (37, 2)
 
 
+def test_pictures_before_all_text_are_read_once_for_both_contexts_that_show_them():
+    contexts = _contexts([FIRST, SECOND])
+    assert contexts.of["no_text"] is contexts.of["full"] is not contexts.of["no_image"]
+    contexts.text(TOKENIZER.encode("one"))
+    assert contexts.of["no_text"] is not contexts.of["full"]
+    apart = _contexts(["one", FIRST])
+    assert apart.of["no_text"] is not apart.of["full"]
+
+
 @pytest.mark.parametrize("parity, readers", [(False, ["full", "no_image"]), (True, ["full"])])
 def test_who_reads_a_thought(parity, readers):
     contexts = _contexts(["one"], parity=parity)
