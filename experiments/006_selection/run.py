@@ -20,7 +20,7 @@ def main():
     variants = {ALL: {}}
     for method in METHODS:
         variants |= {f"{method} {keep}": {"select": Selection(keep=keep, method=method)} for keep in KEEPS}
-    results = quality.run(HERE, variants, "8-10", num=96, seed=6)
+    results = quality.run(HERE, variants, "8-10", num=64, seed=6)
     (HERE / "table.md").write_text(table(results))
     plot(results)
 

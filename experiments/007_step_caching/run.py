@@ -23,7 +23,7 @@ FAMILIES = {
 
 def main():
     variants = {name: changes for family in FAMILIES.values() for name, changes in family.items()}
-    results = quality.run(HERE, variants, "4-5", num=96, seed=7)
+    results = quality.run(HERE, variants, "4-5", num=64, seed=7)
     (HERE / "table.md").write_text(table(results))
     plot(results)
 

@@ -42,8 +42,11 @@ BACKENDS: dict[str, tuple[Backend, ...]] = {
     "gpu": (Backend(pallas_gpu.attention_gpu, pallas_gpu.why_not), _ANYWHERE),
     "tpu": (Backend(pallas_tpu.attention_tpu, pallas_tpu.why_not), _ANYWHERE),
 }
-# Below this many scores per head the loop over blocks costs more than the dense tensor (decoding, denoising).
+# Below this many scores per head the loop over blocks costs more than the dense tensor (decoding).
 _WORTH_A_LOOP = 1 << 16
+# Nor do so few queries need it on a CPU, however many keys they see (denoising after many pictures): 66 queries and 3,328
+# keys took 10 ms by the definition and 26 in blocks, 264 queries 54 and 56.
+_FEW_QUERIES = {"cpu": 256}
 
 
 def attention(
@@ -124,7 +127,8 @@ def merged(
 
 
 def _on_one_device(q, k, v, q_meta, k_meta, k_bias):
-    large = q.shape[1] * k.shape[1] >= _WORTH_A_LOOP
+    few = q.shape[1] <= _FEW_QUERIES.get(platform(), 0)
+    large = q.shape[1] * k.shape[1] >= _WORTH_A_LOOP and not few
     backends = BACKENDS.get(platform(), ()) if large else ()
     for backend in backends:
         reason = backend.why_not(q, k)
