@@ -52,7 +52,7 @@ class Composition:
         sentence: what was asked for.
         candidates: every plan and picture.
         best: number of the one picked.
-        seed, settings: how to get it again.
+        seed, settings, strengths: how to get it again.
         given: whether the plan was handed in.
         seconds: time of each stage; the first call of a size includes compiling.
         full_steps: how many of the steps ran the layers (`settings.reuse`).
@@ -66,6 +66,7 @@ class Composition:
     given: bool
     seconds: Mapping[str, float]
     full_steps: int
+    strengths: tuple[float, ...] | None = None
 
     @property
     def plan(self) -> Plan:
@@ -181,8 +182,9 @@ class Pipeline:
         with on(self._mesh):
             made, seconds, full = _Drawing(self, sentences, candidates, seeds, settings).make(plans, strengths)
         results = []
-        for sentence, plan, seed, each in zip(sentences, plans, seeds, made, strict=True):
-            results.append(Composition(sentence, each, pick(each), seed, settings, plan is not None, seconds, full))
+        for sentence, plan, seed, strength, each in zip(sentences, plans, seeds, strengths, made, strict=True):
+            how = seed, settings, plan is not None, seconds, full, None if strength is None else tuple(strength)
+            results.append(Composition(sentence, each, pick(each), *how))
         return results
 
     def _check(

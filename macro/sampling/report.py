@@ -26,6 +26,8 @@ from macro.utils.image import data_uri, encode_png
 _STAGES = {
     "prompt": "reading the prompt",
     "plan": "writing the plan",
+    "read": "reading the plan",
+    "select": "choosing the pictures' tokens",
     "draw": "drawing",
     "decode": "decoding the picture",
 }
@@ -138,6 +140,8 @@ def _settings(composition: Composition, command: str | None) -> str:
         "picture": f"{width} × {height} pixels",
         "steps": f"{settings.steps}, shift {settings.shift:g}",
         "full steps": f"{composition.full_steps}, {settings.reuse or 'nothing is reused'}",
+        "pictures' tokens": settings.select or "all of them",
+        "strengths": "1 each" if composition.strengths is None else ", ".join(f"{s:g}" for s in composition.strengths),
         "guidance": weights
         if settings.guidance.renorm == "none"
         else f"{weights}, {settings.guidance.renorm}",

@@ -20,7 +20,7 @@ def gradient(policy):
     order = jnp.arange(5)[None]
     meta = {name: order if name in ("order", "span") else jnp.zeros((1, 5), jnp.int32) for name in FIELDS}
     x = jax.random.normal(jax.random.key(1), (1, 5, 16))
-    arguments = (None, (rope_angles(order, 8, 1e4), None), None, meta, meta)
+    arguments = (None, (rope_angles(order, 8, 1e4), None), meta)
     call = lambda params, x: model.apply(params, x, arguments[0], *arguments[1:])[0]  # noqa: E731
     params = model.init(jax.random.key(0), x, arguments[0], *arguments[1:])
     loss = jax.value_and_grad(lambda params: jnp.sum(jnp.sin(call(params, x))))
