@@ -61,6 +61,7 @@ class PackingConfig:
         item_dropout: BAGEL's (text, ViT, VAE) shares, each span for itself, instead of the three above.
         reweighting: a learnt text of n tokens weighs n^(1/2) in all, not n, so that long ones rule less (BAGEL's
             ce_loss_reweighting).
+        most_pictures: a sentence with more of them is refused; 0: any number.
         tasks: the names that `task_id` counts.
     """
 
@@ -84,6 +85,7 @@ class PackingConfig:
     null: float = 0.1
     item_dropout: Sequence | None = None
     reweighting: bool = False
+    most_pictures: int = 0
     tasks: Sequence = ("compose", "edit", "text", "customization", "illustration", "spatial", "temporal")
 
     def __post_init__(self):

@@ -27,8 +27,6 @@ from macro.sentence.spans import Image, Sentence, Target, Text
 from macro.utils.errors import UserError
 from macro.utils.image import nearest_size, resize_to
 
-MOST_PICTURES = 32  # of one sentence
-
 
 @dataclass(frozen=True)
 class Words:
@@ -135,8 +133,8 @@ def pieces_of(
             copies = _noised(span, plan, config, slots, rng) + copies
         if isinstance(span, Image) and not dropped.spans and config.binding:
             copies = [_bound(copy, span.subject or 0) for copy in copies]
-        if pictures == MOST_PICTURES:
-            raise UserError(f"sentence (task {sentence.task}): more than {MOST_PICTURES} pictures; leave some out")
+        if config.most_pictures and pictures == config.most_pictures:
+            raise UserError(f"sentence (task {sentence.task}): more than {pictures} pictures; leave config.select out")
         pieces += copies
         slots += any(isinstance(copy, Latents) for copy in copies)
         pictures += 1

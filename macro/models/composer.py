@@ -186,7 +186,7 @@ class Composer(nn.Module):
         """Hidden states of text and latents, where the layers after the last asked one see the kept tokens only."""
         text, vision, latent = streams["text"], streams["vision"], streams["latent"]
         rotations, meta = self._joined([text, vision], latent)
-        asking, end = thinning.asking(pictures(streams), meta, self.config.llm.layers)
+        asking, end = thinning.asking(streams, pictures(streams), meta, self.config.llm.layers)
         und, gen, (_, values), asked = self.mot.run(und, gen, rotations, meta, (), asking, (0, end))
         kept, stays = thinning.kept(streams, meta, pictures(streams), values, asked, self.config.llm.layers)
         words, seen = split_tokens(und, [text["ids"].shape[1], vision["position"].shape[1]])

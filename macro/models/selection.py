@@ -21,6 +21,7 @@ Read next: `macro/kernels/select/api.py`, `macro/sampling/select.py`.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -63,6 +64,10 @@ class Selection:
             raise UserError(f"select: give keep or budget, one of them (keep={self.keep}, budget={self.budget})")
         if self.keep is not None and not 0 < self.keep <= 1:
             raise UserError(f"select.keep={self.keep}: a share in (0, 1], such as .3")
+        if not all(isinstance(number, int) for number in self.layers):
+            raise UserError(f"select.layers={self.layers}: numbers of layers, such as (2, 5)")
+        if not math.isfinite(self.weight):
+            raise UserError(f"select.weight={self.weight}: a number, such as 1")
         if self.floor < 1:
             raise UserError(f"select.floor={self.floor}: at least 1, so that no picture vanishes")
 
@@ -79,9 +84,8 @@ def read_selection(values: Mapping | ConfigDict | None, where: str) -> Selection
     Keys that are None count as left out. Raises UserError for a key or a value that makes no sense.
     """
     given = {key: value for key, value in (values or {}).items() if value is not None}
-    if not {"keep", "budget"} & set(given) and set(given) <= {field.name for field in dataclasses.fields(Selection)}:
-        return None
-    selection = section(Selection, given, where)
+    asks = {"keep", "budget"} & set(given)
+    selection = section(Selection, given if asks else given | {"keep": 1.0}, where)
     return None if selection.keep == 1 else selection
 
 
@@ -117,7 +121,16 @@ def scores(
         return jnp.mean(lengths, axis=(0, 3)), quotas
     if selection.method == "uniform":
         return _evenly(picture, own, quotas), quotas
-    return jax.vmap(lambda key: jax.random.uniform(key, picture.shape[1:]))(keys), quotas
+    return _by_lot(keys, picture, _place(picture, own)), quotas
+
+
+def _by_lot(keys: Array, picture: Array, place: Array) -> Float[Array, "b n"]:
+    """Random scores that follow from a token's picture and place in it, wherever in a row it lies."""
+
+    def draw(key, picture, place):
+        return jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, picture), place))
+
+    return jax.vmap(jax.vmap(draw, (None, 0, 0)))(keys, jnp.maximum(picture, 0), place)
 
 
 def _place(picture: Array, own: Array) -> Int[Array, "b n"]:

@@ -1,10 +1,11 @@
 """Selection in training: the layers after the last asked one run on fewer of the pictures' tokens.
 
-Scores are those of drawing (`selection.py`), asked in a pass over packed rows: all text that a sentence has counts,
-its plan too; noised targets and their framing tokens do not, for they are not there yet when a drawing chooses. The ViT
-copies are taken out of their buffer, which gets shorter; clean VAE copies stay in theirs and are seen no more. So that
-buffers have a fixed size each copy keeps its own share of its tokens, where in drawing both share one quota. No
-gradient flows through the choice.
+Scores are those of drawing (`selection.py`), asked in a pass over packed rows, but for what must not be asked: noised
+targets and their framing tokens, which are not there yet when a drawing chooses, and words that are learnt, a plan
+among them, for what they look at would tell the layers above what they are to predict. The ViT copies are taken out
+of their buffer, which gets shorter; clean VAE copies stay in theirs and are seen no more. So that buffers have a fixed
+size each copy keeps its own share of its tokens, where in drawing both share one quota. No gradient flows through the
+choice.
 Read next: `macro/models/composer.py`.
 """
 
@@ -21,9 +22,10 @@ from jaxtyping import Array, Bool, Int
 from macro.kernels.select.api import Kept, choose, column_counts, quota_bound, quotas
 from macro.models.selection import ASKED, Selection, answered, counted, scores
 from macro.nn.asking import Asking
-from macro.parallel.rules import split_tokens
+from macro.parallel.rules import current, join_tokens, split_tokens
 from macro.sentence.sight import NOISE
 
+MOST_PICTURES = 32  # of one sample, where tokens are left out
 _NOBODY = -2  # the picture of queries that count neither as text nor as a picture
 
 
@@ -41,14 +43,26 @@ class Thinning:
     selection: Selection = flax.struct.field(pytree_node=False)
     pictures: int = flax.struct.field(pytree_node=False)
 
-    def asking(self, picture: Int[Array, "b n"], meta: Mapping, layers: int) -> tuple[Asking | None, int]:
+    def asking(
+        self, streams: Mapping, picture: Int[Array, "b n"], meta: Mapping, layers: int
+    ) -> tuple[Asking | None, int]:
         """What to ask in a pass over all tokens, and the number of the first layer that sees the kept ones only."""
         numbers = self.selection.asked_layers(layers)
         end = max(numbers) + 1
         if self.selection.method not in ASKED:
             return None, end
-        rows = tuple(range(picture.shape[0]))
-        return Asking(_queries(picture, meta), picture, numbers, rows, 0, self.selection.method == "text"), end
+        rows, softmax = picture.shape[0], self.selection.method == "text"
+        return Asking(self.queries(streams, picture, meta), picture, numbers, rows, 1, 0, softmax), end
+
+    def queries(self, streams: Mapping, picture: Int[Array, "b n"], meta: Mapping) -> Int[Array, "b n"]:
+        """Pictures of tokens as queries: words that are learnt, and noised targets, do not count."""
+        labels, span = streams["text"]["labels"], streams["text"]["span"]
+        learnt = labels >= 0
+        # The end of a learnt text predicts nothing, but has read all of it.
+        ends = jnp.roll(learnt, 1, axis=1) & (span == jnp.roll(span, 1, axis=1))
+        others = [jnp.zeros(streams[name]["span"].shape, bool) for name in ("vision", "latent")]
+        learnt = join_tokens([join_tokens([learnt | ends, others[0]]), others[1]])
+        return jnp.where((meta["mode"] == NOISE) | learnt, _NOBODY, picture)
 
     def kept(
         self, streams: Mapping, meta: Mapping, picture: Int[Array, "b n"], values, asked: Array | None, layers: int
@@ -61,7 +75,7 @@ class Thinning:
             layers: of the model.
         """
         sizes = [streams[name]["sample"].shape[1] for name in ("text", "vision", "latent")]
-        counts = column_counts(meta, meta, _queries(picture, meta), picture)
+        counts = column_counts(meta, meta, self.queries(streams, picture, meta), picture)
         heard = counts if asked is None else answered(self.selection, [asked], layers)
         _, *heard = split_tokens(jnp.moveaxis(heard, 1, 2), sizes)
         _, *counts = split_tokens(jnp.moveaxis(counts, 1, 2), sizes)
@@ -70,21 +84,19 @@ class Thinning:
         for number, name in enumerate(("vision", "latent")):
             own, back = streams[name]["picture"], [jnp.moveaxis(x[number], 2, 1) for x in (heard, counts)]
             every = counted(own, self.pictures)
-            share = quotas(every, self.selection.keep, self.selection.budget, self.selection.floor)
+            share = quotas(every, self.selection.keep, floor=self.selection.floor)
             rest = jnp.moveaxis(values[number], 2, 0), own, share, self.keys
             score, share = scores(self.selection, *back, *rest)
-            most = own.shape[1] if name == "latent" else self._places(own.shape[1])
+            most = own.shape[1] if name == "latent" else self.places(own.shape[1], sizes[0])
             found.append(choose(score, own, share, most))
         vision, latent = jax.lax.stop_gradient(found)
         rows = jnp.arange(latent.indices.shape[0])[:, None]
         chosen = jnp.zeros(streams["latent"]["sample"].shape, bool).at[rows, latent.indices].max(latent.valid)
         return vision, chosen | (streams["latent"]["picture"] < 0)
 
-    def _places(self, tokens: int) -> int:
-        """Vision tokens of the shorter buffer: enough for whatever a row holds."""
-        return quota_bound(tokens, self.pictures, self.selection.keep, self.selection.budget, self.selection.floor)
-
-
-def _queries(picture: Array, meta: Mapping) -> Array:
-    """Pictures of tokens as queries."""
-    return jnp.where(meta["mode"] == NOISE, _NOBODY, picture)
+    def places(self, tokens: int, texts: int) -> int:
+        """Vision tokens of the shorter buffer: enough for whatever a row of so many vision and text tokens holds."""
+        pictures = min(self.pictures, texts // 2)  # each has its start and its end among the text tokens
+        most = quota_bound(tokens, pictures, self.selection.keep, floor=self.selection.floor)
+        ways = current().get("sequence", 1)
+        return min(tokens, -(-most // ways) * ways)

@@ -3,7 +3,7 @@
     A[t, u] = mean over heads of softmax(q_t . k_u / sqrt(d))       weight of token u for query t
     asked   = [sum over text tokens t of A[t, u], sum over tokens t of other pictures of A[t, u]]
 
-or, for the rivals that look at scores before the softmax, [sum over text tokens t of mean over heads of
+or, for the rivals that look at scores before the softmax, [sum over the sentence's text tokens t of mean over heads of
 q_t . k_u / sqrt(d), 0], whether t sees u or not. What becomes of it: `macro/models/selection.py`.
 """
 
@@ -26,9 +26,11 @@ class Asking:
     """What to find out in one pass through the layers.
 
     Attributes:
-        q_picture, k_picture: int32 `[rows, n]` number of the picture that a query, a key belongs to, -1: text.
+        q_picture, k_picture: int32 `[rows, n]` number of the picture that a query, a key belongs to; -1: text, less: a
+            query that does not count.
         layers: numbers of the layers that are asked.
-        rows: those of the new tokens whose queries look; their keys are as many, the first ones of `keys`.
+        rows, step: how many rows of the new tokens look: the first, and every `step`-th after it. Their keys are as
+            many, the first ones of `keys`.
         keys: 0 for the keys of the new tokens themselves, else the number of the cache, from 1.
         softmax: weights; otherwise scores.
     """
@@ -36,7 +38,8 @@ class Asking:
     q_picture: Any
     k_picture: Any
     layers: tuple = flax.struct.field(pytree_node=False)
-    rows: tuple = flax.struct.field(pytree_node=False)
+    rows: int = flax.struct.field(pytree_node=False)
+    step: int = flax.struct.field(pytree_node=False)
     keys: int = flax.struct.field(pytree_node=False)
     softmax: bool = flax.struct.field(pytree_node=False)
 
@@ -54,22 +57,31 @@ def asked_of(
     keys: Sequence[tuple[Array, dict]],
 ) -> Float[Array, "rows 2 nk"]:
     """What one layer answers; zeros, without any work, where it is not `chosen`."""
-    rows = jnp.asarray(asking.rows)
-    k, k_meta = jax.tree.map(lambda x: x[: len(asking.rows)], keys[asking.keys])
+    def first(x: Array, step: int) -> Array:
+        # Slices, and none at all where every row looks: an index would send all rows to every device.
+        return x if x.shape[0] == asking.rows else x[: asking.rows * step : step]
+
+    k, k_meta = jax.tree.map(lambda x: first(x, 1), keys[asking.keys])
+    looking, log_sum, q_meta = jax.tree.map(lambda x: first(x, asking.step), (q, log_sum, meta))
 
     def answer():
-        asked = (q[rows], k, log_sum[rows], {name: x[rows] for name, x in meta.items()}, k_meta)
         if asking.softmax:
-            return column_sums(*asked, asking.q_picture, asking.k_picture)
-        texts = (asking.q_picture < 0) & (asked[3]["sample"] >= 0)
-        return _scores(q[rows], k, texts)
+            return column_sums(looking, k, log_sum, q_meta, k_meta, asking.q_picture, asking.k_picture)
+        texts = jnp.where(asking.q_picture == -1, q_meta["sample"], -1)
+        return _scores(looking, k, texts, k_meta["sample"])
 
-    return jax.lax.cond(chosen, answer, lambda: jnp.zeros((len(asking.rows), 2, k.shape[1])))
+    return jax.lax.cond(chosen, answer, lambda: jnp.zeros((asking.rows, 2, k.shape[1])))
 
 
-def _scores(q: Array, k: Array, texts: Array) -> Float[Array, "rows 2 nk"]:
-    """Scores summed over the queries of texts: those of their sum, since a score is linear in its query."""
-    total = jnp.einsum("bnhd,bn->bhd", q.astype(jnp.float32), texts.astype(jnp.float32))
-    total = jnp.mean(rearrange(total, "b (g r) d -> b r g d", g=k.shape[2]), axis=1) / k.shape[2]
-    scores = jnp.einsum("bgd,bngd->bn", total, k.astype(jnp.float32)) * q.shape[-1] ** -0.5
+def _scores(q: Array, k: Array, q_sample: Array, k_sample: Array) -> Float[Array, "rows 2 nk"]:
+    """Scores summed over the queries of a key's sample (-1: none of any): those of their sum, as scores are linear."""
+    mean = jnp.mean(rearrange(q.astype(jnp.float32), "b n (g r) d -> b n r g d", g=k.shape[2]), axis=2) / k.shape[2]
+
+    def of_row(mean, k, q_sample, k_sample):
+        n = len(q_sample)  # at least as many as samples; who is of none goes beyond and is dropped
+        total = jax.ops.segment_sum(mean, jnp.where(q_sample < 0, n, q_sample), n)
+        found = jnp.einsum("ngd,ngd->n", total[jnp.clip(k_sample, 0, n - 1)], k.astype(jnp.float32))
+        return jnp.where(k_sample >= 0, found, 0.0)
+
+    scores = jax.vmap(of_row)(mean, k, q_sample, k_sample) * q.shape[-1] ** -0.5
     return jnp.stack([scores, jnp.zeros_like(scores)], axis=1)

@@ -2,8 +2,8 @@
 
 For each number the two programs that `macro/sampling/pipeline.py` runs are compiled on a sentence of that many black
 pictures of the size that the config's rule gives them: reading the prompt in all contexts, and all denoising steps
-after it and a plan (with `reuse` each counted as if it ran the layers). Words are counted by our own tokenizer,
-whatever the model's is: they are few beside the pictures.
+after it, a plan and, where the config asks for one, a selection (with `reuse` each step is counted as if it ran the
+layers). Words are counted by our own tokenizer, whatever the model's is: they are few beside the pictures.
 Read next: `macro/parallel/fit.py`, `macro/sampling/draw.py`.
 """
 
@@ -30,6 +30,7 @@ from macro.sampling.contexts import Continuation, Prompt, continue_prompt, read_
 from macro.sampling.draw import draw
 from macro.sampling.load import packing_of, sampling_of
 from macro.sampling.plan import prefill, read
+from macro.sampling.select import Choice, choice_of, selected
 from macro.sampling.settings import Settings
 from macro.sentence.formats import compose_sentence
 from macro.sentence.plan import Plan
@@ -82,23 +83,31 @@ def forecast(config, model: ModelConfig, mesh: Mesh, chip: Chip, references: Seq
         settings = settings_of(settings)
     params = placement.shapes(model, mesh)
     rows = []
-    with jax.set_mesh(mesh):
-        for number in references:
-            print(f"compiling for {number} references", file=sys.stderr, flush=True)
-            rows.append(_row(params, model, packing, settings, mesh, chip, number))
+    for number in references:
+        print(f"compiling for {number} references", file=sys.stderr, flush=True)
+        prompt, after = _tokens(packing, settings, number)
+        choice = choice_of(settings.select, prompt, model)
+        with jax.set_mesh(mesh):
+            rows.append(_row(params, model, prompt, after, choice, settings, mesh, chip, number))
     size = tuple(packing.buckets[0][:2])
     return Forecast(tree.count(params), mesh.size, settings.steps, size, tuple(rows))
 
 
-def _row(params, model: ModelConfig, packing: PackingConfig, settings: Settings, mesh, chip, number: int) -> Row:
-    prompt, after = _tokens(packing, settings, number)
+def _row(params, model: ModelConfig, prompt, after, choice: Choice | None, settings, mesh, chip, number: int) -> Row:
     streams, pixels = _whole(prompt.streams, mesh), _whole(prompt.pixels, mesh)
-    given = params["composer"], params["vae"], streams, pixels
+    asking, again = (None, None) if choice is None else (choice.of_prompt(), choice.of_plan(after, 1))
+    given = params["composer"], params["vae"], streams, pixels, _whole(asking, mesh)
     reading = prefill.lower(*given, config=model)
-    caches = [jax.eval_shape(lambda *given: prefill(*given, config=model)[0], *given)]
+    cache, asked = jax.eval_shape(lambda *given: prefill(*given, config=model), *given)
+    caches, answers = [cache], [asked]
     if after.plan:
         kept = {"config": model, "contexts": len(prompt.contexts), "kept": after.kept, "candidates": 1}
-        caches.append(jax.eval_shape(lambda *given: read(*given, **kept)[0], params["composer"], caches[0], after.plan))
+        given = params["composer"], cache, after.plan, again
+        plans, _, asked = jax.eval_shape(lambda *given: read(*given, **kept), *given)
+        caches, answers = [cache, plans], [*answers, asked]
+    if choice is not None:
+        plans = caches[1] if after.plan else None
+        caches[0] = jax.eval_shape(lambda *given: selected(choice, *given, [0]), cache, plans, answers)
     places = after.latent["position"].shape[1]
     drawing = draw.lower(
         params["composer"],

@@ -7,7 +7,8 @@
     sentences --prefill--> a cache per context --write--> plans --read--> caches --select--> fewer tokens
         --draw--> latents --> pictures
 
-Everything random follows from (seed, candidate). Programs are compiled per buffer size (`contexts.capacity`),
+Everything random follows from (seed, candidate); with `Threshold` (`macro/diffusion/reuse.py`) which steps are skipped
+depends on all rows of a batch. Programs are compiled per buffer size (`contexts.capacity`),
 so the first call of a size is slow and the rest are not.
 Read next: `macro/sampling/contexts.py`, `plan.py`, `select.py`, `draw.py`, in this order.
 """
@@ -122,7 +123,7 @@ class Pipeline:
             seed: the same seed gives the same result.
             size: (height, width) of the picture; as trained if left out.
             strengths: how much each picture counts in drawing, one number per picture: 1 as trained, 2 as if its
-                tokens were there twice, 0 as if they were not seen.
+                tokens were there twice, 0 as if they were not seen. What words and plan have read of it stays.
             **changes: fields of `Settings` for this call, such as steps=50.
 
         Raises:
@@ -158,7 +159,7 @@ class Pipeline:
     ) -> list[Composition]:
         """As `compose_sentence` for several sentences side by side, whatever the number and sizes of their pictures.
 
-        Each result is, up to rounding, the one that it would be alone.
+        Each result is, up to rounding, the one that it would be alone (but for settings whose `reuse` is a threshold).
 
         Args:
             plans: one for each sentence or for none.
@@ -322,17 +323,30 @@ def _biases(sentences: Sequence[Sentence], prompt: Prompt, strengths: Sequence[S
         number = row % len(sentences)
         if strengths[number] is None:
             continue
-        by_name = dict(zip(map(id, numbered_images(sentences[number])), strengths[number], strict=True))
-        given = [by_name.get(id(span), 1.0) for span in sentences[number] if isinstance(span, Image | Target)]
+        given = _by_span(sentences[number], strengths[number])
         # A strength of 0 leaves a weight that no float tells from nothing.
         logs = np.log(np.maximum(np.array([*given, 1.0], np.float32), 1e-30))
         bias[row] = logs[picture[row]]
     return {"bias": jnp.asarray(bias)}
 
 
+def _by_span(sentence: Sentence, strengths: Sequence[float]) -> list[float]:
+    """Strengths by number of the picture (those after the prompt follow it), as its spans with pictures stand."""
+    numbered = list(numbered_images(sentence))
+    waiting = list(zip([*numbered, *sentence.images[len(numbered) :]], strengths, strict=True))
+    found = []
+    for span in sentence:
+        if isinstance(span, Image):
+            place = next(n for n, (image, _) in enumerate(waiting) if image is span)
+            found.append(waiting.pop(place)[1])
+        elif isinstance(span, Target):
+            found.append(1.0)
+    return found
+
+
 @contextmanager
 def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Adds how long the block took."""
+    """Notes how long the block took."""
     start = time.perf_counter()
     yield
     seconds[stage] = time.perf_counter() - start

@@ -7,9 +7,10 @@
 A prompt's keys and values are never copied: all its candidates attend to the same ones (`macro/nn/mot.py`).
 
 A plan is always *read* before it is drawn, from its canonical tokens: so the picture depends on the plan as
-data alone, and handing a written plan.json back in gives the same picture. The score of a plan is its mean
-log-likelihood in nats per token, over every token after [bos], under the model as it is: temperature 1, all
-of the vocabulary (it is minus the training loss). Written tokens are drawn from
+data alone (with a selection, on the first candidate's too, see `select.py`), and handing a written plan.json back in
+gives the same picture. The score of a plan is its mean log-likelihood in nats per token, over every token after [bos],
+under the model as it is: temperature 1, all of the vocabulary (it is minus the training loss). Written tokens are drawn
+from
 
     softmax(logits / temperature) over the fewest tokens that hold `top_p` of the mass     (0 = the likeliest)
 

@@ -44,20 +44,21 @@ class Choice:
 
     def of_prompt(self) -> Asking | None:
         """What to ask while the prompt is read."""
-        rows = tuple(range(len(self.quotas)))
-        return self._asking(self.picture, rows, keys=0)
+        return self._asking(self.picture, 1, keys=0)
 
     def of_plan(self, after: Continuation, candidates: int) -> Asking | None:
-        """What to ask while the plans are read: each sentence's first."""
-        rows = tuple(range(0, len(self.quotas) * candidates, candidates))
-        texts = jnp.full((len(rows), after.plan["ids"].shape[1]), -1, jnp.int32)
-        return self._asking(texts, rows, keys=1)
+        """What to ask while the plans are read: each sentence's first. None where there are none."""
+        if not after.plan:
+            return None
+        texts = jnp.full((len(self.quotas), after.plan["ids"].shape[1]), -1, jnp.int32)
+        return self._asking(texts, candidates, keys=1)
 
-    def _asking(self, q_picture: Array, rows: tuple[int, ...], keys: int) -> Asking | None:
+    def _asking(self, q_picture: Array, step: int, keys: int) -> Asking | None:
         if self.selection.method not in ASKED:
             return None
         layers = self.selection.asked_layers(self.layers)
-        return Asking(q_picture, self.picture, layers, rows, keys, self.selection.method == "text")
+        softmax = self.selection.method == "text"
+        return Asking(q_picture, self.picture, layers, len(self.quotas), step, keys, softmax)
 
 
 def choice_of(selection: Selection | None, prompt: Prompt, config: ModelConfig) -> Choice | None:
@@ -99,7 +100,7 @@ def selected(choice: Choice, cache: Cache, plans: Cache | None, asked: list[Arra
         per = plans["k"].shape[1] // cache["k"].shape[1]
         meta = {name: values[: sentences * per : per] for name, values in plans["meta"].items()}
     answers = [answer for answer in asked if answer is not None]
-    given = cache, meta, answers, choice.picture, choice.quotas, jax.vmap(jax.random.key)(jnp.asarray(seeds))
+    given = cache, meta, answers, choice.picture, choice.quotas, jnp.stack([jax.random.key(seed) for seed in seeds])
     return _selected(*given, selection=choice.selection, size=choice.size, layers=choice.layers)
 
 

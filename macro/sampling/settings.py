@@ -43,6 +43,8 @@ class Settings:
     def __post_init__(self):
         if self.steps < 1:
             raise UserError(f"sampling.steps: {self.steps}, but a picture takes at least 1 step")
+        if not isinstance(self.select, Selection | None):
+            raise UserError(f"sampling.select: {self.select!r}, but it must be a Selection (macro/models/selection.py)")
         if self.shift <= 0:
             raise UserError(f"sampling.shift: {self.shift}, but it must be above 0 (1 shifts nothing)")
         if self.reuse is not None and self.steps <= self.reuse.order:

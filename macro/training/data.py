@@ -22,6 +22,8 @@ from macro.inputs.files import Files, Mixture
 from macro.inputs.packing import PackingConfig
 from macro.inputs.pipeline import Pipeline
 from macro.inputs.tokenizer import Tokenizer
+from macro.models.selection import read_selection
+from macro.models.thinning import MOST_PICTURES
 from macro.models.variants import ModelConfig
 from macro.parallel.mesh import my_rows, nearest_multiples, parallel_config
 from macro.sampling.load import packing_of
@@ -118,6 +120,8 @@ def packing_config(config, model: ModelConfig) -> PackingConfig:
             divide.
     """
     training = config.dropout.to_dict() | {"tasks": tuple(config.tasks)}
+    if read_selection(config.get("select"), "select") is not None:
+        training["most_pictures"] = MOST_PICTURES
     packing = packing_of(model, config.packing.to_dict() | training)
     reach = packing.latent_stride * packing.latent_side
     if any(max(height, width) > reach for height, width, _ in packing.buckets):

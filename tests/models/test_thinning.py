@@ -49,7 +49,7 @@ def test_later_layers_see_the_kept_tokens_only(row, method):
     def by_padding(model):
         und, gen = model._embed_und(batch["text"], batch["vision"]), model.embed_latent(batch["latent"], x, t)
         rotations, meta = model._joined([batch["text"], batch["vision"]], batch["latent"])
-        asking, end = thinning.asking(pictures(batch), meta, 2)
+        asking, end = thinning.asking(batch, pictures(batch), meta, 2)
         und, gen, (_, values), asked = model.mot.run(und, gen, rotations, meta, (), asking, (0, end))
         kept, stays = thinning.kept(batch, meta, pictures(batch), values, asked, 2)
         seen = jnp.zeros(batch["vision"]["sample"].shape, bool)
@@ -98,7 +98,7 @@ def test_the_shorter_buffer_holds_what_any_row_keeps():
         if not own.size:
             continue
         share = jnp.ceil(0.3 * counted(own, PICTURES) - 1e-6).astype(jnp.int32)
-        kept = choose(jnp.zeros(own.shape), own, share, thinning._places(own.shape[1]))
+        kept = choose(jnp.zeros(own.shape), own, share, thinning.places(own.shape[1], 64))
         assert int(jnp.sum(kept.valid)) == int(jnp.sum(share))
 
 
@@ -111,3 +111,44 @@ def test_a_section_of_a_config():
         read_selection({"kep": 0.5}, "sampling.select")
     with pytest.raises(UserError, match="config.select.budget='a': must be of type int"):
         read_selection({"budget": "a"}, "select")
+
+
+@pytest.mark.parametrize("softmax", [True, False])
+def test_packed_sentences_and_noised_targets_do_not_ask_for_each_other(row, softmax):
+    """What layers answer about a picture hangs on its own sentence's given words alone."""
+    batch, x = row
+    streams = {name: batch[name] for name in ("text", "vision", "latent")}
+    two = jax.tree.map(lambda a: jnp.concatenate([a, a], axis=1), streams)
+    for stream in two.values():
+        half = stream["sample"].shape[1] // 2
+        moved = jnp.where(stream["sample"] >= 0, 1, -1)
+        stream["sample"] = stream["sample"].at[:, half:].set(moved[:, half:])
+    x = jnp.concatenate([x, x], axis=1)
+    thinning = Thinning(None, Selection(keep=0.5, method="text" if softmax else "blocks", layers=(1,)), PICTURES)
+
+    def answers(streams, x):
+        def ask(model):
+            und = model._embed_und(streams["text"], streams["vision"])
+            gen = model.embed_latent(streams["latent"], x, jnp.full(x.shape[:2], 0.3))
+            rotations, meta = model._joined([streams["text"], streams["vision"]], streams["latent"])
+            asking, _ = thinning.asking(streams, pictures(streams), meta, 2)
+            return model.mot.run(und, gen, rotations, meta, (), asking)[3][1], meta
+
+        return Composer(CONFIG).apply({"params": PARAMS}, method=ask)
+
+    plain, meta = answers(two, x)
+    first = np.asarray((meta["sample"][0] == 0) & (pictures(two)[0] >= 0))
+    # The second sentence's words, the targets, and what is to be learnt of the plan change; the first's answers do not.
+    text, half = two["text"], two["text"]["ids"].shape[1] // 2
+    changed = (text["labels"] >= 0).at[:, half:].set(True)
+    other = two | {"text": text | {"ids": jnp.where(changed, (text["ids"] + 7) % 90, text["ids"])}}
+    found, _ = answers(other, x + jnp.where(two["latent"]["loss"], 5.0, 0.0)[..., None])
+    np.testing.assert_allclose(found[0][:, first], plain[0][:, first], atol=1e-6)
+    assert float(jnp.max(jnp.abs(plain[0][:, first]))) > 1e-3
+
+
+@pytest.mark.parametrize(("select", "said"), [({"budget": 9}, "config.select.budget"),
+                                              ({"keep": 0.5, "method": "images"}, "config.select.method")])  # fmt: skip
+def test_what_training_does_not_have(select, said):
+    with pytest.raises(UserError, match=said):
+        joint._thinning({"select": select}, jax.random.key(0), 1)

@@ -186,6 +186,27 @@ def test_sentences_in_one_batch_are_what_they_are_alone():
             assert np.abs(a.pixels.astype(int) - b.pixels).max() <= 1
 
 
+def test_lots_and_seeds():
+    """A token's lot follows from its picture and place, wherever it lies; seeds may have 64 bits."""
+    from macro.models.selection import scores
+
+    lot = Selection(keep=0.5, method="random")
+    own = jnp.asarray([[-1] * 3 + [0] * 4 + [1] * 2, [-1] * 5 + [0] * 4], jnp.int32)
+    keys = jnp.stack([jax.random.key(3_000_000_000)] * 2)
+    nothing = jnp.zeros((2, 2, 9)), jnp.zeros((1, 2, 9, 1, 1))
+    drawn, _ = scores(lot, None, *nothing, own, jnp.ones((2, 2), jnp.int32), keys)
+    np.testing.assert_array_equal(drawn[0, 3:7], drawn[1, 5:])
+    assert len(set(np.asarray(drawn[0, 3:]).tolist())) == 6
+
+
+def test_strengths_of_pictures_after_a_target():
+    from macro.sampling.pipeline import _by_span
+
+    a, b, c = (Image(picture(n)) for n in (1, 2, 3))
+    spans = Text("x"), a, Target(picture(4, 64, 64)), Text("y"), b, a, c, Target(size=(64, 64))
+    assert _by_span(Sentence(spans), [1.0, 2.0, 3.0, 4.0]) == [1.0, 1.0, 2.0, 3.0, 4.0, 1.0]
+
+
 def test_strengths():
     drawing = pipeline()
     call = {"instruction": "A <image 1> by <image 2>.", "images": [picture(1), picture(2)], "plan": PLANS[0]}

@@ -87,7 +87,10 @@ def attention_parts(
     is float32, `reference.HIDDEN` for a query that sees nothing, and no gradient flows through it.
     Queries may have several rows for each of the keys, one after the other: these share its keys, which are read once.
     """
-    if q.shape[0] != k.shape[0] and q.shape[0] % k.shape[0] == 0:
+    shared = q.shape[0] // k.shape[0]
+    if shared > 1 and _rows_lie(q) != _rows_lie(k):  # rows that are divided over devices are not put together
+        k, v, k_meta, k_bias = jax.tree.map(lambda x: jnp.repeat(x, shared, axis=0), (k, v, dict(k_meta), k_bias))
+    elif shared > 1:
         fold, unfold = "(b c) n ... -> b (c n) ...", "b (c n) ... -> (b c) n ..."
         together = rearrange(q, fold, b=k.shape[0]), k, v
         metas = {name: rearrange(q_meta[name], fold, b=k.shape[0]) for name in FIELDS}, k_meta
@@ -111,6 +114,11 @@ def attention_parts(
         check_vma=False,
     )
     return attend(q, k, v, q_meta, k_meta, k_bias)
+
+
+def _rows_lie(x: Array) -> PartitionSpec | None:
+    """Over which axes of the mesh rows of `x` are divided."""
+    return spec(current(), x.shape[:1], "batch") if current() else None
 
 
 def merged(
