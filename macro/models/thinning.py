@@ -20,13 +20,28 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from macro.kernels.select.api import Kept, choose, column_counts, quota_bound, quotas
-from macro.models.selection import ASKED, Selection, answered, counted, scores
+from macro.models.selection import ASKED, Selection, answered, counted, read_selection, scores
 from macro.nn.asking import Asking
 from macro.parallel.rules import current, join_tokens, split_tokens
 from macro.sentence.sight import NOISE
+from macro.utils.errors import UserError
 
 MOST_PICTURES = 32  # of one sample, where tokens are left out
 _NOBODY = -2  # the picture of queries that count neither as text nor as a picture
+
+
+def training_selection(config) -> Selection | None:
+    """What `config.select` asks for (missing: nothing).
+
+    Raises:
+        UserError: besides those of `read_selection`, what only makes sense for one drawing.
+    """
+    selection = read_selection(config.get("select"), "select")
+    if selection is not None and selection.budget is not None:
+        raise UserError("config.select.budget: is one sentence's, but rows of a batch hold several; give keep instead")
+    if selection is not None and selection.method == "images":
+        raise UserError("config.select.method='images': chooses among one drawing's pictures; not for training")
+    return selection
 
 
 @flax.struct.dataclass

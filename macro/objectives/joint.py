@@ -13,13 +13,11 @@ from macro.models import axes
 from macro.models.composer import Composer
 from macro.models.initial import initial
 from macro.models.precision import computed
-from macro.models.selection import read_selection
-from macro.models.thinning import MOST_PICTURES, Thinning
+from macro.models.thinning import MOST_PICTURES, Thinning, training_selection
 from macro.models.vae import latent_table
 from macro.objectives.draw import draw_losses, draw_weights, noised
 from macro.objectives.parts import model_config
 from macro.objectives.plan import plan_losses, plan_weights
-from macro.utils.errors import UserError
 
 # The VAE is never trained together with the composer.
 FROZEN = ("vae/.*",)
@@ -80,13 +78,9 @@ def loss(
 
 def _thinning(config, key: Array, rows: int) -> Thinning | None:
     """What `config.select` asks for (missing: nothing)."""
-    selection = read_selection(config.get("select"), "select")
+    selection = training_selection(config)
     if selection is None:
         return None
-    if selection.budget is not None:
-        raise UserError("config.select.budget: is one sentence's, but rows of a batch hold several; give keep instead")
-    if selection.method == "images":
-        raise UserError("config.select.method='images': chooses among one drawing's pictures; not for training")
     keys = jax.random.split(jax.random.fold_in(key, 1), rows)
     return Thinning(keys, selection, config.packing.samples * MOST_PICTURES)
 

@@ -22,8 +22,7 @@ from macro.inputs.files import Files, Mixture
 from macro.inputs.packing import PackingConfig
 from macro.inputs.pipeline import Pipeline
 from macro.inputs.tokenizer import Tokenizer
-from macro.models.selection import read_selection
-from macro.models.thinning import MOST_PICTURES
+from macro.models.thinning import MOST_PICTURES, training_selection
 from macro.models.variants import ModelConfig
 from macro.parallel.mesh import my_rows, nearest_multiples, parallel_config
 from macro.sampling.load import packing_of
@@ -120,7 +119,7 @@ def packing_config(config, model: ModelConfig) -> PackingConfig:
             divide.
     """
     training = config.dropout.to_dict() | {"tasks": tuple(config.tasks)}
-    if read_selection(config.get("select"), "select") is not None:
+    if training_selection(config) is not None:
         training["most_pictures"] = MOST_PICTURES
     packing = packing_of(model, config.packing.to_dict() | training)
     reach = packing.latent_stride * packing.latent_side

@@ -7,7 +7,7 @@ from sampling.toy import CONFIG, EXPERIMENT, random_params, training_row
 from macro.kernels.select.api import choose
 from macro.models.composer import Composer, pictures
 from macro.models.selection import METHODS, Selection, counted, read_selection
-from macro.models.thinning import Thinning
+from macro.models.thinning import Thinning, training_selection
 from macro.objectives import joint
 from macro.sentence.plan import Plan
 from macro.utils.errors import UserError
@@ -151,4 +151,4 @@ def test_packed_sentences_and_noised_targets_do_not_ask_for_each_other(row, soft
                                               ({"keep": 0.5, "method": "images"}, "config.select.method")])  # fmt: skip
 def test_what_training_does_not_have(select, said):
     with pytest.raises(UserError, match=said):
-        joint._thinning({"select": select}, jax.random.key(0), 1)
+        training_selection({"select": select})
