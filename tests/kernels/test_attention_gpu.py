@@ -1,5 +1,6 @@
-"""The GPU kernel: by Pallas' interpreter against the definition, and lowered for CUDA on a machine without a GPU.
+"""The GPU kernel, lowered for CUDA on a machine without a GPU, and the order of backends.
 
+Its numbers, by Pallas' interpreter: `test_attention_pallas.py`.
 Nothing here shows that it is right or fast on a GPU; what each check does show stands in its docstring.
 """
 
@@ -11,13 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from kernels.test_attention import biases, inputs, random_meta
-from kernels.test_attention_tpu import definition, sentences, values_and_slopes
+from kernels.test_attention import inputs
 
 from macro.kernels.attention import api, pallas_gpu, pallas_tpu, specs
 from macro.kernels.attention.ordering import pairs_of_blocks, stacked
 from macro.kernels.attention.pallas_gpu import attention_gpu
 from macro.kernels.attention.reference import attention_reference
+from macro.kernels.backends import say_once
 from macro.sentence.sight import FIELDS, visible
 
 KERNELS = ["macro_attention_forward", "macro_attention_dq", "macro_attention_dkv"]
@@ -25,86 +26,6 @@ SMALL = specs.Shape(1, 300, 700, 6, 2, 48, "float32")
 LOWERED = {name: specs.SHAPES[name] for name in ("denoise", "plan", "vision")} | {
     "train": specs.SHAPES["train"].of(8192), "small, float32": SMALL, "wide heads": SMALL._replace(head_dim=256),
 }  # fmt: skip
-
-
-def interpreted(*given):
-    return attention_gpu(*given, interpret=True)[0]
-
-
-@pytest.fixture
-def small_blocks(monkeypatch):
-    """Blocks of 16 or 32 queries and 16 keys, so that short rows have many."""
-    monkeypatch.setattr(pallas_gpu, "FORWARD", (32, 16))
-    monkeypatch.setattr(pallas_gpu, "BACKWARD", (16, 16))
-
-
-@pytest.mark.parametrize(
-    ("b", "nq", "nk", "heads", "groups", "d"),
-    [(2, 61, 61, 6, 2, 8), (1, 5, 43, 4, 4, 48), (1, 70, 37, 3, 1, 136)],
-    ids=["packed", "few queries", "wide heads"],
-)  # fmt: skip
-def test_values_and_gradients(small_blocks, b, nq, nk, heads, groups, d):
-    arrays = inputs(0, b, nq, nk, heads, groups, d)
-    meta = random_meta(np.random.default_rng(0), b, max(nq, nk))
-    metas = {name: x[:, -nq:] for name, x in meta.items()}, {name: x[:, :nk] for name, x in meta.items()}
-    ours = values_and_slopes(interpreted, *arrays, *metas)
-    theirs = values_and_slopes(definition, *arrays, *metas)
-    for name, a, b, atol in zip("oqkv", ours, theirs, (2e-6, 2e-5, 2e-5, 2e-5), strict=True):
-        np.testing.assert_allclose(a, b, atol=atol, err_msg=name)
-
-
-def test_gradients_with_a_bias_over_several_blocks(small_blocks):
-    arrays, meta = inputs(2, 1, 61, 61, 4, 2, 8), random_meta(np.random.default_rng(2), 1, 61)
-    ours, theirs = (
-        values_and_slopes(lambda *given, f=f: f(*given, biases(2, 1, 61)), *arrays, meta, meta)
-        for f in (interpreted, definition)
-    )
-    for a, b in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(a, b, atol=2e-5)
-
-
-def test_bfloat16(small_blocks):
-    arrays = [x.astype(jnp.bfloat16) for x in inputs(1, 1, 40, 40, 2, 1, 16)]
-    meta = random_meta(np.random.default_rng(1), 1, 40)
-    ours = values_and_slopes(interpreted, *arrays, meta, meta)
-    exact = values_and_slopes(definition, *(x.astype(jnp.float32) for x in arrays), meta, meta)
-    for a, b in zip(ours, exact, strict=True):
-        assert a.dtype == jnp.bfloat16
-        # Weights, slopes and results are each rounded to 8 bits.
-        np.testing.assert_allclose(a.astype(jnp.float32), b, atol=0.02 * float(jnp.max(jnp.abs(b))))
-
-
-def test_pairs_of_blocks_that_are_left_out_are_not_touched(small_blocks):
-    """Other sentences' keys, values, queries may hold anything, infinities too, and slopes stay finite."""
-    q, k, v = inputs(5, 1, 96, 96, 2, 1, 8)
-    meta = sentences(32, 3)
-    slopes = values_and_slopes(definition, q, k, v, meta, meta)
-    spoilt = [x.at[:, 64:].set(jnp.inf) for x in (q, k, v)]
-    for a, b in zip(values_and_slopes(interpreted, *spoilt, meta, meta), slopes, strict=True):
-        np.testing.assert_allclose(a[:, :64], b[:, :64], atol=2e-5)
-
-
-def test_queries_that_meet_nobody_get_zeros(small_blocks):
-    q, k, v = inputs(6, 1, 48, 16, 2, 1, 8)
-    stranger = {name: x.at[:, 16:].add(7) if name == "sample" else x for name, x in sentences(16, 3).items()}
-    k_meta = {name: x[:, :16] for name, x in sentences(16, 3).items()}
-    out, d_q, *_ = values_and_slopes(interpreted, q, jnp.full_like(k, jnp.nan), v, stranger, k_meta)
-    assert not np.any(out[:, 16:]) and not np.any(d_q[:, 16:])
-
-
-def test_under_scan_and_remat(small_blocks):
-    q, k, v = inputs(7, 1, 33, 33, 2, 1, 8)
-    meta = random_meta(np.random.default_rng(7), 1, 33)
-
-    def total(backend):
-        @jax.checkpoint
-        def layer(x, scale):
-            return x + backend(x * scale, k, v, meta, meta), None
-
-        return lambda q: jnp.sum(jnp.sin(jax.lax.scan(layer, q, jnp.array([0.5, 2.0]))[0]))
-
-    ours, theirs = (jax.jit(jax.grad(total(backend)))(q) for backend in (interpreted, definition))
-    np.testing.assert_allclose(ours, theirs, atol=2e-5)
 
 
 def test_meetings_list_the_pairs_that_need_the_rule_first():
@@ -228,16 +149,19 @@ class TestOrderOfBackends:
         meta = {f: jax.ShapeDtypeStruct((1, 300), jnp.int32) for f in FIELDS}
         return q, k, v, meta, meta
 
+    def traced(self, *given):
+        return str(jax.make_jaxpr(lambda *given: api.attention(*given))(*given))  # anew, not from a cache
+
     def test_what_triton_cannot_run_goes_to_the_next_and_is_said_once(self, monkeypatch):
         monkeypatch.setattr(api, "platform", lambda: "gpu")
-        api._say_once.cache_clear()
+        say_once.cache_clear()
         with pytest.warns(UserWarning, match="attention_gpu cannot run this.*264 values"):
-            traced = str(jax.make_jaxpr(api.attention)(*self.large(264)))
+            traced = self.traced(*self.large(264))
         assert "while" in traced and "pallas_call" not in traced
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            jax.make_jaxpr(api.attention)(*self.large(264))
-            assert "macro_attention_forward" in str(jax.make_jaxpr(api.attention)(*self.large(64)))
+            self.traced(*self.large(264))
+            assert "macro_attention_forward" in self.traced(*self.large(64))
 
     @pytest.mark.parametrize(("capability", "runs"), [("7.5", False), ("8.9", True), ("10.0", True), ("gfx90a", True)])
     def test_old_devices_are_named(self, monkeypatch, capability, runs):
@@ -255,5 +179,6 @@ class TestOrderOfBackends:
 
     def test_the_definition_is_not_what_anything_falls_back_to(self):
         for backends in api.BACKENDS.values():
-            assert backends[-1].why_not(*inputs(0, 1, 4, 4, 1, 1, 8)[:2]) is None
-            assert attention_reference not in [backend.attend for backend in backends]
+            last_why_not = backends[-1][1]
+            assert last_why_not(*inputs(0, 1, 4, 4, 1, 1, 8)[:2]) is None
+            assert attention_reference not in [run for run, _ in backends]

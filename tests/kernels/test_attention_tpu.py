@@ -1,4 +1,7 @@
-"""The TPU kernel: by Pallas' interpreter against the definition, and compiled ahead of time for real chips."""
+"""The TPU kernel: which pairs of blocks it visits, and compiled ahead of time for real chips.
+
+Its numbers: `test_attention_pallas.py`.
+"""
 
 import math
 import re
@@ -7,112 +10,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from kernels.test_attention import inputs, random_meta
+from kernels.test_attention import random_meta
+from kernels.test_attention_pallas import sentences
 from parallel.aot import mesh_of, spec_of
 
-from macro.kernels.attention import pallas_tpu, specs
+from macro.kernels.attention import specs
 from macro.kernels.attention.ordering import all_see, may_see, sorting, visits
 from macro.kernels.attention.pallas_tpu import attention_tpu
-from macro.kernels.attention.reference import attention_reference, sight_mask
+from macro.kernels.attention.reference import sight_mask
 from macro.parallel.hlo import compile_and_read
 from macro.sentence.sight import FIELDS, FULL, NOISE
-
-
-def definition(*given):
-    return attention_reference(*given)[0]
-
-
-def interpreted(*given):
-    return attention_tpu(*given, interpret=True)[0]
-
 
 KERNELS = {"macro_attention_forward": 4, "macro_attention_dq": 6, "macro_attention_dkv": 8}  # operations a pair
 
 
-@pytest.fixture
-def small_blocks(monkeypatch):
-    """Blocks of 16 queries and 8 keys, so that short rows have many."""
-    monkeypatch.setattr(pallas_tpu, "QUERIES", 16)
-    monkeypatch.setattr(pallas_tpu, "KEYS", 8)
-
-
-def values_and_slopes(backend, q, k, v, q_meta, k_meta):
-    def total(q, k, v):
-        out = backend(q, k, v, q_meta, k_meta)
-        return jnp.sum(jnp.sin(out.astype(jnp.float32))), out
-
-    (_, out), slopes = jax.jit(jax.value_and_grad(total, (0, 1, 2), has_aux=True))(q, k, v)
-    return out, *slopes
-
-
-def sentences(length, samples, mode=0, b=1):
-    """Rows of equally long samples, each one span."""
-    n = np.arange(length * samples)
-    fields = {"sample": n // length, "order": n % length, "span": n // length, "mode": np.full_like(n, mode)}
-    return {name: jnp.asarray(np.tile(x, (b, 1)), jnp.int32) for name, x in fields.items()}
-
-
 def in_blocks(meta, size):
     return {name: x.reshape(x.shape[0], -1, size) for name, x in meta.items()}
-
-
-@pytest.mark.parametrize(
-    ("b", "nq", "nk", "heads", "groups", "d"),
-    [(2, 61, 61, 6, 2, 8), (1, 5, 43, 4, 4, 48), (1, 70, 37, 3, 1, 136)],
-    ids=["packed", "few queries", "wide heads"],
-)  # fmt: skip
-def test_values_and_gradients(small_blocks, b, nq, nk, heads, groups, d):
-    arrays = inputs(0, b, nq, nk, heads, groups, d)
-    meta = random_meta(np.random.default_rng(0), b, max(nq, nk))
-    metas = {name: x[:, -nq:] for name, x in meta.items()}, {name: x[:, :nk] for name, x in meta.items()}
-    ours = values_and_slopes(interpreted, *arrays, *metas)
-    theirs = values_and_slopes(definition, *arrays, *metas)
-    for name, a, b, atol in zip("oqkv", ours, theirs, (2e-6, 2e-5, 2e-5, 2e-5), strict=True):
-        np.testing.assert_allclose(a, b, atol=atol, err_msg=name)
-
-
-def test_bfloat16(small_blocks):
-    arrays = [x.astype(jnp.bfloat16) for x in inputs(1, 1, 40, 40, 2, 1, 16)]
-    meta = random_meta(np.random.default_rng(1), 1, 40)
-    ours = values_and_slopes(interpreted, *arrays, meta, meta)
-    exact = values_and_slopes(definition, *(x.astype(jnp.float32) for x in arrays), meta, meta)
-    for a, b in zip(ours, exact, strict=True):
-        assert a.dtype == jnp.bfloat16
-        # Weights, queries, slopes and results are each rounded to 8 bits.
-        np.testing.assert_allclose(a.astype(jnp.float32), b, atol=0.02 * float(jnp.max(jnp.abs(b))))
-
-
-def test_pairs_of_blocks_that_are_left_out_are_not_touched(small_blocks):
-    """Other sentences' keys, values, queries may hold anything, infinities too, and slopes stay finite."""
-    q, k, v = inputs(5, 1, 96, 96, 2, 1, 8)
-    meta = sentences(32, 3)
-    slopes = values_and_slopes(definition, q, k, v, meta, meta)
-    spoilt = [x.at[:, 64:].set(jnp.inf) for x in (q, k, v)]
-    for a, b in zip(values_and_slopes(interpreted, *spoilt, meta, meta), slopes, strict=True):
-        np.testing.assert_allclose(a[:, :64], b[:, :64], atol=2e-5)
-
-
-def test_queries_that_meet_nobody_get_zeros(small_blocks):
-    q, k, v = inputs(6, 1, 48, 16, 2, 1, 8)
-    stranger = {name: x.at[:, 16:].add(7) if name == "sample" else x for name, x in sentences(16, 3).items()}
-    k_meta = {name: x[:, :16] for name, x in sentences(16, 3).items()}
-    out, d_q, *_ = values_and_slopes(interpreted, q, jnp.full_like(k, jnp.nan), v, stranger, k_meta)
-    assert not np.any(out[:, 16:]) and not np.any(d_q[:, 16:])
-
-
-def test_under_scan_and_remat(small_blocks):
-    q, k, v = inputs(7, 1, 33, 33, 2, 1, 8)
-    meta = random_meta(np.random.default_rng(7), 1, 33)
-
-    def total(backend):
-        @jax.checkpoint
-        def layer(x, scale):
-            return x + backend(x * scale, k, v, meta, meta), None
-
-        return lambda q: jnp.sum(jnp.sin(jax.lax.scan(layer, q, jnp.array([0.5, 2.0]))[0]))
-
-    ours, theirs = (jax.jit(jax.grad(total(backend)))(q) for backend in (interpreted, definition))
-    np.testing.assert_allclose(ours, theirs, atol=2e-5)
 
 
 @pytest.mark.parametrize("order", ["sorted", "as they lie"])

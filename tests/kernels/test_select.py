@@ -1,6 +1,7 @@
 """Column sums and rows taken out, every backend: against loops that know nothing but the rule of sight."""
 
 import functools
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +9,11 @@ import numpy as np
 import pytest
 from kernels.test_attention import biases, inputs, random_meta
 
+from macro.kernels.attention import pallas_tpu as attention_tpu
 from macro.kernels.attention.api import attention_parts
 from macro.kernels.attention.reference import HIDDEN, sight_mask
-from macro.kernels.select import api, pallas_gpu, pallas_tpu
+from macro.kernels.backends import Backend, say_once
+from macro.kernels.select import api, pallas_gpu, pallas_tpu_gather
 from macro.kernels.select.blocked import column_counts_blocked, column_sums_blocked
 from macro.kernels.select.pallas_gpu import column_sums_gpu, gather_gpu
 from macro.kernels.select.pallas_tpu import column_sums_tpu
@@ -32,10 +35,16 @@ SCORING = {
     "gpu": functools.partial(column_sums_gpu, interpret=True),
 }
 COUNTING = {"reference": column_counts_reference, "blocked": column_counts_blocked, "api": api.column_counts}
+
+
+def interpreted(f):
+    return functools.update_wrapper(functools.partial(f, interpret=True), f)
+
+
 GATHERING = {
-    "reference": gather_reference,
-    "tpu": functools.partial(gather_tpu, interpret=True),
-    "gpu": functools.partial(gather_gpu, interpret=True),
+    "reference": (),
+    "tpu": (Backend(interpreted(gather_tpu), pallas_tpu_gather.why_not),),
+    "gpu": (Backend(interpreted(gather_gpu), pallas_gpu.why_not_gather),),
 }
 
 
@@ -43,7 +52,7 @@ GATHERING = {
 def small_blocks(monkeypatch):
     """So that short rows have many."""
     for name, size in (("QUERIES", 16), ("KEYS", 32)):
-        monkeypatch.setattr(pallas_tpu, name, size)
+        monkeypatch.setattr(attention_tpu, name, size)
         monkeypatch.setattr(pallas_gpu, name, size)
 
 
@@ -163,7 +172,14 @@ def some_kept(seed, b, n, k):
     return Kept(jnp.asarray(indices, jnp.int32), jnp.asarray(rng.random((b, k)) < 0.7))
 
 
-@pytest.mark.parametrize("name", GATHERING)
+@pytest.fixture(params=GATHERING)
+def gathering(request, monkeypatch):
+    """The backend, or the definition for what it cannot run."""
+    monkeypatch.setattr(api, "GATHERING", {"cpu": GATHERING[request.param]})
+    return lambda x, *kept: api._gather_on_one_device(2, x, *kept)
+
+
+@pytest.mark.filterwarnings("ignore:gather. gather_tpu cannot run this")
 class TestGather:
     @pytest.mark.parametrize(
         ("dtype", "rest"),
@@ -171,25 +187,24 @@ class TestGather:
          ("int32", ()), ("int32", (2, 3, 128)), ("float8_e4m3fn", (128,)), ("bfloat16", ())],
     )  # fmt: skip
     @pytest.mark.parametrize(("n", "k"), [(35, 19), (8, 140)])
-    def test_bits_stay_as_they_are(self, name, dtype, rest, n, k):
+    def test_bits_stay_as_they_are(self, gathering, dtype, rest, n, k):
         x = any_bits(0, (2, 3, n, *rest), dtype)
         kept = some_kept(1, 3, n, k)
-        found = np.asarray(as_bits(GATHERING[name](x, *kept)))
+        found = np.asarray(as_bits(gathering(x, *kept)))
         bits, indices, valid = np.asarray(as_bits(x)), *(np.asarray(x) for x in kept)
         assert found.shape == (2, 3, k, *rest)
         for layer, row, place in np.ndindex(2, 3, k):
             expected = bits[layer, row, indices[row, place]] if valid[row, place] else 0 * bits[0, 0, 0]
             np.testing.assert_array_equal(found[layer, row, place], expected)
 
-    def test_vmap(self, name):
+    def test_vmap(self, gathering):
         x, kept = any_bits(2, (4, 1, 2, 20, 128), "int32"), some_kept(3, 8, 20, 9)
         kept = [part.reshape(4, 2, 9) for part in kept]
-        found = jax.vmap(GATHERING[name])(x, *kept)
+        found = jax.vmap(gathering)(x, *kept)
         for i in range(4):
             np.testing.assert_array_equal(found[i], gather_reference(x[i], *(part[i] for part in kept)))
 
-    def test_gradient_goes_back_to_where_rows_came_from(self, name, monkeypatch):
-        monkeypatch.setattr(api, "GATHERING", {"cpu": GATHERING[name]})
+    def test_gradient_goes_back_to_where_rows_came_from(self, gathering):
         x = jax.random.normal(jax.random.key(4), (2, 20, 128))
         kept = Kept(jnp.array([[1, 4, 19, 0], [0, 0, 3, 9]]), jnp.array([[1, 1, 1, 0], [1, 1, 1, 1]], bool))
 
@@ -203,6 +218,54 @@ class TestGather:
             np.cos(np.asarray(x))[np.arange(2)[:, None], kept.indices] * np.asarray(kept.valid)[..., None],
         )
         np.testing.assert_allclose(jax.grad(total)(x), expected, atol=1e-6)
+
+
+class TestOrderOfBackends:
+    def scores(self, b=1, n=4096, heads=2, d=8, dtype="float32"):
+        shape = jax.ShapeDtypeStruct
+        meta, tokens = {name: shape((b, n), jnp.int32) for name in FIELDS}, shape((b, n), jnp.int32)
+        q, k = shape((b, n, heads, d), dtype), shape((b, n, 1, d), dtype)
+        given = q, k, shape((b, n, heads), jnp.float32), meta, meta, tokens, tokens
+        return str(jax.make_jaxpr(lambda *given: api.column_sums(*given))(*given))  # anew, not from a cache
+
+    def rows(self, rest, dtype="float32", b=1, k=8):
+        kept = Kept(jax.ShapeDtypeStruct((b, k), jnp.int32), jax.ShapeDtypeStruct((b, k), bool))
+        axes = "batch", "tokens", *[None] * len(rest)
+        return str(jax.make_jaxpr(lambda x, kept: api.gather(x, kept, *axes))(
+            jax.ShapeDtypeStruct((b, 16, *rest), dtype), kept))  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("platform", "case", "given", "reason"),
+        [
+            ("gpu", "scores", dict(d=264), "column_sums_gpu cannot run this.*264 values"),
+            ("tpu", "scores", dict(b=3), "column_sums_tpu cannot run this.*98,304 pairs of blocks"),
+            ("gpu", "rows", dict(rest=(4,), dtype="complex64"), "gather_gpu cannot run this.*complex64"),
+            ("tpu", "rows", dict(rest=(128,), dtype="uint8"), "gather_tpu cannot run this.*uint8"),
+            ("tpu", "rows", dict(rest=(2, 40)), r"gather_tpu cannot run this.*\(2, 40\)"),
+            ("tpu", "rows", dict(rest=(128,), b=9, k=16_300), "gather_tpu cannot run this.*147,456 indices"),
+        ],
+    )
+    def test_what_a_kernel_cannot_run_goes_to_the_next_and_is_said_once(
+        self, monkeypatch, platform, case, given, reason
+    ):
+        monkeypatch.setattr(api, "platform", lambda: platform)
+        say_once.cache_clear()
+        with pytest.warns(UserWarning, match=reason):
+            traced = getattr(self, case)(**given)
+        assert "pallas_call" not in traced and ("scan" in traced or case == "rows")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            getattr(self, case)(**given)
+
+    @pytest.mark.parametrize("platform", ["tpu", "gpu"])
+    def test_what_a_kernel_can_run_it_does(self, monkeypatch, platform):
+        monkeypatch.setattr(api, "platform", lambda: platform)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert "macro_select_scores" in self.scores()
+            assert "macro_select_gather" in self.rows((2, 128))
+            # Metadata are not what a kernel is for, and this is no surprise.
+            assert "macro_select_gather" not in self.rows((), "int32")
 
 
 def test_gather_finds_the_tokens_by_their_name():

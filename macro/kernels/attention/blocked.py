@@ -18,7 +18,7 @@ from einops import rearrange
 from jax import lax
 from jaxtyping import Array, Float
 
-from macro.kernels.attention.ordering import sorting
+from macro.kernels.attention.ordering import block_at, blocks_in_order, sorting
 from macro.kernels.attention.reference import HIDDEN
 from macro.sentence.sight import FIELDS, visible
 
@@ -38,36 +38,20 @@ def attention_blocked(
     dtype = q.dtype
     q, k, v = (x.astype(jnp.float32) for x in (q, k, v))
     q_order, k_order = sorting(q_meta), sorting(k_meta)
-    q_meta, k_meta = _blocks(q_meta, q_order, QUERIES), _blocks(k_meta, k_order, KEYS)
     bias = jnp.zeros(k.shape[:2]) if k_bias is None else lax.stop_gradient(k_bias)
-    k_meta |= {_BIAS: _blocks({_BIAS: bias}, k_order, KEYS)[_BIAS]}
+    q_meta = {name: blocks_in_order(x, q_order, QUERIES) for name, x in q_meta.items()}
+    k_meta = {name: blocks_in_order(x, k_order, KEYS) for name, x in (k_meta | {_BIAS: bias}).items()}
     groups, heads = k.shape[2], q.shape[2]
     # Query heads of one key head lie in one axis with the queries: fewer, larger products.
-    scaled = _rows(q * q.shape[-1] ** -0.5, q_order, QUERIES)
-    queries = rearrange(scaled, "b (m n) (g r) d -> b m g (r n) d", n=QUERIES, g=groups)
-    keys, values = (rearrange(_rows(x, k_order, KEYS), "b (m n) g d -> b m g n d", n=KEYS) for x in (k, v))
+    scaled = blocks_in_order(q * q.shape[-1] ** -0.5, q_order, QUERIES)
+    queries = rearrange(scaled, "b m n (g r) d -> b m g (r n) d", g=groups)
+    keys, values = (blocks_in_order(x, k_order, KEYS).swapaxes(2, 3) for x in (k, v))
     attended, log_sum = lax.map(lambda row: _row(*row), (queries, keys, values, q_meta, k_meta))
     back = jnp.argsort(q_order, axis=1)
     attended = rearrange(attended, "b m g (r n) d -> b (m n) (g r) d", n=QUERIES, r=heads // groups)
     log_sum = rearrange(log_sum, "b m g (r n) -> b (m n) (g r)", n=QUERIES, r=heads // groups)
     attended = jnp.take_along_axis(attended, back[:, :, None, None], axis=1).astype(dtype)
     return attended, lax.stop_gradient(jnp.take_along_axis(log_sum, back[:, :, None], axis=1))
-
-
-def _rows(x: Array, order: Array, block: int) -> Array:
-    """`x[b, n, ...]` in the given order, with zeros up to a whole number of blocks."""
-    x = jnp.take_along_axis(x, order[:, :, None, None], axis=1)
-    return jnp.pad(x, ((0, 0), (0, -x.shape[1] % block), (0, 0), (0, 0)))
-
-
-def _blocks(meta: Mapping, order: Array, block: int) -> dict:
-    """Metadata `[b, m, block]` in the given order, padded with nobody."""
-    padding = ((0, 0), (0, -order.shape[1] % block))
-    blocks = {}
-    for name, x in meta.items():
-        x = jnp.take_along_axis(x, order, axis=1)
-        blocks[name] = rearrange(jnp.pad(x, padding, constant_values=-1), "b (m n) -> b m n", n=block)
-    return blocks
 
 
 def _mask(q_meta: Mapping, k_meta: Mapping) -> Array:
@@ -86,11 +70,6 @@ def _runs(q_meta: Mapping, k_meta: Mapping) -> tuple[Array, Array]:
         return jnp.min(jnp.where(seen, numbers, len(seen))), jnp.max(jnp.where(seen, numbers + 1, 0))
 
     return lax.map(run, q_meta)
-
-
-def _at(tree, number: Array):
-    """One block of everything."""
-    return jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, number, keepdims=False), tree)
 
 
 def _scores(q: Array, k: Array, q_meta: Mapping, k_meta: Mapping) -> Array:
@@ -120,7 +99,7 @@ def _forward(queries, keys, values, q_meta, k_meta):
 
         def step(number, carry):
             top, total, attended = carry
-            k, v, k_block = _at((keys, values, k_meta), number)
+            k, v, k_block = block_at((keys, values, k_meta), number)
             scores = _scores(q, k, meta, k_block)
             new_top = jnp.maximum(top, jnp.max(scores, axis=-1))
             weights = jnp.exp(scores - new_top[..., None])
@@ -152,7 +131,7 @@ def _backward(kept, slopes):
 
         def step(number, carry):
             d_q, d_keys, d_values = carry
-            k, v, k_block = _at((keys, values, k_meta), number)
+            k, v, k_block = block_at((keys, values, k_meta), number)
             weights = jnp.exp(_scores(q, k, meta, k_block) - log_sum[..., None])
             d_scores = weights * (jnp.einsum("gqd,gkd->gqk", d_out, v) - slope[..., None])
             d_q = d_q + jnp.einsum("gqk,gkd->gqd", d_scores, k)

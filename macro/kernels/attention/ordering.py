@@ -8,10 +8,12 @@ Read next: `blocked.py` (CPU), `pallas_tpu.py`, `pallas_gpu.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Bool, Int
 
 from macro.sentence.sight import CAUSAL, FIELDS, NOISE
@@ -25,21 +27,46 @@ def sorting(meta: Mapping) -> Int[Array, "b n"]:
     return jnp.lexsort((meta["order"], sample), axis=-1)
 
 
-def stacked(meta: Mapping, block: int) -> Int[Array, "b fields n"]:
+def even_block(n: int, most: int, unit: int) -> int:
+    """Tokens of a block, whole units and at most so many, such that n tokens leave little of the last one empty."""
+    unit = min(unit, most)
+    count = -(-n // (most - most % unit))
+    return -(-n // (count * unit)) * unit
+
+
+def padded(x: Array, axis: int, block: int, value: int = 0) -> Array:
+    """`x` with an axis in whole blocks."""
+    widths = [(0, -x.shape[axis] % block if i == axis else 0) for i in range(x.ndim)]
+    return jnp.pad(x, widths, constant_values=value)
+
+
+def blocks_in_order(x: Array, order: Int[Array, "b n"], block: int) -> Array:
+    """`x [b, n, ...]` in the given order as `[b, m, block, ...]`; padding is -1 in integers and 0 in floats."""
+    x = jnp.take_along_axis(x, order.reshape(*order.shape, *(1,) * (x.ndim - 2)), axis=1)
+    x = padded(x, 1, block, -1 if jnp.issubdtype(x.dtype, jnp.integer) else 0)
+    return x.reshape(x.shape[0], -1, block, *x.shape[2:])
+
+
+def block_at(tree, number: Array):
+    """One block of everything."""
+    return jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, number, keepdims=False), tree)
+
+
+def stacked(meta: Mapping, block: int, names: Sequence[str] = FIELDS) -> Int[Array, "b fields n"]:
     """Metadata `[b, n]` by field as one array, padded to whole blocks with nobody."""
-    fields = jnp.stack([meta[name] for name in FIELDS], axis=1)
-    return jnp.pad(fields, ((0, 0), (0, 0), (0, -fields.shape[2] % block)), constant_values=-1)
+    return padded(jnp.stack([meta[name] for name in names], axis=1), 2, block, -1)
+
+
+def in_blocks(fields: Int[Array, "b fields n"], block: int, names: Sequence[str] = FIELDS) -> dict:
+    """`stacked` metadata by field, `[b, m, block]`."""
+    return {name: fields[:, i].reshape(fields.shape[0], -1, block) for i, name in enumerate(names)}
 
 
 def pairs_of_blocks(
     q_fields: Int[Array, "b fields nq"], k_fields: Int[Array, "b fields nk"], queries: int, keys: int
 ) -> tuple[Bool[Array, "b m n"], Bool[Array, "b m n"]]:
     """In which blocks of `keys` tokens which blocks of `queries` tokens may see somebody, and surely see all."""
-
-    def blocks(fields, size):
-        return {name: fields[:, i].reshape(fields.shape[0], -1, size) for i, name in enumerate(FIELDS)}
-
-    sides = blocks(q_fields, queries), blocks(k_fields, keys)
+    sides = in_blocks(q_fields, queries), in_blocks(k_fields, keys)
     return may_see(*sides), all_see(*sides)
 
 

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from macro.kernels.attention.ordering import pairs_of_blocks, stacked
+from macro.kernels.attention.ordering import padded, pairs_of_blocks, stacked
 from macro.kernels.attention.pallas_gpu_kernels import Case, Meetings, d_keys_values, d_queries, forward
 from macro.kernels.attention.reference import HIDDEN
 from macro.sentence.sight import FIELDS
@@ -46,6 +46,11 @@ def why_not(q: Float[Array, "b nq h d"], k: Float[Array, "b nk kv d"]) -> str | 
     dtype = jnp.result_type(q, k)
     if dtype.name not in _DTYPES:
         return f"{dtype} is none of {', '.join(_DTYPES)}"
+    return why_not_here()
+
+
+def why_not_here() -> str | None:
+    """Why no kernel of Triton's runs on the devices that are here, or None."""
     capability = str(getattr(jax.local_devices()[0], "compute_capability", ""))
     # AMD writes "gfx90a".
     if capability[:1].isdigit() and float(capability) < 8:
@@ -78,18 +83,22 @@ def attention_gpu(
     return attended.astype(q.dtype), jax.lax.stop_gradient(log_sum.swapaxes(1, 2))
 
 
-def _power(n: int) -> int:
+def power(n: int) -> int:
     """The least power of two that is not below `n`, nor below what Triton takes."""
     return max(_LEAST, 1 << (n - 1).bit_length())
+
+
+def blocks(sizes: tuple[int, int], tokens: tuple[int, int], shrink: int) -> tuple[int, int]:
+    """Tokens of a block on either side: of these sizes, smaller by a factor, and where there are fewer tokens."""
+    queries, keys = (max(_LEAST, min(size // shrink, power(n))) for size, n in zip(sizes, tokens, strict=True))
+    return queries, keys
 
 
 def _case(sizes: tuple[int, int], rectangle: tuple, dtype, interpret: bool) -> Case:
     """The case with blocks of at most these sizes (queries, keys), smaller for wide heads and few tokens."""
     _, nq, _, nk, _, d = rectangle
-    width, wide = _power(d) * dtype.itemsize, _WIDE[dtype.itemsize]
-    shrink = max(1, width // wide)
-    queries, keys = (max(_LEAST, min(size // shrink, _power(n))) for size, n in zip(sizes, (nq, nk), strict=True))
-    return Case(queries, keys, 8 if width >= wide else 4, rectangle, interpret)
+    width, wide = power(d) * dtype.itemsize, _WIDE[dtype.itemsize]
+    return Case(*blocks(sizes, (nq, nk), max(1, width // wide)), 8 if width >= wide else 4, rectangle, interpret)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -117,7 +126,7 @@ def _attend_backward(rectangle, interpret, kept, slopes):
     log_sum = jnp.where(log_sum > HIDDEN, log_sum, jnp.inf)
     padding = (0, 0), (0, 0), (0, -log_sum.shape[2] % case.queries)
     log_sum, slope = jnp.pad(log_sum, padding, constant_values=jnp.inf), jnp.pad(slope, padding)
-    arrays = *arrays, _padded(d_attended, case.queries), log_sum, slope
+    arrays = *arrays, arranged(d_attended, case.queries), log_sum, slope
     d_q = d_queries(case, _meetings(pairs, whole), *arrays)
     d_k, d_v = d_keys_values(case, _meetings(pairs.swapaxes(1, 2), whole.swapaxes(1, 2)), *arrays)
     return _restored(d_q, q), _restored(d_k, k), _restored(d_v, v), None, None, None
@@ -129,8 +138,8 @@ _attend.defvjp(_attend_forward, _attend_backward)
 def _laid_out(case: Case, q, k, v, q_meta, k_meta, bias) -> tuple[tuple, tuple]:
     """The arguments of the kernels in whole blocks, and which pairs of blocks meet and do so wholly."""
     q_fields, k_fields = stacked(q_meta, case.queries), stacked(k_meta, case.keys)
-    bias = None if bias is None else jnp.pad(bias, ((0, 0), (0, -bias.shape[1] % case.keys)))[:, None]
-    arrays = _padded(q, case.queries), _padded(k, case.keys), _padded(v, case.keys), q_fields, k_fields, bias
+    bias = None if bias is None else padded(bias, 1, case.keys)[:, None]
+    arrays = arranged(q, case.queries), arranged(k, case.keys), arranged(v, case.keys), q_fields, k_fields, bias
     return arrays, pairs_of_blocks(q_fields, k_fields, case.queries, case.keys)
 
 
@@ -143,11 +152,11 @@ def _meetings(pairs: Bool[Array, "b m n"], whole: Bool[Array, "b m n"]) -> Meeti
     return Meetings(jnp.sort(rank, axis=-1).astype(jnp.int32) % n, ends.astype(jnp.int32))
 
 
-def _padded(x: Array, block: int) -> Array:
+def arranged(x: Array, block: int) -> Array:
     """`x [b, n, h, d]` with zeros up to whole blocks and a power of two; a copy only where that is to be done."""
-    return jnp.pad(x, ((0, 0), (0, -x.shape[1] % block), (0, 0), (0, _power(x.shape[3]) - x.shape[3])))
+    return jnp.pad(x, ((0, 0), (0, -x.shape[1] % block), (0, 0), (0, power(x.shape[3]) - x.shape[3])))
 
 
 def _restored(x: Array, like: Array) -> Array:
-    """`_padded` taken back, to the shape of `like`."""
+    """`arranged` taken back, to the shape of `like`."""
     return x[:, : like.shape[1], :, : like.shape[3]]

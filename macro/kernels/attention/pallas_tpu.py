@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Float
 
-from macro.kernels.attention.ordering import pairs_of_blocks, stacked, visits
+from macro.kernels.attention.ordering import even_block, padded, pairs_of_blocks, stacked, visits
 from macro.kernels.attention.pallas_tpu_kernels import LANES, Case, d_keys_values, d_queries, forward
 from macro.kernels.attention.reference import HIDDEN
 from macro.sentence.sight import FIELDS
@@ -68,14 +68,7 @@ def attention_tpu(
 
 def blocks(nq: int, nk: int, group: int) -> tuple[int, int]:
     """Queries and keys of a block where `group` heads share a key head."""
-    return _block(nq, min(QUERIES, max(ROWS // group, LANES))), _block(nk, KEYS)
-
-
-def _block(n: int, most: int) -> int:
-    """Tokens of a block, at most so many, such that n tokens leave little of the last one empty."""
-    unit = min(LANES, most)
-    count = -(-n // (most - most % unit))
-    return -(-n // (count * unit)) * unit
+    return even_block(nq, min(QUERIES, max(ROWS // group, LANES)), LANES), even_block(nk, KEYS, LANES)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -86,8 +79,8 @@ def _attend(case: Case, q, k, v, q_meta, k_meta, bias):
 def _attend_forward(case: Case, q, k, v, q_meta, k_meta, bias):
     q_fields, k_fields = stacked(q_meta, case.queries), stacked(k_meta, case.keys)
     pairs = pairs_of_blocks(q_fields, k_fields, case.queries, case.keys)
-    arranged = _arranged(q, case.queries), _arranged(k, case.keys), _arranged(v, case.keys)
-    attended, log_sum = forward(case, visits(*pairs), *arranged, q_fields, k_fields, _biases(bias, case.keys))
+    arrays = arranged(q, case.queries), arranged(k, case.keys), arranged(v, case.keys)
+    attended, log_sum = forward(case, visits(*pairs), *arrays, q_fields, k_fields, _biases(bias, case.keys))
     attended = _restored(attended, q)
     return (attended, log_sum), (q, k, v, q_meta, k_meta, bias, attended, log_sum)
 
@@ -103,8 +96,8 @@ def _attend_backward(case: Case, kept, slopes):
     slope = jnp.sum(d_attended.astype(jnp.float32) * attended.astype(jnp.float32), axis=-1, keepdims=True)
     slope = _laid(slope, case.queries)[..., 0].reshape(log_sum.shape)
     arguments = (
-        _arranged(q, case.queries), _arranged(k, case.keys), _arranged(v, case.keys),
-        q_fields, k_fields, _biases(bias, case.keys), _arranged(d_attended, case.queries), log_sum, slope,
+        arranged(q, case.queries), arranged(k, case.keys), arranged(v, case.keys),
+        q_fields, k_fields, _biases(bias, case.keys), arranged(d_attended, case.queries), log_sum, slope,
     )  # fmt: skip
     d_q = d_queries(case, visits(*pairs), *arguments)
     d_k, d_v = d_keys_values(case, visits(*(x.swapaxes(1, 2) for x in pairs)), *arguments)
@@ -116,19 +109,19 @@ _attend.defvjp(_attend_forward, _attend_backward)
 
 def _biases(bias: Array, block: int) -> Array:
     """The keys' bias `[b, 1, n]`, padded to whole blocks."""
-    return jnp.pad(bias, ((0, 0), (0, -bias.shape[1] % block)))[:, None]
+    return padded(bias, 1, block)[:, None]
 
 
 def _laid(x: Array, block: int) -> Array:
     """`x [b, n, h, d]` as `[b, h, n, d]`, with zeros up to whole blocks."""
-    return jnp.pad(x, ((0, 0), (0, -x.shape[1] % block), (0, 0), (0, 0))).swapaxes(1, 2)
+    return padded(x, 1, block).swapaxes(1, 2)
 
 
-def _arranged(x: Array, block: int) -> Array:
+def arranged(x: Array, block: int) -> Array:
     """As `_laid`, d padded to whole lanes (which a TPU's memory does in any case)."""
-    return _laid(jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, -x.shape[3] % LANES))), block)
+    return _laid(padded(x, 3, LANES), block)
 
 
 def _restored(x: Array, like: Array) -> Array:
-    """`_arranged` taken back, to the shape of `like [b, n, h, d]`."""
+    """`arranged` taken back, to the shape of `like [b, n, h, d]`."""
     return x[:, :, : like.shape[1], : like.shape[3]].swapaxes(1, 2)

@@ -14,12 +14,13 @@ import jax
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
+from macro.kernels.attention.pallas_gpu import why_not as why_not_gpu
+from macro.kernels.attention.pallas_tpu import why_not as why_not_tpu
+from macro.kernels.backends import Backend, first_able
+from macro.kernels.select import pallas_gpu, pallas_tpu, pallas_tpu_gather
 from macro.kernels.select.blocked import column_counts_blocked, column_sums_blocked
 from macro.kernels.select.choose import choose
 from macro.kernels.select.gathering import taken
-from macro.kernels.select.pallas_gpu import column_sums_gpu, gather_gpu
-from macro.kernels.select.pallas_tpu import column_sums_tpu
-from macro.kernels.select.pallas_tpu_gather import gather_tpu
 from macro.kernels.select.quotas import quota_bound, quotas
 from macro.kernels.select.reference import Kept, column_sums_reference, gather_reference
 from macro.parallel.rules import check_axes, current, platform, spec
@@ -27,10 +28,17 @@ from macro.sentence.sight import FIELDS
 
 __all__ = ["Kept", "choose", "column_counts", "column_sums", "gather", "quota_bound", "quotas"]
 
-# What runs where. Elsewhere, and for what a kernel does not take, which its own head says: for scores the loop over
-# blocks in XLA, for rows the definition.
-SCORING = {"tpu": column_sums_tpu, "gpu": column_sums_gpu}
-GATHERING = {"tpu": gather_tpu, "gpu": gather_gpu}
+# What runs where: the first that can. Elsewhere scores take the loop over blocks in XLA, and rows the definition.
+_ANYWHERE = Backend(column_sums_blocked)
+SCORING: dict[str, tuple[Backend, ...]] = {
+    "cpu": (_ANYWHERE,),
+    "gpu": (Backend(pallas_gpu.column_sums_gpu, why_not_gpu), _ANYWHERE),
+    "tpu": (Backend(pallas_tpu.column_sums_tpu, why_not_tpu), _ANYWHERE),
+}
+GATHERING: dict[str, tuple[Backend, ...]] = {
+    "gpu": (Backend(pallas_gpu.gather_gpu, pallas_gpu.why_not_gather),),
+    "tpu": (Backend(pallas_tpu_gather.gather_tpu, pallas_tpu_gather.why_not),),
+}
 # Below this many scores per head any loop over blocks costs more than the dense tensor: the definition.
 _WORTH_A_LOOP = 1 << 16
 
@@ -148,8 +156,8 @@ def gather(x: Array, kept: Kept, *axes: str | None) -> Array:
 
 def _sums_on_one_device(q, k, *rest):
     large = q.shape[1] * k.shape[1] >= _WORTH_A_LOOP
-    backend = SCORING.get(platform(), column_sums_blocked) if large else column_sums_reference
-    return backend(q, k, *rest)
+    backends = SCORING.get(platform(), (_ANYWHERE,)) if large else ()
+    return first_able("column_sums", backends, column_sums_reference, q, k)(q, k, *rest)
 
 
 def _total(x: Array, axes) -> Array:
@@ -162,8 +170,10 @@ def _mean(x: Array, axes) -> Array:
 
 def _gather_on_one_device(axis: int, x: Array, indices: Array, valid: Array) -> Array:
     lead, rest = x.shape[: axis - 1], x.shape[axis + 1 :]
-    backend = GATHERING.get(platform(), gather_reference)
-    rows = taken(backend, x.reshape(-1, *x.shape[axis - 1 :]), indices, valid)
+    x = x.reshape(-1, *x.shape[axis - 1 :])
+    # Single numbers (ids, metadata) are no rows that a kernel would be for.
+    backends = GATHERING.get(platform(), ()) if rest and x.size else ()
+    rows = taken(first_able("gather", backends, gather_reference, x, indices), x, indices, valid)
     return rows.reshape(*lead, *indices.shape, *rest)
 
 

@@ -1,7 +1,7 @@
 """Column sums of attention on a CPU in blocks that a core's cache holds, and counts of who sees whom on any machine.
 
-Sorted by (sample, order), each block
-of keys is seen by one contiguous run of query blocks, whose ends follow from the metadata. Memory grows with n.
+Sorted by (sample, order), each block of keys is seen by one contiguous run of query blocks, whose ends follow from the
+metadata. Memory grows with n.
 
 Definition: `reference.py`. Measured: `experiments/bench_select.py`.
 """
@@ -15,7 +15,7 @@ from einops import rearrange
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from macro.kernels.attention.ordering import sorting
+from macro.kernels.attention.ordering import block_at, blocks_in_order, sorting
 from macro.kernels.attention.reference import HIDDEN
 from macro.kernels.select.pairs import PICTURE, may_count, only_counted
 from macro.kernels.select.reference import classes
@@ -43,25 +43,17 @@ def column_sums_blocked(
     log_sum = jnp.where(log_sum > HIDDEN, log_sum, jnp.inf)
     q_order, k_order = sorting(q_meta), sorting(k_meta)
     bias = jnp.zeros(k_picture.shape) if k_bias is None else k_bias
-    queries = _blocks(q, q_order, QUERIES), _blocks(log_sum, q_order, QUERIES)
+    queries = blocks_in_order(q, q_order, QUERIES), blocks_in_order(log_sum, q_order, QUERIES)
     queries = (
         rearrange(queries[0], "b m n (g r) d -> b m g (r n) d", g=groups),
         rearrange(queries[1], "b m n (g r) -> b m g (r n)", g=groups),
     )
-    keys = rearrange(_blocks(k, k_order, KEYS), "b m n g d -> b m g n d")
-    q_meta = {name: _blocks(x, q_order, QUERIES) for name, x in q_meta.items()}
-    k_meta = {name: _blocks(x, k_order, KEYS) for name, x in (k_meta | {_BIAS: bias}).items()}
+    keys = rearrange(blocks_in_order(k, k_order, KEYS), "b m n g d -> b m g n d")
+    q_meta = {name: blocks_in_order(x, q_order, QUERIES) for name, x in q_meta.items()}
+    k_meta = {name: blocks_in_order(x, k_order, KEYS) for name, x in (k_meta | {_BIAS: bias}).items()}
     sums = lax.map(lambda row: _row(*row), (*queries, q_meta, keys, k_meta))
     sums = rearrange(sums, "b m c n -> b c (m n)")[..., :nk] / log_sum.shape[2]
     return jnp.take_along_axis(sums, jnp.argsort(k_order, axis=1)[:, None], axis=2)
-
-
-def _blocks(x: Array, order: Array, block: int) -> Array:
-    """`x [b, n, ...]` in the given order as `[b, m, block, ...]`; padding is -1 in integers and 0 in floats."""
-    x = jnp.take_along_axis(x, order.reshape(*order.shape, *(1,) * (x.ndim - 2)), axis=1)
-    nobody = -1 if jnp.issubdtype(x.dtype, jnp.integer) else 0
-    x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % block)) + ((0, 0),) * (x.ndim - 2), constant_values=nobody)
-    return x.reshape(x.shape[0], -1, block, *x.shape[2:])
 
 
 def _row(queries: Array, log_sum: Array, q_meta: dict, keys: Array, k_meta: dict) -> Array:
@@ -76,7 +68,7 @@ def _row(queries: Array, log_sum: Array, q_meta: dict, keys: Array, k_meta: dict
         k_fields = {name: x[None, :] for name, x in meta.items()}
 
         def step(number, sums):
-            q, log_sums, fields = (_at(x, number) for x in (queries, log_sum, q_meta))
+            q, log_sums, fields = block_at((queries, log_sum, q_meta), number)
             scores = jnp.einsum("gqd,gkd->gqk", q, k) + k_fields[_BIAS] - log_sums[..., None]
             weights = jnp.sum(jnp.exp(scores).reshape(-1, QUERIES, KEYS), axis=0)
             q_fields = {name: x[:, None] for name, x in fields.items()}
@@ -88,13 +80,6 @@ def _row(queries: Array, log_sum: Array, q_meta: dict, keys: Array, k_meta: dict
         return lax.fori_loop(first, end, step, jnp.zeros((2, KEYS)))
 
     return lax.map(block, (keys, k_meta, first, end))
-
-
-def _at(tree, number: Array):
-    """One block of everything."""
-    if isinstance(tree, dict):
-        return {name: _at(x, number) for name, x in tree.items()}
-    return lax.dynamic_index_in_dim(tree, number, keepdims=False)
 
 
 def column_counts_blocked(

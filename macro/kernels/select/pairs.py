@@ -17,6 +17,7 @@ from macro.kernels.select.reference import TEXT
 from macro.sentence.sight import FIELDS
 
 PICTURE = "picture"  # beside the fields of the rule of sight
+NAMES = (*FIELDS, PICTURE)
 
 
 def only_counted(

@@ -25,19 +25,17 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from macro.kernels.attention.ordering import in_blocks, padded, stacked
+from macro.kernels.attention.pallas_gpu import arranged, blocks, power, why_not_here
 from macro.kernels.attention.reference import HIDDEN
-from macro.kernels.select.blocked import column_sums_blocked
-from macro.kernels.select.pairs import PICTURE, may_count, only_counted
-from macro.kernels.select.reference import as_bits, classes, from_bits, gather_reference
-from macro.sentence.sight import FIELDS, visible
+from macro.kernels.select.pairs import NAMES, PICTURE, may_count, only_counted
+from macro.kernels.select.reference import as_bits, classes, from_bits
+from macro.sentence.sight import visible
 
 # Tokens of a block: with heads of 128 in bfloat16 32 KB of keys stay, and 16 KB of queries are loaded for each product.
 QUERIES, KEYS = 64, 128
 # Rows and columns of a block that is moved: 16 KB of 16-bit numbers, spread over four warps.
 ROWS, COLUMNS = 32, 256
-_LEAST, _MOST = 16, 256  # tokens or values along each side of a product of Triton's
-_NAMES = (*FIELDS, PICTURE)
-_DTYPES = ("float32", "bfloat16", "float16")
 _LOG2_E = math.log2(math.e)
 
 
@@ -54,52 +52,30 @@ def column_sums_gpu(
 ) -> Float[Array, "b 2 nk"]:
     """Same values as `column_sums_reference`; arguments as in `api.column_sums`.
 
-    Heads of more than 256 values and other numbers than 16- and 32-bit floats go through `column_sums_blocked`.
+    It runs what attention's kernel does, of which `attention/pallas_gpu.py` says `why_not`.
     Products of float32 are float32's own and not TF32's.
 
     Args:
         interpret: run by Pallas' interpreter on any machine, for tests.
     """
-    nk, (h, d) = k.shape[1], q.shape[2:]
+    (nq, h, d), nk = q.shape[1:], k.shape[1]
     dtype = jnp.result_type(q, k)
-    if d > _MOST or dtype.name not in _DTYPES:
-        return column_sums_blocked(q, k, log_sum, q_meta, k_meta, q_picture, k_picture, k_bias)
     # Wide heads of 32 bits: smaller blocks, so that they still fit.
-    shrink = max(1, _power(d) * dtype.itemsize // 256)
-    queries, keys = (max(_LEAST, min(x // shrink, _power(n))) for x, n in ((QUERIES, q.shape[1]), (KEYS, nk)))
+    queries, keys = blocks((QUERIES, KEYS), (nq, nk), max(1, power(d) * dtype.itemsize // 256))
     q_meta, k_meta = only_counted(log_sum, q_meta, k_meta, q_picture, k_picture)
-    q_fields, k_fields = _stacked(q_meta, queries), _stacked(k_meta, keys)
+    q_fields, k_fields = stacked(q_meta, queries, NAMES), stacked(k_meta, keys, NAMES)
+    pairs = may_count(in_blocks(q_fields, queries, NAMES), in_blocks(k_fields, keys, NAMES))
     bias = jnp.zeros(k_picture.shape) if k_bias is None else k_bias.astype(jnp.float32)
     # Who sees nothing has weights of zero by an infinite log-sum-exp.
     log_sum = jnp.where(log_sum > HIDDEN, log_sum, jnp.inf).swapaxes(1, 2)
-    wide = [_padded(x.astype(dtype), 3, _power(d)) for x in (q, k)]
     sums = _call(
         (queries, keys, d),
-        _lists(may_count(_in_blocks(q_fields, queries), _in_blocks(k_fields, keys)).swapaxes(1, 2)),
-        [q_fields, k_fields, _padded(bias, 1, keys), _padded(wide[0], 1, queries), _padded(wide[1], 1, keys),
-         _padded(log_sum, 2, queries)],
+        _lists(pairs.swapaxes(1, 2)),
+        [q_fields, k_fields, padded(bias, 1, keys), arranged(q.astype(dtype), queries),
+         arranged(k.astype(dtype), keys), padded(log_sum, 2, queries)],
         interpret,
     )  # fmt: skip
     return jnp.sum(sums, axis=1)[..., :nk] / h
-
-
-def _power(n: int) -> int:
-    """The least power of two that is not below `n`, nor below what Triton takes."""
-    return max(_LEAST, 1 << (n - 1).bit_length())
-
-
-def _padded(x: Array, axis: int, block: int, value: int = 0) -> Array:
-    widths = [(0, -x.shape[axis] % block if i == axis else 0) for i in range(x.ndim)]
-    return jnp.pad(x, widths, constant_values=value)
-
-
-def _stacked(meta: Mapping, block: int) -> Array:
-    """Metadata and pictures `[b, names, n]`, padded to whole blocks with nobody."""
-    return _padded(jnp.stack([meta[name] for name in _NAMES], axis=1), 2, block, -1)
-
-
-def _in_blocks(fields: Array, block: int) -> dict:
-    return {name: fields[:, i].reshape(fields.shape[0], -1, block) for i, name in enumerate(_NAMES)}
 
 
 def _lists(pairs: Bool[Array, "b m n"]) -> tuple[Array, Array]:
@@ -130,8 +106,8 @@ def _call(case: tuple[int, int, int], whom: tuple[Array, Array], arrays: list[Ar
         in_specs=[
             spec((None, None, whom[0].shape[2]), lambda row, head, at: (row, at, 0)),
             spec((None, None, 1), lambda row, head, at: (row, at, 0)),
-            spec((None, len(_NAMES), nq), lambda row, head, at: (row, 0, 0)),
-            spec((None, len(_NAMES), keys), lambda row, head, at: (row, 0, at)),
+            spec((None, len(NAMES), nq), lambda row, head, at: (row, 0, 0)),
+            spec((None, len(NAMES), keys), lambda row, head, at: (row, 0, at)),
             spec((None, keys), lambda row, head, at: (row, at)),
             spec((None, nq, group, width), lambda row, head, at: (row, 0, head, 0)),
             spec((None, keys, None, width), lambda row, head, at: (row, at, head, 0)),
@@ -150,11 +126,11 @@ def _call(case: tuple[int, int, int], whom: tuple[Array, Array], arrays: list[Ar
 
 def _kernel(queries: int, scale: float, others, count, q_fields, k_fields, k_bias, q, k, log_sum, sums):
     of_keys, bias = k[...], k_bias[...][None, :] * _LOG2_E
-    seen = {name: k_fields[i, pl.ds(0, k.shape[0])][None, :] for i, name in enumerate(_NAMES)}
+    seen = {name: k_fields[i, pl.ds(0, k.shape[0])][None, :] for i, name in enumerate(NAMES)}
 
     def step(turn, totals):
         at = pl.ds(others[turn] * queries, queries)
-        seers = {name: q_fields[i, at][:, None] for i, name in enumerate(_NAMES)}
+        seers = {name: q_fields[i, at][:, None] for i, name in enumerate(NAMES)}
 
         def add(head, weights):
             scores = lax.dot_general(
@@ -174,27 +150,32 @@ def _kernel(queries: int, scale: float, others, count, q_fields, k_fields, k_bia
         sums[i, pl.ds(0, k.shape[0])] = total
 
 
+def why_not_gather(x: Shaped[Array, "lead b n *rest"], indices: Int[Array, "b k"]) -> str | None:
+    """Why `gather_gpu` cannot take such rows on the devices that are here, or None."""
+    if not any(jnp.issubdtype(x.dtype, kind) for kind in (jnp.integer, jnp.floating)) or x.dtype.itemsize > 4:
+        return f"{x.dtype} is no integer or float of at most 32 bits"
+    return why_not_here()
+
+
 def gather_gpu(
     x: Shaped[Array, "lead b n *rest"], indices: Int[Array, "b k"], valid: Bool[Array, "b k"], interpret: bool = False
 ) -> Shaped[Array, "lead b k *rest"]:
-    """Same values as `gather_reference`; arguments as there. Numbers of other than 8, 16 or 32 bits go through it.
+    """Same values as `gather_reference`; arguments as there.
 
     Args:
         interpret: run by Pallas' interpreter on any machine, for tests.
     """
     bits = as_bits(x)
-    if not jnp.issubdtype(bits.dtype, jnp.integer) or bits.dtype.itemsize > 4 or not x.size:
-        return gather_reference(x, indices, valid)
     flat = rearrange(bits.reshape(*x.shape[:3], -1), "lead b n w -> (lead b) n w")
     lead, k, width = x.shape[0], indices.shape[1], flat.shape[2]
     # A place that is not valid has no row.
-    places = _padded(jnp.where(valid, indices, -1).astype(jnp.int32), 1, ROWS, -1)
-    b, padded = places.shape
-    columns = min(COLUMNS, _power(width))
-    out = jax.ShapeDtypeStruct((lead * b, padded, width), flat.dtype)
+    places = padded(jnp.where(valid, indices, -1).astype(jnp.int32), 1, ROWS, -1)
+    b, whole = places.shape
+    columns = min(COLUMNS, power(width))
+    out = jax.ShapeDtypeStruct((lead * b, whole, width), flat.dtype)
     taken = pl.pallas_call(
         functools.partial(_gather_kernel, columns),
-        grid=(padded // ROWS, pl.cdiv(width, columns), lead * b),
+        grid=(whole // ROWS, pl.cdiv(width, columns), lead * b),
         in_specs=[
             pl.BlockSpec((None, ROWS), lambda at, column, row: (lax.rem(row, b), at)),
             pl.BlockSpec((None, *flat.shape[1:]), lambda at, column, row: (row, 0, 0)),

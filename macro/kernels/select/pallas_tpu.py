@@ -23,18 +23,16 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float, Int
 
-from macro.kernels.attention.ordering import Visits, all_see, visits
+from macro.kernels.attention.ordering import Visits, all_see, in_blocks, padded, stacked, visits
+from macro.kernels.attention.pallas_tpu import arranged, blocks
+from macro.kernels.attention.pallas_tpu_kernels import LANES
 from macro.kernels.attention.reference import HIDDEN
-from macro.kernels.select.pairs import PICTURE, may_count, only_counted
+from macro.kernels.select.pairs import NAMES, PICTURE, may_count, only_counted
 from macro.kernels.select.reference import classes
-from macro.sentence.sight import FIELDS, visible
+from macro.sentence.sight import visible
 
-# Tokens of a block at most, and query rows of a block over all heads of a key head.
-QUERIES, KEYS, ROWS = 512, 1024, 4096
-_LANES = 128
-# Blocks, scratch and scores take about 12 MB at BAGEL's sizes in bfloat16, and v5p has 64 MiB.
+# Blocks (of attention's sizes), scratch and scores take about 12 MB at BAGEL's sizes in bfloat16, and v5p has 64 MiB.
 _VMEM_BYTES = 48 * 1024 * 1024
-_NAMES = (*FIELDS, PICTURE)
 
 
 class _Case(NamedTuple):
@@ -59,18 +57,18 @@ def column_sums_tpu(
 ) -> Float[Array, "b 2 nk"]:
     """Same values as `column_sums_reference`; arguments as in `api.column_sums`.
 
-    The list of pairs of blocks lies in scalar memory, where b * nq / QUERIES * nk / KEYS may be some 85,000.
+    What attention's kernel cannot run for the length of its lists in scalar memory, this one cannot either:
+    `attention/pallas_tpu.py` says `why_not`.
 
     Args:
         interpret: run by Pallas' interpreter on any machine, for tests.
     """
     (b, nq, h, d), (nk, kv) = q.shape, k.shape[1:3]
-    most = min(QUERIES, max(ROWS // (h // kv), _LANES))
-    case = _Case(_block(nq, most), _block(nk, KEYS), (b, nq, h, nk, kv, d), interpret)
+    case = _Case(*blocks(nq, nk, h // kv), (b, nq, h, nk, kv, d), interpret)
     dtype = jnp.result_type(q, k)
     q_meta, k_meta = only_counted(log_sum, q_meta, k_meta, q_picture, k_picture)
-    q_fields, k_fields = _stacked(q_meta, case.queries), _stacked(k_meta, case.keys)
-    sides = _in_blocks(q_fields, case.queries), _in_blocks(k_fields, case.keys)
+    q_fields, k_fields = stacked(q_meta, case.queries, NAMES), stacked(k_meta, case.keys, NAMES)
+    sides = in_blocks(q_fields, case.queries, NAMES), in_blocks(k_fields, case.keys, NAMES)
     pairs, whole = may_count(*sides), all_see(*sides)
     bias = jnp.zeros((b, nk)) if k_bias is None else k_bias.astype(jnp.float32)
     # Who sees nothing has weights of zero by an infinite log-sum-exp.
@@ -80,45 +78,19 @@ def column_sums_tpu(
         visits(pairs.swapaxes(1, 2), whole.swapaxes(1, 2)),
         q_fields,
         k_fields.swapaxes(1, 2),
-        _padded(bias, 1, case.keys)[..., None],
-        _arranged(q.astype(dtype) * d**-0.5, case.queries),
-        _arranged(k.astype(dtype), case.keys),
-        _padded(log_sum, 3, case.queries),
+        padded(bias, 1, case.keys)[..., None],
+        arranged(q.astype(dtype) * d**-0.5, case.queries),
+        arranged(k.astype(dtype), case.keys),
+        padded(log_sum, 3, case.queries),
     )
     return jnp.sum(sums, axis=1)[..., :nk] / h
-
-
-def _block(n: int, most: int) -> int:
-    """Tokens of a block, at most so many, such that n tokens leave little of the last one empty."""
-    unit = min(_LANES, most)
-    count = -(-n // (most - most % unit))
-    return -(-n // (count * unit)) * unit
-
-
-def _padded(x: Array, axis: int, block: int, value: int = 0) -> Array:
-    widths = [(0, -x.shape[axis] % block if i == axis else 0) for i in range(x.ndim)]
-    return jnp.pad(x, widths, constant_values=value)
-
-
-def _arranged(x: Array, block: int) -> Array:
-    """`x [b, n, h, d]` as `[b, h, n, d]`, in whole blocks and whole lanes."""
-    return _padded(_padded(x, 3, _LANES), 1, block).swapaxes(1, 2)
-
-
-def _stacked(meta: Mapping, block: int) -> Array:
-    """Metadata and pictures `[b, names, n]`, padded to whole blocks with nobody."""
-    return _padded(jnp.stack([meta[name] for name in _NAMES], axis=1), 2, block, -1)
-
-
-def _in_blocks(fields: Array, block: int) -> dict:
-    return {name: fields[:, i].reshape(fields.shape[0], -1, block) for i, name in enumerate(_NAMES)}
 
 
 def _call(case: _Case, whom: Visits, *arrays: Array) -> Array:
     """Sums `[b, kv, 2, nk]` over queries and the query heads of each key head."""
     b, nq, h, nk, kv, d = case.rectangle
     q_fields, k_fields, *_, k, _ = arrays
-    group, width, names, padded = h // kv, k.shape[3], len(_NAMES), k.shape[2]
+    group, width, names, padded = h // kv, k.shape[3], len(NAMES), k.shape[2]
 
     def of_queries(shape, place):
         def index(row, head, step, outer, inner, whole, counts):
@@ -148,7 +120,7 @@ def _call(case: _Case, whom: Visits, *arrays: Array) -> Array:
             grid=(b, kv, jnp.max(whom.counts)),
             in_specs=specs,
             out_specs=of_keys((None, None, 2, case.keys), lambda row, head, at: (row, head, 0, at)),
-            scratch_shapes=[pltpu.VMEM((2, case.keys, _LANES), jnp.float32),
+            scratch_shapes=[pltpu.VMEM((2, case.keys, LANES), jnp.float32),
                             pltpu.VMEM((case.keys, case.queries), jnp.float32)],
         ),
         out_shape=out,
@@ -173,8 +145,8 @@ def _kernel(outer, inner, whole, counts, q_fields, k_fields, k_bias, q, k, log_s
     # Entries that do not count repeat the last one, so that no block changes after it.
     ends = (step == count - 1) | (outer[row, jnp.minimum(step + 1, outer.shape[1] - 1)] != here)
     meets = (step < count) & (inner[row, step] >= 0)
-    queries = {name: q_fields[i : i + 1, :] for i, name in enumerate(_NAMES)}
-    keys = {name: k_fields[:, i : i + 1] for i, name in enumerate(_NAMES)}
+    queries = {name: q_fields[i : i + 1, :] for i, name in enumerate(NAMES)}
+    keys = {name: k_fields[:, i : i + 1] for i, name in enumerate(NAMES)}
 
     @pl.when(begins)
     def _():
@@ -213,6 +185,6 @@ def _kernel(outer, inner, whole, counts, q_fields, k_fields, k_bias, q, k, log_s
 def _folded(x: Array) -> Array:
     """Sums of `x [m, n]` over every 128th column, `[m, LANES]`; fewer columns are padded with zeros."""
     m, n = x.shape
-    if n % _LANES:
-        return jnp.pad(jnp.sum(x, axis=1, keepdims=True), ((0, 0), (0, _LANES - 1)))
-    return sum(x[:, at : at + _LANES] for at in range(0, n, _LANES))
+    if n % LANES:
+        return jnp.pad(jnp.sum(x, axis=1, keepdims=True), ((0, 0), (0, LANES - 1)))
+    return sum(x[:, at : at + LANES] for at in range(0, n, LANES))

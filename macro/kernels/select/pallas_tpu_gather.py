@@ -4,7 +4,7 @@ A copy can begin at any row of an array whose rows are whole tiles: rows of seve
 16-bit numbers lie in pairs, which share their 32-bit words: the pair is copied, and its half is taken by a shift. So
 what is asked for is all that is read, or twice that, and bits stay what they are.
 
-What does not lie in such rows (other widths, other sizes of numbers) goes through XLA's gather.
+What does not lie in such rows (other widths, other sizes of numbers) is XLA's to gather: `why_not`.
 Definition: `reference.gather_reference`.
 """
 
@@ -16,13 +16,24 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Bool, Int, Shaped
 
-from macro.kernels.select.reference import as_bits, from_bits, gather_reference
+from macro.kernels.attention.ordering import padded
+from macro.kernels.select.reference import as_bits, from_bits
 
 ROWS = 128  # of a block
 _LANES = 128
 _DTYPES = ("float32", "int32", "uint32", "bfloat16", "float16", "int16", "uint16")
 # Indices lie in scalar memory, of which a core has a megabyte.
 _MOST_INDICES = 1 << 17
+
+
+def why_not(x: Shaped[Array, "lead b n *rest"], indices: Int[Array, "b k"]) -> str | None:
+    """Why `gather_tpu` cannot take such rows, or None."""
+    if x.dtype.name not in _DTYPES:
+        return f"{x.dtype} is none of {', '.join(_DTYPES)}"
+    if x.ndim < 4 or x.shape[-1] % _LANES:
+        return f"rows of {x.shape[3:]} numbers are no whole lanes of {_LANES}"
+    places = indices.shape[0] * -(-indices.shape[1] // ROWS) * ROWS
+    return f"{places:,} indices, and scalar memory holds {_MOST_INDICES:,}" if places > _MOST_INDICES else None
 
 
 def gather_tpu(
@@ -35,10 +46,7 @@ def gather_tpu(
     """
     rest, size = x.shape[3:], x.dtype.itemsize
     # A place that is not valid has no row.
-    places = jnp.where(valid, indices, -1).astype(jnp.int32)
-    places = jnp.pad(places, ((0, 0), (0, -places.shape[1] % ROWS)), constant_values=-1)
-    if x.dtype.name not in _DTYPES or not rest or rest[-1] % _LANES or not x.size or places.size > _MOST_INDICES:
-        return gather_reference(x, indices, valid)
+    places = padded(jnp.where(valid, indices, -1).astype(jnp.int32), 1, ROWS, -1)
     # Numbers keep their type, for nothing is reckoned with them, and XLA would copy all of them to change it. Only the
     # interpreter, which is XLA on a CPU, would round them.
     rows = as_bits(x) if interpret else x
