@@ -8,10 +8,7 @@ Read next: `reference.py`, which defines the result.
 
 from __future__ import annotations
 
-import functools
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -22,20 +19,13 @@ from jaxtyping import Array, Float
 from macro.kernels.attention import pallas_gpu, pallas_tpu
 from macro.kernels.attention.blocked import attention_blocked
 from macro.kernels.attention.reference import attention_reference
+from macro.kernels.backends import Backend, first_able
 from macro.parallel.rules import current, platform, spec
 from macro.sentence.sight import FIELDS
 
-
-class Backend(NamedTuple):
-    """An implementation of `attention_parts`, and why it cannot run given queries and keys (None: it can)."""
-
-    attend: Callable
-    why_not: Callable[[Array, Array], str | None]
-
-
 # Slow on accelerators, for it does one block after another, but it runs anything anywhere and its memory grows with n.
 # The definition would need 4 n^2 bytes a head where a kernel has to give up: 4 GB at 32,768 tokens.
-_ANYWHERE = Backend(attention_blocked, lambda q, k: None)
+_ANYWHERE = Backend(attention_blocked)
 # What runs where: the first that can. Elsewhere the definition.
 BACKENDS: dict[str, tuple[Backend, ...]] = {
     "cpu": (_ANYWHERE,),
@@ -138,17 +128,7 @@ def _on_one_device(q, k, v, q_meta, k_meta, k_bias):
     few = q.shape[1] <= _FEW_QUERIES.get(platform(), 0)
     large = q.shape[1] * k.shape[1] >= _WORTH_A_LOOP and not few
     backends = BACKENDS.get(platform(), ()) if large else ()
-    for backend in backends:
-        reason = backend.why_not(q, k)
-        if reason is None:
-            return backend.attend(q, k, v, q_meta, k_meta, k_bias)
-        _say_once(f"attention: {backend.attend.__name__} cannot run this, the next in order does: {reason}")
-    return attention_reference(q, k, v, q_meta, k_meta, k_bias)
-
-
-@functools.cache
-def _say_once(message: str) -> None:
-    warnings.warn(message, stacklevel=2)
+    return first_able("attention", backends, attention_reference, q, k)(q, k, v, q_meta, k_meta, k_bias)
 
 
 def _check(q, k, v, q_meta, k_meta, k_bias) -> None:
