@@ -57,6 +57,7 @@ def main(
     method: str = "text",
     repeats: int = 3,
     json: str = "",
+    plot: str = "",
 ) -> None:
     keeps = [_share(each) for each in keep.split(",")]
     pipeline, pixels = stretched(tokens_per_reference)
@@ -81,6 +82,8 @@ def main(
     if json:
         about = {"device": jax.devices()[0].device_kind, "references": references, "steps": pipeline.settings.steps}
         Path(json).write_text(json_lib.dumps({"rows": rows, **about}, indent=2) + "\n")
+    if plot:
+        draw_plot(rows, plot)
 
 
 def _share(text: str) -> float:
@@ -213,6 +216,26 @@ def show(rows: list[dict]) -> None:
         print("  ".join(f"{each[name]:{len(name)}.4g}" for name in names))
 
 
+def draw_plot(rows: list[dict], file: str) -> None:
+    """Measured and predicted speed-ups by keep ratio."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, axis = pyplot.subplots(figsize=(6, 4), layout="constrained")
+    keeps = [each["keep"] for each in rows]
+    for name, label, colour in (("loop_speedup", "denoising loop", "C0"), ("speedup", "all", "C1")):
+        axis.plot(keeps, [each[name] for each in rows], "o-", color=colour, label=label)
+        predicted = [each[f"predicted_{name}"] for each in rows]
+        axis.plot(keeps, predicted, "--", color=colour, label=f"{label}, predicted")
+    axis.set(xlabel="share of the pictures' tokens that is kept", ylabel="times faster")
+    axis.set_ylim(bottom=0)
+    axis.invert_xaxis()
+    axis.legend(frameon=False)
+    figure.savefig(file, dpi=120)
+
+
 if __name__ == "__main__":
     config_lib.run(
         main,
@@ -222,4 +245,5 @@ if __name__ == "__main__":
         method="how they are chosen (macro/models/selection.py)",
         repeats="how often each is drawn, after once to compile",
         json="file for the rows",
+        plot="picture of the speed-ups, .png (needs matplotlib)",
     )
