@@ -82,5 +82,6 @@ def get_config(arg: str = "") -> ConfigDict:
         "cfg_interval": (0.0, 1.0),
         "cfg_renorm_type": "text_channel",
         "reuse": experiment.reuse(),
+        "select": experiment.select(),
     }
     return experiment.recipe(config, arg, "configs/bagel_7b.py")

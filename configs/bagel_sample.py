@@ -42,5 +42,5 @@ def get_config(arg: str = "") -> ConfigDict:
     del values["seed"]  # --seed
     for name in ("image_shapes", "vae_transform", "vit_transform"):
         values[name] = placeholder(tuple)
-    config.sampling = {"mode": "bagel", **values, "reuse": experiment.reuse()}
+    config.sampling = {"mode": "bagel", **values, "reuse": experiment.reuse(), "select": experiment.select()}
     return config

@@ -39,7 +39,7 @@ def main(config, workdir, instruction=None, images=None, plan=None, candidates=1
     instruction, images = _asked(config, instruction, images)
     sentence = compose_sentence(instruction, images, _size(config))
     given = None if plan is None else _read_plan(plan, sentence.subjects)
-    settings = {} if strengths is None else {"strengths": _numbers(config, strengths)}
+    settings = {} if strengths is None else {"strengths": _numbers(strengths)}
     weights = weights or _demo(config, "weights", "--weights")
 
     from macro.sampling import report
@@ -80,9 +80,7 @@ def _demo(config, key: str, flag: str):
     return config.demo[key]
 
 
-def _numbers(config, strengths: str) -> list[float]:
-    if config.get("sampling", {}).get("mode", "plan") != "plan":
-        raise UserError("--strengths: config.sampling.mode draws without them; take mode 'plan'")
+def _numbers(strengths: str) -> list[float]:
     try:
         return [float(each) for each in strengths.split(",")]
     except ValueError:

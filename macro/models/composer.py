@@ -123,7 +123,7 @@ class Composer(nn.Module):
         x: Float[Array, "b n c"] | None = None,
         caches: Sequence[Cache] = (),
         asking: Asking | None = None,
-    ) -> tuple[Float[Array, "b n_text d"], Cache, Array | None]:
+    ) -> tuple[Float[Array, "b n_text d"], Cache, tuple[Array, ...] | None]:
         """Reads clean tokens: a prompt, or a further piece of one after what `caches` hold.
 
         Args:
@@ -135,7 +135,7 @@ class Composer(nn.Module):
         Returns:
             Final hidden states of the text stream; the cache of the new tokens alone: `k`, `v`
             [layers, b, n_new, kv_heads, head_dim] and `meta`; text, vision, latent in this order; and what was asked,
-            [layers, rows, 2, keys].
+            [layers, rows, 2, keys] for each set of keys.
         """
         text, vision, latent = streams["text"], streams.get("vision"), streams.get("latent")
         und = self._embed_und(text, vision)

@@ -67,7 +67,7 @@ class Thinning:
         if self.selection.method not in ASKED:
             return None, end
         rows, softmax = picture.shape[0], self.selection.method == "text"
-        return Asking(self.queries(streams, picture, meta), picture, numbers, rows, 1, 0, softmax), end
+        return Asking(self.queries(streams, picture, meta), (picture,), numbers, rows, 1, (0,), softmax), end
 
     def queries(self, streams: Mapping, picture: Int[Array, "b n"], meta: Mapping) -> Int[Array, "b n"]:
         """Pictures of tokens as queries: words that are learnt, and noised targets, do not count."""
@@ -80,7 +80,7 @@ class Thinning:
         return jnp.where((meta["mode"] == NOISE) | learnt, _NOBODY, picture)
 
     def kept(
-        self, streams: Mapping, meta: Mapping, picture: Int[Array, "b n"], values, asked: Array | None, layers: int
+        self, streams: Mapping, meta: Mapping, picture: Int[Array, "b n"], values, asked, layers: int
     ) -> tuple[Kept, Bool[Array, "b n_latent"]]:
         """The vision tokens that stay, and which latent tokens are still seen.
 
@@ -91,7 +91,7 @@ class Thinning:
         """
         sizes = [streams[name]["sample"].shape[1] for name in ("text", "vision", "latent")]
         counts = column_counts(meta, meta, self.queries(streams, picture, meta), picture)
-        heard = counts if asked is None else answered(self.selection, [asked], layers)
+        heard = counts if asked is None else answered(self.selection, asked, layers)
         _, *heard = split_tokens(jnp.moveaxis(heard, 1, 2), sizes)
         _, *counts = split_tokens(jnp.moveaxis(counts, 1, 2), sizes)
         _, *values = split_tokens(jnp.moveaxis(values, 0, 2), sizes)

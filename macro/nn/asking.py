@@ -26,21 +26,21 @@ class Asking:
     """What to find out in one pass through the layers.
 
     Attributes:
-        q_picture, k_picture: int32 `[rows, n]` number of the picture that a query, a key belongs to; -1: text, less: a
-            query that does not count.
+        q_picture: int32 `[rows, n]` number of the picture that a query belongs to; -1: text, less: does not count.
+        k_pictures: the same for each set of keys.
         layers: numbers of the layers that are asked.
         rows, step: how many rows of the new tokens look: the first, and every `step`-th after it. Their keys are as
-            many, the first ones of `keys`.
-        keys: 0 for the keys of the new tokens themselves, else the number of the cache, from 1.
+            many, the first ones of each set.
+        keys: which sets of keys are asked about: 0 those of the new tokens themselves, else the number of a cache.
         softmax: weights; otherwise scores.
     """
 
     q_picture: Any
-    k_picture: Any
+    k_pictures: Any
     layers: tuple = flax.struct.field(pytree_node=False)
     rows: int = flax.struct.field(pytree_node=False)
     step: int = flax.struct.field(pytree_node=False)
-    keys: int = flax.struct.field(pytree_node=False)
+    keys: tuple = flax.struct.field(pytree_node=False)
     softmax: bool = flax.struct.field(pytree_node=False)
 
     def layer_flags(self, layers: int) -> Bool[Array, layers]:
@@ -55,22 +55,28 @@ def asked_of(
     log_sum: Float[Array, "b nq h"],
     meta: dict,
     keys: Sequence[tuple[Array, dict]],
-) -> Float[Array, "rows 2 nk"]:
-    """What one layer answers; zeros, without any work, where it is not `chosen`."""
+) -> tuple[Float[Array, "rows 2 _"], ...]:
+    """What one layer answers for each set of keys; zeros, without any work, where it is not `chosen`."""
     def first(x: Array, step: int) -> Array:
         # Slices, and none at all where every row looks: an index would send all rows to every device.
         return x if x.shape[0] == asking.rows else x[: asking.rows * step : step]
 
-    k, k_meta = jax.tree.map(lambda x: first(x, 1), keys[asking.keys])
+    sets = [jax.tree.map(lambda x: first(x, 1), keys[number]) for number in asking.keys]
     looking, log_sum, q_meta = jax.tree.map(lambda x: first(x, asking.step), (q, log_sum, meta))
 
-    def answer():
+    def answer(k, k_meta, k_picture):
         if asking.softmax:
-            return column_sums(looking, k, log_sum, q_meta, k_meta, asking.q_picture, asking.k_picture)
+            return column_sums(looking, k, log_sum, q_meta, k_meta, asking.q_picture, k_picture)
         texts = jnp.where(asking.q_picture == -1, q_meta["sample"], -1)
         return _scores(looking, k, texts, k_meta["sample"])
 
-    return jax.lax.cond(chosen, answer, lambda: jnp.zeros((asking.rows, 2, k.shape[1])))
+    def answers():
+        return tuple(answer(*each, picture) for each, picture in zip(sets, asking.k_pictures, strict=True))
+
+    def silence():
+        return tuple(jnp.zeros((asking.rows, 2, k.shape[1])) for k, _ in sets)
+
+    return jax.lax.cond(chosen, answers, silence)
 
 
 def _scores(q: Array, k: Array, q_sample: Array, k_sample: Array) -> Float[Array, "rows 2 nk"]:

@@ -204,8 +204,8 @@ class MoT(nn.Module):
             part: numbers of the first layer that is run and of the one after the last; None: all.
 
         Returns:
-            und, gen before the final norms, (k, v) `[layers, b, n_new, kv, hd]` of the new tokens, and what was asked
-            `[layers, ...]`.
+            und, gen before the final norms, (k, v) `[layers, b, n_new, kv, hd]` of the new tokens, and what was asked,
+            `[layers, rows, 2, keys]` for each set of keys.
         """
         keys = tuple((cache["k"], cache["v"]) for cache in caches)
         read = tuple({name: cache[name] for name in ("meta", "bias") if name in cache} for cache in caches)

@@ -14,7 +14,6 @@ Read next: `macro/sampling/contexts.py`, `plan.py`, `select.py`, `draw.py`, in t
 """
 
 import dataclasses
-import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,10 +36,11 @@ from macro.sampling.plan import prefill, read, write
 from macro.sampling.rules import plan_rules, rules_of_rows
 from macro.sampling.select import Choice, choice_of, selected
 from macro.sampling.settings import Settings
-from macro.sentence.formats import compose_sentence, numbered_images
+from macro.sampling.strengths import by_span, check_strengths, log_strengths
+from macro.sentence.formats import compose_sentence
 from macro.sentence.grid import validate_grid
 from macro.sentence.plan import Plan
-from macro.sentence.spans import Image, Sentence, Target
+from macro.sentence.spans import Sentence
 from macro.utils.errors import UserError
 from macro.utils.image import to_uint8
 
@@ -199,10 +199,7 @@ class Pipeline:
             raise UserError(f"size: {height}x{width}; both sides must be multiples of {stride}, up to {most}")
         if plan is not None and plan.grid is not None:
             validate_grid(plan.grid, sentence.subjects)
-        if strengths is not None and len(strengths) != len(sentence.images):
-            raise UserError(f"strengths: {len(strengths)} for {len(sentence.images)} pictures; give one for each")
-        if strengths is not None and not all(0 <= strength < math.inf for strength in strengths):
-            raise UserError(f"strengths: {list(strengths)}; each must be at least 0, and 1 changes nothing")
+        check_strengths(strengths, len(sentence.images))
 
     def rules_for(self, subjects: int) -> dict:
         """What a plan with so many subjects may be (`rules.plan_rules`)."""
@@ -323,25 +320,8 @@ def _biases(sentences: Sequence[Sentence], prompt: Prompt, strengths: Sequence[S
         number = row % len(sentences)
         if strengths[number] is None:
             continue
-        given = _by_span(sentences[number], strengths[number])
-        # A strength of 0 leaves a weight that no float tells from nothing.
-        logs = np.log(np.maximum(np.array([*given, 1.0], np.float32), 1e-30))
-        bias[row] = logs[picture[row]]
+        bias[row] = log_strengths(by_span(sentences[number], strengths[number]))[picture[row]]
     return {"bias": jnp.asarray(bias)}
-
-
-def _by_span(sentence: Sentence, strengths: Sequence[float]) -> list[float]:
-    """Strengths by number of the picture (those after the prompt follow it), as its spans with pictures stand."""
-    numbered = list(numbered_images(sentence))
-    waiting = list(zip([*numbered, *sentence.images[len(numbered) :]], strengths, strict=True))
-    found = []
-    for span in sentence:
-        if isinstance(span, Image):
-            place = next(n for n, (image, _) in enumerate(waiting) if image is span)
-            found.append(waiting.pop(place)[1])
-        elif isinstance(span, Target):
-            found.append(1.0)
-    return found
 
 
 @contextmanager

@@ -61,7 +61,7 @@ def prefill(
     asking: Asking | None = None,
     *,
     config: ModelConfig,
-) -> tuple[Cache, Array | None]:
+) -> tuple[Cache, tuple[Array, ...] | None]:
     """Reads prompts in all contexts (`contexts.Prompt`); clean copies of pictures go through the VAE.
 
     Returns:
@@ -154,7 +154,7 @@ def read(
     contexts: int,
     kept: tuple[int, ...],
     candidates: int,
-) -> tuple[Cache, Float[Array, "n"], Array | None]:
+) -> tuple[Cache, Float[Array, "n"], tuple[Array, ...] | None]:
     """Reads each candidate's plan in every context that keeps it.
 
     Args:

@@ -8,6 +8,7 @@ Read next: `macro/models/selection.py` (what is asked and scored), `macro/sampli
 """
 
 import dataclasses
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -44,21 +45,21 @@ class Choice:
 
     def of_prompt(self) -> Asking | None:
         """What to ask while the prompt is read."""
-        return self._asking(self.picture, 1, keys=0)
+        return self._asking(self.picture, 1, 0)
 
     def of_plan(self, after: Continuation, candidates: int) -> Asking | None:
         """What to ask while the plans are read: each sentence's first. None where there are none."""
         if not after.plan:
             return None
         texts = jnp.full((len(self.quotas), after.plan["ids"].shape[1]), -1, jnp.int32)
-        return self._asking(texts, candidates, keys=1)
+        return self._asking(texts, candidates, 1)
 
     def _asking(self, q_picture: Array, step: int, keys: int) -> Asking | None:
         if self.selection.method not in ASKED:
             return None
         layers = self.selection.asked_layers(self.layers)
         softmax = self.selection.method == "text"
-        return Asking(q_picture, self.picture, layers, len(self.quotas), step, keys, softmax)
+        return Asking(q_picture, (self.picture,), layers, len(self.quotas), step, (keys,), softmax)
 
 
 def choice_of(selection: Selection | None, prompt: Prompt, config: ModelConfig) -> Choice | None:
@@ -74,18 +75,24 @@ def choice_of(selection: Selection | None, prompt: Prompt, config: ModelConfig) 
     count = int(picture.max()) + 1
     if not count:
         return None
-    if selection.budget is not None and selection.budget < count * selection.floor:
-        raise UserError(
-            f"select.budget={selection.budget}: {count} pictures with at least {selection.floor} tokens each "
-            f"(select.floor) need {count * selection.floor}"
-        )
+    check_budget(selection, count)
     each = quotas(np.asarray(counted(picture, count)), selection.keep, selection.budget, selection.floor)
     texts = (prompt.streams["text"]["sample"][: prompt.sentences] >= 0).sum(axis=1)
     size = min(capacity(int((texts + each.sum(axis=1)).max())), picture.shape[1])
     return Choice(selection, picture, each, size, config.llm.layers)
 
 
-def selected(choice: Choice, cache: Cache, plans: Cache | None, asked: list[Array | None], seeds):
+def check_budget(selection: Selection, pictures: int) -> None:
+    """Raises UserError for a budget that does not give so many pictures `floor` tokens each."""
+    least = pictures * selection.floor
+    if selection.budget is not None and selection.budget < least:
+        raise UserError(
+            f"select.budget={selection.budget}: {pictures} pictures with at least {selection.floor} tokens each "
+            f"(select.floor) need {least}"
+        )
+
+
+def selected(choice: Choice, cache: Cache, plans: Cache | None, asked: Sequence[tuple | None], seeds):
     """The prompt's cache with the chosen tokens alone.
 
     Args:
@@ -99,7 +106,7 @@ def selected(choice: Choice, cache: Cache, plans: Cache | None, asked: list[Arra
     if plans is not None:
         per = plans["k"].shape[1] // cache["k"].shape[1]
         meta = {name: values[: sentences * per : per] for name, values in plans["meta"].items()}
-    answers = [answer for answer in asked if answer is not None]
+    answers = [answer for answers in asked if answers is not None for answer in answers]
     given = cache, meta, answers, choice.picture, choice.quotas, jnp.stack([jax.random.key(seed) for seed in seeds])
     return _selected(*given, selection=choice.selection, size=choice.size, layers=choice.layers)
 

@@ -132,7 +132,7 @@ def test_packed_sentences_and_noised_targets_do_not_ask_for_each_other(row, soft
             gen = model.embed_latent(streams["latent"], x, jnp.full(x.shape[:2], 0.3))
             rotations, meta = model._joined([streams["text"], streams["vision"]], streams["latent"])
             asking, _ = thinning.asking(streams, pictures(streams), meta, 2)
-            return model.mot.run(und, gen, rotations, meta, (), asking)[3][1], meta
+            return model.mot.run(und, gen, rotations, meta, (), asking)[3][0][1], meta
 
         return Composer(CONFIG).apply({"params": PARAMS}, method=ask)
 

@@ -12,6 +12,7 @@ from macro.models.selection import METHODS, Selection
 from macro.sampling.contexts import continue_prompt, read_prompt
 from macro.sampling.plan import prefill, read
 from macro.sampling.select import choice_of, selected
+from macro.sampling.strengths import by_span
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Image, Sentence, Target, Text
 from macro.utils.errors import UserError
@@ -83,7 +84,7 @@ def test_what_layers_answer_is_what_attention_gives_the_pictures(half):
         weights = np.where(np.asarray(mask[0]), weights, 0)
         text = weights[picture < 0].sum(axis=0) * (picture >= 0)
         others = (weights * ((picture[:, None] >= 0) & (picture[:, None] != picture))).sum(axis=0) * (picture >= 0)
-        np.testing.assert_allclose(asked[0][layer, 0], [text, others], atol=2e-5)
+        np.testing.assert_allclose(asked[0][0][layer, 0], [text, others], atol=2e-5)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -123,7 +124,7 @@ def test_what_is_kept_is_moved_bit_by_bit(half):
 def test_the_tokens_with_the_highest_scores_are_kept(half):
     _, choice, cache, made, asked, _ = half
     picture, sample = np.asarray(choice.picture[0]), np.asarray(cache["meta"]["sample"][0])
-    total = np.asarray(sum(asked)).sum(axis=0)[0] / 2
+    total = np.asarray(sum(each for (each,) in asked)).sum(axis=0)[0] / 2
     meta, plan = ({name: values[:1] for name, values in each["meta"].items()} for each in (cache, made))
     seen = np.asarray(sight_mask(meta, meta))[0]
     other = (picture[:, None] >= 0) & (picture[:, None] != picture)
@@ -155,7 +156,7 @@ def test_a_plan_decides_too_and_is_the_first_candidates(half):
     """Scores come from prompt and plan; other candidates' plans change nothing, so a picture follows from its key."""
     _, choice, cache, made, asked, _ = half
     one = read_all([edit()], HALF, PLANS[:1])
-    np.testing.assert_allclose(asked[1], one[4][1], atol=1e-6)
+    np.testing.assert_allclose(asked[1][0], one[4][1][0], atol=1e-6)
     first = selected(choice, cache, made, asked, [0])
     alone = selected(*one[1:5], [0])
     assert kept_orders(first, 0) == kept_orders(alone, 0)
@@ -200,11 +201,9 @@ def test_lots_and_seeds():
 
 
 def test_strengths_of_pictures_after_a_target():
-    from macro.sampling.pipeline import _by_span
-
     a, b, c = (Image(picture(n)) for n in (1, 2, 3))
     spans = Text("x"), a, Target(picture(4, 64, 64)), Text("y"), b, a, c, Target(size=(64, 64))
-    assert _by_span(Sentence(spans), [1.0, 2.0, 3.0, 4.0]) == [1.0, 1.0, 2.0, 3.0, 4.0, 1.0]
+    assert by_span(Sentence(spans), [1.0, 2.0, 3.0, 4.0]) == [1.0, 1.0, 2.0, 3.0, 4.0, 1.0]
 
 
 def test_strengths():

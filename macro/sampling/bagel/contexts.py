@@ -30,17 +30,23 @@ from jaxtyping import Array, Float
 from macro.inputs.packing import PackingConfig, framed, pack_target
 from macro.inputs.pieces import Cursor
 from macro.inputs.transforms import grid_positions, patchify
+from macro.kernels.select.api import column_counts
 from macro.models import vae as vae_lib
 from macro.models.composer import Cache, Composer, sight_fields
+from macro.models.selection import ASKED, Selection
 from macro.models.variants import ModelConfig
+from macro.nn.asking import Asking
 from macro.sampling.bagel.sizes import Picture
 from macro.sampling.contexts import capacity
+from macro.sampling.strengths import log_strengths
 from macro.sentence.grid import LABELS
 from macro.sentence.sight import CAUSAL, FIELDS, FULL
 
 Posterior = Float[Array | np.ndarray, "1 _ _ z"]
 NAMES = ("full", "no_text", "no_image")
 COPIES = 2  # of a picture in a context: VAE and ViT
+WIDE = 1 << 20  # more than the tokens of a picture
+WORD, NOBODY = -1, -2
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,11 +56,18 @@ class Context:
     Attributes:
         cache: `k`, `v` [layers, 1, places, kv, hd] and `meta` [1, places].
         end: where the next token stands. used: how many places are taken, padding among them.
+        tokens: int[places] which token of which picture stands there, `picture * WIDE + token` over both copies, the
+            same in every context; WORD for text, NOBODY for padding.
+        heard: [2, places] how much text and other pictures looked at each token, summed over the layers that were
+            asked, and counts [2, places] of those who could; zeros where nothing was asked.
     """
 
     cache: Cache
     end: Cursor
     used: int
+    tokens: np.ndarray
+    heard: Array
+    counts: Array
 
 
 class Contexts:
@@ -69,16 +82,20 @@ class Contexts:
         places: int,
         names: Sequence[str] = NAMES,
         parity: bool = False,
+        selection: Selection | None = None,
     ):
         """Args:
         params: `composer` and `vae`.
         places: size of the buffers; `text_places` and `picture_places` count what pieces take.
             What goes beyond makes them grow.
         names: the contexts to keep, some of NAMES.
+        selection: what `full` is asked for while it reads; `macro/sampling/bagel/select.py` then chooses.
         """
         self.params, self.config, self.tokenizer, self.packing = params, config, tokenizer, packing
-        self.parity = parity
-        self.of = dict.fromkeys(names, Context(_empty(config, capacity(places)), Cursor(), 0))
+        self.parity, self.selection, self.pictures = parity, selection, 0
+        places = capacity(places)
+        nothing = np.full(places, NOBODY), jnp.zeros((2, places)), jnp.zeros((2, places))
+        self.of = dict.fromkeys(names, Context(_empty(config, places), Cursor(), 0, *nothing))
 
     def system(self, ids: Sequence[int]) -> None:
         """Reads a system prompt."""
@@ -103,6 +120,7 @@ class Contexts:
         takers = ("full",) if self.parity else ("full", "no_text")
         self._latents(picture[0], posterior, takers)
         self._patches(picture[1], takers)
+        self.pictures += 1
         self._snapshot()
         if "no_image" in self.of and not self.parity:
             context = self.of["no_image"]
@@ -127,7 +145,8 @@ class Contexts:
                 "mode": np.full(places, CAUSAL, np.int32),
                 "rope": end.rope + np.arange(places, dtype=np.int32),
             }
-            self._read(names, {"text": text}, None, places, Cursor(len(ids), 1, len(ids)))
+            tokens = np.where(sample < 0, NOBODY, WORD)
+            self._read(names, {"text": text}, None, tokens, Cursor(len(ids), 1, len(ids)))
 
     def _latents(self, pixels: np.ndarray, posterior, takers: Sequence[str]) -> None:
         stride = self.config.pixels_per_token
@@ -149,32 +168,55 @@ class Contexts:
         n = len(position) + 2
         for context, names in self._alike(takers):
             text, inner = framed(context.end, position, FULL, self.tokenizer)
-            self._read(names, {"text": text, stream: inner | values}, x, n, Cursor(n, 1, 1))
+            first = self.pictures * WIDE + np.sum(context.tokens // WIDE == self.pictures)
+            tokens = np.concatenate([[WORD] * 2, first + np.arange(n - 2)])
+            self._read(names, {"text": text, stream: inner | values}, x, tokens, Cursor(n, 1, 1))
 
     def _alike(self, takers: Sequence[str]) -> list[tuple[Context, list[str]]]:
         """The takers that are kept, those together that have read the same so far: for them it is read once."""
         kept = [name for name in takers if name in self.of]
         return [(c, [name for name in kept if self.of[name] is c]) for c in dict.fromkeys(self.of[n] for n in kept)]
 
-    def _read(self, names: Sequence[str], streams: dict, x: Array | None, places: int, moves: Cursor) -> None:
-        context = self.of[names[0]]
+    def _read(
+        self, names: Sequence[str], streams: dict, x: Array | None, tokens: np.ndarray, moves: Cursor
+    ) -> None:
+        context, places = self.of[names[0]], len(tokens)
         streams = {
             stream: {field: jnp.asarray(values)[None] for field, values in fields.items()}
             for stream, fields in streams.items()
         }
-        used, cache = context.used, context.cache
-        if used + places > cache["k"].shape[2]:
-            cache = _padded(cache, capacity(used + places))
-        cache = _append(self.params["composer"], cache, streams, x, jnp.int32(used), config=self.config)
+        used = context.used
+        if used + places > len(context.tokens):
+            context = _longer(context, capacity(used + places))
+        asking = self._asking(context.tokens, tokens) if "full" in names else None
+        given = streams, x, jnp.int32(used), asking
+        heard = context.heard, context.counts
+        cache, heard, counts = _append(self.params["composer"], context.cache, *given, *heard, config=self.config)
         end = Cursor(*(a + b for a, b in zip(context.end, moves, strict=True)))
-        self.of |= dict.fromkeys(names, Context(cache, end, used + places))
+        known = context.tokens.copy()
+        known[used : used + places] = tokens
+        self.of |= dict.fromkeys(names, Context(cache, end, used + places, known, heard, counts))
+
+    def _asking(self, known: np.ndarray, new: np.ndarray) -> Asking | None:
+        """What to ask while `new` tokens are read after `known` ones."""
+        if self.selection is None or self.selection.method not in ASKED:
+            return None
+        new, known = (jnp.asarray(picture_of(tokens), jnp.int32)[None] for tokens in (new, known))
+        layers = self.selection.asked_layers(self.config.llm.layers)
+        return Asking(new, (new, known), layers, 1, 1, (0, 1), self.selection.method == "text")
 
     def side_by_side(self, names: Sequence[str]) -> Cache:
         """The caches of some contexts as one batch, context by context."""
-        most = max(self.of[name].cache["k"].shape[2] for name in names)
-        caches = [_padded(self.of[name].cache, most) for name in names]
+        most = max(len(self.of[name].tokens) for name in names)
+        caches = [_longer(self.of[name], most).cache for name in names]
         batch = {part: jnp.concatenate([cache[part] for cache in caches], axis=1) for part in ("k", "v")}
         return batch | {"meta": {field: jnp.concatenate([c["meta"][field] for c in caches]) for field in FIELDS}}
+
+    def biases(self, names: Sequence[str], strengths: Sequence[float]) -> Float[Array, "b n"]:
+        """What the strength of each picture adds to its keys, in the rows of `side_by_side`."""
+        most = max(len(self.of[name].tokens) for name in names)
+        logs = log_strengths(strengths)
+        return jnp.asarray(np.stack([logs[picture_of(_longer(self.of[name], most).tokens)] for name in names]))
 
     def targets(self, names: Sequence[str], copies: int, size: tuple[int, int]) -> tuple[dict, dict]:
         """The framing tokens and the latent tokens of the pictures to draw: context by context, copy by copy."""
@@ -207,18 +249,34 @@ def _empty(config: ModelConfig, places: int) -> Cache:
     return {"k": jnp.zeros(shape, config.dtype), "v": jnp.zeros(shape, config.dtype), "meta": meta}
 
 
-def _padded(cache: Cache, places: int) -> Cache:
-    """The cache with so many places."""
-    more = places - cache["k"].shape[2]
+def picture_of(tokens: np.ndarray) -> np.ndarray:
+    """The number of the picture that each token shows, -1 for words and padding."""
+    return np.where(tokens < 0, -1, tokens // WIDE)
+
+
+def _longer(context: Context, places: int) -> Context:
+    """The context with so many places."""
+    cache, more = context.cache, places - len(context.tokens)
     longer = {part: jnp.pad(cache[part], ((0, 0), (0, 0), (0, more), (0, 0), (0, 0))) for part in ("k", "v")}
     meta = {name: jnp.pad(x, ((0, 0), (0, more)), constant_values=-1) for name, x in cache["meta"].items()}
-    return longer | {"meta": meta}
+    heard, counts = (jnp.pad(x, ((0, 0), (0, more))) for x in (context.heard, context.counts))
+    tokens = np.pad(context.tokens, (0, more), constant_values=NOBODY)
+    return Context(longer | {"meta": meta}, context.end, context.used, tokens, heard, counts)
 
 
 @partial(jax.jit, static_argnames="config")
-def _append(params, cache, streams, x, used, *, config):
-    """The cache with the tokens of `streams` read after it and put into its places from `used` on."""
-    _, new, _ = Composer(config).apply({"params": params}, streams, x, (cache,), method=Composer.prefill)
+def _append(params, cache, streams, x, used, asking, heard, counts, *, config):
+    """The cache with the tokens of `streams` read after it and put into its places from `used` on; and what those who
+    read them add to `heard` and `counts`."""
+    given = streams, x, (cache,), asking
+    _, new, asked = Composer(config).apply({"params": params}, *given, method=Composer.prefill)
+    if asking is not None:
+        metas = new["meta"], cache["meta"]
+        seen = [column_counts(metas[0], m, asking.q_picture, p) for m, p in zip(metas, asking.k_pictures, strict=True)]
+        heard, counts = (
+            jax.lax.dynamic_update_slice_in_dim(total + old[0], own[0], used, 1)
+            for total, (own, old) in ((heard, [jnp.sum(each, axis=0) for each in asked]), (counts, seen))
+        )
     made = {
         part: jax.lax.dynamic_update_slice_in_dim(cache[part], new[part].astype(cache[part].dtype), used, 2)
         for part in ("k", "v")
@@ -227,7 +285,7 @@ def _append(params, cache, streams, x, used, *, config):
         name: jax.lax.dynamic_update_slice_in_dim(cache["meta"][name], values, used, 1)
         for name, values in sight_fields(new["meta"]).items()
     }
-    return made
+    return made, heard, counts
 
 
 @partial(jax.jit, static_argnames="config")

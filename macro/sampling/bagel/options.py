@@ -71,6 +71,8 @@ class BagelOptions:
         seed: of noise, thought and posterior.
         reuse: which steps do without the layers, {"name": "taylor", "interval": 3, "order": 1} or {"name":
             "threshold", "limit": 0.1}; None runs them in every step.
+        select: which tokens of the pictures are kept for drawing, fields of `Selection` (macro/models/selection.py),
+            such as {"keep": 0.3}; None keeps all.
         parity: do what the released code does, traps and all.
     """
 
@@ -92,6 +94,7 @@ class BagelOptions:
     sample_posterior: bool = False
     seed: int = 0
     reuse: Mapping | ConfigDict | None = None
+    select: Mapping | ConfigDict | None = None
     parity: bool = False
 
     def __post_init__(self):

@@ -24,9 +24,11 @@ from jaxtyping import Array, Float
 from macro.diffusion import guidance
 from macro.diffusion.times import sampling_times
 from macro.inputs.packing import PackingConfig
+from macro.models.selection import read_selection
 from macro.models.variants import ModelConfig
 from macro.sampling.bagel.contexts import NAMES, Contexts, Posterior, picture_places, text_places
 from macro.sampling.bagel.options import BagelOptions
+from macro.sampling.bagel.select import select
 from macro.sampling.bagel.sizes import Picture, prepared, target_size
 from macro.sampling.bagel.think import SYSTEM, think
 from macro.sampling.candidates import Candidate, pick
@@ -35,6 +37,7 @@ from macro.sampling.pipeline import Composition, timed
 from macro.sampling.placement import on, placed
 from macro.sampling.plan import Writing
 from macro.sampling.settings import Settings, read_reuse
+from macro.sampling.strengths import by_span, check_strengths
 from macro.sentence.cot import read_think, write_think
 from macro.sentence.formats import compose_sentence
 from macro.sentence.plan import Plan
@@ -96,6 +99,7 @@ class BagelPipeline:
         candidates: int = 1,
         seed: int | None = None,
         size: tuple[int, int] | None = None,
+        strengths: Sequence[float] | None = None,
         **changes,
     ) -> Composition:
         """Draws what an instruction says; pictures that it does not name as `<image n>` come first.
@@ -105,20 +109,29 @@ class BagelPipeline:
             plan: a thought to draw from instead of one that the model writes; it has no grid.
             candidates: how many pictures of one thought.
             seed, size: instead of the options' own.
+            strengths: how much each picture counts in drawing, as `Pipeline.compose` has them.
             **changes: fields of `BagelOptions` for this call, such as num_timesteps=30.
 
         Raises:
             UserError: a picture that cannot be read, or an option that makes no sense.
         """
         changes |= {} if seed is None else {"seed": seed}
-        return self.compose_sentence(compose_sentence(instruction, images, size), plan, candidates, **changes)
+        sentence = compose_sentence(instruction, images, size)
+        return self.compose_sentence(sentence, plan, candidates, strengths=strengths, **changes)
 
     def compose_sentence(
-        self, sentence: Sentence, plan: Plan | None = None, candidates: int = 1, seed: int | None = None, **changes
+        self,
+        sentence: Sentence,
+        plan: Plan | None = None,
+        candidates: int = 1,
+        seed: int | None = None,
+        strengths: Sequence[float] | None = None,
+        **changes,
     ) -> Composition:
         """As `compose`, for a sentence whose pictures are loaded; its target, if it has one, says the size."""
         if plan is not None and plan.grid is not None:
             raise UserError("plan: it has a layout, but mode 'bagel' draws from words alone; take the grid out")
+        check_strengths(strengths, len(sentence.images))
         changes |= {} if seed is None else {"seed": seed}
         options = dataclasses.replace(self.settings, **changes)
         pieces = [span.text if isinstance(span, Text) else span.pixels for span in sentence if _is_piece(span)]
@@ -129,6 +142,7 @@ class BagelPipeline:
             thought=write_think(plan.cot) if plan is not None and plan.cot else None,
             pictures=candidates,
             size=size,
+            strengths=None if strengths is None else _of_pieces(sentence, strengths),
         )
         made = Plan(read_think(drawn.thought or ""))
         results = tuple(Candidate(made, pixels, drawn.score) for pixels in drawn.pictures)
@@ -143,6 +157,7 @@ class BagelPipeline:
             plan is not None,
             drawn.seconds,
             drawn.full_steps,
+            None if strengths is None else tuple(strengths),
         )
 
     def interleave(
@@ -153,6 +168,7 @@ class BagelPipeline:
         thought: str | None = None,
         pictures: int = 1,
         size: tuple[int, int] | None = None,
+        strengths: Sequence[float] | None = None,
         noise: Float[Array | np.ndarray, "b n c"] | None = None,
         posterior: Sequence[Posterior] | None = None,
         **changes,
@@ -165,17 +181,19 @@ class BagelPipeline:
             thought: to be read instead of one that is written; asks for think mode. With or without its marks.
             pictures: how many to draw at once.
             size: (height, width), stands over the options.
+            strengths: of the pictures in `pieces`, in their order.
             noise: what the pictures start from, instead of what follows from the seed: for replays.
             posterior: the same for the clean latents of each picture given.
         """
         with on(self._mesh):
-            return self._interleaved(pieces, options, thought, pictures, size, noise, posterior, changes)
+            return self._interleaved(pieces, options, thought, pictures, size, strengths, noise, posterior, changes)
 
-    def _interleaved(self, pieces, options, thought, pictures, size, noise, posterior, changes) -> Drawn:
+    def _interleaved(self, pieces, options, thought, pictures, size, strengths, noise, posterior, changes) -> Drawn:
         options = dataclasses.replace(options or self.settings, **changes)
         if thought is not None:
             options = dataclasses.replace(options, think=True)
-        reuse = settings_of(options).reuse  # here, so that a mistake in it is named before anything is read
+        settings = settings_of(options)  # here, so that a mistake in them is named before anything is read
+        check_strengths(strengths, sum(not isinstance(piece, str) for piece in pieces))
         if not pieces:
             raise UserError("nothing to draw from; give a text or a picture")
         if pictures < 1:
@@ -186,23 +204,27 @@ class BagelPipeline:
         size = target_size(options, self.config, given, size)
         seconds: dict[str, float] = {}
         with timed(seconds, "prompt"):
-            read = self._prompt(items, options, posterior, thought)
+            read = self._prompt(items, options, posterior, thought, settings.select)
         thought_keys, noise_keys = candidate_keys(options.seed, pictures)
         score = 0.0
         if options.think:
             with timed(seconds, "plan"):
                 thought, score = self._think(read, options, thought, thought_keys[0])
+        if settings.select is not None:
+            with timed(seconds, "select"):
+                select(read, settings.select, options.seed)
+                jax.block_until_ready(read.of["full"].cache)
         with timed(seconds, "draw"):
             if noise is None:
                 rows, columns = self._cells(size)
                 noise = noise_of(noise_keys, rows * columns, self.config.latent_channels)
-            latents, full = self._draw(read, options, size, jnp.asarray(noise), reuse)
+            latents, full = self._draw(read, options, size, jnp.asarray(noise), strengths, settings.reuse)
         with timed(seconds, "decode"):
             drawn = self._decode(latents, size, options)
         return Drawn(drawn, latents, thought, score, read, seconds, full)
 
-    def _prompt(self, items: Sequence[list[int] | Picture], options: BagelOptions, posterior, thought) -> Contexts:
-        """The contexts after all pieces, which are prepared."""
+    def _prompt(self, items: Sequence, options: BagelOptions, posterior, thought, selection) -> Contexts:
+        """The contexts after all pieces, which are prepared: texts as ids, and pictures."""
         system = self.tokenizer.encode(SYSTEM) if options.think else None
         most = options.max_think_token_n if thought is None else len(self.tokenizer.encode(thought))
         places = sum(
@@ -211,9 +233,8 @@ class BagelPipeline:
         )
         places += text_places(len(system)) + text_places(most) if options.think else 0
         names = _guidance(options).contexts if not options.parity else NAMES
-        read = Contexts(
-            self.params, self.config, self.tokenizer, self.packing, places, names, options.parity
-        )
+        given = self.params, self.config, self.tokenizer, self.packing, places, names, options.parity
+        read = Contexts(*given, selection=selection)
         if system is not None:
             read.system(system)
         pictures = 0
@@ -259,13 +280,16 @@ class BagelPipeline:
         read.thought(self.tokenizer.encode(thought))
         return thought, score
 
-    def _draw(self, read: Contexts, options: BagelOptions, size: tuple[int, int], noise: Array, reuse):
+    def _draw(self, read: Contexts, options: BagelOptions, size: tuple[int, int], noise: Array, strengths, reuse):
         """Latent tokens of every picture, and how many steps ran the layers."""
         guided = _guidance(options)
         frame, latent = read.targets(guided.contexts, len(noise), size)
+        cache = read.side_by_side(guided.contexts)
+        if strengths is not None:
+            cache["bias"] = read.biases(guided.contexts, strengths)
         tokens, full = draw(
             self.params["composer"],
-            [read.side_by_side(guided.contexts)],
+            [cache],
             frame,
             latent,
             noise,
@@ -290,6 +314,13 @@ def _is_piece(span) -> bool:
     return isinstance(span, Text | Image)
 
 
+def _of_pieces(sentence: Sentence, strengths: Sequence[float]) -> list[float]:
+    """Strengths by number of the picture, as the pictures stand."""
+    shown = [span for span in sentence if isinstance(span, Image | Target)]
+    found = zip(shown, by_span(sentence, strengths), strict=True)
+    return [strength for span, strength in found if isinstance(span, Image)]
+
+
 def _guidance(options: BagelOptions) -> guidance.Guidance:
     return guidance.bagel(
         options.cfg_text_scale,
@@ -305,7 +336,8 @@ def settings_of(options: BagelOptions) -> Settings:
     """The options in the words of the planned mode, for its report."""
     temperature = options.text_temperature if options.do_sample else 0.0
     writing = Writing(temperature, 1.0, 0.0, 1.0, limit=options.max_think_token_n)
-    return Settings(options.steps, options.timestep_shift, _guidance(options), writing, read_reuse(options.reuse))
+    asked = {"reuse": read_reuse(options.reuse), "select": read_selection(options.select, "sampling.select")}
+    return Settings(options.steps, options.timestep_shift, _guidance(options), writing, **asked)
 
 
 def _cut_off(values: Array | np.ndarray) -> np.ndarray:
