@@ -11,7 +11,7 @@ from parity.golden import Golden
 from macro.diffusion.guidance import bagel
 from macro.diffusion.times import sampling_times
 from macro.inputs.pieces import Cursor
-from macro.sampling.bagel.contexts import Context, Contexts
+from macro.sampling.bagel.contexts import WORD, Context, Contexts
 from macro.sampling.bagel.think import think
 from macro.sampling.draw import decode_pictures, draw, guided_velocity
 
@@ -55,7 +55,9 @@ def recorded_contexts(golden: Golden) -> Contexts:
         zeros = jnp.zeros((1, length), jnp.int32)
         order = jnp.arange(length, dtype=jnp.int32)[None]
         cache["meta"] = {"sample": zeros, "order": order, "span": zeros, "mode": zeros}
-        reader.of[name] = Context(cache, Cursor(length, 1, rope), length)
+        places = cache["k"].shape[2]
+        nothing = np.full(places, WORD), jnp.zeros((2, places)), jnp.zeros((2, places))
+        reader.of[name] = Context(cache, Cursor(length, 1, rope), length, *nothing)
     return reader
 
 
