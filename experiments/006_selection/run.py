@@ -20,42 +20,49 @@ def main():
     variants = {ALL: {}}
     for method in METHODS:
         variants |= {f"{method} {keep}": {"select": Selection(keep=keep, method=method)} for keep in KEEPS}
-    results = quality.run(HERE, variants, "8-10", num=64, seed=6)
+    show(quality.run(HERE, variants, "8-10", num=64, seed=6))
+
+
+def show(results: dict) -> None:
+    """Writes table and plot of the variants that are there."""
     (HERE / "table.md").write_text(table(results))
     plot(results)
 
 
 def table(results: dict) -> str:
-    """Markdown: subject recall and palette distance by method and keep ratio."""
+    """Markdown: recall of subjects and kinds and palette distance by method and keep ratio."""
     lines = ["| method | measure | 1 | " + " | ".join(f"{keep:g}" for keep in KEEPS) + " |\n"]
     lines.append("|---|---|" + "---|" * (len(KEEPS) + 1) + "\n")
     for method in METHODS:
-        for name, digits in (("subject_recall", 3), ("palette_distance", 4)):
-            cells = [results[ALL][name]] + [results[f"{method} {keep}"][name] for keep in KEEPS]
-            values = " | ".join(f"{cell[0]:.{digits}f}".lstrip("0") for cell in cells)
+        for name, digits in (("subject_recall", 3), ("kind_recall", 3), ("palette_distance", 4)):
+            found = [results.get(variant) for variant in (ALL, *(f"{method} {keep}" for keep in KEEPS))]
+            values = " | ".join("" if each is None else f"{each[name][0]:.{digits}f}".lstrip("0") for each in found)
             lines.append(f"| {method} | {name.replace('_', ' ')} | {values} |\n")
-    low, high = results[ALL]["subject_recall"][1:]
-    return "".join(lines) + f"\n95% interval of the first column's subject recall: {low:.3f} to {high:.3f}.\n"
+    ends = ["{1:.3f} to {2:.3f}".format(*results[ALL][name]) for name in ("subject_recall", "kind_recall")]
+    return "".join(lines) + f"\n95% intervals of the first column: subject recall {ends[0]}, kind recall {ends[1]}.\n"
 
 
 def plot(results: dict) -> None:
-    """Subject recall against keep ratio, a line a method."""
+    """Recall of subjects and of kinds against keep ratio, a line a method."""
     import matplotlib
 
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    figure, axis = pyplot.subplots(figsize=(6, 4), layout="constrained")
-    mean, low, high = results[ALL]["subject_recall"]
-    axis.axhspan(low, high, color="0.92", label="all tokens, 95%")
-    for method in METHODS:
-        axis.plot((1, *KEEPS), [mean] + [results[f"{method} {keep}"]["subject_recall"][0] for keep in KEEPS],
-                  marker="o", ms=4, label=method)  # fmt: skip
-    axis.set(xlabel="share of the pictures' tokens that is kept", ylabel="subject recall", xscale="log")
-    axis.set_xticks((1, *KEEPS), [f"{keep:g}" for keep in (1, *KEEPS)])
-    axis.minorticks_off()
-    axis.invert_xaxis()
-    axis.legend(frameon=False)
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 4), layout="constrained")
+    for axis, name in zip(axes, ("subject_recall", "kind_recall"), strict=True):
+        mean, low, high = results[ALL][name]
+        axis.axhspan(low, high, color="0.92", label="all tokens, 95%")
+        for method in METHODS:
+            keeps = [keep for keep in KEEPS if f"{method} {keep}" in results]
+            means = [mean] + [results[f"{method} {keep}"][name][0] for keep in keeps]
+            axis.plot((1, *keeps), means, marker="o", ms=4, label=method)
+        axis.set(xlabel="share of the pictures' tokens that is kept", ylabel=name.replace("_", " "), xscale="log")
+        axis.set_ylim(bottom=0)
+        axis.set_xticks((1, *KEEPS), [f"{keep:g}" for keep in (1, *KEEPS)])
+        axis.minorticks_off()
+        axis.invert_xaxis()
+    axes[0].legend(frameon=False)
     figure.savefig(HERE / "curve.png", dpi=120)
 
 
