@@ -46,6 +46,13 @@ def join(*metas: Mapping | None) -> dict:
     return {name: join_tokens([meta[name] for meta in present]) for name in FIELDS}
 
 
+def cache_rows(cache: Cache, rows: slice | Array) -> Cache:
+    """Some rows of a cache."""
+    some = {name: cache[name][:, rows] for name in ("k", "v")}
+    some["meta"] = {name: values[rows] for name, values in cache["meta"].items()}
+    return some | ({"bias": cache["bias"][rows]} if "bias" in cache else {})
+
+
 def pictures(streams: Mapping) -> Int[Array, "b n"]:
     """The number of the picture that each token shows, -1 for text, along the tokens of `prefill`'s cache."""
     text, vision, latent = streams["text"], streams.get("vision"), streams.get("latent")

@@ -29,6 +29,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
+from macro.nn.asking import Asking
 from macro.utils.config import section
 from macro.utils.errors import UserError
 
@@ -76,6 +77,15 @@ class Selection:
         if any(not 0 <= number < layers for number in self.layers):
             raise UserError(f"select.layers={self.layers}: the model's layers are 0 to {layers - 1}")
         return self.layers or (layers // 3,)
+
+    def asking(
+        self, layers: int, q_picture: Array, k_pictures: Sequence[Array], keys: Sequence[int], rows: int, step: int = 1
+    ) -> Asking | None:
+        """What to ask so many layers in one pass, see `Asking`; None where the method asks nothing."""
+        if self.method not in ASKED:
+            return None
+        chosen, softmax = self.asked_layers(layers), self.method == "text"
+        return Asking(q_picture, tuple(k_pictures), chosen, rows, step, tuple(keys), softmax)
 
 
 def read_selection(values: Mapping | ConfigDict | None, where: str) -> Selection | None:

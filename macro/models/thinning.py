@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from macro.kernels.select.api import Kept, choose, column_counts, quota_bound, quotas
-from macro.models.selection import ASKED, Selection, answered, counted, read_selection, scores
+from macro.models.selection import Selection, answered, counted, read_selection, scores
 from macro.nn.asking import Asking
 from macro.parallel.rules import current, join_tokens, split_tokens
 from macro.sentence.sight import NOISE
@@ -62,12 +62,9 @@ class Thinning:
         self, streams: Mapping, picture: Int[Array, "b n"], meta: Mapping, layers: int
     ) -> tuple[Asking | None, int]:
         """What to ask in a pass over all tokens, and the number of the first layer that sees the kept ones only."""
-        numbers = self.selection.asked_layers(layers)
-        end = max(numbers) + 1
-        if self.selection.method not in ASKED:
-            return None, end
-        rows, softmax = picture.shape[0], self.selection.method == "text"
-        return Asking(self.queries(streams, picture, meta), (picture,), numbers, rows, 1, (0,), softmax), end
+        queries = self.queries(streams, picture, meta)
+        asking = self.selection.asking(layers, queries, [picture], [0], rows=picture.shape[0])
+        return asking, max(self.selection.asked_layers(layers)) + 1
 
     def queries(self, streams: Mapping, picture: Int[Array, "b n"], meta: Mapping) -> Int[Array, "b n"]:
         """Pictures of tokens as queries: words that are learnt, and noised targets, do not count."""

@@ -43,7 +43,7 @@ class Asking:
     keys: tuple = flax.struct.field(pytree_node=False)
     softmax: bool = flax.struct.field(pytree_node=False)
 
-    def layer_flags(self, layers: int) -> Bool[Array, layers]:
+    def layer_flags(self, layers: int) -> Bool[Array, " layers"]:
         """Which of all layers are asked."""
         return jnp.zeros(layers, bool).at[jnp.asarray(self.layers)].set(True)
 

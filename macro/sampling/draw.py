@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 from macro.diffusion.guidance import Guidance, guide
 from macro.diffusion.reuse import Kept, Reuse, advance, begin
 from macro.diffusion.sampler import euler
-from macro.models.composer import Cache, Composer
+from macro.models.composer import Cache, Composer, cache_rows
 from macro.models.vae import VAE, unpatchify
 from macro.models.variants import ModelConfig
 
@@ -90,17 +90,13 @@ def guided_velocity(
     def velocity(contexts: int) -> tuple[Array, Kept | None]:
         """Of the first contexts' rows; each context sees the same noised candidates."""
 
-        def first(tree, axis=0):
-            def share(a):
-                return jax.lax.slice_in_dim(a, 0, a.shape[axis] // len(guidance.contexts) * contexts, axis=axis)
+        def share(rows: int) -> slice:
+            return slice(rows // len(guidance.contexts) * contexts)
 
-            return jax.tree.map(share, tree)
+        def first(tree):
+            return jax.tree.map(lambda a: a[share(len(a))], tree)
 
-        read = [
-            first({name: cache[name] for name in ("k", "v")}, 1)
-            | first({name: cache[name] for name in ("meta", "bias") if name in cache})
-            for cache in caches
-        ]
+        read = [cache_rows(cache, share(cache["k"].shape[1])) for cache in caches]
         x_t = jnp.tile(x, (contexts, 1, 1))
         time = jnp.full(x_t.shape[:2], t, jnp.float32)
         layers = partial(model, read, first(frame), first(latent), method=Composer.denoise)

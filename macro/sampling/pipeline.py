@@ -26,7 +26,7 @@ from jax.sharding import Mesh
 
 from macro.diffusion.times import sampling_times
 from macro.inputs.packing import PackingConfig
-from macro.models.composer import pictures
+from macro.models.composer import cache_rows, pictures
 from macro.models.variants import ModelConfig
 from macro.sampling.candidates import Candidate, pick
 from macro.sampling.contexts import Continuation, Prompt, continue_prompt, read_prompt
@@ -256,12 +256,10 @@ class _Drawing:
         return prompt, choice, jax.block_until_ready(cache), asked
 
     def _write_plans(self, prompt: Prompt, cache) -> list[list[Plan]]:
-        full = {name: cache[name][:, : prompt.sentences] for name in ("k", "v")}
-        full["meta"] = {name: values[: prompt.sentences] for name, values in cache["meta"].items()}
         rules = [self.pipeline.rules_for(sentence.subjects) for sentence in self.sentences]
         ids, lengths, _ = write(
             self.params["composer"],
-            full,
+            cache_rows(cache, slice(prompt.sentences)),
             prompt.ends[: prompt.sentences],
             rules_of_rows(rules, self.candidates),
             self.plan_keys,

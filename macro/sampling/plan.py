@@ -27,7 +27,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from macro.inputs.pieces import Cursor
-from macro.models.composer import Cache, Composer
+from macro.models.composer import Cache, Composer, cache_rows
 from macro.models.vae import latent_table
 from macro.models.variants import ModelConfig
 from macro.nn.asking import Asking
@@ -174,10 +174,8 @@ def read(
         return jnp.concatenate([number * block + jnp.arange(block) for number in kept])
 
     prompts, rows = rows_of(sentences), rows_of(sentences * candidates)
-    prompt = {name: cache[name][:, prompts] for name in ("k", "v")}
-    prompt["meta"] = {name: values[prompts] for name, values in cache["meta"].items()}
     model = Composer(config)
-    given = {"text": text}, None, (prompt,), asking
+    given = {"text": text}, None, (cache_rows(cache, prompts),), asking
     hidden, new, asked = model.apply({"params": params}, *given, method=Composer.prefill)
     count = contexts * sentences * candidates
     plans = {}

@@ -18,7 +18,7 @@ from jaxtyping import Array, Int
 
 from macro.kernels.select.api import Kept, choose, column_counts, gather, quotas
 from macro.models.composer import Cache, pictures
-from macro.models.selection import ASKED, Selection, answered, counted, scores, texts_too
+from macro.models.selection import Selection, answered, counted, scores, texts_too
 from macro.models.variants import ModelConfig
 from macro.nn.asking import Asking
 from macro.sampling.contexts import Continuation, Prompt, capacity
@@ -55,11 +55,7 @@ class Choice:
         return self._asking(texts, candidates, 1)
 
     def _asking(self, q_picture: Array, step: int, keys: int) -> Asking | None:
-        if self.selection.method not in ASKED:
-            return None
-        layers = self.selection.asked_layers(self.layers)
-        softmax = self.selection.method == "text"
-        return Asking(q_picture, (self.picture,), layers, len(self.quotas), step, (keys,), softmax)
+        return self.selection.asking(self.layers, q_picture, [self.picture], [keys], len(self.quotas), step)
 
 
 def choice_of(selection: Selection | None, prompt: Prompt, config: ModelConfig) -> Choice | None:

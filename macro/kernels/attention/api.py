@@ -91,10 +91,7 @@ def attention_parts(
     sizes = current()
     if not sizes:
         return _on_one_device(q, k, v, q_meta, k_meta, k_bias)
-    queries = spec(sizes, q.shape, "batch", "tokens", "heads", "head_dim")
-    keys = spec(sizes, k.shape, "batch", None, "kv_heads", "head_dim")
-    if queries[2] != keys[2]:  # a head's group of queries stays with its key
-        queries, keys = (PartitionSpec(*lies[:2], None, None) for lies in (queries, keys))
+    queries, keys = on_mesh(sizes, q, k)
     metas = [{name: PartitionSpec(*lies[:2]) for name in FIELDS} for lies in (queries, keys)]
     bias = None if k_bias is None else PartitionSpec(*keys[:2])
     attend = jax.shard_map(
@@ -104,6 +101,15 @@ def attention_parts(
         check_vma=False,
     )
     return attend(q, k, v, q_meta, k_meta, k_bias)
+
+
+def on_mesh(sizes: Mapping[str, int], q: Array, k: Array) -> tuple[PartitionSpec, PartitionSpec]:
+    """How queries `[b, nq, h, d]` lie for attention on a mesh, and their keys: whole rows of these."""
+    queries = spec(sizes, q.shape, "batch", "tokens", "heads", "head_dim")
+    keys = spec(sizes, k.shape, "batch", None, "kv_heads", "head_dim")
+    if queries[2] != keys[2]:  # a head's group of queries stays with its key
+        queries, keys = (PartitionSpec(*lies[:2], None, None) for lies in (queries, keys))
+    return queries, keys
 
 
 def _rows_lie(x: Array) -> PartitionSpec | None:

@@ -14,6 +14,7 @@ import jax
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
+from macro.kernels.attention.api import on_mesh
 from macro.kernels.attention.pallas_gpu import why_not as why_not_gpu
 from macro.kernels.attention.pallas_tpu import why_not as why_not_tpu
 from macro.kernels.backends import Backend, first_able
@@ -79,10 +80,7 @@ def column_sums(
     sizes = current()
     if not sizes:
         return _sums_on_one_device(*given)
-    queries = spec(sizes, q.shape, "batch", "tokens", "heads", "head_dim")
-    keys = spec(sizes, k.shape, "batch", None, "kv_heads", "head_dim")
-    if queries[2] != keys[2]:  # a head's group of queries stays with its key
-        queries, keys = (PartitionSpec(*lies[:2], None, None) for lies in (queries, keys))
+    queries, keys = on_mesh(sizes, q, k)
     q_tokens, k_tokens = (PartitionSpec(*lies[:2]) for lies in (queries, keys))
     metas = [dict.fromkeys(FIELDS, lies) for lies in (q_tokens, k_tokens)]
     bias = None if k_bias is None else k_tokens

@@ -33,7 +33,7 @@ from macro.inputs.transforms import grid_positions, patchify
 from macro.kernels.select.api import column_counts
 from macro.models import vae as vae_lib
 from macro.models.composer import Cache, Composer, sight_fields
-from macro.models.selection import ASKED, Selection
+from macro.models.selection import Selection
 from macro.models.variants import ModelConfig
 from macro.nn.asking import Asking
 from macro.sampling.bagel.sizes import Picture
@@ -199,11 +199,10 @@ class Contexts:
 
     def _asking(self, known: np.ndarray, new: np.ndarray) -> Asking | None:
         """What to ask while `new` tokens are read after `known` ones."""
-        if self.selection is None or self.selection.method not in ASKED:
+        if self.selection is None:
             return None
         new, known = (jnp.asarray(picture_of(tokens), jnp.int32)[None] for tokens in (new, known))
-        layers = self.selection.asked_layers(self.config.llm.layers)
-        return Asking(new, (new, known), layers, 1, 1, (0, 1), self.selection.method == "text")
+        return self.selection.asking(self.config.llm.layers, new, [new, known], [0, 1], rows=1)
 
     def side_by_side(self, names: Sequence[str]) -> Cache:
         """The caches of some contexts as one batch, context by context."""
@@ -214,9 +213,10 @@ class Contexts:
 
     def biases(self, names: Sequence[str], strengths: Sequence[float]) -> Float[Array, "b n"]:
         """What the strength of each picture adds to its keys, in the rows of `side_by_side`."""
-        most = max(len(self.of[name].tokens) for name in names)
-        logs = log_strengths(strengths)
-        return jnp.asarray(np.stack([logs[picture_of(_longer(self.of[name], most).tokens)] for name in names]))
+        pictures = [picture_of(self.of[name].tokens) for name in names]
+        most = max(map(len, pictures))
+        whole = [np.pad(each, (0, most - len(each)), constant_values=-1) for each in pictures]
+        return jnp.asarray(log_strengths(strengths)[np.stack(whole)])
 
     def targets(self, names: Sequence[str], copies: int, size: tuple[int, int]) -> tuple[dict, dict]:
         """The framing tokens and the latent tokens of the pictures to draw: context by context, copy by copy."""

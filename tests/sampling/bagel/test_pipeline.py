@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sampling.bagel.toy import CONFIG, FIRST, OPTIONS, PACKING, PIECES, PIPELINE, SECOND, TOKENIZER
+from sampling.bagel.toy import CONFIG, FIRST, OPTIONS, PACKING, PIECES, PIPELINE, SECOND, TOKENIZER, contexts_of
 
 from macro.diffusion.guidance import Guidance, bagel, guide
 from macro.inputs.packing import pack_sentence
@@ -50,16 +50,6 @@ def _one_step(pieces, noise=NOISE[:1], **changes):
     return noise - np.asarray(PIPELINE.interleave(pieces, noise=noise, **changes).latents)
 
 
-def _contexts(pieces, names=NAMES, places=200, parity=False) -> Contexts:
-    contexts = Contexts(PIPELINE.params, CONFIG, TOKENIZER, PACKING, places, names, parity)
-    for piece in pieces:
-        if isinstance(piece, str):
-            contexts.text(TOKENIZER.encode(piece))
-        else:
-            contexts.picture(prepared(piece, OPTIONS, CONFIG))
-    return contexts
-
-
 @jax.jit
 def _velocity(cache, frame, latent):
     x = jnp.asarray(NOISE[:1])
@@ -73,7 +63,7 @@ def in_training():
 
 
 def test_each_context_is_what_training_showed(in_training):
-    contexts = _contexts(PIECES)
+    contexts = contexts_of(PIECES)
     for name, expected in in_training.items():
         expected = np.asarray(expected)
         drawn = _velocity([contexts.side_by_side((name,))], *contexts.targets((name,), 1, (32, 24)))
@@ -99,12 +89,12 @@ def _ends(contexts: Contexts) -> dict:
 def test_where_contexts_end_in_both_modes():
     first, second = 17 + 20, 12 + 14  # tokens: 15 latents and 18 patches, 10 and 12, and two marks each
     texts = [len(TOKENIZER.encode(text)) + 2 for text in ("one", "and two")]
-    assert _ends(_contexts(PIECES)) == {
+    assert _ends(contexts_of(PIECES)) == {
         "full": (first + second + sum(texts), 4 + sum(texts)),
         "no_text": (first + second, 4),
         "no_image": (sum(texts), 4 + sum(texts)),
     }
-    assert _ends(_contexts(PIECES, parity=True)) == {
+    assert _ends(contexts_of(PIECES, parity=True)) == {
         "full": (first + second + sum(texts), 4 + sum(texts)),
         "no_text": (first + second + texts[0], 4 + texts[0]),  # only the last text is gone
         "no_image": (sum(texts), sum(texts)),  # no gaps
@@ -112,30 +102,30 @@ def test_where_contexts_end_in_both_modes():
 
 
 def test_text_before_the_last_picture():
-    contexts = _contexts(["one", FIRST], parity=True)
+    contexts = contexts_of(["one", FIRST], parity=True)
     assert contexts.of["no_text"] is contexts.of["full"]
-    assert _ends(_contexts(["one", FIRST]))["no_text"] == (37, 2)
+    assert _ends(contexts_of(["one", FIRST]))["no_text"] == (37, 2)
 
 
 def test_pictures_before_all_text_are_read_once_for_both_contexts_that_show_them():
-    contexts = _contexts([FIRST, SECOND])
+    contexts = contexts_of([FIRST, SECOND])
     assert contexts.of["no_text"] is contexts.of["full"] is not contexts.of["no_image"]
     contexts.text(TOKENIZER.encode("one"))
     assert contexts.of["no_text"] is not contexts.of["full"]
-    apart = _contexts(["one", FIRST])
+    apart = contexts_of(["one", FIRST])
     assert apart.of["no_text"] is not apart.of["full"]
 
 
 @pytest.mark.parametrize("parity, readers", [(False, ["full", "no_image"]), (True, ["full"])])
 def test_who_reads_a_thought(parity, readers):
-    contexts = _contexts(["one"], parity=parity)
+    contexts = contexts_of(["one"], parity=parity)
     before = dict(contexts.of)
     contexts.thought(TOKENIZER.encode("hm"))
     assert [name for name in NAMES if contexts.of[name] is not before[name]] == readers
 
 
 def test_buffers_grow_when_they_have_to():
-    roomy, tight = (_contexts(["one", FIRST], ("full",), places).of["full"].cache for places in (200, 1))
+    roomy, tight = (contexts_of(["one", FIRST], ("full",), places).of["full"].cache for places in (200, 1))
     assert roomy["k"].shape[2] > tight["k"].shape[2] > 64
     most = tight["k"].shape[2]
     np.testing.assert_allclose(roomy["v"][:, :, :most], tight["v"], atol=1e-5)

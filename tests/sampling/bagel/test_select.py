@@ -2,33 +2,20 @@
 
 import numpy as np
 import pytest
-from sampling.bagel.toy import CONFIG, FIRST, OPTIONS, PACKING, PIPELINE, SECOND, TOKENIZER
+from sampling.bagel.toy import FIRST, PIECES, PIPELINE, SECOND, TOKENIZER, contexts_of
 
 from macro.models.selection import METHODS, Selection
-from macro.sampling.bagel.contexts import NAMES, WORD, Contexts, picture_of
+from macro.sampling.bagel.contexts import WORD, picture_of
 from macro.sampling.bagel.select import select
-from macro.sampling.bagel.sizes import prepared
 from macro.utils.errors import UserError
 
-PIECES = [FIRST, "one", SECOND, "and two"]
 HALF = Selection(keep=0.5, layers=(0, 1))
-
-
-def read(selection, pieces=PIECES, parity=False):
-    given = PIPELINE.params, CONFIG, TOKENIZER, PACKING, 200, NAMES, parity
-    contexts = Contexts(*given, selection=selection)
-    for piece in pieces:
-        if isinstance(piece, str):
-            contexts.text(TOKENIZER.encode(piece))
-        else:
-            contexts.picture(prepared(piece, OPTIONS, CONFIG))
-    return contexts
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("parity", [False, True])
 def test_every_context_keeps_the_same_tokens_and_all_words(method, parity):
-    contexts = read(Selection(keep=0.5, method=method), parity=parity)
+    contexts = contexts_of(PIECES, parity=parity, selection=Selection(keep=0.5, method=method))
     before = {name: context.tokens for name, context in contexts.of.items()}
     counts = np.bincount(picture_of(before["full"])[before["full"] >= 0])
     assert counts.tolist() == [15 + 18, 10 + 12]  # latents and patches
@@ -44,7 +31,7 @@ def test_every_context_keeps_the_same_tokens_and_all_words(method, parity):
 
 
 def test_keys_go_with_their_tokens():
-    contexts = read(HALF)
+    contexts = contexts_of(PIECES, selection=HALF)
     before = dict(contexts.of)
     select(contexts, HALF, 0)
     for name, context in contexts.of.items():
@@ -58,7 +45,7 @@ def test_keys_go_with_their_tokens():
 
 def test_who_looks_is_counted_piece_by_piece():
     """The last picture is seen by its own framing tokens and the words after it; the first one by the second, too."""
-    full = read(HALF).of["full"]
+    full = contexts_of(PIECES, selection=HALF).of["full"]
     picture, counts, heard = picture_of(full.tokens), np.asarray(full.counts), np.asarray(full.heard)
     words = len(TOKENIZER.encode("and two")) + 2
     assert counts[0, picture == 1].max() == words + 4  # for latents: frames of both copies

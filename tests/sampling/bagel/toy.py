@@ -8,8 +8,10 @@ from macro.inputs.packing import PackingConfig
 from macro.models.composer import Composer, smallest_batch
 from macro.models.vae import VAE
 from macro.models.variants import LLMConfig, ModelConfig, VAEConfig, VisionConfig
+from macro.sampling.bagel.contexts import NAMES, Contexts
 from macro.sampling.bagel.options import BagelOptions
 from macro.sampling.bagel.pipeline import BagelPipeline
+from macro.sampling.bagel.sizes import prepared
 
 CONFIG = ModelConfig(
     llm=LLMConfig(width=36, mlp=52, layers=3, heads=3, kv_heads=1, head_dim=12, vocab=150),
@@ -54,6 +56,17 @@ def _params() -> dict:
         "vae": jax.eval_shape(lambda: VAE(CONFIG.vae).init(key, jnp.zeros((1, side, side, 3)), key)),
     }
     return random_like(shapes | {"vae": shapes["vae"]["params"]})
+
+
+def contexts_of(pieces, names=NAMES, places=200, parity=False, selection=None) -> Contexts:
+    """What `PIPELINE` has read after these texts and pictures."""
+    contexts = Contexts(PIPELINE.params, CONFIG, TOKENIZER, PACKING, places, names, parity, selection)
+    for piece in pieces:
+        if isinstance(piece, str):
+            contexts.text(TOKENIZER.encode(piece))
+        else:
+            contexts.picture(prepared(piece, OPTIONS, CONFIG))
+    return contexts
 
 
 PIPELINE = BagelPipeline(_params(), CONFIG, TOKENIZER, PACKING, OPTIONS)
