@@ -1,4 +1,4 @@
-"""The TFDS builder of `scenes`: what `macro/engines/procedural.py` makes, as ArrayRecord.
+"""The TFDS builder of `scenes`: what `macro/engines/scenes.py` makes, as ArrayRecord.
 
     Builder(data_dir=..., seed=0, num=20000, options=Options(size=128)).download_and_prepare()
 
@@ -7,7 +7,7 @@ How it writes and what a record holds: `macro/inputs/records.py`, `macro/inputs/
 
 import tensorflow_datasets as tfds
 
-from macro.engines.procedural import VERSION, Options, samples
+from macro.engines.scenes import VERSION, Options, samples
 from macro.inputs.records import SentenceBuilder
 
 

@@ -33,7 +33,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from macro.engines import procedural
+from macro.engines import scenes as scenes_engine
 from macro.evals import layouts, report
 from macro.evals.journal import Journal, Progress
 from macro.evals.metrics import PRESENT, Colours, Judged, Picture, cells_mask, expected_amounts
@@ -50,7 +50,7 @@ from macro.sentence.spans import Sentence, Target
 from macro.utils.image import contact_sheet, to_float, to_uint8
 from macro.utils.image import save as save_picture
 
-NAMES = tuple(f"{bucket[0]}-{bucket[-1]}" for bucket in procedural.BUCKETS)
+NAMES = tuple(f"{bucket[0]}-{bucket[-1]}" for bucket in scenes_engine.BUCKETS)
 VERSIONS = ("model", "vae", "rerender", "chance")
 KEYS = (
     "layout_iou", "layout_iou_independent", "subject_recall", "kind_recall", "kind_alone", "texture_alone",
@@ -91,14 +91,14 @@ class Case:
     exchanged: Picture | None
 
 
-def cases(bucket: str, start: int, count: int, seed: int, swaps: int, options: procedural.Options) -> list[Case]:
+def cases(bucket: str, start: int, count: int, seed: int, swaps: int, options: scenes_engine.Options) -> list[Case]:
     """Cases `start` .. `start + count - 1` of a bucket; its first `swaps` have a pair to exchange."""
-    counts = procedural.BUCKETS[NAMES.index(bucket)]
+    counts = scenes_engine.BUCKETS[NAMES.index(bucket)]
     options = replace(options, counts=tuple(float(n in counts) for n in range(1, 13)), views=(1,))
     first, seed = NAMES.index(bucket) * _BUCKET + start, FIRST_SEED + seed
-    made = procedural.samples(seed, first, count + 1, options)
-    scenes = [drawn.scene for drawn in procedural.draw_scenes(seed, range(first, first + count), options)]
-    again = procedural.rerenders(seed, first, count, options)
+    made = scenes_engine.samples(seed, first, count + 1, options)
+    scenes = [drawn.scene for drawn in scenes_engine.draw_scenes(seed, range(first, first + count), options)]
+    again = scenes_engine.rerenders(seed, first, count, options)
     out = []
     for n, scene in enumerate(scenes):
         rng = np.random.default_rng([seed, first + n])
@@ -311,7 +311,7 @@ def evaluate(
         plans: "own" or "truth": whose plans are drawn.
         swaps: samples per bucket that are drawn again with two subjects exchanged.
         settings: what else to say in the results; another run's records are only continued under the same.
-        options: `procedural.Options` of the scenes, but for the counts.
+        options: `scenes_engine.Options` of the scenes, but for the counts.
 
     Returns:
         The results (`report.summary`), and picture strips with their words.

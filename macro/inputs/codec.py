@@ -1,6 +1,6 @@
 """A sentence as a record: words and numbers as JSON, pictures and masks as PNG.
 
-    sentence  JSON of task, idx and spans; a span names its picture by its place in `pictures`
+    sentence  JSON of task, idx, spans and notes; a span names its picture by its place in `pictures`
     pictures  PNG each
     truth     JSON, or "" where it is unknown
     masks     visible and amodal masks of all subjects: two 16-bit PNGs whose bit s - 1 is subject s
@@ -32,6 +32,7 @@ def encode_sentence(sentence: Sentence) -> dict:
     spans = [_encode_span(span, pictures) for span in sentence]
     truth, masks = _encode_truth(sentence.truth)
     about = {"task": sentence.task, "idx": sentence.idx, "spans": spans}
+    about |= {"notes": sentence.notes} if sentence.notes else {}
     return {
         "sentence": json.dumps(about, ensure_ascii=False),
         "pictures": pictures,
@@ -50,7 +51,7 @@ def decode_sentence(record: dict, content: bool = True, truth: bool = True) -> S
     about = json.loads(record["sentence"])
     spans = [_decode_span(span, record["pictures"], content) for span in about["spans"]]
     facts = _decode_truth(record["truth"], record["masks"]) if truth else None
-    return Sentence(tuple(spans), about["task"], about["idx"], facts)
+    return Sentence(tuple(spans), about["task"], about["idx"], facts, about.get("notes", {}))
 
 
 def _encode_span(span, pictures: list[bytes]) -> dict:

@@ -143,6 +143,8 @@ Span = Text | Image | Plan | Target
 class Sentence(_Value):
     """Spans in order, the task they come from, its index there, and the truth where it is known.
 
+    `notes` are an engine's on how it was made (JSON-like; `macro/engines/drafts.py`): for people who look at data.
+
     Raises:
         UserError: two plans, or more than 12 reference images.
     """
@@ -151,6 +153,7 @@ class Sentence(_Value):
     task: str = "compose"
     idx: int = 0
     truth: Truth | None = None
+    notes: dict = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         object.__setattr__(self, "spans", tuple(self.spans))

@@ -6,7 +6,7 @@
     dropout = dict(no_text=.1, no_image=.1, null=.1)
     tasks = ("compose", ...)
 
-Read next: `macro/inputs/pipeline.py`, `macro/engines/procedural.py`, `macro/inputs/files.py`.
+Read next: `macro/inputs/pipeline.py`, `macro/engines/scenes.py`, `macro/inputs/files.py`.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from macro.engines import procedural
+from macro.engines import scenes as scenes_engine
 from macro.inputs import records
 from macro.inputs.files import Files, Mixture
 from macro.inputs.packing import PackingConfig
@@ -71,9 +71,9 @@ class FilesConfig:
             raise UserError(f"config.data.arrangement={self.arrangement!r}: choose one of {', '.join(ARRANGEMENTS)}")
 
 
-def _scenes(data: DataConfig, options: procedural.Options) -> records.Records:
+def _scenes(data: DataConfig, options: scenes_engine.Options) -> records.Records:
     folder = records.ensure(
-        data.name, procedural.samples, procedural.VERSION, data.seed, data.num, options, data.dir or None
+        data.name, scenes_engine.samples, scenes_engine.VERSION, data.seed, data.num, options, data.dir or None
     )
     return records.open_source(folder, truth=False)
 
@@ -86,7 +86,7 @@ def _files(data: DataConfig, options: FilesConfig) -> Mixture:
 
 
 # Name -> (the rest of its `config.data`, what opens the samples, which are made first where an engine makes them).
-SOURCES = {"scenes": (procedural.Options, _scenes), "files": (FilesConfig, _files)}
+SOURCES = {"scenes": (scenes_engine.Options, _scenes), "files": (FilesConfig, _files)}
 
 
 def data_config(config) -> tuple[DataConfig, Any]:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from macro.engines import procedural
+from macro.engines import scenes as scenes_engine
 from macro.evals import layouts
 from macro.sentence.formats import prompt_of
 from macro.sentence.grid import grid_iou
@@ -55,9 +55,9 @@ def test_stated(prompt, claims):
 
 @pytest.mark.slow
 def test_another_layout_fits_the_instruction_and_is_another():
-    options = procedural.Options(counts=(0,) * 3 + (1, 1) + (0,) * 7, rays=1)
-    samples = procedural.samples(0, 0, 8, options)
-    scenes = [drawn.scene for drawn in procedural.draw_scenes(0, range(8), options)]
+    options = scenes_engine.Options(counts=(0,) * 3 + (1, 1) + (0,) * 7, rays=1)
+    samples = scenes_engine.samples(0, 0, 8, options)
+    scenes = [drawn.scene for drawn in scenes_engine.draw_scenes(0, range(8), options)]
     ious = []
     for n, (sample, scene) in enumerate(zip(samples, scenes, strict=True)):
         prompt = prompt_of(sample)

@@ -159,11 +159,11 @@ def test_a_composer_sees_neither_plan_nor_truth(five):
 @pytest.mark.slow
 def test_limits_on_the_calibration_scenes():
     """A perfect composer passes, another sample's picture does not: for few subjects and for many."""
-    from macro.engines import procedural
+    from macro.engines import scenes as scenes_engine
 
     for bucket in ("1-3", "11-12"):
         seed = scenes.CALIBRATION - scenes.FIRST_SEED
-        found = scenes.cases(bucket, 0, 12, seed, 12, procedural.Options(reference_size=48))
+        found = scenes.cases(bucket, 0, 12, seed, 12, scenes_engine.Options(reference_size=48))
         held = {"rerender": 0, "chance": 0}
         for case in found:
             judge, grid = scenes.Judge(case), case.sentence.plan.grid

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from macro.engines import procedural
-from macro.engines.procedural import BUCKETS, Options
+from macro.engines import scenes as scenes_engine
+from macro.engines.scenes import BUCKETS, Options
 from macro.scenes import annotate, grammar
 from macro.sentence.formats import arrange, prompt_of
 from macro.sentence.plan import Plan
@@ -20,17 +20,17 @@ SEED, COUNT = 11, 19
 
 @pytest.fixture(scope="module")
 def batch():
-    return procedural.samples(SEED, 5, COUNT, OPTIONS)
+    return scenes_engine.samples(SEED, 5, COUNT, OPTIONS)
 
 
 def test_a_sample_is_the_same_alone_and_in_a_batch(batch):
     for place in (0, 3, COUNT - 1):
-        assert procedural.sample(SEED, 5 + place, OPTIONS) == batch[place]
-    assert procedural.samples(SEED, 7, 4, OPTIONS) == batch[2:6]
+        assert scenes_engine.sample(SEED, 5 + place, OPTIONS) == batch[place]
+    assert scenes_engine.samples(SEED, 7, 4, OPTIONS) == batch[2:6]
 
 
 def test_other_seeds_and_indices_give_other_samples(batch):
-    other = procedural.sample(SEED + 1, 5, OPTIONS)
+    other = scenes_engine.sample(SEED + 1, 5, OPTIONS)
     assert other != batch[0]
     assert len({prompt_of(sample) for sample in batch}) == COUNT
 
@@ -73,7 +73,7 @@ def test_references_show_the_subject_alone_and_are_no_crops(batch):
 def test_several_views_of_a_subject_share_its_number():
     options = replace(OPTIONS, views=(1, 2, 3), counts=(0, 0, 1) + (0,) * 8 + (1,), tries=1)
     seen = set()
-    for sample in procedural.samples(SEED, 0, 8, options):
+    for sample in scenes_engine.samples(SEED, 0, 8, options):
         subjects = [image.subject for image in sample.images]
         count = len(sample.truth.kinds)
         assert subjects == sorted(subjects) and set(subjects) == set(range(1, count + 1))
@@ -86,7 +86,7 @@ def test_several_views_of_a_subject_share_its_number():
 
 
 def test_the_default_mixture_fills_all_buckets_alike():
-    drawn = np.array([procedural._counts(SEED, i, Options()) for i in range(2000)])
+    drawn = np.array([scenes_engine._counts(SEED, i, Options()) for i in range(2000)])
     shares = np.array([np.isin(drawn[:, 0], bucket).mean() for bucket in BUCKETS])
     assert abs(shares - 0.2).max() < 0.03
     able = (drawn[:, 0] >= 2) & (drawn[:, 0] < 12)
@@ -103,7 +103,7 @@ def test_decimation_leaves_the_rest_of_a_larger_scene_in_place(monkeypatch):
         return larger[-1]
 
     monkeypatch.setattr(grammar, "sample_scene", spy)
-    scenes = [procedural._scene(SEED, i, 0, options) for i in range(6)]
+    scenes = [scenes_engine._scene(SEED, i, 0, options) for i in range(6)]
     for scene, whole in zip(scenes, larger, strict=True):
         assert len(scene.subjects) == 4 < len(whole.subjects)
         stood = {(s.kind, s.palette, s.position) for s in whole.subjects}
@@ -113,8 +113,8 @@ def test_decimation_leaves_the_rest_of_a_larger_scene_in_place(monkeypatch):
 def test_rejected_scenes_are_drawn_again_and_the_best_stays():
     """A bound that hardly any scene meets: more tries can only make the worst subject larger."""
     hard = replace(OPTIONS, min_area=0.06, tries=1, counts=(0,) * 5 + (1,) + (0,) * 6)
-    once = procedural.draw_scenes(SEED, range(16), hard)
-    often = procedural.draw_scenes(SEED, range(16), replace(hard, tries=3))
+    once = scenes_engine.draw_scenes(SEED, range(16), hard)
+    often = scenes_engine.draw_scenes(SEED, range(16), replace(hard, tries=3))
     faults = np.array([[a.fault, b.fault] for a, b in zip(once, often, strict=True)])
     assert (faults[:, 1] <= faults[:, 0]).all() and faults[:, 1].sum() < faults[:, 0].sum()
     assert [len(d.scene.subjects) for d in often] == [6] * 16
@@ -128,11 +128,11 @@ def test_every_subject_shows_and_holds_a_cell(batch):
 
 
 def test_rerendered_targets_show_the_same_subjects_in_other_light(batch):
-    again = procedural.rerender(SEED, 5, OPTIONS)
+    again = scenes_engine.rerender(SEED, 5, OPTIONS)
     target = batch[0].target.pixels
     assert again.shape == target.shape and again.dtype == target.dtype
     assert not np.array_equal(again, target)
-    np.testing.assert_array_equal(again, procedural.rerenders(SEED, 4, 2, OPTIONS)[1])
+    np.testing.assert_array_equal(again, scenes_engine.rerenders(SEED, 4, 2, OPTIONS)[1])
     # Most of the picture is where it was: much closer to its own target than to others'.
     own = np.abs(again.astype(float) - target).mean()
     others = [np.abs(again.astype(float) - sample.target.pixels).mean() for sample in batch[1:]]

@@ -1,0 +1,101 @@
+"""The raw material of the data engines: pictures, clips, stories, rings of views, panoramas, pools by category.
+
+A source gives item (seed, index) of its kind, always the same one. `procedural/sources.py` renders them, exactly
+known; `material.py` reads them from files. Read next: `stages.py`.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import UInt8
+
+from macro.scenes.graph import Scene
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """Pixels uint8[h, w, 3], the scene they were rendered from where that is known, the file they came from."""
+
+    pixels: UInt8[np.ndarray, "h w 3"]
+    scene: Scene | None = None
+    path: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """Frames in order, `seconds` of each from the start, and for rendered ones what happens: (seconds, words)."""
+
+    frames: tuple[Picture, ...]
+    seconds: tuple[float, ...]
+    events: tuple[tuple[float, str], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Page:
+    """A page of a story: its text, its picture, and where known which characters (by name) are in it."""
+
+    text: str
+    picture: Picture
+    characters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Story:
+    """Pages in order; `distractors` are pictures that stand between them and belong to no page: (place, picture).
+
+    A place p stands before page p, from 0.
+    """
+
+    title: str
+    pages: tuple[Page, ...]
+    distractors: tuple[tuple[int, Picture], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Ring:
+    """One object seen from all round: view name -> picture.
+
+    Names are `views.RING` (24 of them, 15 degrees apart, "h000" to "h345"), "low000" and on, "top", "bottom"; angle 0
+    shows its front, angles grow as the camera goes round counter-clockwise, seen from above.
+    """
+
+    name: str
+    views: dict[str, Picture]
+
+
+@dataclass(frozen=True, eq=False)
+class Panorama:
+    """A whole sphere from one point: `pixels` equirectangular, 2 : 1, its middle column looks along yaw 0.
+
+    Yaw grows to the right, pitch upwards.
+    """
+
+    name: str
+    picture: Picture
+
+
+class Sources(Protocol):
+    """Raw material by (seed, index).
+
+    Raises, each of them: UserError where there is no such material at all (no folder given for it); `SourceFault` where
+    this one item is unusable.
+    """
+
+    def photo(self, seed: int, index: int) -> Picture: ...
+
+    def clip(self, seed: int, index: int) -> Clip: ...
+
+    def story(self, seed: int, index: int) -> Story: ...
+
+    def ring(self, seed: int, index: int) -> Ring: ...
+
+    def panorama(self, seed: int, index: int) -> Panorama: ...
+
+    def pooled(self, category: str, seed: int, index: int) -> Picture:
+        """A reference of a MACRO category: "human", "cloth", "object", "scene" or "style"."""
+        ...
+
+
+class SourceFault(Exception):
+    """One item of the material cannot be used; the message says which and why, in one line."""

@@ -1,0 +1,381 @@
+"""What a data engine asks of its models: one small typed protocol a stage, all in one bundle, `Stages`.
+
+A stage takes a batch and answers item by item, in order. An item that could not be answered (a broken file, an
+answer without the promised fields) comes back as a `Fault` with its reason: that sample is dropped, the others go
+on. Whoever provides a stage, the same inputs (seeds included) give the same answers.
+
+There are two providers. `macro/engines/procedural/` answers from the scene graph, which is exact: every picture it
+draws carries its `scene`. `macro/engines/foundation/` asks real models, and looks at nothing but pixels.
+Boxes are (x0, y0, x1, y1) in 0..1 of the picture. Read next: `drafts.py`, `music.py`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from macro.engines.sources import Picture, Sources
+from macro.scenes.graph import Scene
+
+Box = tuple[float, float, float, float]
+Mask = Bool[np.ndarray, "h w"]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why an item has no answer, in one line."""
+
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """Something found in a picture.
+
+    `label` is what was asked for, `score` 0..1 how sure the finder is, `mask` bool[h, w] which pixels are its,
+    where that is known.
+    """
+
+    label: str
+    box: Box
+    score: float = 1.0
+    mask: Mask | None = None
+
+    @property
+    def area(self) -> float:
+        """Share of the picture that the box covers, 0..1."""
+        return max(self.box[2] - self.box[0], 0.0) * max(self.box[3] - self.box[1], 0.0)
+
+
+# ---- what is asked for, and answered, where words and numbers are not enough ----
+
+
+@dataclass(frozen=True)
+class SceneAsk:
+    """`categories` to choose from, about `count` of which should go together."""
+
+    categories: tuple[str, ...]
+    count: int
+
+
+@dataclass(frozen=True)
+class Idea:
+    """A scene in words: `caption` for whoever draws it, `labels` of the subjects that should be in it.
+
+    `scene` is known to the procedural provider only.
+    """
+
+    caption: str
+    labels: tuple[str, ...]
+    scene: Scene | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Brief:
+    """What whoever writes words for a picture gets to see.
+
+    Attributes:
+        picture: the target; regions: its subjects, subject n is regions[n - 1] and is shown by `<image n>`.
+        references: the pictures, `<image n>` is references[n - 1].
+        seed: chooses the wording.
+    """
+
+    picture: Picture
+    regions: tuple[Region, ...]
+    references: tuple[Picture, ...]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Interleaved:
+    """INSET's answer: a caption, and which of its phrases (each once, as whole words) picture n shows, n from 1."""
+
+    caption: str
+    phrases: dict[str, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Match:
+    """One thing seen in two pictures."""
+
+    label: str
+    before: Region
+    after: Region
+
+
+@dataclass(frozen=True)
+class Suitability:
+    """How well pictures go together in one (0..10), what each shows, and an instruction that uses them all."""
+
+    score: float
+    descriptions: tuple[str, ...]
+    instruction: str
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """A page of a story as an instruction: `text` with one `<image n>` for each kept picture, and which those are.
+
+    `kept` are places in the list that was given, from 0, in the order of their numbers.
+    """
+
+    text: str
+    kept: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """A picture to be judged against what was asked.
+
+    Attributes:
+        rubric: a key of `macro.judges.rubric.RUBRICS`, which says which scores (0..10) come back.
+        prompt: the instruction; references: its pictures; picture: what was made of them.
+        truth: the true target, where the rubric shows it to the judge.
+    """
+
+    rubric: str
+    prompt: str
+    references: tuple[Picture, ...]
+    picture: Picture
+    truth: Picture | None = None
+
+
+# ---- the stages ----
+
+
+class WriteScene(Protocol):
+    """LLM: keeps categories that go together and writes their scene."""
+
+    def __call__(self, asks: Sequence[SceneAsk], seeds: Sequence[int]) -> list[Idea | Fault]: ...
+
+
+class Draw(Protocol):
+    """Text-to-image: draws an idea. `sizes` are sides in pixels, of square pictures."""
+
+    def __call__(self, ideas: Sequence[Idea], sizes: Sequence[int], seeds: Sequence[int]) -> list[Picture | Fault]: ...
+
+
+class Detect(Protocol):
+    """Open-vocabulary detector: at most one region for each label, best first; those not found are missing.
+
+    A label that stands twice in its list asks for two different regions.
+    """
+
+    def __call__(
+        self, pictures: Sequence[Picture], labels: Sequence[Sequence[str]]
+    ) -> list[list[Region] | Fault]: ...
+
+
+class Tag(Protocol):
+    """VLM: names the things that stand out in a picture, as labels for the detector."""
+
+    def __call__(self, pictures: Sequence[Picture]) -> list[list[str] | Fault]: ...
+
+
+class Verify(Protocol):
+    """VLM: is what the label says in each box, whole and alone?"""
+
+    def __call__(
+        self, pictures: Sequence[Picture], regions: Sequence[Sequence[Region]]
+    ) -> list[list[bool] | Fault]: ...
+
+
+class Segment(Protocol):
+    """Boxes to masks bool[h, w]."""
+
+    def __call__(
+        self, pictures: Sequence[Picture], regions: Sequence[Sequence[Region]]
+    ) -> list[list[Mask] | Fault]: ...
+
+
+class Redraw(Protocol):
+    """Image-to-image: the subject in a region alone before a plain backdrop, from another view; never a crop."""
+
+    def __call__(
+        self, pictures: Sequence[Picture], regions: Sequence[Region], sizes: Sequence[int], seeds: Sequence[int]
+    ) -> list[Picture | Fault]: ...
+
+
+class Compare(Protocol):
+    """Similarity of a text and what a region shows (CLIP): the box's crop, with all but the mask blanked if `masked`."""
+
+    def __call__(
+        self,
+        pictures: Sequence[Picture],
+        regions: Sequence[Region],
+        texts: Sequence[str],
+        masked: Sequence[bool],
+    ) -> list[float | Fault]: ...
+
+
+class Resemble(Protocol):
+    """Similarity of two pictures, -1..1 (cosine of DINOv2 features)."""
+
+    def __call__(self, first: Sequence[Picture], second: Sequence[Picture]) -> list[float | Fault]: ...
+
+
+class Without(Protocol):
+    """The picture again with only these regions' subjects in it, or None where it cannot be drawn again.
+
+    Answers the picture and the regions, in the given order, as they are in it.
+    """
+
+    def __call__(
+        self, pictures: Sequence[Picture], regions: Sequence[Sequence[Region]]
+    ) -> list[tuple[Picture, list[Region]] | None | Fault]: ...
+
+
+class Caption(Protocol):
+    """VLM: what a picture shows, in one or two sentences."""
+
+    def __call__(self, pictures: Sequence[Picture], seeds: Sequence[int]) -> list[str | Fault]: ...
+
+
+class Describe(Protocol):
+    """VLM: a noun phrase for what is in a region."""
+
+    def __call__(
+        self, pictures: Sequence[Picture], regions: Sequence[Region], seeds: Sequence[int]
+    ) -> list[str | Fault]: ...
+
+
+class Merge(Protocol):
+    """LLM: a caption and its things, (label, box, description) each, become one interleaved caption.
+
+    `pictures` are there for providers that know what is in them.
+    """
+
+    def __call__(
+        self,
+        pictures: Sequence[Picture],
+        captions: Sequence[str],
+        regions: Sequence[Sequence[Region]],
+        descriptions: Sequence[Sequence[str]],
+        seeds: Sequence[int],
+    ) -> list[Interleaved | Fault]: ...
+
+
+class Instruct(Protocol):
+    """VLM: an instruction for a target, with `<image n>` for each reference."""
+
+    def __call__(self, briefs: Sequence[Brief]) -> list[str | Fault]: ...
+
+
+class Think(Protocol):
+    """VLM: the chain of thought before the layout: each subject's role, relations, place."""
+
+    def __call__(self, briefs: Sequence[Brief], prompts: Sequence[str]) -> list[str | Fault]: ...
+
+
+class MatchThings(Protocol):
+    """VLM: which things are in both frames, and where."""
+
+    def __call__(
+        self, before: Sequence[Picture], after: Sequence[Picture]
+    ) -> list[list[Match] | Fault]: ...
+
+
+class Stillness(Protocol):
+    """Share of local features (ORB) that are in the same place in both frames, 0..1."""
+
+    def __call__(self, before: Sequence[Picture], after: Sequence[Picture]) -> list[float | Fault]: ...
+
+
+class Changed(Protocol):
+    """VLM: has an action, a pose or a shape really changed, and not only the light or the camera?"""
+
+    def __call__(self, before: Sequence[Picture], after: Sequence[Picture]) -> list[bool | Fault]: ...
+
+
+class Narrate(Protocol):
+    """VLM: an interleaved instruction for the second frame; phrase -> n is the n-th match, cut from the first frame."""
+
+    def __call__(
+        self,
+        before: Sequence[Picture],
+        after: Sequence[Picture],
+        matches: Sequence[Sequence[Match]],
+        seeds: Sequence[int],
+    ) -> list[Interleaved | Fault]: ...
+
+
+class Rate(Protocol):
+    """VLM: do these pictures, of these categories, go together, and how would one ask for it?"""
+
+    def __call__(
+        self, references: Sequence[Sequence[Picture]], categories: Sequence[Sequence[str]], seeds: Sequence[int]
+    ) -> list[Suitability | Fault]: ...
+
+
+class Compose(Protocol):
+    """Multi-reference image model: draws an instruction with its pictures."""
+
+    def __call__(
+        self,
+        prompts: Sequence[str],
+        references: Sequence[Sequence[Picture]],
+        sizes: Sequence[int],
+        seeds: Sequence[int],
+    ) -> list[Picture | Fault]: ...
+
+
+class Rewrite(Protocol):
+    """VLM: which earlier pictures does the last page need, and its text with placeholders for them.
+
+    `texts` and `pictures` are the pages so far, `text` and `target` the page to draw.
+    """
+
+    def __call__(
+        self,
+        texts: Sequence[Sequence[str]],
+        pictures: Sequence[Sequence[Picture]],
+        text: Sequence[str],
+        targets: Sequence[Picture],
+        seeds: Sequence[int],
+    ) -> list[Rewritten | Fault]: ...
+
+
+class Summarise(Protocol):
+    """VLM: what happens in key frames, in order, in under 50 words."""
+
+    def __call__(self, frames: Sequence[Sequence[Picture]], seeds: Sequence[int]) -> list[str | Fault]: ...
+
+
+class Judge(Protocol):
+    """VLM: the rubric's scores, each 0..10."""
+
+    def __call__(self, judgements: Sequence[Judgement]) -> list[dict[str, float] | Fault]: ...
+
+
+@dataclass(frozen=True)
+class Stages:
+    """One provider of every stage, the raw material, and the categories that a scene may be made of."""
+
+    sources: Sources
+    categories: tuple[str, ...]
+    write_scene: WriteScene
+    draw: Draw
+    detect: Detect
+    tag: Tag
+    verify: Verify
+    segment: Segment
+    redraw: Redraw
+    compare: Compare
+    resemble: Resemble
+    without: Without
+    caption: Caption
+    describe: Describe
+    merge: Merge
+    instruct: Instruct
+    think: Think
+    match: MatchThings
+    stillness: Stillness
+    changed: Changed
+    narrate: Narrate
+    rate: Rate
+    compose: Compose
+    rewrite: Rewrite
+    summarise: Summarise
+    judge: Judge
