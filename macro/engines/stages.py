@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool
 
 from macro.engines.sources import Picture, Sources
 from macro.scenes.graph import Scene
@@ -199,7 +199,7 @@ class Redraw(Protocol):
 
 
 class Compare(Protocol):
-    """Similarity of a text and what a region shows (CLIP): the box's crop, with all but the mask blanked if `masked`."""
+    """Similarity (CLIP) of a text and a region: the crop of its box, all but the mask blanked if `masked`."""
 
     def __call__(
         self,
