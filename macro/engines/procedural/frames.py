@@ -173,14 +173,14 @@ def _deed(pair: _Pair, a: int, b: int) -> str:
         ("risen", "gone up"),
         ("sunk", "come down"),
     ]
-    return " and ".join(words_ for name, words_ in said if name in changes)
+    return " and ".join(verb for name, verb in said if name in changes)
 
 
 def _way(pair: _Pair, a: int, b: int) -> str:
     """Where to, as one sees it, unless the camera moved too."""
     if pair.before.camera != pair.after.camera:
         return "moved"
-    aside = float(centres(pair.now.masks)[b][0] - centres(pair.then.masks)[a][0])
+    aside = float(centres(pair.now.amodal)[b][0] - centres(pair.then.amodal)[a][0])
     if abs(aside) >= _ASIDE:
         return f"moved to the {'left' if aside < 0 else 'right'}"
     far = ground_distances(pair.after)[b] / ground_distances(pair.before)[a]
