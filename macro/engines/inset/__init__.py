@@ -92,7 +92,7 @@ def finish(draft: InsetDraft, options: Options) -> Sentence:
     if draft.bucket == IMAGE:
         notes |= {"caption": draft.caption, "descriptions": list(draft.descriptions)}
     else:
-        notes |= {"seconds": list(draft.seconds)}
+        notes |= {"seconds": list(draft.pair.seconds)}
     spans = (*_spans(draft), *plan, Target(draft.target.pixels))
     return Sentence(spans, draft.task, draft.index, _truth(draft), notes)
 

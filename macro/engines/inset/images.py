@@ -3,24 +3,20 @@
 photo -> caption -> tag -> detect -> (sizes, masks, cut-outs: `parts.py`) -> describe -> merge
 """
 
-from macro.engines.drafts import fill, regroup
-from macro.engines.inset.parts import InsetDraft, Options
-from macro.engines.sources import SourceFault
-from macro.engines.stages import Fault, Stages
+from macro.engines.drafts import fill, gather, regroup, use
+from macro.engines.inset.parts import InsetDraft, Options, Pair
+from macro.engines.stages import Stages
 
 
 def photo(drafts: list[InsetDraft], stages: Stages, options: Options) -> list[InsetDraft]:
     """A picture, target and source of the references in one."""
     del options
-    return [_with_photo(draft, stages) for draft in drafts]
 
-
-def _with_photo(draft: InsetDraft, stages: Stages) -> InsetDraft:
-    try:
+    def get(draft: InsetDraft) -> Pair:
         picture = stages.sources.photo(*draft.material)
-    except SourceFault as fault:
-        return draft.set(dropped=("photo", str(fault)))
-    return draft.set(source=picture, target=picture)
+        return Pair(picture, picture)
+
+    return gather(drafts, "photo", "pair", get)
 
 
 def caption(drafts: list[InsetDraft], stages: Stages, options: Options) -> list[InsetDraft]:
@@ -33,23 +29,23 @@ def caption(drafts: list[InsetDraft], stages: Stages, options: Options) -> list[
 def tag(drafts: list[InsetDraft], stages: Stages, options: Options) -> list[InsetDraft]:
     """Labels for the detector."""
     del options
-    return fill(drafts, "tag", "labels", _tuples(stages.tag([d.target for d in drafts])))
+    return use(drafts, "tag", stages.tag([d.target for d in drafts]), lambda d, labels: d.set(labels=tuple(labels)))
 
 
 def detect(drafts: list[InsetDraft], stages: Stages, options: Options) -> list[InsetDraft]:
     """Where the labels' things are."""
     del options
-    answers = _tuples(stages.detect([d.target for d in drafts], [d.labels for d in drafts]))
-    return [draft.set(placed=draft.regions) for draft in fill(drafts, "detect", "regions", answers)]
+    answers = stages.detect([d.target for d in drafts], [d.labels for d in drafts])
+    return use(drafts, "detect", answers, lambda d, found: d.set(regions=tuple(found), placed=tuple(found)))
 
 
 def describe(drafts: list[InsetDraft], stages: Stages, options: Options) -> list[InsetDraft]:
     """A noun phrase for each region."""
     del options
     asked = [(d.source, region, d.number(f"describe {n}")) for d in drafts for n, region in enumerate(d.regions)]
-    answers = stages.describe(*map(list, zip(*asked, strict=True)))
-    groups = regroup(answers, [len(draft.regions) for draft in drafts])
-    return fill(drafts, "describe", "descriptions", _tuples(groups))
+    pictures, regions, seeds = ([thing[i] for thing in asked] for i in range(3))
+    answers = regroup(stages.describe(pictures, regions, seeds), [len(draft.regions) for draft in drafts])
+    return use(drafts, "describe", answers, lambda d, texts: d.set(descriptions=tuple(texts)))
 
 
 def merge(drafts: list[InsetDraft], stages: Stages, options: Options) -> list[InsetDraft]:
@@ -64,6 +60,3 @@ def merge(drafts: list[InsetDraft], stages: Stages, options: Options) -> list[In
     )
     return fill(drafts, "merge", "told", answers)
 
-
-def _tuples(answers: list) -> list:
-    return [answer if isinstance(answer, Fault) else tuple(answer) for answer in answers]

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool
 
-from macro.engines.drafts import Draft, fill
+from macro.engines.drafts import Draft, use
 from macro.engines.known import overlap
 from macro.engines.sources import Picture
-from macro.engines.stages import Fault, Interleaved, Region, Stages
+from macro.engines.stages import Interleaved, Region, Stages
 from macro.scenes.annotate import tight_boxes
 from macro.utils.errors import UserError
 from macro.utils.image import resize_to
@@ -68,23 +68,30 @@ class Options:
             raise UserError(f"inset options: ground={self.ground} must be three numbers in 0..255")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """What references are cut from, and what is drawn: one picture, or two frames, then with their `seconds`."""
+
+    source: Picture
+    target: Picture
+    seconds: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class InsetDraft(Draft):
     """A sample on its way; `bucket` is its branch, "image" or "video".
 
     Attributes:
-        source: what references are cut from; target: what is to be drawn. The same picture in the image branch.
+        pair: the pictures that it is made from.
         labels: what the tagger saw.
         regions: entry n - 1 is what reference n shows, in `source`; placed: the same things in `target`.
         judged: the verdict of every region that was looked at, for the notes.
         references: the cut-outs.
         caption, descriptions: of the target, of each region (image branch).
         told: the interleaved caption; cot: the chain of thought, where a plan is asked for.
-        seconds: of the two frames in their clip (video branch).
     """
 
-    source: Picture | None = None
-    target: Picture | None = None
+    pair: Pair | None = None
     labels: tuple[str, ...] = ()
     regions: tuple[Region, ...] = ()
     placed: tuple[Region, ...] = ()
@@ -94,7 +101,14 @@ class InsetDraft(Draft):
     descriptions: tuple[str, ...] = ()
     told: Interleaved | None = None
     cot: str | None = None
-    seconds: tuple[float, float] | None = None
+
+    @property
+    def source(self) -> Picture:
+        return self.pair.source
+
+    @property
+    def target(self) -> Picture:
+        return self.pair.target
 
     @property
     def material(self) -> tuple[int, int]:
@@ -191,17 +205,12 @@ def segment(drafts: list[InsetDraft], stages: Stages, options: Options) -> list[
 
 
 def _masked(drafts: list[InsetDraft], picture: str, field: str, stages: Stages) -> list[InsetDraft]:
-    pictures = [getattr(draft, picture) for draft in drafts]
-    answers = stages.segment(pictures, [getattr(draft, field) for draft in drafts])
-    masked = [
-        answer if isinstance(answer, Fault) else _with_masks(getattr(draft, field), answer)
-        for draft, answer in zip(drafts, answers, strict=True)
-    ]
-    return fill(drafts, "segment", field, masked)
+    def with_masks(draft: InsetDraft, masks: list[np.ndarray]) -> InsetDraft:
+        pairs = zip(getattr(draft, field), masks, strict=True)
+        return draft.set(**{field: tuple(replace(region, mask=mask) for region, mask in pairs)})
 
-
-def _with_masks(regions: Sequence[Region], masks: Sequence[np.ndarray]) -> tuple[Region, ...]:
-    return tuple(replace(region, mask=mask) for region, mask in zip(regions, masks, strict=True))
+    answers = stages.segment([getattr(d, picture) for d in drafts], [getattr(d, field) for d in drafts])
+    return use(drafts, "segment", answers, with_masks)
 
 
 def _mask_faults(draft: InsetDraft, options: Options) -> list[str]:

@@ -4,27 +4,24 @@ clip -> a pair of frames -> match -> not static (ORB), then really changed (a li
 from the first frame: `parts.py`) -> narrate the second
 """
 
-from macro.engines.drafts import fill
-from macro.engines.inset.parts import InsetDraft, Options
+from macro.engines.drafts import fill, gather, use
+from macro.engines.inset.parts import InsetDraft, Options, Pair
 from macro.engines.sources import Clip, SourceFault
-from macro.engines.stages import Fault, Match, Stages
+from macro.engines.stages import Match, Stages
 
 
 def pair(drafts: list[InsetDraft], stages: Stages, options: Options) -> list[InsetDraft]:
     """Two frames of a clip, far apart: the earlier is the source of the references, the later the target."""
-    return [_with_pair(draft, stages, options) for draft in drafts]
 
-
-def _with_pair(draft: InsetDraft, stages: Stages, options: Options) -> InsetDraft:
-    try:
+    def get(draft: InsetDraft) -> Pair:
         clip = stages.sources.clip(*draft.material)
-    except SourceFault as fault:
-        return draft.set(dropped=("pair", str(fault)))
-    pairs = far_apart(clip, options.apart)
-    if not pairs:
-        return draft.set(dropped=("pair", f"{len(clip.frames)} frames, of which no two are far enough apart"))
-    i, j = pairs[int(draft.stream("pair").integers(len(pairs)))]
-    return draft.set(source=clip.frames[i], target=clip.frames[j], seconds=(clip.seconds[i], clip.seconds[j]))
+        pairs = far_apart(clip, options.apart)
+        if not pairs:
+            raise SourceFault(f"a clip of {len(clip.frames)} frames, of which no two are far enough apart")
+        i, j = pairs[int(draft.stream("pair").integers(len(pairs)))]
+        return Pair(clip.frames[i], clip.frames[j], (clip.seconds[i], clip.seconds[j]))
+
+    return gather(drafts, "pair", "pair", get)
 
 
 def far_apart(clip: Clip, apart: float) -> list[tuple[int, int]]:
@@ -40,38 +37,34 @@ def match(drafts: list[InsetDraft], stages: Stages, options: Options) -> list[In
     """What is in both frames."""
     del options
     answers = stages.match([d.source for d in drafts], [d.target for d in drafts])
-    out = []
-    for draft, found in zip(drafts, answers, strict=True):
-        if isinstance(found, Fault):
-            out.append(draft.set(dropped=("match", found.reason)))
-        else:
-            out.append(draft.set(regions=tuple(m.before for m in found), placed=tuple(m.after for m in found)))
-    return out
+    return use(
+        drafts,
+        "match",
+        answers,
+        lambda d, found: d.set(regions=tuple(m.before for m in found), placed=tuple(m.after for m in found)),
+    )
 
 
 def moving(drafts: list[InsetDraft], stages: Stages, options: Options) -> list[InsetDraft]:
     """Drops pairs whose frames are the same in most places."""
+
+    def judged(draft: InsetDraft, still: float) -> InsetDraft:
+        kept = still <= options.stillest
+        reason = "" if kept else f"{still:.2f} of it stands still, over {options.stillest:g}"
+        return draft.passes("stillness", kept, still, reason)
+
     answers = stages.stillness([d.source for d in drafts], [d.target for d in drafts])
-    return [_judged(draft, "stillness", value, options) for draft, value in zip(drafts, answers, strict=True)]
-
-
-def _judged(draft: InsetDraft, name: str, value: float | Fault, options: Options) -> InsetDraft:
-    if isinstance(value, Fault):
-        return draft.set(dropped=(name, value.reason))
-    kept = value <= options.stillest
-    return draft.passes(name, kept, value, "" if kept else f"{value:.2f} of it stands still, over {options.stillest:g}")
+    return use(drafts, "stillness", answers, judged)
 
 
 def changing(drafts: list[InsetDraft], stages: Stages, options: Options) -> list[InsetDraft]:
     """Drops pairs in which only the light or the camera is another."""
     del options
-    answers = stages.changed([d.source for d in drafts], [d.target for d in drafts])
-    return [
-        draft.set(dropped=("changed", answer.reason))
-        if isinstance(answer, Fault)
-        else draft.passes("changed", answer, reason="" if answer else "no action, pose or shape is another")
-        for draft, answer in zip(drafts, answers, strict=True)
-    ]
+
+    def judged(draft: InsetDraft, changed: bool) -> InsetDraft:
+        return draft.passes("changed", changed, reason="" if changed else "no action, pose or shape is another")
+
+    return use(drafts, "changed", stages.changed([d.source for d in drafts], [d.target for d in drafts]), judged)
 
 
 def narrate(drafts: list[InsetDraft], stages: Stages, options: Options) -> list[InsetDraft]:

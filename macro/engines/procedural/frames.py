@@ -173,7 +173,8 @@ def _deed(pair: _Pair, a: int, b: int) -> str:
         ("risen", "gone up"),
         ("sunk", "come down"),
     ]
-    return " and ".join(verb for name, verb in said if name in changes)
+    verbs = [verb for name, verb in said if name in changes]
+    return " and ".join([", ".join(verbs[:-1]), verbs[-1]]) if len(verbs) > 1 else verbs[0]
 
 
 def _way(pair: _Pair, a: int, b: int) -> str:
