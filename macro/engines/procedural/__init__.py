@@ -8,10 +8,15 @@ Nothing is downloaded, nothing estimated; `noise.py` makes it err on purpose. Ea
 
 from dataclasses import dataclass, field
 
+from macro.engines.procedural.draw import Drawing, write_scene
+from macro.engines.procedural.look import Looking
 from macro.engines.procedural.noise import Noise
+from macro.engines.procedural.write import Writing, caption, describe
+from macro.engines.stages import Stages
+from macro.scenes.kinds import KINDS
 from macro.utils.errors import UserError
 
-__all__ = ["Noise", "Options"]
+__all__ = ["Noise", "Options", "stages"]
 
 
 @dataclass(frozen=True)
@@ -24,3 +29,27 @@ class Options:
     def __post_init__(self):
         if not 1 <= self.rays <= 4:
             raise UserError(f"procedural options: rays={self.rays} must be 1, 2, 3 or 4")
+
+
+def stages(options: Options) -> Stages:
+    """Every stage, answered exactly (but for `options.noise`)."""
+    drawing, looking, writing = Drawing(options.rays, options.noise), Looking(options.noise), Writing(options.noise)
+    return Stages(
+        sources=None,
+        categories=tuple(KINDS),
+        write_scene=write_scene,
+        draw=drawing.draw,
+        redraw=drawing.redraw,
+        without=drawing.without,
+        detect=looking.detect,
+        tag=looking.tag,
+        verify=looking.verify,
+        segment=looking.segment,
+        compare=looking.compare,
+        caption=caption,
+        describe=describe,
+        instruct=writing.instruct,
+        think=writing.think,
+        resemble=None, merge=None, match=None, stillness=None, changed=None, narrate=None,
+        rate=None, compose=None, rewrite=None, summarise=None, judge=None,
+    )  # fmt: skip
