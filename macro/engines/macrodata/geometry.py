@@ -39,17 +39,22 @@ def has_neighbour(target: str, inputs: Iterable[str]) -> bool:
 
 def distance(yaw1: Degrees, pitch1: Degrees, yaw2: Degrees, pitch2: Degrees) -> float:
     """Angle between two directions, degrees; a pitch beyond the zenith (100) looks down on the other side."""
+    return math.degrees(_apart(yaw1, pitch1, yaw2, pitch2))
+
+
+def _apart(yaw1: Degrees, pitch1: Degrees, yaw2: Degrees, pitch2: Degrees) -> float:
+    """The same in radians."""
     yaw1, pitch1, yaw2, pitch2 = map(math.radians, (yaw1, pitch1, yaw2, pitch2))
     rise, turn = math.sin((pitch2 - pitch1) / 2), math.sin((yaw2 - yaw1) / 2)
     haversine = rise * rise + math.cos(pitch1) * math.cos(pitch2) * turn * turn
-    return math.degrees(2 * math.asin(math.sqrt(min(max(haversine, 0.0), 1.0))))
+    return 2 * math.asin(math.sqrt(min(max(haversine, 0.0), 1.0)))
 
 
 def view_overlap(
     yaw1: Degrees, pitch1: Degrees, yaw2: Degrees, pitch2: Degrees, fov1: Degrees, fov2: Degrees
 ) -> float:
     """Overlap of two views of one panorama, 0..1: what their caps share over the smaller cap. All in degrees."""
-    apart = math.radians(distance(yaw1, pitch1, yaw2, pitch2))
+    apart = _apart(yaw1, pitch1, yaw2, pitch2)
     large, small = sorted((math.radians(fov1) / 2, math.radians(fov2) / 2), reverse=True)
     if apart >= large + small:
         return 0.0
