@@ -243,7 +243,8 @@ def _deed(
         if state.height > 0:
             possible = ["lands"]
         else:
-            possible = ["goes", "goes", "leaves", "rises" if kind in FLYERS else "jumps" if kind in WALKERS else "turns", "turns"]
+            own = "rises" if kind in FLYERS else "jumps" if kind in WALKERS else "turns"
+            possible = ["goes", "goes", "leaves", "turns", own]
         for name in rng.permutation(possible):
             deed = _done(rng, cast, states, actor, str(name))
             if deed is not None and not (last and (last.actor, last.name) == (actor, deed.name)):
@@ -346,7 +347,7 @@ def _camera(rng: np.random.Generator, states: Sequence[State], deed: Deed, numbe
     acting = (np.array(deed.before.position) + np.array(deed.after.position)) / 2
     near = number % 3 == 2
     focus = 0.4 * middle + 0.6 * acting if near else middle
-    reach = max(1.2, float(np.linalg.norm(feet - focus, axis=1).max()) + 0.25) * (0.72 if near else 1.0)
+    reach = max(1.3, float(np.linalg.norm(feet - focus, axis=1).max()) + 0.5) * (0.72 if near else 1.0)
     angle = float((1 if number % 2 else -1) * rng.uniform(0.12, 0.55))
     rise, fov = float(rng.uniform(0.18, 0.42)), 0.62
     away = reach / np.tan(fov / 2)
