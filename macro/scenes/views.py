@@ -22,6 +22,7 @@ from macro.utils.errors import UserError
 from macro.utils.image import resize_to
 
 Pixels = UInt8[np.ndarray, "h w 3"]
+View = UInt8[np.ndarray, "s s 3"]
 
 # Degrees in the names: 0 shows the front, angles grow as the camera goes round counter-clockwise, seen from above.
 RING = tuple(f"h{angle:03d}" for angle in range(0, 360, 15))
@@ -200,7 +201,7 @@ def looking(scene: Scene, yaw: float, pitch: float, fov: float) -> Scene:
     return replace(scene, camera=Camera("perspective", scene.camera.eye, _triple(target), float(np.deg2rad(fov))))
 
 
-def perspective_view(panorama: Pixels, yaw: float, pitch: float, fov: float, size: int) -> Pixels:
+def perspective_view(panorama: Pixels, yaw: float, pitch: float, fov: float, size: int) -> View:
     """What a perspective camera sees in an equirectangular panorama, bilinearly resampled.
 
     Args:
@@ -244,7 +245,7 @@ def _axes(yaw: float, pitch: float) -> np.ndarray:
     ])  # fmt: skip
 
 
-def _bilinear(panorama: Pixels, rows: np.ndarray, columns: np.ndarray) -> Pixels:
+def _bilinear(panorama: Pixels, rows: np.ndarray, columns: np.ndarray) -> View:
     """Values between pixels; the columns go round, the outermost rows reach to the poles."""
     height, width = panorama.shape[:2]
     rows = np.clip(rows, 0, height - 1)
