@@ -1,10 +1,12 @@
 """How alike two subjects, surroundings or lights of scenes are, 0..1: who is who in two pictures of known scenes.
 
 Identity is what a reference picture fixes: kind, palette, texture and decal. Pose, place, size and heading are free.
-Another kind or another main colour is somebody else, whatever the rest is like. Read next: `engines/procedural/judge.py`.
+Another kind or another main colour is somebody else, whatever the rest is like.
+Read next: `engines/procedural/judge.py`.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -35,6 +37,12 @@ def likeness(a: Subject, b: Subject, dressed: bool = False) -> float:
     main, second = (colour_likeness(a.palette[i], b.palette[i]) for i in (0, 1))
     texture = 1.0 if a.texture == b.texture else _OTHER_TEXTURE
     return kind * decal * texture * (0.2 + 0.8 * main) * (0.7 + 0.2 * second + 0.1 * accent)
+
+
+def dressed(subject: Subject, cloth: Surroundings) -> Subject:
+    """The subject wearing a swatch of textile: a picture of nothing but a ground."""
+    palette = (cloth.ground, cloth.ground_second, subject.palette[2])
+    return replace(subject, palette=palette, texture=cloth.ground_texture)
 
 
 def matched(wanted: Sequence[Subject], there: Sequence[Subject], dressed: Sequence[bool] = ()) -> list[int | None]:

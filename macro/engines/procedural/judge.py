@@ -13,6 +13,7 @@ It reads prompts (`scenes/claims.py`) and scenes, and knows nothing of how a pic
 it err. Read next: `pool.py`, `story.py`; `macro/judges/rubric.py` says how a real judge is asked.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -25,7 +26,7 @@ from macro.engines.stages import Fault, Judgement
 from macro.scenes.claims import Claims, read_claims
 from macro.scenes.graph import Scene, Subject
 from macro.scenes.kinds import KINDS
-from macro.scenes.likeness import light_likeness, likeness, matched, surroundings_likeness
+from macro.scenes.likeness import dressed, light_likeness, likeness, matched, surroundings_likeness
 from macro.scenes.palettes import COLOURS
 from macro.scenes.vocabulary import ground_words, named_colour
 from macro.sentence.spans import Truth
@@ -35,6 +36,8 @@ _SHOWN = 0.003  # of the picture: who shows less is hardly there
 _VIEW = np.deg2rad(60)  # a viewpoint that is off by this much is another one
 _STILL = 0.02  # metres (or as much of a turn): less is no movement
 
+# As `story.py` writes them behind a noun: "the dog of <image 1> and <image 3>".
+_PLACEHOLDERS = re.compile(r" of <image \d+>(?:(?:,| and) <image \d+>)*")
 KIND_NUMBERS = {kind: n for n, kind in enumerate(KINDS, 1)}
 
 
@@ -141,10 +144,7 @@ def _wears(subject: Subject, references: Sequence[Picture], cloth: int) -> float
     """How well a subject's clothes are the swatch of that picture."""
     if cloth > len(references):
         return 0.0
-    swatch = references[cloth - 1].scene.surroundings
-    palette = (swatch.ground, swatch.ground_second, subject.palette[2])
-    worn = Subject(subject.kind, palette, swatch.ground_texture, subject.decal, 1.0, (0.0, 0.0), 0.0, 0.0, 0.0, 1)
-    return likeness(worn, subject)
+    return likeness(dressed(subject, references[cloth - 1].scene.surroundings), subject)
 
 
 def _visible(truth: Truth, place: int) -> float:
@@ -155,7 +155,7 @@ def _visible(truth: Truth, place: int) -> float:
 
 def illustration(judgement: Judgement, truth: Truth) -> Shares:
     scene = judgement.picture.scene
-    claims = read_claims(judgement.prompt, KIND_NUMBERS)
+    claims = read_claims(_PLACEHOLDERS.sub("", judgement.prompt), KIND_NUMBERS)
     who = {KIND_NUMBERS[subject.kind]: n for n, subject in enumerate(scene.subjects)}
     text = share_held(claims, who, scene, truth) * _colours_held(judgement.prompt, scene)
     likest = [

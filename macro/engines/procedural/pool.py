@@ -28,15 +28,13 @@ from macro.scenes.assemble import MAX_SUBJECTS
 from macro.scenes.batches import with_truth
 from macro.scenes.claims import read_claims
 from macro.scenes.graph import TEXTURES, Camera, Light, Scene, Subject, Surroundings
-from macro.scenes.kinds import GROUPS, KINDS
-from macro.scenes.likeness import colour_likeness
-from macro.scenes.palettes import COLOURS, colour_distance
+from macro.scenes.kinds import FIGURES, OBJECTS
+from macro.scenes.likeness import colour_likeness, dressed
+from macro.scenes.palettes import colour_distance
 from macro.scenes.placement import view_of
 from macro.scenes.vocabulary import TEXTURE_WORDS, a_or_an, ground_words, named_colour, sky_words
 
 CATEGORIES = ("human", "cloth", "object", "scene", "style")
-HUMANS = (*GROUPS["animal"], "robot", "snowman")
-OBJECTS = tuple(kind for kind in KINDS if kind not in HUMANS)
 
 # Name -> lowest and highest (elevation, warmth, strength); all fall in from one side.
 LIGHTS = {
@@ -45,7 +43,7 @@ LIGHTS = {
     "dim light": ((0.6, 0.1, 0.35), (0.8, 0.3, 0.45)),
     "hard cold light from the side": ((0.3, 0.0, 1.1), (0.4, 0.05, 1.2)),
 }
-_PLASTER = (COLOURS["white"], COLOURS["white"], COLOURS["white"])
+_PLASTER = ((0.8, 0.8, 0.8),) * 3  # bright, and yet never overexposed
 _STUDY = ("crate", "bottle", "snowman", "teapot", "mushroom", "castle")
 
 ARRANGEMENTS = 4  # ways to put everyone together that a composer thinks of
@@ -72,7 +70,7 @@ def pooled_scene(category: str, seed: int, index: int) -> Scene:
         return Scene((), (), camera, looks.light(rng), looks.surroundings(rng), int(rng.integers(2**31)))
     if category == "style":
         return _study(rng)
-    kind = str(rng.choice(HUMANS if category == "human" else OBJECTS))
+    kind = str(rng.choice(FIGURES if category == "human" else OBJECTS))
     palette = looks.palettes(rng, 1, looks.backdrop(rng))[0]
     somebody = _somebody(rng, kind, palette, looks.texture(rng), looks.decal(rng))
     whole = Scene((somebody,), (), view_of(rng, 1), looks.light(rng), looks.backdrop(rng), int(rng.integers(2**31)))
@@ -122,12 +120,6 @@ def _cast(references: Sequence[Picture], roles: Roles) -> dict[int, Subject]:
             cloth = roles.worn.get(number)
             out[number] = dressed(subject, references[cloth - 1].scene.surroundings) if cloth else subject
     return out
-
-
-def dressed(subject: Subject, cloth: Surroundings) -> Subject:
-    """The subject wearing a swatch's textile."""
-    palette = (cloth.ground, cloth.ground_second, subject.palette[2])
-    return replace(subject, palette=palette, texture=cloth.ground_texture)
 
 
 def _arrangement(references: Sequence[Picture], roles: Roles, way: int) -> tuple[Scene, tuple[int, ...]]:
@@ -223,7 +215,9 @@ def _told(
 ) -> list[Scene]:
     """For each prompt the arrangement of which most of it holds; the first among equals."""
     ways = [
-        (i, *_in_light(references[i], asked[i], way, seeds[i])) for i in range(len(prompts)) for way in range(ARRANGEMENTS)
+        (i, *_in_light(references[i], asked[i], way, seeds[i]))
+        for i in range(len(prompts))
+        for way in range(ARRANGEMENTS)
     ]
     best: dict[int, tuple[float, Scene]] = {}
     imagined = with_truth([scene for _, scene, _ in ways], _LOOK, _LOOK, rays=1)
