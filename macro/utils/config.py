@@ -23,6 +23,7 @@ import typing
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from absl import flags
@@ -42,19 +43,19 @@ def run(
     main: Callable[..., Any],
     argv: Sequence[str] | None = None,
     positional: Sequence[str] = (),
-    dotted: Sequence[str] = (),
+    dotted: Mapping[str, str] = MappingProxyType({}),
     **helps: str,
 ) -> None:
     """Calls `main` with its arguments read from the command line, and leaves the process.
 
     Args:
       main: its parameters become flags of the same name (without the `_` that keeps one from being a word of
-        Python); the default says the type (None: a string) and a
+        Python); the default says the type (None: `int | None` says it, else a string) and a
         parameter without default is required. `config` and `workdir` need no help text.
       argv: the command line including the program's name; sys.argv if None.
       positional: parameters that are given by their place, in this order, without a name.
-      dotted: parameters that are handed all that is written `--parameter.key=value`, as {"key": "value"}; see
-        `overridden`. Their default is None.
+      dotted: {"engine": "options"} hands the parameter `options` all that is written `--engine.key=value`, as
+        {"key": "value"}; see `overridden`.
       **helps: one line on each other parameter of `main`.
 
     Exit codes: what main returns if that is an int, else 0; 2 after `error: ...` on stderr for a UserError.
@@ -190,13 +191,13 @@ def writable_folder(path: str) -> str:
 
 
 def _parse(
-    main: Callable, argv: list[str], helps: Mapping[str, str], positional: Sequence[str], dotted: Sequence[str]
+    main: Callable, argv: list[str], helps: Mapping[str, str], positional: Sequence[str], dotted: Mapping[str, str]
 ) -> dict[str, Any] | None:
     """The arguments for `main`, or None where only help was asked for."""
     values = flags.FlagValues()
     values.set_gnu_getopt(bool(positional))  # flags may follow what has no name
     parameters = inspect.signature(main).parameters
-    own = [name for name in parameters if name not in ("config", *positional, *dotted)]
+    own = [name for name in parameters if name not in ("config", *positional, *dotted.values())]
     for name in own:
         _define(values, parameters[name], helps.get(name) or _SHARED_HELP[name])
     if {"-h", "--help", "--helpfull"} & set(argv):
@@ -225,18 +226,18 @@ def _parse(
     return named | config | overrides | dict(zip(positional, left, strict=True))
 
 
-def _take_dotted(dotted: Sequence[str], argv: list[str]) -> tuple[dict[str, dict[str, str]], list[str]]:
-    """{parameter: {key: value}} of all `--parameter.key=value`, and the command line without them."""
-    found: dict[str, dict[str, str]] = {name: {} for name in dotted}
+def _take_dotted(dotted: Mapping[str, str], argv: list[str]) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """{parameter: {key: value}} of all `--flag.key=value`, and the command line without them."""
+    found: dict[str, dict[str, str]] = {parameter: {} for parameter in dotted.values()}
     left = []
     for argument in argv:
         match = re.match(r"--?(\w+)\.([^=]+)(?:=(.*))?$", argument, re.DOTALL)
-        if not match or match[1] not in found:
+        if not match or match[1] not in dotted:
             left.append(argument)
         elif match[3] is None:
             raise UserError(f"{argument}: has no value; write --{match[1]}.{match[2]}=value")
         else:
-            found[match[1]][match[2]] = match[3]
+            found[dotted[match[1]]][match[2]] = match[3]
     return found, left
 
 
@@ -254,7 +255,9 @@ def _flag(parameter: str) -> str:
 def _define(values: flags.FlagValues, parameter: inspect.Parameter, help_text: str) -> None:
     default = None if parameter.default is parameter.empty else parameter.default
     makers = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float}
-    makers.get(type(default), flags.DEFINE_string)(_flag(parameter.name), default, help_text, flag_values=values)
+    optional = isinstance(parameter.annotation, types.UnionType) and default is None
+    kind = parameter.annotation.__args__[0] if optional else type(default)
+    makers.get(kind, flags.DEFINE_string)(_flag(parameter.name), default, help_text, flag_values=values)
 
 
 def _take_config(argv: list[str]) -> tuple[str, list[str]]:
@@ -321,7 +324,7 @@ def _print_help(main: Callable, values: flags.FlagValues, others: Sequence[str],
     """What the command is for, then its parameters: `others` are no flags of their own."""
     print(inspect.getdoc(inspect.getmodule(main)) or "", end="\n\n")
     for name in others:
-        print(f"  {'--config' if name == 'config' else _flag(name)}: {helps.get(name) or _SHARED_HELP[name]}")
+        print(f"  {'--config' if name == 'config' else name}: {helps.get(name) or _SHARED_HELP[name]}")
     for name in values:
         default = values[name].value
         print(f"  --{name}: {values[name].help}" + ("" if default is None else f" (default: {default})"))
