@@ -83,7 +83,7 @@ class SentenceBuilder(dataset_builder.FileReaderBuilder, skip_registration=True)
         countdown.skip(self.num - sum(len(shards.places(number)) for number in missing))
         for number in self.make_shards(missing):
             countdown.done(len(shards.places(number)))
-        self.gathered()
+        self.gathered(countdown)
         lengths = {number: shards.about(number)["samples"] for number in range(len(shards))}
         filled = [number for number, length in lengths.items() if length]
         if not filled:
@@ -110,8 +110,8 @@ class SentenceBuilder(dataset_builder.FileReaderBuilder, skip_registration=True)
             self.shards.write(number, sentences, {})
             yield number
 
-    def gathered(self) -> None:
-        """Called when all shards are there, before the data set appears."""
+    def gathered(self, countdown: Countdown) -> None:
+        """Called when all shards are there, before the data set appears; `countdown` has seen them come."""
 
     @property
     def shards(self) -> Shards:
@@ -139,13 +139,14 @@ def prepare(
     return build(builder_class(name, make, version), directory, seed, num, options)
 
 
-def build(builder: type[SentenceBuilder], directory: str, seed: int, num: int, options: Any) -> str:
+def build(builder: type[SentenceBuilder], directory: str, seed: int, num: int, options: Any, **more) -> str:
     """Builds a data set, showing progress; returns its folder.
 
     Args:
         directory: the data set lands in `<directory>/<name>/<version>`, complete or not at all; one that is there
             already is kept. A build that was stopped goes on if it is called again.
-        seed, num: which sentences, and how many. options: the engine's, how they are made.
+        seed, num: which sentences, and how many. options: the engine's, how they are made. more: whatever else
+            the builder takes.
 
     Raises:
         UserError: no sentences asked for, or a folder that cannot be written.
@@ -153,7 +154,7 @@ def build(builder: type[SentenceBuilder], directory: str, seed: int, num: int, o
     if num < 1:
         raise UserError(f"data.num: {num} sentences are no data set; ask for at least 1")
     try:
-        data = builder(data_dir=directory, seed=seed, num=num, options=options)
+        data = builder(data_dir=directory, seed=seed, num=num, options=options, **more)
         data.download_and_prepare()
     except OSError as error:
         reason = error.strerror or error
