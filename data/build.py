@@ -96,8 +96,10 @@ def runner_of(name: str, workers: int, options: str):
         if options:
             raise UserError("--runner_options: are for Beam's runners; add --runner, such as --runner=DirectRunner")
         return functools.partial(local, workers=workers)
-    from data.beam import beam
-
+    try:
+        from data.beam import run as beam
+    except ModuleNotFoundError as error:
+        raise UserError(f"--runner={name}: {error}; pip install 'macro-compose[engine]'") from None
     return functools.partial(beam, runner=name, workers=workers, options=options)
 
 

@@ -8,6 +8,7 @@ Read next: `runners.py` (who makes them), `beam.py`, `macro/engines/drafts.py`, 
 import dataclasses
 import functools
 import importlib
+import threading
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,9 +50,17 @@ def load(name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-@functools.cache
 def stages_of(provider: Provider) -> Stages | None:
-    """A provider's stages; models are loaded when they are first asked for in a process, and kept."""
+    """A provider's stages; they are loaded when they are first asked for in a process, and kept."""
+    with _LOADING:
+        return _stages(provider)
+
+
+_LOADING = threading.Lock()  # Beam may begin several transforms of a process at once
+
+
+@functools.cache
+def _stages(provider: Provider) -> Stages | None:
     return load(provider.maker)(provider.options) if provider.maker else None
 
 

@@ -24,6 +24,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 from tensorflow_datasets.core import file_adapters
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from macro.inputs.codec import encode_sentence
 from macro.sentence.spans import Sentence
@@ -80,8 +81,7 @@ class Shards:
 
     def write_samples(self, number: int, sentences: Sequence[Sentence], about: Mapping) -> None:
         """A shard without its dead letters."""
-        features = tfds.features.FeaturesDict(FEATURES)
-        records = ((i, features.serialize_example(_files(s))) for i, s in enumerate(sentences))
+        records = enumerate(map(_record, sentences))
         with whole_anywhere(self.path(number, "array_record")) as half:
             file_adapters.ADAPTER_FOR_FORMAT[file_adapters.FileFormat.ARRAY_RECORD].write_examples(half, records)
         told = {"samples": len(sentences), **about}
@@ -113,10 +113,17 @@ class Shards:
             half.write_bytes(text.encode())
 
 
-def _files(sentence: Sentence) -> dict:
-    """The record as TFDS takes it: it passes encoded pictures through untouched if they come as files."""
+def _record(sentence: Sentence) -> bytes:
+    """The `tf.train.Example` of a sentence.
+
+    TFDS passes encoded pictures through untouched if they come as files. Its own `serialize_example` writes the
+    features in an order that differs from process to process.
+    """
     record = encode_sentence(sentence)
-    return record | {name: [io.BytesIO(png) for png in record[name]] for name in ("pictures", "masks")}
+    record |= {name: [io.BytesIO(png) for png in record[name]] for name in ("pictures", "masks")}
+    features = tfds.features.FeaturesDict(FEATURES)
+    example = ExampleSerializer(features.get_serialized_info()).get_tf_example(features.encode_example(record))
+    return example.SerializeToString(deterministic=True)
 
 
 @contextlib.contextmanager
