@@ -13,7 +13,8 @@ and repeats no finished shard. The same seed gives the same bytes, whatever the 
 import functools
 import importlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from macro.utils.config import overridden, run
@@ -44,7 +45,6 @@ def main(
     split: str = "train",
 ) -> None:
     # Only now: what they import would make `--help` wait.
-    from data.shards import load
     from data.summary import printed
     from macro.inputs.records import build
 
@@ -52,7 +52,9 @@ def main(
     for name, value in (("workers", workers), ("shard", shard)):
         if value < 1:
             raise UserError(f"--{name}={value}: must be at least 1")
-    options = overridden(load(builder.engine).options, engine_options, "--engine")
+    if not re.fullmatch(r"\w+", split):
+        raise UserError(f"--split={split!r}: is no name; take train or eval")
+    options = overridden(engine_of(builder).options, engine_options, "--engine")
     more = {
         "provider": provider_of(builder, provider, provider_options),
         "runner": runner_of(runner, workers, runner_options),
@@ -69,6 +71,13 @@ def builder_of(dataset: str) -> type:
     if dataset not in DATASETS:
         raise UserError(f"{dataset!r} is no data set of ours; there are {', '.join(sorted(DATASETS))}")
     return importlib.import_module(DATASETS[dataset]).Builder
+
+
+def engine_of(builder: type):
+    """The engine of a TFDS builder."""
+    from data.shards import load
+
+    return load(builder.engine)
 
 
 def provider_of(builder: type, name: str, values: Mapping[str, str]):
@@ -103,9 +112,11 @@ def runner_of(name: str, workers: int, options: str):
     return functools.partial(beam, runner=name, workers=workers, options=options)
 
 
-if __name__ == "__main__":
+def command(argv: Sequence[str] | None = None) -> None:
+    """The command line; sys.argv if None."""
     run(
         main,
+        argv,
         positional=("dataset",),
         dotted={"engine": "engine_options", "provider": "provider_options"},
         dataset=f"what to build: {', '.join(sorted(DATASETS))}",
@@ -121,3 +132,7 @@ if __name__ == "__main__":
         shard="places that are made together: what a build can lose when it is stopped",
         split="name of the split: train or eval",
     )
+
+
+if __name__ == "__main__":
+    command()

@@ -8,6 +8,7 @@ Beside the data set come `<data_dir>/<name>-summary.json` and `<name>-dead.jsonl
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -34,6 +35,7 @@ class EngineBuilder(SentenceBuilder, skip_registration=True):
 
     engine: str
     asks_stages = True
+    unit = "places"
 
     def __init__(
         self,
@@ -71,7 +73,7 @@ class EngineBuilder(SentenceBuilder, skip_registration=True):
             recipe = folder / "recipe.json"
             theirs = json.loads(recipe.read_text()) if recipe.exists() else {}
             if theirs != ours:
-                raise UserError(f"--out: {folder} holds another data set{_difference(theirs, ours)}; name another folder")
+                raise UserError(f"--out: {folder} is another data set{_difference(theirs, ours)}; name another folder")
         super().download_and_prepare()
 
     def _download_and_prepare(self, dl_manager, download_config) -> None:
@@ -92,6 +94,11 @@ class EngineBuilder(SentenceBuilder, skip_registration=True):
                 file.write(self.shards.path(number, "dead.jsonl").read_bytes())
         with whole_anywhere(about / f"{self.name}-summary.json") as half:
             half.write_text(json.dumps(summary, indent=2) + "\n", "utf-8")
+
+    def why(self) -> str:
+        dropped = Counter(one["step"] for number in range(len(self.shards)) for one in self.shards.dead(number))
+        most = ", ".join(f"{name} {count:,}" for name, count in dropped.most_common(3))
+        return f"; dropped most by {most}; {self.name}-dead.jsonl says why each"
 
     @property
     def recipe(self) -> Recipe:

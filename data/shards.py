@@ -87,7 +87,7 @@ def about(made: Made) -> dict:
 def bucket_of(sentence: Sentence) -> str:
     """The bucket that the engine noted, or one of MACRO's by the number of the pictures."""
     count = len(sentence.images)
-    by_number = next((name for name, most in (("0", 0), ("1-3", 3), ("4-5", 5), ("6-7", 7)) if count <= most), "8-12")
+    by_number = next((name for name, most in (("0", 0), ("1-3", 3), ("4-5", 5), ("6-7", 7)) if count <= most), ">=8")
     return sentence.notes.get("bucket") or by_number
 
 

@@ -28,13 +28,14 @@ def summarise(name: str, shards: Shards, steps: Sequence[str], countdown: Countd
         for task, counts in about["tasks"].items():
             tasks.setdefault(task, Counter()).update(counts)
     seconds, place = countdown.seconds(), {name: n for n, name in enumerate(steps)}
+    order = sorted(filters, key=lambda name: (place.get(name, len(place)), name))
     return {
         "name": name,
         "places": shards.num,
         "samples": samples,
         "empty": shards.num - samples,
         "dead": dead,
-        "filters": {key: dict(filters[key]) for key in sorted(filters, key=lambda key: (place.get(key, len(place)), key))},
+        "filters": {name: dict(filters[name]) for name in order},
         "tasks": {task: dict(sorted(counts.items())) for task, counts in sorted(tasks.items())},
         "references": {str(count): references[count] for count in sorted(references)},
         "references_mean": sum(n * times for n, times in references.items()) / max(samples, 1),

@@ -42,6 +42,7 @@ class SentenceBuilder(dataset_builder.FileReaderBuilder, skip_registration=True)
 
     make: Make
     split = "train"
+    unit = "sentences"  # of what `num` are made
 
     def __init__(self, *, data_dir: str, seed: int = 0, num: int = 1, options: Any = None, **kwargs):
         """
@@ -65,6 +66,12 @@ class SentenceBuilder(dataset_builder.FileReaderBuilder, skip_registration=True)
         """Nothing is downloaded, but TFDS wants one; its own would look for checksums beside the code."""
         return tfds.download.DownloadManager(download_dir=self.shards.folder)
 
+    def _log_download_bytes(self) -> None:
+        """TFDS would speak of downloads on stdout; `Countdown` says what happens."""
+
+    def _log_download_done(self) -> None:
+        """As above."""
+
     def download_and_prepare(self, **kwargs) -> None:
         """Builds the data set, if it is not there."""
         super().download_and_prepare(**kwargs)
@@ -79,7 +86,7 @@ class SentenceBuilder(dataset_builder.FileReaderBuilder, skip_registration=True)
         del dl_manager, download_config
         shards = self.shards
         missing = shards.missing()
-        countdown = Countdown(self.name, self.num, "sentences")
+        countdown = Countdown(self.name, self.num, self.unit)
         countdown.skip(self.num - sum(len(shards.places(number)) for number in missing))
         for number in self.make_shards(missing):
             countdown.done(len(shards.places(number)))
@@ -87,7 +94,7 @@ class SentenceBuilder(dataset_builder.FileReaderBuilder, skip_registration=True)
         lengths = {number: shards.about(number)["samples"] for number in range(len(shards))}
         filled = [number for number, length in lengths.items() if length]
         if not filled:
-            raise UserError(f"{self.name}: nothing is left of {self.num} sentences; all were dropped")
+            raise UserError(f"{self.name}: nothing is left of {self.num:,} {self.unit}{self.why()}")
         template, size = self._get_filename_template(self.split), 0
         for place, number in enumerate(filled):
             size += shards.path(number).stat().length
@@ -112,6 +119,10 @@ class SentenceBuilder(dataset_builder.FileReaderBuilder, skip_registration=True)
 
     def gathered(self, countdown: Countdown) -> None:
         """Called when all shards are there, before the data set appears; `countdown` has seen them come."""
+
+    def why(self) -> str:
+        """How an error goes on that says that no sentence came out."""
+        return "; all were dropped"
 
     @property
     def shards(self) -> Shards:
