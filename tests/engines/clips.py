@@ -1,21 +1,12 @@
-"""Clips of two frames for tests: a scene, and the same scene after some of its subjects have done something.
+"""Clips of two frames for tests: a scene, and the same scene after some of its subjects have done something."""
 
-`inset_stages` are the procedural provider's, as far as INSET asks them.
-"""
-
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 
-from macro.engines.procedural import frames as between
-from macro.engines.procedural import write
 from macro.engines.procedural.draw import drawing
-from macro.engines.procedural.look import Looking
-from macro.engines.procedural.merge import merge
-from macro.engines.procedural.noise import Noise
 from macro.engines.procedural.photo import photo
 from macro.engines.sources import Clip, Picture, SourceFault
-from macro.engines.stages import Stages
 from macro.scenes import grammar
 from macro.scenes.graph import Scene
 
@@ -57,18 +48,3 @@ class Material:
         raise AssertionError("INSET needs no stories")
 
     ring = panorama = pooled = story
-
-
-def inset_stages(noise: Noise | None = None) -> Stages:
-    def unasked(*args):
-        raise AssertionError("INSET does not ask this")
-
-    looking, writing = Looking(noise or Noise()), write.Writing(noise or Noise())
-    others = {field.name: unasked for field in fields(Stages)}
-    asked = {
-        "sources": Material(), "categories": (), "caption": write.caption, "describe": write.describe,
-        "tag": looking.tag, "detect": looking.detect, "segment": looking.segment, "merge": merge,
-        "think": writing.think, "match": between.match, "stillness": between.stillness,
-        "changed": between.changed, "narrate": between.narrate,
-    }  # fmt: skip
-    return Stages(**{**others, **asked})

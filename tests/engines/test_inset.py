@@ -5,13 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from engines.clips import Material, doing, frames, inset_stages, scene_of
+from engines.clips import SIZE, Material, doing, frames, scene_of
 
-from macro.engines import drafts, inset
+from macro.engines import drafts, inset, procedural
 from macro.engines.inset.parts import cut_out
 from macro.engines.inset.video import far_apart
 from macro.engines.known import overlap, truths
-from macro.engines.procedural.noise import Noise
 from macro.engines.sources import Clip
 from macro.engines.stages import Fault, Interleaved, Region
 from macro.scenes import annotate
@@ -24,9 +23,14 @@ IMAGES = replace(OPTIONS, video=0.0)
 COUNT = 12
 
 
+def known(noise=None):
+    """The procedural provider with our material."""
+    return replace(procedural.stages(procedural.Options(SIZE, 1, noise or procedural.Noise())), sources=Material())
+
+
 @pytest.fixture(scope="module")
 def stages():
-    return inset_stages()
+    return known()
 
 
 def make(stages, options=OPTIONS, indices=range(COUNT)):
@@ -131,7 +135,7 @@ def test_a_plan_can_be_asked_for(stages):
 
 
 def test_noise_spoils_samples_and_not_their_truth(stages):
-    noisy = make(inset_stages(Noise(missed=0.3, swapped=0.5, boxes=0.05, masks=0.2)), IMAGES)
+    noisy = make(known(procedural.Noise(missed=0.3, swapped=0.5, boxes=0.05, masks=0.2)), IMAGES)
     clean = {sample.idx: sample for sample in make(stages, IMAGES).samples}
     assert noisy.counts["sizes", "dropped"] > 0
     fewer = 0
