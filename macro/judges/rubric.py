@@ -209,8 +209,8 @@ def _system(asked: Rubric) -> str:
     aspects = "\n".join(f"- {aspect.name}: {aspect.asks}\n  {aspect.scale}" for aspect in asked.aspects)
     return (
         f"You judge pictures that a program made, strictly and without favour. {asked.shown}\n"
-        f"Look at every picture. Write in `observations` (under 80 words) what speaks for and against the made one, "
-        f"then score it from {LOW} to {HIGH}; halves are allowed, and numbers between those described are too:\n{aspects}"
+        f"Look at every picture. Write in `observations` (under 80 words) what speaks for and against the made "
+        f"one, then score it from {LOW} to {HIGH}; halves and numbers between those described are allowed:\n{aspects}"
     )
 
 
