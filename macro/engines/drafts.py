@@ -208,12 +208,17 @@ def notes_of(draft: Draft, engine: Engine, **more: Any) -> dict:
 # ---- for steps ----
 
 
-def fill(drafts: Sequence[D], step: str, field: str, answers: Sequence[Any]) -> list[D]:
-    """Every draft with its answer in a field; one whose answer is a `Fault` is dropped."""
+def use(drafts: Sequence[D], step: str, answers: Sequence[Any], then: Callable[[D, Any], D]) -> list[D]:
+    """`then(draft, answer)` of every draft; one whose answer is a `Fault` is dropped."""
     return [
-        draft.set(dropped=(step, answer.reason)) if isinstance(answer, Fault) else draft.set(**{field: answer})
+        draft.set(dropped=(step, answer.reason)) if isinstance(answer, Fault) else then(draft, answer)
         for draft, answer in zip(drafts, answers, strict=True)
     ]
+
+
+def fill(drafts: Sequence[D], step: str, field: str, answers: Sequence[Any]) -> list[D]:
+    """Every draft with its answer in a field; one whose answer is a `Fault` is dropped."""
+    return use(drafts, step, answers, lambda draft, answer: draft.set(**{field: answer}))
 
 
 def regroup(answers: Sequence[Any], sizes: Sequence[int]) -> list[list[Any] | Fault]:

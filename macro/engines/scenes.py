@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import UInt8
 
-from macro.scenes import annotate, grammar, questions, render, thoughts, words
+from macro.scenes import annotate, grammar, questions, thoughts, words
+from macro.scenes.batches import pixels_of, with_truth
 from macro.scenes.graph import Scene
 from macro.sentence.formats import ARRANGEMENTS
 from macro.sentence.plan import Plan
@@ -86,7 +87,7 @@ def samples(seed: int, start: int, count: int, options: Options = DEFAULT) -> li
     drawn = draw_scenes(seed, indices, options)
     orders = [_references(seed, index, d.scene, options) for index, d in zip(indices, drawn, strict=True)]
     alone = [scene for order in orders for _, scene in order]
-    pictures = iter(_pixels(alone, options.reference_size, options.rays))
+    pictures = iter(pixels_of(alone, options.reference_size, options.rays))
     out = []
     for index, d, order in zip(indices, drawn, orders, strict=True):
         images = [Image(next(pictures), subject=n, number=k) for k, (n, _) in enumerate(order, 1)]
@@ -107,7 +108,7 @@ def rerenders(seed: int, start: int, count: int, options: Options = DEFAULT) -> 
         grammar.jitter(drawn.scene, _stream(seed, index, _JITTER))
         for index, drawn in zip(indices, draw_scenes(seed, indices, options), strict=True)
     ]
-    return _pixels(again, options.size, options.rays)
+    return pixels_of(again, options.size, options.rays)
 
 
 def rerender(seed: int, index: int, options: Options = DEFAULT) -> Pixels:
@@ -165,9 +166,9 @@ def _counts(seed: int, index: int, options: Options) -> tuple[int, int]:
 
 
 def _rendered(scenes: list[Scene], options: Options) -> Iterator[Drawn]:
-    for scene, part in zip(scenes, _render(scenes, options.size, options.rays, truth=True), strict=True):
-        truth = annotate.truth_of(scene, part["ids"], part["amodal"], part["depth"])
-        yield Drawn(scene, part["pixels"], truth, _fault(truth, options))
+    pictures = with_truth(scenes, options.size, options.size, options.rays)
+    for scene, (pixels, truth) in zip(scenes, pictures, strict=True):
+        yield Drawn(scene, pixels, truth, _fault(truth, options))
 
 
 def _fault(truth: Truth, options: Options) -> float:
@@ -187,32 +188,6 @@ def _references(seed: int, index: int, scene: Scene, options: Options) -> list[t
         spare -= views - 1
         order += [(n, grammar.reference_scene(scene, n - 1, rng)) for _ in range(views)]
     return order
-
-
-# ---- pictures ----
-
-# Compiled once each; a batch is cut into these, so that its size never compiles anew.
-_CHUNKS = (16, 1)
-
-
-def _render(
-    scenes: list[Scene], size: int, rays: int, truth: bool = False
-) -> Iterator[dict[str, np.ndarray]]:
-    """Arrays of `render.render` for each scene, with "amodal" where the truth is asked for."""
-    start = 0
-    while start < len(scenes):
-        chunk = next(n for n in _CHUNKS if n <= len(scenes) - start)
-        batch = render.stack([render.compile_scene(s) for s in scenes[start : start + chunk]])
-        out = dict(render.render(batch, size, size, rays))
-        if truth:
-            out["amodal"] = render.amodal(batch, size, size)
-        out = {name: np.asarray(array) for name, array in out.items()}
-        yield from ({name: array[i] for name, array in out.items()} for i in range(chunk))
-        start += chunk
-
-
-def _pixels(scenes: list[Scene], size: int, rays: int) -> list[Pixels]:
-    return [part["pixels"] for part in _render(scenes, size, rays)]
 
 
 # ---- sentences ----
