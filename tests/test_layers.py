@@ -28,7 +28,8 @@ ONLY_IN = {
     "grain": ("training/checkpoint.py", "inputs/"),
     "tensorflow_datasets": ("inputs/records.py",),
     "clu": ("utils/log.py",),
-    "torch": (), "transformers": (), "diffusers": (), "openai": (), "apache_beam": (), "cv2": (),
+    "torch": (), "transformers": (), "diffusers": (), "apache_beam": (), "cv2": (),
+    "openai": ("judges/client.py", "judges/replies.py"),
 }
 FORBIDDEN = {"sentence": {"jax", "flax"}, "inputs": {"jax", "flax"}, "diffusion": {"flax"}}
 OUTSIDE = {"configs", "experiments", "colabs"}

@@ -16,7 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -60,15 +60,15 @@ class Endpoint:
         base_url: str | None = None,
         api_key: str | None = None,
         cache: str | os.PathLike | None = None,
-        time_limit: float = 120.0,
+        time_limit: int | float = 120.0,
         retries: int = 5,
         mends: int = 2,
-        wait: float = 1.0,
-        longest_wait: float = 60.0,
+        wait: int | float = 1.0,
+        longest_wait: int | float = 60.0,
         threads: int = 8,
         side: int = 1024,
         jpeg: bool = False,
-        temperature: float | None = None,
+        temperature: int | float | None = None,
         max_tokens: int | None = None,
     ):
         self.model = model
@@ -96,14 +96,17 @@ class Endpoint:
             UserError: no question would be answered: wrong key, model or address, nobody there, nothing paid.
         """
         keys = [self._key(ask) for ask in asks]
-        first = {key: ask for key, ask in zip(reversed(keys), reversed(asks), strict=True)}
-        with ThreadPoolExecutor(max(1, min(self._threads, len(first)))) as pool:
-            answers = {key: pool.submit(self._answer, key, ask) for key, ask in first.items()}
+        different = dict(zip(keys, asks, strict=True))
+        with ThreadPoolExecutor(max(1, min(self._threads, len(different)))) as pool:
+            answers = {key: pool.submit(self._answer, key, ask) for key, ask in different.items()}
             try:
-                return [answers[key].result() for key in keys]
+                done, _ = wait(answers.values(), return_when=FIRST_EXCEPTION)
+                for answer in done:
+                    answer.result()  # raises what stopped one of them
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+        return [answers[key].result() for key in keys]
 
     def _key(self, ask: Ask) -> str:
         return key_of(ask, model=self.model, side=self._side, jpeg=self._jpeg, **self._settings)
@@ -185,8 +188,12 @@ class Endpoint:
             settings["response_format"] = _promise(ask, form)
         body = bytearray()
         # Read piece by piece: the package's own limit is on each silence, which a server can break for ever.
-        with self._client.with_options(timeout=self._time_limit).chat.completions.with_streaming_response.create(
-            model=self.model, messages=self._messages(ask, turns), seed=ask.seed, **settings
+        with self._client.chat.completions.with_streaming_response.create(
+            model=self.model,
+            messages=self._messages(ask, turns),
+            seed=ask.seed,
+            timeout=self._time_limit,
+            **settings,
         ) as response:
             for piece in response.iter_bytes():
                 body += piece

@@ -28,7 +28,7 @@ def boolean() -> Schema:
     return {"type": "boolean"}
 
 
-def number(low: float, high: float) -> Schema:
+def number(low: int | float, high: int | float) -> Schema:
     return {"type": "number", "minimum": low, "maximum": high}
 
 
