@@ -166,7 +166,7 @@ def test_a_cut_off_reply_is_asked_for_again():
         assert "connection broke" in one(server).reason
 
 
-@pytest.mark.parametrize("body", [b"<html>hello</html>", {"choices": []}, {"choices": [{"message": None}]}, b"[[" * 9999])
+@pytest.mark.parametrize("body", [b"<html></html>", {"choices": []}, {"choices": [{"message": None}]}, b"[[" * 9999])
 def test_a_reply_that_is_no_completion_is_asked_for_again(body):
     with serving(lambda request, n: Reply(body) if n == 0 else written(GOOD)) as server:
         assert one(server) == GOOD
@@ -224,7 +224,7 @@ def test_what_read_refuses_is_malformed():
     [
         '```json\n{"caption": "a dog", "score": 7}\n```',
         'Surely {this} one: {"caption": "a dog", "score": 7} - hope it helps {}',
-        '<think>{"caption": "no", "score": 1, "longer": "than the real one, by far"}</think>{"caption": "a dog", "score": 7}',
+        '<think>{"caption": "no", "score": 1, "longer": "than the other"}</think>{"caption": "a dog", "score": 7}',
         '{"caption": "a dog", "score": 7, "confidence": "high"}',
     ],
 )
