@@ -221,7 +221,7 @@ def _read(answer: dict, names: Sequence[str]) -> dict[str, float]:
 # ---- adding up ----
 
 
-def harmonic_mean(values: Sequence[float]) -> float:
+def harmonic_mean(values: Sequence[int | float]) -> float:
     """0 if one of them is 0."""
     if not values:
         raise ValueError("no values to take the mean of")
@@ -230,7 +230,7 @@ def harmonic_mean(values: Sequence[float]) -> float:
     return len(values) / sum(1 / value for value in values)
 
 
-def aspects_of(name: str, scores: Mapping[str, float]) -> dict[str, float]:
+def aspects_of(name: str, scores: Mapping[str, int | float]) -> dict[str, float]:
     """One score an aspect: the harmonic mean over the references where each has its own.
 
     Raises:
@@ -247,7 +247,7 @@ def aspects_of(name: str, scores: Mapping[str, float]) -> dict[str, float]:
     return {a.name: harmonic_mean([scores[score] for score in a.names(references)]) for a in asked.aspects}
 
 
-def sample_score(name: str, scores: Mapping[str, float]) -> float:
+def sample_score(name: str, scores: Mapping[str, int | float]) -> float:
     """MacroBench's score of one sample, 0..10: the square root of the product of its two aspects.
 
     Raises:
@@ -257,6 +257,6 @@ def sample_score(name: str, scores: Mapping[str, float]) -> float:
     return math.sqrt(first * second)
 
 
-def bench_score(samples: Mapping[str, Sequence[float]]) -> float:
+def bench_score(samples: Mapping[str, Sequence[int | float]]) -> float:
     """The mean over tasks of the mean over their samples' scores; every task has some."""
     return sum(sum(scores) / len(scores) for scores in samples.values()) / len(samples)
