@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from macro.engines.sources import SourceFault
 from macro.engines.stages import Fault, Stages
 from macro.sentence.spans import Sentence
 
@@ -76,7 +77,10 @@ D = TypeVar("D", bound=Draft)
 
 @dataclass(frozen=True)
 class Step:
-    """A named step: `run(drafts, stages, options)` gives as many drafts back, in order, dropped ones among them."""
+    """A named step: `run(drafts, stages, options)` gives as many drafts back, in order, dropped ones among them.
+
+    `stages` is None for an engine that needs none.
+    """
 
     name: str
     run: Callable[[list[Any], Stages, Any], list[Any]]
@@ -135,7 +139,7 @@ def begin(engine: Engine, options: Any, seed: int, indices: Iterable[int]) -> Ba
     return Batch(seed, tuple(engine.start(seed, index, 0, options) for index in indices))
 
 
-def advance(batch: Batch, step: Step, stages: Stages, options: Any) -> Batch:
+def advance(batch: Batch, step: Step, stages: Stages | None, options: Any) -> Batch:
     """All living drafts one step on."""
     living = [draft for draft in batch.drafts if draft.dropped is None]
     if not living:
@@ -162,7 +166,7 @@ def settle(batch: Batch, engine: Engine, options: Any) -> Batch:
             done.append(draft)
             continue
         step, reason = draft.dropped
-        if not any(verdict.filter == step for verdict in draft.verdicts):
+        if not any(verdict.filter == step and not verdict.kept for verdict in draft.verdicts):
             counts[step, "dropped"] += 1
         dead.append(Dead(draft.index, draft.attempt, draft.task, draft.bucket, step, reason))
         if draft.attempt + 1 < engine.tries:
@@ -185,7 +189,7 @@ def finish(batch: Batch, engine: Engine, options: Any) -> Made:
     return Made([engine.finish(draft, options) for draft in batch.done], list(batch.dead), batch.counts)
 
 
-def make(engine: Engine, stages: Stages, options: Any, seed: int, indices: Iterable[int]) -> Made:
+def make(engine: Engine, stages: Stages | None, options: Any, seed: int, indices: Iterable[int]) -> Made:
     """Samples `indices` of `seed`; places whose every attempt was dropped are missing."""
     batch = begin(engine, options, seed, indices)
     for _ in range(engine.tries):
@@ -219,6 +223,21 @@ def use(drafts: Sequence[D], step: str, answers: Sequence[Any], then: Callable[[
 def fill(drafts: Sequence[D], step: str, field: str, answers: Sequence[Any]) -> list[D]:
     """Every draft with its answer in a field; one whose answer is a `Fault` is dropped."""
     return use(drafts, step, answers, lambda draft, answer: draft.set(**{field: answer}))
+
+
+def gather(drafts: Sequence[D], step: str, field: str, get: Callable[[D], Any]) -> list[D]:
+    """Every draft with `get(draft)`, a piece of raw material, in a field; one whose piece is unusable is dropped.
+
+        gather(drafts, "photo", "picture", lambda draft: stages.sources.photo(draft.seed, draft.number("photo")))
+    """
+
+    def piece(draft: D) -> Any:
+        try:
+            return get(draft)
+        except SourceFault as fault:
+            return Fault(str(fault))
+
+    return fill(drafts, step, field, [piece(draft) for draft in drafts])
 
 
 def regroup(answers: Sequence[Any], sizes: Sequence[int]) -> list[list[Any] | Fault]:

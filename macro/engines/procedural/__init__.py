@@ -31,11 +31,23 @@ class Options:
             raise UserError(f"procedural options: rays={self.rays} must be 1, 2, 3 or 4")
 
 
+class _Later:
+    """Stands in until all stages are merged."""
+
+    def __call__(self, *arguments):
+        raise NotImplementedError
+
+    photo = clip = story = ring = panorama = pooled = __call__
+
+
+LATER = _Later()
+
+
 def stages(options: Options) -> Stages:
     """Every stage, answered exactly (but for `options.noise`)."""
     drawing, looking, writing = Drawing(options.rays, options.noise), Looking(options.noise), Writing(options.noise)
     return Stages(
-        sources=None,
+        sources=LATER,
         categories=tuple(KINDS),
         write_scene=write_scene,
         draw=drawing.draw,
@@ -50,6 +62,6 @@ def stages(options: Options) -> Stages:
         describe=describe,
         instruct=writing.instruct,
         think=writing.think,
-        resemble=None, merge=None, match=None, stillness=None, changed=None, narrate=None,
-        rate=None, compose=None, rewrite=None, summarise=None, judge=None,
+        resemble=LATER, merge=LATER, match=LATER, stillness=LATER, changed=LATER, narrate=LATER,
+        rate=LATER, compose=LATER, rewrite=LATER, summarise=LATER, judge=LATER,
     )  # fmt: skip
