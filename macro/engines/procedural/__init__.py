@@ -8,10 +8,15 @@ Nothing is downloaded, nothing estimated; `noise.py` makes it err on purpose. Ea
 
 from dataclasses import dataclass, field
 
+from macro.engines.procedural.draw import Drawing, write_scene
+from macro.engines.procedural.look import Looking
 from macro.engines.procedural.noise import Noise
+from macro.engines.procedural.write import Writing, caption, describe
+from macro.engines.stages import Stages
+from macro.scenes.kinds import KINDS
 from macro.utils.errors import UserError
 
-__all__ = ["Noise", "Options"]
+__all__ = ["Noise", "Options", "stages"]
 
 
 @dataclass(frozen=True)
@@ -24,3 +29,39 @@ class Options:
     def __post_init__(self):
         if not 1 <= self.rays <= 4:
             raise UserError(f"procedural options: rays={self.rays} must be 1, 2, 3 or 4")
+
+
+class _Later:
+    """Stands in until all stages are merged."""
+
+    def __call__(self, *arguments):
+        raise NotImplementedError
+
+    photo = clip = story = ring = panorama = pooled = __call__
+
+
+LATER = _Later()
+
+
+def stages(options: Options) -> Stages:
+    """Every stage, answered exactly (but for `options.noise`)."""
+    drawing, looking, writing = Drawing(options.rays, options.noise), Looking(options.noise), Writing(options.noise)
+    return Stages(
+        sources=LATER,
+        categories=tuple(KINDS),
+        write_scene=write_scene,
+        draw=drawing.draw,
+        redraw=drawing.redraw,
+        without=drawing.without,
+        detect=looking.detect,
+        tag=looking.tag,
+        verify=looking.verify,
+        segment=looking.segment,
+        compare=looking.compare,
+        caption=caption,
+        describe=describe,
+        instruct=writing.instruct,
+        think=writing.think,
+        resemble=LATER, merge=LATER, match=LATER, stillness=LATER, changed=LATER, narrate=LATER,
+        rate=LATER, compose=LATER, rewrite=LATER, summarise=LATER, judge=LATER,
+    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Scenes written and drawn by the scene grammar: ideas, pictures, references from another view, pictures with less in."""
+"""Scenes written and drawn by the grammar: ideas, pictures, references from another view, pictures with less in."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Words for pictures whose scene is known: captions, noun phrases, instructions, chains of thought; all of them true."""
+"""Words for pictures whose scene is known, all of them true: captions, noun phrases, instructions, thoughts."""
 
 from collections.abc import Sequence
 
