@@ -140,3 +140,87 @@ def sam2(folder: Path) -> str:
     )
     Sam2Model(config).save_pretrained(folder)
     return str(folder)
+
+
+def _t5_tokenizer():
+    """Letters as tokens."""
+    from transformers import T5TokenizerFast
+
+    special = ["<pad>", "</s>", "<unk>"]
+    letters = ["\u2581", *"abcdefghijklmnopqrstuvwxyz.,"]
+    return T5TokenizerFast(vocab=[*[(t, 0.0) for t in special], *[(t, -3.0) for t in letters]], extra_ids=0)
+
+
+def _flux_parts() -> dict:
+    """The parts that FLUX.1 and Kontext share; latents of 4 channels, a latent pixel is 2 x 2 pixels."""
+    import torch
+    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+    from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
+
+    torch.manual_seed(0)
+    return {
+        "scheduler": FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        "vae": AutoencoderKL(
+            block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, norm_num_groups=4, layers_per_block=1,
+            use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.1, scaling_factor=0.4,
+        ),
+        "text_encoder": CLIPTextModel(CLIPTextConfig(**_clip_text())),
+        "tokenizer": clip_tokenizer(),
+        "text_encoder_2": T5EncoderModel(
+            T5Config(vocab_size=64, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=2, dropout_rate=0)
+        ),
+        "tokenizer_2": _t5_tokenizer(),
+        "transformer": FluxTransformer2DModel(
+            in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+            joint_attention_dim=32, pooled_projection_dim=32, axes_dims_rope=(4, 6, 6), guidance_embeds=True,
+        ),
+    }
+
+
+def flux(folder: Path) -> str:
+    from diffusers import FluxPipeline
+
+    FluxPipeline(**_flux_parts()).save_pretrained(folder)
+    return str(folder)
+
+
+def kontext(folder: Path) -> str:
+    from diffusers import FluxKontextPipeline
+
+    FluxKontextPipeline(**_flux_parts()).save_pretrained(folder)
+    return str(folder)
+
+
+def flux2(folder: Path) -> str:
+    """FLUX.2 klein, whose text encoder is a Qwen3: its layers 9, 18 and 27 are what the transformer reads."""
+    import torch
+    from diffusers import (
+        AutoencoderKLFlux2,
+        FlowMatchEulerDiscreteScheduler,
+        Flux2KleinPipeline,
+        Flux2Transformer2DModel,
+    )
+    from transformers import Qwen2TokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(0)
+    tokens = [*_bytes(), "<|endoftext|>"]
+    tokenizer = Qwen2TokenizerFast(vocab={token: i for i, token in enumerate(tokens)}, merges=[])
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    text = Qwen3Config(
+        vocab_size=len(tokens), hidden_size=16, intermediate_size=32, num_hidden_layers=28, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=8,
+    )
+    Flux2KleinPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=AutoencoderKLFlux2(
+            block_out_channels=(8, 8, 8, 8), latent_channels=4, norm_num_groups=4, layers_per_block=1,
+        ),
+        text_encoder=Qwen3ForCausalLM(text),
+        tokenizer=tokenizer,
+        transformer=Flux2Transformer2DModel(
+            in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+            joint_attention_dim=48, axes_dims_rope=(4, 4, 4, 4), timestep_guidance_channels=16,
+        ),
+    ).save_pretrained(folder)
+    return str(folder)

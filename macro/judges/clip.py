@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from macro.judges.loading import device_of, format_of, loading, once
+from macro.judges.loading import check_kind, device_of, format_of, loading, once
 from macro.utils.errors import UserError
 from macro.utils.image import Pixels, cover
 
@@ -100,5 +100,6 @@ def _load(name: str, device: str | None, dtype: str) -> tuple[Any, Any]:
     with loading("CLIP", name):
         from transformers import AutoProcessor, CLIPModel
 
+        check_kind(name, ("clip",))
         model = CLIPModel.from_pretrained(name).to(device=device_of(device), dtype=format_of(dtype)).eval()
         return model, AutoProcessor.from_pretrained(name)

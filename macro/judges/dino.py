@@ -1,6 +1,6 @@
 """DINO and DINOv2: whether two pictures show the same thing; cosine of their CLS features, -1..1.
 
-DreamBench's convention (spec of UNO and MUSIC): ViT-S/16, the shorter side to 256, the middle 224 x 224. The data
+DreamBench's convention (as UNO and MUSIC report it): ViT-S/16, the shorter side to 256, the middle 224 x 224. The data
 engines take DINOv2 (MACRO's runs of similar key frames, arXiv 2603.25319). Read next: `clip.py`, `loading.py`.
 """
 
@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from macro.judges.loading import device_of, format_of, loading, once
+from macro.judges.loading import check_kind, device_of, format_of, loading, once
 from macro.utils.errors import UserError
 from macro.utils.image import Pixels, cover
 
 DREAMBENCH = "facebook/dino-vits16"
 
 _RESIZED, _CROP = 256, 224
+_KINDS = ("vit", "dinov2", "dinov2_with_registers", "dinov3_vit")
 # Of ImageNet, which every DINO was trained with.
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 _DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
@@ -74,4 +75,5 @@ def _load(name: str, device: str | None, dtype: str) -> Any:
     with loading("DINO", name):
         from transformers import AutoModel
 
+        check_kind(name, _KINDS)
         return AutoModel.from_pretrained(name).to(device=device_of(device), dtype=format_of(dtype)).eval()

@@ -7,7 +7,7 @@ called. Read next: `clip.py`, `dino.py`.
 
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -48,7 +48,8 @@ def loading(what: str, name: str) -> Iterator[None]:
     """
     try:
         yield
-    except ImportError as error:
+    # AttributeError: the package has no such class yet.
+    except (ImportError, AttributeError) as error:
         raise UserError(f"{what}: a package is missing or too old ({first_line(error)}); {EXTRA}") from error
     except UserError:
         raise
@@ -56,6 +57,21 @@ def loading(what: str, name: str) -> Iterator[None]:
     except Exception as error:
         mend = "name a model of the hub, or a folder that save_pretrained has written"
         raise UserError(f"{what}: {name} cannot be loaded ({first_line(error)}); {mend}") from error
+
+
+def check_kind(name: str, kinds: Sequence[str]) -> None:
+    """Holds a model's own word on what it is against what the caller can use.
+
+    `from_pretrained` of another class loads what fits and leaves the rest at random, with no more than a warning.
+
+    Raises:
+        ValueError: it is of none of these kinds (`model_type`s of transformers).
+    """
+    from transformers import AutoConfig
+
+    kind = AutoConfig.from_pretrained(name).model_type
+    if kind not in kinds:
+        raise ValueError(f"it is a model of type {kind}, not {' or '.join(kinds)}")
 
 
 def first_line(error: Exception) -> str:

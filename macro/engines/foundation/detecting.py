@@ -17,7 +17,7 @@ from macro.engines.foundation.items import answer
 from macro.engines.known import overlap
 from macro.engines.sources import Picture
 from macro.engines.stages import Box, Fault, Region
-from macro.judges.loading import device_of, format_of, loading, once
+from macro.judges.loading import check_kind, device_of, format_of, loading, once
 from macro.utils.errors import UserError
 from macro.utils.image import Pixels
 
@@ -160,6 +160,7 @@ def _load(name: str, device: str | None, dtype: str) -> tuple[Any, Any]:
     with loading("Grounding DINO", name):
         from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
+        check_kind(name, ("grounding-dino", "mm-grounding-dino"))
         model = AutoModelForZeroShotObjectDetection.from_pretrained(name)
         model = model.to(device=device_of(device), dtype=format_of(dtype)).eval()
         return model, AutoProcessor.from_pretrained(name)

@@ -168,6 +168,11 @@ class FluxCompose(_Diffusion):
     guidance: float = 4.0
     reference_side: int = 512
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.reference_side < 1:
+            raise UserError(f"FluxCompose: reference_side is {self.reference_side}; use at least 1")
+
     def __call__(
         self,
         prompts: Sequence[str],
@@ -221,8 +226,8 @@ def redraw_prompt(label: str, seed: int) -> str:
     """What Kontext is told: another view, alone, before a plain ground."""
     view = VIEWS[int(np.random.default_rng([seed]).integers(len(VIEWS)))]
     return (
-        f"Show the same {label} {view}, in another pose and under other light. Keep its identity, shape, colours and "
-        f"materials. Only the {label}, whole, in the middle, on a plain light grey background."
+        f"Move the camera: show the same {label} seen {view}. Keep its identity, shape, colours and materials. "
+        f"Only the {label}, whole, in the middle, on a plain light grey background."
     )
 
 

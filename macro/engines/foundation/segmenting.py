@@ -11,7 +11,7 @@ from PIL import Image
 from macro.engines.foundation.items import answer
 from macro.engines.sources import Picture
 from macro.engines.stages import Fault, Mask, Region
-from macro.judges.loading import device_of, format_of, loading, once
+from macro.judges.loading import check_kind, device_of, format_of, loading, once
 from macro.utils.image import Pixels
 
 # Of ImageNet, which SAM2 was trained with.
@@ -92,4 +92,6 @@ def _load(name: str, device: str | None, dtype: str) -> Any:
     with loading("SAM2", name):
         from transformers import Sam2Model
 
+        # What is published are weights of the video model, which has this one in it.
+        check_kind(name, ("sam2", "sam2_video"))
         return Sam2Model.from_pretrained(name).to(device=device_of(device), dtype=format_of(dtype)).eval()
