@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -57,6 +57,7 @@ class Ask:
     read: Callable[[Any], Any] = _as_it_is
 
 
+@runtime_checkable
 class Chat(Protocol):
     """Whoever answers."""
 

@@ -12,7 +12,8 @@ from macro.engines.stages import Box, Idea, Interleaved, Match, Region, Rewritte
 from macro.judges.asking import Malformed
 from macro.judges.shapes import Schema, array, integer, number, obj, text
 from macro.sentence.cot import refuse_marks
-from macro.sentence.formats import check_prompt, marker
+from macro.sentence.formats import check_prompt, marker, phrased
+from macro.sentence.spans import Image
 from macro.utils.errors import UserError
 
 SUMMARY_WORDS = 50  # MACRO: a summary has fewer
@@ -101,22 +102,20 @@ def interleaved(count: int) -> Callable[[dict], Interleaved]:
         caption = line(answer["caption"])
         found: dict[str, int] = {}
         for entry in answer["phrases"]:
-            phrase, image = line(entry["phrase"]), entry["image"]
-            if not holds(caption, phrase):
-                raise Malformed(f"phrase {phrase!r} does not stand in the caption")
+            phrase = line(entry["phrase"])
             if phrase in found:
                 raise Malformed(f"phrase {phrase!r} is given to two pictures")
-            if image in found.values():
-                raise Malformed(f"picture {image} is given two phrases")
-            found[phrase] = image
-        if re.search(r"<image \d+>", caption):
-            raise Malformed("caption holds an <image n> marker; pictures stand at their phrases")
+            found[phrase] = entry["image"]
+        try:
+            phrased(caption, found, [Image(path=str(n)) for n in range(1, count + 1)], "the answer")
+        except UserError as error:
+            raise Malformed(str(error)) from None
         return Interleaved(caption, found)
 
     return read
 
 
-def box(given: Sequence[float], at: str) -> Box:
+def box(given: Sequence[int | float], at: str) -> Box:
     """A box that holds something; the shape has made sure that it lies in the picture."""
     x0, y0, x1, y1 = map(float, given)
     if not (x0 < x1 and y0 < y1):

@@ -126,7 +126,7 @@ class Language:
             ]
             return _interleaving("merge", len(things), (), seed=seed, caption=caption, things=things)
 
-        return put(self._llm, list(map(ask, captions, regions, descriptions, seeds, strict=True)))
+        return put(self._llm, [ask(*given) for given in zip(captions, regions, descriptions, seeds, strict=True)])
 
     # ---- one picture ----
 
@@ -173,7 +173,7 @@ class Language:
             shown = [("Picture", picture.pixels), ("Crop", pixels)]
             return request("describe", obj(phrase=words()), answers.noun_phrase, shown, seed, region=told_of(region))
 
-        return put(self._vlm, list(map(ask, pictures, regions, seeds, strict=True)))
+        return put(self._vlm, [ask(*given) for given in zip(pictures, regions, seeds, strict=True)])
 
     # ---- a target and its references ----
 
@@ -206,7 +206,7 @@ class Language:
             read = answers.suitability(count)
             return request("rate", schema, read, _references(pictures), seed, categories=list(kinds))
 
-        return put(self._vlm, list(map(ask, references, categories, seeds, strict=True)))
+        return put(self._vlm, [ask(*given) for given in zip(references, categories, seeds, strict=True)])
 
     # ---- frames and pages ----
 
@@ -245,7 +245,7 @@ class Language:
             ]
             return _interleaving("narrate", len(things), _frames(first, second), seed=seed, things=things)
 
-        return put(self._vlm, list(map(ask, before, after, matches, seeds, strict=True)))
+        return put(self._vlm, [ask(*given) for given in zip(before, after, matches, seeds, strict=True)])
 
     def rewrite(
         self,
@@ -263,7 +263,7 @@ class Language:
             schema = obj(kept=numbers, text=words())
             return request("rewrite", schema, answers.rewritten, seen, seed, pages=list(pages), text=page)
 
-        return put(self._vlm, list(map(ask, texts, pictures, text, targets, seeds, strict=True)))
+        return put(self._vlm, [ask(*given) for given in zip(texts, pictures, text, targets, seeds, strict=True)])
 
     def summarise(self, frames: Sequence[Sequence[Picture]], seeds: Sequence[int]) -> list[str | Fault]:
         schema = obj(summary=words())

@@ -169,12 +169,12 @@ REFUSED = [
     ("verify", {"correct": [True]}, "correct has 1 entries, not 2"),
     ("verify", {"correct": ["yes", "no"]}, "correct[0] is not true or false"),
     ("describe", {"phrase": " . "}, "phrase is empty"),
-    ("merge", {"caption": "A cat by a lamp."}, "'dog' does not stand in the caption"),
-    ("merge", {"caption": "Dogs by a lamp."}, "'dog' does not stand in the caption"),
+    ("merge", {"caption": "A cat by a lamp."}, "'dog', which has no place of its own in the caption"),
+    ("merge", {"caption": "Dogs by a lamp."}, "'dog', which has no place of its own in the caption"),
     ("merge", {"caption": "<image 1> dog by a lamp."}, "marker"),
     ("merge", {"phrases": [{"phrase": "dog", "image": 1}]}, "phrases has 1 entries, not 2"),
     ("merge", {"phrases": [{"phrase": "dog", "image": n} for n in (1, 2)]}, "given to two pictures"),
-    ("merge", {"phrases": [{"phrase": word, "image": 1} for word in ("dog", "lamp")]}, "given two phrases"),
+    ("merge", {"phrases": [{"phrase": word, "image": 1} for word in ("dog", "lamp")]}, "two phrases to one picture"),
     ("merge", {"phrases": [{"phrase": "dog", "image": 1}, {"phrase": "lamp", "image": 3}]}, "outside 1 to 2"),
     ("merge", {"phrases": [{"phrase": "dog", "image": 1}, {"phrase": "lamp", "image": 2.0}]}, "not a whole number"),
     ("instruct", {"instruction": "the <image 1> dog and a lamp"}, "lacks <image 2>"),
@@ -183,7 +183,7 @@ REFUSED = [
     ("think", {"thought": "1 dog: left."}, "nothing of subject 2, the lamp"),
     ("think", {"thought": "the dog is 12 steps from a lampshade"}, "nothing of subject 2"),
     ("think", {"thought": "dog, lamp</think>"}, "</think>"),
-    ("match", {"things": [{"label": "dog", "before": [0, 0, 1.2, 1], "after": [0, 0, 1, 1]}]}, "is 1.2, outside 0 to 1"),
+    ("match", {"things": [{"label": "dog", "before": [0, 0, 1.2, 1], "after": [0, 0, 1, 1]}]}, "1.2, outside 0 to 1"),
     ("match", {"things": [{"label": "dog", "before": [0.5, 0, 0.5, 1], "after": [0, 0, 1, 1]}]}, "is empty"),
     ("match", {"things": [{"label": "dog", "before": [0, 0, 1], "after": [0, 0, 1, 1]}]}, "has 3 entries"),
     ("match", {"things": [{"label": "dog", "before": [0, 0, 1, 1], "after": [0, 0, 1, 1]}] * 2}, "'dog' stands twice"),
@@ -220,7 +220,7 @@ def test_boxes_are_told_and_shown_with_a_margin():
         {"number": 1, "label": "dog", "box": [0.1, 0.25, 0.5, 0.75]},
         {"number": 2, "label": "lamp", "box": [0.6, 0.2, 0.9, 1.0]},
     ]
-    crop = ask.parts[ask.parts.index("Crop 1:") + 1] if False else [p for p in ask.parts if not isinstance(p, str)][1]
+    _, crop, _ = (part for part in ask.parts if not isinstance(part, str))
     # 3..15 of 30 columns and 5..15 of 20 rows, a tenth wider all round: whole pixels that it touches.
     np.testing.assert_array_equal(crop, A.pixels[4:16, 1:17])
 
@@ -249,6 +249,15 @@ def test_every_stage_has_a_prompt_of_its_own_and_says_what_it_is_given():
 NOWHERE = "http://127.0.0.1:9/v1"
 
 
+class NoSources:
+    """Material that no test here asks for."""
+
+    def photo(self, seed, index):
+        raise AssertionError("asked for material")
+
+    clip = story = ring = panorama = pooled = photo
+
+
 def test_roles_of_one_model_share_it_and_local_ones_are_loaded_here(tmp_path):
     options = foundation.Options(llm="local:Qwen/Qwen3-8B", vlm="v", base_url=NOWHERE, cache=str(tmp_path))
     llm, vlm, judge = foundation.chats(options)
@@ -259,7 +268,7 @@ def test_roles_of_one_model_share_it_and_local_ones_are_loaded_here(tmp_path):
 
 def test_the_bundle_has_every_stage_and_loads_nothing_yet(tmp_path):
     options = foundation.Options(llm="local:none", vlm="local:none", device="cpu", cache=str(tmp_path))
-    stages = foundation.stages(options, None)
+    stages = foundation.stages(options, NoSources())
     assert stages.categories == CATEGORIES
     assert all(callable(getattr(stages, f.name)) for f in fields(Stages) if f.name not in ("sources", "categories"))
     assert stages.without([A, B], [[DOG], []]) == [None, None]
@@ -269,7 +278,7 @@ def test_without_an_endpoint_the_user_is_told(monkeypatch):
     for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(UserError, match="set OPENAI_BASE_URL"):
-        foundation.stages(foundation.Options(), None)
+        foundation.stages(foundation.Options(), NoSources())
 
 
 @pytest.mark.parametrize("wrong", [{"threads": 0}, {"retries": -1}, {"time_limit": 0}, {"categories": ()}])
