@@ -1,7 +1,9 @@
 """How samples of MacroData are made: the settings of all four tasks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from macro.engines.macrodata.spatial import Options as SpatialOptions
+from macro.engines.macrodata.temporal import Options as TemporalOptions
 from macro.scenes import annotate
 from macro.utils.errors import UserError
 
@@ -18,6 +20,7 @@ class Options:
         stories: how many stories are looked at for a page that needs the right number of earlier pictures.
         K, region: the layout rule's switches (`annotate.layout`), where the layout is known.
         image_first: share of samples in the image-first arrangement; the others are in-sentence.
+        spatial, temporal: the settings of these tasks.
     """
 
     size: int = 128
@@ -28,6 +31,8 @@ class Options:
     K: str = "overlap"
     region: str = "mask"
     image_first: float = 0.25
+    spatial: SpatialOptions = field(default_factory=SpatialOptions)
+    temporal: TemporalOptions = field(default_factory=TemporalOptions)
 
     def __post_init__(self):
         if self.K not in annotate.READINGS_OF_K or self.region not in annotate.REGIONS:
