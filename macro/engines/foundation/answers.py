@@ -74,7 +74,7 @@ def with_markers(written: str, count: int, field: str) -> str:
 
 
 def thought(regions: Sequence[Region]) -> Callable[[dict], str]:
-    """A chain of thought that speaks of every subject, by its number or its label."""
+    """A chain of thought that speaks of every subject, by its number, its label, or at least its noun."""
 
     def read(answer: dict) -> str:
         cot = line(answer["thought"])
@@ -83,7 +83,8 @@ def thought(regions: Sequence[Region]) -> Callable[[dict], str]:
         except UserError as error:
             raise Malformed(str(error)) from None
         for n, region in enumerate(regions, 1):
-            if not (holds(cot, str(n)) or holds(cot.lower(), region.label.lower())):
+            noun = region.label.lower().split()[-1]
+            if not (holds(cot, str(n)) or holds(cot.lower(), noun)):
                 raise Malformed(f"thought says nothing of subject {n}, the {region.label}")
         return cot
 
@@ -143,14 +144,11 @@ def suitability(count: int) -> Callable[[dict], Suitability]:
 
 
 def rewritten(answer: dict) -> Rewritten:
-    """Which pictures a page needs, and one marker for each, in the order of `kept`."""
+    """Which pictures a page needs, and a text that names each of them, the first of `kept` as `<image 1>`."""
     kept: list[int] = answer["kept"]
     if len(set(kept)) < len(kept):
         raise Malformed("kept names a picture twice")
     prompt = with_markers(answer["text"], len(kept), "text")
-    twice = [marker(n) for n in range(1, len(kept) + 1) if prompt.count(marker(n)) > 1]
-    if twice:
-        raise Malformed(f"text names {', '.join(twice)} more than once")
     return Rewritten(prompt, tuple(n - 1 for n in kept))
 
 

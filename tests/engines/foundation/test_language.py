@@ -195,7 +195,6 @@ REFUSED = [
     ("rewrite", {"kept": [1, 4]}, "outside 1 to 3"),
     ("rewrite", {"kept": [1]}, "names <image 2>"),
     ("rewrite", {"kept": [1, 2, 3]}, "lacks <image 3>"),
-    ("rewrite", {"text": "<image 1> <image 2> <image 1>"}, "<image 1> more than once"),
     ("summarise", {"summary": "word " * 50}, "50 words; it must have fewer than 50"),
     ("judge", {"content": -1}, "content is -1, outside 0 to 10"),
 ]
