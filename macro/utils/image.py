@@ -158,6 +158,10 @@ def encode_png(pixels: Pixels) -> bytes:
     return _encode(pixels, format="PNG")
 
 
+def encode_jpeg(pixels: Pixels) -> bytes:
+    return _encode(pixels, **_WRITE[".jpg"])
+
+
 def data_uri(pixels: Pixels) -> str:
     """The picture as `data:image/png;base64,...`, for pages that stand alone."""
     return "data:image/png;base64," + base64.b64encode(encode_png(pixels)).decode("ascii")
@@ -178,6 +182,13 @@ def resize_to(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     if pixels.shape[:2] == tuple(size):
         return pixels
     return np.array(Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BICUBIC))
+
+
+def at_most(pixels: Pixels, side: int) -> Pixels:
+    """Shrunk, the aspect kept, so that no side is longer than `side`; left alone if none is."""
+    h, w = pixels.shape[:2]
+    scale = side / max(h, w)
+    return pixels if scale >= 1 else resize_to(pixels, (max(1, round(h * scale)), max(1, round(w * scale))))
 
 
 def cover(pixels: Pixels, size: tuple[int, int]) -> Pixels:
