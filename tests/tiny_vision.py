@@ -105,7 +105,7 @@ def grounding_dino(folder: Path) -> str:
         "num_attention_heads": 2, "intermediate_size": 64, "max_position_embeddings": 256,
     }
     config = GroundingDinoConfig(
-        backbone_config=backbone, text_config=text, d_model=32, encoder_layers=1, decoder_layers=2,
+        backbone_config=backbone, text_config=text, d_model=64, encoder_layers=1, decoder_layers=2,
         encoder_ffn_dim=64, decoder_ffn_dim=64, encoder_attention_heads=2, decoder_attention_heads=2,
         num_queries=20, use_pretrained_backbone=False, max_text_len=32,
     )
@@ -151,6 +151,16 @@ def _t5_tokenizer():
     return T5TokenizerFast(vocab=[*[(t, 0.0) for t in special], *[(t, -3.0) for t in letters]], extra_ids=0)
 
 
+def _lively(model):
+    """Larger weights than a model starts with, which hardly looks at what it is given."""
+    import torch
+
+    for weights in model.parameters():
+        if weights.ndim > 1:
+            torch.nn.init.normal_(weights, std=1.5 / weights[0].numel() ** 0.5)
+    return model
+
+
 def _flux_parts() -> dict:
     """The parts that FLUX.1 and Kontext share; latents of 4 channels, a latent pixel is 2 x 2 pixels."""
     import torch
@@ -171,10 +181,10 @@ def _flux_parts() -> dict:
             T5Config(vocab_size=64, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=2, dropout_rate=0)
         ),
         "tokenizer_2": _t5_tokenizer(),
-        "transformer": FluxTransformer2DModel(
+        "transformer": _lively(FluxTransformer2DModel(
             in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
             joint_attention_dim=32, pooled_projection_dim=32, axes_dims_rope=(4, 6, 6), guidance_embeds=True,
-        ),
+        )),
     }
 
 
@@ -218,9 +228,9 @@ def flux2(folder: Path) -> str:
         ),
         text_encoder=Qwen3ForCausalLM(text),
         tokenizer=tokenizer,
-        transformer=Flux2Transformer2DModel(
+        transformer=_lively(Flux2Transformer2DModel(
             in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
             joint_attention_dim=48, axes_dims_rope=(4, 4, 4, 4), timestep_guidance_channels=16,
-        ),
+        )),
     ).save_pretrained(folder)
     return str(folder)

@@ -52,9 +52,9 @@ class Sam2:
         return [next(with_boxes) if boxes else [] for _, boxes in asked]
 
     def _masks(self, pictures: list[Pixels], regions: list[Sequence[Region]]) -> list[list[Mask] | Fault]:
+        model = _load(self.name, self.device, self.dtype)
         import torch
 
-        model = _load(self.name, self.device, self.dtype)
         side = model.config.prompt_encoder_config.image_size
         seen = torch.from_numpy(np.stack([_seen(pixels, side) for pixels in pictures]))
         with torch.inference_mode():
@@ -92,6 +92,7 @@ def _load(name: str, device: str | None, dtype: str) -> Any:
     with loading("SAM2", name):
         from transformers import Sam2Model
 
+        on, numbers = device_of(device), format_of(dtype)
         # What is published are weights of the video model, which has this one in it.
         check_kind(name, ("sam2", "sam2_video"))
-        return Sam2Model.from_pretrained(name).to(device=device_of(device), dtype=format_of(dtype)).eval()
+        return Sam2Model.from_pretrained(name).to(device=on, dtype=numbers).eval()

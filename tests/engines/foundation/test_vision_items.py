@@ -109,12 +109,12 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("package", CALLS)
+@pytest.mark.parametrize(
+    "package", ["cv2", "transformers", *(pytest.param(name, marks=pytest.mark.slow) for name in ("diffusers", "torch"))]
+)
 def test_a_missing_package_is_said_with_its_mend(package, monkeypatch):
-    if package != "cv2":
-        pytest.importorskip("torch")
     monkeypatch.setitem(sys.modules, package, None)
-    for call in CALLS[package]:
+    for call in CALLS.get(package, [*CALLS["transformers"], *CALLS["diffusers"]]):
         with pytest.raises(UserError, match=r"macro-compose\[engine\]") as caught:
             call()
         assert package.replace("cv2", "opencv") in str(caught.value)
