@@ -173,7 +173,7 @@ def _flux_parts() -> dict:
         "vae": AutoencoderKL(
             block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2,
             up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, norm_num_groups=4, layers_per_block=1,
-            use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.1, scaling_factor=0.4,
+            use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.1, scaling_factor=2.0,
         ),
         "text_encoder": CLIPTextModel(CLIPTextConfig(**_clip_text())),
         "tokenizer": clip_tokenizer(),
