@@ -138,7 +138,7 @@ def sam2(folder: Path) -> str:
         prompt_encoder_config={"hidden_size": 32, "image_size": side, "mask_input_channels": 4},
         mask_decoder_config={"hidden_size": 32, "mlp_dim": 64, "num_attention_heads": 2, "iou_head_hidden_dim": 32},
     )
-    Sam2Model(config).save_pretrained(folder)
+    _lively(Sam2Model(config)).save_pretrained(folder)
     return str(folder)
 
 

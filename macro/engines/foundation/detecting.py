@@ -49,6 +49,8 @@ class GroundingDino:
         for field in ("box_threshold", "text_threshold", "overlap"):
             if not 0 <= getattr(self, field) <= 1:
                 raise UserError(f"Grounding DINO: {field} is {getattr(self, field)}; it is a share of 0..1")
+        if self.batch < 1:
+            raise UserError(f"Grounding DINO: batch is {self.batch}; use at least 1")
 
     def __call__(
         self, pictures: Sequence[Picture], labels: Sequence[Sequence[str]]

@@ -44,7 +44,7 @@ _COPY = 4.0
 
 
 @dataclass(frozen=True)
-class _Diffusion:
+class Diffusion:
     """What the three have in common.
 
     Attributes:
@@ -90,8 +90,8 @@ class _Diffusion:
 
 
 @dataclass(frozen=True)
-class FluxDraw(_Diffusion):
-    """`stages.Draw` by FLUX.1; attributes as of `_Diffusion`."""
+class FluxDraw(Diffusion):
+    """`stages.Draw` by FLUX.1; attributes as of `Diffusion`."""
 
     name: str = "black-forest-labs/FLUX.1-dev"
 
@@ -113,8 +113,8 @@ class FluxDraw(_Diffusion):
 
 
 @dataclass(frozen=True)
-class KontextRedraw(_Diffusion):
-    """`stages.Redraw` by FLUX.1 Kontext; attributes as of `_Diffusion`."""
+class KontextRedraw(Diffusion):
+    """`stages.Redraw` by FLUX.1 Kontext; attributes as of `Diffusion`."""
 
     name: str = "black-forest-labs/FLUX.1-Kontext-dev"
     guidance: float = 2.5
@@ -158,8 +158,8 @@ class KontextRedraw(_Diffusion):
 
 
 @dataclass(frozen=True)
-class FluxCompose(_Diffusion):
-    """`stages.Compose` by FLUX.2; attributes as of `_Diffusion`, and
+class FluxCompose(Diffusion):
+    """`stages.Compose` by FLUX.2; attributes as of `Diffusion`, and
 
     reference_side: side of the square that has a reference's area, pixels. Ten references of 512 make 10,240 tokens.
     """

@@ -12,6 +12,7 @@ from macro.engines.foundation.items import answer
 from macro.engines.sources import Picture
 from macro.engines.stages import Fault, Mask, Region
 from macro.judges.loading import check_kind, device_of, format_of, loading, once
+from macro.utils.errors import UserError
 from macro.utils.image import Pixels
 
 # Of ImageNet, which SAM2 was trained with.
@@ -34,6 +35,10 @@ class Sam2:
     device: str | None = None
     dtype: str = "float32"
     batch: int = 4
+
+    def __post_init__(self):
+        if self.batch < 1:
+            raise UserError(f"SAM2: batch is {self.batch}; use at least 1")
 
     def __call__(
         self, pictures: Sequence[Picture], regions: Sequence[Sequence[Region]]

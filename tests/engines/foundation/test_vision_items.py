@@ -123,6 +123,9 @@ def test_a_missing_package_is_said_with_its_mend(package, monkeypatch):
 def test_settings_out_of_range_are_refused():
     with pytest.raises(UserError, match="overlap is 1.5"):
         vision.GroundingDino(overlap=1.5)
+    for stage in (vision.GroundingDino, vision.Sam2):
+        with pytest.raises(UserError, match="batch is 0"):
+            stage(batch=0)
     with pytest.raises(UserError, match="FluxDraw: side, steps and batch"):
         vision.FluxDraw(steps=0)
     with pytest.raises(UserError, match="FluxCompose: reference_side"):
