@@ -28,7 +28,10 @@ ONLY_IN = {
     "grain": ("training/checkpoint.py", "inputs/"),
     "tensorflow_datasets": ("inputs/records.py",),
     "clu": ("utils/log.py",),
-    "torch": (), "transformers": (), "diffusers": (), "openai": (), "apache_beam": (), "cv2": (),
+    "torch": (), "transformers": (), "diffusers": (), "openai": (), "apache_beam": (),
+    "cv2": ("engines/material/clips.py",),
+    "trimesh": ("engines/material/meshes.py",),
+    "mitsuba": ("engines/material/rings.py",),
 }
 FORBIDDEN = {"sentence": {"jax", "flax"}, "inputs": {"jax", "flax"}, "diffusion": {"flax"}}
 OUTSIDE = {"configs", "experiments", "colabs"}
