@@ -120,8 +120,8 @@ def beside(root: Path, path: Path, name: str) -> Path:
         inside = there.resolve().is_relative_to(root.resolve())
         if inside and there.is_file():
             return there
-    except (OSError, ValueError) as error:  # a loop of links, a name too long or with a zero in it
-        raise SourceFault(f"{path}: names {name!r:.80}, which is no file's name ({error})") from None
+    except (OSError, RuntimeError, ValueError):  # too long, a loop of links, a zero in it
+        raise SourceFault(f"{path}: names {name!r:.80}, which can be no file's name") from None
     if not inside:
         raise SourceFault(f"{path}: names {name!r:.80}, which lies outside {root}")
     raise SourceFault(f"{path}: names {name!r:.80}, which is not there")

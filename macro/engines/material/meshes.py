@@ -47,30 +47,30 @@ def read_mesh(path: Path, root: Path, up: str = "y") -> list[Piece]:
         up: "y", or "z" for a file whose z is up and whose front looks along -y.
 
     Raises:
-        SourceFault: broken, without faces, flat as a point, too large, or naming a file that is missing or outside.
+        SourceFault: broken, without faces of any size, too large, or naming a file that is missing or outside.
         UserError: trimesh is not installed.
     """
-    pieces = [_piece(path, mesh) for mesh in _meshes(path, root)]
-    if not pieces:
-        raise SourceFault(f"{path}: has no faces to look at")
-    if sum(len(piece.corners) for piece in pieces) > MOST_FACES:
+    found = _meshes(path, root)
+    if sum(len(mesh.faces) for mesh in found) > MOST_FACES:
         raise SourceFault(f"{path}: over {MOST_FACES:,} faces; too many to render")
-    places = np.concatenate([piece.corners.reshape(-1, 3) for piece in pieces]).astype(np.float64)
-    if not np.isfinite(places).all():
+    corners = np.concatenate([np.zeros((0, 3)), *(mesh.vertices[np.unique(mesh.faces)] for mesh in found)])
+    if not len(corners):
+        raise SourceFault(f"{path}: has no faces to look at")
+    if not (np.abs(corners) < 1e100).all():
         raise SourceFault(f"{path}: has corners that are nowhere (NaN or infinite)")
-    middle = (places.min(0) + places.max(0)) / 2
-    radius = np.linalg.norm(places - middle, axis=1).max()
-    if radius < 1e-9:
-        raise SourceFault(f"{path}: all its corners are in one place")
+    middle = (corners.min(0) + corners.max(0)) / 2
+    radius = np.linalg.norm(corners - middle, axis=1).max()
     turn = {"y": np.eye(3), "z": np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])}[up]
-    return [
-        Piece(
-            ((piece.corners - middle) / radius @ turn.T).astype(np.float32),
-            (piece.normals @ turn.T).astype(np.float32),
-            piece.colours, piece.uv, piece.texture,
-        )
-        for piece in pieces
-    ]  # fmt: skip
+    pieces = []
+    for mesh in found:
+        mesh.vertices = (mesh.vertices - middle) / max(radius, 1e-300) @ turn.T
+        mesh.merge_vertices()  # formats without shared corners would have no smooth surfaces
+        mesh.update_faces(mesh.area_faces > 0)  # the others have no normal
+        if len(mesh.faces):
+            pieces.append(_piece(path, mesh))
+    if not pieces:
+        raise SourceFault(f"{path}: has no faces to look at, only lines and points")
+    return pieces
 
 
 def _meshes(path: Path, root: Path) -> list:
@@ -86,6 +86,8 @@ def _meshes(path: Path, root: Path) -> list:
         """trimesh forgives what its readers raise, so what went wrong is kept as well."""
 
         def get(self, name: str) -> bytes:
+            if name == "model.gltf":  # asked for where the file itself is not JSON
+                raise OSError(f"{path}: not JSON")
             try:
                 return beside(root, path, name.strip()).read_bytes()
             except SourceFault as fault:
@@ -96,7 +98,9 @@ def _meshes(path: Path, root: Path) -> list:
         if path.stat().st_size > LARGEST:
             raise SourceFault(f"{path}: over {LARGEST >> 20} MB, too large for one mesh")
         with path.open("rb") as file:
-            scene = trimesh.load_scene(file, file_type=path.suffix[1:].lower(), resolver=Beside(str(path)))
+            # Unprocessed: corners that are nowhere would be left out without a word.
+            kind = path.suffix[1:].lower()
+            scene = trimesh.load_scene(file, file_type=kind, resolver=Beside(str(path)), process=False)
         meshes = []
         for node in sorted(scene.graph.nodes_geometry):
             transform, name = scene.graph[node]

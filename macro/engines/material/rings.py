@@ -14,10 +14,9 @@ from jaxtyping import UInt8
 from macro.engines.material.meshes import Piece
 from macro.utils.errors import UserError
 
-ELEVATION, LOW = 15.0, -10.0  # degrees above the horizon
-HORIZONTAL = {f"h{angle:03}": (float(angle), ELEVATION) for angle in range(0, 360, 15)}
+ELEVATION, LOW = 15.0, 2.0  # degrees above the horizon
 VIEWS = {
-    **HORIZONTAL,
+    **{f"h{angle:03}": (float(angle), ELEVATION) for angle in range(0, 360, 15)},
     **{f"low{angle:03}": (float(angle), LOW) for angle in range(0, 360, 30)},
     "top": (0.0, 90.0),
     "bottom": (0.0, -90.0),

@@ -5,7 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from macro.engines.material import CATEGORIES, Material, Options, files
@@ -156,6 +156,7 @@ def test_of_too_many_files_the_first_are_taken(tmp_path, monkeypatch):
     assert names == ("0/0.png", "0/2.png", "0/4.png", "0/6.png", "0/8.png", "1/1.png")
 
 
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**31 - 1), st.integers(1, 200), st.integers(0, 3))
 def test_places_are_a_permutation_in_every_round(seed, count, turn):
     places = [files.place(seed, "photos", turn * count + n, count) for n in range(count)]
@@ -163,15 +164,15 @@ def test_places_are_a_permutation_in_every_round(seed, count, turn):
 
 
 def test_places_look_random():
-    count = 1000
+    count = 500
     order = np.array([files.place(7, "photos", n, count) for n in range(count)])
     others = [(8, "photos", 0), (7, "videos", 0), (7, "photos", count)]
     for seed, kind, start in others:
         other = np.array([files.place(seed, kind, start + n, count) for n in range(count)])
-        assert abs(np.corrcoef(order, other)[0, 1]) < 0.12 and (order == other).sum() < 8
-    assert abs(np.corrcoef(order, np.arange(count))[0, 1]) < 0.12
-    assert abs(np.corrcoef(order[1:], order[:-1])[0, 1]) < 0.12
-    assert len(set(np.diff(order))) > 600
+        assert abs(np.corrcoef(order, other)[0, 1]) < 0.17 and (order == other).sum() < 8
+    assert abs(np.corrcoef(order, np.arange(count))[0, 1]) < 0.17
+    assert abs(np.corrcoef(order[1:], order[:-1])[0, 1]) < 0.17
+    assert len(set(np.diff(order))) > 300
 
 
 def test_places_of_a_great_many_take_no_time():
