@@ -77,7 +77,10 @@ D = TypeVar("D", bound=Draft)
 
 @dataclass(frozen=True)
 class Step:
-    """A named step: `run(drafts, stages, options)` gives as many drafts back, in order, dropped ones among them."""
+    """A named step: `run(drafts, stages, options)` gives as many drafts back, in order, dropped ones among them.
+
+    `stages` is None for an engine that needs none.
+    """
 
     name: str
     run: Callable[[list[Any], Stages, Any], list[Any]]
@@ -136,7 +139,7 @@ def begin(engine: Engine, options: Any, seed: int, indices: Iterable[int]) -> Ba
     return Batch(seed, tuple(engine.start(seed, index, 0, options) for index in indices))
 
 
-def advance(batch: Batch, step: Step, stages: Stages, options: Any) -> Batch:
+def advance(batch: Batch, step: Step, stages: Stages | None, options: Any) -> Batch:
     """All living drafts one step on."""
     living = [draft for draft in batch.drafts if draft.dropped is None]
     if not living:
@@ -186,7 +189,7 @@ def finish(batch: Batch, engine: Engine, options: Any) -> Made:
     return Made([engine.finish(draft, options) for draft in batch.done], list(batch.dead), batch.counts)
 
 
-def make(engine: Engine, stages: Stages, options: Any, seed: int, indices: Iterable[int]) -> Made:
+def make(engine: Engine, stages: Stages | None, options: Any, seed: int, indices: Iterable[int]) -> Made:
     """Samples `indices` of `seed`; places whose every attempt was dropped are missing."""
     batch = begin(engine, options, seed, indices)
     for _ in range(engine.tries):
@@ -209,12 +212,17 @@ def notes_of(draft: Draft, engine: Engine, **more: Any) -> dict:
 # ---- for steps ----
 
 
-def fill(drafts: Sequence[D], step: str, field: str, answers: Sequence[Any]) -> list[D]:
-    """Every draft with its answer in a field; one whose answer is a `Fault` is dropped."""
+def use(drafts: Sequence[D], step: str, answers: Sequence[Any], then: Callable[[D, Any], D]) -> list[D]:
+    """`then(draft, answer)` of every draft; one whose answer is a `Fault` is dropped."""
     return [
-        draft.set(dropped=(step, answer.reason)) if isinstance(answer, Fault) else draft.set(**{field: answer})
+        draft.set(dropped=(step, answer.reason)) if isinstance(answer, Fault) else then(draft, answer)
         for draft, answer in zip(drafts, answers, strict=True)
     ]
+
+
+def fill(drafts: Sequence[D], step: str, field: str, answers: Sequence[Any]) -> list[D]:
+    """Every draft with its answer in a field; one whose answer is a `Fault` is dropped."""
+    return use(drafts, step, answers, lambda draft, answer: draft.set(**{field: answer}))
 
 
 def gather(drafts: Sequence[D], step: str, field: str, get: Callable[[D], Any]) -> list[D]:
