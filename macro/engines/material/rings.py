@@ -1,28 +1,26 @@
-"""A mesh seen from all round: 24 views 15 degrees apart, 12 from a low ring, one from above, one from below.
+"""A mesh seen from all round, from `macro.scenes.views.VIEWS`.
 
 Cameras stand on a sphere around the middle, far enough for the whole object to be in every picture. Angle 0 looks at
 the front, angles grow counter-clockwise as seen from above; above, the front is at the bottom of the picture, below at
 its top. The light stands still, so what it shows moves with the view. `mitsuba` renders, always in its variant
-`scalar_rgb`, which needs no compiler on the machine and gives everywhere the same pixels.
+`scalar_rgb`, which needs no compiler on the machine.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
 from macro.engines.material.meshes import Piece
+from macro.engines.sources import Picture
+from macro.scenes import views
 from macro.utils.errors import UserError
 
-ELEVATION, LOW = 15.0, 2.0  # degrees above the horizon
-VIEWS = {
-    **{f"h{angle:03}": (float(angle), ELEVATION) for angle in range(0, 360, 15)},
-    **{f"low{angle:03}": (float(angle), LOW) for angle in range(0, 360, 30)},
-    "top": (0.0, 90.0),
-    "bottom": (0.0, -90.0),
-}
-
-FOV = 35.0
+ELEVATION, LOW = 15.0, 2.0  # of the two rings, degrees above the horizon
+POLES = {"top": 90.0, "bottom": -90.0}
+VARIANT = "scalar_rgb"
+FOV = 35.0  # degrees
 DISTANCE = 1.08 / np.sin(np.deg2rad(FOV / 2))  # the ball of radius 1 fits, with a margin
 BACKDROP = 225
 GAMMA = 2.2
@@ -30,21 +28,62 @@ GAMMA = 2.2
 SUN, SUNLIGHT, HEADLIGHT = [-0.5, -0.9, -0.8], 0.66, 0.5
 
 
-def render_ring(pieces: Sequence[Piece], size: int, samples: int) -> dict[str, UInt8[np.ndarray, "h w 3"]]:
-    """Pictures by view name (`VIEWS`), `size` pixels a side, from `samples` rays a pixel.
+class Views(Mapping):
+    """View name -> picture of a mesh, rendered when it is first asked for: a sample looks at few of a ring's views.
+
+    `size` pixels a side, from `samples` rays a pixel; `path` is the mesh's file.
+    """
+
+    def __init__(self, pieces: Sequence[Piece], size: int, samples: int, path: Path):
+        """
+        Raises:
+            UserError: mitsuba is not installed.
+        """
+        self._mitsuba, self._given = _mitsuba(), (pieces, size, samples, path)
+        self._scenes: list = []
+        self._rendered: dict[str, Picture] = {}
+
+    def __reduce__(self):
+        return Views, self._given  # mitsuba's objects do not travel
+
+    def __getitem__(self, name: str) -> Picture:
+        if name not in self._rendered:
+            azimuth, elevation = angles_of(name)
+            pieces, size, samples, path = self._given
+            with self._mitsuba.variant_context(VARIANT):
+                self._scenes = self._scenes or _scenes(self._mitsuba, pieces)
+                pixels = _picture(self._mitsuba, self._scenes, azimuth, elevation, size, samples)
+            self._rendered[name] = Picture(pixels, path=str(path))
+        return self._rendered[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(views.VIEWS)
+
+    def __len__(self) -> int:
+        return len(views.VIEWS)
+
+
+def angles_of(name: str) -> tuple[float, float]:
+    """Azimuth and elevation of a view, degrees.
 
     Raises:
-        UserError: mitsuba is not installed.
+        KeyError: there is no such view.
     """
+    if name not in views.VIEWS:
+        raise KeyError(name)
+    if name in POLES:
+        return 0.0, POLES[name]
+    return float(name[-3:]), LOW if name in views.LOW else ELEVATION
+
+
+def _mitsuba():
     try:
         import mitsuba
     except ImportError:
         raise UserError("meshes: mitsuba is missing; pip install 'macro-compose[engine]'") from None
-    if mitsuba.variant() is None:  # or there is nothing to go back to
-        mitsuba.set_variant("scalar_rgb")
-    with mitsuba.variant_context("scalar_rgb"):
-        scenes = _scenes(mitsuba, pieces)
-        return {name: _picture(mitsuba, scenes, *angles, size, samples) for name, angles in VIEWS.items()}
+    if mitsuba.variant() is None:  # or there would be none to go back to
+        mitsuba.set_variant(VARIANT)
+    return mitsuba
 
 
 def _scenes(mi, pieces: Sequence[Piece]) -> list:

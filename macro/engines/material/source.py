@@ -99,8 +99,7 @@ class Material:
         found = self._files("meshes")
         path = found.at(seed, index)
         pieces = meshes.read_mesh(path, found.folder, self.options.up)
-        views = rings.render_ring(pieces, self.options.ring, self.options.samples)
-        return Ring(path.stem, {name: Picture(pixels, path=str(path)) for name, pixels in views.items()})
+        return Ring(path.stem, rings.Views(pieces, self.options.ring, self.options.samples, path))
 
     def panorama(self, seed: int, index: int) -> Panorama:
         path = self._files("panoramas").at(seed, index)
