@@ -47,7 +47,7 @@ SMALLEST, MOST_HIDDEN = 0.012, 0.42  # of the picture's area; of a subject's box
 ATTEMPTS = 12
 
 
-def _yaw(rng: np.random.Generator) -> float:
+def yaw_of(rng: np.random.Generator) -> float:
     """Mostly a three-quarter view, which shows the outline and the face."""
     return float(rng.choice([-1.0, 1.0]) * rng.uniform(0.35, 1.15))
 
@@ -116,7 +116,7 @@ def sample_scene(
     riders = _riders(rng, names)
     subjects = [
         Subject(
-            kind, palette, looks.texture(rng), looks.decal(rng), 1.0, (0.0, 0.0), 0.0, _yaw(rng),
+            kind, palette, looks.texture(rng), looks.decal(rng), 1.0, (0.0, 0.0), 0.0, yaw_of(rng),
             float(rng.random()), number + 1,
         )
         for number, (kind, palette) in enumerate(zip(names, looks.palettes(rng, count, around), strict=True))
@@ -166,7 +166,7 @@ def reference_scene(scene: Scene, index: int, rng: np.random.Generator) -> Scene
     subject = scene.subjects[index]
     yaw = subject.yaw
     while abs(yaw - subject.yaw) < 0.45:
-        yaw = _yaw(rng)
+        yaw = yaw_of(rng)
     pitch, fov, distance = rng.uniform(0.12, 0.5), 0.33, 4.0
     eye = (0.0, float(distance * np.sin(pitch)), float(-distance * np.cos(pitch)))
     alone = replace(subject, position=(0.0, 0.0), height=0.0, scale=1.0, yaw=yaw, pose=float(rng.random()))
