@@ -59,25 +59,26 @@ def check_prompt(prompt: str, pictures: int, source: str = "prompt") -> None:
 def in_sentence(prompt: str, images: Sequence[Image]) -> tuple[Span, ...]:
     """Pictures as words; `images[n - 1]` is `<image n>`."""
     check_prompt(prompt, len(images))
-    sources = [n for n, image in enumerate(images, 1) if image.role == "source"]
-    mentioned: list[int] = []
+    mentioned: set[int] = set()
+    first = {n for n, image in enumerate(images, 1) if image.role == "source"}
     spans: list[Span] = []
     text, at = "", 0
     for mention in _MARKER.finditer(prompt):
         number = int(mention[1])
-        if number in mentioned or number in sources:
+        stays = number in mentioned or number in first
+        mentioned.add(number)
+        if stays:
             continue
-        mentioned.append(number)
         text, at = prompt[at : mention.start()], mention.end()
         spans += [Text(text)] if text else []
         spans.append(dataclasses.replace(images[number - 1], number=number))
     spans += [Text(prompt[at:])] if prompt[at:] else []
-    first = [
-        dataclasses.replace(image, number=n if n in sources else None)
+    before = [
+        dataclasses.replace(image, number=n if n in mentioned else None)
         for n, image in enumerate(images, 1)
-        if n not in mentioned
+        if n in first or n not in mentioned
     ]
-    return (*first, *spans)
+    return (*before, *spans)
 
 
 def image_first(prompt: str, images: Sequence[Image]) -> tuple[Span, ...]:
