@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from macro.engines.sources import SourceFault
 from macro.engines.stages import Fault, Stages
 from macro.sentence.spans import Sentence
 
@@ -162,7 +163,7 @@ def settle(batch: Batch, engine: Engine, options: Any) -> Batch:
             done.append(draft)
             continue
         step, reason = draft.dropped
-        if not any(verdict.filter == step for verdict in draft.verdicts):
+        if not any(verdict.filter == step and not verdict.kept for verdict in draft.verdicts):
             counts[step, "dropped"] += 1
         dead.append(Dead(draft.index, draft.attempt, draft.task, draft.bucket, step, reason))
         if draft.attempt + 1 < engine.tries:
@@ -208,12 +209,32 @@ def notes_of(draft: Draft, engine: Engine, **more: Any) -> dict:
 # ---- for steps ----
 
 
-def fill(drafts: Sequence[D], step: str, field: str, answers: Sequence[Any]) -> list[D]:
-    """Every draft with its answer in a field; one whose answer is a `Fault` is dropped."""
+def use(drafts: Sequence[D], step: str, answers: Sequence[Any], then: Callable[[D, Any], D]) -> list[D]:
+    """`then(draft, answer)` of every draft; one whose answer is a `Fault` is dropped."""
     return [
-        draft.set(dropped=(step, answer.reason)) if isinstance(answer, Fault) else draft.set(**{field: answer})
+        draft.set(dropped=(step, answer.reason)) if isinstance(answer, Fault) else then(draft, answer)
         for draft, answer in zip(drafts, answers, strict=True)
     ]
+
+
+def fill(drafts: Sequence[D], step: str, field: str, answers: Sequence[Any]) -> list[D]:
+    """Every draft with its answer in a field; one whose answer is a `Fault` is dropped."""
+    return use(drafts, step, answers, lambda draft, answer: draft.set(**{field: answer}))
+
+
+def gather(drafts: Sequence[D], step: str, field: str, get: Callable[[D], Any]) -> list[D]:
+    """Every draft with `get(draft)`, a piece of raw material, in a field; one whose piece is unusable is dropped.
+
+        gather(drafts, "photo", "picture", lambda draft: stages.sources.photo(draft.seed, draft.number("photo")))
+    """
+
+    def piece(draft: D) -> Any:
+        try:
+            return get(draft)
+        except SourceFault as fault:
+            return Fault(str(fault))
+
+    return fill(drafts, step, field, [piece(draft) for draft in drafts])
 
 
 def regroup(answers: Sequence[Any], sizes: Sequence[int]) -> list[list[Any] | Fault]:

@@ -5,7 +5,7 @@ known; `material.py` reads them from files. Read next: `stages.py`.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -75,6 +75,7 @@ class Panorama:
     picture: Picture
 
 
+@runtime_checkable
 class Sources(Protocol):
     """Raw material by (seed, index).
 

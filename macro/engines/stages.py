@@ -11,7 +11,7 @@ Boxes are (x0, y0, x1, y1) in 0..1 of the picture. Read next: `drafts.py`, `musi
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool
@@ -145,18 +145,21 @@ class Judgement:
 # ---- the stages ----
 
 
+@runtime_checkable
 class WriteScene(Protocol):
     """LLM: keeps categories that go together and writes their scene."""
 
     def __call__(self, asks: Sequence[SceneAsk], seeds: Sequence[int]) -> list[Idea | Fault]: ...
 
 
+@runtime_checkable
 class Draw(Protocol):
     """Text-to-image: draws an idea. `sizes` are sides in pixels, of square pictures."""
 
     def __call__(self, ideas: Sequence[Idea], sizes: Sequence[int], seeds: Sequence[int]) -> list[Picture | Fault]: ...
 
 
+@runtime_checkable
 class Detect(Protocol):
     """Open-vocabulary detector: at most one region for each label, best first; those not found are missing.
 
@@ -168,12 +171,14 @@ class Detect(Protocol):
     ) -> list[list[Region] | Fault]: ...
 
 
+@runtime_checkable
 class Tag(Protocol):
     """VLM: names the things that stand out in a picture, as labels for the detector."""
 
     def __call__(self, pictures: Sequence[Picture]) -> list[list[str] | Fault]: ...
 
 
+@runtime_checkable
 class Verify(Protocol):
     """VLM: is what the label says in each box, whole and alone?"""
 
@@ -182,6 +187,7 @@ class Verify(Protocol):
     ) -> list[list[bool] | Fault]: ...
 
 
+@runtime_checkable
 class Segment(Protocol):
     """Boxes to masks bool[h, w]."""
 
@@ -190,6 +196,7 @@ class Segment(Protocol):
     ) -> list[list[Mask] | Fault]: ...
 
 
+@runtime_checkable
 class Redraw(Protocol):
     """Image-to-image: the subject in a region alone before a plain backdrop, from another view; never a crop."""
 
@@ -198,6 +205,7 @@ class Redraw(Protocol):
     ) -> list[Picture | Fault]: ...
 
 
+@runtime_checkable
 class Compare(Protocol):
     """Similarity (CLIP) of a text and a region: the crop of its box, all but the mask blanked if `masked`."""
 
@@ -210,12 +218,14 @@ class Compare(Protocol):
     ) -> list[float | Fault]: ...
 
 
+@runtime_checkable
 class Resemble(Protocol):
     """Similarity of two pictures, -1..1 (cosine of DINOv2 features)."""
 
     def __call__(self, first: Sequence[Picture], second: Sequence[Picture]) -> list[float | Fault]: ...
 
 
+@runtime_checkable
 class Without(Protocol):
     """The picture again with only these regions' subjects in it, or None where it cannot be drawn again.
 
@@ -227,12 +237,14 @@ class Without(Protocol):
     ) -> list[tuple[Picture, list[Region]] | None | Fault]: ...
 
 
+@runtime_checkable
 class Caption(Protocol):
     """VLM: what a picture shows, in one or two sentences."""
 
     def __call__(self, pictures: Sequence[Picture], seeds: Sequence[int]) -> list[str | Fault]: ...
 
 
+@runtime_checkable
 class Describe(Protocol):
     """VLM: a noun phrase for what is in a region."""
 
@@ -241,6 +253,7 @@ class Describe(Protocol):
     ) -> list[str | Fault]: ...
 
 
+@runtime_checkable
 class Merge(Protocol):
     """LLM: a caption and its things, (label, box, description) each, become one interleaved caption.
 
@@ -257,18 +270,21 @@ class Merge(Protocol):
     ) -> list[Interleaved | Fault]: ...
 
 
+@runtime_checkable
 class Instruct(Protocol):
     """VLM: an instruction for a target, with `<image n>` for each reference."""
 
     def __call__(self, briefs: Sequence[Brief]) -> list[str | Fault]: ...
 
 
+@runtime_checkable
 class Think(Protocol):
     """VLM: the chain of thought before the layout: each subject's role, relations, place."""
 
     def __call__(self, briefs: Sequence[Brief], prompts: Sequence[str]) -> list[str | Fault]: ...
 
 
+@runtime_checkable
 class MatchThings(Protocol):
     """VLM: which things are in both frames, and where."""
 
@@ -277,18 +293,21 @@ class MatchThings(Protocol):
     ) -> list[list[Match] | Fault]: ...
 
 
+@runtime_checkable
 class Stillness(Protocol):
     """Share of local features (ORB) that are in the same place in both frames, 0..1."""
 
     def __call__(self, before: Sequence[Picture], after: Sequence[Picture]) -> list[float | Fault]: ...
 
 
+@runtime_checkable
 class Changed(Protocol):
     """VLM: has an action, a pose or a shape really changed, and not only the light or the camera?"""
 
     def __call__(self, before: Sequence[Picture], after: Sequence[Picture]) -> list[bool | Fault]: ...
 
 
+@runtime_checkable
 class Narrate(Protocol):
     """VLM: an interleaved instruction for the second frame; phrase -> n is the n-th match, cut from the first frame."""
 
@@ -301,6 +320,7 @@ class Narrate(Protocol):
     ) -> list[Interleaved | Fault]: ...
 
 
+@runtime_checkable
 class Rate(Protocol):
     """VLM: do these pictures, of these categories, go together, and how would one ask for it?"""
 
@@ -309,6 +329,7 @@ class Rate(Protocol):
     ) -> list[Suitability | Fault]: ...
 
 
+@runtime_checkable
 class Compose(Protocol):
     """Multi-reference image model: draws an instruction with its pictures."""
 
@@ -321,6 +342,7 @@ class Compose(Protocol):
     ) -> list[Picture | Fault]: ...
 
 
+@runtime_checkable
 class Rewrite(Protocol):
     """VLM: which earlier pictures does the last page need, and its text with placeholders for them.
 
@@ -337,12 +359,14 @@ class Rewrite(Protocol):
     ) -> list[Rewritten | Fault]: ...
 
 
+@runtime_checkable
 class Summarise(Protocol):
     """VLM: what happens in key frames, in order, in under 50 words."""
 
     def __call__(self, frames: Sequence[Sequence[Picture]], seeds: Sequence[int]) -> list[str | Fault]: ...
 
 
+@runtime_checkable
 class Judge(Protocol):
     """VLM: the rubric's scores, each 0..10."""
 

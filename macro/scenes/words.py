@@ -15,7 +15,7 @@ import numpy as np
 
 from macro.scenes.graph import Scene
 from macro.scenes.moves import Move, choose_move
-from macro.scenes.vocabulary import PHRASES, ground_words, plain_nouns, sky_words
+from macro.scenes.vocabulary import PHRASES, a_or_an, coloured_nouns, ground_words, plain_nouns, sky_words
 from macro.sentence.spans import Truth
 
 _VERBS = ("is", "is", "is", "stands", "stands", "can be seen")
@@ -57,14 +57,14 @@ def instruction(
         rng: chooses the wording.
         references: the picture numbers of each subject; by default subject n is `<image n>` alone.
     """
-    count = len(truth.kinds)
-    references = references or [(n,) for n in range(1, count + 1)]
-    style = _draw_style(rng)
-    speaker = _Speaker(truth, references, style, rng)
-    sentences = []
-    while speaker.said < count:
-        sentences.append(speaker.say(choose_move(truth, speaker.said, rng)))
-    return _with_surroundings(sentences, scene, style, rng)
+    references = references or [(n,) for n in range(1, len(truth.kinds) + 1)]
+    return _told(scene, truth, references, _draw_style(rng), rng)
+
+
+def caption(scene: Scene, truth: Truth, rng: np.random.Generator) -> str:
+    """What the picture shows, every subject by its name: an instruction without pictures, told, not ordered."""
+    style = _Style("tell", str(rng.choice(["the", "a"])), bare=False)
+    return _told(scene, truth, [()] * len(truth.kinds), style, rng)
 
 
 # ---- style ----
@@ -89,6 +89,17 @@ def _draw_style(rng: np.random.Generator) -> _Style:
     return _Style(manner, str(rng.choice(articles)), bool(rng.random() < 0.06))
 
 
+def _told(
+    scene: Scene, truth: Truth, references: Sequence[Sequence[int]], style: _Style, rng: np.random.Generator
+) -> str:
+    """Moves until every subject is mentioned, in one style."""
+    speaker = _Speaker(truth, references, style, rng)
+    sentences = []
+    while speaker.said < len(truth.kinds):
+        sentences.append(speaker.say(choose_move(truth, speaker.said, rng)))
+    return _with_surroundings(sentences, scene, style, rng)
+
+
 def _with_surroundings(sentences: list[str], scene: Scene, style: _Style, rng: np.random.Generator) -> str:
     """Joins the sentences; nine times in ten they name the ground, and the sky where it is seen."""
     ground, sky = ground_words(scene.surroundings), sky_words(scene)
@@ -110,7 +121,7 @@ class _Speaker:
 
     def __init__(self, truth: Truth, references: Sequence[Sequence[int]], style: _Style, rng):
         self.truth, self.references, self.style, self.rng = truth, references, style, rng
-        self.nouns = plain_nouns(truth)
+        self.nouns, self.coloured = plain_nouns(truth), coloured_nouns(truth)
         self.said = 0
 
     def say(self, move: Move) -> str:
@@ -136,10 +147,20 @@ class _Speaker:
         if number > self.said:
             self.said = number
             markers = " ".join(f"<image {n}>" for n in numbers)
-            return markers if self.style.bare else f"{self.style.article} {markers} {kind}".strip()
+            if self.style.bare:
+                return markers
+            noun = self._noun(number) or kind
+            article = a_or_an(noun).split()[0] if self.style.article == "a" and not numbers else self.style.article
+            return " ".join(part for part in (article, markers, noun) if part)
         if self.style.bare:
             return f"<image {numbers[0]}>"
-        return f"the {self.nouns[number - 1] or f'<image {numbers[0]}> {kind}'}"
+        return f"the {self._noun(number) or f'<image {numbers[0]}> {kind}'}"
+
+    def _noun(self, number: int) -> str | None:
+        """A name that nobody shares; without a picture to point at, colours tell two of a kind apart."""
+        if self.nouns[number - 1] or self.references[number - 1]:
+            return self.nouns[number - 1]
+        return self.coloured[number - 1]
 
     def _phrase(self, words: str) -> str:
         return str(self.rng.choice(PHRASES.get(words, (words,))))
