@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int8
 
 from macro.engines.drafts import Draft, Engine, Step, fill, notes_of
+from macro.engines.sources import Picture
 from macro.engines.stages import Fault, Stages
 from macro.scenes import annotate, edit_words, grammar, questions, thoughts, words
 from macro.scenes.batches import pixels_of, with_truth
@@ -24,8 +25,6 @@ from macro.sentence.formats import ARRANGEMENTS
 from macro.sentence.plan import Plan
 from macro.sentence.spans import MAX_REFERENCES, Image, Sentence, Target, Truth
 from macro.utils.errors import UserError
-
-Pixels = UInt8[np.ndarray, "h w 3"]
 
 _SCENES = 6  # drawn until one has room for the edit
 _LEVELS = 12  # of 255: a pixel that differs by less has not changed to the eye
@@ -77,12 +76,12 @@ class EditDraft(Draft):
 
     operation: str = ""
     edit: Edit | None = None
-    source: Pixels | None = None
-    target: Pixels | None = None
+    source: Picture | None = None
+    target: Picture | None = None
     before: Truth | None = None
     after: Truth | None = None
     prompt: str | None = None
-    references: tuple[Pixels, ...] = ()
+    references: tuple[Picture, ...] = ()
 
 
 def _counts(operation: str, options: Options) -> list[int]:
@@ -123,6 +122,7 @@ def _draw(drafts: list[EditDraft], stages: Stages, options: Options) -> list[Edi
     out = []
     for draft in drafts:
         (source, before), (target, after) = next(drawn), next(drawn)
+        source, target = Picture(source, draft.edit.before), Picture(target, draft.edit.after)
         out.append(draft.set(source=source, before=before, target=target, after=after))
     return out
 
@@ -141,7 +141,7 @@ def _shown(draft: EditDraft, options: Options) -> EditDraft:
     draft = draft.passes("cells", not lost, float(lost), "somebody has no cell of the layout")
     if draft.dropped:
         return draft
-    changed = float((np.abs(draft.source.astype(int) - draft.target).max(-1) > _LEVELS).mean())
+    changed = float((np.abs(draft.source.pixels.astype(int) - draft.target.pixels).max(-1) > _LEVELS).mean())
     return draft.passes("change", changed >= options.min_change, changed, "hardly anything changes")
 
 
@@ -165,7 +165,7 @@ def _refer(drafts: list[EditDraft], stages: Stages, options: Options) -> list[Ed
     scenes = [_alone(draft, options) for draft in drafts]
     pictures = iter(pixels_of([scene for several in scenes for scene in several], options.reference_size, options.rays))
     return [
-        draft.set(references=tuple(next(pictures) for _ in several))
+        draft.set(references=tuple(Picture(next(pictures), scene) for scene in several))
         for draft, several in zip(drafts, scenes, strict=True)
     ]
 
@@ -175,14 +175,14 @@ def _alone(draft: EditDraft, options: Options) -> list[Scene]:
     return [grammar.reference_scene(draft.edit.after, 0, rng) for _ in range(_views(draft, options))]
 
 
-def _layout(truth: Truth, options: Options) -> np.ndarray:
+def _layout(truth: Truth, options: Options) -> Int8[np.ndarray, "8 8"]:
     return annotate.layout(truth.masks, truth.boxes, options.K, options.region)
 
 
 def _finish(draft: EditDraft, options: Options) -> Sentence:
     rng = draft.stream("sentence")
     edit, truth = draft.edit, draft.after
-    images = [Image(draft.source, role="source"), *(Image(pixels, subject=1) for pixels in draft.references)]
+    images = [Image(draft.source.pixels, role="source"), *(Image(each.pixels, subject=1) for each in draft.references)]
     arrangement = "image_first" if rng.random() < options.image_first else "in_sentence"
     cot = edit_words.thought(edit, draft.before, truth) + thoughts.cot(edit.after, truth, rng)
     plan = Plan(cot, _layout(truth, options))
@@ -193,7 +193,7 @@ def _finish(draft: EditDraft, options: Options) -> Sentence:
     about: dict[str, Any] = {"operation": edit.operation, "subject": edit.subject, "result": edit.result}
     notes = notes_of(draft, ENGINE, edit=about | {"colour": edit.colour}, regions=regions)
     spans = ARRANGEMENTS[arrangement](draft.prompt, images)
-    return Sentence((*spans, plan, Target(draft.target)), "edit", draft.index, truth, notes)
+    return Sentence((*spans, plan, Target(draft.target.pixels)), "edit", draft.index, truth, notes)
 
 
 ENGINE = Engine(

@@ -206,7 +206,7 @@ def _fits(scene: Scene, placed: Sequence[Subject], place: int) -> bool:
     u0, v0, u1, v1 = picture_box(camera, subject)
     hidden = hidden_shares(camera, list(placed))
     seen = (u1 - u0) * (v1 - v0) * filled(subject.kind, subject.pose, subject.yaw) * (1 - hidden[place])
-    inside = 0.01 <= u0 and u1 <= 0.99 and 0.01 <= v0 and v1 <= 0.99
+    inside = u0 >= 0.01 and u1 <= 0.99 and v0 >= 0.01 and v1 <= 0.99
     if not inside or hidden[place] > _HIDDEN or seen < SMALLEST:
         return False
     others = [i for i in range(len(placed)) if i != place]

@@ -19,8 +19,8 @@ from macro.sentence.spans import Truth
 _SAYINGS = {
     "add": ("put {new} {where}", "add {new} {where}", "place {new} {where}", "{new} should stand {where}"),
     "remove": ("remove {old}", "take {old} away", "erase {old}", "let {old} disappear"),
-    "replace": ("replace {old} by {new}", "put {new} in place of {old}", "swap {old} for {new}", "turn {old} into {new}"),
-    "move": ("move {old} {where}", "put {old} {where}", "{old} should stand {where}", "shift {old} so that it is {where}"),
+    "replace": ("replace {old} by {new}", "put {new} in place of {old}", "swap {old} for {new}"),
+    "move": ("move {old} {where}", "put {old} {where}", "{old} should stand {where}", "{old} goes {where}"),
     "recolour": ("paint {old} {colour}", "make {old} {colour}", "colour {old} {colour}", "let {old} be {colour}"),
 }
 _THOUGHTS = {

@@ -2,13 +2,14 @@
 
 import re
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
 from macro.engines import drafts, edit
 from macro.engines.edit import ENGINE, Options
+from macro.engines.stages import Stages
 from macro.inputs.codec import decode_sentence, encode_sentence
 from macro.scenes import annotate
 from macro.scenes.edit import OPERATIONS
@@ -21,9 +22,20 @@ OPTIONS = Options(size=48, reference_size=32, rays=1, counts=(1, 2, 3, 4), views
 SEED, COUNT = 3, 24
 
 
+class Silent:
+    """A stage, and the material, that nobody may ask."""
+
+    def __call__(self, *asked):
+        raise AssertionError("an exact engine asks nobody")
+
+    photo = clip = story = ring = panorama = pooled = __call__
+
+
+STAGES = Stages(**{field.name: () if field.name == "categories" else Silent() for field in fields(Stages)})
+
+
 def make(indices, options=OPTIONS):
-    # Exact: it asks no stage for anything.
-    return drafts.make(ENGINE, None, options, SEED, indices)
+    return drafts.make(ENGINE, STAGES, options, SEED, indices)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +86,7 @@ def test_a_reference_shows_the_newcomer_from_another_view():
     options = replace(OPTIONS, weights=(1, 0, 1, 0, 0))
     batch = drafts.begin(ENGINE, options, SEED, range(8))
     for step in ENGINE.steps[:1]:
-        batch = drafts.advance(batch, step, None, options)
+        batch = drafts.advance(batch, step, STAGES, options)
     for draft in batch.drafts:
         new = draft.edit.after.subjects[0]
         for scene in edit._alone(draft, options):
