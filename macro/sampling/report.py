@@ -98,6 +98,7 @@ def _references(composition: Composition, plan: Plan) -> str:
         if image.subject is not None and plan.grid is not None:
             cells = int((plan.grid == image.subject).sum())
             facts += f"<br>{cells} cell{'' if cells == 1 else 's'}"
+        facts += "<br>to edit" if image.role == "source" else ""
         cards.append(
             f'<figure class="card"{_colour(image.subject)}>{_picture(image.pixels, _name(image))}'
             f"{_badge(image.subject)}<figcaption><b>{escape(_name(image))}</b><br>{facts}</figcaption></figure>"
