@@ -15,7 +15,7 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -273,7 +273,7 @@ def read_inset(path: str | os.PathLike) -> Sentence:
     One phrase a picture. `task`, `idx`, `output_image` as in MacroData; pictures stay files.
 
     Raises:
-        UserError: as `read_macrodata`; a phrase that is not in the caption, or two for one picture.
+        UserError: as `read_macrodata` and `phrased`.
     """
     path = Path(path)
     return _inset(path, _read_json(path))
@@ -285,13 +285,9 @@ def _inset(path: Path, record: dict) -> Sentence:
     phrases = _field(path, record, "map", dict)
     if not all(isinstance(file, str) for file in files):
         raise UserError(f"{path}: images must be a list of file names")
-    prompt = _mark_phrases(path, caption, phrases, len(files))
-    check_prompt(prompt, len(files), f"{path}: caption")
-    phrase_of = {number: phrase for phrase, number in phrases.items()}
-    images = [
-        Image(path=_beside(path, file), subject=n, phrase=phrase_of.get(n)) for n, file in enumerate(files, 1)
-    ]
-    spans = in_sentence(prompt, images)
+    check_prompt(caption, len(files), f"{path}: caption")
+    images = [Image(path=_beside(path, file), subject=n) for n, file in enumerate(files, 1)]
+    spans = phrased(caption, phrases, images, str(path))
     return _with_target(path, record, spans)
 
 
@@ -310,23 +306,39 @@ def write_inset(path: str | os.PathLike, sentence: Sentence) -> None:
     _write_json(path, sentence, {"caption": caption, "map": phrases, "images": _files_of(path, images)})
 
 
-def _mark_phrases(path: Path, caption: str, phrases: dict, pictures: int) -> str:
+def phrased(caption: str, phrases: Mapping, images: Sequence[Image], source: str = "caption") -> tuple[Span, ...]:
+    """INSET's arrangement: `images[n - 1]` stands right before the phrase that `phrases` sends to n, and knows it.
+
+    A phrase's place is its first occurrence, as whole words, that no longer phrase covers. Pictures without a phrase
+    come first.
+
+    Raises:
+        UserError: see `check_prompt`; a marker in the caption, a phrase that has no place there, a number that is no
+            picture's, or two phrases for one picture; messages begin with `source`.
+    """
+    prompt = _mark_phrases(source, caption, phrases, len(images))
+    phrase_of = {number: phrase for phrase, number in phrases.items()}
+    knowing = [dataclasses.replace(image, phrase=phrase_of.get(n)) for n, image in enumerate(images, 1)]
+    return in_sentence(prompt, knowing)
+
+
+def _mark_phrases(source: str, caption: str, phrases: Mapping, pictures: int) -> str:
     """The caption with `<image n> ` before each phrase's place; longer phrases choose their places first."""
     if _MARKER.search(caption):
-        raise UserError(f"{path}: caption holds an <image n> marker; the map says where pictures stand")
+        raise UserError(f"{source}: caption holds an <image n> marker; the map says where pictures stand")
+    for phrase, number in phrases.items():
+        if type(number) is not int or not 1 <= number <= pictures:
+            raise UserError(f"{source}: map sends {phrase!r} to picture {number!r}, but there are {pictures}")
     if len(set(phrases.values())) < len(phrases):
-        raise UserError(f"{path}: map gives two phrases to one picture; keep one")
+        raise UserError(f"{source}: map gives two phrases to one picture; keep one")
     places: list[tuple[int, int, int]] = []
     for phrase in sorted(phrases, key=len, reverse=True):
-        number = phrases[phrase]
-        if type(number) is not int or not 1 <= number <= pictures:
-            raise UserError(f"{path}: map sends {phrase!r} to picture {number!r}, but there are {pictures}")
         found = re.finditer(rf"(?<!\w){re.escape(phrase)}(?!\w)", caption) if phrase.strip() else ()
         free = (m.span() for m in found if all(m.end() <= a or b <= m.start() for a, b, _ in places))
         place = next(free, None)
         if place is None:
-            raise UserError(f"{path}: map names {phrase!r}, which has no place of its own in the caption")
-        places.append((*place, number))
+            raise UserError(f"{source}: map names {phrase!r}, which has no place of its own in the caption")
+        places.append((*place, phrases[phrase]))
     for start, _, number in sorted(places, reverse=True):
         caption = f"{caption[:start]}{marker(number)} {caption[start:]}"
     return caption

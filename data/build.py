@@ -1,0 +1,138 @@
+"""Builds a data set with one of the data engines.
+
+python -m data.build music --num=1000 --out=runs/data --provider=procedural --seed=0 --workers=2
+python -m data.build scenes --num=1000 --out=runs/data --engine.size=64        (any field of the engine's Options)
+python -m data.build macrodata --from_json=MacroData --out=runs/data           (the published layout, read back)
+python -m data.build music --runner=FlinkRunner --runner_options='--flink_master=...' --out=/mnt/shared ...
+
+The data set lands in <out>/<name>/<version>, complete or not at all, with <out>/<name>-summary.json and the dead
+letters, <out>/<name>-dead.jsonl, beside it. A build that was stopped goes on when the same command is started again,
+and repeats no finished shard. The same seed gives the same bytes, whatever the runner and the number of workers.
+"""
+
+import functools
+import importlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from macro.utils.config import overridden, run
+from macro.utils.errors import UserError
+
+# Data set -> the module of its TFDS builder, imported when it is asked for.
+DATASETS = {
+    "music": "data.music.music_dataset_builder",
+    "scenes": "data.scenes.scenes_dataset_builder",
+}
+# Provider -> the module that has its `Options` and `stages(options)`.
+PROVIDERS = {"procedural": "macro.engines.procedural"}
+RUNNERS = ("local", "DirectRunner", "FlinkRunner", "SparkRunner", "DataflowRunner")
+
+
+def main(
+    dataset: str,
+    out: str,
+    engine_options: Mapping[str, str],
+    provider_options: Mapping[str, str],
+    num: int = 1000,
+    seed: int = 0,
+    provider: str = "procedural",
+    workers: int = 1,
+    runner: str = "local",
+    runner_options: str = "",
+    shard: int = 64,
+    split: str = "train",
+) -> None:
+    # Only now: what they import would make `--help` wait.
+    from data.summary import printed
+    from macro.inputs.records import build
+
+    builder = builder_of(dataset)
+    for name, value in (("workers", workers), ("shard", shard)):
+        if value < 1:
+            raise UserError(f"--{name}={value}: must be at least 1")
+    if not re.fullmatch(r"\w+", split):
+        raise UserError(f"--split={split!r}: is no name; take train or eval")
+    options = overridden(engine_of(builder).options, engine_options, "--engine")
+    more = {
+        "provider": provider_of(builder, provider, provider_options),
+        "runner": runner_of(runner, workers, runner_options),
+        "shard": shard,
+        "split": split,
+    }
+    folder = build(builder, out, seed, num, options, **more)
+    print(printed(json.loads((Path(out) / f"{dataset}-summary.json").read_text())))
+    print(folder)
+
+
+def builder_of(dataset: str) -> type:
+    """The TFDS builder of a data set."""
+    if dataset not in DATASETS:
+        raise UserError(f"{dataset!r} is no data set of ours; there are {', '.join(sorted(DATASETS))}")
+    return importlib.import_module(DATASETS[dataset]).Builder
+
+
+def engine_of(builder: type):
+    """The engine of a TFDS builder."""
+    from data.shards import load
+
+    return load(builder.engine)
+
+
+def provider_of(builder: type, name: str, values: Mapping[str, str]):
+    """The provider that `--provider` and `--provider.key=value` describe."""
+    from data.builders import NONE
+    from data.shards import Provider, load
+
+    if name not in PROVIDERS:
+        raise UserError(f"--provider={name}: there are {', '.join(PROVIDERS)}")
+    if not builder.asks_stages:
+        if values or name != "procedural":
+            raise UserError(f"--provider: {builder.name} asks no provider for anything; leave it out")
+        return NONE
+    module = PROVIDERS[name]
+    return Provider(name, f"{module}:stages", overridden(load(f"{module}:Options"), values, "--provider"))
+
+
+def runner_of(name: str, workers: int, options: str):
+    """The runner that makes the shards: processes of this machine, or Beam."""
+    from data.runners import local
+
+    if name not in RUNNERS:
+        raise UserError(f"--runner={name}: there are {', '.join(RUNNERS)}")
+    if name == "local":
+        if options:
+            raise UserError("--runner_options: are for Beam's runners; add --runner, such as --runner=DirectRunner")
+        return functools.partial(local, workers=workers)
+    try:
+        from data.beam import run as beam
+    except ModuleNotFoundError as error:
+        raise UserError(f"--runner={name}: {error}; pip install 'macro-compose[engine]'") from None
+    return functools.partial(beam, runner=name, workers=workers, options=options)
+
+
+def command(argv: Sequence[str] | None = None) -> None:
+    """The command line; sys.argv if None."""
+    run(
+        main,
+        argv,
+        positional=("dataset",),
+        dotted={"engine": "engine_options", "provider": "provider_options"},
+        dataset=f"what to build: {', '.join(sorted(DATASETS))}",
+        out="folder that the data set is written to",
+        engine_options="--engine.key=value sets a field of the engine's Options",
+        provider_options="--provider.key=value sets a field of the provider's Options",
+        num="how many places; a place whose every attempt is dropped stays empty",
+        seed="the seed everything follows from",
+        provider=f"who answers the engine's stages: {', '.join(PROVIDERS)}",
+        workers="processes that make shards side by side, on this machine",
+        runner=f"who runs them: {', '.join(RUNNERS)}",
+        runner_options="handed to Beam, such as '--project=p --region=r --temp_location=gs://b/tmp'",
+        shard="places that are made together: what a build can lose when it is stopped",
+        split="name of the split: train or eval",
+    )
+
+
+if __name__ == "__main__":
+    command()
