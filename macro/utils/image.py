@@ -158,9 +158,16 @@ def encode_png(pixels: Pixels) -> bytes:
     return _encode(pixels, format="PNG")
 
 
-def data_uri(pixels: Pixels) -> str:
-    """The picture as `data:image/png;base64,...`, for pages that stand alone."""
-    return "data:image/png;base64," + base64.b64encode(encode_png(pixels)).decode("ascii")
+def data_uri(pixels: Pixels, form: str = "PNG") -> str:
+    """The picture as `data:image/png;base64,...` (or "JPEG", small), for pages that stand alone."""
+    data = _encode(pixels, format=form, **({"quality": 85} if form == "JPEG" else {}))
+    return f"data:image/{form.lower()};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def shrunk(pixels: Pixels, side: int) -> Pixels:
+    """The picture with its longer side at most `side` pixels, aspect kept."""
+    scale = min(1.0, side / max(pixels.shape[:2]))
+    return resize_to(pixels, tuple(max(1, round(length * scale)) for length in pixels.shape[:2]))
 
 
 def to_float(pixels: UInt8[np.ndarray, "..."]) -> Float32[np.ndarray, "..."]:
