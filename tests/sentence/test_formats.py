@@ -71,6 +71,22 @@ def test_pictures_stand_at_their_first_mention():
     )
 
 
+@QUICK
+@given(prompts(least=1), st.integers(0, 11))
+def test_a_picture_to_edit_comes_before_all_words_and_its_mentions_stay(given_prompt, place):
+    prompt, count = given_prompt
+    images = pictures_of(count)
+    images[place % count] = Image(path="scene.png", role="source")
+    inside = Sentence(in_sentence(prompt, images))
+    assert prompt_of(inside) == prompt
+    assert [image.path for image in numbered_images(inside)] == [image.path for image in images]
+    before = [*inside][: next((i for i, span in enumerate(inside) if isinstance(span, Text)), len(inside))]
+    assert "scene.png" in [span.path for span in before]
+    named = marker(place % count + 1) in prompt
+    assert [image.number is not None for image in inside.images if image.role == "source"] == [named]
+    assert arrange(arrange(inside, "image_first"), "in_sentence") == inside
+
+
 def test_image_first_lists_all_pictures_before_the_prompt():
     spans = image_first("An owl on <image 2>.", pictures_of(2))
     assert spans == (
@@ -448,3 +464,17 @@ def test_a_picture_that_stands_before_no_phrase_is_named(tmp_path):
     sentence = Sentence(in_sentence("An owl <image 1>.", pictures_of(1)))
     with pytest.raises(UserError, match="<image 1> stands before no phrase"):
         write_inset(tmp_path / "x.json", sentence)
+
+
+def test_an_edit_is_of_picture_1_and_the_references_go_on_from_2():
+    made = compose_sentence("put <image 2> on the <image 1> car", [OWL], (64, 64), source=OWL)
+    assert made.task == "edit" and made.subjects == 12
+    source, words, reference = made.spans[:3]
+    assert (source.role, source.subject, source.number) == ("source", None, 1)
+    assert words == Text("put ")
+    assert (reference.role, reference.subject, reference.number) == ("reference", 1, 2)
+    assert prompt_of(made) == "put <image 2> on the <image 1> car"
+    with pytest.raises(UserError, match="13 pictures, but at most 12"):
+        compose_sentence("x", [OWL] * 12, None, source=OWL)
+    with pytest.raises(UserError, match="image 2: float32"):
+        compose_sentence("x", [OWL.astype(np.float32)], None, source=OWL)
