@@ -12,15 +12,18 @@ import functools
 from types import ModuleType
 
 from macro.engines.drafts import Draft, Engine, Step, notes_of
-from macro.engines.macrodata import customization, illustration
+from macro.engines.macrodata import customization, illustration, spatial, temporal
+from macro.engines.macrodata.geometry import view_overlap
 from macro.engines.macrodata.mixture import pair_of
 from macro.engines.macrodata.options import Options
 from macro.engines.stages import Stages
 from macro.sentence.spans import Sentence
 
-__all__ = ["ENGINE", "Options"]
+__all__ = ["ENGINE", "Options", "view_overlap"]
 
-TASKS: dict[str, ModuleType] = {"customization": customization, "illustration": illustration}
+TASKS: dict[str, ModuleType] = {
+    "customization": customization, "illustration": illustration, "spatial": spatial, "temporal": temporal,
+}  # fmt: skip
 
 
 def start(seed: int, index: int, attempt: int, options: Options) -> Draft:
