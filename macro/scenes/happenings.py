@@ -111,8 +111,8 @@ _LAST = ("at last", "in the end", "finally")
 def retell(scenes: Sequence[Scene], rng: np.random.Generator, most: int = MOST_WORDS) -> str:
     """What happens in scenes, in order, in at most so many words; `rng` chooses the wording.
 
-    Of every step from one scene to the next the most striking change is told; one that goes on is told once. Where that is too long the least
-    striking steps are left out, but never the last.
+    Of every step from one scene to the next the most striking change is told; one that goes on is told once. Where
+    that is too long the least striking steps are left out, but never the last.
 
     Raises:
         ValueError: no scenes.
