@@ -44,7 +44,7 @@ class Options:
     references: tuple[int, int] = (3, 8)
     entities: tuple[int, int] = (1, 8)
     areas: tuple[float, float] = (0.01, 0.5)
-    filled: float = 0.1
+    filled: float = 0.2
     apart: float = 0.4
     stillest: float = 0.8
     reference_size: int = 96
