@@ -14,6 +14,7 @@ import functools
 import importlib
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def main(
     out: str,
     engine_options: Mapping[str, str],
     provider_options: Mapping[str, str],
-    num: int = 1000,
+    num: int | None = None,
     seed: int = 0,
     provider: str = "procedural",
     workers: int = 1,
@@ -43,27 +44,39 @@ def main(
     runner_options: str = "",
     shard: int = 64,
     split: str = "train",
-) -> None:
+    from_json: str = "",
+) -> int:
     # Only now: what they import would make `--help` wait.
     from data.summary import printed
     from macro.inputs.records import build
 
-    builder = builder_of(dataset)
+    builder = builder_of(dataset) if not from_json else reader_of(dataset)
     for name, value in (("workers", workers), ("shard", shard)):
         if value < 1:
             raise UserError(f"--{name}={value}: must be at least 1")
     if not re.fullmatch(r"\w+", split):
         raise UserError(f"--split={split!r}: is no name; take train or eval")
     options = overridden(engine_of(builder).options, engine_options, "--engine")
+    if from_json:
+        from data.macrodata.from_json import files_of, options_of
+
+        options, there = options_of(options, from_json, split), len(files_of(from_json, split))
+        num = there if num is None else min(num, there)
     more = {
         "provider": provider_of(builder, provider, provider_options),
-        "runner": runner_of(runner, workers, runner_options),
+        "workers": workers,
+        "runner": runner_of(runner, runner_options),
         "shard": shard,
         "split": split,
     }
-    folder = build(builder, out, seed, num, options, **more)
+    try:
+        folder = build(builder, out, seed, 1000 if num is None else num, options, **more)
+    except KeyboardInterrupt:
+        print(f"{dataset}: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
     print(printed(json.loads((Path(out) / f"{dataset}-summary.json").read_text())))
     print(folder)
+    return 0
 
 
 def builder_of(dataset: str) -> type:
@@ -71,6 +84,15 @@ def builder_of(dataset: str) -> type:
     if dataset not in DATASETS:
         raise UserError(f"{dataset!r} is no data set of ours; there are {', '.join(sorted(DATASETS))}")
     return importlib.import_module(DATASETS[dataset]).Builder
+
+
+def reader_of(dataset: str) -> type:
+    """The TFDS builder of a data set that is read from its published layout."""
+    from data.macrodata.from_json import Builder
+
+    if dataset != Builder.name:
+        raise UserError(f"--from_json: reads {Builder.name}'s published layout, not {dataset}'s")
+    return Builder
 
 
 def engine_of(builder: type):
@@ -95,7 +117,7 @@ def provider_of(builder: type, name: str, values: Mapping[str, str]):
     return Provider(name, f"{module}:stages", overridden(load(f"{module}:Options"), values, "--provider"))
 
 
-def runner_of(name: str, workers: int, options: str):
+def runner_of(name: str, options: str):
     """The runner that makes the shards: processes of this machine, or Beam."""
     from data.runners import local
 
@@ -104,12 +126,12 @@ def runner_of(name: str, workers: int, options: str):
     if name == "local":
         if options:
             raise UserError("--runner_options: are for Beam's runners; add --runner, such as --runner=DirectRunner")
-        return functools.partial(local, workers=workers)
+        return local
     try:
         from data.beam import run as beam
     except ModuleNotFoundError as error:
         raise UserError(f"--runner={name}: {error}; pip install 'macro-compose[engine]'") from None
-    return functools.partial(beam, runner=name, workers=workers, options=options)
+    return functools.partial(beam, runner=name, options=options)
 
 
 def command(argv: Sequence[str] | None = None) -> None:
@@ -123,7 +145,7 @@ def command(argv: Sequence[str] | None = None) -> None:
         out="folder that the data set is written to",
         engine_options="--engine.key=value sets a field of the engine's Options",
         provider_options="--provider.key=value sets a field of the provider's Options",
-        num="how many places; a place whose every attempt is dropped stays empty",
+        num="how many places (1000, or all files of --from_json); one whose every attempt is dropped stays empty",
         seed="the seed everything follows from",
         provider=f"who answers the engine's stages: {', '.join(PROVIDERS)}",
         workers="processes that make shards side by side, on this machine",
@@ -131,6 +153,7 @@ def command(argv: Sequence[str] | None = None) -> None:
         runner_options="handed to Beam, such as '--project=p --region=r --temp_location=gs://b/tmp'",
         shard="places that are made together: what a build can lose when it is stopped",
         split="name of the split: train or eval",
+        from_json="folder in MacroData's published layout to read instead of making anything",
     )
 
 

@@ -47,6 +47,7 @@ class EngineBuilder(SentenceBuilder, skip_registration=True):
         provider: Provider = NONE,
         shard: int = SHARD,
         split: str = "train",
+        workers: int = 1,
         runner: Runner = local,
         **kwargs,
     ):
@@ -56,9 +57,10 @@ class EngineBuilder(SentenceBuilder, skip_registration=True):
             seed, num: which places, and how many; a place whose every attempt was dropped stays empty.
             options: the engine's; None for its defaults. provider: who answers its stages.
             shard: places that are made together, as one batch, and lost together when a build is stopped.
-            runner: who makes the shards; the bytes are the same.
+            workers, runner: how many processes, and who makes the shards with them; the bytes are the same.
         """
         self.split, self._shard, self._provider, self._runner = split, shard, provider, runner
+        self.workers = workers
         options = load(self.engine).options() if options is None else options
         super().__init__(data_dir=data_dir, seed=seed, num=num, options=options, **kwargs)
 
@@ -82,7 +84,7 @@ class EngineBuilder(SentenceBuilder, skip_registration=True):
             half.write_text(self._recipe_text(), "utf-8")
 
     def make_shards(self, missing: Sequence[int]) -> Iterator[int]:
-        return self._runner(self.recipe, missing)
+        return self._runner(self.recipe, missing, self.workers)
 
     def gathered(self, countdown: Countdown) -> None:
         """Writes the summary and the dead letters, whether or not anything is left."""
