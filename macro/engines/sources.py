@@ -1,9 +1,10 @@
 """The raw material of the data engines: pictures, clips, stories, rings of views, panoramas, pools by category.
 
 A source gives item (seed, index) of its kind, always the same one. `procedural/sources.py` renders them, exactly
-known; `material.py` reads them from files. Read next: `stages.py`.
+known; `material/` reads them from files. Read next: `stages.py`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -56,12 +57,12 @@ class Story:
 class Ring:
     """One object seen from all round: view name -> picture.
 
-    Names are `views.RING` (24 of them, 15 degrees apart, "h000" to "h345"), "low000" and on, "top", "bottom"; angle 0
-    shows its front, angles grow as the camera goes round counter-clockwise, seen from above.
+    Names are those of `macro.scenes.views.VIEWS`: "h000" to "h345" (24, 15 degrees apart), "low000" to "low330" (12),
+    "top", "bottom"; angle 0 shows its front, angles grow as the camera goes round counter-clockwise, seen from above.
     """
 
     name: str
-    views: dict[str, Picture]
+    views: Mapping[str, Picture]
 
 
 @dataclass(frozen=True, eq=False)

@@ -40,14 +40,14 @@ from macro.utils.errors import UserError
 
 __all__ = [
     "DECALS", "RELATIONS", "TEXTURES", "Camera", "Light", "Relation", "Scene", "Subject", "Surroundings",
-    "decimate", "jitter", "reference_scene", "sample_scene",
+    "arrange", "decimate", "jitter", "reference_scene", "riders_of", "sample_scene", "yaw_of",
 ]
 
 SMALLEST, MOST_HIDDEN = 0.012, 0.42  # of the picture's area; of a subject's box
 ATTEMPTS = 12
 
 
-def _yaw(rng: np.random.Generator) -> float:
+def yaw_of(rng: np.random.Generator) -> float:
     """Mostly a three-quarter view, which shows the outline and the face."""
     return float(rng.choice([-1.0, 1.0]) * rng.uniform(0.35, 1.15))
 
@@ -61,7 +61,7 @@ def _kinds_of(rng: np.random.Generator, count: int, kinds: tuple[str, ...], twin
     return chosen
 
 
-def _arrange(
+def _placed(
     rng: np.random.Generator, subjects: list[Subject], camera: Camera, riders: dict[int, int]
 ) -> list[Subject]:
     """Places everyone: slots for those on the ground, then riders on their supports."""
@@ -78,8 +78,8 @@ def _arrange(
     return placed
 
 
-def _riders(rng: np.random.Generator, kinds: list[str]) -> dict[int, int]:
-    """Who stands on whom: most supports in the scene carry one other subject."""
+def riders_of(rng: np.random.Generator, kinds: list[str]) -> dict[int, int]:
+    """Who stands on whom (places in `kinds`): most supports in the scene carry one other subject."""
     riders: dict[int, int] = {}
     free = [i for i, kind in enumerate(kinds) if kind not in SUPPORTS]
     for i, kind in enumerate(kinds):
@@ -113,18 +113,32 @@ def sample_scene(
     around, names = looks.surroundings(rng), _kinds_of(rng, count, tuple(kinds or KINDS), twins)
     if count > 1 and kinds is None and not set(names) & set(SUPPORTS) and rng.random() < 0.3:
         names[int(rng.integers(count))] = str(rng.choice(list(SUPPORTS)))
-    riders = _riders(rng, names)
+    riders = riders_of(rng, names)
     subjects = [
         Subject(
-            kind, palette, looks.texture(rng), looks.decal(rng), 1.0, (0.0, 0.0), 0.0, _yaw(rng),
+            kind, palette, looks.texture(rng), looks.decal(rng), 1.0, (0.0, 0.0), 0.0, yaw_of(rng),
             float(rng.random()), number + 1,
         )
         for number, (kind, palette) in enumerate(zip(names, looks.palettes(rng, count, around), strict=True))
     ]
+    return arrange(rng, subjects, around, riders)
+
+
+def arrange(
+    rng: np.random.Generator, subjects: list[Subject], around: Surroundings, riders: dict[int, int]
+) -> Scene:
+    """A scene of these subjects, whose places and sizes are drawn so that all of them show well.
+
+    Args:
+      riders: places in `subjects`, from 0: who stands on whom.
+
+    Returns:
+      A scene with the subjects as given, but for position, height and scale.
+    """
     best = None
     for _ in range(ATTEMPTS):
-        camera = view_of(rng, count)
-        placed = _arrange(rng, subjects, camera, riders)
+        camera = view_of(rng, len(subjects))
+        placed = _placed(rng, subjects, camera, riders)
         worst = _faults(camera, placed, riders)
         if best is None or worst < best[0]:
             best = worst, camera, tuple(placed)
@@ -166,7 +180,7 @@ def reference_scene(scene: Scene, index: int, rng: np.random.Generator) -> Scene
     subject = scene.subjects[index]
     yaw = subject.yaw
     while abs(yaw - subject.yaw) < 0.45:
-        yaw = _yaw(rng)
+        yaw = yaw_of(rng)
     pitch, fov, distance = rng.uniform(0.12, 0.5), 0.33, 4.0
     eye = (0.0, float(distance * np.sin(pitch)), float(-distance * np.cos(pitch)))
     alone = replace(subject, position=(0.0, 0.0), height=0.0, scale=1.0, yaw=yaw, pose=float(rng.random()))

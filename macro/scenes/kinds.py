@@ -37,5 +37,9 @@ KINDS: dict[str, Callable[[float], list[Part]]] = {
     "teapot": things.teapot, "bottle": things.bottle, "umbrella": things.umbrella, "crate": things.crate,
 }
 
+# Kinds with a face: who acts in a story, who stands in for people.
+FIGURES: tuple[str, ...] = (*GROUPS["animal"], "robot", "snowman")
+OBJECTS: tuple[str, ...] = tuple(kind for kind in KINDS if kind not in FIGURES)
+
 # Kinds that carry others, and the height of their flat top in units of the kind.
 SUPPORTS: dict[str, float] = {"table": 0.61, "stool": 0.69, "crate": 0.72}

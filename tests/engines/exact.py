@@ -15,7 +15,7 @@ SIDE = 64
 
 def stages(**noise: float) -> Stages:
     """The procedural stages at one ray a pixel, with these error rates."""
-    return procedural.stages(procedural.Options(rays=1, noise=procedural.Noise(**noise)))
+    return procedural.stages(procedural.Options(size=SIDE, rays=1, noise=procedural.Noise(**noise)))
 
 
 def pictures(count: int, subjects: int = 4, seed: int = 0) -> list[Picture]:

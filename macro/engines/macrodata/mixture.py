@@ -1,0 +1,39 @@
+"""Which task and bucket of references sample `index` is for: MACRO's published mixture, in rounds.
+
+Published train counts are 20k, 20k, 30k, 30k over the buckets of customization and 25k in every other (task, bucket)
+pair: weights 4, 4, 6, 6 and twelve times 5. So 80 indices make a cycle; it goes in rounds, and each round has every
+pair with weight left once. The first 16 samples are one of each, and every 80 are exactly proportional.
+"""
+
+import zlib
+
+import numpy as np
+
+TASKS = ("customization", "illustration", "spatial", "temporal")
+BUCKETS: dict[str, tuple[int, ...]] = {"1-3": (1, 2, 3), "4-5": (4, 5), "6-7": (6, 7), "8-10": (8, 9, 10)}
+_CUSTOMIZATION = {"1-3": 4, "4-5": 4, "6-7": 6, "8-10": 6}
+WEIGHTS: dict[tuple[str, str], int] = {
+    (task, bucket): _CUSTOMIZATION[bucket] if task == "customization" else 5 for bucket in BUCKETS for task in TASKS
+}
+CYCLE: tuple[tuple[str, str], ...] = tuple(
+    pair for turn in range(max(WEIGHTS.values())) for pair, weight in WEIGHTS.items() if weight > turn
+)
+
+
+def pair_of(index: int) -> tuple[str, str]:
+    """(task, bucket) of sample `index`."""
+    return CYCLE[index % len(CYCLE)]
+
+
+def stream(seed: int, index: int, purpose: str) -> np.random.Generator:
+    """Random numbers of a sample that are the same for every attempt at it.
+
+    What makes a sample hard (how many references, of which categories) comes from here: drawing again must not bend
+    the mixture towards easy ones.
+    """
+    return np.random.default_rng([seed, index, zlib.crc32(purpose.encode())])
+
+
+def references_of(seed: int, index: int, bucket: str) -> int:
+    """How many references sample `index` is to have, equally likely within its bucket."""
+    return int(stream(seed, index, "references").choice(BUCKETS[bucket]))

@@ -1,0 +1,244 @@
+"""A judge who knows the scenes of all pictures: MacroBench's rubrics, 0..10, graded from what is exactly so.
+
+    customization   consistency_n   is who (what cloth, place, light) reference n shows really in the picture?
+                    following       does it hold what the prompt's words claim: who, relations, ground, how many?
+    illustration    image           are those whom the earlier pictures show, and who are in this one, still themselves?
+                    text            does it hold what the page's words claim?
+    spatial         viewpoint       angle between where it is seen from and where the true target is
+                    content         are the same things there, in the same surroundings?
+    temporal        context         are they still the things and surroundings of the frames before?
+                    sequence        does it come after the last frame: has something moved, away from the first?
+
+It reads prompts (`scenes/claims.py`) and scenes, and knows nothing of how a picture came about. `Noise.scores` makes
+it err. Read next: `pool.py`, `story.py`; `macro/judges/rubric.py` says how a real judge is asked.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from macro.engines.known import truths
+from macro.engines.procedural.noise import Noise, chance
+from macro.engines.procedural.roles import read_roles, without_roles
+from macro.engines.sources import Picture
+from macro.engines.stages import Fault, Judgement
+from macro.scenes.claims import Claims, read_claims
+from macro.scenes.graph import Scene, Subject
+from macro.scenes.kinds import KINDS
+from macro.scenes.likeness import dressed, light_likeness, likeness, matched, surroundings_likeness
+from macro.scenes.palettes import COLOURS
+from macro.scenes.vocabulary import ground_words, named_colour
+from macro.sentence.spans import Truth
+
+_UNKNOWN = Fault("a picture's scene is not known: only rendered pictures can be judged exactly")
+_SHOWN = 0.003  # of the picture: who shows less is hardly there
+_VIEW = np.deg2rad(60)  # a viewpoint that is off by this much is another one
+_STILL = 0.02  # metres (or as much of a turn): less is no movement
+
+# As `story.py` writes them behind a noun: "the dog of <image 1> and <image 3>".
+_PLACEHOLDERS = re.compile(r" of <image \d+>(?:(?:,| and) <image \d+>)*")
+KIND_NUMBERS = {kind: n for n, kind in enumerate(KINDS, 1)}
+
+
+class Judging:
+    """The stage `judge`."""
+
+    def __init__(self, noise: Noise):
+        self._noise = noise
+
+    def judge(self, judgements: Sequence[Judgement]) -> list[dict[str, float] | Fault]:
+        known = [i for i, judgement in enumerate(judgements) if _all_known(judgement)]
+        out: list[dict[str, float] | Fault] = [_UNKNOWN] * len(judgements)
+        for i, truth in zip(known, truths([judgements[i].picture for i in known]), strict=True):
+            out[i] = self._scored(judgements[i], truth)
+        return out
+
+    def _scored(self, judgement: Judgement, truth: Truth) -> dict[str, float] | Fault:
+        if judgement.rubric not in _RUBRICS:
+            return Fault(f"rubric {judgement.rubric!r} is none of {', '.join(_RUBRICS)}")
+        scores = _RUBRICS[judgement.rubric](judgement, truth)
+        if isinstance(scores, Fault):
+            return scores
+        rng = chance(judgement.picture.scene, "judge", judgement.rubric, judgement.prompt)
+        return {
+            name: float(np.clip(10 * share + self._noise.scores * rng.normal(), 0, 10)) for name, share in scores.items()
+        }
+
+
+def _all_known(judgement: Judgement) -> bool:
+    pictures = (*judgement.references, judgement.picture, *([judgement.truth] if judgement.truth else []))
+    return all(picture.scene is not None for picture in pictures)
+
+
+# ---- claims ----
+
+
+def nouns_of(kinds: Mapping[int, str]) -> dict[str, int]:
+    """How an instruction may call subjects whose pictures have these numbers -> that number."""
+    names = list(kinds.values())
+    nouns = {f"<image {n}>": n for n in kinds} | {f"<image {n}> {kind}": n for n, kind in kinds.items()}
+    return nouns | {kind: n for n, kind in kinds.items() if names.count(kind) == 1}
+
+
+def share_held(claims: Claims, who: Mapping[int, int | None], scene: Scene, truth: Truth) -> float:
+    """How much of what is claimed holds, 0..1: of who is there, how many and where, times how they relate.
+
+    Args:
+        who: number in the claims -> place in `scene.subjects`, from 0; None or missing for those who are not there.
+    """
+    seen = {number: place for number, place in who.items() if place is not None and truth.masks[place].mean() > _SHOWN}
+    present = [number in seen for number in claims.mentioned]
+    there = len(present) or 1
+    # Somebody whom nobody asked for is as wrong as somebody who is missing.
+    uncalled = max(len(scene.subjects) - sum(present), 0)
+    points, total = sum(present), there + uncalled
+    if claims.ground is not None:
+        points, total = points + (claims.ground == ground_words(scene.surroundings)), total + 1
+    related = [_holds(relation, seen, truth) for relation in claims.relations]
+    return points / total * (0.3 + 0.7 * (sum(related) / len(related) if related else 1.0))
+
+
+def _holds(relation, seen: Mapping[int, int], truth: Truth) -> bool:
+    i, name, j = relation
+    whose = j if isinstance(j, tuple) else (j,)
+    if any(number not in seen for number in (i, *whose)):
+        return False
+    places = tuple(sorted(seen[number] + 1 for number in whose))
+    return (seen[i] + 1, name, places if isinstance(j, tuple) else places[0]) in truth.relations
+
+
+# ---- rubrics: shares, 0..1 ----
+
+Shares = dict[str, float] | Fault
+
+
+def customization(judgement: Judgement, truth: Truth) -> Shares:
+    references, scene, roles = judgement.references, judgement.picture.scene, read_roles(judgement.prompt)
+    shown = [n for n in roles.somebody(len(references)) if references[n - 1].scene.subjects]
+    meant = [references[n - 1].scene.subjects[0] for n in shown]
+    wears = [n in roles.worn for n in shown]
+    places = dict(zip(shown, matched(meant, scene.subjects, wears), strict=True))
+    shares = dict.fromkeys((f"consistency_{n}" for n in range(1, len(references) + 1)), 0.0)
+    for number, subject, worn in zip(shown, meant, wears, strict=True):
+        place = places[number]
+        if place is None:
+            continue
+        alike = likeness(subject, scene.subjects[place], worn)
+        shares[f"consistency_{number}"] = alike * _visible(truth, place)
+        if worn:
+            cloth = roles.worn[number]
+            shares[f"consistency_{cloth}"] = _wears(scene.subjects[place], references, cloth) * _visible(truth, place)
+    if roles.place and roles.place <= len(references):
+        around = references[roles.place - 1].scene.surroundings
+        shares[f"consistency_{roles.place}"] = surroundings_likeness(around, scene.surroundings)
+    if roles.light and roles.light <= len(references):
+        shares[f"consistency_{roles.light}"] = light_likeness(references[roles.light - 1].scene.light, scene.light)
+    kinds = {number: subject.kind for number, subject in zip(shown, meant, strict=True)}
+    claims = read_claims(without_roles(judgement.prompt), nouns_of(kinds))
+    who = {n: place for n, place in places.items() if place is not None and scene.subjects[place].kind == kinds[n]}
+    return shares | {"following": share_held(claims, who, scene, truth)}
+
+
+def _wears(subject: Subject, references: Sequence[Picture], cloth: int) -> float:
+    """How well a subject's clothes are the swatch of that picture."""
+    if cloth > len(references):
+        return 0.0
+    return likeness(dressed(subject, references[cloth - 1].scene.surroundings), subject)
+
+
+def _visible(truth: Truth, place: int) -> float:
+    """1 for a subject that shows well, less where it is small or hidden."""
+    area, uncovered = float(truth.masks[place].mean()), float(truth.visibility[place])
+    return min(1.0, area / _SHOWN) * min(1.0, uncovered / 0.3)
+
+
+def illustration(judgement: Judgement, truth: Truth) -> Shares:
+    scene = judgement.picture.scene
+    claims = read_claims(_PLACEHOLDERS.sub("", judgement.prompt), KIND_NUMBERS)
+    who = {KIND_NUMBERS[subject.kind]: n for n, subject in enumerate(scene.subjects)}
+    text = share_held(claims, who, scene, truth) * _colours_held(judgement.prompt, scene)
+    likest = [
+        max((likeness(old, new) for old in picture.scene.subjects for new in scene.subjects), default=0.0)
+        for picture in judgement.references
+    ]
+    # Somebody of the earlier pictures who is named must come back as he was, on whatever picture he is.
+    named = {kind for kind, number in KIND_NUMBERS.items() if number in claims.mentioned}
+    old = [s for picture in judgement.references for s in picture.scene.subjects if s.kind in named]
+    back = [max((likeness(one, new) for new in scene.subjects), default=0.0) for one in old]
+    return {"text": text, "image": float(np.mean(likest + back)) if likest else 0.0}
+
+
+def _colours_held(text: str, scene: Scene) -> float:
+    """Share of "a red dog" that are true of somebody; 1 where no colour is said."""
+    coloured = {f"{named_colour(s.palette[0])} {s.kind}" for s in scene.subjects}
+    said = [name for name in _coloured_names() if f" {name}" in text]
+    return sum(name in coloured for name in said) / len(said) if said else 1.0
+
+
+def _coloured_names() -> tuple[str, ...]:
+    return tuple(f"{colour} {kind}" for colour in COLOURS for kind in KINDS)
+
+
+def spatial(judgement: Judgement, truth: Truth) -> Shares:
+    del truth
+    if judgement.truth is None:
+        return Fault("the spatial rubric compares with the true target, which is not given")
+    seen, true = judgement.picture.scene, judgement.truth.scene
+    apart = np.arccos(np.clip(_seen_from(seen) @ _seen_from(true), -1, 1))
+    return {"viewpoint": max(0.0, 1 - float(apart) / _VIEW), "content": _content(true, seen)}
+
+
+def _seen_from(scene: Scene) -> np.ndarray:
+    """Unit vector from what is looked at to the camera, in the frame of the first subject, if there is one."""
+    camera = scene.camera
+    away = np.subtract(camera.eye, camera.target)
+    turn = scene.subjects[0].yaw if scene.subjects else 0.0
+    sine, cosine = np.sin(turn), np.cos(turn)
+    own = np.array([cosine * away[0] - sine * away[2], away[1], sine * away[0] + cosine * away[2]])
+    return own / np.linalg.norm(own)
+
+
+def _content(wanted: Scene, there: Scene) -> float:
+    """How much of a scene's things and surroundings are those of another."""
+    around = surroundings_likeness(wanted.surroundings, there.surroundings)
+    if not wanted.subjects:
+        return around
+    places = matched(wanted.subjects, there.subjects)
+    alike = [
+        0.0 if place is None else likeness(one, there.subjects[place])
+        for one, place in zip(wanted.subjects, places, strict=True)
+    ]
+    uncalled = max(len(there.subjects) - len(wanted.subjects), 0)
+    return 0.8 * sum(alike) / (len(alike) + uncalled) + 0.2 * around
+
+
+def temporal(judgement: Judgement, truth: Truth) -> Shares:
+    del truth
+    now, before = judgement.picture.scene, [picture.scene for picture in judgement.references]
+    if not before:
+        return Fault("the temporal rubric looks at the frames before, and there are none")
+    context = float(np.mean([_content(scene, now) for scene in before]))
+    away = [_moved(scene, now) for scene in before]
+    # The nearer in time, the nearer in state: each pair of frames is a witness to the order.
+    pairs = [away[j] <= away[i] + _STILL for i in range(len(away)) for j in range(i + 1, len(away))]
+    order = sum(pairs) / len(pairs) if pairs else 1.0
+    happened = 1.0 if min(away) > _STILL else 0.3
+    return {"context": context, "sequence": order * happened * context}
+
+
+def _moved(a: Scene, b: Scene) -> float:
+    """How far subjects (and the camera) of one scene are from where they are in another, metres; turns count too."""
+    total = float(np.linalg.norm(np.subtract(a.camera.eye, b.camera.eye))) ** 2
+    for one, place in zip(a.subjects, matched(a.subjects, b.subjects), strict=True):
+        if place is not None:
+            other = b.subjects[place]
+            turn = abs((one.yaw - other.yaw + np.pi) % (2 * np.pi) - np.pi)
+            apart = (*np.subtract(one.position, other.position), one.height - other.height, 0.3 * turn)
+            total += float(np.sum(np.square(apart))) + 0.01 * (one.pose - other.pose) ** 2
+    return float(np.sqrt(total))
+
+
+_RUBRICS: dict[str, Callable[[Judgement, Truth], Shares]] = {
+    "customization": customization, "illustration": illustration, "spatial": spatial, "temporal": temporal,
+}  # fmt: skip

@@ -1,0 +1,100 @@
+"""Stories from scenes, and the stage that turns a page of one into an instruction with earlier pictures.
+
+An earlier picture is needed when somebody of the page to draw is in it: the very one, not a double. Places need none,
+the text says what they look like. Read next: `macro/scenes/story.py`, `judge.py`.
+"""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from macro.engines.known import truths
+from macro.engines.procedural.draw import drawing
+from macro.engines.sources import Page, Picture, Story
+from macro.engines.stages import Fault, Rewritten
+from macro.scenes import story as tales
+from macro.scenes.graph import Scene, Subject
+from macro.scenes.likeness import likeness
+from macro.sentence.formats import marker
+
+_UNKNOWN = Fault("a page shows no scene that is known")
+_ASKED = ("illustrate this page:", "draw the next page:", "the next page of the story:")
+
+
+class Stories:
+    """`story` of the sources.
+
+    Args:
+        size: of the pages' pictures, pixels a side.
+        rays: samples per pixel, 1..4.
+    """
+
+    def __init__(self, size: int, rays: int):
+        self._size, self._rays = size, rays
+
+    def story(self, seed: int, index: int) -> Story:
+        rng = np.random.default_rng([seed, index, 8])
+        tale = tales.tale(rng)
+        scenes = [leaf.scene for leaf in tale.leaves] + [scene for _, scene in tale.distractors]
+        pictures = drawing(scenes, [self._size] * len(scenes), self._rays)
+        count = len(tale.leaves)
+        pages = tuple(
+            Page(tales.text_of(tale, n, truth, rng), picture, tuple(tale.characters[who].name for who in leaf.cast))
+            for n, (leaf, picture, truth) in enumerate(
+                zip(tale.leaves, pictures[:count], truths(pictures[:count]), strict=True)
+            )
+        )
+        strange = zip([place for place, _ in tale.distractors], pictures[count:], strict=True)
+        return Story(tale.title, pages, tuple(strange))
+
+
+def rewrite(
+    texts: Sequence[Sequence[str]],
+    pictures: Sequence[Sequence[Picture]],
+    text: Sequence[str],
+    targets: Sequence[Picture],
+    seeds: Sequence[int],
+) -> list[Rewritten | Fault]:
+    """Keeps the pictures with somebody of the target, and names them where the text first speaks of who that is."""
+    del texts
+    return [_rewritten(*asked) for asked in zip(pictures, text, targets, seeds, strict=True)]
+
+
+def _rewritten(pictures: Sequence[Picture], text: str, target: Picture, seed: int) -> Rewritten | Fault:
+    if any(picture.scene is None for picture in (target, *pictures)):
+        return _UNKNOWN
+    wanted = target.scene.subjects
+    shown = {
+        place: [n for n, one in enumerate(wanted) if is_in(one, picture.scene)] for place, picture in enumerate(pictures)
+    }
+    kept = tuple(place for place, who in shown.items() if who)
+    numbers = {place: number for number, place in enumerate(kept, 1)}
+    for n, places in _shared_out({place: shown[place] for place in kept}).items():
+        markers = [marker(numbers[place]) for place in places]
+        named = " and ".join([", ".join(markers[:-1]), markers[-1]]) if len(markers) > 1 else markers[0]
+        text = re.sub(rf"\b{re.escape(wanted[n].kind)}\b", lambda noun, by=named: f"{noun[0]} of {by}", text, count=1)
+    return Rewritten(f"{np.random.default_rng([seed, 9]).choice(_ASKED)} {text}", kept)
+
+
+def is_in(subject: Subject, scene: Scene) -> bool:
+    """Whether a scene shows that very subject."""
+    return any(likeness(subject, other) > 0.999 for other in scene.subjects)
+
+
+def _shared_out(shown: dict[int, list[int]]) -> dict[int, list[int]]:
+    """Which pictures each subject is named by, given who is on which: every picture once, nobody left out.
+
+    Whoever is on few pictures chooses first. A subject whose pictures are all taken is named by the first of them again.
+    """
+    on = {n: [place for place, who in shown.items() if n in who] for who in shown.values() for n in who}
+    given: dict[int, list[int]] = {n: [] for n in sorted(on)}
+    taken: set[int] = set()
+    for n in sorted(on, key=lambda n: (len(on[n]), n)):
+        free = [place for place in on[n] if place not in taken]
+        given[n] = (free or on[n])[:1]
+        taken |= set(given[n])
+    for place in shown:
+        if place not in taken:
+            given[min(shown[place], key=lambda n: (len(given[n]), n))].append(place)
+    return {n: sorted(places) for n, places in given.items()}
