@@ -183,7 +183,7 @@ def test_splits_numbers_and_other_files(made, tmp_path):
         (["macrodata", "--from_json=/nowhere"], "no .json files"),
         (["music", "--from_json=/nowhere"], "reads macrodata's published layout"),
         (["macrodata", "--from_json=/nowhere", "--engine.arrangement=x"], "--engine.arrangement=x"),
-        (["macrodata", "--from_json=/nowhere", "--provider.rays=1"], "no .json files"),
+        (["macrodata", "--from_json=/nowhere", "--provider.rays=1"], "macrodata asks no provider"),
     ],
 )
 def test_mistakes(arguments, said, tmp_path, capsys):
