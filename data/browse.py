@@ -61,7 +61,7 @@ def browse(folder: str, num: int, seed: int, out: str) -> tuple[int, int]:
     chapters, shown = [], 0
     for one, found in sets:
         samples = {}
-        for kind, places in sorted(found.places.items()):
+        for kind, places in found.places.items():
             picked = _pick(places, num, [seed, *_hashes(one.name, *kind)])
             samples[kind] = [one.samples[index] for index in picked]
             shown += len(picked)

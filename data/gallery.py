@@ -72,7 +72,7 @@ def _run(counts: Mapping[int, int]) -> range:
 def _tasks(found: Statistics) -> str:
     rows = "".join(
         f"<tr><td>{escape(task)}</td><td>{escape(bucket)}</td><td>{len(places):,}</td></tr>"
-        for (task, bucket), places in sorted(found.places.items())
+        for (task, bucket), places in found.places.items()
     )
     return f"<figure><table><tr><th>task</th><th>bucket</th><th>samples</th></tr>{rows}</table></figure>"
 

@@ -4,6 +4,7 @@ Read next: `gallery.py` (how it is shown), `summary.py` (what a build writes).
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -24,7 +25,8 @@ class Statistics:
 
     Attributes:
         samples: how many there are; looked: how many of them were counted.
-        places: (task, bucket) -> which samples, of those that were counted. references, subjects: their number in a sample -> samples.
+        places: (task, bucket) -> which samples, of those that were counted; in order.
+        references, subjects: their number in a sample -> samples.
         areas: class of AREAS -> boxes.
         filters: name -> {"kept", "dropped"}, of a build's summary. dead: (step, reason) -> drafts, the most frequent.
     """
@@ -62,6 +64,7 @@ def statistics_of(
             found.subjects[count] += 1
         for x0, y0, x1, y1 in boxes:
             found.areas[next(end for end in AREAS if (x1 - x0) * (y1 - y0) <= end + 1e-6)] += 1
+    found.places = dict(sorted(found.places.items(), key=_in_order))
     try:
         if summary.is_file():
             found.filters = dict(json.loads(summary.read_text())["filters"])
@@ -71,6 +74,13 @@ def statistics_of(
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{summary} or {dead.name}: is not what data.build writes ({error!r}); move it away") from None
     return found
+
+
+def _in_order(item: tuple[tuple[str, str], list[int]]) -> tuple:
+    """By task, then by bucket: "4-5" before "11-12", and names by letters."""
+    (task, bucket), _ = item
+    number = re.search(r"\d+", bucket)
+    return task, int(number[0]) if number else 0, bucket
 
 
 def references_of(sentence: Sentence) -> int:

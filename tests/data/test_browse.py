@@ -77,8 +77,8 @@ def test_the_page_needs_nothing_from_elsewhere_and_runs_nothing(page):
 
 def test_all_words_are_escaped(page):
     """What is no tag of ours must not be a tag: with ours taken out, no angle bracket is left."""
-    tags = "html head meta title body main input header p h1 h2 small nav div label a section figure table tr th td i span"
-    tags += " figcaption article img b svg rect text g path blockquote details summary pre"
+    tags = "html head meta title body main input header p h1 h2 small nav div label a section figure table tr th td i"
+    tags += " span figcaption article img b svg rect text g path blockquote details summary pre"
     ours = rf"</?(?:{tags.replace(' ', '|')})(?:\s[^<>]*)?>"
     bare = re.sub(r"<style>.*?</style>|<!doctype html>", "", page, flags=re.S)
     assert "<b>" not in bare and "<i>" not in bare and "<script" not in bare
@@ -117,6 +117,15 @@ def test_numbers_are_counted_as_they_are(folder, tmp_path):
     assert found.references == {2: 12} and found.subjects == {2: 12} and found.areas == {0.1: 12, 0.5: 12}
     assert found.places == {("compose", "1-3"): [0, 2, 4, 6, 8, 10], ("compose", "4-5"): [1, 3, 5, 7, 9, 11]}
     assert not found.filters and not found.dead
+
+
+def test_buckets_stand_in_the_order_of_their_numbers(tmp_path):
+    outlines = [
+        (n, Sentence((Text("x"),), task, n, None, {"bucket": bucket}))
+        for n, (task, bucket) in enumerate([("b", "11-12"), ("b", "4-5"), ("b", ">=8"), ("a", "move"), ("a", "add")])
+    ]
+    found = statistics.statistics_of(outlines, 5, tmp_path / "none", tmp_path / "none")
+    assert [bucket for _, bucket in found.places] == ["add", "move", "4-5", ">=8", "11-12"]
 
 
 def test_the_seed_chooses_and_the_same_one_chooses_alike(folder, tmp_path):
