@@ -1,7 +1,7 @@
 """The raw material of the data engines: pictures, clips, stories, rings of views, panoramas, pools by category.
 
 A source gives item (seed, index) of its kind, always the same one. `procedural/sources.py` renders them, exactly
-known; `material.py` reads them from files. Read next: `stages.py`.
+known; `material/` reads them from files. Read next: `stages.py`.
 """
 
 from collections.abc import Mapping

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int8, UInt8
 from macro.sentence.grid import SIDE
 from macro.sentence.plan import COLOURS
 from macro.sentence.spans import Image, Span, Text
-from macro.utils.image import data_uri, shrunk
+from macro.utils.image import at_most, data_uri
 
 
 def page(title: str, body: str, style: str = "") -> str:
@@ -76,8 +76,8 @@ def _heart(mask: Bool[np.ndarray, "8 8"]) -> tuple[int, int]:
 def picture(pixels: UInt8[np.ndarray, "h w 3"], name: str, side: int | None = None) -> str:
     """A picture, whole; or at most `side` pixels a side and as JPEG, for pages with many of them."""
     if side is not None:
-        pixels = shrunk(pixels, side)
-    uri = data_uri(pixels, "JPEG" if side else "PNG")
+        pixels = at_most(pixels, side)
+    uri = data_uri(pixels, ".jpg" if side else ".png")
     return f'<img src="{uri}" alt="{escape(name)}" title="{escape(name)}">'
 
 

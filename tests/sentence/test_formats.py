@@ -17,6 +17,7 @@ from macro.sentence.formats import (
     in_sentence,
     marker,
     numbered_images,
+    phrased,
     prompt_of,
     read,
     read_inset,
@@ -368,6 +369,37 @@ def test_phrases_become_pictures_in_the_sentence(tmp_path):
     silent, words, house, _, dog, end = sentence.spans
     assert (silent.phrase, house.phrase, dog.phrase) == (None, "dog house", "dog")
     assert words == Text("A ") and end == Text(" dog.")
+
+
+def test_an_engine_places_pictures_as_a_file_does():
+    owl, box, style = pictures_of(3)
+    spans = phrased("A red owl on an owl box.", {"owl box": 2, "owl": 1}, [owl, box, style])
+    assert spans == (
+        Image(path="3.png", subject=3),
+        Text("A red "),
+        Image(path="1.png", subject=1, number=1, phrase="owl"),
+        Text(" owl on an "),
+        Image(path="2.png", subject=2, number=2, phrase="owl box"),
+        Text(" owl box."),
+    )
+
+
+@pytest.mark.parametrize(
+    ("caption", "phrases", "says"),
+    [
+        ("An owl.", {"cat": 1}, "answer: map names 'cat', which has no place"),
+        ("Owls.", {"Owl": 1}, "which has no place of its own"),
+        ("An owl.", {"owl": 3}, "sends 'owl' to picture 3, but there are 2"),
+        ("An owl.", {"owl": True}, "sends 'owl' to picture True"),
+        ("An owl.", {"owl": [1]}, "sends 'owl' to picture [1]"),
+        ("An owl on a box.", {"owl": 1, "box": 1}, "two phrases to one picture"),
+        ("An <image 1> owl.", {"owl": 1}, "holds an <image n> marker"),
+    ],
+)
+def test_a_map_that_does_not_fit_is_refused(caption, phrases, says):
+    with pytest.raises(UserError) as error:
+        phrased(caption, phrases, pictures_of(2), "answer")
+    assert str(error.value).startswith("answer: ") and says in str(error.value)
 
 
 @st.composite
