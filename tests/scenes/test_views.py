@@ -110,7 +110,8 @@ def test_a_panorama_turned_is_a_view_turned():
     turned = np.roll(panorama, -16, 1)  # a quarter to the right
     for pitch in (0.0, 30.0, -80.0):
         np.testing.assert_array_equal(
-            views.perspective_view(panorama, 90.0, pitch, 70.0, 16), views.perspective_view(turned, 0.0, pitch, 70.0, 16)
+            views.perspective_view(panorama, 90.0, pitch, 70.0, 16),
+            views.perspective_view(turned, 0.0, pitch, 70.0, 16),
         )
 
 
