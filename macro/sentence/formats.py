@@ -359,7 +359,7 @@ def _read_json(path: Path) -> dict:
         record = json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the second where brackets go too deep
         raise UserError(f"{path}: not JSON ({error}); mend or replace the file") from None
     if not isinstance(record, dict):
         raise UserError(f"{path}: must hold one JSON object {{...}}")
