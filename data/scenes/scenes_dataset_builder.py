@@ -2,21 +2,21 @@
 
     Builder(data_dir=..., seed=0, num=20000, options=Options(size=128)).download_and_prepare()
 
-How it writes and what a record holds: `macro/inputs/records.py`, `macro/inputs/codec.py`.
+How it is made and written: `data/builders.py`, `macro/inputs/records.py`; what a record holds: `macro/inputs/codec.py`.
 """
 
 import tensorflow_datasets as tfds
 
-from macro.engines.scenes import VERSION, Options, samples
-from macro.inputs.records import SentenceBuilder
+from data.builders import EngineBuilder
+from macro.engines.scenes import VERSION, Options
+
+__all__ = ["Builder", "Options"]
 
 
-class Builder(SentenceBuilder):
+class Builder(EngineBuilder):
     """Scenes with 1..12 subjects, their references, plan and truth."""
 
     name = "scenes"
+    engine = "macro.engines.scenes:ENGINE"
+    asks_stages = False
     VERSION = tfds.core.Version(VERSION)
-    make = staticmethod(samples)
-
-    def __init__(self, *, options: Options | None = None, **kwargs):
-        super().__init__(options=options or Options(), **kwargs)

@@ -77,7 +77,10 @@ D = TypeVar("D", bound=Draft)
 
 @dataclass(frozen=True)
 class Step:
-    """A named step: `run(drafts, stages, options)` gives as many drafts back, in order, dropped ones among them."""
+    """A named step: `run(drafts, stages, options)` gives as many drafts back, in order, dropped ones among them.
+
+    `stages` is None for an engine that needs none.
+    """
 
     name: str
     run: Callable[[list[Any], Stages, Any], list[Any]]
@@ -136,7 +139,7 @@ def begin(engine: Engine, options: Any, seed: int, indices: Iterable[int]) -> Ba
     return Batch(seed, tuple(engine.start(seed, index, 0, options) for index in indices))
 
 
-def advance(batch: Batch, step: Step, stages: Stages, options: Any) -> Batch:
+def advance(batch: Batch, step: Step, stages: Stages | None, options: Any) -> Batch:
     """All living drafts one step on."""
     living = [draft for draft in batch.drafts if draft.dropped is None]
     if not living:
@@ -186,7 +189,7 @@ def finish(batch: Batch, engine: Engine, options: Any) -> Made:
     return Made([engine.finish(draft, options) for draft in batch.done], list(batch.dead), batch.counts)
 
 
-def make(engine: Engine, stages: Stages, options: Any, seed: int, indices: Iterable[int]) -> Made:
+def make(engine: Engine, stages: Stages | None, options: Any, seed: int, indices: Iterable[int]) -> Made:
     """Samples `indices` of `seed`; places whose every attempt was dropped are missing."""
     batch = begin(engine, options, seed, indices)
     for _ in range(engine.tries):

@@ -25,7 +25,7 @@ from jaxtyping import Int8
 
 from macro.engines.drafts import Draft, Engine, Step, fill, notes_of, regroup, use
 from macro.engines.known import narrowed_truth, subject_at, truths
-from macro.engines.scenes import BUCKETS
+from macro.engines.scenes import BUCKETS, bucket_of
 from macro.engines.sources import Picture
 from macro.engines.stages import Brief, Fault, Idea, Region, SceneAsk, Stages
 from macro.scenes import annotate, questions
@@ -104,12 +104,6 @@ def start(seed: int, index: int, attempt: int, options: Options) -> MusicDraft:
     decimated = rng.random() < options.decimation and 2 <= count < 12
     lost = int(rng.integers(1, min(4, 12 - count) + 1)) if decimated else 0
     return MusicDraft(seed, index, attempt, "compose", bucket_of(count), count=count, lost=lost)
-
-
-def bucket_of(count: int) -> str:
-    """The name of the bucket of a number of subjects: "4-5"."""
-    bucket = next(bucket for bucket in BUCKETS if count in bucket)
-    return f"{bucket[0]}-{bucket[-1]}"
 
 
 # ---- steps ----

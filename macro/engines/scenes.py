@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import UInt8
 
+from macro.engines.drafts import Draft, Engine, Step
+from macro.engines.stages import Stages
 from macro.scenes import annotate, grammar, questions, thoughts, words
 from macro.scenes.batches import pixels_of, with_truth
 from macro.scenes.graph import Scene
@@ -83,7 +85,10 @@ def samples(seed: int, start: int, count: int, options: Options = DEFAULT) -> li
         Sentences: prompt and references in one of the two arrangements, Plan, Target; `idx` is the index and
         `truth` holds everything that is exactly so.
     """
-    indices = range(start, start + count)
+    return _samples(seed, range(start, start + count), options)
+
+
+def _samples(seed: int, indices: Sequence[int], options: Options) -> list[Sentence]:
     drawn = draw_scenes(seed, indices, options)
     orders = [_references(seed, index, d.scene, options) for index, d in zip(indices, drawn, strict=True)]
     alone = [scene for order in orders for _, scene in order]
@@ -205,3 +210,35 @@ def _sentence(
     arrangement = "image_first" if rng.random() < options.image_first else "in_sentence"
     spans = ARRANGEMENTS[arrangement](prompt, images)
     return Sentence((*spans, Plan(cot, grid), Target(drawn.pixels)), "compose", index, truth)
+
+
+# ---- as an engine ----
+
+
+@dataclass(frozen=True, eq=False)
+class SceneDraft(Draft):
+    sentence: Sentence | None = None
+
+
+def bucket_of(count: int) -> str:
+    """The name of the bucket of a number of subjects: "4-5"."""
+    bucket = next(bucket for bucket in BUCKETS if count in bucket)
+    return f"{bucket[0]}-{bucket[-1]}"
+
+
+def _start(seed: int, index: int, attempt: int, options: Options) -> SceneDraft:
+    return SceneDraft(seed, index, attempt, "compose", bucket_of(_counts(seed, index, options)[0]))
+
+
+def _render(drafts: list[SceneDraft], stages: Stages | None, options: Options) -> list[SceneDraft]:
+    """All of a sample at once: whatever is known of a scene is known when it is drawn."""
+    made = _samples(drafts[0].seed, [draft.index for draft in drafts], options)
+    return [draft.set(sentence=sentence) for draft, sentence in zip(drafts, made, strict=True)]
+
+
+def _finish(draft: SceneDraft, options: Options) -> Sentence:
+    return draft.sentence
+
+
+# Nothing is ever dropped: a scene that shows its subjects badly has been drawn again before.
+ENGINE = Engine("scenes", VERSION, Options, _start, (Step("render", _render),), _finish, tries=1)

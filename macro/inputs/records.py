@@ -1,33 +1,31 @@
 """Sentences on disk: ArrayRecord shards written and read through TFDS, without TensorFlow.
 
 `SentenceBuilder` is the TFDS builder of every data set that one of our engines makes (`data/scenes` is one).
-It asks the engine for a shard's worth of sentences at a time, keeps finished shards aside until all are
-there, and only then lets the data set appear: an interrupted build goes on where it was, and a half-built
-data set is never seen. `open_source` gives random access to what was built.
-Read next: `macro/inputs/codec.py` (a sentence as a record), `macro/inputs/pipeline.py`.
+It asks for the shards that are not there yet (`shards.py`), which stay aside until all are there, and only then
+lets the data set appear: an interrupted build goes on where it was, and a half-built data set is never seen.
+`open_source` gives random access to what was built.
+Read next: `macro/inputs/codec.py` (a sentence as a record), `macro/inputs/pipeline.py`, `data/builders.py`.
 """
 
 import dataclasses
 import hashlib
-import io
 import json
 import os
-import shutil
-import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core import dataset_builder, file_adapters, registered
+from etils import epath
+from tensorflow_datasets.core import dataset_builder, registered
 from tensorflow_datasets.core.decode import DeserializeMethod
 from tensorflow_datasets.core.example_parser import ExampleParserNp
 
-from macro.inputs.codec import decode_sentence, encode_sentence
+from macro.inputs.codec import decode_sentence
+from macro.inputs.shards import FEATURES, Shards, link
 from macro.sentence.spans import Sentence
 from macro.utils.errors import UserError
+from macro.utils.log import Countdown
 
 # (seed, start, count, options) -> sentences start ... start + count - 1 of the endless data set of that seed;
 # options are the engine's own dataclass.
@@ -37,9 +35,14 @@ SHARD = 256  # sentences in a shard: what a build can lose when it is stopped
 
 
 class SentenceBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
-    """A data set of sentences with one split, `train`. Subclasses set `name`, `make` and `VERSION`."""
+    """A data set of sentences with one split. Subclasses set `name`, `make` and `VERSION`.
+
+    Whoever makes its shards in another way overrides `make_shards`, and `key` where more goes into them.
+    """
 
     make: Make
+    split = "train"
+    unit = "sentences"  # of what `num` are made
 
     def __init__(self, *, data_dir: str, seed: int = 0, num: int = 1, options: Any = None, **kwargs):
         """
@@ -51,98 +54,91 @@ class SentenceBuilder(dataset_builder.FileReaderBuilder, skip_registration=True)
         super().__init__(data_dir=data_dir, file_format="array_record", **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        bits = tfds.features.Image(shape=(None, None, 1), dtype=np.uint16, encoding_format="png")
-        features = {
-            "sentence": tfds.features.Text(doc="task, idx and spans as JSON; see macro/inputs/codec.py"),
-            "pictures": tfds.features.Sequence(tfds.features.Image(encoding_format="png")),
-            "truth": tfds.features.Text(doc="JSON, empty where unknown"),
-            "masks": tfds.features.Sequence(bits, doc="visible and amodal masks, bit s - 1 is subject s"),
-        }
         about = f"Sentences with pictures in them, seed {getattr(self, 'seed', 0)}. Made by macro's engines."
         return tfds.core.DatasetInfo(
             builder=self,
             description=about,
-            features=tfds.features.FeaturesDict(features),
+            features=tfds.features.FeaturesDict(FEATURES),
             disable_shuffling=True,
         )
 
     def _make_download_manager(self, download_dir, download_config):
         """Nothing is downloaded, but TFDS wants one; its own would look for checksums beside the code."""
-        return tfds.download.DownloadManager(download_dir=self.shards_aside())
+        return tfds.download.DownloadManager(download_dir=self.shards.folder)
+
+    def _log_download_bytes(self) -> None:
+        """TFDS would speak of downloads on stdout; `Countdown` says what happens."""
+
+    def _log_download_done(self) -> None:
+        """As above."""
+
+    def download_and_prepare(self) -> None:
+        """Builds the data set, if it is not there: makes the shards that are missing, then lets TFDS gather them.
+
+        Raises:
+            UserError: not one sentence is left.
+        """
+        if not epath.Path(self.data_dir).exists():
+            shards = self.shards
+            missing = shards.missing()
+            countdown = Countdown(self.name, self.num, self.unit)
+            countdown.skip(self.num - sum(len(shards.places(number)) for number in missing))
+            for number in self.make_shards(missing):
+                countdown.done(len(shards.places(number)))
+            self.gathered(countdown)
+        super().download_and_prepare()
+        self.shards.clear()
 
     def _download_and_prepare(self, dl_manager, download_config) -> None:
-        """Makes the shards that are not there yet, then moves all of them to where TFDS wants them."""
+        """Links the shards to where TFDS wants them, in a folder that it lets appear when this is done.
+
+        They keep their names aside too until then: a build that is stopped here makes none of them again.
+        """
         del dl_manager, download_config
-        template, lengths = self._get_filename_template("train"), _shard_lengths(self.num)
-        aside = self.shards_aside()
-        aside.mkdir(parents=True, exist_ok=True)
-        clock = _Clock(self.name, self.num)
-        for shard, length in enumerate(lengths):
-            path = aside / f"{shard:05d}"
-            if path.exists():
-                clock.skip(length)
-                continue
-            self._write_shard(path, shard * SHARD, length)
-            clock.done(length)
-        size = 0
-        for shard in range(len(lengths)):
-            final = template.sharded_filepath(shard_index=shard, num_shards=len(lengths))
-            size += (aside / f"{shard:05d}").stat().st_size
-            shutil.move(aside / f"{shard:05d}", final)
-        shutil.rmtree(aside)
+        shards = self.shards
+        lengths = {number: shards.about(number)["samples"] for number in range(len(shards))}
+        filled = [number for number, length in lengths.items() if length]
+        if not filled:
+            raise UserError(f"{self.name}: nothing is left of {self.num:,} {self.unit}{self.why()}")
+        template, size = self._get_filename_template(self.split), 0
+        for place, number in enumerate(filled):
+            size += shards.path(number).stat().length
+            link(shards.path(number), template.sharded_filepath(shard_index=place, num_shards=len(filled)))
         split = tfds.core.SplitInfo(
-            name="train", shard_lengths=lengths, num_bytes=size, filename_template=template
+            name=self.split,
+            shard_lengths=[lengths[number] for number in filled],
+            num_bytes=size,
+            filename_template=template,
         )
         self.info.set_splits(tfds.core.splits.SplitDict([split]))
 
-    def shards_aside(self) -> Path:
-        """Where finished shards wait for the others."""
-        key = hash_of(self.seed, self.options, str(self.VERSION))
-        return Path(self.data_dir_root) / f"{self.name}.shards-{key}"
+    def make_shards(self, missing: Sequence[int]) -> Iterator[int]:
+        """Writes these shards, and gives the number of each once it is there."""
+        for number in missing:
+            places = self.shards.places(number)
+            sentences = type(self).make(self.seed, places.start, len(places), self.options)
+            if len(sentences) != len(places):
+                raise ValueError(f"{self.name}: asked for the sentences {places}, got {len(sentences)}")
+            self.shards.write(number, sentences, {})
+            yield number
 
-    def _write_shard(self, path: Path, start: int, length: int) -> None:
-        sentences = type(self).make(self.seed, start, length, self.options)
-        if len(sentences) != length:
-            raise ValueError(
-                f"{self.name}: asked for {length} sentences from {start} on, got {len(sentences)}"
-            )
-        records = ((i, self.info.features.serialize_example(_files(s))) for i, s in enumerate(sentences))
-        unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        writer = file_adapters.ADAPTER_FOR_FORMAT[file_adapters.FileFormat.ARRAY_RECORD]
-        writer.write_examples(unfinished, records)
-        os.replace(unfinished, path)
+    def gathered(self, countdown: Countdown) -> None:
+        """Called when all shards are there, before the data set appears; `countdown` has seen them come."""
 
+    def why(self) -> str:
+        """How an error goes on that says that no sentence came out."""
+        return "; all were dropped"
 
-def _files(sentence: Sentence) -> dict:
-    """The record as TFDS takes it: it passes encoded pictures through untouched if they come as files."""
-    record = encode_sentence(sentence)
-    return record | {name: [io.BytesIO(png) for png in record[name]] for name in ("pictures", "masks")}
+    @property
+    def shards(self) -> Shards:
+        """The shards in the making, and where finished ones wait for the others."""
+        folder = epath.Path(self.data_dir_root) / f"{self.name}.shards-{self.key}"
+        return Shards(os.fspath(folder), self.num, SHARD)
 
-
-def _shard_lengths(num: int) -> list[int]:
-    return [min(SHARD, num - start) for start in range(0, num, SHARD)]
-
-
-class _Clock:
-    """Progress with rate and time left, on stderr."""
-
-    def __init__(self, name: str, total: int):
-        self.name, self.total, self.count, self.made = name, total, 0, 0
-        self.start = time.monotonic()
-
-    def skip(self, number: int) -> None:
-        self.count += number
-
-    def done(self, number: int) -> None:
-        self.count, self.made = self.count + number, self.made + number
-        rate = self.made / max(time.monotonic() - self.start, 1e-9)
-        left = (self.total - self.count) / rate
-        print(
-            f"{self.name}: {self.count:,} of {self.total:,} sentences, {rate:.0f} a second, "
-            f"{int(left // 60)}:{int(left % 60):02d} left",
-            file=sys.stderr,
-            flush=True,
-        )
+    @property
+    def key(self) -> str:
+        """Differs where anything that a shard's bytes follow from does."""
+        return hash_of(self.seed, self.num, self.options, str(self.VERSION))
 
 
 def builder_class(name: str, make: Make, version: str) -> type[SentenceBuilder]:
@@ -159,13 +155,14 @@ def prepare(
     return build(builder_class(name, make, version), directory, seed, num, options)
 
 
-def build(builder: type[SentenceBuilder], directory: str, seed: int, num: int, options: Any) -> str:
+def build(builder: type[SentenceBuilder], directory: str, seed: int, num: int, options: Any, **more) -> str:
     """Builds a data set, showing progress; returns its folder.
 
     Args:
         directory: the data set lands in `<directory>/<name>/<version>`, complete or not at all; one that is there
             already is kept. A build that was stopped goes on if it is called again.
-        seed, num: which sentences, and how many. options: the engine's, how they are made.
+        seed, num: which sentences, and how many. options: the engine's, how they are made. more: whatever else
+            the builder takes.
 
     Raises:
         UserError: no sentences asked for, or a folder that cannot be written.
@@ -173,8 +170,10 @@ def build(builder: type[SentenceBuilder], directory: str, seed: int, num: int, o
     if num < 1:
         raise UserError(f"data.num: {num} sentences are no data set; ask for at least 1")
     try:
-        data = builder(data_dir=directory, seed=seed, num=num, options=options)
+        data = builder(data_dir=directory, seed=seed, num=num, options=options, **more)
         data.download_and_prepare()
+    except ImportError as error:  # for a bucket
+        raise UserError(f"data.dir: {directory} cannot be reached ({error})") from error
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"data.dir: {directory} cannot be written ({reason}); name another folder") from error
@@ -210,8 +209,9 @@ class Records(Sequence):
         self._truth = truth
         folder = _find(directory)
         builder = tfds.builder_from_directory(folder)
+        [split] = builder.info.splits
         # TFDS's own ways of reading would decode every picture, or need TensorFlow.
-        self._source = builder.as_data_source(split="train", deserialize_method=DeserializeMethod.RAW_BYTES)
+        self._source = builder.as_data_source(split=split, deserialize_method=DeserializeMethod.RAW_BYTES)
         self._parser = ExampleParserNp(builder.info.features.get_serialized_info())
 
     def __len__(self) -> int:

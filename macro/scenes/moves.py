@@ -52,14 +52,21 @@ class Move:
         return places + self.subjects if self.inverted else self.subjects + places
 
 
-def choose_move(truth: Truth, said: int, rng: np.random.Generator) -> Move:
-    """The next sentence, when subjects 1..said have been mentioned and at least one is still to come."""
+def choose_move(truth: Truth, said: int, rng: np.random.Generator, mute: frozenset[int] = frozenset()) -> Move:
+    """The next sentence, when subjects 1..said have been mentioned and at least one is still to come.
+
+    Those in `mute` cannot be mentioned again.
+    """
     known = _Known(truth)
     every = [
         *_pairs(known, said), *_fans(known, said), *_chains(known, said), *_joints(known, said),
         *_rows(known, said), *_betweens(known, said),
     ]  # fmt: skip
-    moves = [move for move in every if _in_turn(move.mentions, said) and known.tells_on(move, said)]
+    moves = [
+        move
+        for move in every
+        if _in_turn(move.mentions, said) and known.tells_on(move, said) and not _repeats(move.mentions, said, mute)
+    ]
     moves = moves or [Move("lone", (said + 1,), (), ())]
     # First the way, then the move: a way that is possible in many manners would drown the others. One that
     # has only weak things to say stays weak.
@@ -101,6 +108,11 @@ def _in_turn(mentions: tuple[int, ...], said: int) -> bool:
     """Whether newcomers, at least one, come up as said + 1, said + 2, ..."""
     new = [n for n in dict.fromkeys(mentions) if n > said]
     return bool(new) and new == list(range(said + 1, said + 1 + len(new)))
+
+
+def _repeats(mentions: tuple[int, ...], said: int, mute: frozenset[int]) -> bool:
+    """Whether a mute subject would be mentioned a second time."""
+    return any(n in mute and (n <= said or mentions.count(n) > 1) for n in mentions)
 
 
 def _near(i: int, j: int) -> float:

@@ -8,6 +8,7 @@ plan. What each sentence says is a move of `moves.py`; how it is put is decided 
 Read next: `thoughts.py` (the chain of thought), `questions.py`.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -23,7 +24,12 @@ _PUTS = ("put", "place", "set")
 
 
 def in_order_of_mention(scene: Scene, rng: np.random.Generator) -> Scene:
-    """The same scene, its subjects renumbered along a walk from neighbour to neighbour.
+    """The same scene, its subjects renumbered in `order_of_mention`."""
+    return reordered(scene, order_of_mention(scene, rng))
+
+
+def order_of_mention(scene: Scene, rng: np.random.Generator) -> list[int]:
+    """Subjects (from 0) along a walk from neighbour to neighbour.
 
     Instructions mention subjects in the order of their numbers, so a walk makes them read naturally.
     """
@@ -33,7 +39,7 @@ def in_order_of_mention(scene: Scene, rng: np.random.Generator) -> Scene:
         distances = np.linalg.norm(feet - feet[order[-1]], axis=1) * rng.uniform(0.5, 1.5, len(feet))
         distances[order] = np.inf
         order.append(int(distances.argmin()))
-    return reordered(scene, order)
+    return order
 
 
 def reordered(scene: Scene, order: Sequence[int]) -> Scene:
@@ -58,13 +64,66 @@ def instruction(
         references: the picture numbers of each subject; by default subject n is `<image n>` alone.
     """
     references = references or [(n,) for n in range(1, len(truth.kinds) + 1)]
-    return _told(scene, truth, references, _draw_style(rng), rng)
+    style = _draw_style(rng)
+    return _told(scene, truth, _shown(truth, references, style), style, rng)
 
 
 def caption(scene: Scene, truth: Truth, rng: np.random.Generator) -> str:
     """What the picture shows, every subject by its name: an instruction without pictures, told, not ordered."""
     style = _Style("tell", str(rng.choice(["the", "a"])), bare=False)
-    return _told(scene, truth, [()] * len(truth.kinds), style, rng)
+    return _told(scene, truth, _named(truth, style.article), style, rng)
+
+
+def caption_with(scene: Scene, truth: Truth, rng: np.random.Generator, phrases: Sequence[str]) -> str:
+    """What the picture shows, subject n called `phrases[n - 1]`, which no other words of the caption repeat.
+
+    Phrases come without article, all different and none a part of another. Who has no other name ("the dog" for a
+    "red dog") is mentioned only once.
+    """
+    style = _Style("tell", "a", bare=False)
+    first = tuple(map(a_or_an, phrases))
+    again = tuple(
+        name if name and not any(times_said(name, phrase) for phrase in phrases) else None
+        for name in _named(truth, "the").again
+    )
+    return _told(scene, truth, _Names(first, again), style, rng)
+
+
+def times_said(text: str, phrase: str) -> int:
+    """How often a phrase stands in a text, as whole words."""
+    return len(re.findall(rf"(?<!\w){re.escape(phrase)}(?!\w)", text))
+
+
+# ---- names ----
+
+
+@dataclass(frozen=True)
+class _Names:
+    """What each subject is called at its first mention, and from then on; None: never again."""
+
+    first: tuple[str, ...]
+    again: tuple[str | None, ...]
+
+
+def _shown(truth: Truth, references: Sequence[Sequence[int]], style: "_Style") -> _Names:
+    """Markers with article and kind, or alone; then kinds, with a marker where two share one."""
+    markers = [" ".join(f"<image {n}>" for n in numbers) for numbers in references]
+    if style.bare:
+        return _Names(tuple(markers), tuple(f"<image {numbers[0]}>" for numbers in references))
+    first = (f"{style.article} {mark} {kind}".strip() for mark, kind in zip(markers, truth.kinds, strict=True))
+    again = (
+        f"the {noun or f'<image {numbers[0]}> {kind}'}"
+        for noun, numbers, kind in zip(plain_nouns(truth), references, truth.kinds, strict=True)
+    )
+    return _Names(tuple(first), tuple(again))
+
+
+def _named(truth: Truth, article: str) -> _Names:
+    """Kinds, with a colour where two share one; who shares both is mentioned only once."""
+    nouns = [a or b for a, b in zip(plain_nouns(truth), coloured_nouns(truth), strict=True)]
+    whole = [noun or kind for noun, kind in zip(nouns, truth.kinds, strict=True)]
+    first = tuple(a_or_an(noun) if article == "a" else f"the {noun}" for noun in whole)
+    return _Names(first, tuple(noun and f"the {noun}" for noun in nouns))
 
 
 # ---- style ----
@@ -89,14 +148,13 @@ def _draw_style(rng: np.random.Generator) -> _Style:
     return _Style(manner, str(rng.choice(articles)), bool(rng.random() < 0.06))
 
 
-def _told(
-    scene: Scene, truth: Truth, references: Sequence[Sequence[int]], style: _Style, rng: np.random.Generator
-) -> str:
+def _told(scene: Scene, truth: Truth, names: _Names, style: _Style, rng: np.random.Generator) -> str:
     """Moves until every subject is mentioned, in one style."""
-    speaker = _Speaker(truth, references, style, rng)
+    speaker = _Speaker(names, style, rng)
+    mute = frozenset(n for n, again in enumerate(names.again, 1) if again is None)
     sentences = []
     while speaker.said < len(truth.kinds):
-        sentences.append(speaker.say(choose_move(truth, speaker.said, rng)))
+        sentences.append(speaker.say(choose_move(truth, speaker.said, rng, mute)))
     return _with_surroundings(sentences, scene, style, rng)
 
 
@@ -119,9 +177,8 @@ def _with_surroundings(sentences: list[str], scene: Scene, style: _Style, rng: n
 class _Speaker:
     """Says moves in one style, and remembers up to which number subjects have been mentioned."""
 
-    def __init__(self, truth: Truth, references: Sequence[Sequence[int]], style: _Style, rng):
-        self.truth, self.references, self.style, self.rng = truth, references, style, rng
-        self.nouns, self.coloured = plain_nouns(truth), coloured_nouns(truth)
+    def __init__(self, names: _Names, style: _Style, rng: np.random.Generator):
+        self.names, self.style, self.rng = names, style, rng
         self.said = 0
 
     def say(self, move: Move) -> str:
@@ -142,25 +199,10 @@ class _Speaker:
         return " ".join(words).replace(" ,", ",")
 
     def _name(self, number: int) -> str:
-        """With article, markers and kind at the first mention, briefly from then on."""
-        kind, numbers = self.truth.kinds[number - 1], self.references[number - 1]
-        if number > self.said:
-            self.said = number
-            markers = " ".join(f"<image {n}>" for n in numbers)
-            if self.style.bare:
-                return markers
-            noun = self._noun(number) or kind
-            article = a_or_an(noun).split()[0] if self.style.article == "a" and not numbers else self.style.article
-            return " ".join(part for part in (article, markers, noun) if part)
-        if self.style.bare:
-            return f"<image {numbers[0]}>"
-        return f"the {self._noun(number) or f'<image {numbers[0]}> {kind}'}"
-
-    def _noun(self, number: int) -> str | None:
-        """A name that nobody shares; without a picture to point at, colours tell two of a kind apart."""
-        if self.nouns[number - 1] or self.references[number - 1]:
-            return self.nouns[number - 1]
-        return self.coloured[number - 1]
+        if number <= self.said:
+            return self.names.again[number - 1]
+        self.said = number
+        return self.names.first[number - 1]
 
     def _phrase(self, words: str) -> str:
         return str(self.rng.choice(PHRASES.get(words, (words,))))

@@ -6,15 +6,16 @@ A prompt names its pictures as `<image n>`, counted from 1: "The dog of <image 1
     image_first    "<image 1>" [picture 1] "<image 2>" [picture 2] "The dog of <image 1> sits on <image 2>."
 
 In a sentence a picture stands at its first mention, later mentions stay text; pictures that are never
-mentioned come first, and carry no number. Both arrangements hold the whole prompt: `prompt_of` reads it back
-exactly. Read next: `macro/inputs/packing.py`.
+mentioned come first, and carry no number. A picture to edit (role "source") is no word of the sentence: it comes first,
+so that every word has seen it, and all its mentions stay text. Both arrangements hold the whole prompt: `prompt_of`
+reads it back exactly. Read next: `macro/inputs/packing.py`.
 """
 
 import dataclasses
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,22 +59,26 @@ def check_prompt(prompt: str, pictures: int, source: str = "prompt") -> None:
 def in_sentence(prompt: str, images: Sequence[Image]) -> tuple[Span, ...]:
     """Pictures as words; `images[n - 1]` is `<image n>`."""
     check_prompt(prompt, len(images))
-    mentioned: list[int] = []
+    mentioned: set[int] = set()
+    first = {n for n, image in enumerate(images, 1) if image.role == "source"}
     spans: list[Span] = []
     text, at = "", 0
     for mention in _MARKER.finditer(prompt):
         number = int(mention[1])
-        if number in mentioned:
+        stays = number in mentioned or number in first
+        mentioned.add(number)
+        if stays:
             continue
-        mentioned.append(number)
         text, at = prompt[at : mention.start()], mention.end()
         spans += [Text(text)] if text else []
         spans.append(dataclasses.replace(images[number - 1], number=number))
     spans += [Text(prompt[at:])] if prompt[at:] else []
-    silent = [
-        dataclasses.replace(image, number=None) for n, image in enumerate(images, 1) if n not in mentioned
+    before = [
+        dataclasses.replace(image, number=n if n in mentioned else None)
+        for n, image in enumerate(images, 1)
+        if n in first or n not in mentioned
     ]
-    return (*silent, *spans)
+    return (*before, *spans)
 
 
 def image_first(prompt: str, images: Sequence[Image]) -> tuple[Span, ...]:
@@ -106,11 +111,14 @@ def prompt_of(sentence: Sentence) -> str:
     head, _ = _split(sentence)
     if _is_image_first(head):
         return head[-1].text
-    words = (
-        span.text if isinstance(span, Text) else marker(span.number) if span.number is not None else ""
-        for span in head
-    )
-    return "".join(words)
+    return "".join(_word(span) for span in head)
+
+
+def _word(span: Text | Image) -> str:
+    """What a span of the in-sentence arrangement says in the prompt."""
+    if isinstance(span, Text):
+        return span.text
+    return "" if span.number is None or span.role == "source" else marker(span.number)
 
 
 def numbered_images(sentence: Sentence) -> tuple[Image, ...]:
@@ -159,7 +167,10 @@ def _is_image_first(head: tuple[Span, ...]) -> bool:
 
 
 def compose_sentence(
-    instruction: str, images: Sequence[str | os.PathLike | np.ndarray], size: tuple[int, int] | None
+    instruction: str,
+    images: Sequence[str | os.PathLike | np.ndarray],
+    size: tuple[int, int] | None,
+    source: str | os.PathLike | np.ndarray | None = None,
 ) -> Sentence:
     """What a user asks for, in the in-sentence arrangement: picture n shows subject n.
 
@@ -167,6 +178,8 @@ def compose_sentence(
         instruction: may name pictures as `<image n>`; pictures it does not name come first.
         images: files, or arrays uint8[h, w, 3].
         size: (height, width) of the picture to draw; None leaves the target out.
+        source: a picture to edit. It is then `<image 1>`, of nobody in particular, and `images` go on from
+            `<image 2>`, which shows subject 1.
 
     Raises:
         UserError: see `check_prompt`, `macro.utils.image.load`; a marker written almost right; or an array of
@@ -176,19 +189,20 @@ def compose_sentence(
         if not _MARKER.fullmatch(mention[0]):
             right = marker(int(mention[1]))
             raise UserError(f"instruction: {mention[0]!r} names no picture; write {right}")
-    check_prompt(instruction, len(images), "instruction")
-    references = []
-    for n, given in enumerate(images, 1):
-        if isinstance(given, np.ndarray):
-            if given.dtype != np.uint8 or given.ndim != 3 or given.shape[2] != 3:
-                raise UserError(
-                    f"image {n}: {given.dtype}{list(given.shape)}; it must be uint8[height, width, 3]"
-                )
-            references.append(Image(given, subject=n))
-        else:
-            references.append(Image(pictures_io.load(given), str(given), subject=n))
+    sources = [] if source is None else [source]
+    check_prompt(instruction, len(sources) + len(images), "instruction")
+    given = [_given(picture, n, role="source") for n, picture in enumerate(sources, 1)]
+    given += [_given(picture, len(sources) + n, subject=n) for n, picture in enumerate(images, 1)]
     target = () if size is None else (Target(size=size),)
-    return Sentence((*in_sentence(instruction, references), *target))
+    return Sentence((*in_sentence(instruction, given), *target), "edit" if sources else "compose")
+
+
+def _given(picture: str | os.PathLike | np.ndarray, number: int, **how) -> Image:
+    if not isinstance(picture, np.ndarray):
+        return Image(pictures_io.load(picture), str(picture), **how)
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+        raise UserError(f"image {number}: {picture.dtype}{list(picture.shape)}; it must be uint8[height, width, 3]")
+    return Image(picture, **how)
 
 
 def with_pixels(sentence: Sentence, max_pixels: int = pictures_io.MAX_PIXELS) -> Sentence:
@@ -259,7 +273,7 @@ def read_inset(path: str | os.PathLike) -> Sentence:
     One phrase a picture. `task`, `idx`, `output_image` as in MacroData; pictures stay files.
 
     Raises:
-        UserError: as `read_macrodata`; a phrase that is not in the caption, or two for one picture.
+        UserError: as `read_macrodata` and `phrased`.
     """
     path = Path(path)
     return _inset(path, _read_json(path))
@@ -271,13 +285,9 @@ def _inset(path: Path, record: dict) -> Sentence:
     phrases = _field(path, record, "map", dict)
     if not all(isinstance(file, str) for file in files):
         raise UserError(f"{path}: images must be a list of file names")
-    prompt = _mark_phrases(path, caption, phrases, len(files))
-    check_prompt(prompt, len(files), f"{path}: caption")
-    phrase_of = {number: phrase for phrase, number in phrases.items()}
-    images = [
-        Image(path=_beside(path, file), subject=n, phrase=phrase_of.get(n)) for n, file in enumerate(files, 1)
-    ]
-    spans = in_sentence(prompt, images)
+    check_prompt(caption, len(files), f"{path}: caption")
+    images = [Image(path=_beside(path, file), subject=n) for n, file in enumerate(files, 1)]
+    spans = phrased(caption, phrases, images, str(path))
     return _with_target(path, record, spans)
 
 
@@ -296,23 +306,39 @@ def write_inset(path: str | os.PathLike, sentence: Sentence) -> None:
     _write_json(path, sentence, {"caption": caption, "map": phrases, "images": _files_of(path, images)})
 
 
-def _mark_phrases(path: Path, caption: str, phrases: dict, pictures: int) -> str:
+def phrased(caption: str, phrases: Mapping, images: Sequence[Image], source: str = "caption") -> tuple[Span, ...]:
+    """INSET's arrangement: `images[n - 1]` stands right before the phrase that `phrases` sends to n, and knows it.
+
+    A phrase's place is its first occurrence, as whole words, that no longer phrase covers. Pictures without a phrase
+    come first.
+
+    Raises:
+        UserError: see `check_prompt`; a marker in the caption, a phrase that has no place there, a number that is no
+            picture's, or two phrases for one picture; messages begin with `source`.
+    """
+    prompt = _mark_phrases(source, caption, phrases, len(images))
+    phrase_of = {number: phrase for phrase, number in phrases.items()}
+    knowing = [dataclasses.replace(image, phrase=phrase_of.get(n)) for n, image in enumerate(images, 1)]
+    return in_sentence(prompt, knowing)
+
+
+def _mark_phrases(source: str, caption: str, phrases: Mapping, pictures: int) -> str:
     """The caption with `<image n> ` before each phrase's place; longer phrases choose their places first."""
     if _MARKER.search(caption):
-        raise UserError(f"{path}: caption holds an <image n> marker; the map says where pictures stand")
+        raise UserError(f"{source}: caption holds an <image n> marker; the map says where pictures stand")
+    for phrase, number in phrases.items():
+        if type(number) is not int or not 1 <= number <= pictures:
+            raise UserError(f"{source}: map sends {phrase!r} to picture {number!r}, but there are {pictures}")
     if len(set(phrases.values())) < len(phrases):
-        raise UserError(f"{path}: map gives two phrases to one picture; keep one")
+        raise UserError(f"{source}: map gives two phrases to one picture; keep one")
     places: list[tuple[int, int, int]] = []
     for phrase in sorted(phrases, key=len, reverse=True):
-        number = phrases[phrase]
-        if type(number) is not int or not 1 <= number <= pictures:
-            raise UserError(f"{path}: map sends {phrase!r} to picture {number!r}, but there are {pictures}")
         found = re.finditer(rf"(?<!\w){re.escape(phrase)}(?!\w)", caption) if phrase.strip() else ()
         free = (m.span() for m in found if all(m.end() <= a or b <= m.start() for a, b, _ in places))
         place = next(free, None)
         if place is None:
-            raise UserError(f"{path}: map names {phrase!r}, which has no place of its own in the caption")
-        places.append((*place, number))
+            raise UserError(f"{source}: map names {phrase!r}, which has no place of its own in the caption")
+        places.append((*place, phrases[phrase]))
     for start, _, number in sorted(places, reverse=True):
         caption = f"{caption[:start]}{marker(number)} {caption[start:]}"
     return caption
@@ -333,7 +359,7 @@ def _read_json(path: Path) -> dict:
         record = json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the second where brackets go too deep
         raise UserError(f"{path}: not JSON ({error}); mend or replace the file") from None
     if not isinstance(record, dict):
         raise UserError(f"{path}: must hold one JSON object {{...}}")

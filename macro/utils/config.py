@@ -4,9 +4,10 @@ A command line is a function whose keyword arguments are its flags; `run(main, s
 reads them, calls it and turns every mistake of the user's into one line `error: ...` and exit code 2. The
 config is an `ml_collections.ConfigDict`; each of its keys can be overridden as a flag of its own, and an
 unknown one is an error with a suggestion. `section` does the same for a part of the config that somebody's
-dataclass describes.
+dataclass describes, `overridden` for a dataclass of options that has flags of its own (`--engine.size=64`).
 """
 
+import ast
 import dataclasses
 import difflib
 import inspect
@@ -22,6 +23,7 @@ import typing
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from absl import flags
@@ -37,21 +39,30 @@ _SHARED_HELP = {
 }
 
 
-def run(main: Callable[..., Any], argv: Sequence[str] | None = None, **helps: str) -> None:
+def run(
+    main: Callable[..., Any],
+    argv: Sequence[str] | None = None,
+    positional: Sequence[str] = (),
+    dotted: Mapping[str, str] = MappingProxyType({}),
+    **helps: str,
+) -> None:
     """Calls `main` with its arguments read from the command line, and leaves the process.
 
     Args:
       main: its parameters become flags of the same name (without the `_` that keeps one from being a word of
-        Python); the default says the type (None: a string) and a
+        Python); the default says the type (None: `int | None` says it, else a string) and a
         parameter without default is required. `config` and `workdir` need no help text.
       argv: the command line including the program's name; sys.argv if None.
+      positional: parameters that are given by their place, in this order, without a name.
+      dotted: {"engine": "options"} hands the parameter `options` all that is written `--engine.key=value`, as
+        {"key": "value"}; see `overridden`.
       **helps: one line on each other parameter of `main`.
 
     Exit codes: what main returns if that is an int, else 0; 2 after `error: ...` on stderr for a UserError.
     """
     argv = list(sys.argv if argv is None else argv)
     try:
-        arguments = _parse(main, argv, helps)
+        arguments = _parse(main, argv, helps, positional, dotted)
         if arguments is None:
             sys.exit(0)
         if "workdir" in arguments:
@@ -82,18 +93,72 @@ def section(cls: type, values: Mapping | ConfigDict, where: str) -> Any:
     Whole numbers are taken for floats, lists for tuples. Raises UserError for a key that `cls` does not
     have, a value of another type than its field, or a key without default that is missing.
     """
+    return _section(cls, values, f"config.{where}")
+
+
+def _section(cls: type, values: Mapping | ConfigDict, name: str) -> Any:
     kinds = typing.get_type_hints(cls)
     names = [field.name for field in dataclasses.fields(cls)]
     taken = {}
     for key, value in values.items():
         if key not in names:
-            raise UserError(f"config.{where}: unknown key {key!r}{_suggestion(key, names)}")
-        taken[key] = _taken_as(kinds[key], value, f"config.{where}.{key}")
+            raise UserError(f"{name}: unknown key {key!r}{_suggestion(key, names)}")
+        taken[key] = _taken_as(kinds[key], value, f"{name}.{key}")
     for field in dataclasses.fields(cls):
         bare = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if bare and field.name not in values:
-            raise UserError(f"config.{where}: the key {field.name!r} is missing")
+            raise UserError(f"{name}: the key {field.name!r} is missing")
     return cls(**taken)
+
+
+def overridden(cls: type, values: Mapping[str, str], where: str) -> Any:
+    """The dataclass `cls` with some fields set from the command line, the others at their defaults.
+
+    Args:
+        values: {"area": "0.02", "noise.boxes": "0.1"}: key, dotted for a field that is a dataclass itself, and value,
+            written as in Python where the field is no text.
+        where: names the section in errors, and on the command line: "--engine".
+
+    Raises:
+        UserError: an unknown key, with a suggestion; a value of another type than its field.
+    """
+    known = option_names(cls)
+    tree: dict = {}
+    for path, value in values.items():
+        if path not in known:
+            raise UserError(f"{where}.{path}: there is no such option{_suggestion(path, known)}")
+        *above, last = path.split(".")
+        kind, part = cls, tree
+        for name in above:
+            kind, part = typing.get_type_hints(kind)[name], part.setdefault(name, {})
+        part[last] = _read_as(typing.get_type_hints(kind)[last], value)
+    return _section(cls, tree, where)
+
+
+def option_names(cls: type) -> list[str]:
+    """The names that `overridden` knows in a dataclass: "noise", "noise.boxes"."""
+    return [path for path, _ in _paths(_nested(cls))]
+
+
+def _nested(cls: type) -> dict[str, Any]:
+    """The names of a dataclass's fields; of dataclasses among them, theirs too."""
+    kinds = typing.get_type_hints(cls)
+    return {
+        field.name: _nested(kinds[field.name]) if dataclasses.is_dataclass(kinds[field.name]) else None
+        for field in dataclasses.fields(cls)
+    }
+
+
+def _read_as(kind: Any, text: str) -> Any:
+    """A value from the command line; what is not written as in Python is a text."""
+    if kind is str or (isinstance(kind, types.UnionType) and str in kind.__args__ and text != "None"):
+        return text
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def choose(config: ConfigDict, key: str, among: Iterable[str]) -> str:
@@ -130,33 +195,55 @@ def writable_folder(path: str) -> str:
     return path
 
 
-def _parse(main: Callable, argv: list[str], helps: Mapping[str, str]) -> dict[str, Any] | None:
+def _parse(
+    main: Callable, argv: list[str], helps: Mapping[str, str], positional: Sequence[str], dotted: Mapping[str, str]
+) -> dict[str, Any] | None:
     """The arguments for `main`, or None where only help was asked for."""
     values = flags.FlagValues()
+    values.set_gnu_getopt(bool(positional))  # flags may follow what has no name
     parameters = inspect.signature(main).parameters
-    for name, parameter in parameters.items():
-        if name != "config":
-            _define(values, parameter, helps.get(name) or _SHARED_HELP[name])
+    own = [name for name in parameters if name not in ("config", *positional, *dotted.values())]
+    for name in own:
+        _define(values, parameters[name], helps.get(name) or _SHARED_HELP[name])
     if {"-h", "--help", "--helpfull"} & set(argv):
-        _print_help(main, values, "config" in parameters)
+        _print_help(main, values, [name for name in parameters if name not in own], helps)
         return None
     argv = [_underscored(argument, parameters) for argument in argv]
-    config = None
+    overrides, argv = _take_dotted(dotted, argv)
+    config = {}
     if "config" in parameters:
         path, argv = _take_config(argv)
-        config = load(path)
-        _check_overrides(config, argv)
-        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
+        config["config"] = load(path)
+        _check_overrides(config["config"], argv)
+        config_flags.DEFINE_config_dict("config", config["config"], flag_values=values, sys_argv=argv)
     try:
         left = values(argv)[1:]
     except flags.Error as error:
         raise UserError(str(error).removeprefix("flag ")) from error
-    if left:
-        raise UserError(f"{left[0]!r} is not a flag; write --name=value")
-    for name, parameter in parameters.items():
-        if name != "config" and parameter.default is parameter.empty and not values[_flag(name)].value:
+    if left[len(positional) :]:
+        raise UserError(f"{left[len(positional)]!r} is not a flag; write --name=value")
+    for name in positional[len(left) :]:
+        raise UserError(f"{_flag(name)} is missing: {helps[name]}")
+    for name in own:
+        if parameters[name].default is inspect.Parameter.empty and not values[_flag(name)].value:
             raise UserError(f"--{_flag(name)} is missing: {helps.get(name) or _SHARED_HELP[name]}")
-    return {name: config if name == "config" else values[_flag(name)].value for name in parameters}
+    named = {name: values[_flag(name)].value for name in own}
+    return named | config | overrides | dict(zip(positional, left, strict=True))
+
+
+def _take_dotted(dotted: Mapping[str, str], argv: list[str]) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """{parameter: {key: value}} of all `--flag.key=value`, and the command line without them."""
+    found: dict[str, dict[str, str]] = {parameter: {} for parameter in dotted.values()}
+    left = []
+    for argument in argv:
+        match = re.match(r"--?(\w+)\.([^=]+)(?:=(.*))?$", argument, re.DOTALL)
+        if not match or match[1] not in dotted:
+            left.append(argument)
+        elif match[3] is None:
+            raise UserError(f"{argument}: has no value; write --{match[1]}.{match[2]}=value")
+        else:
+            found[dotted[match[1]]][match[2]] = match[3]
+    return found, left
 
 
 def _underscored(argument: str, parameters: Iterable[str]) -> str:
@@ -173,7 +260,9 @@ def _flag(parameter: str) -> str:
 def _define(values: flags.FlagValues, parameter: inspect.Parameter, help_text: str) -> None:
     default = None if parameter.default is parameter.empty else parameter.default
     makers = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer, float: flags.DEFINE_float}
-    makers.get(type(default), flags.DEFINE_string)(_flag(parameter.name), default, help_text, flag_values=values)
+    optional = isinstance(parameter.annotation, types.UnionType) and default is None
+    kind = parameter.annotation.__args__[0] if optional else type(default)
+    makers.get(kind, flags.DEFINE_string)(_flag(parameter.name), default, help_text, flag_values=values)
 
 
 def _take_config(argv: list[str]) -> tuple[str, list[str]]:
@@ -186,20 +275,31 @@ def _take_config(argv: list[str]) -> tuple[str, list[str]]:
     raise UserError("--config is missing: name a config file, such as --config=configs/demo.py")
 
 
+_PLAIN = (int, float, str, bool, tuple)
+
+
 def _taken_as(kind: Any, value: Any, name: str) -> Any:
     """`value` as a field of this type holds it; types other than Python's plain ones are not looked into."""
-    if isinstance(kind, types.UnionType) and types.NoneType in kind.__args__:
-        if value is None:
+    if isinstance(kind, types.UnionType):
+        kinds = kind.__args__
+        if value is None and types.NoneType in kinds:
             return None
-        kind, *others = (each for each in kind.__args__ if each is not types.NoneType)
+        kind, *others = (each for each in kinds if each is not types.NoneType)
         if others:
+            plain = all(each in _PLAIN for each in (kind, *others))
+            if plain and type(value) not in kinds:
+                raise UserError(f"{name}={value!r}: must be of type {kind.__name__}")
             return value
+    if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
+        return _section(kind, value, name)
+    inner = typing.get_args(kind)
     kind = typing.get_origin(kind) or kind
     if kind is float and type(value) is int:
         return float(value)
-    if kind is tuple and isinstance(value, list):
-        return tuple(value)
-    if kind in (int, float, str, bool, tuple) and type(value) is not kind:
+    if kind is tuple and isinstance(value, list | tuple):
+        several = inner[1:] == (...,)
+        return tuple(_taken_as(inner[0], each, name) for each in value) if several else tuple(value)
+    if kind in _PLAIN and type(value) is not kind:
         raise UserError(f"{name}={value!r}: must be of type {kind.__name__}")
     return value
 
@@ -234,10 +334,11 @@ def _suggestion(key: str, known: Sequence[str]) -> str:
     return f"; there are {', '.join(sorted(path for path in known if '.' not in path))}"
 
 
-def _print_help(main: Callable, values: flags.FlagValues, has_config: bool) -> None:
+def _print_help(main: Callable, values: flags.FlagValues, others: Sequence[str], helps: Mapping[str, str]) -> None:
+    """What the command is for, then its parameters: `others` are no flags of their own."""
     print(inspect.getdoc(inspect.getmodule(main)) or "", end="\n\n")
-    if has_config:
-        print(f"  --config: {_SHARED_HELP['config']}")
+    for name in others:
+        print(f"  {'--config' if name == 'config' else name}: {helps.get(name) or _SHARED_HELP[name]}")
     for name in values:
         default = values[name].value
         print(f"  --{name}: {values[name].help}" + ("" if default is None else f" (default: {default})"))

@@ -133,6 +133,35 @@ class Progress:
         self._stream.flush()
 
 
+class Countdown:
+    """How far work that may have been begun before has come, with its rate and the time left: lines on stderr."""
+
+    def __init__(self, name: str, total: int, unit: str):
+        """`total` of `unit` ("sentences") are to be done for what is called `name`."""
+        self.name, self.total, self.unit = name, total, unit
+        self.count = self.made = 0
+        self._start = time.monotonic()
+
+    def skip(self, number: int) -> None:
+        """That many were there already."""
+        self.count += number
+
+    def done(self, number: int) -> None:
+        """That many more are done; prints the line."""
+        self.count, self.made = self.count + number, self.made + number
+        rate = self.made / max(self.seconds(), 1e-9)
+        print(
+            f"{self.name}: {self.count:,} of {self.total:,} {self.unit}, {rate:.3g} a second, "
+            f"{clock((self.total - self.count) / rate)} left",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def seconds(self) -> float:
+        """Since the work began in this process."""
+        return time.monotonic() - self._start
+
+
 def clock(seconds: float) -> str:
     """`4:05` or `1:02:03`."""
     minutes, seconds = divmod(round(seconds), 60)

@@ -111,7 +111,7 @@ def test_a_stopped_build_goes_on_and_is_never_seen_half_done(tmp_path, monkeypat
 
 def test_another_seed_does_not_take_over_shards(tmp_path):
     places = {
-        builder_class("toys", make, "1.0.0")(data_dir=str(tmp_path), seed=seed, num=2, options=options).shards_aside()
+        builder_class("toys", make, "1.0.0")(data_dir=str(tmp_path), seed=seed, num=2, options=options).shards.folder
         for seed, options in ((0, Options()), (1, Options()), (0, Options(size=9)))
     }
     assert len(places) == 3

@@ -1,0 +1,180 @@
+"""Who makes the shards on many machines: Apache Beam, with every step of the engine as a transform of its own.
+
+    shards -> begin -> detect -> area -> ... -> settle -> detect, try 2 -> ... -> finish -+-> samples
+                                                                                        +-> dead letters
+
+An element is one shard on its way, (number, Batch): all of its drafts go through a step together. The tries are
+written out one after the other, so that a runner's own page shows where drafts are lost; a step that has no draft left
+to do passes its shard on. Every filter has two counters, "area kept" and "area dropped". A worker loads its models
+once (`shards.stages_of`). The files are those that `runners.local` writes, byte by byte.
+
+Workers need this checkout and `--out`: a folder that all of them see, or a bucket.
+Read next: `shards.py`, `macro/engines/drafts.py`.
+"""
+
+import shlex
+import threading
+from collections.abc import Iterator, Sequence
+
+import apache_beam as beam
+from apache_beam.metrics import Metrics
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.pvalue import TaggedOutput
+
+from data.shards import Recipe, about, dead_letters, load, stages_of
+from macro.engines import drafts
+from macro.engines.drafts import Batch, Made
+from macro.utils.errors import UserError
+
+# Beam's "DirectRunner" looks for a program to download first; this is the one that runs in Python.
+_DIRECT = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+_POLL = 1.0  # seconds between two looks at which shards are there
+
+
+def run(
+    recipe: Recipe, missing: Sequence[int], workers: int = 1, runner: str = "DirectRunner", options: str = ""
+) -> Iterator[int]:
+    """Makes the shards with Beam; the number of each comes once its files are there.
+
+    Args:
+        workers: processes of the DirectRunner; the others are told by their own `options`,
+            "--name=value --name=value".
+        runner: DirectRunner, or any that Beam knows.
+
+    Raises:
+        UserError: `workers` for another runner than the DirectRunner.
+    """
+    if not missing:
+        return
+    argv = shlex.split(options)
+    if runner == "DirectRunner":
+        argv = [f"--runner={_DIRECT}", *argv]
+        argv += [f"--direct_num_workers={workers}", "--direct_running_mode=multi_processing"] if workers > 1 else []
+    elif workers > 1:
+        raise UserError(f"--workers={workers}: is not {runner}'s; say it in --runner_options, as that runner calls it")
+    else:
+        argv = [f"--runner={runner}", *argv]
+    pipeline = beam.Pipeline(options=PipelineOptions(argv))
+    expand(pipeline, recipe, missing)
+    yield from _watched(pipeline, recipe, missing)
+
+
+def expand(pipeline: beam.Pipeline, recipe: Recipe, missing: Sequence[int]) -> None:
+    """Adds the transforms that make these shards to a pipeline."""
+    engine = load(recipe.engine)
+    # Reshuffled: or all shards that one Create makes may stay on one worker.
+    shards = pipeline | f"{engine.name}/shards" >> beam.Create(list(missing)) | beam.Reshuffle()
+    batches = shards | f"{engine.name}/begin" >> beam.ParDo(Begin(recipe))
+    for attempt in range(1, engine.tries + 1):
+        again = f", try {attempt}" if attempt > 1 else ""
+        for place, step in enumerate(engine.steps):
+            batches |= f"{engine.name}/{step.name}{again}" >> beam.ParDo(Advance(recipe, place))
+        batches |= f"{engine.name}/settle{again}" >> beam.ParDo(Settle(recipe))
+    made = batches | f"{engine.name}/finish" >> beam.ParDo(Finish(recipe)).with_outputs("dead", main="made")
+    made.made | f"{engine.name}/samples" >> beam.ParDo(WriteSamples(recipe))
+    made.dead | f"{engine.name}/dead letters" >> beam.ParDo(WriteDead(recipe))
+
+
+class _Shard(beam.DoFn):
+    """What all transforms here have: the recipe, and once a worker has begun, the engine and its stages."""
+
+    def __init__(self, recipe: Recipe):
+        self.recipe = recipe
+
+    def setup(self):
+        self.engine = load(self.recipe.engine)
+        self.stages = stages_of(self.recipe.provider)
+
+
+class Begin(_Shard):
+    """Number -> (number, the first drafts of its places)."""
+
+    def process(self, number: int):
+        places = self.recipe.shards.places(number)
+        yield number, drafts.begin(self.engine, self.recipe.options, self.recipe.seed, places)
+
+
+class Advance(_Shard):
+    """A shard one step on."""
+
+    def __init__(self, recipe: Recipe, place: int):
+        super().__init__(recipe)
+        self.place = place
+
+    def process(self, shard: tuple[int, Batch]):
+        number, batch = shard
+        yield number, drafts.advance(batch, self.engine.steps[self.place], self.stages, self.recipe.options)
+
+
+class Settle(_Shard):
+    """After the last step: what was dropped starts anew."""
+
+    def process(self, shard: tuple[int, Batch]):
+        number, batch = shard
+        yield number, drafts.settle(batch, self.engine, self.recipe.options)
+
+
+class Finish(_Shard):
+    """A shard's sentences and counts; its dead apart."""
+
+    def process(self, shard: tuple[int, Batch]):
+        number, batch = shard
+        made = drafts.finish(batch, self.engine, self.recipe.options)
+        for (name, verdict), count in made.counts.items():
+            Metrics.counter(self.engine.name, f"{name} {verdict}").inc(count)
+        yield TaggedOutput("dead", (number, dead_letters(made.dead)))
+        yield number, made
+
+
+class WriteSamples(_Shard):
+    """Writes what is left of a shard."""
+
+    def process(self, shard: tuple[int, Made]):
+        number, made = shard
+        self.recipe.shards.write_samples(number, made.samples, about(made))
+
+
+class WriteDead(_Shard):
+    """Writes what is not left of it."""
+
+    def process(self, shard: tuple[int, list[dict]]):
+        number, letters = shard
+        self.recipe.shards.write_dead(number, letters)
+
+
+def _watched(pipeline: beam.Pipeline, recipe: Recipe, missing: Sequence[int]) -> Iterator[int]:
+    """Runs the pipeline beside this thread, and tells of the shards as they appear."""
+    errors: list[BaseException] = []
+
+    def target():
+        try:
+            pipeline.run().wait_until_finish()
+        except BaseException as error:  # handed to the thread that waits
+            errors.append(error)
+
+    # A daemon: Ctrl-C ends the command and not only the wait.
+    thread = threading.Thread(target=target, daemon=True)
+    thread.start()
+    left = set(missing)
+    while left or thread.is_alive():
+        alive = thread.is_alive()
+        still = left & set(recipe.shards.missing())
+        yield from sorted(left - still)
+        left = still
+        if not alive:
+            break
+        thread.join(_POLL)
+    if errors:
+        raise _cause(errors[0])
+    if left:
+        raise RuntimeError(f"Beam has ended, but {len(left)} shards are not there; can it see {recipe.shards.folder}?")
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The user's mistake in what Beam wraps around it, if it is one."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            return cause
+        cause = cause.__cause__
+    return error

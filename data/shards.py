@@ -1,0 +1,100 @@
+"""What a shard of an engine's data set follows from, and how it is made: whoever makes it, its bytes are the same.
+
+A `Recipe` is small and may be sent anywhere: engine and provider are names in it, and every process that makes
+shards loads them once. A shard's places go through the engine's steps together, as one batch.
+Read next: `runners.py` (who makes them), `beam.py`, `macro/engines/drafts.py`, `macro/inputs/shards.py` (files).
+"""
+
+import dataclasses
+import functools
+import importlib
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from macro.engines import drafts
+from macro.engines.drafts import Dead, Made
+from macro.engines.stages import Stages
+from macro.inputs.shards import Shards
+from macro.sentence.spans import Sentence
+
+
+@dataclass(frozen=True)
+class Provider:
+    """Whoever answers the stages: `maker` ("module:function") is called with `options`, once in a process.
+
+    An engine that needs no stages has a provider without maker.
+    """
+
+    name: str
+    maker: str = ""
+    options: Any = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to make the shards: `engine` ("module:NAME") and its options, the provider, the seed, where they lie."""
+
+    engine: str
+    options: Any
+    provider: Provider
+    seed: int
+    shards: Shards
+
+
+def load(name: str) -> Any:
+    """What "module:NAME" names."""
+    module, attribute = name.split(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def stages_of(provider: Provider) -> Stages | None:
+    """A provider's stages; they are loaded when they are first asked for in a process, and kept."""
+    with _LOADING:
+        return _stages(provider)
+
+
+_LOADING = threading.Lock()  # Beam may begin several transforms of a process at once
+
+
+@functools.cache
+def _stages(provider: Provider) -> Stages | None:
+    return load(provider.maker)(provider.options) if provider.maker else None
+
+
+def make_shard(recipe: Recipe, number: int) -> int:
+    """Makes a shard and writes it, whole or not at all; returns its number."""
+    engine, places = load(recipe.engine), recipe.shards.places(number)
+    made = drafts.make(engine, stages_of(recipe.provider), recipe.options, recipe.seed, places)
+    recipe.shards.write(number, made.samples, about(made), dead_letters(made.dead))
+    return number
+
+
+def about(made: Made) -> dict:
+    """What a shard's JSON file tells: what filters kept and dropped, tasks and buckets, how many references."""
+    filters: dict[str, dict[str, int]] = {}
+    for (name, verdict), count in sorted(made.counts.items()):
+        filters.setdefault(name, {"kept": 0, "dropped": 0})[verdict] = count
+    tasks: dict[str, Counter] = {}
+    for sentence in made.samples:
+        tasks.setdefault(sentence.task, Counter())[bucket_of(sentence)] += 1
+    references = Counter(str(len(sentence.images)) for sentence in made.samples)
+    return {"filters": filters, "tasks": tasks, "references": references}
+
+
+def bucket_of(sentence: Sentence) -> str:
+    """The bucket that the engine noted, or MACRO's."""
+    return sentence.notes.get("bucket") or bucket_of_count(len(sentence.images))
+
+
+def bucket_of_count(references: int) -> str:
+    """MACRO's bucket of a number of pictures, as it is published: "1-3", "4-5", "6-7", ">=8" (and "0")."""
+    buckets = (("0", 0), ("1-3", 3), ("4-5", 5), ("6-7", 7))
+    return next((name for name, most in buckets if references <= most), ">=8")
+
+
+def dead_letters(dead: Sequence[Dead]) -> list[dict]:
+    """The dead as the dead-letter file holds them: by index, then attempt."""
+    return [dataclasses.asdict(each) for each in sorted(dead, key=lambda each: (each.index, each.attempt))]

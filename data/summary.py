@@ -1,0 +1,65 @@
+"""What came of a build, in numbers and in words: `<name>-summary.json`, and what `data.build` prints."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from macro.inputs.shards import Shards
+from macro.utils.log import Countdown, clock
+
+
+def summarise(name: str, shards: Shards, steps: Sequence[str], countdown: Countdown) -> dict:
+    """The counts of all shards together; filters in the order of the engine's `steps`.
+
+    Returns:
+        JSON-like: "places" asked for, "samples" there are, "empty" places, "dead" drafts, "filters" {name: {"kept",
+        "dropped"}}, "tasks" {task: {bucket: samples}}, "references" {number in a sample: samples} and their mean;
+        "made" places in "seconds" by this call, at "rate" a second.
+    """
+    filters: dict[str, Counter] = {}
+    tasks: dict[str, Counter] = {}
+    references, samples, dead = Counter(), 0, 0
+    for number in range(len(shards)):
+        about = shards.about(number)
+        samples += about["samples"]
+        dead += len(shards.dead(number))
+        references.update({int(count): times for count, times in about["references"].items()})
+        for key, counts in about["filters"].items():
+            filters.setdefault(key, Counter()).update(counts)
+        for task, counts in about["tasks"].items():
+            tasks.setdefault(task, Counter()).update(counts)
+    seconds, place = countdown.seconds(), {name: n for n, name in enumerate(steps)}
+    order = sorted(filters, key=lambda name: (place.get(name, len(place)), name))
+    return {
+        "name": name,
+        "places": shards.num,
+        "samples": samples,
+        "empty": shards.num - samples,
+        "dead": dead,
+        "filters": {name: dict(filters[name]) for name in order},
+        "tasks": {task: dict(sorted(counts.items())) for task, counts in sorted(tasks.items())},
+        "references": {str(count): references[count] for count in sorted(references)},
+        "references_mean": sum(n * times for n, times in references.items()) / max(samples, 1),
+        "made": countdown.made,
+        "seconds": round(seconds, 1),
+        "rate": round(countdown.made / seconds, 3),
+    }
+
+
+def printed(summary: dict) -> str:
+    """The summary as a person reads it."""
+    lines = [f"{summary['name']}: {summary['samples']:,} samples in {summary['places']:,} places"]
+    if summary["filters"]:
+        width = max(map(len, summary["filters"]))
+        lines += [f"  {'filter':{width}}     kept  dropped"]
+        lines += [
+            f"  {name:{width}}  {counts['kept']:7,}  {counts['dropped']:7,}"
+            for name, counts in summary["filters"].items()
+        ]
+    for task, buckets in summary["tasks"].items():
+        lines.append(f"  {task}: " + ", ".join(f"{count:,} of {bucket}" for bucket, count in buckets.items()))
+    lines.append(f"  {summary['references_mean']:.2f} references a sample")
+    lines.append(f"  {summary['made']:,} places in {clock(summary['seconds'])}, {summary['rate']:.3g} a second")
+    lines.append(f"  {summary['dead']:,} dead drafts: {summary['name']}-dead.jsonl")
+    empty = f"{summary['empty']:,} places stayed EMPTY: every attempt was dropped"
+    lines.append(f"  {empty if summary['empty'] else 'all places are filled'}")
+    return "\n".join(lines)

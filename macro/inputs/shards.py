@@ -1,0 +1,156 @@
+"""The shards of a data set in the making: each is written whole, and waits in a folder aside for the others.
+
+A shard is a run of places (indices); not every place need be filled. It is three files, and done when all are there:
+
+    00003.array_record   its sentences, one record each (`codec.py`)
+    00003.json           what is to be told of them: "samples", how many there are, and whatever their maker counts
+    00003.dead.jsonl     what was dropped on the way, one JSON object a line
+
+The folder may lie wherever `etils.epath` writes (gs://, s3://): files that are not local are written beside the
+process first. Read next: `records.py`, which gathers the shards as a TFDS data set.
+"""
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+from etils import epath
+from tensorflow_datasets.core import file_adapters
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
+
+from macro.inputs.codec import encode_sentence
+from macro.sentence.spans import Sentence
+from macro.utils.files import whole
+
+_BITS = tfds.features.Image(shape=(None, None, 1), dtype=np.uint16, encoding_format="png")
+FEATURES = {
+    "sentence": tfds.features.Text(doc="task, idx, spans and notes as JSON; see macro/inputs/codec.py"),
+    "pictures": tfds.features.Sequence(tfds.features.Image(encoding_format="png")),
+    "truth": tfds.features.Text(doc="JSON, empty where unknown"),
+    "masks": tfds.features.Sequence(_BITS, doc="visible and amodal masks, bit s - 1 is subject s"),
+}
+_PARTS = ("array_record", "json", "dead.jsonl")
+
+
+@dataclass(frozen=True)
+class Shards:
+    """`num` places cut into shards of `size`, and the `folder` in which finished ones wait."""
+
+    folder: str
+    num: int
+    size: int
+
+    def __len__(self) -> int:
+        return -(-self.num // self.size)
+
+    def places(self, number: int) -> range:
+        """The indices of a shard."""
+        return range(number * self.size, min((number + 1) * self.size, self.num))
+
+    def missing(self) -> list[int]:
+        """The shards that are still to be made."""
+        folder = epath.Path(self.folder)
+        there = {path.name for path in folder.iterdir()} if folder.exists() else set()
+        return [n for n in range(len(self)) if not all(self._name(n, part) in there for part in _PARTS)]
+
+    def write(self, number: int, sentences: Sequence[Sentence], about: Mapping, dead: Iterable[Mapping] = ()) -> None:
+        """Writes a shard; all of it, or as if it had never been begun.
+
+        Args:
+            sentences: in the order of their indices. about: what is told of them. dead: what was dropped. Both
+                JSON-like.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        self.write_dead(number, dead)
+        self.write_samples(number, sentences, about)
+
+    def write_dead(self, number: int, dead: Iterable[Mapping]) -> None:
+        """The dead letters of a shard alone."""
+        lines = (json.dumps(letter, ensure_ascii=False) + "\n" for letter in dead)
+        self._write_text(number, "dead.jsonl", "".join(lines))
+
+    def write_samples(self, number: int, sentences: Sequence[Sentence], about: Mapping) -> None:
+        """A shard without its dead letters."""
+        records = enumerate(map(_record, sentences))
+        with whole_anywhere(self.path(number, "array_record")) as half:
+            file_adapters.ADAPTER_FOR_FORMAT[file_adapters.FileFormat.ARRAY_RECORD].write_examples(half, records)
+        told = {"samples": len(sentences), **about}
+        self._write_text(number, "json", json.dumps(told, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+    def about(self, number: int) -> dict:
+        """What is told of a finished shard."""
+        return json.loads(self.path(number, "json").read_text())
+
+    def dead(self, number: int) -> list[dict]:
+        """What was dropped on the way to a finished shard."""
+        return [json.loads(line) for line in self.path(number, "dead.jsonl").read_text().splitlines()]
+
+    def path(self, number: int, part: str = "array_record") -> epath.Path:
+        """One of a shard's three files: "array_record", "json" or "dead.jsonl"."""
+        return epath.Path(self.folder) / self._name(number, part)
+
+    def clear(self) -> None:
+        """Removes the folder."""
+        folder = epath.Path(self.folder)
+        if folder.exists():
+            folder.rmtree()
+
+    def _name(self, number: int, part: str) -> str:
+        return f"{number:05d}.{part}"
+
+    def _write_text(self, number: int, part: str, text: str) -> None:
+        with whole_anywhere(self.path(number, part)) as half:
+            half.write_bytes(text.encode(errors="backslashreplace"))  # half characters, as JSON escapes them
+
+
+def _record(sentence: Sentence) -> bytes:
+    """The `tf.train.Example` of a sentence.
+
+    TFDS passes encoded pictures through untouched if they come as files. Its own `serialize_example` writes the
+    features in an order that differs from process to process.
+    """
+    record = encode_sentence(sentence)
+    record |= {name: [io.BytesIO(png) for png in record[name]] for name in ("pictures", "masks")}
+    features = tfds.features.FeaturesDict(FEATURES)
+    example = ExampleSerializer(features.get_serialized_info()).get_tf_example(features.encode_example(record))
+    return example.SerializeToString(deterministic=True)
+
+
+@contextlib.contextmanager
+def whole_anywhere(path: str | os.PathLike) -> Iterator[Path]:
+    """`macro.utils.files.whole` for places that need not be on this machine."""
+    path = epath.Path(path)
+    if is_local(path):
+        with whole(path) as half:
+            yield half
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        half = Path(folder) / path.name
+        yield half
+        path.parent.mkdir(parents=True, exist_ok=True)
+        epath.Path(half).copy(path, overwrite=True)
+
+
+def is_local(path: str | os.PathLike) -> bool:
+    return "://" not in os.fspath(path)
+
+
+def link(source: epath.Path, target: epath.Path) -> None:
+    """A second name for a file, or a copy of it where a file can only have one."""
+    try:
+        os.link(source, target)
+    except OSError:
+        if not is_local(source):
+            source.copy(target, overwrite=True)
+        else:
+            shutil.copyfile(source, target)
