@@ -57,6 +57,16 @@ class Oracle:
             return [self.known(item) for item in given]
         return given
 
+    def watching(self) -> Stages:
+        """The exact stages; the oracle sees what is judged: engines cut views from panoramas, which it never drew."""
+
+        def judge(judgements):
+            for asked in judgements:
+                self.seen([*asked.references, asked.picture])
+            return self.exact.judge(judgements)
+
+        return dataclasses.replace(self.exact, judge=judge)
+
     def standing_in(self, stage: str) -> Callable:
         """A vision stage that looks pictures up."""
 
@@ -190,7 +200,7 @@ def _read(request: dict) -> tuple[dict, list]:
 
 
 class Material:
-    """Raw material without its truth."""
+    """Raw material whose pictures have no scenes."""
 
     def __init__(self, oracle: Oracle):
         self._oracle, self._exact = oracle, oracle.exact.sources
@@ -203,13 +213,11 @@ class Material:
 
     def clip(self, seed: int, index: int) -> Clip:
         clip = self._exact.clip(seed, index)
-        return Clip(self._oracle.seen(clip.frames), clip.seconds)
+        return dataclasses.replace(clip, frames=self._oracle.seen(clip.frames))
 
     def story(self, seed: int, index: int) -> Story:
         story = self._exact.story(seed, index)
-        pages = tuple(
-            dataclasses.replace(page, picture=self._oracle.seen(page.picture), characters=()) for page in story.pages
-        )
+        pages = tuple(dataclasses.replace(page, picture=self._oracle.seen(page.picture)) for page in story.pages)
         return dataclasses.replace(story, pages=pages, distractors=self._oracle.seen(story.distractors))
 
     def ring(self, seed: int, index: int) -> Ring:
@@ -222,28 +230,24 @@ class Material:
 
 
 @contextlib.contextmanager
-def provider(exact: Stages, cache: str, whims: bool = False) -> Iterator[tuple[Stages, Server]]:
-    """Foundation stages whose models are the oracle, and the server that they ask.
-
-    Args:
-        cache: folder of answers.
-        whims: whether the server fails now and then, asks for patience, or answers with something else.
+def serving_truth(oracle: Oracle, cache: str) -> Iterator[tuple[Stages, Server]]:
+    """Foundation stages whose models are the oracle, and the server that they ask: one that fails now and then, asks
+    for patience, and answers with something else. `cache`: folder of answers.
     """
-    oracle = Oracle(exact)
 
     def answer(request: dict, count: int) -> dict | Reply:
-        if whims and count % 7 == 3:
+        if count % 7 == 3:
             return refused(503, "overloaded")
-        if whims and count % 11 == 5:
+        if count % 11 == 5:
             return refused(429, "slowly", {"Retry-After": "0.02"})
-        if whims and count % 13 == 6:
+        if count % 13 == 6:
             return written("As a language model, I'd say {perhaps}.")
         return oracle.completion(request)
 
     with serving(answer) as server:
         options = foundation.Options(
             llm="oracle", vlm="oracle", base_url=server.url, cache=cache, wait=0.01, threads=4,
-            categories=exact.categories,
+            categories=oracle.exact.categories,
         )  # fmt: skip
         stages = foundation.stages(options, Material(oracle))
         yield dataclasses.replace(stages, **{stage: oracle.standing_in(stage) for stage in VISION}), server
