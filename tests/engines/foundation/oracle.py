@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from macro.engines import foundation
@@ -43,8 +43,6 @@ class Oracle:
             return Picture(given.pixels)
         if isinstance(given, list | tuple):
             return type(given)(map(self.seen, given))
-        if isinstance(given, dict):
-            return {name: self.seen(value) for name, value in given.items()}
         return given
 
     def known(self, given: Any) -> Any:
@@ -199,6 +197,22 @@ def _read(request: dict) -> tuple[dict, list]:
     return json.loads(content[0]["text"]), pictures
 
 
+class Views(Mapping):
+    """A ring's views, which are drawn when they are first asked for."""
+
+    def __init__(self, oracle: "Oracle", views: Mapping[str, Picture]):
+        self._oracle, self._views = oracle, views
+
+    def __getitem__(self, name: str) -> Picture:
+        return self._oracle.seen(self._views[name])
+
+    def __iter__(self):
+        return iter(self._views)
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+
 class Material:
     """Raw material whose pictures have no scenes."""
 
@@ -222,7 +236,7 @@ class Material:
 
     def ring(self, seed: int, index: int) -> Ring:
         ring = self._exact.ring(seed, index)
-        return dataclasses.replace(ring, views=self._oracle.seen(ring.views))
+        return dataclasses.replace(ring, views=Views(self._oracle, ring.views))
 
     def panorama(self, seed: int, index: int) -> Panorama:
         panorama = self._exact.panorama(seed, index)
