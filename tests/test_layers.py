@@ -31,8 +31,10 @@ ONLY_IN = {
     "torch": ("judges/", "engines/foundation/"),
     "transformers": ("judges/", "engines/foundation/"),
     "diffusers": ("engines/foundation/drawing.py",),
-    "cv2": ("engines/foundation/stillness.py",),
+    "cv2": ("engines/foundation/stillness.py", "engines/material/clips.py"),
     "openai": ("judges/client.py", "judges/replies.py"),
+    "trimesh": ("engines/material/meshes.py",),
+    "mitsuba": ("engines/material/rings.py",),
     "apache_beam": (),
 }
 FORBIDDEN = {"sentence": {"jax", "flax"}, "inputs": {"jax", "flax"}, "diffusion": {"flax"}}

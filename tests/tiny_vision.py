@@ -105,7 +105,7 @@ def grounding_dino(folder: Path) -> str:
         "num_attention_heads": 2, "intermediate_size": 64, "max_position_embeddings": 256,
     }
     config = GroundingDinoConfig(
-        backbone_config=backbone, text_config=text, d_model=32, encoder_layers=1, decoder_layers=2,
+        backbone_config=backbone, text_config=text, d_model=64, encoder_layers=1, decoder_layers=2,
         encoder_ffn_dim=64, decoder_ffn_dim=64, encoder_attention_heads=2, decoder_attention_heads=2,
         num_queries=20, use_pretrained_backbone=False, max_text_len=32,
     )
@@ -138,7 +138,7 @@ def sam2(folder: Path) -> str:
         prompt_encoder_config={"hidden_size": 32, "image_size": side, "mask_input_channels": 4},
         mask_decoder_config={"hidden_size": 32, "mlp_dim": 64, "num_attention_heads": 2, "iou_head_hidden_dim": 32},
     )
-    Sam2Model(config).save_pretrained(folder)
+    _lively(Sam2Model(config)).save_pretrained(folder)
     return str(folder)
 
 
@@ -149,6 +149,16 @@ def _t5_tokenizer():
     special = ["<pad>", "</s>", "<unk>"]
     letters = ["\u2581", *"abcdefghijklmnopqrstuvwxyz.,"]
     return T5TokenizerFast(vocab=[*[(t, 0.0) for t in special], *[(t, -3.0) for t in letters]], extra_ids=0)
+
+
+def _lively(model):
+    """Larger weights than a model starts with, which hardly looks at what it is given."""
+    import torch
+
+    for weights in model.parameters():
+        if weights.ndim > 1:
+            torch.nn.init.normal_(weights, std=1.5 / weights[0].numel() ** 0.5)
+    return model
 
 
 def _flux_parts() -> dict:
@@ -163,7 +173,7 @@ def _flux_parts() -> dict:
         "vae": AutoencoderKL(
             block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2,
             up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, norm_num_groups=4, layers_per_block=1,
-            use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.1, scaling_factor=0.4,
+            use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.1, scaling_factor=2.0,
         ),
         "text_encoder": CLIPTextModel(CLIPTextConfig(**_clip_text())),
         "tokenizer": clip_tokenizer(),
@@ -171,10 +181,10 @@ def _flux_parts() -> dict:
             T5Config(vocab_size=64, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=2, dropout_rate=0)
         ),
         "tokenizer_2": _t5_tokenizer(),
-        "transformer": FluxTransformer2DModel(
+        "transformer": _lively(FluxTransformer2DModel(
             in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
             joint_attention_dim=32, pooled_projection_dim=32, axes_dims_rope=(4, 6, 6), guidance_embeds=True,
-        ),
+        )),
     }
 
 
@@ -218,9 +228,9 @@ def flux2(folder: Path) -> str:
         ),
         text_encoder=Qwen3ForCausalLM(text),
         tokenizer=tokenizer,
-        transformer=Flux2Transformer2DModel(
+        transformer=_lively(Flux2Transformer2DModel(
             in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
             joint_attention_dim=48, axes_dims_rope=(4, 4, 4, 4), timestep_guidance_channels=16,
-        ),
+        )),
     ).save_pretrained(folder)
     return str(folder)

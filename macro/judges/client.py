@@ -10,7 +10,6 @@ with a `UserError`; what befalls one question (it stays malformed, keeps timing 
 Read next: `stored.py`, `rubric.py`.
 """
 
-import base64
 import os
 import threading
 import time
@@ -217,8 +216,7 @@ class Endpoint:
 
     def _picture(self, pixels: image.Pixels) -> dict:
         pixels = image.at_most(pixels, self._side)
-        kind, data = ("jpeg", image.encode_jpeg(pixels)) if self._jpeg else ("png", image.encode_png(pixels))
-        url = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+        url = image.data_uri(pixels, ".jpg" if self._jpeg else ".png")
         return {"type": "image_url", "image_url": {"url": url}}
 
     def _clean(self, message: str) -> str:

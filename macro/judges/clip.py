@@ -51,9 +51,9 @@ class Clip:
 
     def pictures(self, pictures: Sequence[Pixels]) -> Float32[np.ndarray, "n d"]:
         """Unit vectors of pictures of any sizes: the shorter side is fitted, and the middle seen."""
+        model, processor = _load(self.name, self.device, self.dtype)
         import torch
 
-        model, processor = _load(self.name, self.device, self.dtype)
         side = model.config.vision_config.image_size
         mean, deviation = (
             np.array(getattr(processor.image_processor, name), np.float32) for name in ("image_mean", "image_std")
@@ -100,6 +100,7 @@ def _load(name: str, device: str | None, dtype: str) -> tuple[Any, Any]:
     with loading("CLIP", name):
         from transformers import AutoProcessor, CLIPModel
 
+        on, numbers = device_of(device), format_of(dtype)
         check_kind(name, ("clip",))
-        model = CLIPModel.from_pretrained(name).to(device=device_of(device), dtype=format_of(dtype)).eval()
+        model = CLIPModel.from_pretrained(name).to(device=on, dtype=numbers).eval()
         return model, AutoProcessor.from_pretrained(name)

@@ -50,9 +50,9 @@ class Dino:
 
     def features(self, pictures: Sequence[Pixels]) -> Float32[np.ndarray, "n d"]:
         """Unit vectors of pictures of any sizes."""
+        model = _load(self.name, self.device, self.dtype)
         import torch
 
-        model = _load(self.name, self.device, self.dtype)
         parts = [np.zeros((0, model.config.hidden_size), np.float32)]
         with torch.inference_mode():
             for start in range(0, len(pictures), self.batch):
@@ -75,5 +75,6 @@ def _load(name: str, device: str | None, dtype: str) -> Any:
     with loading("DINO", name):
         from transformers import AutoModel
 
+        on, numbers = device_of(device), format_of(dtype)
         check_kind(name, _KINDS)
-        return AutoModel.from_pretrained(name).to(device=device_of(device), dtype=format_of(dtype)).eval()
+        return AutoModel.from_pretrained(name).to(device=on, dtype=numbers).eval()

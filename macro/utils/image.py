@@ -158,13 +158,11 @@ def encode_png(pixels: Pixels) -> bytes:
     return _encode(pixels, format="PNG")
 
 
-def encode_jpeg(pixels: Pixels) -> bytes:
-    return _encode(pixels, **_WRITE[".jpg"])
-
-
-def data_uri(pixels: Pixels) -> str:
-    """The picture as `data:image/png;base64,...`, for pages that stand alone."""
-    return "data:image/png;base64," + base64.b64encode(encode_png(pixels)).decode("ascii")
+def data_uri(pixels: Pixels, suffix: str = ".png") -> str:
+    """The picture as `data:image/png;base64,...`, for pages that stand alone; ".jpg" takes less room."""
+    options = _WRITE[suffix]
+    data = base64.b64encode(_encode(pixels, **options)).decode("ascii")
+    return f"data:image/{options['format'].lower()};base64,{data}"
 
 
 def to_float(pixels: UInt8[np.ndarray, "..."]) -> Float32[np.ndarray, "..."]:

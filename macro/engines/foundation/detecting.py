@@ -49,6 +49,8 @@ class GroundingDino:
         for field in ("box_threshold", "text_threshold", "overlap"):
             if not 0 <= getattr(self, field) <= 1:
                 raise UserError(f"Grounding DINO: {field} is {getattr(self, field)}; it is a share of 0..1")
+        if self.batch < 1:
+            raise UserError(f"Grounding DINO: batch is {self.batch}; use at least 1")
 
     def __call__(
         self, pictures: Sequence[Picture], labels: Sequence[Sequence[str]]
@@ -67,9 +69,9 @@ class GroundingDino:
         return [next(named) if _names(asked) else [] for _, asked in items]
 
     def _regions(self, pictures: list[Pixels], labels: list[tuple[str, ...]]) -> list[list[Region] | Fault]:
+        model, processor = _load(self.name, self.device, self.dtype)
         import torch
 
-        model, processor = _load(self.name, self.device, self.dtype)
         names = [_names(asked) for asked in labels]
         inputs = processor(
             images=pictures, text=[". ".join(n) + "." for n in names], padding=True, return_tensors="pt"
@@ -91,7 +93,7 @@ class GroundingDino:
             # Scores have columns beyond the prompt's tokens, for longer ones.
             score = score[:, : len(word)]
             by_name = np.stack([score[:, word == i].max(1, initial=0.0) for i in range(len(n))], 1)
-            by_name = by_name * (score[:, word >= 0].max(1, initial=0.0) >= self.box_threshold)[:, None]
+            by_name[score[:, word >= 0].max(1, initial=0.0) < self.box_threshold] = -1
             found.append(chosen(by_name, box, n, asked, self.text_threshold, self.overlap))
         return found
 
@@ -125,7 +127,7 @@ def chosen(
     """The regions that answer labels: greedily, the surest first, each label as often as it was asked for.
 
     Args:
-        scores: of query q for name l, 0..1.
+        scores: of query q for name l, 0..1; below 0 for what must not be chosen.
         boxes: (middle x, middle y, width, height) of each query, 0..1 of the picture.
         names: of the columns; labels: as they were asked for.
         threshold: least score.
@@ -160,7 +162,7 @@ def _load(name: str, device: str | None, dtype: str) -> tuple[Any, Any]:
     with loading("Grounding DINO", name):
         from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
+        on, numbers = device_of(device), format_of(dtype)
         check_kind(name, ("grounding-dino", "mm-grounding-dino"))
-        model = AutoModelForZeroShotObjectDetection.from_pretrained(name)
-        model = model.to(device=device_of(device), dtype=format_of(dtype)).eval()
+        model = AutoModelForZeroShotObjectDetection.from_pretrained(name).to(device=on, dtype=numbers).eval()
         return model, AutoProcessor.from_pretrained(name)

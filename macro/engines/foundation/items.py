@@ -59,7 +59,7 @@ def crop(picture: Picture, region: Region, masked: bool) -> Pixels | Fault:
     """The pixels of a region's box, every pixel that it touches; with `masked` all but its mask is white."""
     height, width = picture.pixels.shape[:2]
     x0, y0, x1, y1 = _pixel_box(region.box, height, width)
-    if x1 <= x0 or y1 <= y0:
+    if x1 <= x0 or y1 <= y0 or region.area == 0:
         return Fault(f"the box of {region.label!r} is empty or outside of the picture")
     pixels = picture.pixels[y0:y1, x0:x1]
     if not masked:

@@ -34,7 +34,7 @@ class Clip:
         model = clip.Clip(self.name, self.device, self.dtype, self.batch)
 
         def run(items: list[tuple[Pixels, str]]) -> list[float | Fault]:
-            return [_finite(cosine) for cosine in model.text_similarity(*map(list, zip(*items, strict=True)))]
+            return [_finite(cosine) for cosine in model.text_similarity(*zip(*items, strict=True)).tolist()]
 
         shown = [crop(p, r, m) for p, r, m in zip(pictures, regions, masked, strict=True)]
         pairs = [s if isinstance(s, Fault) else (s, text) for s, text in zip(shown, texts, strict=True)]
@@ -55,10 +55,10 @@ class Dino:
         model = dino.Dino(self.name, self.device, self.dtype, self.batch)
 
         def run(items: list[tuple[Pixels, Pixels]]) -> list[float | Fault]:
-            return [_finite(cosine) for cosine in model.similarity(*map(list, zip(*items, strict=True)))]
+            return [_finite(cosine) for cosine in model.similarity(*zip(*items, strict=True)).tolist()]
 
         return answer(run, [(a.pixels, b.pixels) for a, b in zip(first, second, strict=True)], self.batch)
 
 
 def _finite(cosine: float) -> float | Fault:
-    return float(cosine) if math.isfinite(cosine) else Fault("the model's answer is not a number")
+    return cosine if math.isfinite(cosine) else Fault("the model's answer is not a number")

@@ -12,6 +12,7 @@ from macro.engines.foundation.items import answer
 from macro.engines.sources import Picture
 from macro.engines.stages import Fault, Mask, Region
 from macro.judges.loading import check_kind, device_of, format_of, loading, once
+from macro.utils.errors import UserError
 from macro.utils.image import Pixels
 
 # Of ImageNet, which SAM2 was trained with.
@@ -35,6 +36,10 @@ class Sam2:
     dtype: str = "float32"
     batch: int = 4
 
+    def __post_init__(self):
+        if self.batch < 1:
+            raise UserError(f"SAM2: batch is {self.batch}; use at least 1")
+
     def __call__(
         self, pictures: Sequence[Picture], regions: Sequence[Sequence[Region]]
     ) -> list[list[Mask] | Fault]:
@@ -52,9 +57,9 @@ class Sam2:
         return [next(with_boxes) if boxes else [] for _, boxes in asked]
 
     def _masks(self, pictures: list[Pixels], regions: list[Sequence[Region]]) -> list[list[Mask] | Fault]:
+        model = _load(self.name, self.device, self.dtype)
         import torch
 
-        model = _load(self.name, self.device, self.dtype)
         side = model.config.prompt_encoder_config.image_size
         seen = torch.from_numpy(np.stack([_seen(pixels, side) for pixels in pictures]))
         with torch.inference_mode():
@@ -92,6 +97,7 @@ def _load(name: str, device: str | None, dtype: str) -> Any:
     with loading("SAM2", name):
         from transformers import Sam2Model
 
+        on, numbers = device_of(device), format_of(dtype)
         # What is published are weights of the video model, which has this one in it.
         check_kind(name, ("sam2", "sam2_video"))
-        return Sam2Model.from_pretrained(name).to(device=device_of(device), dtype=format_of(dtype)).eval()
+        return Sam2Model.from_pretrained(name).to(device=on, dtype=numbers).eval()

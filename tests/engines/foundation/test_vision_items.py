@@ -109,12 +109,12 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("package", CALLS)
+@pytest.mark.parametrize(
+    "package", ["cv2", "transformers", *(pytest.param(name, marks=pytest.mark.slow) for name in ("diffusers", "torch"))]
+)
 def test_a_missing_package_is_said_with_its_mend(package, monkeypatch):
-    if package != "cv2":
-        pytest.importorskip("torch")
     monkeypatch.setitem(sys.modules, package, None)
-    for call in CALLS[package]:
+    for call in CALLS.get(package, [*CALLS["transformers"], *CALLS["diffusers"]]):
         with pytest.raises(UserError, match=r"macro-compose\[engine\]") as caught:
             call()
         assert package.replace("cv2", "opencv") in str(caught.value)
@@ -123,6 +123,9 @@ def test_a_missing_package_is_said_with_its_mend(package, monkeypatch):
 def test_settings_out_of_range_are_refused():
     with pytest.raises(UserError, match="overlap is 1.5"):
         vision.GroundingDino(overlap=1.5)
+    for stage in (vision.GroundingDino, vision.Sam2):
+        with pytest.raises(UserError, match="batch is 0"):
+            stage(batch=0)
     with pytest.raises(UserError, match="FluxDraw: side, steps and batch"):
         vision.FluxDraw(steps=0)
     with pytest.raises(UserError, match="FluxCompose: reference_side"):

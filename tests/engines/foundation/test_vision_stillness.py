@@ -23,12 +23,13 @@ def test_the_same_frame_is_still_and_a_shifted_one_is_not():
     assert still(FRAME, WIDE[:, 40:296]) < 0.1
 
 
-@pytest.mark.parametrize("share", [0.25, 0.5, 0.75])
-def test_where_a_part_has_moved_the_rest_is_still(share):
-    """The lower part of the frame slides, the upper stays."""
-    row = round(256 * (1 - share))
-    after = np.concatenate([FRAME[:row], WIDE[row:, 40:296]])
-    assert still(FRAME, after) == pytest.approx(1 - share, abs=0.15)
+def test_where_a_part_has_moved_the_rest_is_still():
+    """The lower part of the frame slides, the upper stays; features are not spread quite evenly."""
+    moved = np.array([0.2, 0.4, 0.6, 0.8])
+    rows = np.round(256 * (1 - moved)).astype(int)
+    shares = [still(FRAME, np.concatenate([FRAME[:row], WIDE[row:, 40:296]])) for row in rows]
+    assert (np.diff(shares) < 0).all()
+    np.testing.assert_allclose(shares, 1 - moved, atol=0.2)
 
 
 def test_a_step_smaller_than_the_tolerance_is_still():
