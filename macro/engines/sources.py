@@ -4,7 +4,7 @@ A source gives item (seed, index) of its kind, always the same one. `procedural/
 known; `material/` reads them from files. Read next: `stages.py`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -27,7 +27,7 @@ class Picture:
 class Clip:
     """Frames in order, `seconds` of each from the start, and for rendered ones what happens: (seconds, words)."""
 
-    frames: tuple[Picture, ...]
+    frames: Sequence[Picture]
     seconds: tuple[float, ...]
     events: tuple[tuple[float, str], ...] = ()
 
