@@ -146,7 +146,8 @@ def _subjects_of(draft: Customization) -> tuple[int | None, ...]:
     there = draft.picture.scene.subjects
     shown = [n for n, category in enumerate(draft.categories) if category in ("human", "object")]
     wears = ["cloth" in draft.categories and draft.categories[n] == "human" for n in shown]
-    places = dict(zip(shown, matched([draft.references[n].scene.subjects[0] for n in shown], there, wears), strict=True))
+    meant = [draft.references[n].scene.subjects[0] for n in shown]
+    places = dict(zip(shown, matched(meant, there, wears), strict=True))
     found: list[int | None] = [None] * len(draft.categories)
     for n, category in enumerate(draft.categories):
         if category == "cloth":

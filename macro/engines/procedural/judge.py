@@ -62,7 +62,8 @@ class Judging:
             return scores
         rng = chance(judgement.picture.scene, "judge", judgement.rubric, judgement.prompt)
         return {
-            name: float(np.clip(10 * share + self._noise.scores * rng.normal(), 0, 10)) for name, share in scores.items()
+            name: float(np.clip(10 * share + self._noise.scores * rng.normal(), 0, 10))
+            for name, share in scores.items()
         }
 
 

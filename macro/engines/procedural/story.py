@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from macro.engines.known import truths
 from macro.engines.procedural.draw import drawing
 from macro.engines.sources import Page, Picture, Story
 from macro.engines.stages import Fault, Rewritten
 from macro.scenes import story as tales
+from macro.scenes.batches import with_truth
 from macro.scenes.graph import Scene, Subject
 from macro.scenes.likeness import likeness
 from macro.sentence.formats import marker
@@ -36,17 +36,20 @@ class Stories:
     def story(self, seed: int, index: int) -> Story:
         rng = np.random.default_rng([seed, index, 8])
         tale = tales.tale(rng)
-        scenes = [leaf.scene for leaf in tale.leaves] + [scene for _, scene in tale.distractors]
-        pictures = drawing(scenes, [self._size] * len(scenes), self._rays)
-        count = len(tale.leaves)
+        scenes = [leaf.scene for leaf in tale.leaves]
         pages = tuple(
-            Page(tales.text_of(tale, n, truth, rng), picture, tuple(tale.characters[who].name for who in leaf.cast))
-            for n, (leaf, picture, truth) in enumerate(
-                zip(tale.leaves, pictures[:count], truths(pictures[:count]), strict=True)
+            Page(
+                tales.text_of(tale, n, truth, rng),
+                Picture(pixels, leaf.scene),
+                tuple(tale.characters[who].name for who in leaf.cast),
+            )
+            for n, (leaf, (pixels, truth)) in enumerate(
+                zip(tale.leaves, with_truth(scenes, self._size, self._size, self._rays), strict=True)
             )
         )
-        strange = zip([place for place, _ in tale.distractors], pictures[count:], strict=True)
-        return Story(tale.title, pages, tuple(strange))
+        places, strangers = [place for place, _ in tale.distractors], [scene for _, scene in tale.distractors]
+        pictures = drawing(strangers, [self._size] * len(strangers), self._rays)
+        return Story(tale.title, pages, tuple(zip(places, pictures, strict=True)))
 
 
 def rewrite(
@@ -66,7 +69,8 @@ def _rewritten(pictures: Sequence[Picture], text: str, target: Picture, seed: in
         return _UNKNOWN
     wanted = target.scene.subjects
     shown = {
-        place: [n for n, one in enumerate(wanted) if is_in(one, picture.scene)] for place, picture in enumerate(pictures)
+        place: [n for n, one in enumerate(wanted) if is_in(one, picture.scene)]
+        for place, picture in enumerate(pictures)
     }
     kept = tuple(place for place, who in shown.items() if who)
     numbers = {place: number for number, place in enumerate(kept, 1)}
@@ -83,7 +87,7 @@ def is_in(subject: Subject, scene: Scene) -> bool:
 
 
 def _shared_out(shown: dict[int, list[int]]) -> dict[int, list[int]]:
-    """Which pictures each subject is named by, given who is on which: every picture once, nobody left out.
+    """Which pictures each subject is named by, given who is on which: every picture once, and nobody is left out.
 
     Whoever is on few pictures chooses first. A subject whose pictures are all taken is named by the first of them again.
     """
