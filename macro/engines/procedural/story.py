@@ -87,9 +87,9 @@ def is_in(subject: Subject, scene: Scene) -> bool:
 
 
 def _shared_out(shown: dict[int, list[int]]) -> dict[int, list[int]]:
-    """Which pictures each subject is named by, given who is on which: each picture once, nobody is left out.
-
     """Which pictures each subject is named by, given who is on which: each one once, and nobody is left out.
+
+    Whoever is on few pictures chooses first. One whose pictures are all taken is named by the first of them again.
     """
     on = {n: [place for place, who in shown.items() if n in who] for who in shown.values() for n in who}
     given: dict[int, list[int]] = {n: [] for n in sorted(on)}
