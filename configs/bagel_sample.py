@@ -4,7 +4,7 @@
     python -m macro.sample --config=configs/bagel_sample.py --workdir=runs/fox --weights=bagel/model.safetensors \
         --instruction='a red fox in snow' --config.sampling.aspect=16:9
     python -m macro.sample --config=configs/bagel_sample.py:edit --workdir=runs/blue --weights=bagel/model.safetensors \
-        --instruction='make it blue' --images=house.png
+        --instruction='make it blue' --source=house.png
 
 Every option is a key of config.sampling (`macro/sampling/bagel/options.py` says what they do, and in which points
 `parity` differs). The argument picks what upstream recommends: nothing for text to picture, "edit" for editing.

@@ -32,13 +32,14 @@ _POLL = 1.0  # seconds between two looks at which shards are there
 
 
 def run(
-    recipe: Recipe, missing: Sequence[int], runner: str = "DirectRunner", workers: int = 1, options: str = ""
+    recipe: Recipe, missing: Sequence[int], workers: int = 1, runner: str = "DirectRunner", options: str = ""
 ) -> Iterator[int]:
     """Makes the shards with Beam; the number of each comes once its files are there.
 
     Args:
-        runner: DirectRunner, or any that Beam knows. workers: processes of the DirectRunner; the others are told by
-            their own `options`, "--name=value --name=value".
+        workers: processes of the DirectRunner; the others are told by their own `options`,
+            "--name=value --name=value".
+        runner: DirectRunner, or any that Beam knows.
 
     Raises:
         UserError: `workers` for another runner than the DirectRunner.

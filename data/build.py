@@ -1,7 +1,8 @@
 """Builds a data set with one of the data engines.
 
 python -m data.build music --num=1000 --out=runs/data --provider=procedural --seed=0 --workers=2
-python -m data.build scenes --num=1000 --out=runs/data --engine.size=64        (any field of the engine's Options)
+python -m data.build scenes --num=1000 --out=runs/data --engine.rays=1         (any field of the engine's Options)
+python -m data.build inset --provider=foundation --provider.vlm=NAME --material=FOLDER --out=runs/data
 python -m data.build macrodata --from_json=MacroData --out=runs/data           (the published layout, read back)
 python -m data.build music --runner=FlinkRunner --runner_options='--flink_master=...' --out=/mnt/shared ...
 
@@ -14,19 +15,22 @@ import functools
 import importlib
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-from macro.utils.config import overridden, run
+from etils import epath
+
+from macro.utils.config import option_names, overridden, run
 from macro.utils.errors import UserError
 
 # Data set -> the module of its TFDS builder, imported when it is asked for.
 DATASETS = {
     "music": "data.music.music_dataset_builder",
+    "inset": "data.inset.inset_dataset_builder",
+    "macrodata": "data.macrodata.macrodata_dataset_builder",
+    "edit": "data.edit.edit_dataset_builder",
     "scenes": "data.scenes.scenes_dataset_builder",
 }
-# Provider -> the module that has its `Options` and `stages(options)`.
-PROVIDERS = {"procedural": "macro.engines.procedural"}
 RUNNERS = ("local", "DirectRunner", "FlinkRunner", "SparkRunner", "DataflowRunner")
 
 
@@ -35,35 +39,60 @@ def main(
     out: str,
     engine_options: Mapping[str, str],
     provider_options: Mapping[str, str],
-    num: int = 1000,
+    material_options: Mapping[str, str],
+    num: int | None = None,
     seed: int = 0,
     provider: str = "procedural",
+    material: str = "",
+    size: int | None = None,
     workers: int = 1,
     runner: str = "local",
     runner_options: str = "",
     shard: int = 64,
     split: str = "train",
-) -> None:
+    from_json: str = "",
+) -> int:
     # Only now: what they import would make `--help` wait.
     from data.summary import printed
     from macro.inputs.records import build
 
-    builder = builder_of(dataset)
+    builder = reader_of(dataset) if from_json else builder_of(dataset)
     for name, value in (("workers", workers), ("shard", shard)):
         if value < 1:
             raise UserError(f"--{name}={value}: must be at least 1")
     if not re.fullmatch(r"\w+", split):
         raise UserError(f"--split={split!r}: is no name; take train or eval")
-    options = overridden(engine_of(builder).options, engine_options, "--engine")
-    more = {
-        "provider": provider_of(builder, provider, provider_options),
-        "runner": runner_of(runner, workers, runner_options),
-        "shard": shard,
-        "split": split,
-    }
-    folder = build(builder, out, seed, num, options, **more)
-    print(printed(json.loads((Path(out) / f"{dataset}-summary.json").read_text())))
+    more = {"workers": workers, "runner": runner_of(runner, runner_options), "shard": shard, "split": split}
+    engine = engine_of(builder)
+    if size is not None:
+        engine_options = sizes(engine.options, size) | engine_options
+    options = overridden(engine.options, engine_options, "--engine")
+    if builder.asks_stages:
+        from data.providers import PROVIDERS, load, provider_of
+
+        if size is not None and provider in PROVIDERS:
+            provider_options = sizes(load(PROVIDERS[provider][0]), size) | provider_options
+        more["provider"] = provider_of(provider, provider_options, material, material_options)
+    elif provider != "procedural" or provider_options or material or material_options:
+        raise UserError(f"--provider, --material: {dataset} asks no provider for anything; leave them out")
+    if from_json:
+        from data.macrodata.from_json import files_of, options_of
+
+        options, there = options_of(options, from_json, split), len(files_of(from_json, split))
+        num = there if num is None else min(num, there)
+    try:
+        folder = build(builder, out, seed, 1000 if num is None else num, options, **more)
+    except KeyboardInterrupt:
+        print(f"{dataset}: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    print(printed(json.loads((epath.Path(out) / f"{dataset}-summary.json").read_text())))
     print(folder)
+    return 0
+
+
+def sizes(options: type, size: int) -> dict[str, str]:
+    """What `--size` says of the fields of that name in a dataclass of options, and in those that it holds."""
+    return {path: str(size) for path in option_names(options) if path.split(".")[-1] == "size"}
 
 
 def builder_of(dataset: str) -> type:
@@ -73,6 +102,15 @@ def builder_of(dataset: str) -> type:
     return importlib.import_module(DATASETS[dataset]).Builder
 
 
+def reader_of(dataset: str) -> type:
+    """The TFDS builder of a data set that is read from its published layout."""
+    from data.macrodata.from_json import Builder
+
+    if dataset != Builder.name:
+        raise UserError(f"--from_json: reads {Builder.name}'s published layout, not {dataset}'s")
+    return Builder
+
+
 def engine_of(builder: type):
     """The engine of a TFDS builder."""
     from data.shards import load
@@ -80,22 +118,7 @@ def engine_of(builder: type):
     return load(builder.engine)
 
 
-def provider_of(builder: type, name: str, values: Mapping[str, str]):
-    """The provider that `--provider` and `--provider.key=value` describe."""
-    from data.builders import NONE
-    from data.shards import Provider, load
-
-    if name not in PROVIDERS:
-        raise UserError(f"--provider={name}: there are {', '.join(PROVIDERS)}")
-    if not builder.asks_stages:
-        if values or name != "procedural":
-            raise UserError(f"--provider: {builder.name} asks no provider for anything; leave it out")
-        return NONE
-    module = PROVIDERS[name]
-    return Provider(name, f"{module}:stages", overridden(load(f"{module}:Options"), values, "--provider"))
-
-
-def runner_of(name: str, workers: int, options: str):
+def runner_of(name: str, options: str):
     """The runner that makes the shards: processes of this machine, or Beam."""
     from data.runners import local
 
@@ -104,12 +127,12 @@ def runner_of(name: str, workers: int, options: str):
     if name == "local":
         if options:
             raise UserError("--runner_options: are for Beam's runners; add --runner, such as --runner=DirectRunner")
-        return functools.partial(local, workers=workers)
+        return local
     try:
         from data.beam import run as beam
     except ModuleNotFoundError as error:
         raise UserError(f"--runner={name}: {error}; pip install 'macro-compose[engine]'") from None
-    return functools.partial(beam, runner=name, workers=workers, options=options)
+    return functools.partial(beam, runner=name, options=options)
 
 
 def command(argv: Sequence[str] | None = None) -> None:
@@ -118,19 +141,23 @@ def command(argv: Sequence[str] | None = None) -> None:
         main,
         argv,
         positional=("dataset",),
-        dotted={"engine": "engine_options", "provider": "provider_options"},
+        dotted={"engine": "engine_options", "provider": "provider_options", "material": "material_options"},
         dataset=f"what to build: {', '.join(sorted(DATASETS))}",
         out="folder that the data set is written to",
         engine_options="--engine.key=value sets a field of the engine's Options",
         provider_options="--provider.key=value sets a field of the provider's Options",
-        num="how many places; a place whose every attempt is dropped stays empty",
+        num="how many places (1000, or all files of --from_json); one whose every attempt is dropped stays empty",
         seed="the seed everything follows from",
-        provider=f"who answers the engine's stages: {', '.join(PROVIDERS)}",
+        material_options="--material.key=value sets how material is read (macro.engines.material.Options)",
+        provider="who answers the engine's stages: procedural (rendered, exact) or foundation (real models)",
+        material="folder of raw material for the foundation provider (macro/engines/material)",
+        size="side of all pictures but references, pixels: short for every option of that name",
         workers="processes that make shards side by side, on this machine",
         runner=f"who runs them: {', '.join(RUNNERS)}",
         runner_options="handed to Beam, such as '--project=p --region=r --temp_location=gs://b/tmp'",
         shard="places that are made together: what a build can lose when it is stopped",
         split="name of the split: train or eval",
+        from_json="folder in MacroData's published layout to read instead of making anything",
     )
 
 

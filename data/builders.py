@@ -1,6 +1,6 @@
 """The TFDS builder of every data set that an engine makes: `data/music` and its like name it, `data/build.py` runs it.
 
-    Builder(data_dir=..., seed=0, num=1000, provider=PROCEDURAL).download_and_prepare()
+    Builder(data_dir=..., seed=0, num=1000).download_and_prepare()
 
 Beside the data set come `<data_dir>/<name>-summary.json` and `<name>-dead.jsonl`, what was dropped and why; in it,
 `recipe.json` says what it was made from. Read next: `shards.py`, `macro/inputs/records.py`.
@@ -14,6 +14,7 @@ from typing import Any
 
 from etils import epath
 
+from data.providers import NONE, procedural
 from data.runners import Runner, local
 from data.shards import Provider, Recipe, load
 from data.summary import summarise
@@ -22,8 +23,6 @@ from macro.inputs.shards import Shards, whole_anywhere
 from macro.utils.errors import UserError
 from macro.utils.log import Countdown
 
-PROCEDURAL = Provider("procedural", "macro.engines.procedural:stages")
-NONE = Provider("none")
 SHARD = 64
 
 
@@ -44,9 +43,10 @@ class EngineBuilder(SentenceBuilder, skip_registration=True):
         seed: int = 0,
         num: int = 1000,
         options: Any = None,
-        provider: Provider = NONE,
+        provider: Provider | None = None,
         shard: int = SHARD,
         split: str = "train",
+        workers: int = 1,
         runner: Runner = local,
         **kwargs,
     ):
@@ -54,11 +54,13 @@ class EngineBuilder(SentenceBuilder, skip_registration=True):
         Args:
             data_dir: the data set lands in `<data_dir>/<name>/<version>`.
             seed, num: which places, and how many; a place whose every attempt was dropped stays empty.
-            options: the engine's; None for its defaults. provider: who answers its stages.
+            options: the engine's; None for its defaults. provider: who answers its stages; None for the
+                procedural one.
             shard: places that are made together, as one batch, and lost together when a build is stopped.
-            runner: who makes the shards; the bytes are the same.
+            workers, runner: how many processes, and who makes the shards with them; the bytes are the same.
         """
-        self.split, self._shard, self._provider, self._runner = split, shard, provider, runner
+        self.split, self._shard, self._runner, self.workers = split, shard, runner, workers
+        self._provider = provider or (procedural() if self.asks_stages else NONE)
         options = load(self.engine).options() if options is None else options
         super().__init__(data_dir=data_dir, seed=seed, num=num, options=options, **kwargs)
 
@@ -82,7 +84,7 @@ class EngineBuilder(SentenceBuilder, skip_registration=True):
             half.write_text(self._recipe_text(), "utf-8")
 
     def make_shards(self, missing: Sequence[int]) -> Iterator[int]:
-        return self._runner(self.recipe, missing)
+        return self._runner(self.recipe, missing, self.workers)
 
     def gathered(self, countdown: Countdown) -> None:
         """Writes the summary and the dead letters, whether or not anything is left."""

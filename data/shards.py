@@ -85,10 +85,14 @@ def about(made: Made) -> dict:
 
 
 def bucket_of(sentence: Sentence) -> str:
-    """The bucket that the engine noted, or one of MACRO's by the number of the pictures."""
-    count = len(sentence.images)
-    by_number = next((name for name, most in (("0", 0), ("1-3", 3), ("4-5", 5), ("6-7", 7)) if count <= most), ">=8")
-    return sentence.notes.get("bucket") or by_number
+    """The bucket that the engine noted, or MACRO's."""
+    return sentence.notes.get("bucket") or bucket_of_count(len(sentence.images))
+
+
+def bucket_of_count(references: int) -> str:
+    """MACRO's bucket of a number of pictures, as it is published: "1-3", "4-5", "6-7", ">=8" (and "0")."""
+    buckets = (("0", 0), ("1-3", 3), ("4-5", 5), ("6-7", 7))
+    return next((name for name, most in buckets if references <= most), ">=8")
 
 
 def dead_letters(dead: Sequence[Dead]) -> list[dict]:

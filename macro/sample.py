@@ -7,20 +7,26 @@ Writes plan.json, plan.png, image.png and report.html to the workdir, all of the
 back with --plan: the same seed then shows what the edit does.
 
     python -m macro.sample --config=configs/bagel_sample.py:edit --workdir=runs/blue --weights=bagel/model.safetensors \
-        --instruction='make it blue' --images=house.png --config.sampling.cfg_img_scale=1.5
+        --instruction='make it blue' --source=house.png --config.sampling.cfg_img_scale=1.5
 
-draws by BAGEL's own inference (`config.sampling.mode = "bagel"`): no layout, a thought only if
+edits --source, which is <image 1> of the instruction, while --images go on from <image 2>. Any config takes a source;
+whether anything sensible comes of it is a matter of training (`macro/engines/edit.py` makes such samples; the shipped
+model has seen none).
+
+This config draws by BAGEL's own inference (`config.sampling.mode = "bagel"`): no layout, a thought only if
 --config.sampling.think is set; all options are keys of config.sampling, by BAGEL's names
 (`macro/sampling/bagel/options.py`), the seed is --seed.
 What it runs: `macro/sampling/pipeline.py`, `macro/sampling/bagel/pipeline.py`.
 """
 
+from macro.inputs.transforms import drawn_size
 from macro.utils.config import run
 from macro.utils.errors import UserError
 
 HELPS = {
     "instruction": "what to show; calls the n-th picture <image n>: 'A <image 1> by <image 2>.'",
     "images": "picture files, separated by commas; at most 12",
+    "source": "a picture file to edit: <image 1> of the instruction, while --images go on from <image 2>",
     "plan": "a plan.json to draw, instead of a plan that the model writes",
     "candidates": "how many plans and pictures to make and pick from",
     "seed": "the same seed gives the same pictures",
@@ -29,15 +35,26 @@ HELPS = {
 }
 
 
-def main(config, workdir, instruction=None, images=None, plan=None, candidates=1, seed=0, strengths=None, weights=None):
+def main(
+    config,
+    workdir,
+    instruction=None,
+    images=None,
+    source=None,
+    plan=None,
+    candidates=1,
+    seed=0,
+    strengths=None,
+    weights=None,
+):
     # Imported here, and what was asked is read first: a mistake in it is named before JAX starts.
     import shlex
     import sys
 
     from macro.sentence.formats import compose_sentence
 
-    instruction, images = _asked(config, instruction, images)
-    sentence = compose_sentence(instruction, images, _size(config))
+    instruction, images = _asked(config, instruction, images, source)
+    sentence = compose_sentence(instruction, images, _size(config, source), source)
     given = None if plan is None else _read_plan(plan, sentence.subjects)
     settings = {} if strengths is None else {"strengths": _numbers(strengths)}
     weights = weights or _demo(config, "weights", "--weights")
@@ -51,11 +68,11 @@ def main(config, workdir, instruction=None, images=None, plan=None, candidates=1
     print(f"wrote plan.json, plan.png, image.png and report.html to {workdir} ({seconds})")
 
 
-def _size(config) -> tuple[int, int] | None:
+def _size(config, source: str | None) -> tuple[int, int] | None:
     """The size that a planned picture has; None where BAGEL's options decide, which are looked at here."""
     mode = config.get("sampling", {}).get("mode", "plan")
     if mode == "plan":
-        return tuple(config.packing.buckets[0][:2])
+        return drawn_size(config.packing.buckets, source)
     if mode != "bagel":
         raise UserError(f"config.sampling.mode={mode!r}: must be plan or bagel")
 
@@ -65,12 +82,13 @@ def _size(config) -> tuple[int, int] | None:
     return None
 
 
-def _asked(config, instruction, images) -> tuple[str, list[str]]:
+def _asked(config, instruction, images, source) -> tuple[str, list[str]]:
     """The user's instruction and pictures, or the config's example."""
     if instruction is not None:
         return instruction, [file for file in (images or "").split(",") if file]
-    if images is not None:
-        raise UserError("--images without --instruction; say with --instruction what to show")
+    for flag, given in (("images", images), ("source", source)):
+        if given is not None:
+            raise UserError(f"--{flag} without --instruction; say with --instruction what to show")
     return _demo(config, "instruction", "--instruction"), list(_demo(config, "images", "--images"))
 
 

@@ -28,7 +28,14 @@ ONLY_IN = {
     "grain": ("training/checkpoint.py", "inputs/"),
     "tensorflow_datasets": ("inputs/records.py", "inputs/shards.py"),
     "clu": ("utils/log.py",),
-    "torch": (), "transformers": (), "diffusers": (), "openai": (), "apache_beam": (), "cv2": (),
+    "torch": ("judges/", "engines/foundation/"),
+    "transformers": ("judges/", "engines/foundation/"),
+    "diffusers": ("engines/foundation/drawing.py",),
+    "cv2": ("engines/foundation/stillness.py", "engines/material/clips.py"),
+    "openai": ("judges/client.py", "judges/replies.py"),
+    "trimesh": ("engines/material/meshes.py",),
+    "mitsuba": ("engines/material/rings.py",),
+    "apache_beam": (),
 }
 FORBIDDEN = {"sentence": {"jax", "flax"}, "inputs": {"jax", "flax"}, "diffusion": {"flax"}}
 OUTSIDE = {"configs", "experiments", "colabs"}

@@ -1,6 +1,7 @@
 """The command line on random weights: what it writes, and what it says to bad input."""
 
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -82,6 +83,11 @@ def test_writes_plan_picture_and_report(folder, tmp_path):
         ({"plan": "{folder}/broken.json"}, "broken.json"),
         ({"plan": "{folder}/none.json"}, "none.json"),
         ({"candidates": 0}, "candidates"),
+        ({"source": "{folder}/none.png"}, "none.png"),
+        ({"source": "{folder}/text.png"}, "text.png"),
+        ({"source": "{folder}/a.png", "instruction": None, "images": None}, "--source without --instruction"),
+        ({"source": "{folder}/a.png", "images": ",".join(["{folder}/a.png"] * 12)}, "13 pictures, but at most 12"),
+        ({"source": "{folder}/a.png", "images": None}, "<image 2>"),
         ({"weights": "{folder}/none.safetensors"}, "none.safetensors"),
         ({"weights": None}, "--weights"),
         ({"config.sampling.step": 3}, "sampling.step"),
@@ -93,6 +99,18 @@ def test_mistakes_are_one_clear_line(folder, tmp_path, capsys, changes, said):
     line = capsys.readouterr().err
     assert line.startswith("error: ") and line.count("\n") == 1 and said in line
     assert not list(tmp_path.iterdir())
+
+
+def test_a_source_is_edited(folder, tmp_path):
+    # Any of twelve subjects may be in it, and a plan may say so.
+    (tmp_path / "plan.json").write_text(json.dumps({"cot": "x", "grid": (np.zeros((8, 8), int) + 3).tolist()}))
+    given = {"source": f"{folder}/b.png", "images": f"{folder}/a.png", "plan": tmp_path / "plan.json"}
+    assert _run(folder, tmp_path / "out", instruction="put <image 2> on the <image 1> car", **given) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
+    assert load(tmp_path / "out" / "image.png").shape == (64, 64, 3)
+    page = (tmp_path / "out" / "report.html").read_text()
+    heading = re.sub(r'<span class="word".*?</span>', "[picture]", re.search(r"<h1.*?</h1>", page, re.S)[0])
+    assert "[picture]put [picture] on the &lt;image 1&gt; car" in heading and page.count("to edit") == 1
 
 
 def _run_bagel(folder, workdir, **changes) -> int:

@@ -1,16 +1,16 @@
 """The TFDS builder of `music`: what `macro/engines/music.py` makes, as ArrayRecord.
 
-    Builder(data_dir=..., seed=0, num=1000, provider=PROCEDURAL).download_and_prepare()
+    Builder(data_dir=..., seed=0, num=1000, options=Options()).download_and_prepare()
 
 How it is made and written: `data/builders.py`, `macro/inputs/records.py`; what a record holds: `macro/inputs/codec.py`.
 """
 
 import tensorflow_datasets as tfds
 
-from data.builders import PROCEDURAL, EngineBuilder
+from data.builders import EngineBuilder
 from macro.engines.music import ENGINE, Options
 
-__all__ = ["PROCEDURAL", "Builder", "Options"]
+__all__ = ["Builder", "Options"]
 
 
 class Builder(EngineBuilder):

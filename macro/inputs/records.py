@@ -72,25 +72,30 @@ class SentenceBuilder(dataset_builder.FileReaderBuilder, skip_registration=True)
     def _log_download_done(self) -> None:
         """As above."""
 
-    def download_and_prepare(self, **kwargs) -> None:
-        """Builds the data set, if it is not there."""
-        super().download_and_prepare(**kwargs)
+    def download_and_prepare(self) -> None:
+        """Builds the data set, if it is not there: makes the shards that are missing, then lets TFDS gather them.
+
+        Raises:
+            UserError: not one sentence is left.
+        """
+        if not epath.Path(self.data_dir).exists():
+            shards = self.shards
+            missing = shards.missing()
+            countdown = Countdown(self.name, self.num, self.unit)
+            countdown.skip(self.num - sum(len(shards.places(number)) for number in missing))
+            for number in self.make_shards(missing):
+                countdown.done(len(shards.places(number)))
+            self.gathered(countdown)
+        super().download_and_prepare()
         self.shards.clear()
 
     def _download_and_prepare(self, dl_manager, download_config) -> None:
-        """Makes the shards that are not there yet, then links all of them to where TFDS wants them.
+        """Links the shards to where TFDS wants them, in a folder that it lets appear when this is done.
 
-        They keep their names aside too until TFDS has let the whole folder appear: a build that is stopped here
-        makes none of them again.
+        They keep their names aside too until then: a build that is stopped here makes none of them again.
         """
         del dl_manager, download_config
         shards = self.shards
-        missing = shards.missing()
-        countdown = Countdown(self.name, self.num, self.unit)
-        countdown.skip(self.num - sum(len(shards.places(number)) for number in missing))
-        for number in self.make_shards(missing):
-            countdown.done(len(shards.places(number)))
-        self.gathered(countdown)
         lengths = {number: shards.about(number)["samples"] for number in range(len(shards))}
         filled = [number for number, length in lengths.items() if length]
         if not filled:
@@ -167,6 +172,8 @@ def build(builder: type[SentenceBuilder], directory: str, seed: int, num: int, o
     try:
         data = builder(data_dir=directory, seed=seed, num=num, options=options, **more)
         data.download_and_prepare()
+    except ImportError as error:  # for a bucket
+        raise UserError(f"data.dir: {directory} cannot be reached ({error})") from error
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"data.dir: {directory} cannot be written ({reason}); name another folder") from error

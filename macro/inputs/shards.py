@@ -110,7 +110,7 @@ class Shards:
 
     def _write_text(self, number: int, part: str, text: str) -> None:
         with whole_anywhere(self.path(number, part)) as half:
-            half.write_bytes(text.encode())
+            half.write_bytes(text.encode(errors="backslashreplace"))  # half characters, as JSON escapes them
 
 
 def _record(sentence: Sentence) -> bytes:

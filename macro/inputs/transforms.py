@@ -11,6 +11,8 @@ Sizes follow BAGEL's rule (`fit_size`). Condition dropout teaches the contexts t
 Read next: `macro/inputs/pieces.py`.
 """
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +20,7 @@ from jaxtyping import Float32
 
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Image, Sentence, Target, Text
-from macro.utils.image import to_float
+from macro.utils.image import nearest_size, size_of, to_float
 
 CONTEXTS = ("full", "no_text", "no_image", "null")
 
@@ -51,6 +53,19 @@ def within(height: int, width: int, pixels: int) -> tuple[int, int]:
     """The size of at most about `pixels` with the same aspect; a picture that is small enough keeps its own."""
     scale = min(1.0, (pixels / (height * width)) ** 0.5)
     return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def drawn_size(
+    buckets: Sequence[Sequence[int]], source: str | os.PathLike | np.ndarray | None = None
+) -> tuple[int, int]:
+    """The (height, width) that a picture is drawn at, of those that a model was trained on: (height, width, ...) each.
+
+    The first, or for the edit of a `source` (a file or pixels) the one of its shape.
+    """
+    sizes = [(bucket[0], bucket[1]) for bucket in buckets]
+    if source is None:
+        return sizes[0]
+    return nearest_size(source.shape[:2] if isinstance(source, np.ndarray) else size_of(source), sizes)
 
 
 def _scaled(height: int, width: int, scale: float, stride: int) -> tuple[int, int]:

@@ -26,6 +26,7 @@ from jax.sharding import Mesh
 
 from macro.diffusion.times import sampling_times
 from macro.inputs.packing import PackingConfig
+from macro.inputs.transforms import drawn_size
 from macro.models.composer import cache_rows, pictures
 from macro.models.variants import ModelConfig
 from macro.sampling.candidates import Candidate, pick
@@ -111,6 +112,7 @@ class Pipeline:
         seed: int = 0,
         size: tuple[int, int] | None = None,
         strengths: Sequence[float] | None = None,
+        source: str | os.PathLike | np.ndarray | None = None,
         **changes,
     ) -> Composition:
         """Plans and draws one picture, or several to pick from.
@@ -121,16 +123,17 @@ class Pipeline:
             plan: drawn instead of one that the model writes (if its settings are `planned`).
             candidates: how many plans and pictures.
             seed: the same seed gives the same result.
-            size: (height, width) of the picture; as trained if left out.
+            size: (height, width) of the picture; as trained if left out (an edit: that of the source's shape).
             strengths: how much each picture counts in drawing, one number per picture: 1 as trained, 2 as if its
                 tokens were there twice, 0 as if they were not seen. What words and plan have read of it stays.
+            source: a picture to edit; it is then `<image 1>`, and `images` go on from `<image 2>`.
             **changes: fields of `Settings` for this call, such as steps=50.
 
         Raises:
             UserError: see `formats.compose_sentence`; fewer than one candidate; a size that latent tokens do
                 not cover exactly; a plan that names an absent subject; strengths of another number than the pictures.
         """
-        sentence = compose_sentence(instruction, images, size or self.packing.buckets[0][:2])
+        sentence = compose_sentence(instruction, images, size or drawn_size(self.packing.buckets, source), source)
         return self.compose_sentence(sentence, plan, candidates, seed, strengths, **changes)
 
     def compose_sentence(

@@ -137,11 +137,11 @@ def compile_scene(scene: Scene) -> dict[str, np.ndarray]:
     `ground` [2, 3]; `ground_texture` int32; `ground_phase` [3]; `sky` [2, 3] horizon and zenith; `haze` [2]
     start and scale in metres; `clouds`, `hills` 0 or 1.
     """
-    rng = np.random.default_rng((scene.seed, 1))
+    numbers = scene.phases or range(len(scene.subjects) + 1)
+    *phases, ground_phase = np.random.default_rng((scene.seed, 1)).uniform(-100, 100, (max(numbers) + 1, 3))[[*numbers]]
     rows, blobs = [], np.zeros((MAX_SUBJECTS, 3))
-    for index, subject in enumerate(scene.subjects):
+    for index, (subject, phase) in enumerate(zip(scene.subjects, phases, strict=True)):
         parts = KINDS[subject.kind](subject.pose)
-        phase = rng.uniform(-100, 100, 3)
         rows += [_primitive(subject, part, index, phase) for part in parts]
         blobs[index] = _blob(subject, parts)
     rows += [_empty_primitive()] * (MAX_PRIMITIVES - len(rows))
@@ -157,7 +157,7 @@ def compile_scene(scene: Scene) -> dict[str, np.ndarray]:
         "sunlight": light.strength * golden,
         "ground": to_linear([around.ground, around.ground_second]),
         "ground_texture": np.array(TEXTURES.index(around.ground_texture), np.int32),
-        "ground_phase": rng.uniform(-100, 100, 3),
+        "ground_phase": ground_phase,
         "sky": to_linear([around.horizon, around.zenith]),
         "haze": np.array([5.0, 6.0] if around.style == "studio" else [12.0, 60.0]),
         "clouds": np.array(float(around.style != "studio")),

@@ -106,7 +106,11 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class Scene:
-    """All that a picture needs. `relations` hold in the picture; `seed` moves textures and noise."""
+    """All that a picture needs. `relations` hold in the picture; `seed` moves textures and noise.
+
+    `phases` says which of the seed's numbers move the texture of each subject, and last that of the ground: 0, 1, 2,
+    ... unless this scene comes from one with other subjects, from which nothing else must differ (`edit.py`).
+    """
 
     subjects: tuple[Subject, ...]
     relations: tuple[Relation, ...]
@@ -114,3 +118,4 @@ class Scene:
     light: Light
     surroundings: Surroundings
     seed: int
+    phases: tuple[int, ...] | None = None

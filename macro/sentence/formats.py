@@ -6,8 +6,9 @@ A prompt names its pictures as `<image n>`, counted from 1: "The dog of <image 1
     image_first    "<image 1>" [picture 1] "<image 2>" [picture 2] "The dog of <image 1> sits on <image 2>."
 
 In a sentence a picture stands at its first mention, later mentions stay text; pictures that are never
-mentioned come first, and carry no number. Both arrangements hold the whole prompt: `prompt_of` reads it back
-exactly. Read next: `macro/inputs/packing.py`.
+mentioned come first, and carry no number. A picture to edit (role "source") is no word of the sentence: it comes first,
+so that every word has seen it, and all its mentions stay text. Both arrangements hold the whole prompt: `prompt_of`
+reads it back exactly. Read next: `macro/inputs/packing.py`.
 """
 
 import dataclasses
@@ -58,22 +59,26 @@ def check_prompt(prompt: str, pictures: int, source: str = "prompt") -> None:
 def in_sentence(prompt: str, images: Sequence[Image]) -> tuple[Span, ...]:
     """Pictures as words; `images[n - 1]` is `<image n>`."""
     check_prompt(prompt, len(images))
-    mentioned: list[int] = []
+    mentioned: set[int] = set()
+    first = {n for n, image in enumerate(images, 1) if image.role == "source"}
     spans: list[Span] = []
     text, at = "", 0
     for mention in _MARKER.finditer(prompt):
         number = int(mention[1])
-        if number in mentioned:
+        stays = number in mentioned or number in first
+        mentioned.add(number)
+        if stays:
             continue
-        mentioned.append(number)
         text, at = prompt[at : mention.start()], mention.end()
         spans += [Text(text)] if text else []
         spans.append(dataclasses.replace(images[number - 1], number=number))
     spans += [Text(prompt[at:])] if prompt[at:] else []
-    silent = [
-        dataclasses.replace(image, number=None) for n, image in enumerate(images, 1) if n not in mentioned
+    before = [
+        dataclasses.replace(image, number=n if n in mentioned else None)
+        for n, image in enumerate(images, 1)
+        if n in first or n not in mentioned
     ]
-    return (*silent, *spans)
+    return (*before, *spans)
 
 
 def image_first(prompt: str, images: Sequence[Image]) -> tuple[Span, ...]:
@@ -106,11 +111,14 @@ def prompt_of(sentence: Sentence) -> str:
     head, _ = _split(sentence)
     if _is_image_first(head):
         return head[-1].text
-    words = (
-        span.text if isinstance(span, Text) else marker(span.number) if span.number is not None else ""
-        for span in head
-    )
-    return "".join(words)
+    return "".join(_word(span) for span in head)
+
+
+def _word(span: Text | Image) -> str:
+    """What a span of the in-sentence arrangement says in the prompt."""
+    if isinstance(span, Text):
+        return span.text
+    return "" if span.number is None or span.role == "source" else marker(span.number)
 
 
 def numbered_images(sentence: Sentence) -> tuple[Image, ...]:
@@ -159,7 +167,10 @@ def _is_image_first(head: tuple[Span, ...]) -> bool:
 
 
 def compose_sentence(
-    instruction: str, images: Sequence[str | os.PathLike | np.ndarray], size: tuple[int, int] | None
+    instruction: str,
+    images: Sequence[str | os.PathLike | np.ndarray],
+    size: tuple[int, int] | None,
+    source: str | os.PathLike | np.ndarray | None = None,
 ) -> Sentence:
     """What a user asks for, in the in-sentence arrangement: picture n shows subject n.
 
@@ -167,6 +178,8 @@ def compose_sentence(
         instruction: may name pictures as `<image n>`; pictures it does not name come first.
         images: files, or arrays uint8[h, w, 3].
         size: (height, width) of the picture to draw; None leaves the target out.
+        source: a picture to edit. It is then `<image 1>`, of nobody in particular, and `images` go on from
+            `<image 2>`, which shows subject 1.
 
     Raises:
         UserError: see `check_prompt`, `macro.utils.image.load`; a marker written almost right; or an array of
@@ -176,19 +189,20 @@ def compose_sentence(
         if not _MARKER.fullmatch(mention[0]):
             right = marker(int(mention[1]))
             raise UserError(f"instruction: {mention[0]!r} names no picture; write {right}")
-    check_prompt(instruction, len(images), "instruction")
-    references = []
-    for n, given in enumerate(images, 1):
-        if isinstance(given, np.ndarray):
-            if given.dtype != np.uint8 or given.ndim != 3 or given.shape[2] != 3:
-                raise UserError(
-                    f"image {n}: {given.dtype}{list(given.shape)}; it must be uint8[height, width, 3]"
-                )
-            references.append(Image(given, subject=n))
-        else:
-            references.append(Image(pictures_io.load(given), str(given), subject=n))
+    sources = [] if source is None else [source]
+    check_prompt(instruction, len(sources) + len(images), "instruction")
+    given = [_given(picture, n, role="source") for n, picture in enumerate(sources, 1)]
+    given += [_given(picture, len(sources) + n, subject=n) for n, picture in enumerate(images, 1)]
     target = () if size is None else (Target(size=size),)
-    return Sentence((*in_sentence(instruction, references), *target))
+    return Sentence((*in_sentence(instruction, given), *target), "edit" if sources else "compose")
+
+
+def _given(picture: str | os.PathLike | np.ndarray, number: int, **how) -> Image:
+    if not isinstance(picture, np.ndarray):
+        return Image(pictures_io.load(picture), str(picture), **how)
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+        raise UserError(f"image {number}: {picture.dtype}{list(picture.shape)}; it must be uint8[height, width, 3]")
+    return Image(picture, **how)
 
 
 def with_pixels(sentence: Sentence, max_pixels: int = pictures_io.MAX_PIXELS) -> Sentence:
@@ -345,7 +359,7 @@ def _read_json(path: Path) -> dict:
         record = json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the second where brackets go too deep
         raise UserError(f"{path}: not JSON ({error}); mend or replace the file") from None
     if not isinstance(record, dict):
         raise UserError(f"{path}: must hold one JSON object {{...}}")

@@ -192,7 +192,12 @@ class Sentence(_Value):
 
     @property
     def subjects(self) -> int:
-        """How many different subjects the pictures show."""
+        """How many subjects a plan may name: those that the pictures show; 12 where one is a picture to edit.
+
+        What is in that nobody has numbered: references' subjects come first, and the others follow them.
+        """
+        if any(image.role == "source" for image in self.images):
+            return SUBJECTS
         return len({image.subject for image in self.images} - {None})
 
     def replace(self, **changes) -> "Sentence":

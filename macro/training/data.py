@@ -2,6 +2,7 @@
 
     data = dict(name="scenes", num=20000, seed=0, dir="", workers=1, tokenizer="", **options of the engine)
     data = dict(name="files", dir="macrodata", mix=(("customization/train/1-3", 2.0), ...), workers=8, ...)
+    data = dict(name="records", dir="built", mix=(("music", 2.0), ("edit", 1.0)), ...)
     packing = dict(text=..., vision=..., latent=..., samples=..., draws=..., window=..., buckets=...)
     dropout = dict(no_text=.1, no_image=.1, null=.1)
     tasks = ("compose", ...)
@@ -10,7 +11,7 @@ Read next: `macro/inputs/pipeline.py`, `macro/engines/scenes.py`, `macro/inputs/
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,8 @@ class DataConfig:
     """The part of `config.data` that says which data and how it is read.
 
     What an engine makes, `num` samples of `seed`, is stored under `dir`, or in the user's cache if that is empty;
-    "files" are read there. `workers` processes read ahead; 0 reads in this one. `tokenizer` is a Hugging Face
-    tokenizer.json; empty for ours.
+    "files" and "records" are read there. `workers` processes read ahead; 0 reads in this one. `tokenizer` is a Hugging
+    Face tokenizer.json; empty for ours.
     """
 
     name: str
@@ -49,15 +50,13 @@ class DataConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class FilesConfig:
-    """The rest of `config.data` where its name is "files".
+class RecordsConfig:
+    """The rest of `config.data` where its name is "records": `mix` are (folder below `dir`, weight).
 
-    `mix` are (folder below `dir`, weight) of MacroData or INSET samples; `arrangement` is how the pictures of
-    MacroData's prompts stand.
+    Each folder holds one built data set (`python -m data.build`), of whichever engine.
     """
 
     mix: tuple = (("", 1.0),)
-    arrangement: str = "in_sentence"
 
     def __post_init__(self):
         if not self.mix:
@@ -67,6 +66,20 @@ class FilesConfig:
                 raise UserError(f"config.data.mix: {part!r} must be a folder and a weight, such as ('samples', 1.0)")
             if not 0 < part[1] < float("inf"):
                 raise UserError(f"config.data.mix: {part!r} must have a weight above 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class FilesConfig(RecordsConfig):
+    """The rest of `config.data` where its name is "files".
+
+    `mix` are (folder below `dir`, weight) of MacroData or INSET samples; `arrangement` is how the pictures of
+    MacroData's prompts stand.
+    """
+
+    arrangement: str = "in_sentence"
+
+    def __post_init__(self):
+        super().__post_init__()
         if self.arrangement not in ARRANGEMENTS:
             raise UserError(f"config.data.arrangement={self.arrangement!r}: choose one of {', '.join(ARRANGEMENTS)}")
 
@@ -79,14 +92,26 @@ def _scenes(data: DataConfig, options: scenes_engine.Options) -> records.Records
 
 
 def _files(data: DataConfig, options: FilesConfig) -> Mixture:
+    return _mixed(data, options, lambda folder: Files(folder, options.arrangement))
+
+
+def _records(data: DataConfig, options: RecordsConfig) -> Mixture:
+    return _mixed(data, options, lambda folder: records.open_source(str(folder), truth=False))
+
+
+def _mixed(data: DataConfig, options: RecordsConfig, read: Callable[[Path], Sequence]) -> Mixture:
     if not data.dir:
         raise UserError("config.data.dir: is empty; name the folder of your samples (--config.data.dir=...)")
     folders, weights = zip(*options.mix, strict=True)
-    return Mixture([Files(Path(data.dir) / folder, options.arrangement) for folder in folders], weights)
+    return Mixture([read(Path(data.dir) / folder) for folder in folders], weights)
 
 
 # Name -> (the rest of its `config.data`, what opens the samples, which are made first where an engine makes them).
-SOURCES = {"scenes": (scenes_engine.Options, _scenes), "files": (FilesConfig, _files)}
+SOURCES = {
+    "scenes": (scenes_engine.Options, _scenes),
+    "records": (RecordsConfig, _records),
+    "files": (FilesConfig, _files),
+}
 
 
 def data_config(config) -> tuple[DataConfig, Any]:

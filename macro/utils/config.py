@@ -122,17 +122,25 @@ def overridden(cls: type, values: Mapping[str, str], where: str) -> Any:
     Raises:
         UserError: an unknown key, with a suggestion; a value of another type than its field.
     """
-    known = [path for path, _ in _paths(_nested(cls))]
+    known = option_names(cls)
     tree: dict = {}
     for path, value in values.items():
         if path not in known:
             raise UserError(f"{where}.{path}: there is no such option{_suggestion(path, known)}")
+        parts = [name for name in known if name.startswith(f"{path}.")]
+        if parts:
+            raise UserError(f"{where}.{path}: is made of {', '.join(parts)}; set those")
         *above, last = path.split(".")
         kind, part = cls, tree
         for name in above:
             kind, part = typing.get_type_hints(kind)[name], part.setdefault(name, {})
         part[last] = _read_as(typing.get_type_hints(kind)[last], value)
     return _section(cls, tree, where)
+
+
+def option_names(cls: type) -> list[str]:
+    """The names that `overridden` knows in a dataclass: "noise", "noise.boxes"."""
+    return [path for path, _ in _paths(_nested(cls))]
 
 
 def _nested(cls: type) -> dict[str, Any]:
@@ -270,22 +278,31 @@ def _take_config(argv: list[str]) -> tuple[str, list[str]]:
     raise UserError("--config is missing: name a config file, such as --config=configs/demo.py")
 
 
+_PLAIN = (int, float, str, bool, tuple)
+
+
 def _taken_as(kind: Any, value: Any, name: str) -> Any:
     """`value` as a field of this type holds it; types other than Python's plain ones are not looked into."""
-    if isinstance(kind, types.UnionType) and types.NoneType in kind.__args__:
-        if value is None:
+    if isinstance(kind, types.UnionType):
+        kinds = kind.__args__
+        if value is None and types.NoneType in kinds:
             return None
-        kind, *others = (each for each in kind.__args__ if each is not types.NoneType)
+        kind, *others = (each for each in kinds if each is not types.NoneType)
         if others:
+            plain = all(each in _PLAIN for each in (kind, *others))
+            if plain and type(value) not in kinds:
+                raise UserError(f"{name}={value!r}: must be of type {kind.__name__}")
             return value
     if dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
         return _section(kind, value, name)
+    inner = typing.get_args(kind)
     kind = typing.get_origin(kind) or kind
     if kind is float and type(value) is int:
         return float(value)
-    if kind is tuple and isinstance(value, list):
-        return tuple(value)
-    if kind in (int, float, str, bool, tuple) and type(value) is not kind:
+    if kind is tuple and isinstance(value, list | tuple):
+        several = inner[1:] == (...,)
+        return tuple(_taken_as(inner[0], each, name) for each in value) if several else tuple(value)
+    if kind in _PLAIN and type(value) is not kind:
         raise UserError(f"{name}={value!r}: must be of type {kind.__name__}")
     return value
 

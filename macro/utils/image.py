@@ -158,9 +158,11 @@ def encode_png(pixels: Pixels) -> bytes:
     return _encode(pixels, format="PNG")
 
 
-def data_uri(pixels: Pixels) -> str:
-    """The picture as `data:image/png;base64,...`, for pages that stand alone."""
-    return "data:image/png;base64," + base64.b64encode(encode_png(pixels)).decode("ascii")
+def data_uri(pixels: Pixels, suffix: str = ".png") -> str:
+    """The picture as `data:image/png;base64,...`, for pages that stand alone; ".jpg" takes less room."""
+    options = _WRITE[suffix]
+    data = base64.b64encode(_encode(pixels, **options)).decode("ascii")
+    return f"data:image/{options['format'].lower()};base64,{data}"
 
 
 def to_float(pixels: UInt8[np.ndarray, "..."]) -> Float32[np.ndarray, "..."]:
@@ -178,6 +180,13 @@ def resize_to(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     if pixels.shape[:2] == tuple(size):
         return pixels
     return np.array(Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BICUBIC))
+
+
+def at_most(pixels: Pixels, side: int) -> Pixels:
+    """Shrunk, the aspect kept, so that no side is longer than `side`; left alone if none is."""
+    h, w = pixels.shape[:2]
+    scale = side / max(h, w)
+    return pixels if scale >= 1 else resize_to(pixels, (max(1, round(h * scale)), max(1, round(w * scale))))
 
 
 def cover(pixels: Pixels, size: tuple[int, int]) -> Pixels:

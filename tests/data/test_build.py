@@ -8,7 +8,10 @@ import pytest
 
 from data import build as command
 from data.builders import EngineBuilder
+from data.providers import provider_of
+from data.shards import stages_of
 from macro.inputs.records import build, open_source
+from macro.utils.config import overridden
 from macro.utils.errors import UserError
 from tests.data import toy
 
@@ -103,8 +106,16 @@ def test_nothing_left_is_an_error_with_its_reasons_on_disk(run, tmp_path):
         (["toys", "--shard=0"], "--shard=0"),
         (["toys", "--runner=FlunkRunner"], "there are local, DirectRunner, FlinkRunner"),
         (["toys", "--runner_options=--a=b"], "--runner_options: are for Beam's"),
-        (["toys", "--provider=oracle"], "--provider=oracle: there are procedural"),
+        (["music", "--provider=oracle"], "--provider=oracle: there are procedural, foundation"),
         (["toys", "--provider.rays=1"], "toys asks no provider"),
+        (["music", "--provider.rays=9"], "rays=9"),
+        (["music", "--provider=foundation", "--provider.vln=x"], "did you mean 'vlm'?"),
+        (["music", "--provider=foundation", "--material.upp=z"], "did you mean 'up'?"),
+        (["music", "--provider=foundation", "--material=/nowhere"], "no such folder of material"),
+        (["music", "--provider=foundation"], "OPENAI_BASE_URL"),
+        (["music", "--material=/nowhere"], "procedural makes its own"),
+        (["music", "--size=big"], "size"),
+        (["music", "--engine.counts=(1,'a')"], "--engine.counts='a': must be of type int"),
         (["toys", "--engine.strikt=1"], "--engine.strikt: there is no such option; did you mean 'strict'?"),
         (["toys", "--engine.strict=much"], "--engine.strict='much': must be of type float"),
         (["toys", "--engine.strict"], "--engine.strict: has no value"),
@@ -114,7 +125,8 @@ def test_nothing_left_is_an_error_with_its_reasons_on_disk(run, tmp_path):
         (["toys", "--nom=3"], "nom"),
     ],
 )
-def test_mistakes_take_one_line(run, tmp_path, arguments, said):
+def test_mistakes_take_one_line(run, tmp_path, monkeypatch, arguments, said):
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     code, out, err = run(*arguments, f"--out={tmp_path}")
     assert code == 2 and not out and err.count("\n") == 1 and err.startswith("error: ") and said in err
 
@@ -124,6 +136,31 @@ def test_out_must_be_there_and_writable(run, tmp_path):
     (tmp_path / "file").write_text("")
     code, _, err = run("toys", f"--out={tmp_path / 'file'}")
     assert code == 2 and "cannot be written" in err
+
+
+def test_size_is_every_size():
+    from macro.engines.macrodata import Options
+
+    names = command.sizes(Options, 64)
+    assert names == {"size": "64", "spatial.size": "64"}
+    options = overridden(Options, names, "--engine")
+    assert options.size == options.spatial.size == 64 and options.temporal == Options().temporal
+
+
+def test_providers():
+    from macro.engines import foundation, material, procedural
+
+    assert provider_of("procedural", {"noise.boxes": "0.1"}, "", {}).options == procedural.Options(
+        noise=procedural.Noise(boxes=0.1)
+    )
+    ours = provider_of("foundation", {"vlm": "v", "threads": "2"}, "", {"up": "z"})
+    assert ours.options.models == foundation.Options(vlm="v", threads=2)
+    assert ours.options.reading == material.Options(up="z")
+    local = provider_of("foundation", {"llm": "local:a", "vlm": "local:b"}, "", {})
+    stages = stages_of(local)
+    assert stages is stages_of(provider_of("foundation", {"vlm": "local:b", "llm": "local:a"}, "", {}))
+    with pytest.raises(UserError, match="--material is missing"):
+        stages.sources.photo(0, 0)
 
 
 @pytest.mark.parametrize("dataset", sorted(command.DATASETS))

@@ -1,6 +1,5 @@
-"""The scenes data set: its TFDS builder, and both of its commands."""
+"""The scenes data set: its TFDS builder, and the commands that build it and its vocabulary."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data.scenes.scenes_dataset_builder import Builder, Options
+from macro.engines import scenes
 from macro.inputs.records import build, open_source
 from macro.inputs.tokenizer import Tokenizer
 from macro.sentence.spans import Sentence, Target, Text
@@ -15,25 +16,20 @@ from macro.sentence.spans import Sentence, Target, Text
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_builder_writes_what_its_engine_makes(tmp_path):
-    path = ROOT / "data" / "scenes" / "scenes_dataset_builder.py"
-    spec = importlib.util.spec_from_file_location("scenes_dataset_builder", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def test_builder_writes_what_its_engine_makes(tmp_path, monkeypatch):
     asked = []
 
-    def engine(seed, start, count, options):
-        asked.append((seed, start, count, options))
-        pixels = np.full((8, 8, 3), seed, np.uint8)
-        return [Sentence((Text("x"), Target(pixels)), idx=i) for i in range(start, start + count)]
+    def samples(seed, indices, options):
+        asked.append((seed, list(indices), options))
+        return [Sentence((Text("x"), Target(np.full((8, 8, 3), seed, np.uint8))), idx=i) for i in indices]
 
-    module.Builder.make = staticmethod(engine)
-    folder = build(module.Builder, str(tmp_path), seed=4, num=3, options=module.Options(size=8))
-    assert folder == str(tmp_path / "scenes" / "1.0.0")
-    assert asked == [(4, 0, 3, module.Options(size=8))]
-    assert [s.idx for s in open_source(folder)] == [0, 1, 2] and (
-        open_source(folder)[0].target.pixels == 4
-    ).all()
+    monkeypatch.setattr(scenes, "_samples", samples)
+    options = Options(size=8)
+    folder = build(Builder, str(tmp_path), seed=4, num=5, options=options, shard=3)
+    assert folder == str(tmp_path / "scenes" / scenes.VERSION)
+    assert asked == [(4, [0, 1, 2], options), (4, [3, 4], options)]
+    source = open_source(folder)
+    assert [s.idx for s in source] == [0, 1, 2, 3, 4] and (source[0].target.pixels == 4).all()
 
 
 @pytest.mark.slow
@@ -44,9 +40,9 @@ def test_commands(tmp_path):
         )
         return done.returncode, done.stdout, done.stderr
 
-    build = ("data.scenes", "--num=2", f"--out={tmp_path}", "--seed=1", "--size=32", "--reference_size=16")
-    code, _, errors = run(*build)
-    assert code == 0 and "2 of 2 sentences" in errors
+    sizes = ("--engine.size=32", "--engine.reference_size=16")
+    code, _, errors = run("data.build", "scenes", "--num=2", f"--out={tmp_path}", "--seed=1", *sizes)
+    assert code == 0 and "2 of 2 places" in errors
     sentence = open_source(str(tmp_path))[1]
     assert sentence.target.size == (32, 32) and sentence.truth is not None and sentence.plan.grid is not None
     out = tmp_path / "tokenizer.json"
@@ -54,5 +50,5 @@ def test_commands(tmp_path):
     assert code == 0 and "entries" in printed
     tokenizer = Tokenizer.from_file(out)
     assert len(tokenizer.encode(" robot")) == 1 and len(tokenizer.encode(" umbrellas")) == 1
-    code, _, errors = run("data.scenes", "--num=0", f"--out={tmp_path / 'none'}")
+    code, _, errors = run("data.build", "scenes", "--num=0", f"--out={tmp_path / 'none'}")
     assert code == 2 and errors.count("\n") == 1 and errors.startswith("error: data.num")

@@ -76,9 +76,10 @@ def _area(drafts, stages, options):
 
 
 def finish(draft, options):
-    count = (2, 4, 6, 9)[BUCKETS.index(draft.bucket)]
-    images = [Image(np.roll(draft.pixels, n, 0), subject=n if draft.index % 2 == 0 else None) for n in range(1, count)]
-    prompt = "".join(f"a <image {n}> " for n in range(1, count)) + "and “more”"
+    numbers = range(1, (2, 4, 6, 9)[BUCKETS.index(draft.bucket)] + 1)
+    bound = draft.task == "customization"
+    images = [Image(np.roll(draft.pixels, n, 0), subject=n if bound else None) for n in numbers]
+    prompt = "".join(f"a <image {n}> " for n in numbers) + "and “more”"
     spans = (*in_sentence(prompt, images), Target(draft.pixels))
     return Sentence(spans, draft.task, draft.index, notes=notes_of(draft, ENGINE))
 

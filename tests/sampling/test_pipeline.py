@@ -99,3 +99,16 @@ def test_reuse_draws_nearly_the_same_from_fewer_full_steps(one, reuse):
 def test_mistakes_are_named(change, said):
     with pytest.raises(UserError, match=said):
         PIPELINE.compose(**CALL | change)
+
+
+def test_a_source_is_edited():
+    call = {"instruction": "put <image 2> on the <image 1> car", "images": [picture(1)]}
+    made = PIPELINE.compose(**call, source=picture(3, 64, 64))
+    assert made.sentence.task == "edit" and made.pixels.shape == (64, 64, 3)
+    assert set(made.plan.named) <= set(range(1, 13))
+    # All twelve may be in it: nobody has numbered the source's own subjects.
+    busy = Plan("x", np.tile(np.arange(1, 9, dtype=np.int8), (8, 1)))
+    of_one, of_another = (PIPELINE.compose(**call, source=picture(n, 64, 64), plan=busy) for n in (3, 4))
+    assert (of_one.pixels != of_another.pixels).any()
+    with pytest.raises(UserError, match="names subject 2"):
+        PIPELINE.compose("<image 1>", [picture(1)], plan=busy)

@@ -1,3 +1,4 @@
+import dataclasses
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from macro.sampling.candidates import Candidate
 from macro.sampling.pipeline import Composition
 from macro.sampling.settings import Settings
 from macro.sentence.plan import Plan
+from macro.sentence.spans import Image
 from macro.utils.errors import UserError
 from macro.utils.image import data_uri, load
 
@@ -45,6 +47,14 @@ def test_everything_is_shown(page):
     assert "-1.000 nats" in page and "-2.000 nats" in page and "picked" in page
     assert "0.90 s" in page and "--seed=7" in page
     assert "full +6, no_text -4.5, null -0.5" in page
+
+
+def test_a_picture_to_edit_is_marked_as_such(page):
+    made = _composition()
+    source = Image(picture(3, 20, 20), role="source")
+    edit = dataclasses.replace(made, sentence=made.sentence.replace(spans=(source, *made.sentence.spans)))
+    assert report.html(edit).count("to edit") == 1 and data_uri(source.pixels) in report.html(edit)
+    assert "to edit" not in page
 
 
 def test_words_are_escaped(page):

@@ -17,6 +17,7 @@ from macro.sentence.formats import (
     in_sentence,
     marker,
     numbered_images,
+    phrased,
     prompt_of,
     read,
     read_inset,
@@ -68,6 +69,22 @@ def test_pictures_stand_at_their_first_mention():
         Image(path="1.png", subject=1, number=1),
         Text(", not <image 3>."),
     )
+
+
+@QUICK
+@given(prompts(least=1), st.integers(0, 11))
+def test_a_picture_to_edit_comes_before_all_words_and_its_mentions_stay(given_prompt, place):
+    prompt, count = given_prompt
+    images = pictures_of(count)
+    images[place % count] = Image(path="scene.png", role="source")
+    inside = Sentence(in_sentence(prompt, images))
+    assert prompt_of(inside) == prompt
+    assert [image.path for image in numbered_images(inside)] == [image.path for image in images]
+    before = [*inside][: next((i for i, span in enumerate(inside) if isinstance(span, Text)), len(inside))]
+    assert "scene.png" in [span.path for span in before]
+    named = marker(place % count + 1) in prompt
+    assert [image.number is not None for image in inside.images if image.role == "source"] == [named]
+    assert arrange(arrange(inside, "image_first"), "in_sentence") == inside
 
 
 def test_image_first_lists_all_pictures_before_the_prompt():
@@ -354,6 +371,37 @@ def test_phrases_become_pictures_in_the_sentence(tmp_path):
     assert words == Text("A ") and end == Text(" dog.")
 
 
+def test_an_engine_places_pictures_as_a_file_does():
+    owl, box, style = pictures_of(3)
+    spans = phrased("A red owl on an owl box.", {"owl box": 2, "owl": 1}, [owl, box, style])
+    assert spans == (
+        Image(path="3.png", subject=3),
+        Text("A red "),
+        Image(path="1.png", subject=1, number=1, phrase="owl"),
+        Text(" owl on an "),
+        Image(path="2.png", subject=2, number=2, phrase="owl box"),
+        Text(" owl box."),
+    )
+
+
+@pytest.mark.parametrize(
+    ("caption", "phrases", "says"),
+    [
+        ("An owl.", {"cat": 1}, "answer: map names 'cat', which has no place"),
+        ("Owls.", {"Owl": 1}, "which has no place of its own"),
+        ("An owl.", {"owl": 3}, "sends 'owl' to picture 3, but there are 2"),
+        ("An owl.", {"owl": True}, "sends 'owl' to picture True"),
+        ("An owl.", {"owl": [1]}, "sends 'owl' to picture [1]"),
+        ("An owl on a box.", {"owl": 1, "box": 1}, "two phrases to one picture"),
+        ("An <image 1> owl.", {"owl": 1}, "holds an <image n> marker"),
+    ],
+)
+def test_a_map_that_does_not_fit_is_refused(caption, phrases, says):
+    with pytest.raises(UserError) as error:
+        phrased(caption, phrases, pictures_of(2), "answer")
+    assert str(error.value).startswith("answer: ") and says in str(error.value)
+
+
 @st.composite
 def inset(draw):
     """A caption of words, some of them phrases, among them ones that are parts of others."""
@@ -416,3 +464,17 @@ def test_a_picture_that_stands_before_no_phrase_is_named(tmp_path):
     sentence = Sentence(in_sentence("An owl <image 1>.", pictures_of(1)))
     with pytest.raises(UserError, match="<image 1> stands before no phrase"):
         write_inset(tmp_path / "x.json", sentence)
+
+
+def test_an_edit_is_of_picture_1_and_the_references_go_on_from_2():
+    made = compose_sentence("put <image 2> on the <image 1> car", [OWL], (64, 64), source=OWL)
+    assert made.task == "edit" and made.subjects == 12
+    source, words, reference = made.spans[:3]
+    assert (source.role, source.subject, source.number) == ("source", None, 1)
+    assert words == Text("put ")
+    assert (reference.role, reference.subject, reference.number) == ("reference", 1, 2)
+    assert prompt_of(made) == "put <image 2> on the <image 1> car"
+    with pytest.raises(UserError, match="13 pictures, but at most 12"):
+        compose_sentence("x", [OWL] * 12, None, source=OWL)
+    with pytest.raises(UserError, match="image 2: float32"):
+        compose_sentence("x", [OWL.astype(np.float32)], None, source=OWL)

@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from macro.inputs import records
 from macro.objectives.parts import model_config
 from macro.parallel.mesh import make_mesh, parallel_config
+from macro.sentence.plan import Plan
+from macro.sentence.spans import Image, Sentence, Target, Text
 from macro.training import data
 from macro.utils.config import load
 from macro.utils.errors import UserError
@@ -80,6 +83,36 @@ def test_files_are_mixed_and_packed(config, tmp_path):
     shown = [batch["pixels"]["64x64"][row][:2] for row in range(config.batch_size)]
     assert {int(picture.max()) for pictures in shown for picture in pictures} <= set(range(6))
     assert batch["latent"]["loss"].any()
+
+
+def made(seed, start, count, options):
+    """Edits as an engine would make them: a source, an instruction, a target."""
+    picture = np.full((64, 64, 3), options["shade"], np.uint8)
+    spans = Image(picture, role="source"), Text("again"), Plan("x", np.zeros((8, 8), np.int8)), Target(picture)
+    return [Sentence(spans, options["task"], start + n) for n in range(count)]
+
+
+def test_built_data_sets_of_any_engine_are_mixed_and_packed(config, tmp_path):
+    for name, num, task, shade in (("music", 4, "compose", 10), ("edit", 2, "edit", 20)):
+        records.prepare(name, str(tmp_path), 0, num, made, {"task": task, "shade": shade})
+    config.data = {"name": "records", "dir": str(tmp_path), "mix": (("music", 1), ("edit", 2.0)), "workers": 0}
+    config.tasks = ("compose", "edit")
+    source = data.stored(config)
+    assert [source[i].task for i in range(len(source))] == ["compose"] * 4 + ["edit"] * 8
+    model = model_config(config)
+    tokenizer, packing = data.tokenizer_of(config, model), data.packing_config(config, model)
+    batch = next(data.batches(config, source, tokenizer, packing, make_mesh(parallel_config(config))))
+    assert {0, 10, 20} >= {int(shade) for shade in np.unique(batch["pixels"]["64x64"])} > {0}
+    assert set(np.unique(batch["latent"]["task_id"])) == {0, 1}
+
+
+def test_mistakes_about_built_data_sets_are_named(config, tmp_path):
+    config.data = {"name": "records", "dir": str(tmp_path)}
+    with pytest.raises(UserError, match="holds no data set; name the folder of one"):
+        data.stored(config)
+    config.data = {"name": "records", "dir": str(tmp_path), "arrangement": "in_sentence"}
+    with pytest.raises(UserError, match="config.data: unknown key 'arrangement'"):
+        data.stored(config)
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ class Options:
     references: tuple[int, int] = (3, 8)
     entities: tuple[int, int] = (1, 8)
     areas: tuple[float, float] = (0.01, 0.5)
-    filled: float = 0.1
+    filled: float = 0.2
     apart: float = 0.4
     stillest: float = 0.8
     reference_size: int = 96
@@ -62,8 +62,9 @@ class Options:
                 raise UserError(f"inset options: {name}={fewest, most} must be fewest and most, within 1..{MOST}")
         if not 0 <= self.areas[0] <= self.areas[1] <= 1:
             raise UserError(f"inset options: areas={self.areas} must be smallest and largest, within 0..1")
-        if self.reference_size < 1 or self.margin < 0:
-            raise UserError("inset options: reference_size must be at least 1, and margin not below 0")
+        for name, least in (("reference_size", 1), ("margin", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"inset options: {name}={getattr(self, name)} must be at least {least}")
         if len(self.ground) != 3 or not all(0 <= value <= 255 for value in self.ground):
             raise UserError(f"inset options: ground={self.ground} must be three numbers in 0..255")
 
@@ -113,7 +114,7 @@ class InsetDraft(Draft):
     @property
     def material(self) -> tuple[int, int]:
         """(seed, index) of its raw material: first attempts walk through it, later ones take something else."""
-        return (self.number("material") if self.attempt else self.seed), self.index
+        return self.seed, self.number("material") if self.attempt else self.index
 
     def only(self, places: Sequence[int]) -> "InsetDraft":
         """A copy with these of its regions (from 0), in this order, and all that belongs to them."""

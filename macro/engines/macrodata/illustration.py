@@ -135,10 +135,10 @@ def finish(draft: Illustration, options: Options) -> Sentence:
 
     A picture of a story shows several characters: it stands for no one subject.
     """
-    images = [Image(picture.pixels, picture.path, number=n) for n, picture in enumerate(draft.references, 1)]
+    images = [Image(picture.pixels, number=n) for n, picture in enumerate(draft.references, 1)]
     arrangement = "image_first" if draft.stream("arrangement").random() < options.image_first else "in_sentence"
     target = draft.story.pages[draft.page].picture
-    spans = (*ARRANGEMENTS[arrangement](draft.prompt, images), Target(target.pixels, path=target.path))
+    spans = (*ARRANGEMENTS[arrangement](draft.prompt, images), Target(target.pixels))
     truth = None
     if target.scene is not None:
         truth = truths([target])[0]

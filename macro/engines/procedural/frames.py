@@ -1,7 +1,6 @@
 """Two frames of a clip whose scenes are known: what is in both, what stayed where it was, what changed, in words.
 
-For INSET's video branch (arXiv 2605.12305). A subject keeps its number and its kind from frame to frame.
-Read next: `merge.py`, `macro/scenes/motion.py`.
+For INSET's video branch (arXiv 2605.12305). Read next: `merge.py`, `macro/scenes/happenings.py`.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,16 +14,14 @@ from macro.engines.procedural.merge import interleaved, phrases_of
 from macro.engines.procedural.write import phrase_of
 from macro.engines.sources import Picture
 from macro.engines.stages import Fault, Interleaved, Match, Region
-from macro.scenes import words
-from macro.scenes.annotate import centres
+from macro.scenes import happenings, words
 from macro.scenes.graph import Scene, Subject
-from macro.scenes.vocabulary import ground_distances
 from macro.sentence.spans import Truth
 
 SEEN = 0.002  # of the picture: what shows less is not there
-BACKGROUND = 0.25  # local features lie on things: a pixel of the ground or the sky counts so much of one of theirs
-TURNED, POSED, MOVED = 0.35, 0.15, 0.15  # radians, of the pose's 0..1, of the subject's own size: what one notices
-_ASIDE, _NEARER = 0.05, 0.9  # of the picture's width; of the distance that it had
+BACKGROUND = 0.02  # ORB's features lie on things: a pixel of ground or sky counts so much of one of theirs
+POSED = 0.15  # of the pose's 0..1: what one notices
+DEEDS = 3  # how many are told
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,13 +53,10 @@ def _on_pairs(
 
 
 def _common(before: Scene, after: Scene, then: Truth, now: Truth) -> tuple[tuple[int, int], ...]:
-    later = {(subject.number, subject.kind): place for place, subject in enumerate(after.subjects)}
-    same = (
-        (place, later[subject.number, subject.kind])
-        for place, subject in enumerate(before.subjects)
-        if (subject.number, subject.kind) in later
+    earlier = happenings.followed(before, after)
+    return tuple(
+        (i, j) for j, i in sorted(earlier.items()) if min(then.masks[i].mean(), now.masks[j].mean()) >= SEEN
     )
-    return tuple((i, j) for i, j in same if min(then.masks[i].mean(), now.masks[j].mean()) >= SEEN)
 
 
 def match(before: Sequence[Picture], after: Sequence[Picture]) -> list[list[Match] | Fault]:
@@ -105,26 +99,19 @@ def _has_moved_at_all(one: Subject, two: Subject) -> bool:
 
 
 def changed(before: Sequence[Picture], after: Sequence[Picture]) -> list[bool | Fault]:
-    """Whether anything that both show has noticeably turned, moved, or another pose: light and camera do not count."""
-    return _on_pairs(
-        before,
-        after,
-        lambda i, pair: any(_changes(pair.before.subjects[a], pair.after.subjects[b]) for a, b in pair.common),
-    )
+    """Whether anything that both show has done something, or has another pose: light and camera do not count."""
+    return _on_pairs(before, after, lambda i, pair: bool(_deeds(pair)))
 
 
-def _changes(one: Subject, two: Subject) -> set[str]:
-    turn = abs((two.yaw - one.yaw + np.pi) % (2 * np.pi) - np.pi)
-    step = np.hypot(*np.subtract(two.position, one.position))
-    rise = two.height - one.height
-    noticed = {
-        "turned": turn >= TURNED,
-        "posed": abs(two.pose - one.pose) >= POSED,
-        "moved": step >= MOVED * one.scale,
-        "risen": rise >= MOVED * one.scale,
-        "sunk": -rise >= MOVED * one.scale,
-    }
-    return {name for name, is_so in noticed.items() if is_so}
+def _deeds(pair: _Pair) -> list[happenings.Change]:
+    """What those have done that both frames show, the most striking first."""
+    seen = {b: a for a, b in pair.common}
+    told = happenings.changes(pair.before, pair.after)
+    found = [change for change in told if change.subject in seen and change.words not in ("comes", "is gone")]
+    still = seen.keys() - {change.subject for change in found}
+    turns = {b: abs(pair.after.subjects[b].pose - pair.before.subjects[seen[b]].pose) for b in sorted(still)}
+    found += [happenings.Change(b, "changes its pose", turn) for b, turn in turns.items() if turn >= POSED]
+    return sorted(found, key=lambda change: -change.size)
 
 
 def narrate(
@@ -133,7 +120,7 @@ def narrate(
     matches: Sequence[Sequence[Match]],
     seeds: Sequence[int],
 ) -> list[Interleaved | Fault]:
-    """A caption of the second frame that calls each match by its colour and kind, then what up to three of them did."""
+    """A caption of the second frame that calls each match by its colour and kind, then what some of them do."""
 
     def answer(i: int, pair: _Pair) -> Interleaved | Fault:
         rng = np.random.default_rng([seeds[i], 7])
@@ -145,46 +132,20 @@ def narrate(
         told = interleaved(pair.after, pair.now, regions, phrases, rng)
         if isinstance(told, Fault):
             return told
-        return Interleaved(" ".join([told.caption, *_deeds(pair, set(subjects), phrases, rng)]), told.phrases)
+        return Interleaved(" ".join([told.caption, *_told_deeds(pair, set(subjects), phrases)]), told.phrases)
 
     return _on_pairs(before, after, answer)
 
 
-def _deeds(pair: _Pair, told: set[int], phrases: Sequence[str], rng: np.random.Generator) -> list[str]:
-    """ "the dog has turned and moved to the left.", of those that one word names."""
-    names = labels(pair.after)
-    able = [
-        (a, b)
-        for a, b in pair.common
-        if b in told
-        and not any(words.times_said(names[b], phrase) for phrase in phrases)
-        and _changes(pair.before.subjects[a], pair.after.subjects[b])
-    ]
-    chosen = sorted(rng.permutation(len(able))[:3])
-    return [f"the {names[able[k][1]]} has {_deed(pair, *able[k])}." for k in chosen]
-
-
-def _deed(pair: _Pair, a: int, b: int) -> str:
-    changes = _changes(pair.before.subjects[a], pair.after.subjects[b])
-    said = [
-        ("turned", "turned"),
-        ("posed", "changed its pose"),
-        ("moved", _way(pair, a, b)),
-        ("risen", "gone up"),
-        ("sunk", "come down"),
-    ]
-    verbs = [verb for name, verb in said if name in changes]
-    return " and ".join([", ".join(verbs[:-1]), verbs[-1]]) if len(verbs) > 1 else verbs[0]
-
-
-def _way(pair: _Pair, a: int, b: int) -> str:
-    """Where to, as one sees it, unless the camera moved too."""
-    if pair.before.camera != pair.after.camera:
-        return "moved"
-    aside = float(centres(pair.now.amodal)[b][0] - centres(pair.then.amodal)[a][0])
-    if abs(aside) >= _ASIDE:
-        return f"moved to the {'left' if aside < 0 else 'right'}"
-    far = ground_distances(pair.after)[b] / ground_distances(pair.before)[a]
-    if far <= _NEARER:
-        return "come nearer"
-    return "gone farther away" if far >= 1 / _NEARER else "moved"
+def _told_deeds(pair: _Pair, told: set[int], phrases: Sequence[str]) -> list[str]:
+    """ "the dog walks towards the tree.", where both are told of and have a name besides their phrase."""
+    called = happenings.names((pair.before, pair.after))
+    present = {called[pair.after.subjects[place].kind, pair.after.subjects[place].palette] for place in told}
+    unsaid = [*phrases, *(set(called.values()) - present)]
+    out = []
+    for deed in _deeds(pair):
+        subject = pair.after.subjects[deed.subject]
+        sentence = f"the {called[subject.kind, subject.palette]} {deed.words}."
+        if not any(words.times_said(sentence, name) for name in unsaid):
+            out.append(sentence)
+    return out[:DEEDS]

@@ -33,6 +33,8 @@ def merge(
     del captions
 
     def answer(i: int, truth: Truth) -> Interleaved | Fault:
+        if not all(text.strip() for text in descriptions[i]):
+            return Fault("a region has no description")
         rng = np.random.default_rng([seeds[i], 6])
         return interleaved(pictures[i].scene, truth, regions[i], phrases_of(descriptions[i]), rng)
 

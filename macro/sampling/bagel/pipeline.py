@@ -100,12 +100,13 @@ class BagelPipeline:
         seed: int | None = None,
         size: tuple[int, int] | None = None,
         strengths: Sequence[float] | None = None,
+        source: str | os.PathLike | np.ndarray | None = None,
         **changes,
     ) -> Composition:
         """Draws what an instruction says; pictures that it does not name as `<image n>` come first.
 
         Args:
-            instruction, images: see `formats.compose_sentence`.
+            instruction, images, source: see `formats.compose_sentence`.
             plan: a thought to draw from instead of one that the model writes; it has no grid.
             candidates: how many pictures of one thought.
             seed, size: instead of the options' own.
@@ -116,7 +117,7 @@ class BagelPipeline:
             UserError: a picture that cannot be read, or an option that makes no sense.
         """
         changes |= {} if seed is None else {"seed": seed}
-        sentence = compose_sentence(instruction, images, size)
+        sentence = compose_sentence(instruction, images, size, source)
         return self.compose_sentence(sentence, plan, candidates, strengths=strengths, **changes)
 
     def compose_sentence(
@@ -136,9 +137,11 @@ class BagelPipeline:
         options = dataclasses.replace(self.settings, **changes)
         pieces = [span.text if isinstance(span, Text) else span.pixels for span in sentence if _is_piece(span)]
         size = None if sentence.target is None else sentence.target.size
+        sources = [n for n, image in enumerate(sentence.images) if image.role == "source"]
         drawn = self.interleave(
             pieces,
             options,
+            like=sources[0] if sources else -1,
             thought=write_think(plan.cot) if plan is not None and plan.cot else None,
             pictures=candidates,
             size=size,
@@ -169,6 +172,7 @@ class BagelPipeline:
         pictures: int = 1,
         size: tuple[int, int] | None = None,
         strengths: Sequence[float] | None = None,
+        like: int = -1,
         noise: Float[Array | np.ndarray, "b n c"] | None = None,
         posterior: Sequence[Posterior] | None = None,
         **changes,
@@ -182,13 +186,17 @@ class BagelPipeline:
             pictures: how many to draw at once.
             size: (height, width), stands over the options.
             strengths: of the pictures in `pieces`, in their order.
+            like: which of them lends its size where none is asked for: by BAGEL's rule the last.
             noise: what the pictures start from, instead of what follows from the seed: for replays.
             posterior: the same for the clean latents of each picture given.
         """
         with on(self._mesh):
-            return self._interleaved(pieces, options, thought, pictures, size, strengths, noise, posterior, changes)
+            how = pictures, size, strengths, like, noise, posterior
+            return self._interleaved(pieces, options, thought, *how, changes)
 
-    def _interleaved(self, pieces, options, thought, pictures, size, strengths, noise, posterior, changes) -> Drawn:
+    def _interleaved(
+        self, pieces, options, thought, pictures, size, strengths, like, noise, posterior, changes
+    ) -> Drawn:
         options = dataclasses.replace(options or self.settings, **changes)
         if thought is not None:
             options = dataclasses.replace(options, think=True)
@@ -201,7 +209,7 @@ class BagelPipeline:
         most = None if options.parity else self.packing.pixels_for(sum(not isinstance(piece, str) for piece in pieces))
         items = [self._prepared(piece, options, most) for piece in pieces]
         given = [item[0].shape[:2] for item in items if isinstance(item, tuple)]
-        size = target_size(options, self.config, given, size)
+        size = target_size(options, self.config, given if options.parity else given[like:][:1], size)
         seconds: dict[str, float] = {}
         with timed(seconds, "prompt"):
             read = self._prompt(items, options, posterior, thought, settings.select)

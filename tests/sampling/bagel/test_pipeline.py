@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from sampling.bagel.toy import CONFIG, FIRST, OPTIONS, PACKING, PIECES, PIPELINE, SECOND, TOKENIZER, contexts_of
+from sampling.toy import picture
 
 from macro.diffusion.guidance import Guidance, bagel, guide
 from macro.inputs.packing import pack_sentence
@@ -246,3 +247,15 @@ def test_given_pictures_share_an_area_as_in_training():
         for name, pipeline, parity in (("shared", shared, False), ("alone", alone, False), ("parity", shared, True))
     }
     assert used["shared"] < used["alone"] == used["parity"]
+
+
+def test_an_edit_has_the_size_of_its_source():
+    """The source comes first and lends its size, which by BAGEL's rule the last picture would do."""
+    source, other = picture(4, 24, 32), picture(5, 32, 24)
+    call = {"images": [other], "source": source, "image_shapes": None}
+    made = PIPELINE.compose("make it <image 2>", **call)
+    assert made.pixels.shape == (24, 32, 3)
+    assert [image.role for image in made.sentence.images] == ["source", "reference"]
+    again = PIPELINE.interleave([source, "make it ", other], image_shapes=None, like=0)
+    np.testing.assert_array_equal(made.pixels, again.pictures[0])
+    assert PIPELINE.interleave([source, "make it ", other], image_shapes=None).pictures[0].shape == (32, 24, 3)

@@ -1,4 +1,108 @@
-"""The style sheet of `report.html`."""
+"""Pages that need nothing from anywhere: how sentences with pictures in them, plans and pictures look in HTML.
+
+Pictures are data URIs, grids are inline SVG, all words are escaped. Used by `macro/sampling/report.py` (one drawing)
+and `data/browse.py` (a data set).
+"""
+
+from collections.abc import Iterable
+from html import escape
+
+import numpy as np
+from jaxtyping import Bool, Int8, UInt8
+
+from macro.sentence.grid import SIDE
+from macro.sentence.plan import COLOURS
+from macro.sentence.spans import Image, Span, Text
+from macro.utils.image import at_most, data_uri
+
+
+def page(title: str, body: str, style: str = "") -> str:
+    """A whole page. `body` is HTML; `style` goes after the common style sheet."""
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}{style}</style>\n</head>\n<body>\n<main>\n"
+        f"{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def words(spans: Iterable[Span], side: int | None = None) -> str:
+    """Text, and pictures standing in it as words; other spans are left out. `side`: see `picture`."""
+    said = []
+    for span in spans:
+        if isinstance(span, Text):
+            said.append(escape(span.text))
+        elif isinstance(span, Image):
+            said.append(
+                f'<span class="word"{colour(span.subject)}>{picture(span.pixels, name_of(span), side)}'
+                f"{badge(span.subject)}</span>"
+            )
+    return "".join(said)
+
+
+def grid_svg(grid: Int8[np.ndarray, "8 8"], over: bool = False) -> str:
+    """A layout as SVG.
+
+    Args:
+        grid: int8[8, 8].
+        over: see-through and with outlines only around subjects, to lie on the picture.
+    """
+    cells, lines, numbers = [], [], []
+    for row, column in np.ndindex(SIDE, SIDE):
+        label = int(grid[row, column])
+        if not (over and label == 0):
+            cells.append(f'<rect x="{column}" y="{row}" width="1" height="1" fill="{rgb(label)}"/>')
+        if column and label != grid[row, column - 1]:
+            lines.append(f"M{column} {row}v1")
+        if row and label != grid[row - 1, column]:
+            lines.append(f"M{column} {row}h1")
+    for label in np.unique(grid[grid > 0]):
+        x, y = _heart(grid == label)
+        numbers.append(f'<text x="{x + 0.5}" y="{y + 0.5}">{label}</text>')
+    return (
+        f'<svg class="grid{" over" if over else ""}" viewBox="0 0 {SIDE} {SIDE}" preserveAspectRatio="none" role="img" '
+        f'aria-label="layout"><g class="cells">{"".join(cells)}</g>'
+        f'<path d="{"".join(lines)}"/>{"".join(numbers)}</svg>'
+    )
+
+
+def _heart(mask: Bool[np.ndarray, "8 8"]) -> tuple[int, int]:
+    """Column and row of the cell of a subject that is nearest to its centre."""
+    places = np.argwhere(mask)
+    row, column = places[np.argmin(((places - places.mean(0)) ** 2).sum(1))]
+    return int(column), int(row)
+
+
+def picture(pixels: UInt8[np.ndarray, "h w 3"], name: str, side: int | None = None) -> str:
+    """A picture, whole; or at most `side` pixels a side and as JPEG, for pages with many of them."""
+    if side is not None:
+        pixels = at_most(pixels, side)
+    uri = data_uri(pixels, ".jpg" if side else ".png")
+    return f'<img src="{uri}" alt="{escape(name)}" title="{escape(name)}">'
+
+
+def name_of(image: Image) -> str:
+    """What a picture is called: its file, its number, or what it is there for."""
+    if image.path is not None:
+        return image.path.replace("\\", "/").rsplit("/", 1)[-1]
+    return f"image {image.number}" if image.number is not None else image.role
+
+
+def badge(subject: int | None) -> str:
+    """A subject's number in a corner, for what has its `colour`."""
+    return "" if subject is None else f'<b class="badge">{subject}</b>'
+
+
+def colour(subject: int | None) -> str:
+    """The attribute that gives an element a subject's colour."""
+    return "" if subject is None else f' style="--colour:{rgb(subject)}"'
+
+
+def rgb(label: int) -> str:
+    """The colour of a cell with this label."""
+    red, green, blue = (int(part) for part in COLOURS[label])
+    return f"rgb({red},{green},{blue})"
+
 
 STYLE = """
 :root { --ink: #24272d; --soft: #6d7380; --line: #e3e1da;

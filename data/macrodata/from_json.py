@@ -1,0 +1,161 @@
+"""A folder in MacroData's published layout becomes a data set of records: the engine that makes nothing, but reads.
+
+python -m data.build macrodata --from_json=FOLDER --out=runs/data
+
+Any folder of MacroData or INSET files will do. A file that is no JSON, lacks a field, names a picture that is not
+there or lies outside the folder goes to the dead-letter file, and the others go on. Files under a folder `train` or
+`eval` belong to that split, others to any. Records keep pictures, prompt, task and idx, and no path.
+Read next: `layout.py` (the way out), `macro/engines/drafts.py`.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+
+from data.builders import EngineBuilder
+from data.shards import bucket_of_count
+from macro.engines.drafts import Draft, Engine, Step, notes_of
+from macro.engines.stages import Stages
+from macro.sentence.formats import ARRANGEMENTS, read, with_pixels
+from macro.sentence.spans import Image, Sentence, Target
+from macro.utils.errors import UserError
+
+_SPLITS = ("train", "eval")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is read.
+
+    Attributes:
+        arrangement: how the pictures of MacroData's prompts stand, one of `formats.ARRANGEMENTS`.
+        folder, split: which files; `digest` follows from their names and sizes: other files are another data set.
+            All three are `options_of`'s to fill in.
+    """
+
+    arrangement: str = "in_sentence"
+    folder: str = ""
+    split: str = "train"
+    digest: str = ""
+
+    def __post_init__(self):
+        if self.arrangement not in ARRANGEMENTS:
+            raise UserError(f"--engine.arrangement={self.arrangement}: choose one of {', '.join(ARRANGEMENTS)}")
+
+
+def options_of(options: Options, folder: str, split: str) -> Options:
+    """The options to read a folder's split with.
+
+    Raises:
+        UserError: no JSON file of that split in it.
+    """
+    files = files_of(folder, split)
+    if not files:
+        raise UserError(f"--from_json={folder}: no .json files of split {split} are there; name MacroData's folder")
+    sizes = ((name, os.path.getsize(os.path.join(folder, name))) for name in files)
+    digest = hashlib.sha256(repr(list(sizes)).encode()).hexdigest()[:16]
+    return dataclasses.replace(options, folder=folder, split=split, digest=digest)
+
+
+@functools.cache
+def files_of(folder: str, split: str) -> tuple[str, ...]:
+    """The JSON files of a folder, in the order of their names below it; read once in a process."""
+    names = (path.relative_to(folder) for path in Path(folder).glob("**/*.json"))
+    others = set(_SPLITS) - {split}
+    return tuple(sorted(str(name) for name in names if not others & set(name.parts[:-1])))
+
+
+@dataclass(frozen=True, eq=False)
+class ReadDraft(Draft):
+    """A file below the folder; its sentence once it has been read."""
+
+    file: str = ""
+    sentence: Sentence | None = None
+
+
+def start(seed: int, index: int, attempt: int, options: Options) -> ReadDraft:
+    """Task and bucket are the folders' names, until the file tells."""
+    file = files_of(options.folder, options.split)[index]
+    parts = Path(file).parts
+    place = next((i for i, part in enumerate(parts[:-1]) if part == options.split and i), None)
+    task, bucket = ("", "") if place is None else (parts[place - 1], "/".join(parts[place + 1 : -1]))
+    return ReadDraft(seed, index, attempt, task, bucket, file=file)
+
+
+def _read(drafts: list[ReadDraft], stages: Stages | None, options: Options) -> list[ReadDraft]:
+    def parsed(draft: ReadDraft) -> ReadDraft:
+        sentence = read(os.path.join(options.folder, draft.file), options.arrangement)
+        try:
+            f"{sentence.task} {sentence.text}".encode()
+        except UnicodeEncodeError:
+            raise UserError(f"{draft.file}: holds half a character (a lone surrogate); mend the text") from None
+        return draft.set(sentence=sentence, task=sentence.task, bucket=bucket_of_count(len(sentence.images)))
+
+    return [_or_dead("read", draft, options, parsed) for draft in drafts]
+
+
+def _stay_inside(drafts: list[ReadDraft], stages: Stages | None, options: Options) -> list[ReadDraft]:
+    """No picture outside the folder, also not through a link."""
+    root = os.path.join(os.path.realpath(options.folder), "")
+
+    def inside(draft: ReadDraft) -> ReadDraft:
+        for span in draft.sentence:
+            if isinstance(span, Image | Target) and not os.path.realpath(span.path).startswith(root):
+                name = os.path.relpath(span.path, options.folder)
+                return draft.passes("inside", False, None, f"{draft.file}: {name} lies outside the folder")
+        return draft.passes("inside", True)
+
+    return [inside(draft) for draft in drafts]
+
+
+def _load(drafts: list[ReadDraft], stages: Stages | None, options: Options) -> list[ReadDraft]:
+    def loaded(draft: ReadDraft) -> ReadDraft:
+        if draft.sentence.target is None:
+            raise UserError(f"{draft.file}: has no output_image; there is nothing to learn to draw")
+        return draft.set(sentence=with_pixels(draft.sentence))
+
+    return [_or_dead("pictures", draft, options, loaded) for draft in drafts]
+
+
+def _or_dead(name: str, draft: ReadDraft, options: Options, then: Callable[[ReadDraft], ReadDraft]) -> ReadDraft:
+    """`then(draft)`, or the draft dropped with what was wrong, beginning with the file below the folder."""
+    try:
+        return then(draft)
+    except UserError as error:
+        reason = str(error).replace(os.path.join(options.folder, ""), "")
+        return draft.set(dropped=(name, reason if reason.startswith(draft.file) else f"{draft.file}: {reason}"))
+
+
+def finish(draft: ReadDraft, options: Options) -> Sentence:
+    """The sentence without paths: they say nothing where the records go."""
+    spans = (
+        dataclasses.replace(span, path=None) if isinstance(span, Image | Target) else span for span in draft.sentence
+    )
+    return draft.sentence.replace(spans=tuple(spans), notes=notes_of(draft, ENGINE, file=draft.file))
+
+
+# A file does not change by being read again.
+ENGINE = Engine(
+    name="macrodata",
+    version="1.0.0",
+    options=Options,
+    start=start,
+    steps=(Step("read", _read), Step("inside", _stay_inside), Step("pictures", _load)),
+    finish=finish,
+    tries=1,
+)
+
+
+class Builder(EngineBuilder, skip_registration=True):
+    """MacroData from its published layout."""
+
+    name = "macrodata"
+    engine = "data.macrodata.from_json:ENGINE"
+    asks_stages = False
+    VERSION = tfds.core.Version(ENGINE.version)

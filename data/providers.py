@@ -1,0 +1,84 @@
+"""Who answers the engines' stages, as `--provider`, `--provider.key=value` and `--material` describe it.
+
+`procedural` renders and knows; `foundation` asks real models, and takes its raw material from a folder.
+Read next: `macro/engines/procedural/__init__.py`, `macro/engines/foundation/__init__.py`, `macro/engines/material/`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from data.shards import Provider, load
+from macro.engines.stages import Stages
+from macro.utils.config import overridden
+from macro.utils.errors import UserError
+
+# Name -> (its options, what makes its stages), imported when they are asked for.
+PROVIDERS = {
+    "procedural": ("macro.engines.procedural:Options", "macro.engines.procedural:stages"),
+    "foundation": ("macro.engines.foundation:Options", "data.providers:foundation_stages"),
+}
+NONE = Provider("none")
+
+
+def procedural(options: Any = None) -> Provider:
+    """The provider that renders; `options` are `macro.engines.procedural.Options`, None for the defaults."""
+    made, maker = PROVIDERS["procedural"]
+    return Provider("procedural", maker, load(made)() if options is None else options)
+
+
+@dataclass(frozen=True)
+class WithMaterial:
+    """The foundation provider's `models` (`foundation.Options`), and its raw material.
+
+    `material` is a folder, "" for an engine that needs none; `reading`: how its files are read (`material.Options`).
+    """
+
+    models: Any
+    material: str
+    reading: Any
+
+
+class NoMaterial:
+    """`Sources` without anything in them.
+
+    Raises, each of them: UserError.
+    """
+
+    def _none(self, *which) -> NoReturn:
+        raise UserError("--material is missing: this engine begins with raw material; name a folder of it")
+
+    photo = clip = story = ring = panorama = pooled = _none
+
+
+def foundation_stages(options: WithMaterial) -> Stages:
+    """The stages of `macro.engines.foundation`."""
+    from macro.engines import foundation
+    from macro.engines.material import Material
+
+    sources = Material(options.material, options.reading) if options.material else NoMaterial()
+    return foundation.stages(options.models, sources)
+
+
+def provider_of(
+    name: str, values: Mapping[str, str], material: str, reading: Mapping[str, str]
+) -> Provider:
+    """The provider that a command line describes.
+
+    Args:
+        values: of `--provider.key=value`. material: the folder of raw material, "" for none. reading: of
+            `--material.key=value`.
+
+    Raises:
+        UserError: no such provider or option; material for a provider that makes its own.
+    """
+    if name not in PROVIDERS:
+        raise UserError(f"--provider={name}: there are {', '.join(PROVIDERS)}")
+    options_of, maker = PROVIDERS[name]
+    options = overridden(load(options_of), values, "--provider")
+    if name == "foundation":
+        how = overridden(load("macro.engines.material:Options"), reading, "--material")
+        return Provider(name, maker, WithMaterial(options, material, how))
+    if material or reading:
+        raise UserError(f"--material: {name} makes its own; leave it out, or take --provider=foundation")
+    return Provider(name, maker, options)

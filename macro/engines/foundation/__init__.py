@@ -1,0 +1,170 @@
+"""The provider of stages that asks real models, and looks at nothing but pixels.
+
+    stages = foundation.stages(foundation.Options(llm="qwen3-32b", vlm="qwen2.5-vl-72b"), sources)
+
+Language models are asked at an OpenAI-compatible endpoint (OPENAI_BASE_URL, OPENAI_API_KEY), or loaded here where
+their name starts with "local:". Vision models are loaded by `transformers` and `diffusers` when they are first
+called, so that an engine loads only what it uses.
+
+    language.py   scenes, captions, instructions, thoughts, judgements (`prompts.py`, `answers.py`)
+    vision.py     detecting, segmenting, drawing, resembling, stillness
+
+Read next: `macro/engines/stages.py`, `macro/judges/client.py`.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from macro.engines.foundation import vision
+from macro.engines.foundation.categories import CATEGORIES
+from macro.engines.foundation.language import Language
+from macro.engines.sources import Picture, Sources
+from macro.engines.stages import Region, Stages
+from macro.judges.asking import Chat
+from macro.judges.client import Endpoint
+from macro.judges.local import LocalChat
+from macro.utils.errors import UserError
+
+LOCAL = "local:"
+
+
+def answers_folder() -> str:
+    """Where answers are kept unless told otherwise, with all else of macro's that can be made again."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return str(Path(root) / "macro" / "answers")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which models, and how they are asked.
+
+    Attributes:
+        llm, vlm: names at the endpoint, or "local:" and a name of the hub or a folder.
+        judge: the same; None is the VLM.
+        base_url: the endpoint; None is OPENAI_BASE_URL. The key only ever comes from OPENAI_API_KEY.
+        cache: folder of answers, so that nothing is asked twice.
+        time_limit: seconds for one request; retries: how often one is sent again; wait: seconds before the first.
+        threads: requests under way at once.
+        side: pictures are shown to language models at most so large, pixels; jpeg: and sent compressed.
+        temperature: of language models; None leaves it to the server, and is Qwen's own .7 for local ones.
+        detector, segmenter, clip, dino, drawer, redrawer, composer: of the hub, or folders.
+        device: of all that is loaded here; None is a GPU where there is one.
+        categories: what scenes are made of.
+    """
+
+    llm: str = "Qwen/Qwen3-32B"
+    vlm: str = "Qwen/Qwen2.5-VL-72B-Instruct"
+    judge: str | None = None
+    base_url: str | None = None
+    cache: str = field(default_factory=answers_folder)
+    time_limit: int | float = 120.0
+    retries: int = 5
+    wait: int | float = 1.0
+    threads: int = 8
+    side: int = 1024
+    jpeg: bool = False
+    temperature: int | float | None = None
+    detector: str = vision.GroundingDino.name
+    segmenter: str = vision.Sam2.name
+    clip: str = vision.Clip.name
+    dino: str = vision.Dino.name
+    drawer: str = vision.FluxDraw.name
+    redrawer: str = vision.KontextRedraw.name
+    composer: str = vision.FluxCompose.name
+    device: str | None = None
+    categories: tuple[str, ...] = CATEGORIES
+
+    def __post_init__(self):
+        for name in ("time_limit", "threads", "side"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"foundation options: {name}={getattr(self, name)} must be above 0")
+        for name in ("retries", "wait"):
+            if getattr(self, name) < 0:
+                raise UserError(f"foundation options: {name}={getattr(self, name)} must not be below 0")
+        if not self.categories:
+            raise UserError("foundation options: categories is empty; name what scenes may be made of")
+
+
+class Chats(NamedTuple):
+    """Who answers in words; two roles of one model are one object."""
+
+    llm: Chat
+    vlm: Chat
+    judge: Chat
+
+
+def chats(options: Options) -> Chats:
+    """The language models of the options.
+
+    Raises:
+        UserError: there is no endpoint for those that are not local, or the `openai` package is missing.
+    """
+    names = (options.llm, options.vlm, options.judge or options.vlm)
+    made = {name: _chat(name, options) for name in dict.fromkeys(names)}
+    return Chats(*(made[name] for name in names))
+
+
+def _chat(name: str, options: Options) -> Chat:
+    if name.startswith(LOCAL):
+        temperature = {} if options.temperature is None else {"temperature": options.temperature}
+        path = name.removeprefix(LOCAL)
+        return LocalChat(path, device=options.device, cache=options.cache, side=options.side, **temperature)
+    return Endpoint(
+        name,
+        base_url=options.base_url,
+        cache=options.cache,
+        time_limit=options.time_limit,
+        retries=options.retries,
+        wait=options.wait,
+        threads=options.threads,
+        side=options.side,
+        jpeg=options.jpeg,
+        temperature=options.temperature,
+    )
+
+
+def without(pictures: Sequence[Picture], regions: Sequence[Sequence[Region]]) -> list[None]:
+    """A picture that a model has drawn cannot be drawn again with less in it and all else the same."""
+    del regions
+    return [None] * len(pictures)
+
+
+def stages(options: Options, sources: Sources, asked: Chats | None = None) -> Stages:
+    """Every stage; `asked`: language models that are there already, to read their counts afterwards.
+
+    Raises:
+        UserError: as `chats`; and any stage, when a model of its own cannot be loaded.
+    """
+    talk = Language(*(asked or chats(options)))
+    device = options.device
+    return Stages(
+        sources=sources,
+        categories=options.categories,
+        draw=vision.FluxDraw(options.drawer, device),
+        redraw=vision.KontextRedraw(options.redrawer, device),
+        compose=vision.FluxCompose(options.composer, device),
+        without=without,
+        detect=vision.GroundingDino(options.detector, device),
+        segment=vision.Sam2(options.segmenter, device),
+        compare=vision.Clip(options.clip, device),
+        resemble=vision.Dino(options.dino, device),
+        stillness=vision.OrbStillness(),
+        write_scene=talk.write_scene,
+        tag=talk.tag,
+        verify=talk.verify,
+        caption=talk.caption,
+        describe=talk.describe,
+        merge=talk.merge,
+        instruct=talk.instruct,
+        think=talk.think,
+        match=talk.match,
+        changed=talk.changed,
+        narrate=talk.narrate,
+        rate=talk.rate,
+        rewrite=talk.rewrite,
+        summarise=talk.summarise,
+        judge=talk.judge,
+    )

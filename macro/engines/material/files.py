@@ -1,0 +1,153 @@
+"""Which files there are, which of them is item (seed, index), and how a picture among them is read.
+
+Read next: `source.py`.
+"""
+
+import heapq
+import itertools
+import os
+import warnings
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from macro.engines.sources import Picture, SourceFault
+from macro.utils import image
+from macro.utils.errors import UserError
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+
+MOST = 1_000_000  # files of a kind; a longer list would cost every worker gigabytes
+
+
+@dataclass(frozen=True)
+class Files:
+    """Files of one kind: `names` below `folder`, sorted."""
+
+    kind: str
+    folder: Path
+    names: tuple[str, ...]
+
+    def at(self, seed: int, index: int) -> Path:
+        """Item `index` of `seed`: every file once, in an order of the seed's own, then all again in another."""
+        return self.folder / self.names[place(seed, self.kind, index, len(self.names))]
+
+
+def find(kind: str, where: Path, suffixes: tuple[str, ...]) -> Files:
+    """The files with these suffixes in a folder and below it, or the one file that `where` is.
+
+    Hidden files are left out, folders behind links not entered. Of more than `MOST` files the first are taken.
+
+    Raises:
+        UserError: a folder cannot be looked into.
+    """
+    if where.is_file():
+        fits = where.suffix.lower() in suffixes
+        return Files(kind, where.parent, (where.name,) if fits else ())
+    names = tuple(itertools.islice(_below(where, "", suffixes), MOST + 1))
+    if len(names) > MOST:
+        warnings.warn(f"{where}: more than {MOST:,} files; the first {MOST:,} are used", stacklevel=2)
+    return Files(kind, where, names[:MOST])
+
+
+def _below(root: Path, inside: str, suffixes: tuple[str, ...]) -> Iterator[str]:
+    """Paths from `root`, folder by folder; holds no more of a folder's names in memory than can be used."""
+    try:
+        with os.scandir(root / inside) as entries:
+            fitting = (
+                (entry.name, entry.is_dir(follow_symlinks=False))
+                for entry in entries
+                if not entry.name.startswith(".")
+                and (entry.is_dir(follow_symlinks=False) or os.path.splitext(entry.name)[1].lower() in suffixes)
+            )
+            found = heapq.nsmallest(MOST + 1, fitting)
+    except OSError as error:
+        raise UserError(f"{root / inside}: cannot be looked into ({error.strerror}); check its permissions") from None
+    for name, is_folder in found:
+        path = os.path.join(inside, name)
+        if is_folder:
+            yield from _below(root, path, suffixes)
+        else:
+            yield path
+
+
+# ---- a seeded order of any length, without a list of it ----
+
+
+def place(seed: int, purpose: str, index: int, count: int) -> int:
+    """Where item `index` lies among `count`: a permutation of 0 .. count - 1 for every round through them.
+
+    A Feistel network over the next power of 4, walked until it falls inside: nothing as long as the list is made.
+    """
+    turn, at = divmod(index, count)
+    keys = [int(key) for key in stream(seed, turn, purpose).integers(2**32, size=6)]
+    bits = max(1, ((count - 1).bit_length() + 1) // 2)
+    while True:
+        left, right = at >> bits, at & ((1 << bits) - 1)
+        for key in keys:
+            left, right = right, left ^ (_mixed(right, key) & ((1 << bits) - 1))
+        at = left << bits | right
+        if at < count:
+            return at
+
+
+def _mixed(value: int, key: int) -> int:
+    """A number below 2**32 whose low bits depend on all bits of both."""
+    value = (value ^ key) * 0x9E3779B1 & 0xFFFFFFFF
+    value = (value ^ value >> 15) * 0x85EBCA77 & 0xFFFFFFFF
+    return value ^ value >> 13
+
+
+def stream(seed: int, index: int, purpose: str) -> np.random.Generator:
+    """Random numbers of an item, for one purpose."""
+    return np.random.default_rng([seed, index, zlib.crc32(purpose.encode())])
+
+
+# ---- reading ----
+
+
+def beside(root: Path, path: Path, name: str) -> Path:
+    """The file that a file of the material names, relative to itself.
+
+    Raises:
+        SourceFault: it lies outside `root` (links are followed), or is not there.
+    """
+    there = path.parent / name
+    try:
+        inside = there.resolve().is_relative_to(root.resolve())
+        if inside and there.is_file():
+            return there
+    except (OSError, RuntimeError, ValueError):  # too long, a loop of links, a zero in it
+        raise SourceFault(f"{path}: names {name!r:.80}, which can be no file's name") from None
+    if not inside:
+        raise SourceFault(f"{path}: names {name!r:.80}, which lies outside {root}")
+    raise SourceFault(f"{path}: names {name!r:.80}, which is not there")
+
+
+def pixels_of(path: Path) -> image.Pixels:
+    """The pixels of a picture file.
+
+    Raises:
+        SourceFault: as `macro.utils.image.load`.
+    """
+    try:
+        return image.load(path)
+    except UserError as error:
+        raise SourceFault(str(error)) from None
+
+
+def picture(path: Path, longest: int) -> Picture:
+    """A picture file, scaled down where its longer side is over `longest` pixels; raises as `pixels_of`."""
+    return Picture(fitted(pixels_of(path), longest), path=str(path))
+
+
+def fitted(pixels: image.Pixels, longest: int) -> image.Pixels:
+    """The picture in its own aspect, its longer side at most `longest` pixels."""
+    height, width = pixels.shape[:2]
+    scale = longest / max(height, width)
+    if scale >= 1:
+        return pixels
+    return image.resize_to(pixels, (max(1, round(height * scale)), max(1, round(width * scale))))

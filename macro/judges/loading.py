@@ -1,0 +1,111 @@
+"""Real models by name or folder: loaded once per process, put on a device in a number format.
+
+What cannot be loaded (a package that is not installed, weights that are not there) is the user's to mend, and said in
+one line. Torch is imported only here, in the encoders beside, and in `macro/engines/foundation/`, when a model is first
+called. Read next: `clip.py`, `dino.py`.
+"""
+
+import functools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from macro.utils.errors import UserError
+
+EXTRA = "pip install 'macro-compose[engine]'"
+_FORMATS = ("float32", "bfloat16", "float16")
+_LOADING = threading.RLock()
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def once(load: F) -> F:
+    """Remembers what a loader gave for the same arguments, for as long as the process lives.
+
+    One thread loads at a time: two that ask for the same model must not hold its weights twice.
+    """
+    remembered = functools.cache(load)
+
+    @functools.wraps(load)
+    def locked(*args):
+        with _LOADING:
+            return remembered(*args)
+
+    return locked
+
+
+@contextmanager
+def loading(what: str, name: str) -> Iterator[None]:
+    """Around imports and `from_pretrained`: what goes wrong there becomes one line about model `name`.
+
+    Args:
+        what: is loaded: "CLIP".
+        name: of a model of the hub, or the path of a folder that holds one.
+
+    Raises:
+        UserError: a package is missing or too old, or the weights are missing, broken, or another model's.
+    """
+    try:
+        yield
+    # AttributeError: the package has no such class yet.
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"{what}: a package is missing or too old ({first_line(error)}); {EXTRA}") from error
+    except UserError:
+        raise
+    # Loaders raise whatever their file formats do: OSError, ValueError, KeyError, RuntimeError, SafetensorError, ...
+    except Exception as error:
+        mend = "name a model of the hub, or a folder that save_pretrained has written"
+        raise UserError(f"{what}: {name} cannot be loaded ({first_line(error)}); {mend}") from error
+
+
+def check_kind(name: str, kinds: Sequence[str]) -> None:
+    """Holds a model's own word on what it is against what the caller can use.
+
+    `from_pretrained` of another class loads what fits and leaves the rest at random, with no more than a warning.
+
+    Raises:
+        ValueError: it is of none of these kinds (`model_type`s of transformers).
+    """
+    from transformers import AutoConfig
+
+    kind = AutoConfig.from_pretrained(name).model_type
+    if kind not in kinds:
+        raise ValueError(f"it is a model of type {kind}, not {' or '.join(kinds)}")
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, as far as one line holds it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200] if lines else type(error).__name__
+
+
+def device_of(device: str | None) -> str:
+    """The device asked for, "cuda", "cuda:1", "cpu", ...; None is a GPU where there is one.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    import torch
+
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    # Which error it is depends on the device: AssertionError where torch was built without CUDA.
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(f"device {device}: torch cannot use it ({first_line(error)}); use cpu or cuda") from error
+    return device
+
+
+def format_of(dtype: str) -> Any:
+    """The torch dtype of a name.
+
+    Raises:
+        UserError: no such number format.
+    """
+    import torch
+
+    if dtype not in _FORMATS:
+        raise UserError(f"dtype {dtype}: there is no such number format; use {', '.join(_FORMATS)}")
+    return getattr(torch, dtype)
