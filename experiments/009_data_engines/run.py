@@ -1,4 +1,4 @@
-"""Statistics of built data sets beside the papers': results.json and table.md beside this file.
+"""Statistics of built data sets beside the papers', and a sheet of samples: results.json, table.md, samples.png here.
 
     python -m data.build macrodata --num=800 --out=runs/engines --seed=0 --workers=2
     python -m data.build music --num=500 --out=runs/engines --seed=0 --workers=2
@@ -22,6 +22,7 @@ from macro.sentence.formats import prompt_of  # noqa: E402
 from macro.sentence.spans import Sentence  # noqa: E402
 from macro.utils.config import run  # noqa: E402
 from macro.utils.files import write_whole  # noqa: E402
+from macro.utils.image import cover, save  # noqa: E402
 
 # What the papers say, with the words for the table.
 CATEGORIES = {"human": 0.4, "cloth": 0.1, "object": 0.3, "scene": 0.15, "style": 0.05}
@@ -33,6 +34,7 @@ def main(data: str) -> None:
     results = macrodata(sets["macrodata"]) | music(sets["music"]) | inset(sets["inset"])
     write_whole(HERE / "results.json", json.dumps(results, indent=1) + "\n")
     write_whole(HERE / "table.md", table(results))
+    save(HERE / "samples.png", sheet(sets["macrodata"]))
     print(table(results))
 
 
@@ -86,6 +88,32 @@ def inset(samples: list[Sentence]) -> dict:
         ],
         "inset share of the video branch": [round(float(video), 3), 0.333],
     }  # fmt: skip
+
+
+def sheet(samples: list[Sentence], side: int = 96, gap: int = 6) -> np.ndarray:
+    """A row for the first sample of every task with 4-5, and with 6-7 references: they, then the target, larger."""
+    shown = [
+        next(s for s in samples if s.task == task and s.notes["bucket"] == bucket)
+        for task in sorted({sample.task for sample in samples})
+        for bucket in ("4-5", "6-7")
+    ]
+    white = np.full((2 * side, gap, 3), 255, np.uint8)
+    rows = []
+    for left, right in zip(shown[::2], shown[1::2], strict=True):
+        rows += [np.concatenate([_row(left, 5, side), white, white, _row(right, 8, side)], axis=1)]
+        rows += [np.full((gap, rows[-1].shape[1], 3), 255, np.uint8)]
+    return np.concatenate(rows[:-1])
+
+
+def _row(sample: Sentence, places: int, side: int) -> np.ndarray:
+    """References in two lines, then the target in both."""
+    columns = -(-places // 2)
+    page = np.full((2 * side, (columns + 2) * side, 3), 255, np.uint8)
+    for n, image in enumerate(sample.images):
+        top, left = n // columns * side, n % columns * side
+        page[top : top + side, left : left + side] = cover(image.pixels, (side, side))
+    page[:, columns * side :] = cover(sample.target.pixels, (2 * side, 2 * side))
+    return page
 
 
 def table(results: dict) -> str:

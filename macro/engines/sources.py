@@ -4,7 +4,7 @@ A source gives item (seed, index) of its kind, always the same one. `procedural/
 known; `material/` reads them from files. Read next: `stages.py`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -16,7 +16,10 @@ from macro.scenes.graph import Scene
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """Pixels uint8[h, w, 3], the scene they were rendered from where that is known, the file they came from."""
+    """Pixels uint8[h, w, 3], the scene they were rendered from where that is known, the file they came from.
+
+    `path` is for people: it may be a video or a mesh, so samples carry the pixels alone.
+    """
 
     pixels: UInt8[np.ndarray, "h w 3"]
     scene: Scene | None = None
@@ -27,7 +30,7 @@ class Picture:
 class Clip:
     """Frames in order, `seconds` of each from the start, and for rendered ones what happens: (seconds, words)."""
 
-    frames: tuple[Picture, ...]
+    frames: Sequence[Picture]
     seconds: tuple[float, ...]
     events: tuple[tuple[float, str], ...] = ()
 

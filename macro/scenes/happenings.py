@@ -2,6 +2,7 @@
 
     changes(before, after)     who walks towards whom, jumps up, comes down, turns, comes or goes
     retell(scenes, rng)        "on grass, a dog and a tree. first the dog walks towards the tree, then ..."
+    follows(scenes, now, text) is this what comes next?
 
 Subjects of two scenes are the same where all that a reference picture fixes is: kind, colours, texture, emblem.
 Distances are metres. Read next: `motion.py` (scripts that say the same from the inside).
@@ -110,8 +111,8 @@ _LAST = ("at last", "in the end", "finally")
 def retell(scenes: Sequence[Scene], rng: np.random.Generator, most: int = MOST_WORDS) -> str:
     """What happens in scenes, in order, in at most so many words; `rng` chooses the wording.
 
-    Of every step from one scene to the next the most striking change is told. Where that is too long the least
-    striking steps are left out, but never the last.
+    Of every step from one scene to the next the most striking change is told; one that goes on is told once. Where
+    that is too long the least striking steps are left out, but never the last.
 
     Raises:
         ValueError: no scenes.
@@ -120,11 +121,24 @@ def retell(scenes: Sequence[Scene], rng: np.random.Generator, most: int = MOST_W
         raise ValueError("retell: there are no scenes to tell of")
     told = [_told(before, after, names(scenes)) for before, after in zip(scenes[:-1], scenes[1:], strict=True)]
     steps = [step for step in told if step is not None]
+    steps = [step for n, step in enumerate(steps) if step[1] != next((later[1] for later in steps[n + 1 :]), "")]
     opening, joints = _opening(scenes), [str(rng.choice(words)) for words in (_FIRST, _THEN, _LAST)]
     while len(_joined(opening, steps, joints).split()) > most and len(steps) > 1:
         steps.remove(min(steps[:-1], key=lambda step: step[0]))
     text = _joined(opening, steps, joints)
     return text if len(text.split()) <= most else _joined("", steps[-1:], joints)
+
+
+def follows(before: Sequence[Scene], now: Scene, text: str) -> float:
+    """How well a scene comes next after others of which a text tells, as `retell` does, up to this one: 0..1.
+
+    1 where the text ends with what has changed most since the last scene, less where it tells that somewhere, half
+    where it does not, least where nothing has changed: then the scene repeats the last.
+    """
+    told = _told(before[-1], now, names((*before, now)))
+    if told is None:
+        return 0.2
+    return 1.0 if f"{told[1]}." in text else 0.7 if told[1] in text else 0.5
 
 
 def _told(before: Scene, after: Scene, called: dict[tuple, str]) -> tuple[float, str] | None:

@@ -348,7 +348,7 @@ def _camera(rng: np.random.Generator, states: Sequence[State], deed: Deed, numbe
     near = number % 3 == 2
     focus = 0.4 * middle + 0.6 * acting if near else middle
     reach = max(1.3, float(np.linalg.norm(feet - focus, axis=1).max()) + 0.5) * (0.72 if near else 1.0)
-    angle = float((1 if number % 2 else -1) * rng.uniform(0.12, 0.55))
+    angle = float((1 if number % 2 else -1) * rng.uniform(0.2, 0.6))
     rise, fov = float(rng.uniform(0.18, 0.42)), 0.62
     away = reach / np.tan(fov / 2)
     lift = 0.45 + 0.5 * max(deed.before.height, deed.after.height)

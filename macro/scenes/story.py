@@ -1,4 +1,4 @@
-"""Picture stories as scenes: who is who from page to page, where it happens, and pictures that have nothing to do with it.
+"""Picture stories as scenes: who is who from page to page, where it happens, and pictures that belong to none of it.
 
 A tale has a hero and friends, each of a kind of its own, who look the same on every page; they move through a few
 places. Page by page some of them are there, with a thing beside them now and then; on some pages only the others, and

@@ -60,7 +60,7 @@ def grid_svg(grid: Int8[np.ndarray, "8 8"], over: bool = False) -> str:
         x, y = _heart(grid == label)
         numbers.append(f'<text x="{x + 0.5}" y="{y + 0.5}">{label}</text>')
     return (
-        f'<svg class="grid{" over" if over else ""}" viewBox="0 0 {SIDE} {SIDE}" role="img" '
+        f'<svg class="grid{" over" if over else ""}" viewBox="0 0 {SIDE} {SIDE}" preserveAspectRatio="none" role="img" '
         f'aria-label="layout"><g class="cells">{"".join(cells)}</g>'
         f'<path d="{"".join(lines)}"/>{"".join(numbers)}</svg>'
     )

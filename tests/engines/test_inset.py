@@ -135,8 +135,8 @@ def test_a_plan_can_be_asked_for(stages):
 
 
 def test_noise_spoils_samples_and_not_their_truth(stages):
-    noisy = make(known(procedural.Noise(missed=0.3, swapped=0.5, boxes=0.05, masks=0.2)), IMAGES)
-    clean = {sample.idx: sample for sample in make(stages, IMAGES).samples}
+    noisy = make(known(procedural.Noise(missed=0.3, swapped=0.5, boxes=0.05, masks=0.2)), IMAGES, range(8))
+    clean = {sample.idx: sample for sample in make(stages, IMAGES, range(8)).samples}
     assert noisy.counts["sizes", "dropped"] > 0
     fewer = 0
     for sample in noisy.samples:

@@ -44,7 +44,7 @@ class Options:
     references: tuple[int, int] = (3, 8)
     entities: tuple[int, int] = (1, 8)
     areas: tuple[float, float] = (0.01, 0.5)
-    filled: float = 0.1
+    filled: float = 0.2
     apart: float = 0.4
     stillest: float = 0.8
     reference_size: int = 96
@@ -114,7 +114,7 @@ class InsetDraft(Draft):
     @property
     def material(self) -> tuple[int, int]:
         """(seed, index) of its raw material: first attempts walk through it, later ones take something else."""
-        return (self.number("material") if self.attempt else self.seed), self.index
+        return self.seed, self.number("material") if self.attempt else self.index
 
     def only(self, places: Sequence[int]) -> "InsetDraft":
         """A copy with these of its regions (from 0), in this order, and all that belongs to them."""

@@ -10,7 +10,6 @@ Read next: `customization.py`, `illustration.py`, `spatial.py`, `temporal.py`.
 
 import functools
 from types import ModuleType
-from typing import Any
 
 from macro.engines.drafts import Draft, Engine, Step, notes_of
 from macro.engines.macrodata import customization, illustration, spatial, temporal
@@ -23,35 +22,27 @@ from macro.sentence.spans import Sentence
 __all__ = ["ENGINE", "Options", "view_overlap"]
 
 TASKS: dict[str, ModuleType] = {
-    "customization": customization,
-    "illustration": illustration,
-    "spatial": spatial,
-    "temporal": temporal,
-}
-
-
-def _own(options: Options, task: str) -> Any:
-    """The settings that a task's functions take."""
-    return {"spatial": options.spatial, "temporal": options.temporal}.get(task, options)
+    "customization": customization, "illustration": illustration, "spatial": spatial, "temporal": temporal,
+}  # fmt: skip
 
 
 def start(seed: int, index: int, attempt: int, options: Options) -> Draft:
     """An empty draft of the task that sample `index` belongs to."""
     task, bucket = pair_of(index)
-    return TASKS[task].start(seed, index, attempt, bucket, _own(options, task))
+    return TASKS[task].start(seed, index, attempt, bucket, options)
 
 
 def _on_own(task: str, step: Step, drafts: list[Draft], stages: Stages, options: Options) -> list[Draft]:
     """The step of a task on the drafts of that task; the others are passed on."""
     own = [draft for draft in drafts if draft.task == task]
-    stepped = iter(step.run(own, stages, _own(options, task)) if own else ())
+    stepped = iter(step.run(own, stages, options) if own else ())
     return [next(stepped) if draft.task == task else draft for draft in drafts]
 
 
 def finish(draft: Draft, options: Options) -> Sentence:
     """The sentence of its task, with the engine's notes and the task's own."""
-    sentence = TASKS[draft.task].finish(draft, _own(options, draft.task))
-    return sentence.replace(notes=sentence.notes | notes_of(draft, ENGINE))
+    sentence = TASKS[draft.task].finish(draft, options)
+    return sentence.replace(notes=notes_of(draft, ENGINE, **sentence.notes))
 
 
 ENGINE = Engine(

@@ -146,7 +146,8 @@ def _subjects_of(draft: Customization) -> tuple[int | None, ...]:
     there = draft.picture.scene.subjects
     shown = [n for n, category in enumerate(draft.categories) if category in ("human", "object")]
     wears = ["cloth" in draft.categories and draft.categories[n] == "human" for n in shown]
-    places = dict(zip(shown, matched([draft.references[n].scene.subjects[0] for n in shown], there, wears), strict=True))
+    wanted = [draft.references[n].scene.subjects[0] for n in shown]
+    places = dict(zip(shown, matched(wanted, there, wears), strict=True))
     found: list[int | None] = [None] * len(draft.categories)
     for n, category in enumerate(draft.categories):
         if category == "cloth":
@@ -165,7 +166,7 @@ def finish(draft: Customization, options: Options) -> Sentence:
     """Instruction and references in one of the two arrangements, the plan where it is known, the target."""
     subjects = draft.subjects or (None,) * len(draft.references)
     images = [
-        Image(picture.pixels, picture.path, subject=subject, number=n)
+        Image(picture.pixels, subject=subject, number=n)
         for n, (picture, subject) in enumerate(zip(draft.references, subjects, strict=True), 1)
     ]
     arrangement = "image_first" if draft.stream("arrangement").random() < options.image_first else "in_sentence"
@@ -177,5 +178,5 @@ def finish(draft: Customization, options: Options) -> Sentence:
         notes["regions"] = [
             {"label": name, "box": list(box_of(draft.truth, n)), "score": 1.0} for n, name in enumerate(names)
         ]
-    target = Target(draft.picture.pixels, path=draft.picture.path)
+    target = Target(draft.picture.pixels)
     return Sentence((*spans, *plan, target), "customization", draft.index, draft.truth, notes)

@@ -18,6 +18,7 @@ Degrees = float | int
 # in front of it, counter-clockwise from above; of a place, where the camera looks, clockwise from above.
 HORIZONTAL = ("front", "front_right", "right", "back_right", "back", "back_left", "left", "front_left")
 POLES = ("top", "bottom")
+LOW = "low_"  # before the name of a view from near the ground
 STEP = 45
 
 YAWS: dict[str, int] = {name: STEP * n for n, name in enumerate(HORIZONTAL)}
@@ -32,8 +33,12 @@ def adjacent(name: str) -> tuple[str, ...]:
 
 
 def has_neighbour(target: str, inputs: Iterable[str]) -> bool:
-    """MACRO's rule for views of objects: a horizontal target needs a view beside it among the inputs."""
-    beside = adjacent(target)
+    """MACRO's rule for views of objects: a horizontal target needs a view beside it among the inputs.
+
+    Ours beside it: a low one needs the view above it, or one beside that.
+    """
+    above = target.removeprefix(LOW)
+    beside = adjacent(above) if above == target else (above, *adjacent(above))
     return not beside or any(name in beside for name in inputs)
 
 

@@ -133,9 +133,9 @@ def finish(draft: Illustration, options: Options) -> Sentence:
 
     A picture of a story shows several characters: it stands for no one subject.
     """
-    images = [Image(picture.pixels, picture.path, number=n) for n, picture in enumerate(draft.references, 1)]
+    images = [Image(picture.pixels, number=n) for n, picture in enumerate(draft.references, 1)]
     arrangement = "image_first" if draft.stream("arrangement").random() < options.image_first else "in_sentence"
     target = draft.story.pages[draft.page].picture
-    spans = (*ARRANGEMENTS[arrangement](draft.prompt, images), Target(target.pixels, path=target.path))
+    spans = (*ARRANGEMENTS[arrangement](draft.prompt, images), Target(target.pixels))
     notes = {"story": draft.story.title, "page": draft.page + 1, "text": draft.story.pages[draft.page].text}
     return Sentence(spans, "illustration", draft.index, notes=notes)

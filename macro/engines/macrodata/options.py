@@ -2,10 +2,62 @@
 
 from dataclasses import dataclass, field
 
-from macro.engines.macrodata.spatial import Options as SpatialOptions
-from macro.engines.macrodata.temporal import Options as TemporalOptions
+from macro.engines.macrodata import shots
 from macro.scenes import annotate
 from macro.utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class SpatialOptions:
+    """How spatial samples are made.
+
+    Attributes:
+        inside_out: share of them that look out from one standpoint; the others look at an object from all round.
+        fov: field of view of what is taken from a panorama, degrees [paper: 90].
+        base_pitch: such views are off the level, or the vertical, by up to so many degrees [paper: 10].
+        overlap: "largest" or "mean": which of the target's overlaps with its inputs is looked at. With "mean", views
+            that do not overlap the target count as much as those that do: few inputs pass.
+        lowest, highest: where it must lie [paper: .3, .8].
+    """
+
+    inside_out: float = 0.5
+    fov: float = 90.0
+    base_pitch: float = 10.0
+    overlap: str = "largest"
+    lowest: float = 0.3
+    highest: float = 0.8
+
+    def __post_init__(self):
+        if self.overlap not in ("largest", "mean"):
+            raise UserError(f"spatial options: overlap={self.overlap!r} must be 'largest' or 'mean'")
+        if not 0 <= self.inside_out <= 1 or not 0 <= self.lowest <= self.highest <= 1:
+            raise UserError("spatial options: inside_out, and lowest <= highest, must lie in 0..1")
+        if not 0 < self.fov < 180 or not 0 <= self.base_pitch <= 45:
+            raise UserError("spatial options: fov must lie within 0..180, base_pitch in 0..45 degrees")
+
+
+@dataclass(frozen=True)
+class TemporalOptions:
+    """How temporal samples are made.
+
+    Attributes:
+        alike: neighbouring key frames must resemble one another by this much [paper: .7].
+        words: a summary must have fewer [paper: 50].
+        cut_least, cut_times: what a cut is, see `shots.cuts`.
+    """
+
+    alike: float = 0.7
+    words: int = 50
+    cut_least: float = shots.LEAST
+    cut_times: float = shots.TIMES
+
+    def __post_init__(self):
+        if not -1 <= self.alike <= 1:
+            raise UserError(f"temporal options: alike={self.alike} must lie in -1..1")
+        if self.words < 2:
+            raise UserError(f"temporal options: words={self.words} leaves no summary; it must be at least 2")
+        if self.cut_least < 0 or self.cut_times < 1:
+            raise UserError("temporal options: cut_least must be 0 or more, cut_times 1 or more")
 
 
 @dataclass(frozen=True)
@@ -13,14 +65,14 @@ class Options:
     """How samples are made.
 
     Attributes:
-        size: side of the pictures that are composed, pixels.
+        size: side of the pictures that are composed, and of views taken from a panorama, pixels.
         accept: suitability, 0..10, from which proposed references are taken [code: 8] ...
         proposals: ... among up to this many; then the best of them is [code: 10].
         threshold: what every score of a judge must reach, 0..10 [paper: 6].
         stories: how many stories are looked at for a page that needs the right number of earlier pictures.
         K, region: the layout rule's switches (`annotate.layout`), where the layout is known.
         image_first: share of samples in the image-first arrangement; the others are in-sentence.
-        spatial, temporal: the settings of these tasks.
+        spatial, temporal: those tasks' own settings.
     """
 
     size: int = 128

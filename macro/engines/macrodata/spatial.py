@@ -17,61 +17,28 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from macro.engines.drafts import Draft, Engine, Step, gather, notes_of, use
+from macro.engines.drafts import Draft, Step, gather
 from macro.engines.known import truths
 from macro.engines.macrodata import geometry
-from macro.engines.macrodata.geometry import HORIZONTAL, POLES, YAWS
+from macro.engines.macrodata.geometry import HORIZONTAL, LOW, POLES, YAWS
+from macro.engines.macrodata.judging import judged
+from macro.engines.macrodata.mixture import BUCKETS, stream
+from macro.engines.macrodata.options import Options, SpatialOptions
 from macro.engines.sources import Panorama, Picture, Ring, SourceFault
 from macro.engines.stages import Judgement, Stages
 from macro.scenes.views import looking, perspective_view
-from macro.sentence.formats import in_sentence, marker
+from macro.sentence.formats import ARRANGEMENTS, marker
 from macro.sentence.spans import Image, Sentence, Target
-from macro.utils.errors import UserError
 
-BUCKETS = ("1-3", "4-5", "6-7", "8-10")
 # How the views of an object are called, and what they are in a ring of views.
 OBJECT_VIEWS: dict[str, str] = {
     **{name: f"h{YAWS[name]:03d}" for name in HORIZONTAL},
-    **{f"low_{name}": f"low{YAWS[name]:03d}" for name in HORIZONTAL[::2]},
+    **{LOW + name: f"low{YAWS[name]:03d}" for name in HORIZONTAL[::2]},
     "top": "top", "bottom": "bottom",
 }  # fmt: skip
 PLACE_VIEWS = (*HORIZONTAL, *POLES)
+_HORIZONTAL = 0.8  # share of targets that are horizontal, before filters
 _DRAWS = 64  # selections that are looked at before a draft is dropped by its filter
-
-
-@dataclass(frozen=True)
-class Options:
-    """How samples are made.
-
-    Attributes:
-        inside_out: share of samples that look out from one standpoint.
-        size: side of a view taken from a panorama, pixels; views of objects have their ring's.
-        fov: its field of view, degrees [paper: 90].
-        base_pitch: views of a panorama are off the level, or the vertical, by up to so many degrees [paper: 10].
-        overlap: "largest" or "mean": which of the target's overlaps with its inputs is looked at. With "mean", views
-            that do not overlap the target count as much as those that do: few inputs pass.
-        lowest, highest: where it must lie [paper: .3, .8].
-        least: score that viewpoint and content must reach [paper: 6].
-    """
-
-    inside_out: float = 0.5
-    size: int = 128
-    fov: float = 90.0
-    base_pitch: float = 10.0
-    overlap: str = "largest"
-    lowest: float = 0.3
-    highest: float = 0.8
-    least: float = 6.0
-
-    def __post_init__(self):
-        if self.overlap not in ("largest", "mean"):
-            raise UserError(f"spatial options: overlap={self.overlap!r} must be 'largest' or 'mean'")
-        if not 0 <= self.inside_out <= 1 or not 0 <= self.lowest <= self.highest <= 1:
-            raise UserError("spatial options: inside_out, and lowest <= highest, must lie in 0..1")
-        if self.size < 1 or not 0 < self.fov < 180 or not 0 <= self.base_pitch <= 45:
-            raise UserError("spatial options: size is 1 or more, fov within 0..180, base_pitch within 0..45")
-        if not 0 <= self.least <= 10:
-            raise UserError(f"spatial options: least={self.least} must lie in 0..10")
 
 
 @dataclass(frozen=True)
@@ -93,7 +60,6 @@ class SpatialDraft(Draft):
         overlaps: of the target with each input (inside-out).
         material: the ring or panorama.
         shown: the pictures of views and target, in this order.
-        scores: the judge's.
     """
 
     way: str = ""
@@ -104,7 +70,6 @@ class SpatialDraft(Draft):
     material: Ring | Panorama | None = None
     shown: tuple[Picture, ...] = ()
     prompt: str = ""
-    scores: dict[str, float] | None = None
 
     @property
     def references(self) -> tuple[Picture, ...]:
@@ -116,18 +81,11 @@ class SpatialDraft(Draft):
 
 
 def start(seed: int, index: int, attempt: int, bucket: str, options: Options) -> SpatialDraft:
-    """An empty draft: which way, and with how many inputs of the bucket's, is the same for every attempt.
-
-    Raises:
-        ValueError: a bucket that is none of `BUCKETS`.
-    """
-    if bucket not in BUCKETS:
-        raise ValueError(f"bucket {bucket!r} is none of {', '.join(BUCKETS)}")
-    rng = SpatialDraft(seed, index, 0, "spatial", bucket).stream("count")
-    way = "inside-out" if rng.random() < options.inside_out else "outside-in"
-    low, high = map(int, bucket.split("-"))
+    """An empty draft: which way, and with how many inputs of the bucket's, is the same for every attempt."""
+    rng = stream(seed, index, "spatial")
+    way = "inside-out" if rng.random() < options.spatial.inside_out else "outside-in"
     most = len(PLACE_VIEWS if way == "inside-out" else OBJECT_VIEWS) - 1
-    count = int(rng.integers(low, min(high, most) + 1))
+    count = int(rng.choice([n for n in BUCKETS[bucket] if n <= most]))
     return SpatialDraft(seed, index, attempt, "spatial", bucket, way=way, count=count)
 
 
@@ -137,10 +95,10 @@ def start(seed: int, index: int, attempt: int, bucket: str, options: Options) ->
 def _choose(drafts: list[SpatialDraft], stages: Stages, options: Options) -> list[SpatialDraft]:
     """Views at random, anew until they pass the filter of their kind; the last selection if none does."""
     del stages
-    return [_chosen(draft, options) for draft in drafts]
+    return [_chosen(draft, options.spatial) for draft in drafts]
 
 
-def _chosen(draft: SpatialDraft, options: Options) -> SpatialDraft:
+def _chosen(draft: SpatialDraft, options: SpatialOptions) -> SpatialDraft:
     rng = draft.stream("views")
     for _ in range(_DRAWS):
         draft = _selection(draft, rng, options)
@@ -149,16 +107,18 @@ def _chosen(draft: SpatialDraft, options: Options) -> SpatialDraft:
     return draft
 
 
-def _selection(draft: SpatialDraft, rng: np.random.Generator, options: Options) -> SpatialDraft:
-    names = list(OBJECT_VIEWS if draft.way == "outside-in" else PLACE_VIEWS)
-    target, *inputs = (names[i] for i in rng.permutation(len(names))[: draft.count + 1])
+def _selection(draft: SpatialDraft, rng: np.random.Generator, options: SpatialOptions) -> SpatialDraft:
+    names = tuple(OBJECT_VIEWS if draft.way == "outside-in" else PLACE_VIEWS)
+    askable = HORIZONTAL if rng.random() < _HORIZONTAL else names[len(HORIZONTAL) :]
+    target = str(rng.choice(askable))
+    inputs = [str(name) for name in rng.permutation([n for n in names if n != target])[: draft.count]]
     if draft.way == "outside-in":
         return draft.set(views=tuple(map(View, inputs)), target=View(target))
     asked, *given = (_direction(name, rng, options) for name in (target, *inputs))
     return draft.set(views=tuple(given), target=asked, overlaps=_overlaps(given, asked, options))
 
 
-def _direction(name: str, rng: np.random.Generator, options: Options) -> View:
+def _direction(name: str, rng: np.random.Generator, options: SpatialOptions) -> View:
     """Where a named view of a panorama looks; near a pole it is off towards the front, never over the top."""
     off = float(rng.uniform(-options.base_pitch, options.base_pitch))
     if name in POLES:
@@ -166,14 +126,14 @@ def _direction(name: str, rng: np.random.Generator, options: Options) -> View:
     return View(name, float(YAWS[name]), off)
 
 
-def _overlaps(views: list[View], target: View, options: Options) -> tuple[float, ...]:
+def _overlaps(views: list[View], target: View, options: SpatialOptions) -> tuple[float, ...]:
     fov = options.fov
     return tuple(
         float(geometry.view_overlap(view.yaw, view.pitch, target.yaw, target.pitch, fov, fov)) for view in views
     )
 
 
-def _fits(draft: SpatialDraft, options: Options) -> bool:
+def _fits(draft: SpatialDraft, options: SpatialOptions) -> bool:
     if draft.way == "outside-in":
         return geometry.has_neighbour(draft.target.name, [view.name for view in draft.views])
     return options.lowest <= geometry.summed_up(draft.overlaps, options.overlap) <= options.highest
@@ -182,10 +142,10 @@ def _fits(draft: SpatialDraft, options: Options) -> bool:
 def _filter_overlap(drafts: list[SpatialDraft], stages: Stages, options: Options) -> list[SpatialDraft]:
     """The filter of each kind, with its verdict."""
     del stages
-    return [_filtered(draft, options) for draft in drafts]
+    return [_filtered(draft, options.spatial) for draft in drafts]
 
 
-def _filtered(draft: SpatialDraft, options: Options) -> SpatialDraft:
+def _filtered(draft: SpatialDraft, options: SpatialOptions) -> SpatialDraft:
     kept = _fits(draft, options)
     if draft.way == "outside-in":
         return draft.passes("neighbour", kept, None, "" if kept else f"no view beside {draft.target.name}")
@@ -223,8 +183,8 @@ def _of_panorama(panorama: Panorama, view: View, options: Options) -> Picture:
     whole, scene = panorama.picture, panorama.picture.scene
     if whole.pixels.shape[1] != 2 * whole.pixels.shape[0]:
         raise SourceFault(f"{panorama.name}: not twice as wide as high, so no whole sphere")
-    pixels = perspective_view(whole.pixels, view.yaw, view.pitch, options.fov, options.size)
-    seen = None if scene is None else looking(scene, view.yaw, view.pitch, options.fov)
+    pixels = perspective_view(whole.pixels, view.yaw, view.pitch, options.spatial.fov, options.size)
+    seen = None if scene is None else looking(scene, view.yaw, view.pitch, options.spatial.fov)
     return Picture(pixels, seen, whole.path)
 
 
@@ -237,9 +197,9 @@ _SHOWN = {
         ("these pictures show one object: {n} is its {view} view", "{n} its {view} view"),
     ),
     "inside-out": (
-        ("{n} shows a place, looking {view}", "{n} looking {view}"),
+        ("{n} shows a place in the direction {view}", "{n} in the direction {view}"),
         ("{n} is the {view} view of a place from one standpoint", "{n} its {view} view"),
-        ("these pictures were taken from one standpoint: {n} looks {view}", "{n} {view}"),
+        ("these pictures were taken from one standpoint: {n} is the {view} view", "{n} the {view} view"),
     ),
 }
 _ORDER = {
@@ -249,7 +209,8 @@ _ORDER = {
 _ASKED = {
     "outside-in": ("draw the same object from the {view}.", "now show its {view} view.", "draw its {view} view."),
     "inside-out": (
-        "draw what is seen from there looking {view}.", "now show its {view} view.", "draw the {view} view from there."
+        "draw what is seen from there in the direction {view}.", "now show its {view} view.",
+        "draw the {view} view from there.",
     ),
 }  # fmt: skip
 
@@ -261,7 +222,7 @@ def prompt_of(way: str, views: tuple[str, ...], target: str, rng: np.random.Gene
     said = [(others if n > 1 else first).format(n=marker(n), view=view) for n, view in enumerate(views, 1)]
     listed = " and ".join([", ".join(said[:-1]), said[-1]] if len(said) > 1 else said)
     order = _ORDER[way].format(ring=", ".join(HORIZONTAL))
-    low = " low views are taken from near the ground." if any(v.startswith("low_") for v in (*views, target)) else ""
+    low = " low views are taken from near the ground." if any(v.startswith(LOW) for v in (*views, target)) else ""
     return f"{listed}. {order}.{low} {_ASKED[way][style].format(view=target)}"
 
 
@@ -279,26 +240,27 @@ def _word(drafts: list[SpatialDraft], stages: Stages, options: Options) -> list[
 
 
 def _judge(drafts: list[SpatialDraft], stages: Stages, options: Options) -> list[SpatialDraft]:
-    def scored(draft: SpatialDraft, scores: dict[str, float]) -> SpatialDraft:
-        name = min(scores, key=scores.get)
-        kept = scores[name] >= options.least
-        reason = "" if kept else f"{name} is {scores[name]:.1f}, less than {options.least:g}"
-        return draft.set(scores=scores).passes("judge", kept, float(scores[name]), reason)
-
-    asked = [Judgement("spatial", d.prompt, d.references, d.picture, d.picture) for d in drafts]
-    return use(drafts, "judge", stages.judge(asked), scored)
+    judgements = [Judgement("spatial", d.prompt, d.references, d.picture, d.picture) for d in drafts]
+    return judged(drafts, judgements, stages, options.threshold)
 
 
 def finish(draft: SpatialDraft, options: Options) -> Sentence:
-    """The prompt with its pictures, the target, the truth of a rendered one."""
-    del options
-    spans = in_sentence(draft.prompt, [Image(picture.pixels, picture.path) for picture in draft.references])
+    """The prompt with its pictures in one of the two arrangements, the target, the truth of a rendered one.
+
+    All pictures show the same: none stands for a subject.
+    """
+    images = [Image(picture.pixels, number=n) for n, picture in enumerate(draft.references, 1)]
+    arrangement = "image_first" if draft.stream("arrangement").random() < options.image_first else "in_sentence"
+    spans = (*ARRANGEMENTS[arrangement](draft.prompt, images), Target(draft.picture.pixels))
     truth = None if draft.picture.scene is None else truths([draft.picture])[0]
-    notes = notes_of(
-        draft, ENGINE, way=draft.way, material=draft.material.name, views=[_noted(draft, view) for view in draft.views],
-        target=_noted(draft, draft.target), overlaps=list(draft.overlaps), scores=draft.scores,
-    )  # fmt: skip
-    return Sentence((*spans, Target(draft.picture.pixels)), "spatial", draft.index, truth, notes)
+    notes = {
+        "way": draft.way,
+        "material": draft.material.name,
+        "views": [_noted(draft, view) for view in draft.views],
+        "asked": _noted(draft, draft.target),
+        "overlaps": list(draft.overlaps),
+    }
+    return Sentence(spans, "spatial", draft.index, truth, notes)
 
 
 def _noted(draft: SpatialDraft, view: View) -> dict:
@@ -311,11 +273,3 @@ STEPS = (
     Step("choose", _choose), Step("overlap", _filter_overlap), Step("draw", _draw), Step("word", _word),
     Step("judge", _judge),
 )  # fmt: skip
-
-
-def _start_any(seed: int, index: int, attempt: int, options: Options) -> SpatialDraft:
-    """The buckets in turn."""
-    return start(seed, index, attempt, BUCKETS[index % len(BUCKETS)], options)
-
-
-ENGINE = Engine("macrodata spatial", "1.0.0", Options, _start_any, STEPS, finish)

@@ -16,42 +16,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from macro.engines.drafts import Draft, Engine, Step, gather, notes_of, regroup, use
+from macro.engines.drafts import Draft, Step, gather, regroup, use
 from macro.engines.known import truths
 from macro.engines.macrodata import shots
+from macro.engines.macrodata.judging import judged
+from macro.engines.macrodata.mixture import references_of
+from macro.engines.macrodata.options import Options, TemporalOptions
 from macro.engines.sources import Clip, Picture
 from macro.engines.stages import Judgement, Stages
-from macro.sentence.formats import in_sentence, marker
+from macro.sentence.formats import ARRANGEMENTS, marker
 from macro.sentence.spans import Image, Sentence, Target
-from macro.utils.errors import UserError
-
-BUCKETS = ("1-3", "4-5", "6-7", "8-10")
-
-
-@dataclass(frozen=True)
-class Options:
-    """How samples are made.
-
-    Attributes:
-        alike: neighbouring key frames must resemble one another by this much [paper: .7].
-        words: a summary must have fewer [paper: 50].
-        least: score that context and sequence must reach [paper: 6].
-        cut_least, cut_times: what a cut is, see `shots.cuts`.
-    """
-
-    alike: float = 0.7
-    words: int = 50
-    least: float = 6.0
-    cut_least: float = shots.LEAST
-    cut_times: float = shots.TIMES
-
-    def __post_init__(self):
-        if not -1 <= self.alike <= 1 or not 0 <= self.least <= 10:
-            raise UserError("temporal options: alike must lie in -1..1, least in 0..10")
-        if self.words < 2:
-            raise UserError(f"temporal options: words={self.words} leaves no summary; it must be at least 2")
-        if self.cut_least < 0 or self.cut_times < 1:
-            raise UserError("temporal options: cut_least must be 0 or more, cut_times 1 or more")
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,19 +33,27 @@ class TemporalDraft(Draft):
     """What is known of a sample with `count` inputs.
 
     Attributes:
-        clip: the video; keys: places of its key frames, one a shot.
-        chosen: places of inputs and target among the frames, in order.
+        clip: the video; cut: (start, stop) of its shots, places of frames.
+        first: which shot the first input is of; the others and the target are of those after it.
         summary: what happens in them.
-        scores: the judge's.
     """
 
     count: int = 1
     clip: Clip | None = None
-    keys: tuple[int, ...] = ()
-    chosen: tuple[int, ...] = ()
+    cut: tuple[tuple[int, int], ...] = ()
+    first: int = 0
     summary: str = ""
     prompt: str = ""
-    scores: dict[str, float] | None = None
+
+    @property
+    def keys(self) -> tuple[int, ...]:
+        """Places of all key frames, one a shot."""
+        return shots.centres(self.cut)
+
+    @property
+    def chosen(self) -> tuple[int, ...]:
+        """Places of inputs and target among the frames, in order."""
+        return self.keys[self.first : self.first + self.count + 1]
 
     @property
     def shown(self) -> tuple[Picture, ...]:
@@ -80,17 +62,9 @@ class TemporalDraft(Draft):
 
 
 def start(seed: int, index: int, attempt: int, bucket: str, options: Options) -> TemporalDraft:
-    """An empty draft: with how many inputs of the bucket's is the same for every attempt.
-
-    Raises:
-        ValueError: a bucket that is none of `BUCKETS`.
-    """
+    """An empty draft; its number of inputs is the same for every attempt."""
     del options
-    if bucket not in BUCKETS:
-        raise ValueError(f"bucket {bucket!r} is none of {', '.join(BUCKETS)}")
-    low, high = map(int, bucket.split("-"))
-    rng = TemporalDraft(seed, index, 0, "temporal", bucket).stream("count")
-    return TemporalDraft(seed, index, attempt, "temporal", bucket, count=int(rng.integers(low, high + 1)))
+    return TemporalDraft(seed, index, attempt, "temporal", bucket, count=references_of(seed, index, bucket))
 
 
 # ---- steps ----
@@ -104,15 +78,15 @@ def _clip(drafts: list[TemporalDraft], stages: Stages, options: Options) -> list
 def _shots(drafts: list[TemporalDraft], stages: Stages, options: Options) -> list[TemporalDraft]:
     """Key frames; a video needs one for each input and one more."""
     del stages
-    return [_with_keys(draft, options) for draft in drafts]
+    return [_with_keys(draft, options.temporal) for draft in drafts]
 
 
-def _with_keys(draft: TemporalDraft, options: Options) -> TemporalDraft:
+def _with_keys(draft: TemporalDraft, options: TemporalOptions) -> TemporalDraft:
     frames = [frame.pixels for frame in draft.clip.frames]
-    keys = shots.centres(shots.shots(frames, options.cut_least, options.cut_times))
-    kept = len(keys) > draft.count
-    reason = "" if kept else f"the video has {len(keys)} shots; {draft.count} inputs and a target need more"
-    return draft.set(keys=keys).passes("shots", kept, float(len(keys)), reason)
+    cut = shots.shots(frames, options.cut_least, options.cut_times)
+    kept = len(cut) > draft.count
+    reason = "" if kept else f"the video has {len(cut)} shots; {draft.count} inputs and a target need more"
+    return draft.set(cut=cut).passes("shots", kept, float(len(cut)), reason)
 
 
 def _resemble(drafts: list[TemporalDraft], stages: Stages, options: Options) -> list[TemporalDraft]:
@@ -122,15 +96,14 @@ def _resemble(drafts: list[TemporalDraft], stages: Stages, options: Options) -> 
     grouped = regroup(answers, [len(draft.keys) - 1 for draft in drafts])
 
     def choose(draft: TemporalDraft, alike: list[float]) -> TemporalDraft:
-        found = runs([value >= options.alike for value in alike])
+        found = runs([value >= options.temporal.alike for value in alike])
         longest = max(stop - start for start, stop in found)
         windows = [n for start, stop in found for n in range(start, stop - draft.count)]
         reason = "" if windows else f"at most {longest} key frames in a row are alike, {draft.count + 1} are needed"
         draft = draft.passes("resemble", bool(windows), float(longest), reason)
         if not windows:
             return draft
-        at = windows[int(draft.stream("window").integers(len(windows)))]
-        return draft.set(chosen=draft.keys[at : at + draft.count + 1])
+        return draft.set(first=windows[int(draft.stream("window").integers(len(windows)))])
 
     return use(drafts, "resemble", grouped, choose)
 
@@ -147,11 +120,12 @@ def runs(alike: Sequence[bool]) -> list[tuple[int, int]]:
 
 
 def _summarise(drafts: list[TemporalDraft], stages: Stages, options: Options) -> list[TemporalDraft]:
+    most = options.temporal.words
+
     def checked(draft: TemporalDraft, summary: str) -> TemporalDraft:
         words = len(summary.split())
-        reason = "" if 0 < words < options.words else f"the summary has {words} words, not 1 to {options.words - 1}"
-        # A marker in it would name a picture of the prompt.
-        if marker(1)[:-2] in summary:
+        reason = "" if 0 < words < most else f"the summary has {words} words, not 1 to {most - 1}"
+        if "<image" in summary:  # it would name a picture of the prompt
             reason = "the summary names pictures"
         return draft.set(summary=summary.strip()).passes("summarise", not reason, float(words), reason)
 
@@ -182,45 +156,34 @@ def prompt_of(count: int, summary: str, rng: np.random.Generator) -> str:
 def _word(drafts: list[TemporalDraft], stages: Stages, options: Options) -> list[TemporalDraft]:
     del stages, options
     return [
-        draft.set(prompt=prompt_of(len(draft.chosen) - 1, draft.summary, draft.stream("words"))) for draft in drafts
+        draft.set(prompt=prompt_of(draft.count, draft.summary, draft.stream("words"))) for draft in drafts
     ]
 
 
 def _judge(drafts: list[TemporalDraft], stages: Stages, options: Options) -> list[TemporalDraft]:
-    def scored(draft: TemporalDraft, scores: dict[str, float]) -> TemporalDraft:
-        name = min(scores, key=scores.get)
-        kept = scores[name] >= options.least
-        reason = "" if kept else f"{name} is {scores[name]:.1f}, less than {options.least:g}"
-        return draft.set(scores=scores).passes("judge", kept, float(scores[name]), reason)
-
-    asked = [Judgement("temporal", d.prompt, d.shown[:-1], d.shown[-1]) for d in drafts]
-    return use(drafts, "judge", stages.judge(asked), scored)
+    judgements = [Judgement("temporal", d.prompt, d.shown[:-1], d.shown[-1]) for d in drafts]
+    return judged(drafts, judgements, stages, options.threshold)
 
 
 def finish(draft: TemporalDraft, options: Options) -> Sentence:
-    """The prompt with its frames, the next frame, the truth of a rendered one."""
-    del options
+    """The prompt with its frames in one of the two arrangements, the next frame, the truth of a rendered one.
+
+    A frame shows several things: it stands for no one subject.
+    """
     *references, picture = draft.shown
-    spans = in_sentence(draft.prompt, [Image(frame.pixels, frame.path) for frame in references])
+    images = [Image(frame.pixels, number=n) for n, frame in enumerate(references, 1)]
+    arrangement = "image_first" if draft.stream("arrangement").random() < options.image_first else "in_sentence"
+    spans = (*ARRANGEMENTS[arrangement](draft.prompt, images), Target(picture.pixels))
     truth = None if picture.scene is None else truths([picture])[0]
     seconds = [float(draft.clip.seconds[i]) for i in draft.chosen]
-    events = [[float(at), words] for at, words in draft.clip.events if seconds[0] <= at <= seconds[-1]]
-    notes = notes_of(
-        draft, ENGINE, summary=draft.summary, frames=list(draft.chosen), seconds=seconds, events=events,
-        scores=draft.scores,
-    )  # fmt: skip
-    return Sentence((*spans, Target(picture.pixels)), "temporal", draft.index, truth, notes)
+    shown = draft.cut[draft.first : draft.first + draft.count + 1]
+    begin, end = draft.clip.seconds[shown[0][0]], draft.clip.seconds[shown[-1][1] - 1]
+    events = [[float(at), words] for at, words in draft.clip.events if begin <= at <= end]
+    notes = {"summary": draft.summary, "frames": list(draft.chosen), "seconds": seconds, "events": events}
+    return Sentence(spans, "temporal", draft.index, truth, notes)
 
 
 STEPS = (
     Step("clip", _clip), Step("shots", _shots), Step("resemble", _resemble), Step("summarise", _summarise),
     Step("word", _word), Step("judge", _judge),
 )  # fmt: skip
-
-
-def _start_any(seed: int, index: int, attempt: int, options: Options) -> TemporalDraft:
-    """The buckets in turn."""
-    return start(seed, index, attempt, BUCKETS[index % len(BUCKETS)], options)
-
-
-ENGINE = Engine("macrodata temporal", "1.0.0", Options, _start_any, STEPS, finish)

@@ -138,12 +138,14 @@ def narrate(
 
 
 def _told_deeds(pair: _Pair, told: set[int], phrases: Sequence[str]) -> list[str]:
-    """ "the dog walks towards the tree.", of those that are told of and have a name besides their phrase."""
+    """ "the dog walks towards the tree.", where both are told of and have a name besides their phrase."""
     called = happenings.names((pair.before, pair.after))
+    present = {called[pair.after.subjects[place].kind, pair.after.subjects[place].palette] for place in told}
+    unsaid = [*phrases, *(set(called.values()) - present)]
     out = []
     for deed in _deeds(pair):
         subject = pair.after.subjects[deed.subject]
         sentence = f"the {called[subject.kind, subject.palette]} {deed.words}."
-        if deed.subject in told and not any(words.times_said(sentence, phrase) for phrase in phrases):
+        if not any(words.times_said(sentence, name) for name in unsaid):
             out.append(sentence)
     return out[:DEEDS]

@@ -7,7 +7,7 @@
     spatial         viewpoint       angle between where it is seen from and where the true target is
                     content         are the same things there, in the same surroundings?
     temporal        context         are they still the things and surroundings of the frames before?
-                    sequence        does it come after the last frame: has something moved, away from the first?
+                    sequence        has since the last frame happened what the prompt tells last?
 
 It reads prompts (`scenes/claims.py`) and scenes, and knows nothing of how a picture came about. `Noise.scores` makes
 it err. Read next: `pool.py`, `story.py`; `macro/judges/rubric.py` says how a real judge is asked.
@@ -25,6 +25,7 @@ from macro.engines.sources import Picture
 from macro.engines.stages import Fault, Judgement
 from macro.scenes.claims import Claims, read_claims
 from macro.scenes.graph import Scene, Subject
+from macro.scenes.happenings import follows
 from macro.scenes.kinds import KINDS
 from macro.scenes.likeness import dressed, light_likeness, likeness, matched, surroundings_likeness
 from macro.scenes.palettes import COLOURS
@@ -34,7 +35,6 @@ from macro.sentence.spans import Truth
 _UNKNOWN = Fault("a picture's scene is not known: only rendered pictures can be judged exactly")
 _SHOWN = 0.003  # of the picture: who shows less is hardly there
 _VIEW = np.deg2rad(60)  # a viewpoint that is off by this much is another one
-_STILL = 0.02  # metres (or as much of a turn): less is no movement
 
 # As `story.py` writes them behind a noun: "the dog of <image 1> and <image 3>".
 _PLACEHOLDERS = re.compile(r" of <image \d+>(?:(?:,| and) <image \d+>)*")
@@ -62,7 +62,8 @@ class Judging:
             return scores
         rng = chance(judgement.picture.scene, "judge", judgement.rubric, judgement.prompt)
         return {
-            name: float(np.clip(10 * share + self._noise.scores * rng.normal(), 0, 10)) for name, share in scores.items()
+            name: float(np.clip(10 * share + self._noise.scores * rng.normal(), 0, 10))
+            for name, share in scores.items()
         }
 
 
@@ -219,24 +220,7 @@ def temporal(judgement: Judgement, truth: Truth) -> Shares:
     if not before:
         return Fault("the temporal rubric looks at the frames before, and there are none")
     context = float(np.mean([_content(scene, now) for scene in before]))
-    away = [_moved(scene, now) for scene in before]
-    # The nearer in time, the nearer in state: each pair of frames is a witness to the order.
-    pairs = [away[j] <= away[i] + _STILL for i in range(len(away)) for j in range(i + 1, len(away))]
-    order = sum(pairs) / len(pairs) if pairs else 1.0
-    happened = 1.0 if min(away) > _STILL else 0.3
-    return {"context": context, "sequence": order * happened * context}
-
-
-def _moved(a: Scene, b: Scene) -> float:
-    """How far subjects (and the camera) of one scene are from where they are in another, metres; turns count too."""
-    total = float(np.linalg.norm(np.subtract(a.camera.eye, b.camera.eye))) ** 2
-    for one, place in zip(a.subjects, matched(a.subjects, b.subjects), strict=True):
-        if place is not None:
-            other = b.subjects[place]
-            turn = abs((one.yaw - other.yaw + np.pi) % (2 * np.pi) - np.pi)
-            apart = (*np.subtract(one.position, other.position), one.height - other.height, 0.3 * turn)
-            total += float(np.sum(np.square(apart))) + 0.01 * (one.pose - other.pose) ** 2
-    return float(np.sqrt(total))
+    return {"context": context, "sequence": context * follows(before, now, judgement.prompt)}
 
 
 _RUBRICS: dict[str, Callable[[Judgement, Truth], Shares]] = {

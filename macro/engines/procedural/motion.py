@@ -4,7 +4,7 @@ Two frames resemble one another by how much of what they show is the same: subje
 surroundings, and the camera's direction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -29,7 +29,30 @@ def clip(seed: int, index: int, size: int, rays: int) -> Clip:
     episodes = int(rng.integers(1, 3))
     script = motion.write(rng, int(rng.integers(13, 15)) + 2 * (episodes - 1), episodes=episodes)
     scenes, seconds = motion.frames(script, RATE)
-    return Clip(tuple(drawing(scenes, [size] * len(scenes), rays)), seconds, script.events())
+    return Clip(RenderedFrames(scenes, size, rays), seconds, script.events())
+
+
+class RenderedFrames(Sequence[Picture]):
+    """Frames that are rendered when they are looked at: one that is asked for alone, or all that are gone through."""
+
+    def __init__(self, scenes: Sequence[Scene], size: int, rays: int):
+        self._scenes, self._size, self._rays = tuple(scenes), size, rays
+        self._drawn: dict[int, Picture] = {}
+
+    def __len__(self) -> int:
+        return len(self._scenes)
+
+    def __getitem__(self, place: int) -> Picture:
+        return self._draw([range(len(self))[place]])[0]
+
+    def __iter__(self) -> Iterator[Picture]:
+        return iter(self._draw(range(len(self))))
+
+    def _draw(self, places: Sequence[int]) -> list[Picture]:
+        missing = [place for place in places if place not in self._drawn]
+        new = drawing([self._scenes[place] for place in missing], [self._size] * len(missing), self._rays)
+        self._drawn.update(zip(missing, new, strict=True))
+        return [self._drawn[place] for place in places]
 
 
 def resemble(first: Sequence[Picture], second: Sequence[Picture]) -> list[float | Fault]:

@@ -66,7 +66,8 @@ def _rewritten(pictures: Sequence[Picture], text: str, target: Picture, seed: in
         return _UNKNOWN
     wanted = target.scene.subjects
     shown = {
-        place: [n for n, one in enumerate(wanted) if is_in(one, picture.scene)] for place, picture in enumerate(pictures)
+        place: [n for n, one in enumerate(wanted) if is_in(one, picture.scene)]
+        for place, picture in enumerate(pictures)
     }
     kept = tuple(place for place, who in shown.items() if who)
     numbers = {place: number for number, place in enumerate(kept, 1)}
@@ -85,7 +86,7 @@ def is_in(subject: Subject, scene: Scene) -> bool:
 def _shared_out(shown: dict[int, list[int]]) -> dict[int, list[int]]:
     """Which pictures each subject is named by, given who is on which: every picture once, nobody left out.
 
-    Whoever is on few pictures chooses first. A subject whose pictures are all taken is named by the first of them again.
+    Whoever is on few pictures chooses first. A subject whose pictures are all taken is named by the first of them.
     """
     on = {n: [place for place, who in shown.items() if n in who] for who in shown.values() for n in who}
     given: dict[int, list[int]] = {n: [] for n in sorted(on)}

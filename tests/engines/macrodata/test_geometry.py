@@ -84,7 +84,9 @@ def test_neighbours_go_round():
 def test_a_horizontal_target_needs_a_view_beside_it():
     assert geometry.has_neighbour("front", ["back", "front_left"])
     assert not geometry.has_neighbour("front", ["back", "left", "top"])
-    assert geometry.has_neighbour("top", ["back"]) and geometry.has_neighbour("low_front", [])
+    assert geometry.has_neighbour("top", ["back"])
+    assert geometry.has_neighbour("low_front", ["front"]) and geometry.has_neighbour("low_front", ["front_left"])
+    assert not geometry.has_neighbour("low_front", ["low_back", "back", "top"])
 
 
 def test_one_figure_for_several_overlaps():

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from engines.clips import doing, frames, scene_of
+from engines.clips import SIZE, doing, frames, scene_of
 
 from macro.engines.known import box_of, truths
 from macro.engines.procedural.frames import BACKGROUND, changed, match, narrate, stillness
+from macro.engines.procedural.motion import RenderedFrames
 from macro.engines.sources import Picture
 from macro.engines.stages import Fault, Interleaved
 from macro.scenes import grammar
@@ -35,6 +36,17 @@ def test_things_are_matched_by_their_looks(still):
         place = kinds.index(each.label)
         assert each.before.box == box_of(then, place) and each.after.box == box_of(now, 2 - place)
     assert [m.label for m in fewer] == [kinds[0], kinds[2]]
+
+
+def test_frames_are_rendered_alone_as_together():
+    scenes = [SCENE, doing(SCENE, 0, yaw=1.0), doing(SCENE, 1, yaw=2.0)]
+    alone, together = RenderedFrames(scenes, SIZE, 1), list(RenderedFrames(scenes, SIZE, 1))
+    assert len(alone) == len(together) == 3
+    for place in (-1, 0, 1):
+        np.testing.assert_array_equal(alone[place].pixels, together[place].pixels)
+        assert alone[place].scene == scenes[place] and alone[place] is alone[place]
+    with pytest.raises(IndexError):
+        alone[3]
 
 
 def test_another_scene_has_nothing_in_common(still):
