@@ -114,7 +114,7 @@ class InsetDraft(Draft):
     @property
     def material(self) -> tuple[int, int]:
         """(seed, index) of its raw material: first attempts walk through it, later ones take something else."""
-        return (self.number("material") if self.attempt else self.seed), self.index
+        return self.seed, self.number("material") if self.attempt else self.index
 
     def only(self, places: Sequence[int]) -> "InsetDraft":
         """A copy with these of its regions (from 0), in this order, and all that belongs to them."""
