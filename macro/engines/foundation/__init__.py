@@ -14,9 +14,9 @@ Read next: `macro/engines/stages.py`, `macro/judges/client.py`.
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from macro.engines.foundation import vision
 from macro.engines.foundation.categories import CATEGORIES
@@ -50,8 +50,9 @@ class Options:
         threads: requests under way at once.
         side: pictures are shown to language models at most so large, pixels; jpeg: and sent compressed.
         temperature: of language models; None leaves it to the server, and is Qwen's own .7 for local ones.
-        detector, segmenter, clip, dino, drawer, redrawer, composer: of the hub, or folders.
-        device: of all that is loaded here; None is a GPU where there is one.
+        detector, segmenter, clip, dino, drawer, redrawer, composer, stillness: the vision stages with settings of
+            their own: `name` (of the hub, or a folder), `batch`, a drawer's `steps` and `guidance`, and so on.
+        device: of all that is loaded here and has none of its own; None is a GPU where there is one.
         categories: what scenes are made of.
     """
 
@@ -67,13 +68,14 @@ class Options:
     side: int = 1024
     jpeg: bool = False
     temperature: int | float | None = None
-    detector: str = vision.GroundingDino.name
-    segmenter: str = vision.Sam2.name
-    clip: str = vision.Clip.name
-    dino: str = vision.Dino.name
-    drawer: str = vision.FluxDraw.name
-    redrawer: str = vision.KontextRedraw.name
-    composer: str = vision.FluxCompose.name
+    detector: vision.GroundingDino = vision.GroundingDino()
+    segmenter: vision.Sam2 = vision.Sam2()
+    clip: vision.Clip = vision.Clip()
+    dino: vision.Dino = vision.Dino()
+    drawer: vision.FluxDraw = vision.FluxDraw()
+    redrawer: vision.KontextRedraw = vision.KontextRedraw()
+    composer: vision.FluxCompose = vision.FluxCompose()
+    stillness: vision.OrbStillness = vision.OrbStillness()
     device: str | None = None
     categories: tuple[str, ...] = CATEGORIES
 
@@ -139,19 +141,22 @@ def stages(options: Options, sources: Sources, asked: Chats | None = None) -> St
         UserError: as `chats`; and any stage, when a model of its own cannot be loaded.
     """
     talk = Language(*(asked or chats(options)))
-    device = options.device
+
+    def placed(stage: Any) -> Any:
+        return stage if stage.device is not None else replace(stage, device=options.device)
+
     return Stages(
         sources=sources,
         categories=options.categories,
-        draw=vision.FluxDraw(options.drawer, device),
-        redraw=vision.KontextRedraw(options.redrawer, device),
-        compose=vision.FluxCompose(options.composer, device),
+        draw=placed(options.drawer),
+        redraw=placed(options.redrawer),
+        compose=placed(options.composer),
         without=without,
-        detect=vision.GroundingDino(options.detector, device),
-        segment=vision.Sam2(options.segmenter, device),
-        compare=vision.Clip(options.clip, device),
-        resemble=vision.Dino(options.dino, device),
-        stillness=vision.OrbStillness(),
+        detect=placed(options.detector),
+        segment=placed(options.segmenter),
+        compare=placed(options.clip),
+        resemble=placed(options.dino),
+        stillness=options.stillness,
         write_scene=talk.write_scene,
         tag=talk.tag,
         verify=talk.verify,

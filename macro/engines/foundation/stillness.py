@@ -32,6 +32,10 @@ class OrbStillness:
     alike: int = 64
     still: float = 0.01
 
+    def __post_init__(self):
+        if min(self.features, self.side) < 1 or self.alike < 0 or not 0 < self.still <= 1:
+            raise UserError("ORB: features and side must be at least 1, alike at least 0, still within 0..1")
+
     def __call__(self, before: Sequence[Picture], after: Sequence[Picture]) -> list[float | Fault]:
         """Share of the matched features of before[i] and after[i] that are in the same place, 0..1.
 
