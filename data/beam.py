@@ -42,7 +42,7 @@ def run(
         runner: DirectRunner, or any that Beam knows.
 
     Raises:
-        UserError: `workers` for another runner than the DirectRunner.
+        UserError: `workers` for another runner than the DirectRunner; options that the runner needs are missing.
     """
     if not missing:
         return
@@ -54,7 +54,10 @@ def run(
         raise UserError(f"--workers={workers}: is not {runner}'s; say it in --runner_options, as that runner calls it")
     else:
         argv = [f"--runner={runner}", *argv]
-    pipeline = beam.Pipeline(options=PipelineOptions(argv))
+    try:
+        pipeline = beam.Pipeline(options=PipelineOptions(argv))
+    except ValueError as error:  # Beam's check of what this runner needs to be told
+        raise UserError(f"--runner={runner}: {error}") from error
     expand(pipeline, recipe, missing)
     yield from _watched(pipeline, recipe, missing)
 
