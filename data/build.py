@@ -17,7 +17,8 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+
+from etils import epath
 
 from macro.utils.config import option_names, overridden, run
 from macro.utils.errors import UserError
@@ -84,7 +85,7 @@ def main(
     except KeyboardInterrupt:
         print(f"{dataset}: stopped; the same command goes on from here", file=sys.stderr)
         return 130
-    print(printed(json.loads((Path(out) / f"{dataset}-summary.json").read_text())))
+    print(printed(json.loads((epath.Path(out) / f"{dataset}-summary.json").read_text())))
     print(folder)
     return 0
 

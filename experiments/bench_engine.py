@@ -36,9 +36,8 @@ from macro.utils.errors import UserError
 RAYS, SEED, CHUNK, PROCESSES = 4, 0, 16, 2
 ENGINES = ("scenes", "music")
 
-# One frame of CATER (320 x 240, Blender): "would probably take about a second on a single CPU", K. Greff, an author of
-# Kubric, github.com/google-research/kubric/issues/80, 2021. And two weeks of eight V100s for the views of 800,000
-# objects (Y. Liu, an author of SyncDreamer, github.com/liuyuan-pal/SyncDreamer/issues/14, 2023).
+# One frame of CATER (320 x 240, Blender): "about a second on a single CPU", says an author of Kubric in this issue.
+# Another figure: "about 2 weeks to render 800k models using 8 V100 GPUs", liuyuan-pal/SyncDreamer#14.
 BLENDER = {"seconds": 1.0, "pixels": 320 * 240, "source": "google-research/kubric#80"}
 
 BILLS, CORES = (400_000, 15_000_000), 64  # samples of MacroData and of INSET; cores of a machine
@@ -86,14 +85,14 @@ def samples_rows(engine: str, sizes: Sequence[int], count: int, repeats: int) ->
 # ---- pictures, ours and mitsuba's ----
 
 
-def ours(compiled: list, size: int) -> np.ndarray:
+def by_ours(compiled: list, size: int) -> np.ndarray:
     """uint8[b, h, w, 3] and more, of which it is the colours that are handed on."""
     from macro.scenes import render
 
     return np.asarray(render.render(render.stack(compiled), size, size, RAYS)["pixels"])
 
 
-def mitsuba_scene(mi, compiled: dict):
+def mitsuba_scene(mi, compiled: dict, with_ground: bool = True):
     """Our scene as mitsuba's. Ours has z away from the camera, theirs towards it: z changes its sign."""
     corners, faces, colours = triangles(compiled)
     paint = {"type": "diffuse", "reflectance": {"type": "mesh_attribute", "name": "vertex_color"}}
@@ -109,9 +108,9 @@ def mitsuba_scene(mi, compiled: dict):
     ground = {"type": "diffuse", "reflectance": {"type": "rgb", "value": compiled["ground"][0].tolist()}}
     sun = {"type": "rgb", "value": (0.92 * np.pi * compiled["sunlight"]).tolist()}
     sky = {"type": "rgb", "value": (0.5 * compiled["sky"].mean(0)).tolist()}
-    return mi.load_dict({
+    below = {"ground": {"type": "rectangle", "to_world": lie, "bsdf": ground}} if with_ground else {}
+    return mi.load_dict(below | {
         "type": "scene", "integrator": {"type": "direct"}, "parts": mesh,
-        "ground": {"type": "rectangle", "to_world": lie, "bsdf": ground},
         "sun": {"type": "directional", "direction": (-compiled["sun"] * [1, 1, -1]).tolist(), "irradiance": sun},
         "sky": {"type": "constant", "radiance": sky},
     })  # fmt: skip
@@ -119,7 +118,7 @@ def mitsuba_scene(mi, compiled: dict):
 
 def mitsuba_camera(mi, compiled: dict, size: int):
     eye, forward, up = (vector * [1, 1, -1] for vector in (compiled["eye"], compiled["basis"][2], compiled["basis"][1]))
-    film = {"type": "hdrfilm", "width": size, "height": size, "pixel_format": "rgb", "rfilter": {"type": "box"}}
+    film = {"type": "hdrfilm", "width": size, "height": size, "pixel_format": "rgba", "rfilter": {"type": "box"}}
     view = mi.ScalarTransform4f().look_at(eye.tolist(), (eye + forward).tolist(), up.tolist())
     return mi.load_dict({"type": "perspective", "fov": float(np.rad2deg(compiled["fov"])), "to_world": view,
                          "film": film, "sampler": {"type": "independent", "sample_count": RAYS}})  # fmt: skip
@@ -163,7 +162,7 @@ def solid(family: int, shape: np.ndarray, around: int = 24, along: int = 12) -> 
 
 
 def pictures(sizes: Sequence[int], repeats: int) -> tuple[list[dict], float]:
-    """Rows of both renderers, and how alike their pictures are: the median share of pixels not an eighth apart."""
+    """Rows of both renderers, and the median `overlap` of their subjects."""
     try:
         import mitsuba as mi
     except ImportError:
@@ -186,12 +185,20 @@ def pictures(sizes: Sequence[int], repeats: int) -> tuple[list[dict], float]:
             pairs = zip(theirs, cameras, strict=True)
             return [np.array(mi.render(scene, sensor=camera, spp=RAYS)) for scene, camera in pairs]
 
-        draw = {"ours": lambda size=size: ours(compiled, size), "mitsuba": by_mitsuba}
+        draw = {"ours": lambda size=size: by_ours(compiled, size), "mitsuba": by_mitsuba}
         rows += _raced("picture", size, draw, repeats)
     rows += _raced("prepared", 0, prepare, repeats)
-    light = np.stack(by_mitsuba())
-    apart = np.abs(255 * np.clip(light, 0, 1) ** (1 / 2.2) - ours(compiled, sizes[-1]))
-    return rows, float(np.median((apart.max(-1) < 32).mean((1, 2))))
+    return rows, statistics.median(overlap(mi, one) for one in compiled)
+
+
+def overlap(mi, compiled: dict, size: int = 128) -> float:
+    """Whether both render the same: intersection over union of the pixels in which each of them has subjects."""
+    from macro.scenes import render
+
+    ours = np.asarray(render.render(render.stack([compiled]), size, size, 1)["ids"][0]) > 0
+    scene, camera = mitsuba_scene(mi, compiled, with_ground=False), mitsuba_camera(mi, compiled, size)
+    theirs = np.array(mi.render(scene, sensor=camera, spp=RAYS))[..., 3] > 0.5
+    return float((ours & theirs).sum() / (ours | theirs).sum())
 
 
 def _raced(step: str, size: int, entries: dict[str, Callable], repeats: int) -> list[dict]:
@@ -223,13 +230,13 @@ def published(rows: list[dict]) -> list[dict]:
 
 
 def bill(rows: list[dict]) -> list[dict]:
-    """Hours, and machines of `CORES` cores for a day, if every core does there what one of two does here."""
+    """Hours, and machines of `CORES` cores for a day, from processor seconds: cores that are kept busy."""
     made = [row for row in rows if row["step"] == "sample"]
     return [
         {"step": "bill", "who": row["who"], "size": row["size"], "samples": samples,
-         "core_hours": samples * row["seconds"] * PROCESSES / 3600,
-         "machine_hours": samples * row["seconds"] * PROCESSES / 3600 / CORES,
-         "machines_for_a_day": int(np.ceil(samples * row["seconds"] * PROCESSES / 3600 / CORES / 24))}
+         "core_hours": samples * row["cpu_seconds"] / 3600,
+         "machine_hours": samples * row["cpu_seconds"] / 3600 / CORES,
+         "machines_for_a_day": int(np.ceil(samples * row["cpu_seconds"] / 3600 / CORES / 24))}
         for row in made for samples in BILLS
     ]  # fmt: skip
 
@@ -255,14 +262,14 @@ def main(sizes: str = "64,128,256", count: int = 64, repeats: int = 5, json: str
     if count < PROCESSES * CHUNK or repeats < 1 or min(sides) < 2:
         raise UserError(f"--count must be at least {PROCESSES * CHUNK}, --repeats 1 and --sizes 2")
     rows, alike = pictures(sides, repeats)
-    print(f"{alike:.2f} of the pixels are nearly alike in both renderers' pictures (median)")
+    print(f"subjects in both renderers' pictures overlap by {alike:.3f} (IoU, median)")
     rows += published(rows)
     for engine in ENGINES:
         rows += samples_rows(engine, sides, count, repeats)
     rows += bill(rows)
     print("\n".join(map(shown, rows)))
     if json:
-        Path(json).write_text(json_lib.dumps({"rows": rows, "alike": alike}, indent=1) + "\n")
+        Path(json).write_text(json_lib.dumps({"rows": rows, "overlap": alike}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,10 @@ from macro.scenes.graph import Scene
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """Pixels uint8[h, w, 3], the scene they were rendered from where that is known, the file they came from."""
+    """Pixels uint8[h, w, 3], the scene they were rendered from where that is known, the file they came from.
+
+    `path` is for people: it may be a video or a mesh, so samples carry the pixels alone.
+    """
 
     pixels: UInt8[np.ndarray, "h w 3"]
     scene: Scene | None = None

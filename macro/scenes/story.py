@@ -1,4 +1,4 @@
-"""Picture stories as scenes: who is who from page to page, where it happens, and pictures that belong to none of it.
+"""Picture stories as scenes: who is who from page to page, where it happens, and pictures that do not belong.
 
 A tale has a hero and friends, each of a kind of its own, who look the same on every page; they move through a few
 places. Page by page some of them are there, with a thing beside them now and then; on some pages only the others, and
@@ -28,7 +28,7 @@ NAMES = (
 _HERO, _GATHERING, _PROP, _MOVES = 0.85, 0.6, 0.5, 0.35  # chances, page by page
 _CROWD = 6  # at most so many characters on a page
 _ON_GOING = ("a little later,", "the next day,", "and then,", "after a while,", "one morning,")
-_DOING = ("looked around", "had a rest", "went for a walk", "told a tale", "were happy", "had an idea")
+_DOING = ("looked around", "had a rest", "went for a walk", "told a tale", "felt happy", "had an idea")
 
 
 @dataclass(frozen=True)
@@ -177,8 +177,8 @@ def _opening(story: Tale, page: int, rng: np.random.Generator) -> str:
     if new and old:
         return f"{start} {_listed(old)} met {_listed(new)}."
     if new:
-        return f"{start} {_listed(new)} came along."
-    return f"{start} {_listed(old)} {rng.choice([d for d in _DOING if len(old) > 1 or not d.startswith('were')])}."
+        return f"{start} {_listed(new)}, came along."
+    return f"{start} {_listed(old)} {rng.choice(_DOING)}."
 
 
 def _introduced(character: Character) -> str:

@@ -127,6 +127,9 @@ def overridden(cls: type, values: Mapping[str, str], where: str) -> Any:
     for path, value in values.items():
         if path not in known:
             raise UserError(f"{where}.{path}: there is no such option{_suggestion(path, known)}")
+        parts = [name for name in known if name.startswith(f"{path}.")]
+        if parts:
+            raise UserError(f"{where}.{path}: is made of {', '.join(parts)}; set those")
         *above, last = path.split(".")
         kind, part = cls, tree
         for name in above:

@@ -1,5 +1,6 @@
 """Shards on disk: whole or not at all, the same bytes whoever writes them, and what is told of them."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,8 +16,10 @@ from data.shards import Recipe, about, bucket_of, dead_letters, load, make_shard
 from macro.engines import drafts
 from macro.inputs import shards as files
 from macro.inputs.codec import encode_sentence
+from macro.inputs.records import build
 from macro.inputs.shards import Shards
 from macro.sentence.spans import Image, Sentence, Text
+from macro.utils.errors import UserError
 from tests.data import toy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,6 +69,33 @@ def test_another_process_writes_the_same_bytes(tmp_path):
     here = contents(tmp_path / "here")
     assert set(here) == {"00001.array_record", "00001.json", "00001.dead.jsonl"}
     assert contents(tmp_path / "1") == here == contents(tmp_path / "2")
+
+
+class Bucket(MemoryFileSystem):
+    """Stands for Google's storage: objects in memory."""
+
+    protocol = "gs"
+    store = {}
+    pseudo_dirs = [""]
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return "/" + path.removeprefix("gs://").strip("/")
+
+
+def test_out_may_be_a_bucket(tmp_path, monkeypatch):
+    """Its objects are those of a local build; nothing aside is left."""
+    registry = importlib.import_module("fsspec.registry")  # `fsspec.registry` itself is a dictionary
+    monkeypatch.setitem(registry._registry, "gcs", Bucket)
+    for out in ("gs://bucket/sets", str(tmp_path)):
+        build(toy.Builder, out, 3, 9, toy.Options(), shard=4)
+    local = {str(path.relative_to(tmp_path)): path for path in tmp_path.rglob("*") if path.is_file()}
+    assert {name.removeprefix("/bucket/sets/") for name in Bucket.store} == set(local)
+    for name in local.keys() - {"toys-summary.json"}:
+        assert Bucket.store[f"/bucket/sets/{name}"].getvalue() == local[name].read_bytes()
+    build(toy.Builder, "gs://bucket/sets", 3, 9, toy.Options(), shard=4)  # is kept
+    with pytest.raises(UserError, match="of seed 3, not 4"):
+        build(toy.Builder, "gs://bucket/sets", 4, 9, toy.Options(), shard=4)
 
 
 def test_a_shard_that_fails_leaves_nothing(tmp_path, monkeypatch):

@@ -182,3 +182,96 @@ def test_reading_a_command_line_imports_nothing_heavy():
         "import sys, macro.utils.config; print(sorted({'jax', 'flax', 'orbax', 'numpy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+# ---- what has no name, and what is dotted ----
+
+
+@dataclasses.dataclass(frozen=True)
+class Noise:
+    boxes: float = 0.0
+    kinds: tuple[int | float, ...] = (1, 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    size: int = 128
+    name: str = "x"
+    either: int | float = 1
+    maybe: str | None = None
+    fast: bool = False
+    noise: Noise = dataclasses.field(default_factory=Noise)
+
+
+def place_main(dataset, out, options, count: int | None = None):
+    """Hands over what it gets."""
+    return GOT.append((dataset, out, options, count))
+
+
+GOT = []
+PLACED = {"positional": ("dataset",), "dotted": {"engine": "options"}}
+HELPS = {"dataset": "which set", "out": "where", "options": "--engine.key=value", "count": "how many"}
+
+
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_what_has_no_name_may_stand_anywhere(call, order):
+    GOT.clear()
+    arguments = ["--out=o", "--engine.noise.boxes=.5", "--count", "3"]
+    places = (0, 1, 4)
+    arguments.insert(places[order], "music")
+    code, *_ = call(*arguments, main=place_main, **PLACED, **HELPS)
+    assert code == 0 and GOT == [("music", "o", {"noise.boxes": ".5"}, 3)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--out=o"], "dataset is missing: which set"),
+        (["a", "b", "--out=o"], "'b' is not a flag"),
+        (["a"], "--out is missing"),
+        (["a", "--out=o", "--engine.size"], "--engine.size: has no value"),
+        (["a", "--out=o", "--engin.size=3"], "engin"),
+        (["a", "--out=o", "--count=few"], "count"),
+    ],
+)
+def test_mistakes_in_places(call, arguments, said):
+    code, _, error = call(*arguments, main=place_main, **PLACED, **HELPS)
+    assert code == 2 and said in error and error.count("\n") == 1
+
+
+def test_help_names_them_all(capsys):
+    with pytest.raises(SystemExit):
+        config_lib.run(place_main, ["program", "--help"], **PLACED, **HELPS)
+    out = capsys.readouterr().out
+    assert "  dataset: which set" in out and "--engine.key=value" in out and "--count: how many" in out
+
+
+def test_options_are_overridden_with_their_types():
+    given = {"size": "64", "name": "12", "either": "0.5", "maybe": "7", "fast": "true", "noise.kinds": "(3, 4.5)"}
+    made = config_lib.overridden(Options, given, "--engine")
+    assert made == Options(64, "12", 0.5, "7", True, Noise(kinds=(3, 4.5)))
+    assert config_lib.overridden(Options, {"noise.boxes": "1", "maybe": "None"}, "--engine") == Options(
+        noise=Noise(boxes=1.0)
+    )
+    assert config_lib.overridden(Options, {}, "--engine") == Options()
+    assert config_lib.option_names(Options)[-3:] == ["noise", "noise.boxes", "noise.kinds"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("sise", "1", "--engine.sise: there is no such option; did you mean 'size'?"),
+        ("noise.boxs", "1", "did you mean 'noise.boxes'?"),
+        ("boxes", "1", "did you mean 'noise.boxes'?"),
+        ("size", "big", "--engine.size='big': must be of type int"),
+        ("size", "1.5", "--engine.size=1.5: must be of type int"),
+        ("either", "x", "--engine.either='x': must be of type int"),
+        ("noise", "1", "--engine.noise: is made of noise.boxes, noise.kinds"),
+        ("noise.kinds", "(1, 'a')", "--engine.noise.kinds='a': must be of type int"),
+        ("fast", "1", "--engine.fast=1: must be of type bool"),
+    ],
+)
+def test_mistakes_in_options(key, value, said):
+    with pytest.raises(UserError) as raised:
+        config_lib.overridden(Options, {key: value}, "--engine")
+    assert said in str(raised.value)

@@ -22,8 +22,8 @@ BOX = array(number(0, 1), 4, 4)
 
 
 def phrases(count: int) -> Schema:
-    """A phrase for each of `count` pictures."""
-    return array(obj(phrase=text(), image=integer(1, count)), count, count)
+    """Phrases for `count` pictures; engines do without a picture that is left out."""
+    return array(obj(phrase=text(), image=integer(1, count)), 1, count)
 
 
 def line(written: str) -> str:
@@ -97,7 +97,7 @@ def holds(written: str, phrase: str) -> bool:
 
 
 def interleaved(count: int) -> Callable[[dict], Interleaved]:
-    """A caption, and for each of `count` pictures a phrase of its own in it."""
+    """A caption, and a phrase of its own in it for each of those of `count` pictures that it mentions."""
 
     def read(answer: dict) -> Interleaved:
         caption = line(answer["caption"])

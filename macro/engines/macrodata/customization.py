@@ -166,7 +166,7 @@ def finish(draft: Customization, options: Options) -> Sentence:
     """Instruction and references in one of the two arrangements, the plan where it is known, the target."""
     subjects = draft.subjects or (None,) * len(draft.references)
     images = [
-        Image(picture.pixels, picture.path, subject=subject, number=n)
+        Image(picture.pixels, subject=subject, number=n)
         for n, (picture, subject) in enumerate(zip(draft.references, subjects, strict=True), 1)
     ]
     arrangement = "image_first" if draft.stream("arrangement").random() < options.image_first else "in_sentence"
@@ -178,5 +178,5 @@ def finish(draft: Customization, options: Options) -> Sentence:
         notes["regions"] = [
             {"label": name, "box": list(box_of(draft.truth, n)), "score": 1.0} for n, name in enumerate(names)
         ]
-    target = Target(draft.picture.pixels, path=draft.picture.path)
+    target = Target(draft.picture.pixels)
     return Sentence((*spans, *plan, target), "customization", draft.index, draft.truth, notes)

@@ -8,14 +8,16 @@
 Read next: `judging.py`, `macro/engines/procedural/story.py`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from macro.engines.drafts import Draft, Step, use
+from macro.engines.known import truths
 from macro.engines.macrodata.judging import judged, misnamed
 from macro.engines.macrodata.mixture import BUCKETS, references_of
 from macro.engines.macrodata.options import Options
 from macro.engines.sources import Picture, SourceFault, Story
 from macro.engines.stages import Judgement, Rewritten, Stages
+from macro.scenes import questions
 from macro.sentence.formats import ARRANGEMENTS
 from macro.sentence.spans import Image, Sentence, Target
 
@@ -133,9 +135,13 @@ def finish(draft: Illustration, options: Options) -> Sentence:
 
     A picture of a story shows several characters: it stands for no one subject.
     """
-    images = [Image(picture.pixels, picture.path, number=n) for n, picture in enumerate(draft.references, 1)]
+    images = [Image(picture.pixels, number=n) for n, picture in enumerate(draft.references, 1)]
     arrangement = "image_first" if draft.stream("arrangement").random() < options.image_first else "in_sentence"
     target = draft.story.pages[draft.page].picture
-    spans = (*ARRANGEMENTS[arrangement](draft.prompt, images), Target(target.pixels, path=target.path))
+    spans = (*ARRANGEMENTS[arrangement](draft.prompt, images), Target(target.pixels))
+    truth = None
+    if target.scene is not None:
+        truth = truths([target])[0]
+        truth = replace(truth, questions=questions.ask(truth, draft.stream("questions")))
     notes = {"story": draft.story.title, "page": draft.page + 1, "text": draft.story.pages[draft.page].text}
-    return Sentence(spans, "illustration", draft.index, notes=notes)
+    return Sentence(spans, "illustration", draft.index, truth, notes)

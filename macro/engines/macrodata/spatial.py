@@ -249,9 +249,9 @@ def finish(draft: SpatialDraft, options: Options) -> Sentence:
 
     All pictures show the same: none stands for a subject.
     """
-    images = [Image(picture.pixels, picture.path, number=n) for n, picture in enumerate(draft.references, 1)]
+    images = [Image(picture.pixels, number=n) for n, picture in enumerate(draft.references, 1)]
     arrangement = "image_first" if draft.stream("arrangement").random() < options.image_first else "in_sentence"
-    spans = (*ARRANGEMENTS[arrangement](draft.prompt, images), Target(draft.picture.pixels, path=draft.picture.path))
+    spans = (*ARRANGEMENTS[arrangement](draft.prompt, images), Target(draft.picture.pixels))
     truth = None if draft.picture.scene is None else truths([draft.picture])[0]
     notes = {
         "way": draft.way,

@@ -171,9 +171,9 @@ def finish(draft: TemporalDraft, options: Options) -> Sentence:
     A frame shows several things: it stands for no one subject.
     """
     *references, picture = draft.shown
-    images = [Image(frame.pixels, frame.path, number=n) for n, frame in enumerate(references, 1)]
+    images = [Image(frame.pixels, number=n) for n, frame in enumerate(references, 1)]
     arrangement = "image_first" if draft.stream("arrangement").random() < options.image_first else "in_sentence"
-    spans = (*ARRANGEMENTS[arrangement](draft.prompt, images), Target(picture.pixels, path=picture.path))
+    spans = (*ARRANGEMENTS[arrangement](draft.prompt, images), Target(picture.pixels))
     truth = None if picture.scene is None else truths([picture])[0]
     seconds = [float(draft.clip.seconds[i]) for i in draft.chosen]
     shown = draft.cut[draft.first : draft.first + draft.count + 1]

@@ -7,7 +7,7 @@
     spatial         viewpoint       angle between where it is seen from and where the true target is
                     content         are the same things there, in the same surroundings?
     temporal        context         are they still the things and surroundings of the frames before?
-                    sequence        has since the last frame happened what the prompt tells last?
+                    sequence        has since the last frame happened what the prompt tells last, and not much more?
 
 It reads prompts (`scenes/claims.py`) and scenes, and knows nothing of how a picture came about. `Noise.scores` makes
 it err. Read next: `pool.py`, `story.py`; `macro/judges/rubric.py` says how a real judge is asked.
@@ -25,7 +25,7 @@ from macro.engines.sources import Picture
 from macro.engines.stages import Fault, Judgement
 from macro.scenes.claims import Claims, read_claims
 from macro.scenes.graph import Scene, Subject
-from macro.scenes.happenings import follows
+from macro.scenes.happenings import changes, follows
 from macro.scenes.kinds import KINDS
 from macro.scenes.likeness import dressed, light_likeness, likeness, matched, surroundings_likeness
 from macro.scenes.palettes import COLOURS
@@ -34,6 +34,8 @@ from macro.sentence.spans import Truth
 
 _UNKNOWN = Fault("a picture's scene is not known: only rendered pictures can be judged exactly")
 _SHOWN = 0.003  # of the picture: who shows less is hardly there
+_USUAL = 2  # so many do something between two frames: one stops, another starts ...
+_AHEAD = 0.7  # ... and for each more than between the frames before, that much is left of a score
 _VIEW = np.deg2rad(60)  # a viewpoint that is off by this much is another one
 
 # As `story.py` writes them behind a noun: "the dog of <image 1> and <image 3>".
@@ -220,7 +222,11 @@ def temporal(judgement: Judgement, truth: Truth) -> Shares:
     if not before:
         return Fault("the temporal rubric looks at the frames before, and there are none")
     context = float(np.mean([_content(scene, now) for scene in before]))
-    return {"context": context, "sequence": context * follows(before, now, judgement.prompt)}
+    # Who is where one of the frames before has everybody shows that one again; who is far ahead has left something out.
+    again = 0.3 if any(not changes(scene, now) for scene in before) else 1.0
+    steps = [len(changes(one, other)) for one, other in zip(before[:-1], before[1:], strict=True)]
+    ahead = max(len(changes(before[-1], now)) - max(steps, default=_USUAL), 0)
+    return {"context": context, "sequence": context * follows(before, now, judgement.prompt) * again * _AHEAD**ahead}
 
 
 _RUBRICS: dict[str, Callable[[Judgement, Truth], Shares]] = {

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from macro.engines.known import truths
 from macro.engines.procedural.draw import drawing
 from macro.engines.sources import Page, Picture, Story
 from macro.engines.stages import Fault, Rewritten
 from macro.scenes import story as tales
+from macro.scenes.batches import with_truth
 from macro.scenes.graph import Scene, Subject
 from macro.scenes.likeness import likeness
 from macro.sentence.formats import marker
@@ -36,17 +36,20 @@ class Stories:
     def story(self, seed: int, index: int) -> Story:
         rng = np.random.default_rng([seed, index, 8])
         tale = tales.tale(rng)
-        scenes = [leaf.scene for leaf in tale.leaves] + [scene for _, scene in tale.distractors]
-        pictures = drawing(scenes, [self._size] * len(scenes), self._rays)
-        count = len(tale.leaves)
+        scenes = [leaf.scene for leaf in tale.leaves]
         pages = tuple(
-            Page(tales.text_of(tale, n, truth, rng), picture, tuple(tale.characters[who].name for who in leaf.cast))
-            for n, (leaf, picture, truth) in enumerate(
-                zip(tale.leaves, pictures[:count], truths(pictures[:count]), strict=True)
+            Page(
+                tales.text_of(tale, n, truth, rng),
+                Picture(pixels, leaf.scene),
+                tuple(tale.characters[who].name for who in leaf.cast),
+            )
+            for n, (leaf, (pixels, truth)) in enumerate(
+                zip(tale.leaves, with_truth(scenes, self._size, self._size, self._rays), strict=True)
             )
         )
-        strange = zip([place for place, _ in tale.distractors], pictures[count:], strict=True)
-        return Story(tale.title, pages, tuple(strange))
+        places, strangers = [place for place, _ in tale.distractors], [scene for _, scene in tale.distractors]
+        pictures = drawing(strangers, [self._size] * len(strangers), self._rays)
+        return Story(tale.title, pages, tuple(zip(places, pictures, strict=True)))
 
 
 def rewrite(
@@ -84,9 +87,9 @@ def is_in(subject: Subject, scene: Scene) -> bool:
 
 
 def _shared_out(shown: dict[int, list[int]]) -> dict[int, list[int]]:
-    """Which pictures each subject is named by, given who is on which: every picture once, nobody left out.
+    """Which pictures each subject is named by, given who is on which: each one once, and nobody is left out.
 
-    Whoever is on few pictures chooses first. A subject whose pictures are all taken is named by the first of them.
+    Whoever is on few pictures chooses first. One whose pictures are all taken is named by the first of them again.
     """
     on = {n: [place for place, who in shown.items() if n in who] for who in shown.values() for n in who}
     given: dict[int, list[int]] = {n: [] for n in sorted(on)}

@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from macro.engines import foundation
@@ -43,8 +43,6 @@ class Oracle:
             return Picture(given.pixels)
         if isinstance(given, list | tuple):
             return type(given)(map(self.seen, given))
-        if isinstance(given, dict):
-            return {name: self.seen(value) for name, value in given.items()}
         return given
 
     def known(self, given: Any) -> Any:
@@ -56,6 +54,16 @@ class Oracle:
         if isinstance(given, list | tuple):
             return [self.known(item) for item in given]
         return given
+
+    def watching(self) -> Stages:
+        """The exact stages; the oracle sees what is judged: engines cut views from panoramas, which it never drew."""
+
+        def judge(judgements):
+            for asked in judgements:
+                self.seen([*asked.references, asked.picture])
+            return self.exact.judge(judgements)
+
+        return dataclasses.replace(self.exact, judge=judge)
 
     def standing_in(self, stage: str) -> Callable:
         """A vision stage that looks pictures up."""
@@ -189,8 +197,37 @@ def _read(request: dict) -> tuple[dict, list]:
     return json.loads(content[0]["text"]), pictures
 
 
+class Views(Mapping):
+    """A ring's views, which are drawn when they are first asked for."""
+
+    def __init__(self, oracle: "Oracle", views: Mapping[str, Picture]):
+        self._oracle, self._views = oracle, views
+
+    def __getitem__(self, name: str) -> Picture:
+        return self._oracle.seen(self._views[name])
+
+    def __iter__(self):
+        return iter(self._views)
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+
+class Frames(Sequence):
+    """A clip's frames, likewise."""
+
+    def __init__(self, oracle: "Oracle", frames: Sequence[Picture]):
+        self._oracle, self._frames = oracle, frames
+
+    def __getitem__(self, place):
+        return self._oracle.seen(self._frames[place])
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+
 class Material:
-    """Raw material without its truth."""
+    """Raw material whose pictures have no scenes."""
 
     def __init__(self, oracle: Oracle):
         self._oracle, self._exact = oracle, oracle.exact.sources
@@ -203,18 +240,16 @@ class Material:
 
     def clip(self, seed: int, index: int) -> Clip:
         clip = self._exact.clip(seed, index)
-        return Clip(self._oracle.seen(clip.frames), clip.seconds)
+        return dataclasses.replace(clip, frames=Frames(self._oracle, clip.frames))
 
     def story(self, seed: int, index: int) -> Story:
         story = self._exact.story(seed, index)
-        pages = tuple(
-            dataclasses.replace(page, picture=self._oracle.seen(page.picture), characters=()) for page in story.pages
-        )
+        pages = tuple(dataclasses.replace(page, picture=self._oracle.seen(page.picture)) for page in story.pages)
         return dataclasses.replace(story, pages=pages, distractors=self._oracle.seen(story.distractors))
 
     def ring(self, seed: int, index: int) -> Ring:
         ring = self._exact.ring(seed, index)
-        return dataclasses.replace(ring, views=self._oracle.seen(ring.views))
+        return dataclasses.replace(ring, views=Views(self._oracle, ring.views))
 
     def panorama(self, seed: int, index: int) -> Panorama:
         panorama = self._exact.panorama(seed, index)
@@ -222,28 +257,24 @@ class Material:
 
 
 @contextlib.contextmanager
-def provider(exact: Stages, cache: str, whims: bool = False) -> Iterator[tuple[Stages, Server]]:
-    """Foundation stages whose models are the oracle, and the server that they ask.
-
-    Args:
-        cache: folder of answers.
-        whims: whether the server fails now and then, asks for patience, or answers with something else.
+def serving_truth(oracle: Oracle, cache: str) -> Iterator[tuple[Stages, Server]]:
+    """Foundation stages whose models are the oracle, and the server that they ask: one that fails now and then, asks
+    for patience, and answers with something else. `cache`: folder of answers.
     """
-    oracle = Oracle(exact)
 
     def answer(request: dict, count: int) -> dict | Reply:
-        if whims and count % 7 == 3:
+        if count % 7 == 3:
             return refused(503, "overloaded")
-        if whims and count % 11 == 5:
+        if count % 11 == 5:
             return refused(429, "slowly", {"Retry-After": "0.02"})
-        if whims and count % 13 == 6:
+        if count % 13 == 6:
             return written("As a language model, I'd say {perhaps}.")
         return oracle.completion(request)
 
     with serving(answer) as server:
         options = foundation.Options(
             llm="oracle", vlm="oracle", base_url=server.url, cache=cache, wait=0.01, threads=4,
-            categories=exact.categories,
+            categories=oracle.exact.categories,
         )  # fmt: skip
         stages = foundation.stages(options, Material(oracle))
         yield dataclasses.replace(stages, **{stage: oracle.standing_in(stage) for stage in VISION}), server
