@@ -1,12 +1,12 @@
 """Who makes the shards on many machines: Apache Beam, with every step of the engine as a transform of its own.
 
-    shards -> begin -> detect -> area -> ... -> settle -> detect, try 2 -> ... -> finish -+-> samples
-                                                                                        +-> dead letters
+    shards -> begin -> detect -> area -> ... -> try again -> finish -+-> samples
+                                                                     +-> dead letters
 
-An element is one shard on its way, (number, Batch): all of its drafts go through a step together. The tries are
-written out one after the other, so that a runner's own page shows where drafts are lost; a step that has no draft left
-to do passes its shard on. Every filter has two counters, "area kept" and "area dropped". A worker loads its models
-once (`shards.stages_of`). The files are those that `runners.local` writes, byte by byte.
+An element is one shard on its way, (number, Batch): all of its drafts go through a step together. What the first try
+leaves open is tried again in one transform: written out step by step, four tries would only make the pipeline four
+times as long to set up. Every filter has two counters, "area kept" and "area dropped". A worker loads its models once
+(`shards.stages_of`). The files are those that `runners.local` writes, byte by byte.
 
 Workers need this checkout and `--out`: a folder that all of them see, or a bucket.
 Read next: `shards.py`, `macro/engines/drafts.py`.
@@ -65,11 +65,9 @@ def expand(pipeline: beam.Pipeline, recipe: Recipe, missing: Sequence[int]) -> N
     # Reshuffled: or all shards that one Create makes may stay on one worker.
     shards = pipeline | f"{engine.name}/shards" >> beam.Create(list(missing)) | beam.Reshuffle()
     batches = shards | f"{engine.name}/begin" >> beam.ParDo(Begin(recipe))
-    for attempt in range(1, engine.tries + 1):
-        again = f", try {attempt}" if attempt > 1 else ""
-        for place, step in enumerate(engine.steps):
-            batches |= f"{engine.name}/{step.name}{again}" >> beam.ParDo(Advance(recipe, place))
-        batches |= f"{engine.name}/settle{again}" >> beam.ParDo(Settle(recipe))
+    for place, step in enumerate(engine.steps):
+        batches |= f"{engine.name}/{step.name}" >> beam.ParDo(Advance(recipe, place))
+    batches |= f"{engine.name}/try again" >> beam.ParDo(TryAgain(recipe))
     made = batches | f"{engine.name}/finish" >> beam.ParDo(Finish(recipe)).with_outputs("dead", main="made")
     made.made | f"{engine.name}/samples" >> beam.ParDo(WriteSamples(recipe))
     made.dead | f"{engine.name}/dead letters" >> beam.ParDo(WriteDead(recipe))
@@ -106,12 +104,12 @@ class Advance(_Shard):
         yield number, drafts.advance(batch, self.engine.steps[self.place], self.stages, self.recipe.options)
 
 
-class Settle(_Shard):
-    """After the last step: what was dropped starts anew."""
+class TryAgain(_Shard):
+    """After the first try: what was dropped starts anew, as often as the engine tries."""
 
     def process(self, shard: tuple[int, Batch]):
         number, batch = shard
-        yield number, drafts.settle(batch, self.engine, self.recipe.options)
+        yield number, drafts.go_on(batch, self.engine, self.stages, self.recipe.options)
 
 
 class Finish(_Shard):

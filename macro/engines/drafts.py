@@ -189,13 +189,21 @@ def finish(batch: Batch, engine: Engine, options: Any) -> Made:
     return Made([engine.finish(draft, options) for draft in batch.done], list(batch.dead), batch.counts)
 
 
+def go_on(batch: Batch, engine: Engine, stages: Stages | None, options: Any) -> Batch:
+    """After the last step of the first try: settles it, and makes all the others."""
+    for _ in range(engine.tries - 1):
+        batch = settle(batch, engine, options)
+        for step in engine.steps:
+            batch = advance(batch, step, stages, options)
+    return settle(batch, engine, options)
+
+
 def make(engine: Engine, stages: Stages | None, options: Any, seed: int, indices: Iterable[int]) -> Made:
     """Samples `indices` of `seed`; places whose every attempt was dropped are missing."""
     batch = begin(engine, options, seed, indices)
-    for _ in range(engine.tries):
-        for step in engine.steps:
-            batch = advance(batch, step, stages, options)
-        batch = settle(batch, engine, options)
+    for step in engine.steps:
+        batch = advance(batch, step, stages, options)
+    batch = go_on(batch, engine, stages, options)
     return finish(batch, engine, options)
 
 

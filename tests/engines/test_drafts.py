@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from macro.engines import drafts
@@ -138,6 +138,7 @@ def test_counts_add_up(made):
     assert set(count) == {("choose", "dropped"), ("small", "kept"), ("small", "dropped"), ("square", "dropped")}
 
 
+@settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(0, 199), min_size=1, max_size=12, unique=True))
 def test_a_sample_does_not_know_what_is_made_beside_it(indices):
     together = make(ENGINE, STAGES, Options(), 3, indices)

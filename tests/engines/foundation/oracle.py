@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from macro.engines import foundation
@@ -213,6 +213,19 @@ class Views(Mapping):
         return len(self._views)
 
 
+class Frames(Sequence):
+    """A clip's frames, likewise."""
+
+    def __init__(self, oracle: "Oracle", frames: Sequence[Picture]):
+        self._oracle, self._frames = oracle, frames
+
+    def __getitem__(self, place):
+        return self._oracle.seen(self._frames[place])
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+
 class Material:
     """Raw material whose pictures have no scenes."""
 
@@ -227,7 +240,7 @@ class Material:
 
     def clip(self, seed: int, index: int) -> Clip:
         clip = self._exact.clip(seed, index)
-        return dataclasses.replace(clip, frames=self._oracle.seen(clip.frames))
+        return dataclasses.replace(clip, frames=Frames(self._oracle, clip.frames))
 
     def story(self, seed: int, index: int) -> Story:
         story = self._exact.story(seed, index)

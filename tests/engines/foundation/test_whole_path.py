@@ -4,12 +4,14 @@ Its samples are the procedural ones, word for word and pixel for pixel, though e
 HTTP and JSON, and every picture as PNG, to a server that fails now and then.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from macro.engines import drafts, inset, macrodata, music
-from macro.engines.macrodata import spatial
-from macro.sentence.spans import Sentence
+from macro.sentence.plan import Plan
+from macro.sentence.spans import Image, Sentence
 from tests.engines import exact
 from tests.engines.foundation.oracle import Oracle, serving_truth
 
@@ -52,7 +54,7 @@ def test_inset_too(tmp_path):
 
 def test_macro_too(tmp_path):
     """But for customization's layout, which needs the scene."""
-    options = macrodata.Options(size=64, spatial=spatial.Options(size=64))
+    options = macrodata.Options(size=64)
     expected, made = both_ways(macrodata.ENGINE, options, 3, 16, tmp_path)
     assert len(made.samples) == 16
     assert {sample.task for sample in made.samples} == {"customization", "illustration", "spatial", "temporal"}
@@ -64,6 +66,8 @@ def test_macro_too(tmp_path):
 
 
 def without_layout(sentence: Sentence) -> Sentence:
+    """Without the plan, whose subjects pictures show, and what the notes say of them."""
+    spans = (replace(s, subject=None) if isinstance(s, Image) else s for s in sentence.spans if not isinstance(s, Plan))
     notes = {name: note for name, note in sentence.notes.items() if name != "regions"}
     notes["verdicts"] = [verdict for verdict in notes["verdicts"] if verdict["filter"] != "layout"]
-    return sentence.with_plan(None).replace(notes=notes)
+    return sentence.replace(spans=tuple(spans), notes=notes)

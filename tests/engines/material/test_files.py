@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -135,6 +136,16 @@ def test_pictures_are_scaled_down_but_not_up(tmp_path):
 def test_options_are_checked(wrong, message):
     with pytest.raises(UserError, match=message):
         Options(**wrong)
+
+
+@pytest.mark.parametrize(
+    "library, kind, name", [("cv2", "clip", "x.mp4"), ("trimesh", "ring", "x.ply"), ("mitsuba", "ring", "x.obj")]
+)
+def test_a_library_that_is_missing_is_named_with_the_mend(tmp_path, monkeypatch, library, kind, name):
+    (tmp_path / name).write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(UserError, match=r"is missing; pip install 'macro-compose\[engine\]'"):
+        getattr(Material(tmp_path), kind)(0, 0)
 
 
 # ---- lists and orders ----
