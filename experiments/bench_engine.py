@@ -221,7 +221,7 @@ def _raced(step: str, size: int, entries: dict[str, Callable], repeats: int) -> 
 
 
 def beam_rows(places: int, repeats: int, size: int = 64) -> list[dict]:
-    """Seconds a place of MUSIC's data set, its shards made by a plain loop and by Beam's DirectRunner, in one process."""
+    """Seconds a place of MUSIC's data set, made in one process by a plain loop and by Beam's DirectRunner."""
     import tempfile
 
     from data import beam, runners
@@ -287,7 +287,9 @@ def shown(row: dict) -> str:
     return f"{head} {seconds} {row['times_ours']:6.2f} of ours, {row['times_ours_cpu']:6.2f} of its processor's"
 
 
-def main(sizes: str = "64,128,256", count: int = 64, repeats: int = 5, places: int = 96, json: str | None = None) -> None:
+def main(
+    sizes: str = "64,128,256", count: int = 64, repeats: int = 5, places: int = 96, json: str | None = None
+) -> None:
     try:
         sides = [int(size) for size in sizes.split(",")]
     except ValueError:
