@@ -22,7 +22,7 @@ from apache_beam.metrics import Metrics
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.pvalue import TaggedOutput
 
-from data.shards import Recipe, about, dead_letters, load, stages_of
+from data.shards import Recipe, about, dead_letters, load, note_spent, stages_of
 from macro.engines import drafts
 from macro.engines.drafts import Batch, Made
 from macro.utils.errors import UserError
@@ -105,7 +105,9 @@ class Advance(_Shard):
 
     def process(self, shard: tuple[int, Batch]):
         number, batch = shard
-        yield number, drafts.advance(batch, self.engine.steps[self.place], self.stages, self.recipe.options)
+        batch = drafts.advance(batch, self.engine.steps[self.place], self.stages, self.recipe.options)
+        note_spent(self.recipe, self.stages)
+        yield number, batch
 
 
 class TryAgain(_Shard):
@@ -113,7 +115,9 @@ class TryAgain(_Shard):
 
     def process(self, shard: tuple[int, Batch]):
         number, batch = shard
-        yield number, drafts.go_on(batch, self.engine, self.stages, self.recipe.options)
+        batch = drafts.go_on(batch, self.engine, self.stages, self.recipe.options)
+        note_spent(self.recipe, self.stages)
+        yield number, batch
 
 
 class Finish(_Shard):

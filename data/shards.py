@@ -66,10 +66,20 @@ def _stages(provider: Provider) -> Stages | None:
 
 def make_shard(recipe: Recipe, number: int) -> int:
     """Makes a shard and writes it, whole or not at all; returns its number."""
-    engine, places = load(recipe.engine), recipe.shards.places(number)
-    made = drafts.make(engine, stages_of(recipe.provider), recipe.options, recipe.seed, places)
+    engine, places, stages = load(recipe.engine), recipe.shards.places(number), stages_of(recipe.provider)
+    try:
+        made = drafts.make(engine, stages, recipe.options, recipe.seed, places)
+    finally:
+        note_spent(recipe, stages)
     recipe.shards.write(number, made.samples, about(made), dead_letters(made.dead))
     return number
+
+
+def note_spent(recipe: Recipe, stages: Stages | None) -> None:
+    """Writes beside the shards what this process has spent on the stages since it last did, if anything."""
+    counts = {} if stages is None else stages.spent()
+    if counts:
+        recipe.shards.write_spent(counts)
 
 
 def about(made: Made) -> dict:

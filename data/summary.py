@@ -14,7 +14,8 @@ def summarise(name: str, shards: Shards, steps: Sequence[str], countdown: Countd
     Returns:
         JSON-like: "places" asked for, "samples" there are, "empty" places, "dead" drafts, "filters" {name: {"kept",
         "dropped"}}, "tasks" {task: {bucket: samples}}, "references" {number in a sample: samples} and their mean;
-        "made" places in "seconds" by this call, at "rate" a second.
+        "spent" at endpoints (`Endpoint.counts`), {} for nothing; "made" places in "seconds" by this call, at "rate" a
+        second.
     """
     filters: dict[str, Counter] = {}
     tasks: dict[str, Counter] = {}
@@ -40,6 +41,7 @@ def summarise(name: str, shards: Shards, steps: Sequence[str], countdown: Countd
         "tasks": {task: dict(sorted(counts.items(), key=_order)) for task, counts in sorted(tasks.items())},
         "references": {str(count): references[count] for count in sorted(references)},
         "references_mean": sum(n * times for n, times in references.items()) / max(samples, 1),
+        "spent": shards.spent(),
         "made": countdown.made,
         "seconds": round(seconds, 1),
         "rate": round(countdown.made / seconds, 3),
@@ -65,6 +67,9 @@ def printed(summary: dict) -> str:
     for task, buckets in summary["tasks"].items():
         lines.append(f"  {task}: " + ", ".join(f"{count:,} of {bucket}" for bucket, count in buckets.items()))
     lines.append(f"  {summary['references_mean']:.2f} references a sample")
+    if summary["spent"]:
+        counts = ", ".join(f"{name} {count:,}" for name, count in sorted(summary["spent"].items()))
+        lines.append(f"  endpoints: {counts}")
     lines.append(f"  {summary['made']:,} places in {clock(summary['seconds'])}, {summary['rate']:.3g} a second")
     lines.append(f"  {summary['dead']:,} dead drafts: {summary['name']}-dead.jsonl")
     empty = f"{summary['empty']:,} places stayed EMPTY: every attempt was dropped"

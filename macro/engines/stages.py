@@ -9,7 +9,7 @@ draws carries its `scene`. `macro/engines/foundation/` asks real models, and loo
 Boxes are (x0, y0, x1, y1) in 0..1 of the picture. Read next: `drafts.py`, `music.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -375,7 +375,10 @@ class Judge(Protocol):
 
 @dataclass(frozen=True)
 class Stages:
-    """One provider of every stage, the raw material, and the categories that a scene may be made of."""
+    """One provider of every stage, the raw material, and the categories that a scene may be made of.
+
+    `spent` tells what the stages have cost since it was last asked, by name: {"asked": 12, "tokens_in": 3400}.
+    """
 
     sources: Sources
     categories: tuple[str, ...]
@@ -403,3 +406,4 @@ class Stages:
     rewrite: Rewrite
     summarise: Summarise
     judge: Judge
+    spent: Callable[[], dict[str, int]] = dict

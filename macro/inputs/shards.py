@@ -6,6 +6,8 @@ A shard is a run of places (indices); not every place need be filled. It is thre
     00003.json           what is to be told of them: "samples", how many there are, and whatever their maker counts
     00003.dead.jsonl     what was dropped on the way, one JSON object a line
 
+Beside them lie `spent-*.json`, what their makers have paid for (requests, tokens).
+
 The folder may lie wherever `etils.epath` writes (gs://, s3://): files that are not local are written beside the
 process first. Read next: `records.py`, which gathers the shards as a TFDS data set.
 """
@@ -16,6 +18,8 @@ import json
 import os
 import shutil
 import tempfile
+import uuid
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +98,17 @@ class Shards:
     def dead(self, number: int) -> list[dict]:
         """What was dropped on the way to a finished shard."""
         return [json.loads(line) for line in self.path(number, "dead.jsonl").read_text().splitlines()]
+
+    def write_spent(self, counts: Mapping[str, int]) -> None:
+        """Adds to what the making has cost. A file of its own: many write at once, and no shard depends on it."""
+        with whole_anywhere(epath.Path(self.folder) / f"spent-{uuid.uuid4().hex}.json") as half:
+            half.write_text(json.dumps(counts))
+
+    def spent(self) -> dict[str, int]:
+        """What the making has cost so far, over all processes and starts; empty where it costs nothing."""
+        folder = epath.Path(self.folder)
+        files = folder.glob("spent-*.json") if folder.exists() else ()
+        return dict(sum((Counter(json.loads(file.read_text())) for file in files), Counter()))
 
     def path(self, number: int, part: str = "array_record") -> epath.Path:
         """One of a shard's three files: "array_record", "json" or "dead.jsonl"."""

@@ -13,6 +13,8 @@ Read next: `macro/engines/stages.py`, `macro/judges/client.py`.
 """
 
 import os
+import threading
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -128,19 +130,35 @@ def _chat(name: str, options: Options) -> Chat:
     )
 
 
+class Spent:
+    """`Stages.spent`: what the endpoints among these have counted (`Endpoint.counts`) since it was last called."""
+
+    def __init__(self, asked: Chats):
+        self._endpoints = [chat for chat in dict.fromkeys(asked) if isinstance(chat, Endpoint)]
+        self._told: Counter = Counter()
+        self._lock = threading.Lock()
+
+    def __call__(self) -> dict[str, int]:
+        with self._lock:
+            now = sum((Counter(endpoint.counts) for endpoint in self._endpoints), Counter())
+            new, self._told = now - self._told, now
+        return dict(new)
+
+
 def without(pictures: Sequence[Picture], regions: Sequence[Sequence[Region]]) -> list[None]:
     """A picture that a model has drawn cannot be drawn again with less in it and all else the same."""
     del regions
     return [None] * len(pictures)
 
 
-def stages(options: Options, sources: Sources, asked: Chats | None = None) -> Stages:
-    """Every stage; `asked`: language models that are there already, to read their counts afterwards.
+def stages(options: Options, sources: Sources) -> Stages:
+    """Every stage.
 
     Raises:
         UserError: as `chats`; and any stage, when a model of its own cannot be loaded.
     """
-    talk = Language(*(asked or chats(options)))
+    asked = chats(options)
+    talk = Language(*asked)
 
     def placed(stage: Any) -> Any:
         return stage if stage.device is not None else replace(stage, device=options.device)
@@ -172,4 +190,5 @@ def stages(options: Options, sources: Sources, asked: Chats | None = None) -> St
         rewrite=talk.rewrite,
         summarise=talk.summarise,
         judge=talk.judge,
+        spent=Spent(asked),
     )
