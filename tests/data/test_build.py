@@ -4,16 +4,20 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from data import build as command
 from data.builders import EngineBuilder
 from data.providers import provider_of
 from data.shards import stages_of
+from data.summary import printed
 from macro.inputs.records import build, open_source
+from macro.utils import image
 from macro.utils.config import overridden
 from macro.utils.errors import UserError
 from tests.data import toy
+from tests.judges.server import serving, written
 
 
 @pytest.fixture
@@ -24,8 +28,8 @@ def run(monkeypatch, capsys):
     def call(*arguments):
         with pytest.raises(SystemExit) as left:
             command.command(["data.build", *map(str, arguments)])
-        printed = capsys.readouterr()
-        return left.value.code, printed.out, printed.err
+        shown = capsys.readouterr()
+        return left.value.code, shown.out, shown.err
 
     return call
 
@@ -167,11 +171,41 @@ def test_providers():
     ours = provider_of("foundation", {"vlm": "v", "threads": "2"}, "", {"up": "z"})
     assert ours.options.models == foundation.Options(vlm="v", threads=2)
     assert ours.options.reading == material.Options(up="z")
+    drawn = provider_of("foundation", {"drawer.steps": "4", "drawer.guidance": "1"}, "", {}).options.models.drawer
+    assert (drawn.steps, drawn.guidance, drawn.name) == (4, 1.0, foundation.Options().drawer.name)
     local = provider_of("foundation", {"llm": "local:a", "vlm": "local:b"}, "", {})
     stages = stages_of(local)
     assert stages is stages_of(provider_of("foundation", {"vlm": "local:b", "llm": "local:a"}, "", {}))
     with pytest.raises(UserError, match="--material is missing"):
         stages.sources.photo(0, 0)
+
+
+def test_bad_answers_and_bad_files_are_dead_letters_and_what_they_cost_is_told(run, tmp_path):
+    photos = tmp_path / "material" / "photos"
+    photos.mkdir(parents=True)
+    image.save(photos / "good.png", np.zeros((32, 32, 3), np.uint8))
+    (photos / "broken.png").write_bytes(b"no picture")
+
+    def answer(request, count):
+        return written("{half of it" if count % 2 else {"title": "another field"})
+
+    with serving(answer) as server:
+        code, _, err = run(
+            "inset", "--num=6", "--shard=2", f"--out={tmp_path}", f"--material={photos.parent}",
+            "--engine.video=0", "--provider=foundation", f"--provider.base_url={server.url}",
+            f"--provider.cache={tmp_path / 'answers'}", "--provider.threads=1",
+        )  # fmt: skip
+        asked = len(server.requests)
+    assert code == 2 and "nothing is left of 6 places" in err and "inset-dead.jsonl" in err
+    letters = [json.loads(line) for line in (tmp_path / "inset-dead.jsonl").read_text().splitlines()]
+    reasons = {(letter["step"], letter["reason"].split(";")[0].split(": ")[-1]) for letter in letters}
+    assert ("photo", "not a picture that can be read") in reasons
+    assert {"the answer has no field 'caption'", "it holds no JSON object"} & {why for step, why in reasons}
+    assert {step for step, _ in reasons} == {"photo", "caption"}
+    summary = json.loads((tmp_path / "inset-summary.json").read_text())
+    assert summary["dead"] == len(letters) > 0 == summary["samples"] and summary["empty"] == 6
+    assert summary["spent"]["asked"] == summary["spent"]["malformed"] == asked > 0
+    assert f"asked {asked}" in printed(summary)
 
 
 @pytest.mark.parametrize("dataset", sorted(command.DATASETS))

@@ -12,7 +12,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.shards import Recipe, about, bucket_of, dead_letters, load, make_shard, stages_of
+from data.shards import Recipe, about, bucket_of, dead_letters, load, make_shard, note_spent, stages_of
 from macro.engines import drafts
 from macro.inputs import shards as files
 from macro.inputs.codec import encode_sentence
@@ -139,6 +139,24 @@ def test_buckets(count, bucket):
     images = (Image(np.zeros((2, 2, 3), np.uint8)),) * count
     assert bucket_of(Sentence(images)) == bucket
     assert bucket_of(Sentence(images, notes={"bucket": "other"})) == "other"
+
+
+def test_spending_is_added_up_beside_the_shards(tmp_path):
+    class Paid:
+        def spent(self):
+            return {"asked": 3, "tokens_in": 10}
+
+    free, paid = recipe(tmp_path / "free"), recipe(tmp_path / "paid")
+    for number in (0, 1):
+        make_shard(free, number)
+        make_shard(paid, number)
+        note_spent(free, None)
+        note_spent(paid, Paid())
+    assert free.shards.spent() == {} == recipe(tmp_path / "none").shards.spent()
+    assert paid.shards.spent() == {"asked": 6, "tokens_in": 20}
+    assert free.shards.missing() == paid.shards.missing() == [2]
+    ours, theirs = contents(tmp_path / "free"), contents(tmp_path / "paid")
+    assert ours.items() <= theirs.items() and len(theirs) == len(ours) + 2
 
 
 def test_a_provider_is_loaded_once_in_a_process():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from macro.engines import foundation
-from macro.engines.foundation import prompts
+from macro.engines.foundation import prompts, vision
 from macro.engines.foundation.categories import CATEGORIES
 from macro.engines.foundation.language import Language
 from macro.engines.sources import Picture
@@ -28,6 +28,7 @@ from macro.judges.asking import Failure, Malformed, understood
 from macro.judges.client import Endpoint
 from macro.judges.local import LocalChat
 from macro.utils.errors import UserError
+from tests.judges.server import serving, written
 
 RNG = np.random.default_rng(0)
 A, B, C, D = (Picture(RNG.integers(0, 256, (20, 30, 3), np.uint8)) for _ in range(4))
@@ -271,6 +272,30 @@ def test_the_bundle_has_every_stage_and_loads_nothing_yet(tmp_path):
     assert stages.categories == CATEGORIES
     assert all(callable(getattr(stages, f.name)) for f in fields(Stages) if f.name not in ("sources", "categories"))
     assert stages.without([A, B], [[DOG], []]) == [None, None]
+
+
+def test_vision_stages_have_settings_of_their_own_and_one_device():
+    drawer, clip = vision.FluxDraw("mine", steps=4, guidance=1.0), vision.Clip(device="cuda:1")
+    options = foundation.Options(base_url=NOWHERE, drawer=drawer, clip=clip, device="cpu")
+    stages = foundation.stages(options, NoSources())
+    assert stages.draw == vision.FluxDraw("mine", "cpu", steps=4, guidance=1.0)
+    assert stages.compare == clip and stages.resemble == vision.Dino(device="cpu")
+    assert stages.stillness == vision.OrbStillness()
+    for wrong in ({"features": 0}, {"side": 0}, {"alike": -1}, {"still": 0.0}):
+        with pytest.raises(UserError, match=next(iter(wrong))):
+            vision.OrbStillness(**wrong)
+
+
+def test_what_is_spent_is_told_once_and_of_each_endpoint_once(tmp_path):
+    with serving(lambda request, count: written({"labels": []})) as server:
+        options = foundation.Options(llm="l", vlm="v", base_url=server.url, cache=str(tmp_path))
+        stages = foundation.stages(options, NoSources())
+        assert stages.spent() == {}
+        assert stages.tag([A, B]) == [[], []]
+        assert stages.spent() == {"asked": 2, "tokens_in": 14, "tokens_out": 6}
+        assert stages.spent() == {}
+        stages.tag([A, C])
+        assert stages.spent() == {"asked": 1, "cached": 1, "tokens_in": 7, "tokens_out": 3}
 
 
 def test_without_an_endpoint_the_user_is_told(monkeypatch):
