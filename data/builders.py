@@ -6,7 +6,6 @@ Beside the data set come `<data_dir>/<name>-summary.json` and `<name>-dead.jsonl
 `recipe.json` says what it was made from. Read next: `shards.py`, `macro/inputs/records.py`.
 """
 
-import dataclasses
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from data.shards import Provider, Recipe, load
 from data.summary import summarise
 from macro.inputs.records import SentenceBuilder, hash_of
 from macro.inputs.shards import Shards, whole_anywhere
+from macro.utils.config import telling
 from macro.utils.errors import UserError
 from macro.utils.log import Countdown
 
@@ -125,7 +125,7 @@ class EngineBuilder(SentenceBuilder, skip_registration=True):
             "shard": self._shard,
             "split": self.split,
         }
-        return json.dumps(recipe, indent=2, default=dataclasses.asdict) + "\n"
+        return json.dumps(recipe, indent=2, default=telling) + "\n"
 
 
 def _difference(theirs: dict, ours: dict) -> str:

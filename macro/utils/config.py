@@ -138,6 +138,16 @@ def overridden(cls: type, values: Mapping[str, str], where: str) -> Any:
     return _section(cls, tree, where)
 
 
+def aside(**default: Any) -> Any:
+    """A `dataclasses.field` of options on which nothing depends that is made with them: threads, an address."""
+    return dataclasses.field(**default, metadata={"aside": True})
+
+
+def telling(options: Any) -> dict[str, Any]:
+    """The fields of a dataclass of options that are not aside: `json.dumps(options, default=telling)`."""
+    return {f.name: getattr(options, f.name) for f in dataclasses.fields(options) if not f.metadata.get("aside")}
+
+
 def option_names(cls: type) -> list[str]:
     """The names that `overridden` knows in a dataclass: "noise", "noise.boxes"."""
     return [path for path, _ in _paths(_nested(cls))]

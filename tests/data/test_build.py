@@ -208,6 +208,18 @@ def test_bad_answers_and_bad_files_are_dead_letters_and_what_they_cost_is_told(r
     assert f"asked {asked}" in printed(summary)
 
 
+def test_where_models_answer_changes_no_data_set_and_is_not_written_down(tmp_path):
+    def builder(**models):
+        values = {"llm": "l", "vlm": "v", **models}
+        provider = provider_of("foundation", values, "", {})
+        return command.builder_of("music")(data_dir=str(tmp_path), provider=provider)
+
+    ours = builder(base_url="http://me:secret@host/v1", threads="3", retries="0", cache="elsewhere")
+    assert ours.key == builder().key != builder(temperature="0").key
+    assert builder(**{"drawer.steps": "3"}).key != ours.key
+    assert "secret" not in ours._recipe_text() and '"vlm": "v"' in ours._recipe_text()
+
+
 @pytest.mark.parametrize("dataset", sorted(command.DATASETS))
 def test_builders_belong_to_their_engines(dataset):
     builder = command.builder_of(dataset)

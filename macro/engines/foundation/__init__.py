@@ -16,7 +16,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ from macro.engines.stages import Region, Stages
 from macro.judges.asking import Chat
 from macro.judges.client import Endpoint
 from macro.judges.local import LocalChat
+from macro.utils.config import aside
 from macro.utils.errors import UserError
 
 LOCAL = "local:"
@@ -41,7 +42,7 @@ def answers_folder() -> str:
 
 @dataclass(frozen=True)
 class Options:
-    """Which models, and how they are asked.
+    """Which models, and how they are asked. Where, and how patiently, is `aside`: a data set does not depend on it.
 
     Attributes:
         llm, vlm: names at the endpoint, or "local:" and a name of the hub or a folder.
@@ -61,12 +62,12 @@ class Options:
     llm: str = "Qwen/Qwen3-32B"
     vlm: str = "Qwen/Qwen2.5-VL-72B-Instruct"
     judge: str | None = None
-    base_url: str | None = None
-    cache: str = field(default_factory=answers_folder)
-    time_limit: int | float = 120.0
-    retries: int = 5
-    wait: int | float = 1.0
-    threads: int = 8
+    base_url: str | None = aside(default=None)
+    cache: str = aside(default_factory=answers_folder)
+    time_limit: int | float = aside(default=120.0)
+    retries: int = aside(default=5)
+    wait: int | float = aside(default=1.0)
+    threads: int = aside(default=8)
     side: int = 1024
     jpeg: bool = False
     temperature: int | float | None = None
