@@ -5,8 +5,8 @@
   Kontext is the FLUX model that it has for one picture and a sentence about it.
 - `FluxCompose`: FLUX.2, which takes several references as pictures of their own, each with its place on an axis of
   the rotary positions. Kontext would take one picture only, the references pasted together, and MACRO measured what a
-  collage costs (8.02 to 5.60). `DiffusionPipeline` reads from the folder which pipeline it is, so the whole family
-  works by name; klein 9B with its text encoder takes 34 GB, FLUX.2-dev 112 GB.
+  collage costs (8.02 to 5.60). The folder says which pipeline it is, so the whole family works by name; klein 9B with
+  its text encoder takes 34 GB, FLUX.2-dev 112 GB.
 
 Noise comes from a generator on the CPU, so a seed means the same on every device. Models draw at the side that they
 were trained at, and the picture is then resized to what was asked for. Read next: `items.py`.
@@ -68,8 +68,8 @@ class Diffusion:
         if min(self.side, self.steps, self.batch) < 1:
             raise UserError(f"{type(self).__name__}: side, steps and batch must be at least 1")
 
-    def _pipeline(self, kind: str) -> Any:
-        return _load(kind, self.name, self.device, self.dtype)
+    def _pipeline(self, family: str) -> Any:
+        return _load(family, self.name, self.device, self.dtype)
 
     def _side(self, pipeline: Any, size: int) -> int:
         """The side to draw at for a picture of `size`: a multiple of what a latent token covers."""
@@ -192,7 +192,7 @@ class FluxCompose(Diffusion):
 
         def run(items: list[tuple[str, Sequence[Picture], int, int]]) -> list[Picture | Fault]:
             [(prompt, pictures, size, seed)] = items
-            pipeline = self._pipeline("DiffusionPipeline")
+            pipeline = self._pipeline("Flux2")
             shown = [self._reference(pipeline, picture.pixels) for picture in pictures]
             settings = self._settings([seed], self._side(pipeline, size))
             return [_picture(pipeline(image=shown or None, prompt=prompt, **settings).images[0], size)]
@@ -245,9 +245,14 @@ def _picture(values: Float[np.ndarray, "_ _ 3"], size: int) -> Picture | Fault:
 
 
 @once
-def _load(kind: str, name: str, device: str | None, dtype: str | None) -> Any:
-    with loading(kind, name):
+def _load(family: str, name: str, device: str | None, dtype: str | None) -> Any:
+    """The pipeline that the folder says it is, whose class's name begins with `family`."""
+    with loading(family, name):
         import diffusers
+
+        kind = diffusers.DiffusionPipeline.load_config(name)["_class_name"]
+        if not kind.startswith(family):  # FLUX.1 and Kontext have the same parts: either would load as the other
+            raise ValueError(f"it is a {kind}, no {family}")
 
         on = device_of(device)
         numbers = format_of(dtype or ("float32" if on == "cpu" else "bfloat16"))

@@ -1,5 +1,6 @@
 """FLUX.1, Kontext and FLUX.2 through diffusers' own pipelines, on tiny ones of random weights."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -93,6 +94,19 @@ def test_flux_draws_by_caption_and_seed(tiny):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [FluxDraw, KontextRedraw, FluxCompose])
+@pytest.mark.parametrize("given", ["FluxPipeline", "FluxKontextPipeline", "Flux2Pipeline", "StableDiffusionPipeline"])
+def test_a_model_of_another_family_is_said_in_a_line(tmp_path, stage, given):
+    """The folder has no more than its name, so that of the right family is refused as well, but later."""
+    pytest.importorskip("diffusers")
+    family = {FluxDraw: "FluxPipeline", KontextRedraw: "FluxKontextPipeline", FluxCompose: "Flux2"}[stage]
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": given}))
+    with pytest.raises(UserError, match="cannot be loaded") as caught:
+        stage(str(tmp_path))._pipeline(family)
+    assert (f"it is a {given}, no {family}" in str(caught.value)) is not given.startswith(family)
+
+
 def test_a_folder_without_a_pipeline_is_said_in_a_line(tmp_path):
     pytest.importorskip("diffusers")
     (tmp_path / "model").mkdir()
