@@ -14,6 +14,7 @@ Read next: `shards.py`, `macro/engines/drafts.py`.
 
 import shlex
 import threading
+import time
 from collections.abc import Iterator, Sequence
 
 import apache_beam as beam
@@ -28,7 +29,7 @@ from macro.utils.errors import UserError
 
 # Beam's "DirectRunner" looks for a program to download first; this is the one that runs in Python.
 _DIRECT = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
-_POLL = 1.0  # seconds between two looks at which shards are there
+_POLL = 1.0  # seconds between two looks at which shards are there; more where a look takes long itself
 
 
 def run(
@@ -42,7 +43,7 @@ def run(
         runner: DirectRunner, or any that Beam knows.
 
     Raises:
-        UserError: `workers` for another runner than the DirectRunner.
+        UserError: `workers` for another runner than the DirectRunner; options that the runner needs are missing.
     """
     if not missing:
         return
@@ -54,7 +55,10 @@ def run(
         raise UserError(f"--workers={workers}: is not {runner}'s; say it in --runner_options, as that runner calls it")
     else:
         argv = [f"--runner={runner}", *argv]
-    pipeline = beam.Pipeline(options=PipelineOptions(argv))
+    try:
+        pipeline = beam.Pipeline(options=PipelineOptions(argv))
+    except ValueError as error:  # Beam's check of what this runner needs to be told
+        raise UserError(f"--runner={runner}: {error}") from error
     expand(pipeline, recipe, missing)
     yield from _watched(pipeline, recipe, missing)
 
@@ -141,7 +145,10 @@ class WriteDead(_Shard):
 
 
 def _watched(pipeline: beam.Pipeline, recipe: Recipe, missing: Sequence[int]) -> Iterator[int]:
-    """Runs the pipeline beside this thread, and tells of the shards as they appear."""
+    """Runs the pipeline beside this thread, and tells of the shards as they appear.
+
+    Ctrl-C ends this process, and what it runs itself; a job on a cluster is the cluster's to end.
+    """
     errors: list[BaseException] = []
 
     def target():
@@ -150,18 +157,18 @@ def _watched(pipeline: beam.Pipeline, recipe: Recipe, missing: Sequence[int]) ->
         except BaseException as error:  # handed to the thread that waits
             errors.append(error)
 
-    # A daemon: Ctrl-C ends the command and not only the wait.
     thread = threading.Thread(target=target, daemon=True)
     thread.start()
     left = set(missing)
     while left or thread.is_alive():
-        alive = thread.is_alive()
+        alive, began = thread.is_alive(), time.monotonic()
         still = left & set(recipe.shards.missing())
+        pause = max(_POLL, 10 * (time.monotonic() - began))
         yield from sorted(left - still)
         left = still
         if not alive:
             break
-        thread.join(_POLL)
+        thread.join(pause)
     if errors:
         raise _cause(errors[0])
     if left:

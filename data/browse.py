@@ -73,14 +73,13 @@ def browse(folder: str, num: int, seed: int, out: str) -> tuple[int, int]:
 
 
 def data_sets(folder: str) -> list[DataSet]:
-    """Everything in the folder that can be looked at, in the order of its names."""
+    """Everything in the folder that can be looked at: what was built, then what is there as JSON."""
     root = Path(folder)
     if not root.is_dir():
         raise UserError(f"{folder}: there is no such folder; name one that holds data sets")
     found = []
-    for where, built in sorted(_found(root)):
-        name = where.parent.name if built else str(where.relative_to(root)) if where != root else where.name
-        beside = where.parent.parent
+    for built, where in sorted(_found(root), key=lambda each: (not each[0], each[1])):
+        name, beside = where.parent.name if built else f"{where.name} (JSON)", where.parent.parent
         samples = open_source(str(where)) if built else Files(where)
         found.append(DataSet(name, samples, beside / f"{name}-summary.json", beside / f"{name}-dead.jsonl"))
     if not found:
@@ -91,13 +90,13 @@ def data_sets(folder: str) -> list[DataSet]:
     return found
 
 
-def _found(folder: Path) -> list[tuple[Path, bool]]:
-    """(folder, whether it was built; else it holds JSON samples), looking no deeper than it must."""
+def _found(folder: Path) -> list[tuple[bool, Path]]:
+    """(whether it was built, else it holds JSON samples; folder), looking no deeper than it must."""
     if (folder / "dataset_info.json").is_file():
-        return [(folder, True)]
+        return [(True, folder)]
     if any(folder.glob("**/dataset_info.json")):
         return [each for below in sorted(folder.iterdir()) if below.is_dir() for each in _found(below)]
-    return [(folder, False)] if any(folder.glob("**/*.json")) else []
+    return [(False, folder)] if any(folder.glob("**/*.json")) else []
 
 
 def looked_at(samples: Sequence[Sentence]) -> list[int]:

@@ -155,7 +155,7 @@ def command(argv: Sequence[str] | None = None) -> None:
         workers="processes that make shards side by side, on this machine",
         runner=f"who runs them: {', '.join(RUNNERS)}",
         runner_options="handed to Beam, such as '--project=p --region=r --temp_location=gs://b/tmp'",
-        shard="places that are made together: what a build can lose when it is stopped",
+        shard="places that are made together, and lost when a build is stopped; for millions take more",
         split="name of the split: train or eval",
         from_json="folder in MacroData's published layout to read instead of making anything",
     )

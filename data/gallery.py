@@ -33,7 +33,7 @@ def gallery(title: str, about: str, chapters: Sequence[Chapter]) -> str:
     labels = "".join(f'<label for="{name}">{what}</label>' for name, what in SWITCHES.items())
     links, sections = [], []
     for number, (name, statistics, kinds) in enumerate(chapters):
-        links.append(f'<a class="set" href="#s{number}">{escape(name)}</a>')
+        links.append(f'{"<br>" if number else ""}<a class="set" href="#s{number}">{escape(name)}</a>')
         sections.append(_numbers(f"s{number}", name, statistics))
         for place, ((task, bucket), samples) in enumerate(kinds.items()):
             anchor = f"s{number}-{place}"
@@ -156,6 +156,8 @@ def _boxes(sentence: Sentence) -> str:
     high, wide = 100 * height / max(height, width), 100 * width / max(height, width)
     drawn = []
     for number, (label, (x0, y0, x1, y1)) in enumerate(boxes, 1):
+        if x1 <= x0 or y1 <= y0:  # of the scene, but not in the picture
+            continue
         # A foundation's detector may find more than the twelve that cells can name.
         hue = rgb(number) if number <= MAX_REFERENCES else "rgb(60,64,72)"
         at = f'x="{x0 * wide:.2f}" y="{y0 * high:.2f}"'
@@ -214,10 +216,10 @@ nav { position: sticky; top: 0; z-index: 2; margin: 18px 0 0; padding: 10px 0; b
   border-bottom: 1px solid var(--line); display: flex; justify-content: space-between; gap: 24px; color: var(--soft); }
 nav a { margin-right: 12px; color: var(--accent); text-decoration: none; white-space: nowrap; display: inline-block; }
 nav a.set { color: var(--ink); font-weight: 600; }
-nav div:last-child { flex: none; }
+nav div:first-child { max-height: 66px; overflow-y: auto; } nav div:last-child { flex: none; }
 nav label { margin-left: 6px; padding: 2px 9px; border: 1px solid var(--line); border-radius: 10px; cursor: pointer; }
 section { scroll-margin-top: 80px; }
-.figures { display: flex; flex-wrap: wrap; gap: 30px; align-items: flex-end; }
+.figures { display: flex; flex-wrap: wrap; gap: 30px; align-items: flex-start; }
 .figures table { width: auto; } .figures td, .figures th { padding: 3px 16px 3px 0; width: auto; }
 .figures td:last-child, .figures th:last-child { text-align: right; padding-right: 0; }
 .wide { flex-basis: 100%; }

@@ -1,5 +1,6 @@
 """What came of a build, in numbers and in words: `<name>-summary.json`, and what `data.build` prints."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -36,13 +37,19 @@ def summarise(name: str, shards: Shards, steps: Sequence[str], countdown: Countd
         "empty": shards.num - samples,
         "dead": dead,
         "filters": {name: dict(filters[name]) for name in order},
-        "tasks": {task: dict(sorted(counts.items())) for task, counts in sorted(tasks.items())},
+        "tasks": {task: dict(sorted(counts.items(), key=_order)) for task, counts in sorted(tasks.items())},
         "references": {str(count): references[count] for count in sorted(references)},
         "references_mean": sum(n * times for n, times in references.items()) / max(samples, 1),
         "made": countdown.made,
         "seconds": round(seconds, 1),
         "rate": round(countdown.made / seconds, 3),
     }
+
+
+def _order(bucket: tuple[str, int]) -> tuple[int, str]:
+    """4-5 before 11-12, names by letters."""
+    number = re.search(r"\d+", bucket[0])
+    return int(number[0]) if number else 0, bucket[0]
 
 
 def printed(summary: dict) -> str:

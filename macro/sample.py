@@ -25,7 +25,7 @@ from macro.utils.errors import UserError
 
 HELPS = {
     "instruction": "what to show; calls the n-th picture <image n>: 'A <image 1> by <image 2>.'",
-    "images": "picture files, separated by commas; at most 12",
+    "images": "picture files, separated by commas; at most 12 pictures in all",
     "source": "a picture file to edit: <image 1> of the instruction, while --images go on from <image 2>",
     "plan": "a plan.json to draw, instead of a plan that the model writes",
     "candidates": "how many plans and pictures to make and pick from",

@@ -98,7 +98,7 @@ def _start(seed: int, index: int, attempt: int, options: Options) -> EditDraft:
     return first.set(attempt=attempt, bucket=operation, operation=operation)
 
 
-def _propose(drafts: list[EditDraft], stages: Stages, options: Options) -> list[EditDraft]:
+def _propose(drafts: list[EditDraft], stages: Stages | None, options: Options) -> list[EditDraft]:
     """A scene, and an edit that it has room for."""
     return fill(drafts, "propose", "edit", [_proposal(draft, options) for draft in drafts])
 
@@ -115,7 +115,7 @@ def _proposal(draft: EditDraft, options: Options) -> Edit | Fault:
     return Fault(f"no scene of {count} had room to {draft.operation}")
 
 
-def _draw(drafts: list[EditDraft], stages: Stages, options: Options) -> list[EditDraft]:
+def _draw(drafts: list[EditDraft], stages: Stages | None, options: Options) -> list[EditDraft]:
     """Both pictures and what is so in them."""
     scenes = [scene for draft in drafts for scene in (draft.edit.before, draft.edit.after)]
     drawn = with_truth(scenes, options.size, options.size, options.rays)
@@ -127,7 +127,7 @@ def _draw(drafts: list[EditDraft], stages: Stages, options: Options) -> list[Edi
     return out
 
 
-def _show(drafts: list[EditDraft], stages: Stages, options: Options) -> list[EditDraft]:
+def _show(drafts: list[EditDraft], stages: Stages | None, options: Options) -> list[EditDraft]:
     """Drops drafts in which somebody shows too little, has no cell, or the edit changes too little."""
     return [_shown(draft, options) for draft in drafts]
 
@@ -145,7 +145,7 @@ def _shown(draft: EditDraft, options: Options) -> EditDraft:
     return draft.passes("change", changed >= options.min_change, changed, "hardly anything changes")
 
 
-def _say(drafts: list[EditDraft], stages: Stages, options: Options) -> list[EditDraft]:
+def _say(drafts: list[EditDraft], stages: Stages | None, options: Options) -> list[EditDraft]:
     """The instruction; drops drafts in which nobody could say clearly what is meant."""
     out = []
     for draft in drafts:
@@ -160,7 +160,7 @@ def _views(draft: EditDraft, options: Options) -> int:
     return int(draft.stream("views").choice(options.views)) if draft.operation in ("add", "replace") else 0
 
 
-def _refer(drafts: list[EditDraft], stages: Stages, options: Options) -> list[EditDraft]:
+def _refer(drafts: list[EditDraft], stages: Stages | None, options: Options) -> list[EditDraft]:
     """Pictures of the newcomers alone, from other views and in other light."""
     scenes = [_alone(draft, options) for draft in drafts]
     pictures = iter(pixels_of([scene for several in scenes for scene in several], options.reference_size, options.rays))

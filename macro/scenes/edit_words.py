@@ -74,7 +74,7 @@ def thought(edit: Edit, before: Truth, after: Truth) -> str:
     return f"{_THOUGHTS[edit.operation].format(**words)}. all else stays. "
 
 
-def claims(edit: Edit, before: Truth, after: Truth) -> list[tuple[str, tuple[int, ...]]]:
+def _claims(edit: Edit, before: Truth, after: Truth) -> list[tuple[str, tuple[int, ...]]]:
     """Where the edited subject is to stand: (relation, numbers in `after`), true now and, for one that moves, new."""
     return [(name, others) for name, others in _relations(after, edit.result) if not _held(edit, before, name, others)]
 
@@ -99,7 +99,7 @@ def _where(edit: Edit, before: Truth, after: Truth, rng: np.random.Generator) ->
         for n, origin in enumerate(edit.origins, 1)
         if origin is not None and now[n - 1] is not None and now[n - 1] == then[origin - 1]
     }
-    possible = [(name, others) for name, others in claims(edit, before, after) if set(others) <= set(names)]
+    possible = [(name, others) for name, others in _claims(edit, before, after) if set(others) <= set(names)]
     if not possible:
         return None
     worth = np.array([_WORTH[name] for name, _ in possible])

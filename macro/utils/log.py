@@ -140,15 +140,18 @@ class Countdown:
         """`total` of `unit` ("sentences") are to be done for what is called `name`."""
         self.name, self.total, self.unit = name, total, unit
         self.count = self.made = 0
-        self._start = time.monotonic()
+        self._start, self._said = time.monotonic(), -math.inf
 
     def skip(self, number: int) -> None:
         """That many were there already."""
         self.count += number
 
     def done(self, number: int) -> None:
-        """That many more are done; prints the line."""
+        """That many more are done; prints the line, but not more than one a second."""
         self.count, self.made = self.count + number, self.made + number
+        if self.count < self.total and time.monotonic() < self._said + 1:
+            return
+        self._said = time.monotonic()
         rate = self.made / max(self.seconds(), 1e-9)
         print(
             f"{self.name}: {self.count:,} of {self.total:,} {self.unit}, {rate:.3g} a second, "

@@ -14,7 +14,9 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from data import beam as ours
 from data import build as command
+from data.providers import procedural
 from data.shards import Recipe
+from macro.engines.procedural import Options
 from macro.inputs.records import build
 from macro.inputs.shards import Shards
 from macro.utils.errors import UserError
@@ -99,6 +101,7 @@ def test_every_step_is_a_transform_and_every_filter_a_counter(tmp_path, plain):
     ("options", "more", "said"),
     [
         (toy.Options(mistaken=5), {}, "a mistake of the user's"),
+        (toy.Options(), {"runner": functools.partial(ours.run, runner="DataflowRunner")}, "option: project"),
         (toy.Options(), {"workers": 2, "runner": functools.partial(ours.run, runner="FlinkRunner")}, "FlinkRunner's"),
     ],
 )
@@ -111,3 +114,20 @@ def test_what_breaks_in_a_worker_is_not_swallowed(tmp_path):
     with pytest.raises(Exception, match="toy"):
         build(toy.Builder, str(tmp_path), 3, 9, toy.Options(broken=5), shard=4, runner=ours.run)
     assert not list(tmp_path.glob("toys/*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dataset", ["music", "macrodata", "inset", "edit"])
+def test_real_engines_give_the_same_bytes_everywhere(dataset, tmp_path):
+    """One process, two others, Beam: rendering included."""
+    builder = command.builder_of(dataset)
+    engine = command.engine_of(builder)
+    names = {name: "16" for name in command.option_names(engine.options) if name.endswith("size")}
+    options = command.overridden(engine.options, names, "--engine")
+    more = {"shard": 3, "provider": procedural(Options(size=24, rays=1)) if builder.asks_stages else None}
+    ways = {"alone": {}, "two": {"workers": 2}, "beam": {"runner": ours.run}}
+    for way, how in ways.items():
+        build(builder, str(tmp_path / way), 1, 6, options, **more, **how)
+    alone = files(tmp_path / "alone")
+    assert alone == files(tmp_path / "two") == files(tmp_path / "beam")
+    assert any("array_record" in name for name in alone)

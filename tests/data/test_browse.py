@@ -16,7 +16,11 @@ from macro.utils.errors import UserError
 
 EVIL = "<script>alert('x')</script> \"quoted\" & 'single'"
 GRID = np.kron([[0, 1], [2, 2]], np.ones((4, 4))).astype(np.int8)
-REGIONS = [{"label": "a \"dog\" <b>", "box": [0.1, 0.1, 0.4, 0.4], "score": 1.0}, {"label": "x", "box": [0, 0, 1, 0.5]}]
+REGIONS = [
+    {"label": 'a "dog" <b>', "box": [0.1, 0.1, 0.4, 0.4], "score": 1.0},
+    {"label": "x", "box": [0, 0, 1, 0.5]},
+    {"label": "elsewhere", "box": [0, 0, 0, 0]},
+]
 VERDICTS = [
     {"filter": "area<i>", "kept": True, "value": 0.0625, "reason": ""},
     {"filter": "judge", "kept": False, "value": 3.5, "reason": EVIL},
@@ -77,8 +81,8 @@ def test_the_page_needs_nothing_from_elsewhere_and_runs_nothing(page):
 
 def test_all_words_are_escaped(page):
     """What is no tag of ours must not be a tag: with ours taken out, no angle bracket is left."""
-    tags = "html head meta title body main input header p h1 h2 small nav div label a section figure table tr th td i"
-    tags += " span figcaption article img b svg rect text g path blockquote details summary pre"
+    tags = "html head meta title body main input br header p h1 h2 small nav div label a section figure table tr th td"
+    tags += " i span figcaption article img b svg rect text g path blockquote details summary pre"
     ours = rf"</?(?:{tags.replace(' ', '|')})(?:\s[^<>]*)?>"
     bare = re.sub(r"<style>.*?</style>|<!doctype html>", "", page, flags=re.S)
     assert "<b>" not in bare and "<i>" not in bare and "<script" not in bare
@@ -87,21 +91,22 @@ def test_all_words_are_escaped(page):
 
 
 def test_every_sample_is_shown_whole(page):
-    card = page.split("<article>")[1]
     assert len(page.split("<article>")) - 1 == 2 + 2 + 2 + 1  # two of each bucket, and the one INSET file
     built = next(card for card in page.split("<article>") if "toy 1" in card)
     assert built.count('class="word"') == 2 and "then: afterwards" in built
     assert "attempt 3" in built and "a &amp; b" in built
     assert "area&lt;i&gt; 0.0625" in built and 'class="dropped"' in built and "judge 3.5" in built
     assert "caption" in built and "2 x</text>" in built
+    assert "elsewhere" not in built
     assert built.count("<rect") == 48 + 2  # cells of the layout, and two boxes
     assert 'viewBox="0 0 100.00 50.00"' in built and 'x="10.00" y="5.00" width="30.00" height="15.00"' in built
     assert "<td>the &lt;script&gt;" in built and "&lt;image 1&gt;</td>" in built
-    assert "owl" in card
+    assert "<td>owl</td>" in page.split("<article>")[-3] + page.split("<article>")[-1]
 
 
 def test_statistics_stand_at_the_top(page):
-    head = page.split('<section id="s1"')[1].split("</section>")[0]
+    assert page.index(">toy</a>") < page.index(">published (JSON)</a>")
+    head = page.split('<section id="s0"')[1].split("</section>")[0]
     assert "12 samples" in head
     assert "<td>compose</td><td>1-3</td><td>6</td>" in head and "<td>4-5</td><td>6</td>" in head
     assert "<td>area&lt;i&gt;</td><td>12</td><td>1,234</td>" in head
@@ -114,7 +119,7 @@ def test_numbers_are_counted_as_they_are(folder, tmp_path):
     (built,) = [one for one in browse.data_sets(str(folder)) if one.name == "toy"]
     outlines = [(index, built.samples.outline(index)) for index in range(12)]
     found = statistics.statistics_of(outlines, 12, tmp_path / "none", tmp_path / "none")
-    assert found.references == {2: 12} and found.subjects == {2: 12} and found.areas == {0.1: 12, 0.5: 12}
+    assert found.references == {2: 12} and found.subjects == {3: 12} and found.areas == {0.01: 12, 0.1: 12, 0.5: 12}
     assert found.places == {("compose", "1-3"): [0, 2, 4, 6, 8, 10], ("compose", "4-5"): [1, 3, 5, 7, 9, 11]}
     assert not found.filters and not found.dead
 

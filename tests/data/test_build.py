@@ -1,8 +1,8 @@
 """`python -m data.build`: from a command line to a data set, its summary and its dead letters."""
 
+import dataclasses
 import json
-import runpy
-import sys
+from pathlib import Path
 
 import pytest
 
@@ -138,13 +138,24 @@ def test_out_must_be_there_and_writable(run, tmp_path):
     assert code == 2 and "cannot be written" in err
 
 
-def test_size_is_every_size():
-    from macro.engines.macrodata import Options
+@dataclasses.dataclass(frozen=True)
+class Part:
+    size: int = 128
+    reference_size: int = 64
 
-    names = command.sizes(Options, 64)
-    assert names == {"size": "64", "spatial.size": "64"}
-    options = overridden(Options, names, "--engine")
-    assert options.size == options.spatial.size == 64 and options.temporal == Options().temporal
+
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    size: int = 128
+    part: Part = dataclasses.field(default_factory=Part)
+
+
+def test_size_is_every_size(run, tmp_path):
+    assert command.sizes(Whole, 32) == {"size": "32", "part.size": "32"}
+    assert overridden(Whole, command.sizes(Whole, 32), "--engine") == Whole(32, Part(32, 64))
+    for out, more, size in (("a", [], 16), ("b", ["--engine.size=24"], 24)):
+        assert run("toys", "--num=3", "--size=16", f"--out={tmp_path / out}", *more)[0] == 0
+        assert open_source(str(tmp_path / out))[0].target.size == (size, size)
 
 
 def test_providers():
@@ -171,6 +182,14 @@ def test_builders_belong_to_their_engines(dataset):
     assert builder.name == dataset == engine.name and str(builder.VERSION) == engine.version
 
 
+@pytest.mark.parametrize("dataset", sorted(command.DATASETS))
+def test_every_data_set_has_its_card(dataset):
+    card = (Path(command.__file__).parent / dataset / "CARD.md").read_text()
+    assert card.startswith(f"# {dataset}\n") and f"python -m data.build {dataset} --num=" in card
+    for word in ("Apache-2.0", "**Packing.**", "**Limits.**", f"{dataset}_dataset_builder.Builder("):
+        assert word in card
+
+
 def test_from_python_too(tmp_path):
     folder = build(toy.Builder, str(tmp_path / "a"), 3, 9, toy.Options(), shard=4)
     builder = toy.Builder(data_dir=str(tmp_path / "b"), seed=3, num=9, shard=4)
@@ -179,9 +198,7 @@ def test_from_python_too(tmp_path):
     assert builder.as_data_source(split="train") is not None and builder.info.splits["train"].num_examples > 0
 
 
-def test_help_says_what_there_is(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["data.build", "--help"])
-    with pytest.raises(SystemExit) as left:
-        runpy.run_module("data.build", run_name="__main__")
-    out = capsys.readouterr().out
-    assert left.value.code == 0 and "dataset: what to build" in out and "engine_options" in out
+def test_help_says_what_there_is(run):
+    code, out, _ = run("--help")
+    assert code == 0 and "dataset: what to build: edit, inset, macrodata, music, scenes" in out
+    assert "engine_options: --engine.key=value" in out and "--from_json" in out

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -108,6 +109,15 @@ def test_textures_of_ground_and_others_stay_where_they_were(edits):
                 np.testing.assert_array_equal(
                     after[name][after["owner"] == n - 1], before[name][before["owner"] == origin - 1]
                 )
+
+
+def test_a_scene_of_its_own_takes_its_numbers_in_order():
+    scene = grammar.sample_scene(np.random.default_rng(4), 3)
+    plain = compile_scene(scene)
+    for name, array in compile_scene(replace(scene, phases=(0, 1, 2, 3))).items():
+        np.testing.assert_array_equal(array, plain[name])
+    with pytest.raises(ValueError):  # one of them would have no texture
+        compile_scene(replace(scene, phases=(0, 1, 3)))
 
 
 def reach(scene, number, where):

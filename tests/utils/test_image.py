@@ -225,6 +225,15 @@ def test_png_bytes_and_data_uri_hold_the_picture():
     head, body = image.data_uri(RAMP).split(",")
     assert head == "data:image/png;base64"
     np.testing.assert_array_equal(image.decode(base64.b64decode(body)), RAMP)
+    head, body = image.data_uri(RAMP, ".jpg").split(",")
+    assert head == "data:image/jpeg;base64"
+    assert np.abs(image.decode(base64.b64decode(body)).astype(int) - RAMP).mean() < 3
+
+
+def test_a_picture_is_shrunk_to_a_side_and_never_enlarged():
+    assert image.at_most(ramp(300, 600), 256).shape == (128, 256, 3)
+    assert image.at_most(ramp(600, 4), 30).shape == (30, 1, 3)
+    assert image.at_most(RAMP, 64) is RAMP
 
 
 def test_shrinking_averages_and_enlarging_keeps_the_ramp():

@@ -2,7 +2,10 @@
 
 import json
 
-from macro.utils.log import Means, MetricsLog, Progress, clock
+import pytest
+
+from macro.utils import log as log_lib
+from macro.utils.log import Countdown, Means, MetricsLog, Progress, clock
 
 
 def write(workdir, resumed_step, steps):
@@ -63,3 +66,19 @@ def test_progress_shows_share_and_time_left(monkeypatch, capsys):
 
 def test_clock():
     assert [clock(s) for s in (5.2, 65.0, 3723.4)] == ["0:05", "1:05", "1:02:03"]
+
+
+def test_countdown_counts_what_was_there_but_not_in_its_rate(capsys, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(log_lib.time, "monotonic", lambda: now[0])
+    countdown = Countdown("set", 1000, "places")
+    countdown.skip(500)
+    for seconds, number in ((2.0, 100), (0.5, 100), (2.5, 200), (0.1, 100)):
+        now[0] += seconds
+        countdown.done(number)
+    assert capsys.readouterr().err.splitlines() == [
+        "set: 600 of 1,000 places, 50 a second, 0:08 left",
+        "set: 900 of 1,000 places, 80 a second, 0:01 left",  # the second came too soon after the first
+        "set: 1,000 of 1,000 places, 98 a second, 0:00 left",
+    ]
+    assert countdown.made == 500 and countdown.seconds() == pytest.approx(5.1)

@@ -40,6 +40,7 @@ _VIEW = np.deg2rad(60)  # a viewpoint that is off by this much is another one
 
 # As `story.py` writes them behind a noun: "the dog of <image 1> and <image 3>".
 _PLACEHOLDERS = re.compile(r" of <image \d+>(?:(?:,| and) <image \d+>)*")
+_NAMED = re.compile(rf"\b({'|'.join(KINDS)})({_PLACEHOLDERS.pattern})")
 KIND_NUMBERS = {kind: n for n, kind in enumerate(KINDS, 1)}
 
 
@@ -165,9 +166,14 @@ def illustration(judgement: Judgement, truth: Truth) -> Shares:
         max((likeness(old, new) for old in picture.scene.subjects for new in scene.subjects), default=0.0)
         for picture in judgement.references
     ]
-    # Somebody of the earlier pictures who is named must come back as he was, on whatever picture he is.
-    named = {kind for kind, number in KIND_NUMBERS.items() if number in claims.mentioned}
-    old = [s for picture in judgement.references for s in picture.scene.subjects if s.kind in named]
+    # Who is named by earlier pictures must come back as they show him.
+    old = [
+        one
+        for kind, numbers in _NAMED.findall(judgement.prompt)
+        for n in map(int, re.findall(r"\d+", numbers))
+        for one in (judgement.references[n - 1].scene.subjects if 1 <= n <= len(judgement.references) else ())
+        if one.kind == kind
+    ]
     back = [max((likeness(one, new) for new in scene.subjects), default=0.0) for one in old]
     return {"text": text, "image": float(np.mean(likest + back)) if likest else 0.0}
 

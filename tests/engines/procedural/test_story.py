@@ -1,0 +1,78 @@
+"""Stories as pages, and pages as instructions: who is needed is kept, strangers are not."""
+
+import re
+
+import numpy as np
+import pytest
+
+from macro.engines.procedural import story
+from macro.engines.sources import Picture
+from macro.engines.stages import Fault
+
+STORIES = story.Stories(32, 1)
+
+
+@pytest.fixture(scope="module")
+def told():
+    return [STORIES.story(1, n) for n in range(4)]
+
+
+def before(tale, page):
+    """(picture, characters) of all that stands before a page; distractors have none."""
+    out = []
+    for place in range(page + 1):
+        out += [(picture, ()) for at, picture in tale.distractors if at == place]
+        out += [(tale.pages[place].picture, tale.pages[place].characters)] if place < page else []
+    return out
+
+
+def rewritten(tale, page, seed=0):
+    pictures = [picture for picture, _ in before(tale, page)]
+    target = tale.pages[page]
+    return story.rewrite([[""] * len(pictures)], [pictures], [target.text], [target.picture], [seed])[0]
+
+
+def test_a_story_follows_from_seed_and_index(told):
+    again = STORIES.story(1, 2)
+    assert [page.text for page in again.pages] == [page.text for page in told[2].pages]
+    for one, other in zip(again.pages, told[2].pages, strict=True):
+        np.testing.assert_array_equal(one.picture.pixels, other.picture.pixels)
+    assert STORIES.story(2, 2).pages[0].text != told[2].pages[0].text
+
+
+def test_those_kept_are_those_with_a_character_of_the_page(told):
+    counts = set()
+    for tale in told:
+        for page in range(1, len(tale.pages)):
+            cast = set(tale.pages[page].characters)
+            wanted = tuple(n for n, (_, who) in enumerate(before(tale, page)) if cast & set(who))
+            answer = rewritten(tale, page)
+            assert answer.kept == wanted
+            named = [int(n) for n in re.findall(r"<image (\d+)>", answer.text)]
+            assert set(named) == set(range(1, len(wanted) + 1))
+            counts.add(len(wanted))
+    assert len(counts) > 4
+
+
+def test_only_markers_are_added(told):
+    tale = told[0]
+    answer = rewritten(tale, len(tale.pages) - 1)
+    bare = re.sub(r" of <image \d+>(?:(?:,| and) <image \d+>)*", "", answer.text)
+    assert bare.endswith(tale.pages[-1].text) and bare != answer.text
+
+
+def test_a_picture_names_whom_it_shows(told):
+    for tale in told:
+        page = len(tale.pages) - 1
+        answer, pictures = rewritten(tale, page), [picture for picture, _ in before(tale, page)]
+        for kind, markers in re.findall(r"(\w+) of (<image \d+>(?:(?:,| and) <image \d+>)*)", answer.text):
+            for number in re.findall(r"\d+", markers):
+                scene = pictures[answer.kept[int(number) - 1]].scene
+                subject = next(s for s in tale.pages[page].picture.scene.subjects if s.kind == kind)
+                assert story.is_in(subject, scene)
+
+
+def test_unknown_pictures_are_a_fault(told):
+    blank = Picture(np.zeros((8, 8, 3), np.uint8))
+    answer = story.rewrite([[""]], [[blank]], ["a dog."], [told[0].pages[0].picture], [0])[0]
+    assert isinstance(answer, Fault) and "no scene that is known" in answer.reason
