@@ -95,7 +95,10 @@ def _found(folder: Path) -> list[tuple[bool, Path]]:
     if (folder / "dataset_info.json").is_file():
         return [(True, folder)]
     if any(folder.glob("**/dataset_info.json")):
-        return [each for below in sorted(folder.iterdir()) if below.is_dir() for each in _found(below)]
+        below = sorted(each for each in folder.iterdir() if each.is_dir())
+        # What macrodata's build writes as JSON beside its records says nothing more than they do.
+        twin = folder / "data" if (folder / "macrodata").is_dir() and (folder / "data" / "filter").is_dir() else None
+        return [found for each in below if each != twin for found in _found(each)]
     return [(False, folder)] if any(folder.glob("**/*.json")) else []
 
 

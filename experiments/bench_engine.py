@@ -1,6 +1,6 @@
-"""What making data costs: samples a second on two cores, our renderer beside mitsuba's on the same scenes, the bill.
+"""What making data costs: samples a second on two cores, our renderer beside mitsuba's, Beam beside a loop, the bill.
 
-    python -m experiments.bench_engine --sizes=64,128,256 --count=64 --repeats=5 [--json=F]
+    python -m experiments.bench_engine --sizes=64,128,256 --count=64 --repeats=5 --places=96 [--json=F]
 
 Samples are whole ones (scene, target, references of half its side, words, thoughts, layout, truth), made by two
 processes side by side, as `data.build --workers=2` makes them. Pictures are the targets alone, 16 at a time, 4 rays a
@@ -17,6 +17,7 @@ targets' worth, amodal masks (.3), and drawing again where a subject is hidden (
 layouts in Python add some 15 ms, whatever the size. Predicted on two cores: 80 samples a second at 64 pixels, 38 at
 128, 12 at 256. Mitsuba: 16 ms of both cores a picture at 64 pixels in `DESIGN.md`, nearly all of it per ray: 8 times
 ours in processor seconds at 64 pixels, 6 at 256, where tiles of ours that see only sky are no longer rare.
+Beam has to move a few hundred kilobytes a shard between transforms that it fuses: predicted 5% above the loop.
 Measured: `LOG.md`.
 """
 
@@ -33,7 +34,7 @@ import numpy as np
 from macro.utils import config as config_lib
 from macro.utils.errors import UserError
 
-RAYS, SEED, CHUNK, PROCESSES = 4, 0, 16, 2
+RAYS, SEED, CHUNK, PROCESSES, SHARD = 4, 0, 16, 2, 8
 ENGINES = ("scenes", "music")
 
 # One frame of CATER (320 x 240, Blender): "about a second on a single CPU", says an author of Kubric in this issue.
@@ -219,6 +220,36 @@ def _raced(step: str, size: int, entries: dict[str, Callable], repeats: int) -> 
     ]  # fmt: skip
 
 
+def beam_rows(places: int, repeats: int, size: int = 64) -> list[dict]:
+    """Seconds a place of MUSIC's data set, made in one process by a plain loop and by Beam's DirectRunner."""
+    import tempfile
+
+    from data import beam, runners
+    from data.build import builder_of
+    from data.providers import procedural
+    from macro.engines import music
+    from macro.engines.procedural import Options
+
+    settings = {"num": places, "seed": SEED, "shard": SHARD, "options": music.Options(size, size // 2)}
+    taken = {"loop": [], "beam": []}
+    for turn in range(repeats + 1):
+        for name, runner in (("loop", runners.local), ("beam", beam.run)):
+            with tempfile.TemporaryDirectory() as folder:
+                provider = procedural(Options(size=size, rays=RAYS))
+                recipe = builder_of("music")(data_dir=folder, provider=provider, **settings).recipe
+                before = time.perf_counter()
+                made = len(list(runner(recipe, recipe.shards.missing(), 1)))
+                assert made == len(recipe.shards)
+                if turn:  # the first one warms up
+                    taken[name].append((time.perf_counter() - before) / places)
+    medians = {name: statistics.median(seconds) for name, seconds in taken.items()}
+    return [
+        {"step": "runner", "who": name, "size": size, "count": places, "seconds": seconds,
+         "times_loop": seconds / medians["loop"], "repeats": repeats}
+        for name, seconds in medians.items()
+    ]  # fmt: skip
+
+
 def published(rows: list[dict]) -> list[dict]:
     """Blender's published rate beside ours: processor seconds a million pixels."""
     theirs = BLENDER["seconds"] / BLENDER["pixels"]
@@ -246,6 +277,8 @@ def shown(row: dict) -> str:
     if row["step"] == "bill":
         hours = f"{row['core_hours']:10,.0f} core hours {row['machine_hours']:8.1f} hours of {CORES} cores"
         return f"{head} {row['samples']:11,} samples {hours}, {row['machines_for_a_day']} such machines for a day"
+    if row["step"] == "runner":
+        return f"{head} {1e3 * row['seconds']:9.2f} ms a place, {row['times_loop']:6.3f} of the loop's"
     if row["step"] == "published":
         return f"{head} {row['seconds_per_megapixel']:8.1f} s a megapixel {row['times_ours_cpu']:8.0f} times ours"
     seconds = f"{1e3 * row['seconds']:9.2f} ms {1e3 * row['cpu_seconds']:9.2f} ms of processor"
@@ -254,7 +287,9 @@ def shown(row: dict) -> str:
     return f"{head} {seconds} {row['times_ours']:6.2f} of ours, {row['times_ours_cpu']:6.2f} of its processor's"
 
 
-def main(sizes: str = "64,128,256", count: int = 64, repeats: int = 5, json: str | None = None) -> None:
+def main(
+    sizes: str = "64,128,256", count: int = 64, repeats: int = 5, places: int = 96, json: str | None = None
+) -> None:
     try:
         sides = [int(size) for size in sizes.split(",")]
     except ValueError:
@@ -266,7 +301,7 @@ def main(sizes: str = "64,128,256", count: int = 64, repeats: int = 5, json: str
     rows += published(rows)
     for engine in ENGINES:
         rows += samples_rows(engine, sides, count, repeats)
-    rows += bill(rows)
+    rows += bill(rows) + beam_rows(places, repeats)
     print("\n".join(map(shown, rows)))
     if json:
         Path(json).write_text(json_lib.dumps({"rows": rows, "overlap": alike}, indent=1) + "\n")
@@ -275,5 +310,5 @@ def main(sizes: str = "64,128,256", count: int = 64, repeats: int = 5, json: str
 if __name__ == "__main__":
     config_lib.run(
         main, sizes="sides of pictures in pixels", count="samples that a repeat makes", json="file to write rows to",
-        repeats="how often each is run",
+        repeats="how often each is run", places="of a data set that a plain loop and Beam make",
     )  # fmt: skip

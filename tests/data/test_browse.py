@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -160,6 +161,15 @@ def test_the_published_layout_alone_is_read_too(folder, tmp_path):
     shown, _ = browse.browse(str(folder / "published"), 8, 0, str(tmp_path / "page.html"))
     assert shown == 4
     assert "no picture" not in (tmp_path / "page.html").read_text()
+
+
+def test_json_that_a_build_wrote_beside_its_records_is_not_shown_twice(folder, tmp_path):
+    (tmp_path / "macrodata").mkdir()
+    shutil.copytree(next(folder.glob("toy/*")), tmp_path / "macrodata" / "1.0.0")
+    shutil.copytree(folder / "published", tmp_path / "data" / "filter")
+    assert [one.name for one in browse.data_sets(str(tmp_path))] == ["macrodata"]
+    (tmp_path / "data" / "filter").rename(tmp_path / "data" / "others")
+    assert [one.name for one in browse.data_sets(str(tmp_path))] == ["macrodata", "data (JSON)"]
 
 
 def test_a_sample_without_a_plan_or_notes_has_fewer_parts():

@@ -3,7 +3,8 @@
 import base64
 import email.utils
 import json
-import multiprocessing
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -375,20 +376,25 @@ def test_a_cache_that_cannot_be_written_is_the_users_to_mend(tmp_path):
         one(server, cache=tmp_path / "file")
 
 
-def _ask_elsewhere(url, folder, questions):
-    chat = Endpoint("m", base_url=url, api_key=KEY, cache=folder, threads=4)
-    assert all(answer == GOOD for answer in chat.ask([ask(seed=seed) for seed in questions]))
+ELSEWHERE = """
+import sys
+from macro.judges.asking import Ask
+from macro.judges.client import Endpoint
+
+url, key, folder = sys.argv[1:]
+schema = {schema!r}
+chat = Endpoint("m", base_url=url, api_key=key, cache=folder, threads=4)
+answers = chat.ask([Ask("", ("?",), schema, seed=seed) for seed in range(8)])
+assert answers == [{good!r}] * 8, answers
+"""
 
 
 def test_two_processes_ask_nothing_twice(tmp_path):
+    code = ELSEWHERE.format(schema=SCHEMA, good=GOOD)
     with serving(lambda request, n: Reply(written(GOOD), delay=0.1)) as server:
-        spawn = multiprocessing.get_context("fork")
-        workers = [spawn.Process(target=_ask_elsewhere, args=(server.url, tmp_path, range(8))) for _ in range(2)]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join(30)
-        assert [worker.exitcode for worker in workers] == [0, 0]
+        command = [sys.executable, "-c", code, server.url, KEY, str(tmp_path)]
+        workers = [subprocess.Popen(command) for _ in range(2)]
+        assert [worker.wait(60) for worker in workers] == [0, 0]
         assert sorted(request["seed"] for request in server.requests) == list(range(8))
 
 
