@@ -89,7 +89,11 @@ def narrowed_truth(truth: Truth, subjects: Sequence[int]) -> Truth:
     order = list(subjects)
 
     def renumbered(j):
-        return tuple(map(renumbered, j)) if isinstance(j, tuple) else new.get(j)
+        if isinstance(j, tuple):
+            # "between" names its two in the order of their numbers, also the new ones.
+            both = [new[k] for k in j if k in new]
+            return tuple(sorted(both)) if len(both) == len(j) else None
+        return new.get(j)
 
     relations = ((new.get(i), name, renumbered(j)) for i, name, j in truth.relations)
     return Truth(
@@ -101,5 +105,5 @@ def narrowed_truth(truth: Truth, subjects: Sequence[int]) -> Truth:
         amodal=truth.amodal[order],
         visibility=truth.visibility[order],
         depth_order=tuple(new[i] for i in truth.depth_order if i in new),
-        relations=tuple(r for r in relations if None not in (r[0], *(r[2] if isinstance(r[2], tuple) else (r[2],)))),
+        relations=tuple(r for r in relations if None not in (r[0], r[2])),
     )

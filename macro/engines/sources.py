@@ -28,11 +28,15 @@ class Picture:
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """Frames in order, `seconds` of each from the start, and for rendered ones what happens: (seconds, words)."""
+    """Frames in order, `seconds` of each from the start, and for rendered ones what happens: (seconds, words).
+
+    `small` are all frames once more, small, where that costs less than to look at all of `frames`.
+    """
 
     frames: Sequence[Picture]
     seconds: tuple[float, ...]
     events: tuple[tuple[float, str], ...] = ()
+    small: Sequence[Picture] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,12 +52,17 @@ class Page:
 class Story:
     """Pages in order; `distractors` are pictures that stand between them and belong to no page: (place, picture).
 
-    A place p stands before page p, from 0.
+    A place p stands before page p, from 0. `casts` says who is on each page where that is known before it is drawn.
     """
 
     title: str
-    pages: tuple[Page, ...]
-    distractors: tuple[tuple[int, Picture], ...] = ()
+    pages: Sequence[Page]
+    distractors: Sequence[tuple[int, Picture]] = ()
+    casts: tuple[tuple[str, ...], ...] = ()
+
+    def cast(self, page: int) -> tuple[str, ...]:
+        """Who is on a page (by name), where that is known."""
+        return self.casts[page] if self.casts else self.pages[page].characters
 
 
 @dataclass(frozen=True, eq=False)

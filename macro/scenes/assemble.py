@@ -84,8 +84,18 @@ def _primitive(subject: Subject, part: Part, index: int, phase: np.ndarray) -> d
     }
 
 
-def _empty_primitive() -> dict:
-    return {
+@functools.lru_cache(maxsize=1024)
+def _compiled(subject: Subject, index: int, phase: tuple[float, float, float]) -> dict[str, np.ndarray]:
+    """A subject's primitives, stacked, and its `blob`. Frames of a clip, views of a ring share most of theirs."""
+    parts = KINDS[subject.kind](subject.pose)
+    rows = [_primitive(subject, part, index, np.array(phase)) for part in parts]
+    return {key: np.stack([row[key] for row in rows]) for key in rows[0]} | {"blob": _blob(subject, parts)}
+
+
+@functools.lru_cache(maxsize=1)
+def _padding() -> dict[str, np.ndarray]:
+    """As many primitives that nobody sees as a scene has room for."""
+    empty = {
         "family": np.int32(0),
         "shape": np.zeros(primitives.PARAMETERS),
         "frame": np.zeros((3, 4)),
@@ -98,6 +108,7 @@ def _empty_primitive() -> dict:
         "colours": np.zeros((3, 3)),
         "owner": np.int32(-1),
     }
+    return {key: np.stack([value] * MAX_PRIMITIVES) for key, value in empty.items()}
 
 
 @functools.lru_cache(maxsize=256)
@@ -139,15 +150,19 @@ def compile_scene(scene: Scene) -> dict[str, np.ndarray]:
     """
     numbers = scene.phases or range(len(scene.subjects) + 1)
     *phases, ground_phase = np.random.default_rng((scene.seed, 1)).uniform(-100, 100, (max(numbers) + 1, 3))[[*numbers]]
-    rows, blobs = [], np.zeros((MAX_SUBJECTS, 3))
-    for index, (subject, phase) in enumerate(zip(scene.subjects, phases, strict=True)):
-        parts = KINDS[subject.kind](subject.pose)
-        rows += [_primitive(subject, part, index, phase) for part in parts]
-        blobs[index] = _blob(subject, parts)
-    rows += [_empty_primitive()] * (MAX_PRIMITIVES - len(rows))
+    everybody = [
+        _compiled(subject, index, tuple(map(float, phase)))
+        for index, (subject, phase) in enumerate(zip(scene.subjects, phases, strict=True))
+    ]
+    left = MAX_PRIMITIVES - sum(len(one["owner"]) for one in everybody)
+    blobs = np.zeros((MAX_SUBJECTS, 3))
+    for index, one in enumerate(everybody):
+        blobs[index] = one["blob"]
     camera, light, around = scene.camera, scene.light, scene.surroundings
     golden = np.array([1.0, 1.0 - 0.18 * light.warmth, 1.0 - 0.45 * light.warmth])
-    arrays = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+    arrays = {
+        key: np.concatenate([*(one[key] for one in everybody), padding[:left]]) for key, padding in _padding().items()
+    }
     arrays |= {
         "blobs": blobs,
         "eye": np.array(camera.eye),

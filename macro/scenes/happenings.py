@@ -120,13 +120,18 @@ def retell(scenes: Sequence[Scene], rng: np.random.Generator, most: int = MOST_W
     if not scenes:
         raise ValueError("retell: there are no scenes to tell of")
     told = [_told(before, after, names(scenes)) for before, after in zip(scenes[:-1], scenes[1:], strict=True)]
-    steps = [step for step in told if step is not None]
-    steps = [step for n, step in enumerate(steps) if step[1] != next((later[1] for later in steps[n + 1 :]), "")]
+    steps = _once([step for step in told if step is not None])
     opening, joints = _opening(scenes), [str(rng.choice(words)) for words in (_FIRST, _THEN, _LAST)]
     while len(_joined(opening, steps, joints).split()) > most and len(steps) > 1:
         steps.remove(min(steps[:-1], key=lambda step: step[0]))
+        steps = _once(steps)  # who was told of in between may have left
     text = _joined(opening, steps, joints)
     return text if len(text.split()) <= most else _joined("", steps[-1:], joints)
+
+
+def _once(steps: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Of neighbours that say the same, the last."""
+    return [step for n, step in enumerate(steps) if step[1] != next((later[1] for later in steps[n + 1 :]), "")]
 
 
 def follows(before: Sequence[Scene], now: Scene, text: str) -> float:

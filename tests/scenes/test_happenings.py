@@ -95,6 +95,15 @@ def test_what_goes_on_is_told_once(scene):
     assert happenings.retell(higher, np.random.default_rng(0)).count("rises") == 1
 
 
+def test_a_shortened_story_does_not_repeat_itself(scene):
+    """The turn between two jumps strikes least: where it is left out, the jumps stand side by side."""
+    up, turned = moved(scene, 0, height=0.6), moved(scene, 0, height=0.6, yaw=1.0)
+    frames = (scene, up, turned, moved(turned, 0, height=1.2))
+    told = [happenings.retell(frames, np.random.default_rng(0), most) for most in (49, 25)]
+    assert told[0].count("jumps up") == 2 and "turns" in told[0]
+    assert told[1].count("jumps up") == 1 and "turns" not in told[1]
+
+
 def test_nobody_moves(scene):
     assert happenings.retell((scene, scene), np.random.default_rng(0)).endswith("nobody moves.")
     with pytest.raises(ValueError, match="no scenes"):

@@ -89,10 +89,10 @@ def needed(story: Story, page: int, wanted: int) -> int:
 
     Where nobody said who is on the pages any number up to theirs may be: `wanted`, as far as there are that many.
     """
-    cast = set(story.pages[page].characters)
+    cast = set(story.cast(page))
     if not cast:
         return min(page, wanted)
-    return sum(bool(cast & set(earlier.characters)) for earlier in story.pages[:page])
+    return sum(bool(cast & set(story.cast(earlier))) for earlier in range(page))
 
 
 def _rewrite(drafts: list[Illustration], stages: Stages, options: Options) -> list[Illustration]:

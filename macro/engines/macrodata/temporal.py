@@ -82,7 +82,8 @@ def _shots(drafts: list[TemporalDraft], stages: Stages, options: Options) -> lis
 
 
 def _with_keys(draft: TemporalDraft, options: TemporalOptions) -> TemporalDraft:
-    frames = [frame.pixels for frame in draft.clip.frames]
+    clip = draft.clip
+    frames = [frame.pixels for frame in (clip.frames if clip.small is None else clip.small)]
     cut = shots.shots(frames, options.cut_least, options.cut_times)
     kept = len(cut) > draft.count
     reason = "" if kept else f"the video has {len(cut)} shots; {draft.count} inputs and a target need more"

@@ -19,6 +19,7 @@ from macro.scenes.likeness import likeness, matched, surroundings_likeness
 from macro.scenes.placement import picture_box
 
 RATE = 4.0  # frames a second
+_SMALL = 48  # pixels a side are enough to see a cut
 _SUBJECTS, _AROUND, _CAMERA = 0.6, 0.25, 0.15
 _ELSEWHERE = 0.3  # what a subject loses that has gone somewhere else
 
@@ -29,7 +30,7 @@ def clip(seed: int, index: int, size: int, rays: int) -> Clip:
     episodes = int(rng.integers(1, 3))
     script = motion.write(rng, int(rng.integers(13, 15)) + 2 * (episodes - 1), episodes=episodes)
     scenes, seconds = motion.frames(script, RATE)
-    return Clip(RenderedFrames(scenes, size, rays), seconds, script.events())
+    return Clip(RenderedFrames(scenes, size, rays), seconds, script.events(), RenderedFrames(scenes, _SMALL, 1))
 
 
 class RenderedFrames(Sequence[Picture]):

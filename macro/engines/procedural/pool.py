@@ -17,6 +17,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from macro.engines.known import truths
 from macro.engines.procedural.draw import drawing
 from macro.engines.procedural.judge import nouns_of, share_held
 from macro.engines.procedural.roles import Roles, read_roles, roles_for, with_roles, without_roles
@@ -33,6 +34,8 @@ from macro.scenes.likeness import colour_likeness, dressed
 from macro.scenes.palettes import colour_distance
 from macro.scenes.placement import view_of
 from macro.scenes.vocabulary import TEXTURE_WORDS, a_or_an, ground_words, named_colour, sky_words
+from macro.sentence.formats import marker
+from macro.sentence.spans import Truth
 
 CATEGORIES = ("human", "cloth", "object", "scene", "style")
 
@@ -47,6 +50,7 @@ _PLASTER = ((0.8, 0.8, 0.8),) * 3  # bright, and yet never overexposed
 _STUDY = ("crate", "bottle", "snowman", "teapot", "mushroom", "castle")
 
 ARRANGEMENTS = 4  # ways to put everyone together that a composer thinks of
+POSES = 4  # in so many lights and poses at most
 _LOOK = 64  # pixels along the side of what it imagines
 _UNKNOWN = Fault("a reference shows no scene that is known")
 
@@ -111,6 +115,8 @@ def light_name(light: Light) -> str:
 
 # ---- who comes together, and how ----
 
+Told = tuple[Scene, tuple[int, ...]]  # an arrangement, and the number of the picture that shows each of its subjects
+
 
 def _cast(references: Sequence[Picture], roles: Roles) -> dict[int, Subject]:
     """Everyone that is to be in the composition, dressed, by their pictures' numbers."""
@@ -122,7 +128,7 @@ def _cast(references: Sequence[Picture], roles: Roles) -> dict[int, Subject]:
     return out
 
 
-def _arrangement(references: Sequence[Picture], roles: Roles, way: int) -> tuple[Scene, tuple[int, ...]]:
+def _arrangement(references: Sequence[Picture], roles: Roles, way: int) -> Told:
     """One way to put everyone together, and the picture that shows each subject.
 
     It follows from the references alone, so that whoever writes and whoever draws think of the same few.
@@ -201,40 +207,51 @@ class Pool:
         asked = [read_roles(prompt) for prompt in prompts]
         out: list = [_problem(pictures, roles) for pictures, roles in zip(references, asked, strict=True)]
         places = [i for i, problem in enumerate(out) if problem is None]
-        scenes = _told(
-            [prompts[i] for i in places], [references[i] for i in places], [asked[i] for i in places],
-            [seeds[i] for i in places],
-        )  # fmt: skip
-        for i, picture in zip(places, drawing(scenes, [sizes[i] for i in places], self._rays), strict=True):
-            out[i] = picture
+        share = dict.fromkeys(places, -1.0)
+        # Another pose, or a closer look, can undo a relation that was told of: then everybody takes other poses.
+        for turn in range(POSES):
+            wanting = [i for i in places if share[i] < 1]
+            told = _told([(prompts[i], references[i], asked[i], seeds[i]) for i in wanting], turn)
+            pictures = drawing([scene for scene, _ in told], [sizes[i] for i in wanting], self._rays)
+            for i, (scene, shown), picture, truth in zip(wanting, told, pictures, truths(pictures), strict=True):
+                held = _share_told(prompts[i], scene, shown, truth)
+                if held > share[i]:
+                    out[i], share[i] = picture, held
         return out
 
 
-def _told(
-    prompts: Sequence[str], references: Sequence[Sequence[Picture]], asked: Sequence[Roles], seeds: Sequence[int]
-) -> list[Scene]:
-    """For each prompt the arrangement of which most of it holds; the first among equals."""
+def _told(asked: Sequence[tuple[str, Sequence[Picture], Roles, int]], turn: int) -> list[Told]:
+    """For each (prompt, references, roles, seed) the arrangement of which most of it holds; the first among equals."""
     ways = [
-        (i, *_in_light(references[i], asked[i], way, seeds[i]))
-        for i in range(len(prompts))
+        (i, *_in_light(references, roles, way, seed, turn))
+        for i, (_, references, roles, seed) in enumerate(asked)
         for way in range(ARRANGEMENTS)
     ]
-    best: dict[int, tuple[float, Scene]] = {}
+    best: dict[int, tuple[float, Told]] = {}
     imagined = with_truth([scene for _, scene, _ in ways], _LOOK, _LOOK, rays=1)
     for (i, scene, shown), (_, truth) in zip(ways, imagined, strict=True):
-        kinds = {number: subject.kind for number, subject in zip(shown, scene.subjects, strict=True)}
-        claims = read_claims(without_roles(prompts[i]), nouns_of(kinds))
-        share = share_held(claims, {number: n for n, number in enumerate(shown)}, scene, truth)
+        share = _share_told(asked[i][0], scene, shown, truth)
         if i not in best or share > best[i][0]:
-            best[i] = share, scene
-    return [best[i][1] for i in range(len(prompts))]
+            best[i] = share, (scene, shown)
+    return [_in_order_of_mention(asked[i][0], *best[i][1]) for i in range(len(asked))]
 
 
-def _in_light(
-    references: Sequence[Picture], roles: Roles, way: int, seed: int
-) -> tuple[Scene, tuple[int, ...]]:
+def _in_order_of_mention(prompt: str, scene: Scene, shown: Sequence[int]) -> Told:
+    """The same, its subjects numbered as the prompt speaks of them, whichever arrangement it was written of."""
+    order = sorted(range(len(shown)), key=lambda n: prompt.find(marker(shown[n])))
+    return words.reordered(scene, order), tuple(shown[n] for n in order)
+
+
+def _share_told(prompt: str, scene: Scene, shown: Sequence[int], truth: Truth) -> float:
+    """How much of a prompt holds in a scene whose subjects are shown by these pictures, 0..1."""
+    kinds = {number: subject.kind for number, subject in zip(shown, scene.subjects, strict=True)}
+    claims = read_claims(without_roles(prompt), nouns_of(kinds))
+    return share_held(claims, {number: n for n, number in enumerate(shown)}, scene, truth)
+
+
+def _in_light(references: Sequence[Picture], roles: Roles, way: int, seed: int, turn: int) -> Told:
     scene, shown = _arrangement(references, roles, way)
-    scene = grammar.jitter(scene, np.random.default_rng([seed, 7]))
+    scene = grammar.jitter(scene, np.random.default_rng([seed, 7, turn]))
     return replace(scene, light=references[roles.light - 1].scene.light) if roles.light else scene, shown
 
 
@@ -242,7 +259,9 @@ def _suitability(
     references: Sequence[Picture], categories: Sequence[str], roles: Roles, rng: np.random.Generator
 ) -> Suitability:
     scene, shown = _arrangement(references, roles, int(rng.integers(ARRANGEMENTS)))
-    _, truth = next(with_truth([scene], _LOOK, _LOOK, rays=1))
+    # What is told must hold from afar and from near: gaps of a pixel open and close with the picture's size.
+    (_, truth), (_, closer) = (next(with_truth([scene], side, side, rays=1)) for side in (_LOOK, 2 * _LOOK))
+    truth = replace(truth, relations=tuple(r for r in truth.relations if r in closer.relations))
     kinds = {number: subject.kind for number, subject in zip(shown, scene.subjects, strict=True)}
     instruction = words.instruction(scene, truth, rng, [(number,) for number in shown])
     instruction = with_roles(instruction, roles, kinds, rng)

@@ -4,8 +4,10 @@ An earlier picture is needed when somebody of the page to draw is in it: the ver
 the text says what they look like. Read next: `macro/scenes/story.py`, `judge.py`.
 """
 
+import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -36,20 +38,35 @@ class Stories:
     def story(self, seed: int, index: int) -> Story:
         rng = np.random.default_rng([seed, index, 8])
         tale = tales.tale(rng)
-        scenes = [leaf.scene for leaf in tale.leaves]
-        pages = tuple(
-            Page(
-                tales.text_of(tale, n, truth, rng),
-                Picture(pixels, leaf.scene),
-                tuple(tale.characters[who].name for who in leaf.cast),
-            )
-            for n, (leaf, (pixels, truth)) in enumerate(
-                zip(tale.leaves, with_truth(scenes, self._size, self._size, self._rays), strict=True)
-            )
-        )
-        places, strangers = [place for place, _ in tale.distractors], [scene for _, scene in tale.distractors]
-        pictures = drawing(strangers, [self._size] * len(strangers), self._rays)
-        return Story(tale.title, pages, tuple(zip(places, pictures, strict=True)))
+        casts = tuple(tuple(tale.characters[who].name for who in leaf.cast) for leaf in tale.leaves)
+
+        def pages() -> list[Page]:
+            scenes = [leaf.scene for leaf in tale.leaves]
+            drawn = enumerate(zip(scenes, with_truth(scenes, self._size, self._size, self._rays), strict=True))
+            return [
+                Page(tales.text_of(tale, n, truth, rng), Picture(pixels, scene), casts[n])
+                for n, (scene, (pixels, truth)) in drawn
+            ]
+
+        def distractors() -> list[tuple[int, Picture]]:
+            strangers = [scene for _, scene in tale.distractors]
+            pictures = drawing(strangers, [self._size] * len(strangers), self._rays)
+            return [(place, picture) for (place, _), picture in zip(tale.distractors, pictures, strict=True)]
+
+        return Story(tale.title, Later(len(casts), pages), Later(len(tale.distractors), distractors), casts)
+
+
+class Later(Sequence):
+    """A list of known length that is made when it is first looked into: most stories are only leafed through."""
+
+    def __init__(self, length: int, made: Callable[[], list]):
+        self._length, self._made = length, functools.cache(made)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, place: int | slice) -> Any:
+        return self._made()[place]
 
 
 def rewrite(

@@ -245,7 +245,7 @@ class Material:
     def story(self, seed: int, index: int) -> Story:
         story = self._exact.story(seed, index)
         pages = tuple(dataclasses.replace(page, picture=self._oracle.seen(page.picture)) for page in story.pages)
-        return dataclasses.replace(story, pages=pages, distractors=self._oracle.seen(story.distractors))
+        return dataclasses.replace(story, pages=pages, distractors=self._oracle.seen(tuple(story.distractors)))
 
     def ring(self, seed: int, index: int) -> Ring:
         ring = self._exact.ring(seed, index)

@@ -153,6 +153,15 @@ AGREEING = {
 }
 
 
+def test_cuts_are_found_in_the_small_frames_where_there_are_such():
+    def small(seed, index):
+        clip = patchwork(seed, index)
+        return replace(still(seed, index), frames=clip.frames[:1] * 48, seconds=clip.seconds, small=clip.frames)
+
+    sample = make(engine(temporal), stages(Rendered(clip=small), **AGREEING), OPTIONS, SEED, [0]).samples[0]
+    assert (np.diff(sample.notes["frames"]) == 4).all()
+
+
 def test_a_real_video_needs_no_scene_and_no_events():
     sources = Rendered(clip=patchwork)
     samples = make(engine(temporal), stages(sources, **AGREEING), OPTIONS, SEED, range(4)).samples

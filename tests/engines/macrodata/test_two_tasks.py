@@ -185,7 +185,7 @@ def test_without_a_fitting_page_a_draft_is_dropped():
 
 def test_stories_without_named_characters_are_tried_anywhere():
     whole = STAGES.sources.story(1, 1)
-    unnamed = replace(whole, pages=tuple(replace(page, characters=()) for page in whole.pages))
+    unnamed = replace(whole, pages=tuple(replace(page, characters=()) for page in whole.pages), casts=())
     assert [illustration.needed(unnamed, page, 2) for page in range(1, 5)][:3] == [1, 2, 2]
     cast = [set(page.characters) for page in whole.pages]
     last = len(cast) - 1

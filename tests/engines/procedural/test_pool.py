@@ -7,7 +7,7 @@ import pytest
 
 from macro.engines.known import truths
 from macro.engines.procedural import pool
-from macro.engines.procedural.judge import nouns_of
+from macro.engines.procedural.judge import nouns_of, share_held
 from macro.engines.procedural.roles import read_roles, without_roles
 from macro.engines.sources import Picture
 from macro.engines.stages import Fault
@@ -119,3 +119,16 @@ def test_what_cannot_be_composed_is_a_fault(composed):
     assert "no scene that is known" in rated[0].reason and "0 of the pictures show a human" in rated[1].reason
     drawn = POOL.compose(["<image 1> wearing the cloth of <image 7>."], [composed[0][0]], [32], [0])
     assert "names <image 7>" in drawn[0].reason
+
+
+def test_what_an_instruction_tells_holds_from_near_too():
+    """Gaps of a pixel open and close with the picture's size, what is told does not; numbers follow the words."""
+    cases = [("human", "human", "object", "object", "object")] * 12
+    references = [[POOL.pooled(c, 6, 10 * n + i) for i, c in enumerate(case)] for n, case in enumerate(cases)]
+    told = [answer.instruction for answer in POOL.rate(references, cases, range(len(cases)))]
+    pictures = POOL.compose(told, references, [128] * len(cases), range(len(cases)))
+    for prompt, shown, picture, truth in zip(told, references, pictures, truths(pictures), strict=True):
+        kinds = {n: reference.scene.subjects[0].kind for n, reference in enumerate(shown, 1)}
+        claims = read_claims(prompt, nouns_of(kinds))
+        assert [kinds[n] for n in claims.mentioned] == list(truth.kinds)
+        assert share_held(claims, {n: at for at, n in enumerate(claims.mentioned)}, picture.scene, truth) == 1

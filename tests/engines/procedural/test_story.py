@@ -76,3 +76,12 @@ def test_unknown_pictures_are_a_fault(told):
     blank = Picture(np.zeros((8, 8, 3), np.uint8))
     answer = story.rewrite([[""]], [[blank]], ["a dog."], [told[0].pages[0].picture], [0])[0]
     assert isinstance(answer, Fault) and "no scene that is known" in answer.reason
+
+
+def test_who_is_on_a_page_is_known_before_it_is_drawn(told):
+    for tale in told:
+        assert [tale.cast(page) for page in range(len(tale.pages))] == [page.characters for page in tale.pages]
+    looked: list[int] = []
+    later = story.Later(3, lambda: looked.append(1) or [4, 5, 6])
+    assert len(later) == 3 and not looked
+    assert list(later) == [4, 5, 6] and later[1:] == [5, 6] and looked == [1]
