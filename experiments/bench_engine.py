@@ -1,6 +1,6 @@
 """What making data costs: samples a second on two cores, our renderer beside mitsuba's, Beam beside a loop, the bill.
 
-    python -m experiments.bench_engine --sizes=64,128,256 --count=64 --repeats=5 --places=96 [--json=F]
+    python -m experiments.bench_engine --sizes=64,128,256 --count=64 --repeats=5 --places=384 [--json=F]
 
 Samples are whole ones (scene, target, references of half its side, words, thoughts, layout, truth), made by two
 processes side by side, as `data.build --workers=2` makes them. Pictures are the targets alone, 16 at a time, 4 rays a
@@ -17,7 +17,8 @@ targets' worth, amodal masks (.3), and drawing again where a subject is hidden (
 layouts in Python add some 15 ms, whatever the size. Predicted on two cores: 80 samples a second at 64 pixels, 38 at
 128, 12 at 256. Mitsuba: 16 ms of both cores a picture at 64 pixels in `DESIGN.md`, nearly all of it per ray: 8 times
 ours in processor seconds at 64 pixels, 6 at 256, where tiles of ours that see only sky are no longer rare.
-Beam has to move a few hundred kilobytes a shard between transforms that it fuses: predicted 5% above the loop.
+Beam has to move a few hundred kilobytes a shard between transforms that it fuses, and takes about a second to begin:
+predicted 5% above the loop for some hundred places.
 Measured: `LOG.md`.
 """
 
@@ -169,13 +170,18 @@ def pictures(sizes: Sequence[int], repeats: int) -> tuple[list[dict], float]:
     except ImportError:
         raise UserError("mitsuba is missing; pip install 'macro-compose[engine]'") from None
     from macro.engines import scenes
-    from macro.scenes import render
+    from macro.scenes import assemble, render
 
     mi.set_variant("scalar_rgb")
     drawn = scenes.draw_scenes(SEED, range(CHUNK), scenes.Options(size=32, rays=1))
     compiled = [render.compile_scene(one.scene) for one in drawn]
+
+    def prepared():
+        assemble._compiled.cache_clear()  # no scene comes twice where samples are made
+        return [render.compile_scene(one.scene) for one in drawn]
+
     prepare = {
-        "ours": lambda: [render.compile_scene(one.scene) for one in drawn],
+        "ours": prepared,
         "mitsuba": lambda: [mitsuba_scene(mi, one) for one in compiled],
     }
     theirs, rows = prepare["mitsuba"](), []
@@ -288,7 +294,7 @@ def shown(row: dict) -> str:
 
 
 def main(
-    sizes: str = "64,128,256", count: int = 64, repeats: int = 5, places: int = 96, json: str | None = None
+    sizes: str = "64,128,256", count: int = 64, repeats: int = 5, places: int = 384, json: str | None = None
 ) -> None:
     try:
         sides = [int(size) for size in sizes.split(",")]
