@@ -50,7 +50,10 @@ def loading(what: str, name: str) -> Iterator[None]:
         yield
     # AttributeError: the package has no such class yet.
     except (ImportError, AttributeError) as error:
-        raise UserError(f"{what}: a package is missing or too old ({first_line(error)}); {EXTRA}") from error
+        root = error
+        while isinstance(root.__cause__, Exception):  # transformers wraps what names the package
+            root = root.__cause__
+        raise UserError(f"{what}: a package is missing or too old ({first_line(root)}); {EXTRA}") from error
     except UserError:
         raise
     # Loaders raise whatever their file formats do: OSError, ValueError, KeyError, RuntimeError, SafetensorError, ...

@@ -40,33 +40,45 @@ class Stories:
         tale = tales.tale(rng)
         casts = tuple(tuple(tale.characters[who].name for who in leaf.cast) for leaf in tale.leaves)
 
-        def pages() -> list[Page]:
-            scenes = [leaf.scene for leaf in tale.leaves]
-            drawn = enumerate(zip(scenes, with_truth(scenes, self._size, self._size, self._rays), strict=True))
-            return [
-                Page(tales.text_of(tale, n, truth, rng), Picture(pixels, scene), casts[n])
-                for n, (scene, (pixels, truth)) in drawn
-            ]
-
-        def distractors() -> list[tuple[int, Picture]]:
-            strangers = [scene for _, scene in tale.distractors]
-            pictures = drawing(strangers, [self._size] * len(strangers), self._rays)
-            return [(place, picture) for (place, _), picture in zip(tale.distractors, pictures, strict=True)]
-
-        return Story(tale.title, Later(len(casts), pages), Later(len(tale.distractors), distractors), casts)
+        pages = Later(len(casts), functools.partial(_pages, tale, casts, rng, self._size, self._rays))
+        distractors = Later(len(tale.distractors), functools.partial(_distractors, tale, self._size, self._rays))
+        return Story(tale.title, pages, distractors, casts)
 
 
 class Later(Sequence):
-    """A list of known length that is made when it is first looked into: most stories are only leafed through."""
+    """A list of known length that is made when it is first looked into: most stories are only leafed through.
+
+    May be sent to another process, before or after, if `made` may.
+    """
 
     def __init__(self, length: int, made: Callable[[], list]):
-        self._length, self._made = length, functools.cache(made)
+        self._length, self._made = length, made
+        self._list: list | None = None
 
     def __len__(self) -> int:
         return self._length
 
     def __getitem__(self, place: int | slice) -> Any:
-        return self._made()[place]
+        if self._list is None:
+            self._list = self._made()
+        return self._list[place]
+
+
+def _pages(
+    tale: tales.Tale, casts: Sequence[tuple[str, ...]], rng: np.random.Generator, size: int, rays: int
+) -> list[Page]:
+    scenes = [leaf.scene for leaf in tale.leaves]
+    drawn = enumerate(zip(scenes, with_truth(scenes, size, size, rays), strict=True))
+    return [
+        Page(tales.text_of(tale, n, truth, rng), Picture(pixels, scene), casts[n])
+        for n, (scene, (pixels, truth)) in drawn
+    ]
+
+
+def _distractors(tale: tales.Tale, size: int, rays: int) -> list[tuple[int, Picture]]:
+    strangers = [scene for _, scene in tale.distractors]
+    pictures = drawing(strangers, [size] * len(strangers), rays)
+    return [(place, picture) for (place, _), picture in zip(tale.distractors, pictures, strict=True)]
 
 
 def rewrite(

@@ -1,5 +1,6 @@
 """Stories as pages, and pages as instructions: who is needed is kept, strangers are not."""
 
+import pickle
 import re
 
 import numpy as np
@@ -85,3 +86,11 @@ def test_who_is_on_a_page_is_known_before_it_is_drawn(told):
     later = story.Later(3, lambda: looked.append(1) or [4, 5, 6])
     assert len(later) == 3 and not looked
     assert list(later) == [4, 5, 6] and later[1:] == [5, 6] and looked == [1]
+
+
+def test_a_story_goes_to_other_processes_before_and_after_it_is_looked_at():
+    fresh, read = (STORIES.story(3, 1) for _ in range(2))
+    assert len(read.pages[0].text) > 0
+    for sent in (pickle.loads(pickle.dumps(fresh)), pickle.loads(pickle.dumps(read))):
+        assert [page.text for page in sent.pages] == [page.text for page in read.pages]
+        assert [place for place, _ in sent.distractors] == [place for place, _ in read.distractors]
