@@ -101,6 +101,7 @@ def test_mistakes_are_one_clear_line(folder, tmp_path, capsys, changes, said):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_source_is_edited(folder, tmp_path):
     # Any of twelve subjects may be in it, and a plan may say so.
     (tmp_path / "plan.json").write_text(json.dumps({"cot": "x", "grid": (np.zeros((8, 8), int) + 3).tolist()}))
@@ -120,6 +121,7 @@ def _run_bagel(folder, workdir, **changes) -> int:
     return _run(folder, workdir, config=f"{BAGEL}:edit", **steps | given)
 
 
+@pytest.mark.slow
 def test_bagel_mode_writes_the_same_files(folder, tmp_path):
     assert _run_bagel(folder, tmp_path, think=True, image_shapes="32,48", cfg_interval="(0.4, 1.0)") == 0
     assert {path.name for path in tmp_path.iterdir()} == FILES

@@ -52,6 +52,7 @@ def records(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_trains_and_writes_a_model_that_knows_its_config(small, tmp_path, capsys):
     assert main(small, str(tmp_path)) == 0
     assert {"config.json", "metrics.jsonl", "checkpoints", "model.safetensors"} == {

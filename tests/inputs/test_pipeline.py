@@ -42,6 +42,7 @@ def assert_same(a, b):
         np.testing.assert_array_equal(a[name], b[name], err_msg=name)
 
 
+@pytest.mark.slow
 def test_resuming_anywhere_gives_the_same_batches(pipe):
     run = pipe()
     states, batches = [], []
@@ -56,6 +57,7 @@ def test_resuming_anywhere_gives_the_same_batches(pipe):
             assert_same(batch, next(again))
 
 
+@pytest.mark.slow
 def test_every_process_count_makes_the_same_batches(pipe):
     whole = [next(run) for run in [pipe()] for _ in range(6)]
     for count in (2, 4):

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from macro.models.composer import Composer, smallest_batch
 from macro.models.precision import computed
@@ -12,6 +13,7 @@ from macro.models.variants import decode
 from macro.utils import tree
 
 
+@pytest.mark.slow
 def test_bfloat16_results_are_the_same_to_the_bit():
     config = dataclasses.replace(decode("XXS/64", llm={"vocab": 40}), dtype="bfloat16")
     batch = smallest_batch(config)

@@ -39,6 +39,7 @@ def test_keeping_everything_changes_nothing(row):
     close(all_of_it["velocity"], plain["velocity"], latent)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_later_layers_see_the_kept_tokens_only(row, method):
     """The shorter buffers against whole ones in which tokens that were not kept turn into padding."""
@@ -70,6 +71,7 @@ def test_later_layers_see_the_kept_tokens_only(row, method):
     assert jnp.max(jnp.abs(ours["velocity"] - plain["velocity"])[noised]) > 1e-3
 
 
+@pytest.mark.slow
 def test_the_loss_has_gradients_everywhere(row):
     batch, _ = row
     config = EXPERIMENT.copy_and_resolve_references()
@@ -88,6 +90,7 @@ def test_the_loss_has_gradients_everywhere(row):
     assert not missing, missing
 
 
+@pytest.mark.slow
 def test_the_shorter_buffer_holds_what_any_row_keeps():
     """Rows of pictures of all sizes: nothing that the quotas grant is lost for want of places."""
     rng = np.random.default_rng(0)

@@ -21,6 +21,7 @@ SAMPLES = sorted((Path(__file__).parents[3] / "shared" / "real" / "macrodata").g
 EXPERIMENT = ConfigDict({"model": {"variant": "XXS/64", "llm": {"vocab": 768}}, "init_from": {}})
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SAMPLES, reason="the MacroData samples are not at hand")
 def test_macrodata_is_planned_and_drawn():
     model = parts.model_config(EXPERIMENT)

@@ -53,6 +53,7 @@ def half():
     return read_all([edit()], HALF)
 
 
+@pytest.mark.slow
 def test_what_layers_answer_is_what_attention_gives_the_pictures(half):
     """Against the model's own attention weights, caught where they are computed densely."""
     from macro.kernels.attention import api
@@ -172,6 +173,7 @@ def test_keeping_everything_by_budget_draws_the_same_picture():
     assert (fewer.pixels != a.pixels).any()
 
 
+@pytest.mark.slow
 def test_sentences_in_one_batch_are_what_they_are_alone():
     """Another number and other sizes of pictures beside it, subjects or none: each result is its own."""
     three = Sentence((*sentence().spans[:-1], Text("and "), Image(picture(4, 32, 16), subject=3, number=3),

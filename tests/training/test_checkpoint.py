@@ -184,6 +184,7 @@ def test_a_damaged_newest_is_named_moved_aside_and_the_one_before_is_used(tmp_pa
     assert sorted(path.name for path in aside.parent.iterdir()) == ["8", "8.1"]
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_never_goes_unseen(tmp_path):
     """Orbax has checksums over its indices, none over the numbers: most of these are found by the sums alone. A few
     bits of a file mean nothing; `restored_step` compares all that was restored.

@@ -139,7 +139,7 @@ def test_a_missing_package_is_said_with_its_mend(package, calls):
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
     assert len(said) == calls
     for line in said:
-        assert package.replace("cv2", "opencv") in line and "pip install 'macro-compose[engine]'" in line
+        assert package.replace("cv2", "opencv") in line.lower() and "pip install 'macro-compose[engine]'" in line
 
 
 def test_settings_out_of_range_are_refused():

@@ -184,6 +184,7 @@ def test_levels_are_rounded_or_cut_off():
     assert bagel_pipeline._cut_off(values).tolist() == [[0, 0, 254, 255, 255]]
 
 
+@pytest.mark.slow
 def test_a_thought_can_be_handed_back():
     made = PIPELINE.compose("one", [FIRST], think=True, seed=1)
     assert made.plan.grid is None and 0 < len(made.plan.cot) <= 8 and made.candidates[0].score < 0
@@ -232,6 +233,7 @@ def test_mistakes_are_named(call, said):
         PIPELINE.compose("one", plan=Plan("x", np.zeros((8, 8), np.int8)))
 
 
+@pytest.mark.slow
 def test_given_pictures_share_an_area_as_in_training():
     """`packing.reference_pixels` holds for sampling too; parity, which knows no such rule, leaves it."""
     stride = CONFIG.pixels_per_token

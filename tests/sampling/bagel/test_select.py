@@ -12,6 +12,7 @@ from macro.utils.errors import UserError
 HALF = Selection(keep=0.5, layers=(0, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("parity", [False, True])
 def test_every_context_keeps_the_same_tokens_and_all_words(method, parity):
@@ -55,6 +56,7 @@ def test_who_looks_is_counted_piece_by_piece():
     assert heard[0].sum() < 2 * counts[0].max() * 2
 
 
+@pytest.mark.slow
 def test_keeping_all_and_strength_one_change_nothing():
     plain = PIPELINE.interleave(PIECES).latents
     same = PIPELINE.interleave(PIECES, select={"budget": 10_000}, strengths=[1.0, 1.0])
