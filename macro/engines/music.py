@@ -25,7 +25,7 @@ from jaxtyping import Int8
 
 from macro.engines.drafts import Draft, Engine, Step, fill, notes_of, regroup, use
 from macro.engines.known import narrowed_truth, subject_at, truths
-from macro.engines.scenes import BUCKETS, bucket_of
+from macro.engines.scenes import MIXTURE, bucket_of, check_counts, draw_counts
 from macro.engines.sources import Picture
 from macro.engines.stages import Brief, Fault, Idea, Region, SceneAsk, Stages
 from macro.scenes import annotate, questions
@@ -33,8 +33,6 @@ from macro.sentence.formats import ARRANGEMENTS, marker
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Image, Sentence, Target, Truth
 from macro.utils.errors import UserError
-
-_MIXTURE = tuple(1 / len(BUCKETS) / len(bucket) for bucket in BUCKETS for _ in bucket)
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ class Options:
 
     size: int = 128
     reference_size: int = 64
-    counts: tuple[int | float, ...] = _MIXTURE
+    counts: tuple[int | float, ...] = MIXTURE
     choice: int = 3
     min_area: float = 0.01
     min_subjects: int = 2
@@ -64,8 +62,7 @@ class Options:
     image_first: float = 0.25
 
     def __post_init__(self):
-        if len(self.counts) != 12 or min(self.counts) < 0 or not sum(self.counts):
-            raise UserError("music options: counts must be 12 weights, for 1..12 subjects, not all zero")
+        check_counts(self.counts, "music options")
         if self.K not in annotate.READINGS_OF_K or self.region not in ("clip", *annotate.REGIONS):
             raise UserError(f"music options: K is one of {annotate.READINGS_OF_K}, region clip, mask or box")
         for name in ("min_area", "decimation", "image_first"):
@@ -100,9 +97,7 @@ class MusicDraft(Draft):
 def start(seed: int, index: int, attempt: int, options: Options) -> MusicDraft:
     """An empty draft: how many subjects it is for is the same for every attempt, or hard counts would grow rare."""
     rng = MusicDraft(seed, index, 0, "compose", "").stream("count")
-    count = int(rng.choice(12, p=np.array(options.counts) / sum(options.counts))) + 1
-    decimated = rng.random() < options.decimation and 2 <= count < 12
-    lost = int(rng.integers(1, min(4, 12 - count) + 1)) if decimated else 0
+    count, lost = draw_counts(rng, options.counts, options.decimation)
     return MusicDraft(seed, index, attempt, "compose", bucket_of(count), count=count, lost=lost)
 
 

@@ -29,10 +29,16 @@ VERSION = "1.0.0"
 
 # Buckets of subject counts, equally likely; within a bucket all counts are.
 BUCKETS = ((1, 2, 3), (4, 5), (6, 7), (8, 9, 10), (11, 12))
-_MIXTURE = tuple(1 / len(BUCKETS) / len(bucket) for bucket in BUCKETS for _ in bucket)
+MIXTURE = tuple(1 / len(BUCKETS) / len(bucket) for bucket in BUCKETS for _ in bucket)
 
 # What each random stream of a sample is for; separate streams keep one choice from moving the others.
 _SCENE, _WORDS, _REFERENCES, _JITTER = range(4)
+
+
+def check_counts(counts: Sequence[int | float], where: str) -> None:
+    """Raises UserError where these are not the weights of 1..12 subjects; `where` names their options."""
+    if len(counts) != 12 or min(counts) < 0 or not sum(counts):
+        raise UserError(f"{where}: counts must be 12 weights, for 1..12 subjects, not all zero")
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ class Options:
 
     size: int = 128
     reference_size: int = 64
-    counts: tuple[int | float, ...] = _MIXTURE
+    counts: tuple[int | float, ...] = MIXTURE
     rays: int = 4
     decimation: float = 0.25
     image_first: float = 0.25
@@ -64,8 +70,7 @@ class Options:
     region: str = "mask"
 
     def __post_init__(self):
-        if len(self.counts) != 12 or min(self.counts) < 0 or not sum(self.counts):
-            raise UserError("scenes options: counts must be 12 weights, for 1..12 subjects, not all zero")
+        check_counts(self.counts, "scenes options")
         if not self.views or min(self.views) < 1:
             raise UserError("scenes options: views must be numbers of references, each at least 1")
 
@@ -163,10 +168,13 @@ def _counts(seed: int, index: int, options: Options) -> tuple[int, int]:
 
     The same for every attempt: drawing again must not bend the mixture towards easy counts.
     """
-    rng = _stream(seed, index, _SCENE)
-    weights = np.array(options.counts) / sum(options.counts)
-    count = int(rng.choice(12, p=weights)) + 1
-    decimated = rng.random() < options.decimation and 2 <= count < 12
+    return draw_counts(_stream(seed, index, _SCENE), options.counts, options.decimation)
+
+
+def draw_counts(rng: np.random.Generator, counts: Sequence[int | float], decimation: float) -> tuple[int, int]:
+    """A number of subjects by the weights of 1..12, and how many smaller ones leave, in a share of the draws."""
+    count = int(rng.choice(12, p=np.array(counts) / sum(counts))) + 1
+    decimated = rng.random() < decimation and 2 <= count < 12
     return count, int(rng.integers(1, min(4, 12 - count) + 1)) if decimated else 0
 
 

@@ -50,7 +50,7 @@ from macro.sentence.spans import Sentence, Target
 from macro.utils.image import contact_sheet, to_float, to_uint8
 from macro.utils.image import save as save_picture
 
-NAMES = tuple(f"{bucket[0]}-{bucket[-1]}" for bucket in scenes_engine.BUCKETS)
+NAMES = tuple(scenes_engine.bucket_of(bucket[0]) for bucket in scenes_engine.BUCKETS)
 VERSIONS = ("model", "vae", "rerender", "chance")
 KEYS = (
     "layout_iou", "layout_iou_independent", "subject_recall", "kind_recall", "kind_alone", "texture_alone",

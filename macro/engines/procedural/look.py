@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from macro.engines.known import box_of, labels, overlap, truths
+from macro.engines.known import box_of, labels, overlap, subject_at, truths
 from macro.engines.procedural.noise import Noise, chance
 from macro.engines.sources import Picture
 from macro.engines.stages import Box, Fault, Mask, Region
@@ -107,11 +107,11 @@ class Looking:
         return known_answers(pictures, answers)
 
     def _mask(self, picture: Picture, truth: Truth, region: Region) -> Mask:
-        shares = [overlap(box_of(truth, n), region.box) for n in range(len(truth.kinds))]
-        if not shares or max(shares) == 0:
+        subject = subject_at(truth, region)
+        if subject is None:
             return np.zeros(picture.pixels.shape[:2], bool)
         rng = chance(picture.scene, "segment", region.label)
-        return bled(truth.masks[int(np.argmax(shares))], self._noise.masks * rng.uniform(-1, 1))
+        return bled(truth.masks[subject], self._noise.masks * rng.uniform(-1, 1))
 
     def compare(
         self,

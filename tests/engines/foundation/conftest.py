@@ -2,16 +2,7 @@
 
 import pytest
 import tiny_vision
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Models this small are slower on several, much slower where other processes want the cores too."""
-    torch = pytest.importorskip("torch")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+from tiny_vision import one_thread  # noqa: F401  a fixture of every module here
 
 
 @pytest.fixture(scope="session")
