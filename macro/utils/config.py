@@ -31,6 +31,7 @@ from ml_collections import ConfigDict, config_flags
 
 from macro.utils.errors import UserError
 from macro.utils.files import write_whole
+from macro.utils.renamed_keys import explain
 
 # What `main` may take without describing it to `run`, because every command line means the same by it.
 _SHARED_HELP = {
@@ -84,7 +85,11 @@ def load(path: str) -> ConfigDict:
     module = runpy.run_path(file)
     if "get_config" not in module:
         raise UserError(f"--config={file}: has no function get_config(arg='') that returns a ConfigDict")
-    return module["get_config"](*path.split(":", 1)[1:]).lock()
+    config = module["get_config"](*path.split(":", 1)[1:])
+    for key, _ in _paths(config):
+        if became := explain(key):
+            raise UserError(f"--config={file}: the key {key!r} {became}")
+    return config.lock()
 
 
 def section(cls: type, values: Mapping | ConfigDict, where: str) -> Any:
@@ -102,7 +107,8 @@ def _section(cls: type, values: Mapping | ConfigDict, name: str) -> Any:
     taken = {}
     for key, value in values.items():
         if key not in names:
-            raise UserError(f"{name}: unknown key {key!r}{_suggestion(key, names)}")
+            became = explain(f"{name}.{key}".removeprefix("config."))
+            raise UserError(f"{name}: unknown key {key!r}{f'; it {became}' if became else _suggestion(key, names)}")
         taken[key] = _taken_as(kinds[key], value, f"{name}.{key}")
     for field in dataclasses.fields(cls):
         bare = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
@@ -324,7 +330,9 @@ def _check_overrides(config: ConfigDict, argv: Iterable[str]) -> None:
             continue
         path = match.group(1)
         if path not in dict(_paths(config)):
-            raise UserError(f"unknown config key {path!r}{_suggestion(path, [p for p, _ in _paths(config)])}")
+            became = explain(path)
+            other = f"; it {became}" if became else _suggestion(path, [p for p, _ in _paths(config)])
+            raise UserError(f"unknown config key {path!r}{other}")
 
 
 def _paths(config: Mapping | ConfigDict, prefix: str = "") -> Iterable[tuple[str, Any]]:

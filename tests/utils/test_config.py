@@ -275,3 +275,29 @@ def test_mistakes_in_options(key, value, said):
     with pytest.raises(UserError) as raised:
         config_lib.overridden(Options, {key: value}, "--engine")
     assert said in str(raised.value)
+
+
+def test_a_key_of_an_earlier_version_is_refused_with_its_new_name(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "macro.utils.renamed_keys.RENAMED_KEYS",
+        {"optim.clip": "optim.grad_clip_norm", "draw": "sampling", "keep": "removed: set checkpoint.keep_last"},
+    )
+    cases = {
+        "optim.clip": "it is now 'optim.grad_clip_norm'",
+        "draw.steps": "it is now 'sampling.steps'",
+        "keep": "it was removed: set checkpoint.keep_last",
+    }
+    for key, said in cases.items():
+        code, _, err = call("--config=x.py", "--workdir=w", f"--config.{key}=1")
+        assert (code, err) == (2, f"error: unknown config key {key!r}; {said}\n")
+
+    (tmp_path / "x.py").write_text(CONFIG.replace('"lr": 0.1', '"clip": 0.1'))
+    code, _, err = call("--config=x.py", "--workdir=w")
+    assert (code, err) == (2, "error: --config=x.py: the key 'optim.clip' is now 'optim.grad_clip_norm'\n")
+
+    @dataclasses.dataclass(frozen=True)
+    class Optim:
+        lr: float = 0.1
+
+    with pytest.raises(UserError, match="config.optim: unknown key 'clip'; it is now 'optim.grad_clip_norm'"):
+        config_lib.section(Optim, {"clip": 1.0}, "optim")
