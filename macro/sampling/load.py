@@ -24,7 +24,7 @@ from macro.sampling.bagel.options import BagelOptions, read_options
 from macro.sampling.bagel.pipeline import BagelPipeline
 from macro.sampling.pipeline import Pipeline
 from macro.sampling.settings import Settings, read_settings
-from macro.utils.config import section
+from macro.utils.config import section, with_current_keys
 from macro.utils.errors import UserError
 
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -49,7 +49,9 @@ def load(
     for part in ("composer", "vae"):
         if part not in params:
             raise UserError(f"{path}: holds no {part}; use the model.safetensors that a whole training wrote")
-    values = notes.get("config") if config is None else config
+    values = config
+    if config is None and "config" in notes:
+        values = with_current_keys(notes["config"])
     if values is None:
         raise UserError(f"{path}: does not say how it was trained; hand over the experiment's config as well")
     given = dict(values.get("data", {})).get("tokenizer") or _imported_tokenizer(path)

@@ -38,6 +38,13 @@ _SHARED_HELP = {
     "workdir": "folder that everything is written to; made if it is not there",
 }
 
+# Key of before -> key of today. A config with one is refused with its new name; weights files of before are read.
+RENAMED_KEYS = {
+    "sampling.guidance.text": "sampling.guidance.cfg_text_image_scale",
+    "sampling.guidance.balance": "sampling.guidance.cfg_overall_scale",
+    "sampling.guidance.image": "sampling.guidance.cfg_img_scale",
+}
+
 
 def run(
     main: Callable[..., Any],
@@ -84,7 +91,34 @@ def load(path: str) -> ConfigDict:
     module = runpy.run_path(file)
     if "get_config" not in module:
         raise UserError(f"--config={file}: has no function get_config(arg='') that returns a ConfigDict")
-    return module["get_config"](*path.split(":", 1)[1:]).lock()
+    config = module["get_config"](*path.split(":", 1)[1:]).lock()
+    for key, _ in _paths(config):
+        _refuse_renamed(key)
+    return config
+
+
+def _refuse_renamed(key: str) -> None:
+    if key in RENAMED_KEYS:
+        raise UserError(f"config.{key}: is now config.{RENAMED_KEYS[key]}")
+
+
+def with_current_keys(values: Mapping | ConfigDict) -> dict[str, Any]:
+    """A config that was stored under keys of before (`RENAMED_KEYS`), as plain dicts under those of today."""
+    tree = json.loads(ConfigDict(dict(values)).to_json_best_effort())
+    for old, new in RENAMED_KEYS.items():
+        *above, last = old.split(".")
+        node = tree
+        for name in above:
+            node = node.get(name) if isinstance(node, dict) else None
+        if not isinstance(node, dict) or last not in node:
+            continue
+        value = node.pop(last)
+        *above, last = new.split(".")
+        node = tree
+        for name in above:
+            node = node.setdefault(name, {})
+        node.setdefault(last, value)
+    return tree
 
 
 def section(cls: type, values: Mapping | ConfigDict, where: str) -> Any:
@@ -323,6 +357,7 @@ def _check_overrides(config: ConfigDict, argv: Iterable[str]) -> None:
         if not match:
             continue
         path = match.group(1)
+        _refuse_renamed(path)
         if path not in dict(_paths(config)):
             raise UserError(f"unknown config key {path!r}{_suggestion(path, [p for p, _ in _paths(config)])}")
 

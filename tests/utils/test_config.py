@@ -101,6 +101,27 @@ def test_mistakes_get_one_line(call, tmp_path, arguments, line):
     assert not (tmp_path / "w").exists()
 
 
+def test_keys_of_before_are_refused_with_their_new_names(call, tmp_path):
+    old, new = next(iter(config_lib.RENAMED_KEYS.items()))
+    code, _, error = call("--config=x.py", "--workdir=w", f"--config.{old}=1")
+    assert (code, error) == (2, f"error: config.{old}: is now config.{new}\n")
+    for old, new in config_lib.RENAMED_KEYS.items():
+        values = 1
+        for name in reversed(old.split(".")):
+            values = {name: values}
+        (tmp_path / "old.py").write_text(
+            f"from ml_collections import ConfigDict\ndef get_config():\n    return ConfigDict({values})\n"
+        )
+        code, _, error = call("--config=old.py", "--workdir=w")
+        assert (code, error) == (2, f"error: config.{old}: is now config.{new}\n")
+        found = config_lib.with_current_keys(values | {"seed": 3})
+        assert found["seed"] == 3
+        for name in new.split("."):
+            found = found[name]
+        assert found == 1
+    assert not set(config_lib.RENAMED_KEYS) & set(config_lib.RENAMED_KEYS.values())
+
+
 def test_missing_flags_and_files_are_named(call):
     assert call("--workdir=w")[2].startswith("error: --config is missing")
     assert call("--config=x.py")[2].startswith("error: --workdir is missing")
