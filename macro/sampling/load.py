@@ -24,8 +24,9 @@ from macro.sampling.bagel.options import BagelOptions, read_options
 from macro.sampling.bagel.pipeline import BagelPipeline
 from macro.sampling.pipeline import Pipeline
 from macro.sampling.settings import Settings, read_settings
-from macro.utils.config import section, with_current_keys
+from macro.utils.config import section
 from macro.utils.errors import UserError
+from macro.utils.renamed_keys import with_current_keys
 
 ASSETS = Path(__file__).parents[1] / "assets"
 # mode -> what draws in it, and how its part of the config is read

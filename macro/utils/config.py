@@ -31,18 +31,12 @@ from ml_collections import ConfigDict, config_flags
 
 from macro.utils.errors import UserError
 from macro.utils.files import write_whole
+from macro.utils.renamed_keys import explain
 
 # What `main` may take without describing it to `run`, because every command line means the same by it.
 _SHARED_HELP = {
     "config": "config file, `configs/x.py` or `configs/x.py:arg`; override keys as --config.key=value",
     "workdir": "folder that everything is written to; made if it is not there",
-}
-
-# Key of before -> key of today. A config with one is refused with its new name; weights files of before are read.
-RENAMED_KEYS = {
-    "sampling.guidance.text": "sampling.guidance.cfg_text_image_scale",
-    "sampling.guidance.balance": "sampling.guidance.cfg_overall_scale",
-    "sampling.guidance.image": "sampling.guidance.cfg_img_scale",
 }
 
 
@@ -91,34 +85,11 @@ def load(path: str) -> ConfigDict:
     module = runpy.run_path(file)
     if "get_config" not in module:
         raise UserError(f"--config={file}: has no function get_config(arg='') that returns a ConfigDict")
-    config = module["get_config"](*path.split(":", 1)[1:]).lock()
+    config = module["get_config"](*path.split(":", 1)[1:])
     for key, _ in _paths(config):
-        _refuse_renamed(key)
-    return config
-
-
-def _refuse_renamed(key: str) -> None:
-    if key in RENAMED_KEYS:
-        raise UserError(f"config.{key}: is now config.{RENAMED_KEYS[key]}")
-
-
-def with_current_keys(values: Mapping | ConfigDict) -> dict[str, Any]:
-    """A config that was stored under keys of before (`RENAMED_KEYS`), as plain dicts under those of today."""
-    tree = json.loads(ConfigDict(dict(values)).to_json_best_effort())
-    for old, new in RENAMED_KEYS.items():
-        *above, last = old.split(".")
-        node = tree
-        for name in above:
-            node = node.get(name) if isinstance(node, dict) else None
-        if not isinstance(node, dict) or last not in node:
-            continue
-        value = node.pop(last)
-        *above, last = new.split(".")
-        node = tree
-        for name in above:
-            node = node.setdefault(name, {})
-        node.setdefault(last, value)
-    return tree
+        if became := explain(key):
+            raise UserError(f"--config={file}: the key {key!r} {became}")
+    return config.lock()
 
 
 def section(cls: type, values: Mapping | ConfigDict, where: str) -> Any:
@@ -136,7 +107,8 @@ def _section(cls: type, values: Mapping | ConfigDict, name: str) -> Any:
     taken = {}
     for key, value in values.items():
         if key not in names:
-            raise UserError(f"{name}: unknown key {key!r}{_suggestion(key, names)}")
+            became = explain(f"{name}.{key}".removeprefix("config."))
+            raise UserError(f"{name}: unknown key {key!r}{f'; it {became}' if became else _suggestion(key, names)}")
         taken[key] = _taken_as(kinds[key], value, f"{name}.{key}")
     for field in dataclasses.fields(cls):
         bare = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
@@ -357,9 +329,10 @@ def _check_overrides(config: ConfigDict, argv: Iterable[str]) -> None:
         if not match:
             continue
         path = match.group(1)
-        _refuse_renamed(path)
         if path not in dict(_paths(config)):
-            raise UserError(f"unknown config key {path!r}{_suggestion(path, [p for p, _ in _paths(config)])}")
+            became = explain(path)
+            other = f"; it {became}" if became else _suggestion(path, [p for p, _ in _paths(config)])
+            raise UserError(f"unknown config key {path!r}{other}")
 
 
 def _paths(config: Mapping | ConfigDict, prefix: str = "") -> Iterable[tuple[str, Any]]:
