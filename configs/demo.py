@@ -52,7 +52,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.sampling = {
         "steps": 25,
         "shift": 3.0,
-        "guidance": {"name": "inset", "text": 3.0, "balance": 1.5},
+        "guidance": {"name": "inset", "cfg_text_image_scale": 3.0, "cfg_overall_scale": 1.5},
         "reuse": experiment.reuse(),
         "select": experiment.select(),
     }

@@ -74,7 +74,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.sampling = {
         "steps": 50,  # [ours]
         "shift": 3.0,
-        "guidance": {"name": "inset", "text": 4.0, "balance": 1.5},  # [ours] INSET's
+        "guidance": {"name": "inset", "cfg_text_image_scale": 4.0, "cfg_overall_scale": 1.5},  # [ours] INSET's
         "reuse": experiment.reuse(),
         "select": experiment.select(),
     }

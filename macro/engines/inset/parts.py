@@ -13,7 +13,7 @@ from macro.engines.drafts import Draft, use
 from macro.engines.known import overlap
 from macro.engines.sources import Picture
 from macro.engines.stages import Interleaved, Region, Stages
-from macro.scenes.annotate import tight_boxes
+from macro.scenes.ground_truth.annotate import tight_boxes
 from macro.utils.errors import UserError
 from macro.utils.image import resize_to
 
