@@ -1,5 +1,7 @@
 """Figures of TPU chips against one another and against libtpu."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -30,5 +32,8 @@ def test_libtpu_agrees(topology):
     mesh = mesh_of(topology, {"one": 1})
     ours = chip(topology)
     assert mesh.devices.flat[0].device_kind == ours.device_kind
-    with pytest.raises(jax.errors.JaxRuntimeError, match=rf"exceeds available HBM \({ours.hbm_bytes / 2**30:.2f}G\)"):
+    with pytest.raises(jax.errors.JaxRuntimeError, match="exceeds available HBM") as refusal:
         jax.jit(lambda x: x * 2).lower(spec_of(mesh, (1024, 1024, 65536), jnp.float32)).compile()
+    printed = re.search(r"exceeds available HBM \(([\d.]+)G\)", str(refusal.value))[1]
+    # Versions of libtpu differ by some megabytes in what they keep for themselves.
+    assert ours.hbm_bytes / 2**30 == pytest.approx(float(printed), abs=0.05)
