@@ -8,8 +8,8 @@ by the path of the kernel they belong to, and an objective sees the kernels with
     {"composer": {... "q": {"kernel": W}}, "lora": {"composer": {... "q": {"kernel": {"a": A, "b": B}}}}}
 
 Kernels of stacked layers [layers, in, out] have stacked adapters. Only the adapters and the parameters of
-`modules_to_save` have gradients, optimizer state and an average; the price of a transform is that the sums, and their gradients,
-exist in full within a step.
+`modules_to_save` have gradients, optimizer state and an average; the price of a transform is that the sums, and their
+gradients, exist in full within a step.
 
     config.lora = {"preset": "music"}                                       what a paper trained with, by name
     config.lora = {"preset": "music", "rank": 16, "alpha": 16.0}            the same, two fields changed
@@ -43,8 +43,8 @@ _ENDS = r"^composer/(binding$|planner/(embed|head|connector/)|diffusion_head/)"
 # Name -> fields of LoRAConfig.
 PRESETS: dict[str, dict[str, Any]] = {
     # MUSIC, on SEED-X. Rank and alpha: its paper, section on training (spec/papers.md, 1); its learning rate is
-    # 1e-4. Targets, modules to save and dropout it leaves to SEED-X, whose code says .05, these seven matrices,
-    # and norms, embeddings, language head and both resamplers in full, vision encoder frozen (spec/bagel.md, 5). Carried over
+    # 1e-4. Targets, modules to save and dropout it leaves to SEED-X, whose code says .05, these seven matrices, and
+    # norms, embeddings, language head and both resamplers in full, vision encoder frozen (spec/bagel.md, 5). Carried over
     # to BAGEL by us: both experts; connector and diffusion head for the resamplers; the norms of queries and keys,
     # which SEED-X has not, and the binding, which starts at zero, belong to what is trained in full.
     "music": {
