@@ -1,9 +1,9 @@
 """Bytes over the links and to and from HBM, by instruction."""
 
 import pytest
-from parallel.snippets import ROWS, computation, module
+from parallel.cost_model.snippets import ROWS, computation, module
 
-from macro.parallel.traffic import group_size
+from macro.parallel.cost_model.bytes_accessed import group_size
 
 # Links
 

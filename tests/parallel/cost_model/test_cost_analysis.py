@@ -8,10 +8,10 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.sharding import NamedSharding, PartitionSpec
 from parallel.aot import mesh_of, spec_of
-from parallel.snippets import ROWS, module
+from parallel.cost_model.snippets import ROWS, module
 
-from macro.parallel import costs
-from macro.parallel.hlo import compile_and_read
+from macro.parallel.cost_model import cost_analysis as costs
+from macro.parallel.cost_model.hlo import compile_and_read
 
 
 def compiled(function, *shapes, dtype=jnp.float32, **options) -> costs.Costs:

@@ -1,7 +1,7 @@
 """Rounds of loops, read from conditions as TPU prints them: without a count."""
 
 import pytest
-from parallel.snippets import computation, module
+from parallel.cost_model.snippets import computation, module
 
 
 def loop(condition: str, step: str = "%next = s32[] add(%i, %one)", first: int = 0, before: str = "") -> int | None:

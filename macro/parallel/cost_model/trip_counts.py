@@ -3,13 +3,13 @@
 XLA on CPU prints the count (`known_trip_count`). On TPU it does not: there it follows from the induction
 variable, its first value, its step in the body and the bound that the condition compares it with. All four are
 found by following scalars through the program: the step and the side of the comparison by asking what they are
-for an induction variable of 0 and of 1. Read next: `macro/parallel/costs.py`.
+for an induction variable of 0 and of 1. Read next: `macro/parallel/cost_model/cost_analysis.py`.
 """
 
 import re
 from dataclasses import dataclass
 
-from macro.parallel.hlo import Computation, Instruction, Module
+from macro.parallel.cost_model.hlo import Computation, Instruction, Module
 
 _KNOWN = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _PASSES_ON = {"copy", "bitcast", "convert", "reshape", "copy-start", "copy-done", "opt-barrier", "optimization-barrier"}

@@ -1,7 +1,7 @@
 """The text of a compiled program (XLA's optimised HLO) as computations and instructions.
 
 A small reader for what `compiled.as_text()` prints on CPU and TPU: names, shapes with their layout, operands,
-attributes. It understands no semantics; those are in `macro/parallel/costs.py`, where to read next.
+attributes. It understands no semantics; those are in `macro/parallel/cost_model/cost_analysis.py`, where to read next.
 
 Layouts matter: `bf16[512,256]{1,0:T(8,128)(2,1)S(1)}` lies in tiles of 8 x 128 elements and in memory space 1,
 which is a TPU's on-chip memory. Space 0, which is not printed, is the HBM.

@@ -11,14 +11,14 @@ that is updated in place for the update: else every round of a scan would be cha
     reduce-scatter      (N-1)/N * input           all-to-all     (N-1)/N * input
     collective-permute  input
 
-Read next: `macro/parallel/costs.py`.
+Read next: `macro/parallel/cost_model/cost_analysis.py`.
 """
 
 import math
 import re
 from collections.abc import Iterable
 
-from macro.parallel.hlo import HBM, Array, Computation, Instruction, Module, arrays, elements_of_tuple
+from macro.parallel.cost_model.hlo import HBM, Array, Computation, Instruction, Module, arrays, elements_of_tuple
 
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 

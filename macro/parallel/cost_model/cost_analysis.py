@@ -1,16 +1,16 @@
 """What one device does in one run of a compiled program: arithmetic, HBM traffic, bytes over the links.
 
 The compiler's own count (`compiled.cost_analysis()`) takes the body of a loop once, and so a scan over 28 layers
-as one layer. Here the optimised text is walked from its entry: loops are multiplied out (`trips.py`), of a
+as one layer. Here the optimised text is walked from its entry: loops are multiplied out (`trip_counts.py`), of a
 conditional the most expensive branch is taken, calls, fusions and asynchronous computations are followed.
 
     compiled, text = hlo.compile_and_read(jax.jit(step).lower(...))
     found = costs.of(text)
-    seconds, bound_by = chips.roofline(found, chips.chip("v5e"))
+    seconds, bound_by = estimate.roofline(found, chips.chip("v5e"))
 
 What cannot be known is named in `Costs.unknown`, never guessed in silence: loops whose end depends on data
 (counted once), kernels without a declared cost (no arithmetic), foreign custom calls.
-Read next: `traffic.py` for what counts as a byte, `chips.py` for what it costs.
+Read next: `bytes_accessed.py` for what counts as a byte, `estimate.py` for the time it takes.
 """
 
 import math
@@ -18,9 +18,9 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-from macro.parallel.hlo import Computation, Instruction, Module, parse
-from macro.parallel.traffic import hbm_bytes, is_free_call, link_bytes, target
-from macro.parallel.trips import Trips
+from macro.parallel.cost_model.bytes_accessed import hbm_bytes, is_free_call, link_bytes, target
+from macro.parallel.cost_model.hlo import Computation, Instruction, Module, parse
+from macro.parallel.cost_model.trip_counts import Trips
 
 _KERNEL = "tpu_custom_call"
 _BRANCHES = ("branch_computations", "true_computation", "false_computation")
@@ -33,8 +33,8 @@ class Costs:
 
     `flops`: 2 for each multiplication of matrix products and convolutions that meets no padding, plus what
     kernels declare; `kernel_flops` is the latter alone. `hbm_bytes`: read and written. `collective_bytes`: sent,
-    by kind (`traffic.py` says how). `kernels`: how often each runs. `loops`: rounds of every loop each time it is
-    reached, None where they could not be found. `unknown`: what the figures leave out, in words.
+    by kind (`bytes_accessed.py` says how). `kernels`: how often each runs. `loops`: trip count of every loop, None
+    where it could not be found. `unknown`: what the figures leave out, in words.
     """
 
     flops: int

@@ -1,6 +1,6 @@
 """Small modules of HLO text, written by hand, for the tests of what a program costs."""
 
-from macro.parallel import costs
+from macro.parallel.cost_model import cost_analysis as costs
 
 ROWS = "f32[8,16]{1,0}"  # 512 bytes
 SUM = "%sum (x: f32[], y: f32[]) -> f32[] {\n  %x = f32[] parameter(0)\n  %y = f32[] parameter(1)\n" \

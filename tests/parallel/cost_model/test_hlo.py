@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from macro.parallel.hlo import arrays, compile_and_read, elements_of_tuple, parse
+from macro.parallel.cost_model.hlo import arrays, compile_and_read, elements_of_tuple, parse
 
 CPU = """HloModule jit_f, is_scheduled=true, entry_computation_layout={(f32[4,8]{1,0})->f32[4]{0}}
 
