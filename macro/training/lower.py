@@ -36,7 +36,7 @@ def lower_step(objective, config, mesh: Mesh) -> LoweredStep:
     Raises:
         UserError: whatever `macro.train` would refuse of this config on these devices.
     """
-    check_batch_size(config.batch_size, mesh, config.get("accumulate", 1))
+    check_batch_size(config.batch_size, mesh, config.get("grad_accum_steps", 1))
     objective = lora.adapted(objective, config)
     packing = data.packing_config(config, model_config(config))
     shapes, shardings = placement(objective, config, mesh)
