@@ -32,7 +32,7 @@ from macro.inputs.image_spec import ImageSpec, ResizeRule
 from macro.inputs.pieces import Cursor, Packed, bind, lay, needs, pieces_of
 from macro.inputs.rows import make_row
 from macro.inputs.transforms import draw_context, draw_items, dropped_in, grid_positions
-from macro.sentence.grid import LABELS
+from macro.sentence.layout import NUM_CLASSES
 from macro.sentence.plan import Plan
 from macro.sentence.sight import NOISE
 from macro.sentence.spans import Sentence
@@ -177,7 +177,7 @@ def pack_target(
     position = grid_positions(rows, columns, config.latent_side)
     text, latent = framed(cursor, position, NOISE, tokenizer)
     shares = bind(plan, rows, columns, config)
-    latent["subjects"] = np.zeros((rows * columns, LABELS), np.float32) if shares is None else shares
+    latent["subjects"] = np.zeros((rows * columns, NUM_CLASSES), np.float32) if shares is None else shares
     return {"text": text, "latent": latent}
 
 

@@ -21,7 +21,7 @@ from jaxtyping import Float32
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Image, Sentence, Target, Text
 from macro.utils.errors import UserError
-from macro.utils.image import nearest_size, size_of, to_float
+from macro.utils.images import nearest_size, size_of, to_float
 
 CONTEXTS = ("full", "no_text", "no_image", "null")
 

@@ -28,7 +28,7 @@ from macro.models.variants import ModelConfig
 from macro.parallel.mesh import my_rows, nearest_multiples, parallel_config
 from macro.sampling.load import packing_of
 from macro.sentence.formats import ARRANGEMENTS
-from macro.utils.config import section
+from macro.utils.config import from_config
 from macro.utils.errors import UserError
 
 
@@ -118,10 +118,10 @@ def data_config(config) -> tuple[DataConfig, Any]:
     """`config.data`, read and checked: (which data, options of its own)."""
     values = config.data.to_dict()
     own = {f.name: values.pop(f.name) for f in dataclasses.fields(DataConfig) if f.name in values}
-    data = section(DataConfig, own, "data")
+    data = from_config(DataConfig, own, "data")
     if data.name not in SOURCES:
         raise UserError(f"config.data.name={data.name!r}: there is {', '.join(SOURCES)}")
-    return data, section(SOURCES[data.name][0], values, "data")
+    return data, from_config(SOURCES[data.name][0], values, "data")
 
 
 def tokenizer_of(config, model: ModelConfig) -> Tokenizer:

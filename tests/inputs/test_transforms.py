@@ -8,7 +8,7 @@ import pytest
 from macro.inputs.transforms import draw_context, draw_items, drawn_size, dropped_in, fit_size, patchify
 from macro.sentence.spans import Image, Plan, Text
 from macro.utils.errors import UserError
-from macro.utils.image import save
+from macro.utils.images import save
 
 
 def test_fit_size_by_hand():
