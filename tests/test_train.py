@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from macro.models import weights
 from macro.objectives import joint
-from macro.parallel import hosts
+from macro.parallel import multihost
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Image, Sentence, Target, Text
 from macro.train import main
@@ -76,7 +76,7 @@ def test_trains_and_writes_a_model_that_knows_its_config(small, tmp_path, capsys
 def test_with_lora_the_model_has_the_adapters_in_it_and_a_file_holds_them_alone(small, tmp_path):
     small.lora.preset = "music"
     small.lora.rank = 2
-    small.lora.full = ("^composer/binding$",)
+    small.lora.modules_to_save = ("^composer/binding$",)
     assert main(small, str(tmp_path)) == 0
     whole, model, notes = weights.load(tmp_path / "model.safetensors")
     assert set(whole) == {"composer", "vae"}
@@ -128,7 +128,7 @@ def test_sheets_show_what_the_mode_has(small, tmp_path, sampling, tiles):
 def test_mistakes_are_named_before_anything_is_made(override, line, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with pytest.raises(SystemExit) as left:
-        run(main, ["train", f"--config={CONFIG}", f"--workdir={tmp_path}/w", f"--config.{override}"], **hosts.HELPS)
+        run(main, ["train", f"--config={CONFIG}", f"--workdir={tmp_path}/w", f"--config.{override}"], **multihost.HELPS)
     assert left.value.code == 2
     assert capsys.readouterr().err.startswith(f"error: {line}")
     assert list((tmp_path / "w").iterdir()) == []

@@ -15,7 +15,7 @@ from macro.inputs.tokenizer import Tokenizer
 from macro.models import weights
 from macro.objectives import joint
 from macro.objectives.parts import model_config
-from macro.parallel import hosts
+from macro.parallel import multihost
 from macro.parallel.mesh import make_mesh, parallel_config
 from macro.sampling.load import sampling_of
 from macro.sentence.spans import Image, Sentence, Target, Text
@@ -134,7 +134,7 @@ def test_recipes_say_how_pictures_are_drawn_and_what_a_wrong_argument_is(name):
 def test_without_a_folder_the_mistake_is_named_before_weights_are_read(name, tmp_path, capsys):
     argv = ["train", f"--config={FOLDER / name}.py", f"--workdir={tmp_path}", "--config.data.tokenizer="]
     with pytest.raises(SystemExit) as exit_:
-        run(main, argv, **hosts.HELPS)
+        run(main, argv, **multihost.HELPS)
     assert exit_.value.code == 2 and "config.data.dir: is empty" in capsys.readouterr().err
 
 

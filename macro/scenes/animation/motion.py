@@ -119,7 +119,7 @@ def _frame(episode: Episode, beat: Beat, seconds: float) -> Scene:
         replace(subject, position=state.position, height=state.height, yaw=state.yaw)
         for subject, state in zip(episode.cast, states, strict=True)
     )
-    return Scene(subjects, (), beat.camera, episode.light, episode.surroundings, episode.seed)
+    return Scene(subjects, beat.camera, episode.light, episode.surroundings, episode.seed)
 
 
 def _during(deed: Deed, share: float) -> State:

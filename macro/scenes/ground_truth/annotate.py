@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 
 from macro.scenes.graph import Scene
 from macro.scenes.ground_truth.relations import read_relations
+from macro.scenes.layout.placement import supports_of
 from macro.sentence.grid import SIDE, Grid
 from macro.sentence.spans import Truth
 
@@ -43,9 +44,8 @@ def truth_of(
     masks = ids[None] == np.arange(1, count + 1)[:, None, None]
     # A ray that grazes an edge may hit a subject in one pass and miss it in the other: what is seen is there.
     amodal = amodal[:count] | masks
-    resting = tuple((r.subject, r.objects[0]) for r in scene.relations if r.name == "on")
     distances = mean_depths(masks, depth)
-    found = read_relations(masks, amodal, distances, resting)
+    found = read_relations(masks, amodal, distances, tuple(supports_of(scene.subjects).items()))
     return Truth(
         kinds=tuple(s.kind for s in scene.subjects),
         palettes=np.array([s.palette for s in scene.subjects], np.float32).reshape(count, 3, 3),
@@ -79,15 +79,6 @@ def tight_boxes(masks: Bool[np.ndarray, "s h w"]) -> Float[np.ndarray, "s 4"]:
                 columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height
             )  # fmt: skip
     return boxes
-
-
-def centres(masks: Bool[np.ndarray, "s h w"]) -> Float[np.ndarray, "s 2"]:
-    """Centroid (x, y) of each mask in 0..1; the middle of the picture for an empty one."""
-    height, width = masks.shape[1:]
-    area = np.maximum(masks.sum((1, 2)), 1)
-    x = masks.sum(1) @ (np.arange(width) + 0.5) / width / area
-    y = masks.sum(2) @ (np.arange(height) + 0.5) / height / area
-    return np.where(masks.any((1, 2))[:, None], np.stack([x, y], 1), 0.5)
 
 
 def layout(

@@ -44,12 +44,8 @@ def order_of_mention(scene: Scene, rng: np.random.Generator) -> list[int]:
 
 def reordered(scene: Scene, order: Sequence[int]) -> Scene:
     """The scene with `scene.subjects[order[i]]` as subject number i + 1."""
-    new = {old: i for i, old in enumerate(order)}
-    relations = (
-        replace(r, subject=new[r.subject], objects=tuple(new[o] for o in r.objects)) for r in scene.relations
-    )
     subjects = (replace(scene.subjects[old], number=i + 1) for i, old in enumerate(order))
-    return replace(scene, subjects=tuple(subjects), relations=tuple(relations))
+    return replace(scene, subjects=tuple(subjects))
 
 
 def instruction(

@@ -10,7 +10,7 @@ Read next: `questions.py`.
 import numpy as np
 
 from macro.scenes.graph import Scene
-from macro.scenes.ground_truth.annotate import centres
+from macro.scenes.ground_truth.relations import centroids
 from macro.scenes.language.lexicon import (
     NUMBERS,
     PHRASES,
@@ -52,7 +52,7 @@ class _Thinker:
         self.textures = truth.textures if rng.random() < 0.25 else ("plain",) * len(truth.kinds)
         forms = [("{n} ", ":"), ("{n} ", "")] if self.numbered else [("the ", ":"), ("", " at the"), ("", "")]
         self.before, self.after = forms[int(rng.integers(len(forms)))]
-        self.places = [place(x, y) for x, y in centres(truth.masks)]
+        self.places = [place(x, y) for x, y in centroids(truth.masks)]
         self.ranges = ranges(scene)
         nouns = [a or b for a, b in zip(plain_nouns(truth), coloured_nouns(truth), strict=True)]
         self.others = [

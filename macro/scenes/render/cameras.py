@@ -74,7 +74,7 @@ def turntable(rng: np.random.Generator, count: int = 1) -> Scene:
         subject = _subject(rng, kind, palette, 1.0 if n == 0 else float(rng.uniform(0.55, 0.9)), yaw, n + 1)
         subjects.append(_beside(rng, subject, subjects))
     camera = Camera("perspective", (0.0, 1.0, -_AWAY), (0.0, 0.0, 0.0), _FOV)
-    scene = Scene(tuple(subjects), (), camera, appearance.light(rng), around_it, int(rng.integers(2**31)))
+    scene = Scene(tuple(subjects), camera, appearance.light(rng), around_it, int(rng.integers(2**31)))
     size = _AWAY / _distance(subjects)
     scaled = tuple(
         replace(s, scale=s.scale * size, height=s.height * size, position=(s.position[0] * size, s.position[1] * size))
@@ -180,7 +180,7 @@ def place(rng: np.random.Generator, count: int = MAX_SUBJECTS) -> Scene:
         subjects.append(replace(subject, position=(float(away * np.sin(angle)), float(away * np.cos(angle)))))
     height = float(rng.uniform(0.9, 1.4))
     camera = Camera("equirectangular", (0.0, height, 0.0), (0.0, height, 1.0), 0.0)
-    return Scene(tuple(subjects), (), camera, appearance.light(rng), ground, int(rng.integers(2**31)))
+    return Scene(tuple(subjects), camera, appearance.light(rng), ground, int(rng.integers(2**31)))
 
 
 def _room(rng: np.random.Generator) -> Surroundings:
