@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from macro.inputs.conditioning import CfgDropout
 from macro.inputs.packing import PackingConfig, _pieces
 from macro.inputs.pieces import needs
 from macro.inputs.rows import make_row
@@ -97,7 +98,7 @@ def test_the_largest_samples_fit_a_row(name, pictures):
 
 def _undropped(packing: PackingConfig) -> PackingConfig:
     """Everything of a sample, as most have it."""
-    return dataclasses.replace(packing, item_dropout=None, no_text=0.0, no_image=0.0, null=0.0)
+    return dataclasses.replace(packing, cfg_dropout=CfgDropout(no_text=0.0, no_image=0.0, null=0.0))
 
 
 def test_rows_of_the_recipes_are_as_long_as_their_papers_say():

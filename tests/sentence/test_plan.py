@@ -87,7 +87,7 @@ def test_plans_differ_by_words_and_by_one_cell():
         ('{"cot": "a", "gird": null}', "unknown field 'gird'"),
         (json.dumps({"cot": "a", "grid": [[0] * 8] * 9}), "it is 9 rows of 8"),
         (json.dumps({"cot": "a", "grid": [[4] * 8] * 8}), "names subject 4, but there are 3 subjects"),
-        (json.dumps({"cot": "<think>", "grid": None}), "holds the mark"),
+        (json.dumps({"cot": "<think>", "grid": None}), "contains the mark"),
     ],
 )
 def test_mistakes_in_a_plan_file_are_named(text, says):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from macro.utils import streaming_safetensors
 from macro.utils.errors import UserError
 from macro.utils.streaming_safetensors import Spec, TensorReader, streaming_writer
 
@@ -21,7 +22,7 @@ def specs(tensors):
 
 
 def test_the_library_reads_what_we_write(tmp_path, monkeypatch):
-    monkeypatch.setattr(tensorfile, "_CHUNK", 16)  # several chunks
+    monkeypatch.setattr(streaming_safetensors, "_CHUNK", 16)  # several chunks
     path = tmp_path / "x.safetensors"
     with streaming_writer(path, specs(TENSORS), {"a": "b"}) as write:
         for layer in (2, 0, 1):
@@ -46,7 +47,7 @@ def test_we_read_what_the_library_writes(tmp_path):
 
 
 def test_turned_arrays_are_brought_into_order(tmp_path, monkeypatch):
-    monkeypatch.setattr(tensorfile, "_CHUNK", 16)
+    monkeypatch.setattr(streaming_safetensors, "_CHUNK", 16)
     x = np.random.default_rng(0).normal(size=(5, 7, 3)).transpose(2, 0, 1)
     with streaming_writer(tmp_path / "x.safetensors", specs({"x": x}), {}) as write:
         write("x", x)
