@@ -16,12 +16,12 @@ import json
 import shlex
 import sys
 
-from macro.parallel import hosts
+from macro.parallel import multihost
 from macro.utils.config import run
 
 
 def main(config, workdir, coordinator="", process=-1, processes=0, join_seconds=300):
-    with hosts.joined(coordinator, process, processes, join_seconds):
+    with multihost.initialize(coordinator, process, processes, join_seconds):
         return _train(config, workdir)
 
 
@@ -43,9 +43,9 @@ def _train(config, workdir):
     model = model_config(config)
     tokenizer = data.tokenizer_of(config, model)
     packing = data.packing_config(config, model)
-    with hosts.first_alone("data"):
+    with multihost.primary_first("data"):
         source = data.stored(config)
-    if hosts.is_first():
+    if multihost.is_primary():
         record(config, workdir)
 
     batches = data.batches(config, source, tokenizer, packing, loop.mesh_of(config))
@@ -78,11 +78,11 @@ def _save(path, params, model, notes, dtype):
     """Every process gives its shares of the parameters; the first writes the file."""
     from macro.models import weights
 
-    params = hosts.on_first(params)
+    params = multihost.gather_to_primary(params)
     if params is not None:
         weights.save(path, params, model, notes, dtype)
         print(f"wrote {path}")
 
 
 if __name__ == "__main__":
-    run(main, **hosts.HELPS)
+    run(main, **multihost.HELPS)

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from macro.models import weights
 from macro.objectives import joint
-from macro.parallel import hosts
+from macro.parallel import multihost
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Image, Sentence, Target, Text
 from macro.train import main
@@ -128,7 +128,7 @@ def test_sheets_show_what_the_mode_has(small, tmp_path, sampling, tiles):
 def test_mistakes_are_named_before_anything_is_made(override, line, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with pytest.raises(SystemExit) as left:
-        run(main, ["train", f"--config={CONFIG}", f"--workdir={tmp_path}/w", f"--config.{override}"], **hosts.HELPS)
+        run(main, ["train", f"--config={CONFIG}", f"--workdir={tmp_path}/w", f"--config.{override}"], **multihost.HELPS)
     assert left.value.code == 2
     assert capsys.readouterr().err.startswith(f"error: {line}")
     assert list((tmp_path / "w").iterdir()) == []

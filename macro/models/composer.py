@@ -29,7 +29,7 @@ from macro.models.variants import ModelConfig
 from macro.nn.asking import Asking
 from macro.nn.mot import MoT
 from macro.nn.rope import rope_angles
-from macro.parallel.rules import constrain, join_tokens, split_tokens
+from macro.parallel.sharding import constrain, join_tokens, split_tokens
 from macro.sentence.sight import FIELDS
 
 Cache = dict

@@ -10,7 +10,7 @@ from macro.models import axes
 from macro.models.initial import initial
 from macro.models.precision import computed
 from macro.models.variants import ModelConfig
-from macro.parallel import layout
+from macro.parallel import sharding
 
 
 def placed(params: Mapping, config: ModelConfig, mesh: Mesh | None) -> dict:
@@ -34,8 +34,8 @@ def shapes(config: ModelConfig, mesh: Mesh) -> dict:
         return params | {"composer": computed(params["composer"], config)}
 
     whole = jax.eval_shape(ready)
-    laid = layout.shardings(whole, mesh, axes.RULES)
-    return layout.described(whole, laid)
+    laid = sharding.parameter_shardings(whole, mesh, axes.RULES)
+    return sharding.abstract_with_shardings(whole, laid)
 
 
 def on(mesh: Mesh | None) -> contextlib.AbstractContextManager:

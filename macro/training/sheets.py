@@ -17,7 +17,7 @@ import numpy as np
 from macro.inputs.packing import PackingConfig
 from macro.models.vae import VAE, normalise
 from macro.models.variants import ModelConfig
-from macro.parallel import hosts
+from macro.parallel import multihost
 from macro.sampling.load import sampling_of
 from macro.sampling.pipeline import Pipeline
 from macro.sentence.plan import Plan
@@ -41,7 +41,7 @@ def hook(
     def write(state: TrainState, step: int) -> None:
         samples = [source[i] for i in range(min(SAMPLES, len(source)))]
         tiles = list(rows(without_adapters(averaged(state), config), samples))
-        if not hosts.is_first():
+        if not multihost.is_primary():
             return
         labelled = [tile for row in tiles for tile in row]
         pictures, labels = zip(*labelled, strict=True)

@@ -42,12 +42,6 @@ def test_an_outline_has_everything_but_the_pictures(tmp_path):
             assert ours.pixels.any() and not theirs.pixels.any()
 
 
-def test_prompts_are_arranged_as_asked(tmp_path):
-    write(tmp_path, 0, prompt="<image 1> again.")
-    kinds = {name: [type(span) for span in Files(tmp_path, name)[0]] for name in ("in_sentence", "image_first")}
-    assert kinds == {"in_sentence": [Image, Text, Target], "image_first": [Text, Image, Text, Target]}
-
-
 def test_an_empty_folder_and_a_sample_without_target_are_named(tmp_path):
     with pytest.raises(UserError, match=r"no \.json files are there"):
         Files(tmp_path)

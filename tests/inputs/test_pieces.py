@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from macro.inputs.conditioning import CONTEXTS, CfgDropout
 from macro.inputs.packing import PackingConfig, pack_sentence, pack_target
 from macro.sentence.grid import cell_shares
 from macro.sentence.plan import Plan
@@ -14,9 +15,11 @@ C, F, N = CAUSAL, FULL, NOISE
 
 
 def config(**changes):
+    """Without condition dropout, unless `changes` name a context's probability."""
+    dropout = {name: changes.pop(name, 0.0) for name in CONTEXTS[1:]}
     values = {
         "text": 400, "vision": 100, "latent": 100, "samples": 4, "buckets": ((32, 32, 4), (32, 64, 2)),
-        "draws": 1, "reference_max_side": 32, "no_text": 0.0, "no_image": 0.0, "null": 0.0,
+        "draws": 1, "reference_max_side": 32, "cfg_dropout": CfgDropout(**dropout),
     }  # fmt: skip
     return PackingConfig(**(values | changes))
 

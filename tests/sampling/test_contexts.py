@@ -3,7 +3,7 @@ import pytest
 from sampling.toy import PACKING, TOKENIZER, picture, sentence
 
 from macro.diffusion.guidance import bagel, inset
-from macro.inputs.transforms import CONTEXTS
+from macro.inputs.conditioning import CONTEXTS
 from macro.sampling.contexts import capacity, continue_prompt, read_prompt
 from macro.sentence.grid import cell_shares
 from macro.sentence.plan import Plan

@@ -206,7 +206,8 @@ class BagelPipeline:
             raise UserError("nothing to draw from; give a text or a picture")
         if pictures < 1:
             raise UserError(f"candidates: {pictures}, but it must be at least 1")
-        most = None if options.parity else self.packing.pixels_for(sum(not isinstance(piece, str) for piece in pieces))
+        given = sum(not isinstance(piece, str) for piece in pieces)
+        most = None if options.parity else self.packing.images.reference_area(given)
         items = [self._prepared(piece, options, most) for piece in pieces]
         given = [item[0].shape[:2] for item in items if isinstance(item, tuple)]
         size = target_size(options, self.config, given if options.parity else given[like:][:1], size)
