@@ -5,7 +5,7 @@
 The picture to edit has the role "source" and shows no numbered subject; references, numbered from 2, show the newcomer
 alone, from another view, and it is subject 1 of the plan. The truth, the plan and the thought are those of the scene
 after the edit, rendered again. This is exact, so all that it needs of a provider is nothing: the stages go unused.
-Read next: `macro/scenes/edit.py`, `macro/scenes/edit_words.py`, `drafts.py`.
+Read next: `macro/scenes/edits.py`, `macro/scenes/language/edit_instructions.py`, `drafts.py`.
 """
 
 from dataclasses import dataclass, replace
@@ -17,10 +17,12 @@ from jaxtyping import Int8
 from macro.engines.drafts import Draft, Engine, Step, fill, notes_of
 from macro.engines.sources import Picture
 from macro.engines.stages import Fault, Stages
-from macro.scenes import annotate, edit_words, grammar, questions, thoughts, words
-from macro.scenes.batches import pixels_of, with_truth
-from macro.scenes.edit import OPERATIONS, Edit, propose
+from macro.scenes.edits import OPERATIONS, Edit, propose
 from macro.scenes.graph import Scene
+from macro.scenes.ground_truth import annotate
+from macro.scenes.language import captions, chain_of_thought, edit_instructions, questions
+from macro.scenes.layout import layout_sampler
+from macro.scenes.render.batches import pixels_of, with_truth
 from macro.sentence.formats import ARRANGEMENTS
 from macro.sentence.plan import Plan
 from macro.sentence.spans import MAX_REFERENCES, Image, Sentence, Target, Truth
@@ -36,7 +38,7 @@ class Options:
 
     Attributes:
         size, reference_size: side of source and target, and of the references, pixels.
-        weights: how often each of `macro.scenes.edit.OPERATIONS` (add, remove, replace, move, recolour) comes up.
+        weights: how often each of `macro.scenes.edits.OPERATIONS` (add, remove, replace, move, recolour) comes up.
         counts: how many subjects the source may have, each equally likely as far as the operation allows it.
         rays: samples per pixel, 1..4.
         image_first: share of samples in the image-first arrangement; the others are in-sentence.
@@ -108,7 +110,7 @@ def _proposal(draft: EditDraft, options: Options) -> Edit | Fault:
     count = int(draft.set(attempt=0).stream("count").choice(_counts(draft.operation, options)))
     rng = draft.stream("scene")
     for _ in range(_SCENES):
-        scene = words.in_order_of_mention(grammar.sample_scene(rng, count), rng)
+        scene = captions.in_order_of_mention(layout_sampler.sample_scene(rng, count), rng)
         edit = propose(scene, draft.operation, rng)
         if edit is not None:
             return edit
@@ -150,7 +152,7 @@ def _say(drafts: list[EditDraft], stages: Stages | None, options: Options) -> li
     out = []
     for draft in drafts:
         numbers = range(2, 2 + _views(draft, options))
-        said = edit_words.instruction(draft.edit, draft.before, draft.after, draft.stream("words"), numbers)
+        said = edit_instructions.instruction(draft.edit, draft.before, draft.after, draft.stream("words"), numbers)
         out.append(draft.set(prompt=said).passes("words", said is not None, None, "no words would be clear and true"))
     return out
 
@@ -172,7 +174,7 @@ def _refer(drafts: list[EditDraft], stages: Stages | None, options: Options) -> 
 
 def _alone(draft: EditDraft, options: Options) -> list[Scene]:
     rng = draft.stream("references")
-    return [grammar.reference_scene(draft.edit.after, 0, rng) for _ in range(_views(draft, options))]
+    return [layout_sampler.reference_scene(draft.edit.after, 0, rng) for _ in range(_views(draft, options))]
 
 
 def _layout(truth: Truth, options: Options) -> Int8[np.ndarray, "8 8"]:
@@ -184,7 +186,7 @@ def _finish(draft: EditDraft, options: Options) -> Sentence:
     edit, truth = draft.edit, draft.after
     images = [Image(draft.source.pixels, role="source"), *(Image(each.pixels, subject=1) for each in draft.references)]
     arrangement = "image_first" if rng.random() < options.image_first else "in_sentence"
-    cot = edit_words.thought(edit, draft.before, truth) + thoughts.cot(edit.after, truth, rng)
+    cot = edit_instructions.thought(edit, draft.before, truth) + chain_of_thought.cot(edit.after, truth, rng)
     plan = Plan(cot, _layout(truth, options))
     truth = replace(truth, questions=questions.ask(truth, rng))
     regions = [

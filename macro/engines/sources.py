@@ -28,14 +28,13 @@ class Picture:
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """Frames in order, `seconds` of each from the start, and for rendered ones what happens: (seconds, words).
+    """Frames in order, and `seconds` of each from the start.
 
     `small` are all frames once more, small, where that costs less than to look at all of `frames`.
     """
 
     frames: Sequence[Picture]
     seconds: tuple[float, ...]
-    events: tuple[tuple[float, str], ...] = ()
     small: Sequence[Picture] | None = None
 
 
@@ -69,8 +68,9 @@ class Story:
 class Ring:
     """One object seen from all round: view name -> picture.
 
-    Names are those of `macro.scenes.views.VIEWS`: "h000" to "h345" (24, 15 degrees apart), "low000" to "low330" (12),
-    "top", "bottom"; angle 0 shows its front, angles grow as the camera goes round counter-clockwise, seen from above.
+    Names are those of `macro.scenes.render.cameras.VIEWS`: "h000" to "h345" (24, 15 degrees apart), "low000" to
+    "low330" (12), "top", "bottom"; angle 0 shows its front, angles grow as the camera goes round counter-clockwise,
+    seen from above.
     """
 
     name: str

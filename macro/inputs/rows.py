@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from macro.inputs.pieces import Packed
-from macro.sentence.grid import LABELS
+from macro.sentence.layout import NUM_CLASSES
 from macro.utils.errors import UserError
 
 STREAMS = ("text", "vision", "latent")
@@ -73,8 +73,8 @@ def make_row(
 
 def _pixel_table(samples: Sequence[Packed], config) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
     """Each sample's slots as starts in the row's table of latent tokens, and the pixels by bucket."""
-    pixels, tokens, used = {}, [], [0] * len(config.buckets)
-    for height, width, slots in config.buckets:
+    pixels, tokens, used = {}, [], [0] * len(config.buckets or ())
+    for height, width, slots in config.buckets or ():
         pixels[f"{height}x{width}"] = np.zeros((slots, height, width, 3), np.uint8)
         tokens.append((height // config.latent_stride) * (width // config.latent_stride))
     # By name, not as configured: that is how JAX hands a dict on.
@@ -102,7 +102,7 @@ def _padded(stream: str, parts: list[dict], config) -> dict[str, np.ndarray]:
     capacity, total = getattr(config, stream), sum(len(part["order"]) for part in parts)
     if total > capacity:
         raise UserError(f"packing.{stream}: a row needs {total} tokens but holds {capacity}; raise it")
-    widths = {"patches": (3 * config.patch**2,), "subjects": (LABELS,)}
+    widths = {"patches": (3 * config.patch**2,), "subjects": (NUM_CLASSES,)}
     padded = {}
     for name, (kind, padding) in (_FIELDS[stream] | _META).items():
         padded[name] = np.full((capacity, *widths.get(name, ())), padding, kind)

@@ -7,14 +7,14 @@ import numpy as np
 from macro.engines.procedural.draw import drawing
 from macro.engines.procedural.photo import photo
 from macro.engines.sources import Clip, Picture, SourceFault
-from macro.scenes import grammar
 from macro.scenes.graph import Scene
+from macro.scenes.layout import layout_sampler
 
 SIZE = 64
 
 
 def scene_of(seed: int, count: int, kinds=None) -> Scene:
-    return grammar.sample_scene(np.random.default_rng([seed, count]), count, kinds, twins=0.0)
+    return layout_sampler.sample_scene(np.random.default_rng([seed, count]), count, kinds, twins=0.0)
 
 
 def doing(scene: Scene, place: int, **changes) -> Scene:

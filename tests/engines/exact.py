@@ -8,7 +8,7 @@ from macro.engines.procedural.draw import drawing
 from macro.engines.procedural.look import regions_of
 from macro.engines.sources import Picture
 from macro.engines.stages import Region, Stages
-from macro.scenes import grammar
+from macro.scenes.layout import layout_sampler
 
 SIDE = 64
 
@@ -20,7 +20,7 @@ def stages(**noise: float) -> Stages:
 
 def pictures(count: int, subjects: int = 4, seed: int = 0) -> list[Picture]:
     """Different scenes of so many subjects."""
-    scenes = [grammar.sample_scene(np.random.default_rng([seed, i]), subjects) for i in range(count)]
+    scenes = [layout_sampler.sample_scene(np.random.default_rng([seed, i]), subjects) for i in range(count)]
     return drawing(scenes, [SIDE] * count, rays=1)
 
 

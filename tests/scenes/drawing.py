@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from macro.scenes.assemble import compile_scene, stack
+from macro.scenes.assets.palettes import COLOURS
 from macro.scenes.graph import Camera, Light, Scene, Subject, Surroundings
-from macro.scenes.palettes import COLOURS
-from macro.scenes.render import amodal, render
+from macro.scenes.render.raycast import amodal, render
+from macro.scenes.render.scene_compiler import compile_scene, stack
 
 PLAIN = Surroundings((0.8,) * 3, (0.8,) * 3, "plain", (0.9,) * 3, (0.9,) * 3, "studio")
 AT_ONCE = 4
@@ -16,7 +16,7 @@ def alone(kind: str, texture="plain", decal=None, yaw=0.7, pose=0.5) -> Scene:
     palette = (COLOURS["red"], COLOURS["white"], COLOURS["blue"])
     subject = Subject(kind, palette, texture, decal, 1.0, (0.0, 0.0), 0.0, yaw, pose, 1)
     camera = Camera("perspective", (0.0, 1.1, -4.8), (0.0, 0.5, 0.0), 0.36)
-    return Scene((subject,), (), camera, Light(0.6, 0.9, 0.2, 1.0), PLAIN, 0)
+    return Scene((subject,), camera, Light(0.6, 0.9, 0.2, 1.0), PLAIN, 0)
 
 
 def _in_fours(scenes, draw) -> list:

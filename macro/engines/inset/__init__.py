@@ -27,8 +27,8 @@ from macro.engines.inset.parts import (
 )
 from macro.engines.known import narrowed_truth, subject_at, truths
 from macro.engines.stages import Brief, Interleaved, Stages
-from macro.scenes import questions
-from macro.scenes.annotate import layout
+from macro.scenes.ground_truth.annotate import layout
+from macro.scenes.language import questions
 from macro.sentence.formats import phrased, prompt_of
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Image, Sentence, Span, Target, Truth

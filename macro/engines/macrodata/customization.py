@@ -21,8 +21,9 @@ from macro.engines.macrodata.mixture import references_of, stream
 from macro.engines.macrodata.options import Options
 from macro.engines.sources import Picture, SourceFault
 from macro.engines.stages import Fault, Judgement, Stages, Suitability
-from macro.scenes import annotate, questions, thoughts
-from macro.scenes.likeness import dressed, likeness, matched
+from macro.scenes.ground_truth import annotate
+from macro.scenes.language import chain_of_thought, questions
+from macro.scenes.similarity import dressed, likeness, matched
 from macro.sentence.formats import ARRANGEMENTS
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Image, Sentence, Target, Truth
@@ -134,7 +135,7 @@ def _lay_out(drafts: list[Customization], stages: Stages, options: Options) -> l
 
 def _laid_out(draft: Customization, truth: Truth, options: Options) -> Customization:
     grid = annotate.layout(truth.masks, truth.boxes, options.K, options.region)
-    cot = thoughts.cot(draft.picture.scene, truth, draft.stream("think"))
+    cot = chain_of_thought.cot(draft.picture.scene, truth, draft.stream("think"))
     truth = replace(truth, questions=questions.ask(truth, draft.stream("questions")))
     lost = len(truth.kinds) - len(np.setdiff1d(grid, [0]))
     draft = draft.set(plan=Plan(cot, grid), truth=truth, subjects=_subjects_of(draft))

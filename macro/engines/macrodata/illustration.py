@@ -17,7 +17,7 @@ from macro.engines.macrodata.mixture import BUCKETS, references_of
 from macro.engines.macrodata.options import Options
 from macro.engines.sources import Picture, SourceFault, Story
 from macro.engines.stages import Judgement, Rewritten, Stages
-from macro.scenes import questions
+from macro.scenes.language import questions
 from macro.sentence.formats import ARRANGEMENTS
 from macro.sentence.spans import Image, Sentence, Target
 

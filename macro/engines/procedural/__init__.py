@@ -28,7 +28,7 @@ from macro.engines.procedural.sources import RenderedSources
 from macro.engines.procedural.story import rewrite
 from macro.engines.procedural.write import Writing, caption, describe
 from macro.engines.stages import Stages
-from macro.scenes.kinds import KINDS
+from macro.scenes.assets.catalog import KINDS
 from macro.utils.errors import UserError
 
 __all__ = ["Noise", "Options", "stages"]

@@ -23,13 +23,13 @@ from macro.engines.procedural.noise import Noise, chance
 from macro.engines.procedural.roles import read_roles, without_roles
 from macro.engines.sources import Picture
 from macro.engines.stages import Fault, Judgement
-from macro.scenes.claims import Claims, read_claims
+from macro.scenes.animation.narration import changes, follows
+from macro.scenes.assets.catalog import KINDS
+from macro.scenes.assets.palettes import COLOURS
 from macro.scenes.graph import Scene, Subject
-from macro.scenes.happenings import changes, follows
-from macro.scenes.kinds import KINDS
-from macro.scenes.likeness import dressed, light_likeness, likeness, matched, surroundings_likeness
-from macro.scenes.palettes import COLOURS
-from macro.scenes.vocabulary import ground_words, named_colour
+from macro.scenes.language.lexicon import ground_words, named_colour
+from macro.scenes.language.prompt_parser import Claims, read_claims
+from macro.scenes.similarity import dressed, light_likeness, likeness, matched, surroundings_likeness
 from macro.sentence.spans import Truth
 
 _UNKNOWN = Fault("a picture's scene is not known: only rendered pictures can be judged exactly")

@@ -12,11 +12,11 @@ from macro.engines.procedural.draw import drawing
 from macro.engines.procedural.look import UNKNOWN
 from macro.engines.sources import Clip, Picture
 from macro.engines.stages import Fault
-from macro.scenes import happenings, motion
-from macro.scenes.assemble import camera_basis
+from macro.scenes.animation import motion, narration
 from macro.scenes.graph import Scene, Subject
-from macro.scenes.likeness import likeness, matched, surroundings_likeness
-from macro.scenes.placement import picture_box
+from macro.scenes.layout.placement import picture_box
+from macro.scenes.render.scene_compiler import camera_basis
+from macro.scenes.similarity import likeness, matched, surroundings_likeness
 
 RATE = 4.0  # frames a second
 _SMALL = 48  # pixels a side are enough to see a cut
@@ -30,7 +30,7 @@ def clip(seed: int, index: int, size: int, rays: int) -> Clip:
     episodes = int(rng.integers(1, 3))
     script = motion.write(rng, int(rng.integers(13, 15)) + 2 * (episodes - 1), episodes=episodes)
     scenes, seconds = motion.frames(script, RATE)
-    return Clip(RenderedFrames(scenes, size, rays), seconds, script.events(), RenderedFrames(scenes, _SMALL, 1))
+    return Clip(RenderedFrames(scenes, size, rays), seconds, RenderedFrames(scenes, _SMALL, 1))
 
 
 class RenderedFrames(Sequence[Picture]):
@@ -105,5 +105,5 @@ def summarise(frames: Sequence[Sequence[Picture]], seeds: Sequence[int]) -> list
     for pictures, seed in zip(frames, seeds, strict=True):
         scenes = [picture.scene for picture in pictures]
         known = scenes and None not in scenes
-        out.append(happenings.retell(scenes, np.random.default_rng([seed, 10])) if known else UNKNOWN)
+        out.append(narration.retell(scenes, np.random.default_rng([seed, 10])) if known else UNKNOWN)
     return out

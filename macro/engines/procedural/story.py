@@ -1,7 +1,7 @@
 """Stories from scenes, and the stage that turns a page of one into an instruction with earlier pictures.
 
 An earlier picture is needed when somebody of the page to draw is in it: the very one, not a double. Places need none,
-the text says what they look like. Read next: `macro/scenes/story.py`, `judge.py`.
+the text says what they look like. Read next: `macro/scenes/storybook.py`, `judge.py`.
 """
 
 import functools
@@ -14,10 +14,11 @@ import numpy as np
 from macro.engines.procedural.draw import drawing
 from macro.engines.sources import Page, Picture, Story
 from macro.engines.stages import Fault, Rewritten
-from macro.scenes import story as tales
-from macro.scenes.batches import with_truth
+from macro.scenes import storybook as tales
 from macro.scenes.graph import Scene, Subject
-from macro.scenes.likeness import likeness
+from macro.scenes.language.lexicon import listed
+from macro.scenes.render.batches import with_truth
+from macro.scenes.similarity import likeness
 from macro.sentence.formats import marker
 
 _UNKNOWN = Fault("a page shows no scene that is known")
@@ -105,7 +106,7 @@ def _rewritten(pictures: Sequence[Picture], text: str, target: Picture, seed: in
     numbers = {place: number for number, place in enumerate(kept, 1)}
     for n, places in _shared_out({place: shown[place] for place in kept}).items():
         markers = [marker(numbers[place]) for place in places]
-        named = " and ".join([", ".join(markers[:-1]), markers[-1]]) if len(markers) > 1 else markers[0]
+        named = listed(markers)
         text = re.sub(rf"\b{re.escape(wanted[n].kind)}\b", lambda noun, by=named: f"{noun[0]} of {by}", text, count=1)
     return Rewritten(f"{np.random.default_rng([seed, 9]).choice(_ASKED)} {text}", kept)
 

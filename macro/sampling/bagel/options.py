@@ -25,7 +25,7 @@ was resized for the VAE; a thought is read from its text, tokenised again, and m
 system prompt stands in every context. A picture's area is held to 14*14*9*1024 by a factor that is not the root it
 should be (`inputs/transforms.fit_size`), but sides of at most 1024 never get there. Not taken over in either: the
 renorm `local`, offered by the demo page and unknown to its model; casts to bfloat16 (`ModelConfig.dtype` says).
-Extrapolation over steps (TaylorSeer there) is `reuse`, with what sets it apart in `macro/diffusion/reuse.py`.
+Extrapolation over steps (TaylorSeer there) is `reuse`, with what sets it apart in `macro/diffusion/step_cache.py`.
 
 No JAX here, so that mistakes are named before it starts. Read next: `macro/sampling/bagel/pipeline.py`.
 """
@@ -37,7 +37,7 @@ from collections.abc import Mapping, Sequence
 
 from ml_collections import ConfigDict
 
-from macro.utils.config import section
+from macro.utils.config import from_config
 from macro.utils.errors import UserError
 
 RENORMS = ("global", "channel", "text_channel", "none")
@@ -144,7 +144,7 @@ def read_options(values: Mapping) -> BagelOptions:
     Raises:
         UserError: a key that does not exist, or a value that makes no sense.
     """
-    return section(BagelOptions, values, "sampling")
+    return from_config(BagelOptions, values, "sampling")
 
 
 def _numbers(name: str, value, count: int, kind: type) -> tuple:

@@ -13,8 +13,8 @@ from macro.engines.macrodata.options import Options, SpatialOptions
 from macro.engines.procedural import views as rendered
 from macro.engines.sources import Panorama, Picture, Ring, SourceFault
 from macro.engines.stages import Fault
-from macro.scenes.batches import render_all
-from macro.scenes.views import VIEWS, looking
+from macro.scenes.render.batches import render_all
+from macro.scenes.render.cameras import VIEWS, looking
 from macro.sentence.formats import marker, numbered_images, prompt_of
 from macro.utils.errors import UserError
 

@@ -15,8 +15,8 @@ from macro.engines.macrodata import Options, customization, illustration
 from macro.engines.macrodata.mixture import BUCKETS
 from macro.engines.sources import SourceFault
 from macro.engines.stages import Fault, Rewritten
-from macro.scenes import annotate
-from macro.scenes.likeness import likeness
+from macro.scenes.ground_truth import annotate
+from macro.scenes.similarity import likeness
 from macro.sentence.formats import numbered_images, prompt_of
 
 OPTIONS = Options(size=64, stories=20)

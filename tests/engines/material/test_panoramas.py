@@ -7,20 +7,21 @@ import pytest
 
 from macro.engines.material import Material, Options
 from macro.engines.sources import SourceFault
-from macro.scenes import batches, grammar
-from macro.utils import image
+from macro.scenes.layout import layout_sampler
+from macro.scenes.render import batches
+from macro.utils import images as image_io
 
 
 @pytest.fixture(scope="module")
 def sphere():
     """A scene seen from among its subjects, uint8[64, 128, 3]."""
-    scene = grammar.sample_scene(np.random.default_rng(5), 4)
+    scene = layout_sampler.sample_scene(np.random.default_rng(5), 4)
     camera = replace(scene.camera, kind="equirectangular", eye=(0.0, 1.2, 3.0), target=(0.0, 1.2, 6.0))
     return next(batches.render_all([replace(scene, camera=camera)], 64, 128, rays=1))["pixels"]
 
 
 def panorama(tmp_path, pixels, **options):
-    image.save(tmp_path / "panoramas/room.png", pixels)
+    image_io.save(tmp_path / "panoramas/room.png", pixels)
     return Material(tmp_path, Options(**options)).panorama(0, 0)
 
 
@@ -57,7 +58,7 @@ def test_other_pictures_are_none(tmp_path, sphere, spoil, reason):
 
 
 def test_a_broken_one_is_a_fault(tmp_path, sphere):
-    image.save(tmp_path / "panoramas/room.png", sphere)
+    image_io.save(tmp_path / "panoramas/room.png", sphere)
     (tmp_path / "panoramas/room.png").write_bytes(b"")
     with pytest.raises(SourceFault, match="not a picture"):
         Material(tmp_path).panorama(0, 0)

@@ -11,7 +11,7 @@ import pytest
 
 from macro.engines.material import Material, Options, meshes, rings
 from macro.engines.sources import SourceFault
-from macro.scenes.views import LOW, RING, VIEWS
+from macro.scenes.render.cameras import LOW, RING, VIEWS
 
 trimesh = pytest.importorskip("trimesh")
 pytest.importorskip("mitsuba")

@@ -5,8 +5,8 @@ import numpy as np
 from macro.engines.known import labels, truths
 from macro.engines.procedural.draw import write_scene
 from macro.engines.stages import Fault, Idea, SceneAsk
-from macro.scenes.kinds import KINDS
-from macro.scenes.vocabulary import named_colour
+from macro.scenes.assets.catalog import KINDS
+from macro.scenes.language.lexicon import named_colour
 from tests.engines import exact
 
 ASK = SceneAsk(tuple(KINDS), 5)

@@ -11,8 +11,8 @@ from macro.engines.procedural.frames import BACKGROUND, changed, match, narrate,
 from macro.engines.procedural.motion import RenderedFrames
 from macro.engines.sources import Picture
 from macro.engines.stages import Fault, Interleaved
-from macro.scenes import grammar
-from macro.scenes.words import times_said
+from macro.scenes.language.captions import times_said
+from macro.scenes.layout import layout_sampler
 
 SCENE = scene_of(1, 3, ("robot", "tree", "car"))
 AWAY = replace(SCENE.subjects[1], position=(40.0, 3.0))
@@ -61,7 +61,7 @@ def test_stillness_counts_what_stays(still):
     for place, subject in enumerate(SCENE.subjects):
         moved = doing(moved, place, yaw=subject.yaw + 0.8)
         values.append(moved)
-    lit = grammar.jitter(SCENE, np.random.default_rng(0))
+    lit = layout_sampler.jitter(SCENE, np.random.default_rng(0))
     lit = replace(SCENE, light=lit.light)
     panned = replace(SCENE, camera=replace(SCENE.camera, target=(0.1, 0.35, 0.0)))
     pictures = frames(*values, lit, panned)

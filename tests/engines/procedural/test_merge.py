@@ -13,8 +13,8 @@ from macro.engines.procedural.photo import photo
 from macro.engines.procedural.write import describe
 from macro.engines.sources import Picture
 from macro.engines.stages import Fault, Interleaved, Region
-from macro.scenes.vocabulary import coloured_nouns
-from macro.scenes.words import times_said
+from macro.scenes.language.captions import times_said
+from macro.scenes.language.lexicon import coloured_nouns
 
 COUNT = 12
 

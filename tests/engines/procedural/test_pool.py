@@ -11,9 +11,9 @@ from macro.engines.procedural.judge import nouns_of, share_held
 from macro.engines.procedural.roles import read_roles, without_roles
 from macro.engines.sources import Picture
 from macro.engines.stages import Fault
-from macro.scenes.claims import read_claims
-from macro.scenes.kinds import FIGURES, OBJECTS
-from macro.scenes.likeness import dressed, likeness
+from macro.scenes.assets.catalog import FIGURES, OBJECTS
+from macro.scenes.language.prompt_parser import read_claims
+from macro.scenes.similarity import dressed, likeness
 
 POOL = pool.Pool(32, 1)
 CASES = (
