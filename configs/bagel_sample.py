@@ -38,6 +38,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config = ConfigDict()
     config.data = {"tokenizer": ""}  # empty: the one that came with the weights
     config.packing = {}
+    config.model = {"dtype": "bfloat16"}  # what the model runs in
+    config.parallel = experiment.parallel()
     values = dataclasses.asdict(BagelOptions(**RECOMMENDED[arg]))
     del values["seed"]  # --seed
     for name in ("image_shapes", "vae_transform", "vit_transform"):

@@ -4,9 +4,10 @@ import contextlib
 from collections.abc import Mapping
 
 import jax
-from jax.sharding import Mesh
+import numpy as np
+from jax.sharding import Mesh, SingleDeviceSharding
 
-from macro.models import axes
+from macro.models import axes, weights
 from macro.models.initial import initial
 from macro.models.precision import computed
 from macro.models.variants import ModelConfig
@@ -14,26 +15,36 @@ from macro.parallel import sharding
 
 
 def placed(params: Mapping, config: ModelConfig, mesh: Mesh | None) -> dict:
-    """Parameters `{"composer", "vae"}` ready to draw with; without a mesh on the one device that JAX takes."""
-    if mesh is None:
-        params = jax.tree.map(jax.numpy.asarray, dict(params))
-        return params | {"composer": computed(params["composer"], config)}
-    wanted = shapes(config, mesh)
+    """Parameters `{"composer", "vae"}` ready to draw with; without a mesh on the one device that JAX takes.
+
+    Each is cast on its own on its way to the devices, so that a file of views (`weights.views`) is never whole in
+    memory in another type than the one that stays. A binding that `params` lack is zero.
+    """
+    wanted = ready_shapes(config) if mesh is None else shapes(config, mesh)
+    params = {part: dict(params[part]) for part in wanted}
+    if config.binding and "binding" not in params["composer"]:
+        params["composer"]["binding"] = np.broadcast_to(np.float32(0), wanted["composer"]["binding"].shape)
+    alone = SingleDeviceSharding(jax.devices()[0])
 
     def put(x, like: jax.ShapeDtypeStruct):
-        return jax.make_array_from_callback(x.shape, like.sharding, lambda index: x[index].astype(like.dtype))
+        return weights.on_devices(x, like.dtype, alone if mesh is None else like.sharding)
 
-    return jax.tree.map(put, {part: dict(params[part]) for part in wanted}, wanted)
+    return jax.tree.map(put, params, wanted)
 
 
-def shapes(config: ModelConfig, mesh: Mesh) -> dict:
-    """Shapes, types and shardings of what `placed` gives on a mesh."""
+def ready_shapes(config: ModelConfig) -> dict:
+    """Shapes and types of what `placed` gives."""
 
     def ready():
         params = initial(jax.random.key(0), config)
         return params | {"composer": computed(params["composer"], config)}
 
-    whole = jax.eval_shape(ready)
+    return jax.eval_shape(ready)
+
+
+def shapes(config: ModelConfig, mesh: Mesh) -> dict:
+    """Shapes, types and shardings of what `placed` gives on a mesh."""
+    whole = ready_shapes(config)
     laid = sharding.parameter_shardings(whole, mesh, axes.RULES)
     return sharding.abstract_with_shardings(whole, laid)
 

@@ -40,6 +40,11 @@ class Settings:
     planned: bool = True
     select: Selection | None = None
 
+    @property
+    def contexts(self) -> tuple[str, ...]:
+        """The contexts that guidance compares."""
+        return self.guidance.contexts
+
     def __post_init__(self):
         if self.steps < 1:
             raise UserError(f"sampling.steps: {self.steps}, but a picture takes at least 1 step")

@@ -33,6 +33,11 @@ def select() -> dict:
     }
 
 
+def parallel() -> dict:
+    """How work is divided over devices (`macro/parallel/mesh.py`)."""
+    return {"preset": "fsdp", "tensor": 1, "sequence": 1, "slices": 0, "rules": ()}
+
+
 def defaults() -> ConfigDict:
     """The settings of a joint training on rendered scenes; a config file sets sizes, data and duration."""
     config = ConfigDict()
@@ -60,6 +65,7 @@ def defaults() -> ConfigDict:
         "dir": "",
         "workers": 1,
         "tokenizer": "",
+        "arrangement": "as_given",
         "size": 64,
         "reference_size": 32,
         "rays": 1,
@@ -72,7 +78,6 @@ def defaults() -> ConfigDict:
         "buckets": ((64, 64, 4),),
         "draws": 2,
         "window": 256,
-        "arrangement": "as_given",
         "max_upscale": 2.0,
         "reference_max_side": 32,
         "reference_min_side": 0,
@@ -104,7 +109,7 @@ def defaults() -> ConfigDict:
         "modules_to_save": placeholder(tuple),
     }
     config.sampling = {"steps": 10, "shift": 1.0, "reuse": reuse(), "select": select()}
-    config.parallel = {"preset": "fsdp", "tensor": 1, "sequence": 1, "slices": 0, "rules": ()}
+    config.parallel = parallel()
     return config
 
 

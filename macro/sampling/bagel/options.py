@@ -125,6 +125,12 @@ class BagelOptions:
                 raise UserError(f"sampling.{name}={getattr(self, name)!r}: must be {wanted}")
 
     @property
+    def contexts(self) -> tuple[str, ...]:
+        """The contexts that guidance compares."""
+        scales = {"no_text": self.cfg_text_scale, "no_image": self.cfg_img_scale}
+        return ("full", *(name for name, scale in scales.items() if scale > 1))
+
+    @property
     def steps(self) -> int:
         """Steps from noise to picture, one evaluation of each context."""
         return self.num_timesteps - 1 if self.parity else self.num_timesteps
