@@ -1,214 +1,238 @@
-"""Token selection: which tokens of the reference pictures are worth keeping, and taking them out.
+"""Token selection: which tokens of the reference images are worth keeping, and taking them out.
 
-MACRO's text-aligned selection (arXiv 2603.25319) in three steps: `column_sums` says how much text and other pictures
-look at each token of a picture, `choose` takes the best of every picture under `quotas`, `gather` moves their keys,
-values or embeddings. Scores and rows have kernels for TPU and GPU; everything else is XLA on any platform.
-Read next: `reference.py`, which defines the results.
+MACRO's text-aligned selection (arXiv 2603.25319; no code of it was released) in three steps: `attention_received` says
+how much text and other images attend to each token of an image, `select_top_k` takes the best of every image under
+`token_budgets`, `gather_tokens` takes their keys, values or embeddings.
+Read next: `reference.py`, which defines the first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
-from jax.sharding import PartitionSpec
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
 from jaxtyping import Array, Float, Int
 
-from macro.kernels.attention.api import on_mesh
-from macro.kernels.attention.pallas_gpu import why_not as why_not_gpu
-from macro.kernels.attention.pallas_tpu import why_not as why_not_tpu
-from macro.kernels.backends import Backend, first_able
-from macro.kernels.select import pallas_gpu, pallas_tpu, pallas_tpu_gather
-from macro.kernels.select.blocked import column_counts_blocked, column_sums_blocked
-from macro.kernels.select.choose import choose
-from macro.kernels.select.gathering import taken
+from macro.kernels.attention.api import attention_parts
+from macro.kernels.attention.reference import HIDDEN
 from macro.kernels.select.quotas import quota_bound, quotas
-from macro.kernels.select.reference import Kept, column_sums_reference, gather_reference
-from macro.parallel.rules import check_axes, current, platform, spec
-from macro.sentence.sight import FIELDS
+from macro.kernels.select.reference import TEXT, query_classes
+from macro.parallel.rules import check_axes, constrain
+from macro.sentence.sight import FIELDS, visible
 
-__all__ = ["Kept", "choose", "column_counts", "column_sums", "gather", "quota_bound", "quotas"]
+__all__ = ["MOST_IMAGES", "TopK", "attention_received", "gather_tokens", "query_counts", "quota_bound", "quotas",
+           "select_top_k"]  # fmt: skip
 
-# What runs where: the first that can. Elsewhere scores take the loop over blocks in XLA, and rows the definition.
-_ANYWHERE = Backend(column_sums_blocked)
-SCORING: dict[str, tuple[Backend, ...]] = {
-    "cpu": (_ANYWHERE,),
-    "gpu": (Backend(pallas_gpu.column_sums_gpu, why_not_gpu), _ANYWHERE),
-    "tpu": (Backend(pallas_tpu.column_sums_tpu, why_not_tpu), _ANYWHERE),
-}
-GATHERING: dict[str, tuple[Backend, ...]] = {
-    "gpu": (Backend(pallas_gpu.gather_gpu, pallas_gpu.why_not_gather),),
-    "tpu": (Backend(pallas_tpu_gather.gather_tpu, pallas_tpu_gather.why_not),),
-}
-# Below this many scores per head any loop over blocks costs more than the dense tensor: the definition.
-_WORTH_A_LOOP = 1 << 16
+MOST_IMAGES = 47  # of a row: one channel of a head for each, and one for text
+_COUNTED = 128  # keys of a block that are counted against all queries
 
 
-def column_sums(
+class TopK(NamedTuple):
+    """Which tokens of each row are kept, in rising order, those that are valid first.
+
+    Attributes:
+        indices: int32 `[b, k]` places in the row; 0 where nothing is kept.
+        valid: bool `[b, k]` whether a place is kept at all.
+    """
+
+    indices: Array
+    valid: Array
+
+
+def attention_received(
     q: Float[Array, "b nq h d"],
     k: Float[Array, "b nk kv d"],
-    log_sum: Float[Array, "b nq h"],
+    lse: Float[Array, "b nq h"],
     q_meta: Mapping,
     k_meta: Mapping,
-    q_picture: Int[Array, "b nq"],
-    k_picture: Int[Array, "b nk"],
+    q_image: Int[Array, "b nq"],
+    k_image: Int[Array, "b nk"],
     k_bias: Float[Array, "b nk"] | None = None,
 ) -> Float[Array, "b 2 nk"]:
-    """How much attention each key of a picture gets from text, and from other pictures.
+    """How much attention each token of an image gets from text, and from other images.
 
-    With A[t, u] the weight that query t gives to key u, mean over heads, 0 where it does not see it.
+    With A[t, u] the weight that query t gives to key u, mean over heads, 0 where it does not see it: sums of A over
+    queries. They are a gradient of attention, dv[u] = sum_t A[t, u] do[t], where do[t] has a one in the channel of t's
+    image; so every backend and every mesh that attends computes them.
 
     Args:
         q, k: queries and keys as attention takes them; h a multiple of kv.
-        log_sum: float32, of `attention_parts` over all keys that a query sees, which may be more than these. A query
-            that saw nothing adds nothing.
+        lse: float32 log-sum-exp of each query over all keys that it sees (`attention_parts`), which may be more keys
+            than these. A query that sees nothing adds nothing.
         q_meta, k_meta: `sample`, `order`, `span`, `mode`, int32 `[b, nq]` and `[b, nk]`.
-        q_picture: number of the picture that a query stands in, -1 in text; a query with less counts for nothing.
-        k_picture: the same for keys, negative in text.
+        q_image: image number of each query, below `MOST_IMAGES`; -1 for text, less for queries that do not count.
+        k_image: the same for keys, negative for text.
         k_bias: added to every score of a key, as in attention.
 
     Returns:
-        float32: row 0 the sum of A over text queries, row 1 over queries in other pictures than the key's; both zero
-        for keys in text. No gradient flows through it.
+        float32: row 0 the sum of A over text queries, row 1 over queries in other images than the key's; both zero for
+        keys in text. No gradient flows through it.
 
     Raises:
-        ValueError: arrays whose shapes do not fit together, at trace time.
+        ValueError: arrays whose shapes do not fit together, or too large an image number where it is known, at trace
+            time.
     """
-    _check_scoring(q, k, log_sum, q_meta, k_meta, q_picture, k_picture, k_bias)
-    q_meta, k_meta = ({name: meta[name] for name in FIELDS} for meta in (q_meta, k_meta))
-    given = jax.lax.stop_gradient((q, k, log_sum, q_meta, k_meta, q_picture, k_picture, k_bias))
-    sizes = current()
-    if not sizes:
-        return _sums_on_one_device(*given)
-    queries, keys = on_mesh(sizes, q, k)
-    q_tokens, k_tokens = (PartitionSpec(*lies[:2]) for lies in (queries, keys))
-    metas = [dict.fromkeys(FIELDS, lies) for lies in (q_tokens, k_tokens)]
-    bias = None if k_bias is None else k_tokens
-
-    def everywhere(*given):
-        return _total(_mean(_sums_on_one_device(*given), queries[2]), queries[1])
-
-    score = jax.shard_map(
-        everywhere,
-        in_specs=(queries, keys, PartitionSpec(*queries[:3]), *metas, q_tokens, k_tokens, bias),
-        out_specs=PartitionSpec(queries[0]),
-        check_vma=False,
-    )
-    return score(*given)
+    _check_scoring(q, k, lse, q_meta, k_meta, q_image, k_image, k_bias)
+    given = jax.lax.stop_gradient((q, k, lse, q_meta, k_meta, k_bias))
+    q, k, lse, q_meta, k_meta, k_bias = given
+    # Pairs that count for nothing are not visited. The weights stay right, for `lse` is that of all keys.
+    q_meta = dict(q_meta) | {"sample": jnp.where(q_image >= TEXT, q_meta["sample"], -1)}
+    k_meta = dict(k_meta) | {"sample": jnp.where(k_image > TEXT, k_meta["sample"], -1)}
+    d = max(q.shape[-1], MOST_IMAGES + 1)
+    q, k = (_widened(x, d) for x in (q * (d / q.shape[-1]) ** 0.5, k))
+    values = jnp.zeros_like(k)
+    (attended, lse_here), gradient = jax.vjp(lambda v: attention_parts(q, k, v, q_meta, k_meta, k_bias), values)
+    # exp(score - lse) = exp(score - lse_here) exp(lse_here - lse)
+    share = jnp.where((lse_here > HIDDEN) & (lse > HIDDEN), jnp.exp(lse_here - lse), 0.0)
+    channels = jax.nn.one_hot(q_image - TEXT, d)[:, :, None]
+    slopes = (share[..., None] * channels / q.shape[2]).astype(attended.dtype)
+    [sums] = gradient((slopes, jnp.zeros_like(lse_here)))
+    sums = jnp.sum(sums, axis=2, dtype=jnp.float32)
+    own = jax.nn.one_hot(k_image - TEXT, d, dtype=bool)
+    others = jnp.sum(jnp.where(own, 0, sums)[..., 1:], axis=-1)
+    return jnp.where(k_image[:, None] > TEXT, jnp.stack([sums[..., 0], others], axis=1), 0.0)
 
 
-def column_counts(
-    q_meta: Mapping, k_meta: Mapping, q_picture: Int[Array, "b nq"], k_picture: Int[Array, "b nk"]
+def query_counts(
+    q_meta: Mapping, k_meta: Mapping, q_image: Int[Array, "b nq"], k_image: Int[Array, "b nk"]
 ) -> Float[Array, "b 2 nk"]:
-    """How many queries each row of `column_sums` is a sum over: text and other pictures' queries that see the key.
+    """How many queries `attention_received` sums over: text queries, and other images' queries, that see the key.
 
-    Arguments and errors as `column_sums` has them. Queries are counted by what they see in these keys.
+    Arguments and errors as there. Memory grows with nq + nk.
     """
-    _check_tokens("column_counts", q_meta, k_meta, q_picture, k_picture)
-    given = [{name: meta[name] for name in FIELDS} for meta in (q_meta, k_meta)] + [q_picture, k_picture]
-    sizes = current()
-    if not sizes:
-        return column_counts_blocked(*given)
-    queries = spec(sizes, q_picture.shape, "batch", "tokens")
-    keys = PartitionSpec(queries[0], None)
-    count = jax.shard_map(
-        lambda *given: _total(column_counts_blocked(*given), queries[1]),
-        in_specs=(dict.fromkeys(FIELDS, queries), dict.fromkeys(FIELDS, keys), queries, keys),
-        out_specs=PartitionSpec(queries[0]),
-        check_vma=False,
-    )
-    return count(*given)
+    _check_tokens("query_counts", q_meta, k_meta, q_image, k_image)
+    nk, image = k_image.shape[1], "image"
+    keys = {name: k_meta[name] for name in FIELDS} | {image: k_image}
+    keys = {name: jnp.pad(x, ((0, 0), (0, -nk % _COUNTED)), constant_values=-1) for name, x in keys.items()}
+    blocks = {name: rearrange(x, "b (m n) -> m b 1 n", n=_COUNTED) for name, x in keys.items()}
+    queries = {name: q_meta[name][:, :, None] for name in FIELDS}
+
+    def count(block):
+        mask = visible(queries, block)
+        counted = query_classes(q_image[:, :, None], block[image])
+        return jnp.stack([jnp.sum(mask & x, axis=1, dtype=jnp.float32) for x in counted], axis=1)
+
+    return rearrange(jax.lax.map(count, blocks), "m b c n -> b c (m n)")[..., :nk]
 
 
-def gather(x: Array, kept: Kept, *axes: str | None) -> Array:
-    """The kept tokens' rows of `x`, bit by bit as they are; zeros at places that are not valid.
+def select_top_k(scores: Float[Array, "b n"], image: Int[Array, "b n"], quotas: Int[Array, "b p"], size: int) -> TopK:
+    """The `quotas[b, p]` tokens of each image with the highest scores.
 
-        gather(embeddings, kept, "batch", "tokens", "width")                            [b, n, d] -> [b, k, d]
-        gather(keys, kept, "layers", "batch", "tokens", "kv_heads", "head_dim")         a cache's keys or values
+    Args:
+        scores: of equal ones the earlier token comes first; NaN is below everything.
+        image: of each token, -1 (or any number that `quotas` has no column for) where it cannot be kept.
+        quotas: tokens to keep of each image; an image that has fewer keeps them all.
+        size: k, static: `quota_bound` tells one that suffices. Where it does not, the last tokens are lost.
+
+    Returns:
+        `[b, size]`: places in rising order, then places that are not valid. No gradient flows through it.
+
+    Raises:
+        ValueError: shapes that do not fit together; a size below 1, or below quotas that are known when traced.
+    """
+    _check_top_k(scores, image, quotas, size)
+    n, images = scores.shape[1], quotas.shape[1]
+    # Not selectable: a last image, with nothing to keep.
+    group = jnp.where((image >= 0) & (image < images), image, images)
+    quotas = jnp.pad(quotas, ((0, 0), (0, 1)))
+    # The sort is stable and puts NaN last.
+    order = jnp.lexsort((-jax.lax.stop_gradient(scores), group), axis=-1)
+    counts = jnp.sum(group[:, :, None] == jnp.arange(images + 1), axis=1)
+    begins = jnp.cumsum(counts, axis=1) - counts
+    sorted_group = jnp.take_along_axis(group, order, axis=1)
+    rank = jnp.arange(n) - jnp.take_along_axis(begins, sorted_group, axis=1)
+    kept = rank < jnp.take_along_axis(quotas, sorted_group, axis=1)
+    places = jnp.sort(jnp.where(kept, order, n), axis=1)[:, :size].astype(jnp.int32)
+    places = jnp.pad(places, ((0, 0), (0, size - places.shape[1])), constant_values=n)
+    return TopK(jnp.where(places < n, places, 0), places < n)
+
+
+def gather_tokens(x: Array, kept: TopK, *axes: str | None) -> Array:
+    """The kept tokens of `x`; zeros at places that are not valid.
+
+        gather_tokens(embeddings, kept, "batch", "tokens", "width")                      [b, n, d] -> [b, k, d]
+        gather_tokens(keys, kept, "layers", "batch", "tokens", "kv_heads", "head_dim")   a cache's keys or values
 
     Args:
         x: any array with a dimension of tokens right behind that of rows.
-        kept: `[b, k]` of `choose`.
+        kept: `[b, k]` of `select_top_k`.
         axes: the logical axis of each dimension of `x` (`macro/parallel/rules.py`), "tokens" the one to take from.
 
     Returns:
-        `x` with k instead of n tokens. The gradient puts each slope back where its row came from.
+        `x` with k instead of n tokens.
 
     Raises:
         ValueError: axes that do not describe `x`, or another number of rows than `kept` has, at trace time.
     """
     axis = _check_gather(x, kept, axes)
-    shape = (*x.shape[:axis], kept.indices.shape[1], *x.shape[axis + 1 :])
-    sizes = current()
-    if not sizes:
-        return _gather_on_one_device(axis, x, *kept)
-    given, taken = spec(sizes, x.shape, *axes), spec(sizes, shape, *axes)
-    # Every device takes its own share of the places, from all tokens of its rows.
-    given = PartitionSpec(*given[:axis], None, *given[axis + 1 :])
-    places = PartitionSpec(*taken[axis - 1 : axis + 1])
-    move = jax.shard_map(
-        lambda *x: _gather_on_one_device(axis, *x), in_specs=(given, places, places), out_specs=taken, check_vma=False
-    )
-    return move(x, *kept)
+    shape = *(1,) * (axis - 1), *kept.indices.shape, *(1,) * (x.ndim - axis - 1)
+    tokens = jnp.take_along_axis(x, kept.indices.reshape(shape), axis=axis)
+    return constrain(jnp.where(kept.valid.reshape(shape), tokens, jnp.zeros((), x.dtype)), *axes)
 
 
-def _sums_on_one_device(q, k, *rest):
-    large = q.shape[1] * k.shape[1] >= _WORTH_A_LOOP
-    backends = SCORING.get(platform(), (_ANYWHERE,)) if large else ()
-    return first_able("column_sums", backends, column_sums_reference, q, k)(q, k, *rest)
+def _widened(x: Array, d: int) -> Array:
+    """Heads `[..., d]` with zeros up to a wider d, which change no product."""
+    return jnp.pad(x, (*[(0, 0)] * (x.ndim - 1), (0, d - x.shape[-1])))
 
 
-def _total(x: Array, axes) -> Array:
-    return x if axes is None else jax.lax.psum(x, axes)
-
-
-def _mean(x: Array, axes) -> Array:
-    return x if axes is None else jax.lax.pmean(x, axes)
-
-
-def _gather_on_one_device(axis: int, x: Array, indices: Array, valid: Array) -> Array:
-    lead, rest = x.shape[: axis - 1], x.shape[axis + 1 :]
-    x = x.reshape(-1, *x.shape[axis - 1 :])
-    # Single numbers (ids, metadata) are no rows that a kernel would be for.
-    backends = GATHERING.get(platform(), ()) if rest and x.size else ()
-    rows = taken(first_able("gather", backends, gather_reference, x, indices), x, indices, valid)
-    return rows.reshape(*lead, *indices.shape, *rest)
-
-
-def _check_scoring(q, k, log_sum, q_meta, k_meta, q_picture, k_picture, k_bias) -> None:
+def _check_scoring(q, k, lse, q_meta, k_meta, q_image, k_image, k_bias) -> None:
     """What would otherwise broadcast in silence or fail deep inside a kernel."""
     (b, nq, h, d), (kb, nk, kv, kd) = q.shape, k.shape
     if (b, d) != (kb, kd):
-        raise ValueError(f"column_sums: q {q.shape} and k {k.shape} must have as many rows and as wide heads")
+        raise ValueError(f"attention_received: q {q.shape} and k {k.shape} must have as many rows and as wide heads")
     if h % kv:
-        raise ValueError(f"column_sums: {h} heads of q are no multiple of the {kv} of k")
-    shapes = (("log_sum", log_sum, (b, nq, h)), ("q_picture", q_picture, (b, nq)), ("k_picture", k_picture, (b, nk)),
+        raise ValueError(f"attention_received: {h} heads of q are no multiple of the {kv} of k")
+    shapes = (("lse", lse, (b, nq, h)), ("q_image", q_image, (b, nq)), ("k_image", k_image, (b, nk)),
               ("k_bias", k_bias, (b, nk)))  # fmt: skip
     for name, x, shape in shapes:
         if x is not None and x.shape != shape:
-            raise ValueError(f"column_sums: {name} has shape {x.shape}, but must have {shape}")
-    _check_tokens("column_sums", q_meta, k_meta, q_picture, k_picture)
+            raise ValueError(f"attention_received: {name} has shape {x.shape}, but must have {shape}")
+    _check_tokens("attention_received", q_meta, k_meta, q_image, k_image)
+    if not isinstance(q_image, jax.core.Tracer):
+        last = np.max(np.asarray(q_image), initial=0)
+        if last >= MOST_IMAGES:
+            raise ValueError(f"attention_received: q_image has {last}, but must be below {MOST_IMAGES}")
 
 
-def _check_tokens(op: str, q_meta, k_meta, q_picture, k_picture) -> None:
-    if q_picture.ndim != 2 or q_picture.shape[0] != k_picture.shape[0]:
-        raise ValueError(f"{op}: q_picture {q_picture.shape} and k_picture {k_picture.shape} must have as many rows")
-    for side, meta, shape in (("q_meta", q_meta, q_picture.shape), ("k_meta", k_meta, k_picture.shape)):
+def _check_tokens(op: str, q_meta, k_meta, q_image, k_image) -> None:
+    if q_image.ndim != 2 or q_image.shape[0] != k_image.shape[0]:
+        raise ValueError(f"{op}: q_image {q_image.shape} and k_image {k_image.shape} must have as many rows")
+    for side, meta, shape in (("q_meta", q_meta, q_image.shape), ("k_meta", k_meta, k_image.shape)):
         for name in FIELDS:
             if name not in meta or meta[name].shape != shape:
                 found = meta[name].shape if name in meta else "missing"
                 raise ValueError(f"{op}: {side}[{name!r}] is {found}, but its tokens are {shape}")
 
 
-def _check_gather(x, kept: Kept, axes) -> int:
+def _check_gather(x, kept: TopK, axes) -> int:
     """Which dimension the tokens are."""
     if len(axes) != x.ndim:
-        raise ValueError(f"gather: {len(axes)} logical axes {axes} for an array of shape {x.shape}")
+        raise ValueError(f"gather_tokens: {len(axes)} logical axes {axes} for an array of shape {x.shape}")
     check_axes(axes)
     if axes.count("tokens") != 1 or axes[: axes.index("tokens")][-1:] != ("batch",):
-        raise ValueError(f'gather: "tokens" must stand once in {axes}, right behind "batch"')
+        raise ValueError(f'gather_tokens: "tokens" must stand once in {axes}, right behind "batch"')
     axis = axes.index("tokens")
     rows = x.shape[axis - 1]
     if kept.indices.ndim != 2 or kept.indices.shape[0] != rows or kept.valid.shape != kept.indices.shape:
-        raise ValueError(f"gather: kept {kept.indices.shape}, {kept.valid.shape} must be [b, k] with x's {rows} rows")
+        shapes = f"{kept.indices.shape}, {kept.valid.shape}"
+        raise ValueError(f"gather_tokens: kept {shapes} must be [b, k] with x's {rows} rows")
     return axis
+
+
+def _check_top_k(scores, image, quotas, size: int) -> None:
+    if scores.ndim != 2 or scores.shape != image.shape:
+        raise ValueError(f"select_top_k: scores {scores.shape} and image {image.shape} must both be [b, n]")
+    if quotas.ndim != 2 or quotas.shape[0] != scores.shape[0]:
+        raise ValueError(f"select_top_k: quotas {quotas.shape} must be [b, images] with {scores.shape[0]} rows")
+    if size < 1:
+        raise ValueError(f"select_top_k: size={size} keeps nothing")
+    if any(isinstance(x, jax.core.Tracer) for x in (image, quotas)):
+        return
+    counts = np.sum(np.asarray(image)[:, None, :] == np.arange(quotas.shape[1])[:, None], axis=2)
+    most = int(np.max(np.sum(np.minimum(counts, np.asarray(quotas)), axis=1), initial=0))
+    if most > size:
+        raise ValueError(f"select_top_k: size={size} is below the {most} tokens that the quotas of a row come to")
