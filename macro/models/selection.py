@@ -31,7 +31,7 @@ from ml_collections import ConfigDict
 
 from macro.kernels.select.api import MOST_IMAGES
 from macro.nn.asking import Asking
-from macro.utils.config import section
+from macro.utils.config import from_config
 from macro.utils.errors import UserError
 
 METHODS = ("text", "blocks", "images", "norm", "uniform", "random")
@@ -96,7 +96,7 @@ def read_selection(values: Mapping | ConfigDict | None, where: str) -> Selection
     """
     given = {key: value for key, value in (values or {}).items() if value is not None}
     asks = {"keep", "budget"} & set(given)
-    selection = section(Selection, given if asks else given | {"keep": 1.0}, where)
+    selection = from_config(Selection, given if asks else given | {"keep": 1.0}, where)
     return None if selection.keep == 1 else selection
 
 

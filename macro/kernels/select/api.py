@@ -21,7 +21,7 @@ from macro.kernels.attention.api import attention_parts
 from macro.kernels.attention.reference import HIDDEN
 from macro.kernels.select.quotas import quota_bound, quotas
 from macro.kernels.select.reference import TEXT, query_classes
-from macro.parallel.rules import check_axes, constrain
+from macro.parallel.sharding import check_axes, constrain
 from macro.sentence.sight import FIELDS, visible
 
 __all__ = ["MOST_IMAGES", "TopK", "attention_received", "gather_tokens", "query_counts", "quota_bound", "quotas",
@@ -160,7 +160,7 @@ def gather_tokens(x: Array, kept: TopK, *axes: str | None) -> Array:
     Args:
         x: any array with a dimension of tokens right behind that of rows.
         kept: `[b, k]` of `select_top_k`.
-        axes: the logical axis of each dimension of `x` (`macro/parallel/rules.py`), "tokens" the one to take from.
+        axes: the logical axis of each dimension of `x` (`macro/parallel/sharding.py`), "tokens" the one to take from.
 
     Returns:
         `x` with k instead of n tokens.
