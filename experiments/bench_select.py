@@ -22,16 +22,16 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from macro.kernels.attention.api import attention_parts
 from macro.kernels.attention.reference import HIDDEN, sight_mask
-from macro.kernels.select.api import (
+from macro.kernels.token_selection.api import (
     TopK,
     attention_received,
     gather_tokens,
     query_counts,
-    quota_bound,
-    quotas,
     select_top_k,
+    token_budget_bound,
+    token_budgets,
 )
-from macro.kernels.select.reference import query_classes
+from macro.kernels.token_selection.reference import query_classes
 from macro.parallel import topology
 from macro.parallel.cost_model import cost_analysis
 from macro.parallel.cost_model.hlo import compile_and_read
@@ -90,7 +90,7 @@ def limits(sizes: Selection) -> tuple[np.ndarray, int]:
     """Quotas `[1, images]`, and a K that suffices."""
     image = sentence(sizes)[1]
     counts = np.sum(image[:, :, None] == np.arange(sizes.images), axis=1)
-    return quotas(counts, KEEP), quota_bound(int(counts.sum()), sizes.images, KEEP)
+    return token_budgets(counts, KEEP), token_budget_bound(int(counts.sum()), sizes.images, KEEP)
 
 
 def score_ours(q, k, lse, meta, image):

@@ -21,7 +21,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from macro.kernels.select.api import gather_tokens
+from macro.kernels.token_selection.api import gather_tokens
 from macro.models.diffusion_head import DiffusionHead
 from macro.models.planner import Planner
 from macro.models.thinning import Thinning

@@ -15,7 +15,7 @@ share its quota. The rivals score
     random    nothing: any tokens of each picture
 
 Both of the paper's rivals choose anew for each generated token; here they choose once, as all others do. [ours]
-Read next: `macro/kernels/select/api.py`, `macro/sampling/select.py`.
+Read next: `macro/kernels/token_selection/api.py`, `macro/sampling/select.py`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
-from macro.kernels.select.api import MOST_IMAGES
+from macro.kernels.token_selection.api import MOST_IMAGES
 from macro.nn.asking import Asking
 from macro.utils.config import from_config
 from macro.utils.errors import UserError
@@ -113,7 +113,7 @@ def scores(
 
     Args:
         asked: what the layers answered, summed over them and over all passes; None for methods outside ASKED.
-        counts: how many queries of each class see a token (`select.api.query_counts`), over all passes.
+        counts: how many queries of each class see a token (`token_selection.api.query_counts`), over all passes.
         values: of all layers.
         picture: number of each token's picture, -1 for others.
         quotas: tokens of each picture that may stay.

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from macro.kernels.select.api import TopK, query_counts, quota_bound, quotas, select_top_k
+from macro.kernels.token_selection.api import TopK, query_counts, select_top_k, token_budget_bound, token_budgets
 from macro.models.selection import Selection, answered, counted, read_selection, scores
 from macro.nn.asking import Asking
 from macro.parallel.sharding import current_mesh_shape, join_tokens, split_tokens
@@ -96,7 +96,7 @@ class Thinning:
         for number, name in enumerate(("vision", "latent")):
             own, back = streams[name]["picture"], [jnp.moveaxis(x[number], 2, 1) for x in (heard, counts)]
             every = counted(own, self.pictures)
-            share = quotas(every, self.selection.keep, floor=self.selection.floor)
+            share = token_budgets(every, self.selection.keep, floor=self.selection.floor)
             rest = jnp.moveaxis(values[number], 2, 0), own, share, self.keys
             score, share = scores(self.selection, *back, *rest)
             most = own.shape[1] if name == "latent" else self.places(own.shape[1], sizes[0])
@@ -109,6 +109,6 @@ class Thinning:
     def places(self, tokens: int, texts: int) -> int:
         """Vision tokens of the shorter buffer: enough for whatever a row of so many vision and text tokens holds."""
         pictures = min(self.pictures, texts // 2)  # each has its start and its end among the text tokens
-        most = quota_bound(tokens, pictures, self.selection.keep, floor=self.selection.floor)
+        most = token_budget_bound(tokens, pictures, self.selection.keep, floor=self.selection.floor)
         ways = current_mesh_shape().get("sequence", 1)
         return min(tokens, -(-most // ways) * ways)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Bool, Float
 
-from macro.kernels.select.api import attention_received
+from macro.kernels.token_selection.api import attention_received
 
 
 @flax.struct.dataclass

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from macro.kernels.select.api import TopK, gather_tokens, query_counts, quotas, select_top_k
+from macro.kernels.token_selection.api import TopK, gather_tokens, query_counts, select_top_k, token_budgets
 from macro.models.composer import Cache, image_ids
 from macro.models.selection import Selection, answered, counted, scores, texts_too
 from macro.models.variants import ModelConfig
@@ -72,7 +72,7 @@ def choice_of(selection: Selection | None, prompt: Prompt, config: ModelConfig) 
     if not count:
         return None
     check_budget(selection, count)
-    each = quotas(np.asarray(counted(picture, count)), selection.keep, selection.budget, selection.floor)
+    each = token_budgets(np.asarray(counted(picture, count)), selection.keep, selection.budget, selection.floor)
     texts = (prompt.streams["text"]["sample"][: prompt.sentences] >= 0).sum(axis=1)
     size = min(capacity(int((texts + each.sum(axis=1)).max())), picture.shape[1])
     return Choice(selection, picture, each, size, config.llm.layers)

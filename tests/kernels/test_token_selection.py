@@ -17,9 +17,9 @@ from kernels.test_attention import biases, inputs, random_meta
 
 from macro.kernels.attention.api import attention_parts
 from macro.kernels.attention.reference import HIDDEN, sight_mask
-from macro.kernels.select import api
-from macro.kernels.select.api import TopK, gather_tokens, select_top_k
-from macro.kernels.select.reference import attention_received_reference, query_counts_reference
+from macro.kernels.token_selection import api
+from macro.kernels.token_selection.api import TopK, gather_tokens, select_top_k
+from macro.kernels.token_selection.reference import attention_received_reference, query_counts_reference
 from macro.sentence.sight import CAUSAL, FIELDS
 
 RECEIVED = {"reference": jax.jit(attention_received_reference), "api": jax.jit(api.attention_received)}
@@ -227,7 +227,7 @@ def test_what_does_not_fit_is_named_when_traced():
         with pytest.raises(ValueError, match=named):
             gather_tokens(jnp.zeros((2, 20, 4)), some_kept(7, rows, 20, 9), *axes)
     for scores, image, quota, size, named in (
-        ((2, 9), (2, 8), (2, 3), 4, "image"), ((2, 9), (2, 9), (1, 3), 4, "quotas"),
+        ((2, 9), (2, 8), (2, 3), 4, "image"), ((2, 9), (2, 9), (1, 3), 4, "budgets"),
         ((9,), (9,), (2, 3), 4, "scores"), ((2, 9), (2, 9), (2, 3), 0, "size=0"),
         ((2, 9), (2, 9), (2, 3), 4, "size=4 is below the 5"),
     ):  # fmt: skip
@@ -239,8 +239,8 @@ PROGRAM = """
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType
 from kernels.test_token_selection import case, some_kept
-from macro.kernels.select import api
-from macro.kernels.select.reference import attention_received_reference, query_counts_reference
+from macro.kernels.token_selection import api
+from macro.kernels.token_selection.reference import attention_received_reference, query_counts_reference
 
 names = ("data", "fsdp", "fsdp_inner", "sequence", "tensor")
 kept, cache = some_kept(1, 2, 64, 22), jax.random.normal(jax.random.key(1), (3, 2, 64, 2, 8))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sampling.toy import CONFIG, EXPERIMENT, random_params, training_row
 
-from macro.kernels.select.api import select_top_k
+from macro.kernels.token_selection.api import select_top_k
 from macro.models.composer import Composer, image_ids
 from macro.models.selection import METHODS, Selection, counted, read_selection
 from macro.models.thinning import Thinning, training_selection

@@ -30,7 +30,7 @@ from jaxtyping import Array, Float
 from macro.inputs.packing import PackingConfig, framed, pack_target
 from macro.inputs.pieces import Cursor
 from macro.inputs.transforms import grid_positions, patchify
-from macro.kernels.select.api import query_counts
+from macro.kernels.token_selection.api import query_counts
 from macro.models import vae as vae_lib
 from macro.models.composer import Cache, Composer, mask_fields
 from macro.models.selection import Selection

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from macro.kernels.select.api import TopK, gather_tokens, quotas, select_top_k
+from macro.kernels.token_selection.api import TopK, gather_tokens, select_top_k, token_budgets
 from macro.models.selection import Selection, counted, scores
 from macro.sampling.bagel.contexts import NOBODY, WORD, Context, Contexts, picture_of
 from macro.sampling.contexts import capacity
@@ -28,7 +28,7 @@ def select(contexts: Contexts, selection: Selection, seed: int) -> None:
         return
     check_budget(selection, count)
     picture = jnp.asarray(picture_of(full.tokens), jnp.int32)[None]
-    share = quotas(counted(picture, count), selection.keep, selection.budget, selection.floor)
+    share = token_budgets(counted(picture, count), selection.keep, selection.budget, selection.floor)
     heard = full.heard / len(selection.asked_layers(contexts.config.llm.layers))
     key = jax.random.key(seed)[None]
     score, share = scores(selection, heard[None], full.counts[None], full.cache["v"], picture, share, key)

@@ -19,13 +19,21 @@ from jaxtyping import Array, Float, Int
 
 from macro.kernels.attention.api import attention_parts
 from macro.kernels.attention.reference import HIDDEN
-from macro.kernels.select.quotas import quota_bound, quotas
-from macro.kernels.select.reference import TEXT, query_classes
+from macro.kernels.token_selection.budgets import token_budget_bound, token_budgets
+from macro.kernels.token_selection.reference import TEXT, query_classes
 from macro.parallel.sharding import check_axes, constrain
 from macro.sentence.sight import FIELDS, visible
 
-__all__ = ["MOST_IMAGES", "TopK", "attention_received", "gather_tokens", "query_counts", "quota_bound", "quotas",
-           "select_top_k"]  # fmt: skip
+__all__ = [
+    "MOST_IMAGES",
+    "TopK",
+    "attention_received",
+    "gather_tokens",
+    "query_counts",
+    "select_top_k",
+    "token_budget_bound",
+    "token_budgets",
+]
 
 MOST_IMAGES = 47  # of a row: one channel of a head for each, and one for text
 _COUNTED = 128  # keys of a block that are counted against all queries
@@ -119,33 +127,33 @@ def query_counts(
     return rearrange(jax.lax.map(count, blocks), "m b c n -> b c (m n)")[..., :nk]
 
 
-def select_top_k(scores: Float[Array, "b n"], image: Int[Array, "b n"], quotas: Int[Array, "b p"], size: int) -> TopK:
-    """The `quotas[b, p]` tokens of each image with the highest scores.
+def select_top_k(scores: Float[Array, "b n"], image: Int[Array, "b n"], budgets: Int[Array, "b p"], size: int) -> TopK:
+    """The `budgets[b, p]` tokens of each image with the highest scores.
 
     Args:
         scores: of equal ones the earlier token comes first; NaN is below everything.
-        image: of each token, -1 (or any number that `quotas` has no column for) where it cannot be kept.
-        quotas: tokens to keep of each image; an image that has fewer keeps them all.
-        size: k, static: `quota_bound` tells one that suffices. Where it does not, the last tokens are lost.
+        image: of each token, -1 (or any number that `budgets` has no column for) where it cannot be kept.
+        budgets: tokens to keep of each image; an image that has fewer keeps them all.
+        size: k, static: `token_budget_bound` tells one that suffices. Where it does not, the last tokens are lost.
 
     Returns:
         `[b, size]`: places in rising order, then places that are not valid. No gradient flows through it.
 
     Raises:
-        ValueError: shapes that do not fit together; a size below 1, or below quotas that are known when traced.
+        ValueError: shapes that do not fit together; a size below 1, or below budgets that are known when traced.
     """
-    _check_top_k(scores, image, quotas, size)
-    n, images = scores.shape[1], quotas.shape[1]
+    _check_top_k(scores, image, budgets, size)
+    n, images = scores.shape[1], budgets.shape[1]
     # Not selectable: a last image, with nothing to keep.
     group = jnp.where((image >= 0) & (image < images), image, images)
-    quotas = jnp.pad(quotas, ((0, 0), (0, 1)))
+    budgets = jnp.pad(budgets, ((0, 0), (0, 1)))
     # The sort is stable and puts NaN last.
     order = jnp.lexsort((-jax.lax.stop_gradient(scores), group), axis=-1)
     counts = jnp.sum(group[:, :, None] == jnp.arange(images + 1), axis=1)
     begins = jnp.cumsum(counts, axis=1) - counts
     sorted_group = jnp.take_along_axis(group, order, axis=1)
     rank = jnp.arange(n) - jnp.take_along_axis(begins, sorted_group, axis=1)
-    kept = rank < jnp.take_along_axis(quotas, sorted_group, axis=1)
+    kept = rank < jnp.take_along_axis(budgets, sorted_group, axis=1)
     places = jnp.sort(jnp.where(kept, order, n), axis=1)[:, :size].astype(jnp.int32)
     places = jnp.pad(places, ((0, 0), (0, size - places.shape[1])), constant_values=n)
     return TopK(jnp.where(places < n, places, 0), places < n)
@@ -223,16 +231,16 @@ def _check_gather(x, kept: TopK, axes) -> int:
     return axis
 
 
-def _check_top_k(scores, image, quotas, size: int) -> None:
+def _check_top_k(scores, image, budgets, size: int) -> None:
     if scores.ndim != 2 or scores.shape != image.shape:
         raise ValueError(f"select_top_k: scores {scores.shape} and image {image.shape} must both be [b, n]")
-    if quotas.ndim != 2 or quotas.shape[0] != scores.shape[0]:
-        raise ValueError(f"select_top_k: quotas {quotas.shape} must be [b, images] with {scores.shape[0]} rows")
+    if budgets.ndim != 2 or budgets.shape[0] != scores.shape[0]:
+        raise ValueError(f"select_top_k: budgets {budgets.shape} must be [b, images] with {scores.shape[0]} rows")
     if size < 1:
         raise ValueError(f"select_top_k: size={size} keeps nothing")
-    if any(isinstance(x, jax.core.Tracer) for x in (image, quotas)):
+    if any(isinstance(x, jax.core.Tracer) for x in (image, budgets)):
         return
-    counts = np.sum(np.asarray(image)[:, None, :] == np.arange(quotas.shape[1])[:, None], axis=2)
-    most = int(np.max(np.sum(np.minimum(counts, np.asarray(quotas)), axis=1), initial=0))
+    counts = np.sum(np.asarray(image)[:, None, :] == np.arange(budgets.shape[1])[:, None], axis=2)
+    most = int(np.max(np.sum(np.minimum(counts, np.asarray(budgets)), axis=1), initial=0))
     if most > size:
-        raise ValueError(f"select_top_k: size={size} is below the {most} tokens that the quotas of a row come to")
+        raise ValueError(f"select_top_k: size={size} is below the {most} tokens that the budgets of a row come to")
