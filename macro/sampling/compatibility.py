@@ -156,7 +156,7 @@ def fitted(path: Path, model: ModelConfig, asked: Mapping) -> ModelConfig:
     """
     asked = dict(asked)
     name = asked.pop("variant", None)
-    wanted = variants.override(model, asked) if name is None else variants.decode(name, **asked)
+    wanted = variants.replace_nested(model, asked) if name is None else variants.config_from_name(name, **asked)
     difference = variants.first_difference(model, wanted, variants.COMPOSER_SIZES)
     difference = difference or variants.first_difference(model, wanted, ("vae",))
     if difference:

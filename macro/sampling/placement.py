@@ -7,9 +7,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, SingleDeviceSharding
 
-from macro.models import axes, weights
-from macro.models.initial import initial
-from macro.models.precision import computed
+from macro.models import sharding_rules, weights
+from macro.models.params import cast_params, init_params
 from macro.models.variants import ModelConfig
 from macro.parallel import sharding
 
@@ -36,8 +35,8 @@ def ready_shapes(config: ModelConfig) -> dict:
     """Shapes and types of what `placed` gives."""
 
     def ready():
-        params = initial(jax.random.key(0), config)
-        return params | {"composer": computed(params["composer"], config)}
+        params = init_params(jax.random.key(0), config)
+        return params | {"composer": cast_params(params["composer"], config)}
 
     return jax.eval_shape(ready)
 
@@ -45,7 +44,7 @@ def ready_shapes(config: ModelConfig) -> dict:
 def shapes(config: ModelConfig, mesh: Mesh) -> dict:
     """Shapes, types and shardings of what `placed` gives on a mesh."""
     whole = ready_shapes(config)
-    laid = sharding.parameter_shardings(whole, mesh, axes.RULES)
+    laid = sharding.parameter_shardings(whole, mesh, sharding_rules.SHARDING_RULES)
     return sharding.abstract_with_shardings(whole, laid)
 
 

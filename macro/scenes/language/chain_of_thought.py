@@ -15,10 +15,9 @@ from macro.scenes.language.lexicon import (
     NUMBERS,
     PHRASES,
     TEXTURE_WORDS,
-    coloured_nouns,
+    distinct_nouns,
     main_colours,
     place,
-    plain_nouns,
     ranges,
 )
 from macro.sentence.spans import Truth
@@ -54,10 +53,9 @@ class _Thinker:
         self.before, self.after = forms[int(rng.integers(len(forms)))]
         self.places = [place(x, y) for x, y in centroids(truth.masks)]
         self.ranges = ranges(scene)
-        nouns = [a or b for a, b in zip(plain_nouns(truth), coloured_nouns(truth), strict=True)]
         self.others = [
             str(n) if self.numbered else f"the {noun}" if noun else f"subject {n}"
-            for n, noun in enumerate(nouns, 1)
+            for n, noun in enumerate(distinct_nouns(truth), 1)
         ]
 
     def opening(self) -> str:
