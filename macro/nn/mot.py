@@ -23,7 +23,7 @@ from einops import rearrange
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
-from macro.kernels.attention.api import attention_parts, merged
+from macro.kernels.attention.api import attention_with_lse, merge_partial_attention
 from macro.nn.asking import Asking, asked_of
 from macro.nn.dense import dot_general
 from macro.nn.remat import ATTENDED, rematerialised
@@ -123,16 +123,16 @@ class MoTLayer(nn.Module):
         caches, chosen = scanned
         projected = [expert.project(x, rotation) for expert, x, rotation in experts]
         q, k, v = (join_tokens(parts) for parts in zip(*projected, strict=True))
-        parts = [attention_parts(q, k, v, meta, meta)]
+        parts = [attention_with_lse(q, k, v, meta, meta)]
         for cache, about in zip(caches, read, strict=True):
             old = (x.astype(k.dtype) for x in cache)
-            parts.append(attention_parts(q, *old, meta, about["meta"], about.get("bias")))
-        attended, log_sum = merged(parts)
+            parts.append(attention_with_lse(q, *old, meta, about["meta"], about.get("bias")))
+        attended, lse = merge_partial_attention(parts)
         attended = checkpoint_name(attended, ATTENDED)
         asked = None
         if asking is not None:
             keys = [(k, meta), *((cache[0], about["meta"]) for cache, about in zip(caches, read, strict=True))]
-            asked = asked_of(asking, chosen, q, log_sum, meta, keys)
+            asked = asked_of(asking, chosen, q, lse, meta, keys)
         shares = split_tokens(attended, [x.shape[1] for _, x, _ in experts])
         finished = iter([expert.finish(x, share) for (expert, x, _), share in zip(experts, shares, strict=True)])
         return tuple(None if x is None else next(finished) for x in tokens), (k, v, asked)
