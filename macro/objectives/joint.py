@@ -15,6 +15,7 @@ from macro.models.initial import initial
 from macro.models.precision import computed
 from macro.models.thinning import MOST_PICTURES, Thinning, training_selection
 from macro.models.vae import latent_table
+from macro.nn.dense import LORA
 from macro.objectives.draw import draw_losses, draw_weights, noised
 from macro.objectives.parts import model_config
 from macro.objectives.plan import plan_losses, plan_weights
@@ -27,6 +28,11 @@ AXES = axes.RULES
 def init(key: Array, config) -> dict:
     """Random parameters `{"composer", "vae"}`."""
     return initial(key, model_config(config))
+
+
+def cast_frozen(params: Mapping, config) -> dict:
+    """Parameters in the type that they are multiplied in, which changes no result where they are not trained."""
+    return {**params, "composer": computed(params["composer"], model_config(config))}
 
 
 def totals(batch: Mapping, config) -> dict[str, Array]:
@@ -46,7 +52,7 @@ def loss(
     """The joint loss and its parts; those of the parts of a batch add up to those of the batch.
 
     Args:
-        params: `{"composer", "vae"}`.
+        params: `{"composer", "vae"}`, and under "lora" the adapters (`macro/nn/dense.py`) where there are some.
         batch: packed streams and pixels.
         key: noise of this step.
         config: `loss.plan` and `loss.draw` are the weights; `tasks` names the tasks to report apart; `select` which
@@ -60,7 +66,10 @@ def loss(
     text, latent = batch["text"], batch["latent"]
     table = latent_table(params["vae"], batch["pixels"], model)
     x_t, t, target = noised(table, latent, key, model)
-    apply = partial(Composer(model).apply, {"params": computed(params["composer"], model)})
+    variables = {"params": computed(params["composer"], model)}
+    if LORA in params:
+        variables[LORA] = params[LORA]["composer"]
+    apply = partial(Composer(model).apply, variables)
     out = apply(batch, x_t, t, _thinning(config, key, text["ids"].shape[0]))
     nats, plan_weight = plan_losses(partial(apply, method=Composer.logits), out["text"], text, model.llm.vocab)
     error, draw_weight = draw_losses(out["velocity"], target, latent)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from macro.models import peft
-from macro.models.peft import load_peft, save_peft
+from macro.models.checkpoints import peft
+from macro.models.checkpoints.peft import load_peft, save_peft
 from macro.utils import tree
 from macro.utils.errors import UserError
 
