@@ -30,7 +30,7 @@ from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
 from macro.nn.asking import Asking
-from macro.utils.config import section
+from macro.utils.config import from_config
 from macro.utils.errors import UserError
 
 METHODS = ("text", "blocks", "images", "norm", "uniform", "random")
@@ -95,7 +95,7 @@ def read_selection(values: Mapping | ConfigDict | None, where: str) -> Selection
     """
     given = {key: value for key, value in (values or {}).items() if value is not None}
     asks = {"keep", "budget"} & set(given)
-    selection = section(Selection, given if asks else given | {"keep": 1.0}, where)
+    selection = from_config(Selection, given if asks else given | {"keep": 1.0}, where)
     return None if selection.keep == 1 else selection
 
 

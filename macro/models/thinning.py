@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Int
 from macro.kernels.select.api import Kept, choose, column_counts, quota_bound, quotas
 from macro.models.selection import Selection, answered, counted, read_selection, scores
 from macro.nn.asking import Asking
-from macro.parallel.rules import current, join_tokens, split_tokens
+from macro.parallel.sharding import current_mesh_shape, join_tokens, split_tokens
 from macro.sentence.sight import NOISE
 from macro.utils.errors import UserError
 
@@ -110,5 +110,5 @@ class Thinning:
         """Vision tokens of the shorter buffer: enough for whatever a row of so many vision and text tokens holds."""
         pictures = min(self.pictures, texts // 2)  # each has its start and its end among the text tokens
         most = quota_bound(tokens, pictures, self.selection.keep, floor=self.selection.floor)
-        ways = current().get("sequence", 1)
+        ways = current_mesh_shape().get("sequence", 1)
         return min(tokens, -(-most // ways) * ways)

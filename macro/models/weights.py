@@ -16,7 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from macro.models.variants import ModelConfig, from_dict, to_dict
 from macro.utils.errors import UserError
-from macro.utils.tensorfile import Spec, TensorReader, writer
+from macro.utils.streaming_safetensors import Spec, TensorReader, streaming_writer
 
 # Where the adapters of LoRA lie in a tree of parameters.
 ADAPTERS = "lora"
@@ -36,7 +36,7 @@ def save(path: str | os.PathLike, params: Mapping, config: ModelConfig, notes: M
     """
     flat = {name: np.asarray(value, np.dtype(dtype)) for name, value in flatten_dict(params, sep="/").items()}
     specs = {name: Spec(value.shape, value.dtype) for name, value in flat.items()}
-    with writer(path, specs, header(config, notes)) as write:
+    with streaming_writer(path, specs, header(config, notes)) as write:
         for name, value in flat.items():
             write(name, value)
 

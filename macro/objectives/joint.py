@@ -9,12 +9,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from macro.models import axes
+from macro.models import sharding_rules
 from macro.models.composer import Composer
-from macro.models.initial import initial
-from macro.models.precision import computed
+from macro.models.params import cast_params, init_params
 from macro.models.thinning import MOST_PICTURES, Thinning, training_selection
-from macro.models.vae import latent_table
+from macro.models.vae import encode_images
 from macro.nn.dense import LORA
 from macro.objectives.draw import draw_losses, draw_weights, noised
 from macro.objectives.parts import model_config
@@ -22,17 +21,17 @@ from macro.objectives.plan import plan_losses, plan_weights
 
 # The VAE is never trained together with the composer.
 FROZEN = ("vae/.*",)
-AXES = axes.RULES
+AXES = sharding_rules.SHARDING_RULES
 
 
 def init(key: Array, config) -> dict:
     """Random parameters `{"composer", "vae"}`."""
-    return initial(key, model_config(config))
+    return init_params(key, model_config(config))
 
 
 def cast_frozen(params: Mapping, config) -> dict:
     """Parameters in the type that they are multiplied in, which changes no result where they are not trained."""
-    return {**params, "composer": computed(params["composer"], model_config(config))}
+    return {**params, "composer": cast_params(params["composer"], model_config(config))}
 
 
 def totals(batch: Mapping, config) -> dict[str, Array]:
@@ -64,9 +63,9 @@ def loss(
     """
     model = model_config(config)
     text, latent = batch["text"], batch["latent"]
-    table = latent_table(params["vae"], batch["pixels"], model)
+    table = encode_images(params["vae"], batch["pixels"], model)
     x_t, t, target = noised(table, latent, key, model)
-    variables = {"params": computed(params["composer"], model)}
+    variables = {"params": cast_params(params["composer"], model)}
     if LORA in params:
         variables[LORA] = params[LORA]["composer"]
     apply = partial(Composer(model).apply, variables)

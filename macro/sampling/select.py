@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from macro.kernels.select.api import Kept, choose, column_counts, gather, quotas
-from macro.models.composer import Cache, pictures
+from macro.models.composer import Cache, image_ids
 from macro.models.selection import Selection, answered, counted, scores, texts_too
 from macro.models.variants import ModelConfig
 from macro.nn.asking import Asking
@@ -67,7 +67,7 @@ def choice_of(selection: Selection | None, prompt: Prompt, config: ModelConfig) 
     if selection is None:
         return None
     selection.asked_layers(config.llm.layers)
-    picture = pictures(prompt.streams)[: prompt.sentences]
+    picture = image_ids(prompt.streams)[: prompt.sentences]
     count = int(picture.max()) + 1
     if not count:
         return None

@@ -1,4 +1,4 @@
-"""Files appear complete or not at all. Read next: `macro/utils/image.py`."""
+"""Files appear complete or not at all. Read next: `macro/utils/images.py`."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from macro.utils.errors import UserError
 
 
 @contextlib.contextmanager
-def whole(path: str | os.PathLike) -> Iterator[Path]:
+def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Another name to write a file under, which is renamed to `path` if the block ends well; makes missing folders.
 
     Raises:
@@ -28,7 +28,7 @@ def whole(path: str | os.PathLike) -> Iterator[Path]:
             half.unlink(missing_ok=True)
 
 
-def write_whole(path: str | os.PathLike, data: bytes | str) -> None:
-    """Writes a file, text as UTF-8; see `whole`."""
-    with whole(path) as half:
+def atomic_write(path: str | os.PathLike, data: bytes | str) -> None:
+    """Writes a file, text as UTF-8; see `atomic_path`."""
+    with atomic_path(path) as half:
         half.write_bytes(data.encode() if isinstance(data, str) else data)

@@ -24,7 +24,7 @@ from macro.kernels.select.choose import choose
 from macro.kernels.select.gathering import taken
 from macro.kernels.select.quotas import quota_bound, quotas
 from macro.kernels.select.reference import Kept, column_sums_reference, gather_reference
-from macro.parallel.rules import check_axes, current, platform, spec
+from macro.parallel.sharding import activation_spec, check_axes, current_mesh_shape, platform
 from macro.sentence.sight import FIELDS
 
 __all__ = ["Kept", "choose", "column_counts", "column_sums", "gather", "quota_bound", "quotas"]
@@ -77,7 +77,7 @@ def column_sums(
     _check_scoring(q, k, log_sum, q_meta, k_meta, q_picture, k_picture, k_bias)
     q_meta, k_meta = ({name: meta[name] for name in FIELDS} for meta in (q_meta, k_meta))
     given = jax.lax.stop_gradient((q, k, log_sum, q_meta, k_meta, q_picture, k_picture, k_bias))
-    sizes = current()
+    sizes = current_mesh_shape()
     if not sizes:
         return _sums_on_one_device(*given)
     queries, keys = on_mesh(sizes, q, k)
@@ -106,10 +106,10 @@ def column_counts(
     """
     _check_tokens("column_counts", q_meta, k_meta, q_picture, k_picture)
     given = [{name: meta[name] for name in FIELDS} for meta in (q_meta, k_meta)] + [q_picture, k_picture]
-    sizes = current()
+    sizes = current_mesh_shape()
     if not sizes:
         return column_counts_blocked(*given)
-    queries = spec(sizes, q_picture.shape, "batch", "tokens")
+    queries = activation_spec(sizes, q_picture.shape, "batch", "tokens")
     keys = PartitionSpec(queries[0], None)
     count = jax.shard_map(
         lambda *given: _total(column_counts_blocked(*given), queries[1]),
@@ -129,7 +129,7 @@ def gather(x: Array, kept: Kept, *axes: str | None) -> Array:
     Args:
         x: any array with a dimension of tokens right behind that of rows.
         kept: `[b, k]` of `choose`.
-        axes: the logical axis of each dimension of `x` (`macro/parallel/rules.py`), "tokens" the one to take from.
+        axes: the logical axis of each dimension of `x` (`macro/parallel/sharding.py`), "tokens" the one to take from.
 
     Returns:
         `x` with k instead of n tokens. The gradient puts each slope back where its row came from.
@@ -139,10 +139,10 @@ def gather(x: Array, kept: Kept, *axes: str | None) -> Array:
     """
     axis = _check_gather(x, kept, axes)
     shape = (*x.shape[:axis], kept.indices.shape[1], *x.shape[axis + 1 :])
-    sizes = current()
+    sizes = current_mesh_shape()
     if not sizes:
         return _gather_on_one_device(axis, x, *kept)
-    given, taken = spec(sizes, x.shape, *axes), spec(sizes, shape, *axes)
+    given, taken = activation_spec(sizes, x.shape, *axes), activation_spec(sizes, shape, *axes)
     # Every device takes its own share of the places, from all tokens of its rows.
     given = PartitionSpec(*given[:axis], None, *given[axis + 1 :])
     places = PartitionSpec(*taken[axis - 1 : axis + 1])
