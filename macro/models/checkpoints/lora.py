@@ -24,6 +24,7 @@ from macro.models.checkpoints.peft import load_peft
 from macro.models.weights import ADAPTERS
 from macro.utils import tree
 from macro.utils.errors import UserError
+from macro.utils.streaming_safetensors import Spec, streaming_writer
 
 
 def merge(params: Mapping, adapters: Mapping, scale: float) -> dict:
@@ -35,7 +36,7 @@ def merge(params: Mapping, adapters: Mapping, scale: float) -> dict:
     flat = tree.flatten(params)
     for path, (a, b) in pairs(adapters).items():
         kernel = flat.get(path)
-        _check_fits(path, kernel, a, b)
+        _check_fits(path, None if kernel is None else kernel.shape, a, b)
         # Small, and worth full precision: never the lower one that accelerators multiply in.
         product = np.matmul(a, b) if isinstance(kernel, np.ndarray) else jnp.matmul(a, b, precision="highest")
         flat[path] = (kernel + scale * product).astype(kernel.dtype)
@@ -52,17 +53,10 @@ def merge_file(params: Mapping, path: str | os.PathLike) -> dict:
     Raises:
         UserError: no such LoRA, or one of other kernels or shapes than the model has.
     """
-    params_of_lora, fields = read(path)
-    adapters = params_of_lora.pop(ADAPTERS)
-    flat = tree.flatten(params)
-    for name, value in tree.flatten(params_of_lora).items():
-        if name not in flat or flat[name].shape != value.shape:
-            found = "no such parameter" if name not in flat else f"shape {flat[name].shape}"
-            raise UserError(f"{path}: holds {name} {value.shape}, but the model has {found}; take its own base")
-    try:
-        return merge(tree.merge(params, params_of_lora), adapters, fields["alpha"] / fields["rank"])
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+    lora, fields = read(path)
+    _check_base(path, lora, {name: value.shape for name, value in tree.flatten(params).items()})
+    adapters = lora.pop(ADAPTERS)
+    return merge(tree.merge(params, lora), adapters, fields["alpha"] / fields["rank"])
 
 
 def read(path: str | os.PathLike) -> tuple[dict, dict]:
@@ -85,6 +79,41 @@ def read(path: str | os.PathLike) -> tuple[dict, dict]:
     return params, fields
 
 
+def save(path: str | os.PathLike, params: Mapping, fields: Mapping, base: str | os.PathLike | None = None) -> None:
+    """Writes what `read` returned as a file of ours.
+
+    Args:
+        path: file to write.
+        params, fields: as from `read`.
+        base: weights file of the model that they belong to, which they are held against; None: any.
+
+    Raises:
+        UserError: the base lacks a kernel, or has it in another shape.
+    """
+    flat = {name: np.asarray(value, np.float32) for name, value in tree.flatten(params).items()}
+    metadata = {"notes": json.dumps({"lora": dict(fields)})}
+    if base is not None:
+        file = weights.reader(base)
+        metadata |= weights.header(weights.config_of(file), {"lora": dict(fields), "base": Path(base).name})
+        _check_base(path, params, {name: spec.shape for name, spec in file.specs.items()})
+    with streaming_writer(path, {name: Spec(x.shape, x.dtype) for name, x in flat.items()}, metadata) as write:
+        for name, value in flat.items():
+            write(name, value)
+
+
+def _check_base(path, params: Mapping, shapes: Mapping) -> None:
+    """Refuses parameters of a LoRA that a model with these shapes has no place for."""
+    try:
+        for name, (a, b) in pairs(params[ADAPTERS]).items():
+            _check_fits(name, shapes.get(name), a, b)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    for name, value in tree.flatten({part: x for part, x in params.items() if part != ADAPTERS}).items():
+        if shapes.get(name) != value.shape:
+            found = f"has it {shapes[name]}" if name in shapes else "has no such parameter"
+            raise UserError(f"{path}: holds {name} {value.shape}, but the model {found}; take its own base")
+
+
 def pairs(adapters: Mapping) -> dict[str, tuple]:
     """(A, B) by the path of their kernel; None for a missing half."""
     flat = tree.flatten(adapters)
@@ -92,8 +121,8 @@ def pairs(adapters: Mapping) -> dict[str, tuple]:
     return {path: (flat.get(f"{path}/a"), flat.get(f"{path}/b")) for path in sorted(paths)}
 
 
-def _check_fits(path: str, kernel, a, b) -> None:
-    shapes = [None if x is None else x.shape for x in (kernel, a, b)]
+def _check_fits(path: str, kernel: tuple | None, a, b) -> None:
+    shapes = [kernel, *(None if x is None else x.shape for x in (a, b))]
     fits = None not in shapes and shapes[1][-1:] == shapes[2][-2:-1]
     if not fits or shapes[0] != (*shapes[1][:-1], shapes[2][-1]) or shapes[1][:-2] != shapes[2][:-2]:
         raise UserError(
