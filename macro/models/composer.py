@@ -21,7 +21,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from macro.kernels.select.api import gather
+from macro.kernels.token_selection.api import gather_tokens
 from macro.models.diffusion_head import DiffusionHead
 from macro.models.planner import Planner
 from macro.models.thinning import Thinning
@@ -198,7 +198,7 @@ class Composer(nn.Module):
         und, gen, (_, values), asked = self.mot.run(und, gen, rotations, meta, (), asking, (0, end))
         kept, stays = thinning.kept(streams, meta, image_ids(streams), values, asked, self.config.llm.layers)
         words, seen = split_tokens(und, [text["ids"].shape[1], vision["position"].shape[1]])
-        seen = gather(seen, kept, "batch", "tokens", "width")
+        seen = gather_tokens(seen, kept, "batch", "tokens", "width")
         fields = {name: jnp.take_along_axis(vision[name], kept.indices, axis=1) for name in (*FIELDS, "rope")}
         vision = fields | {"sample": jnp.where(kept.valid, fields["sample"], -1)}
         latent = {**latent, "sample": jnp.where(stays, latent["sample"], -1)}

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from macro.models.variants import ModelConfig, from_dict, to_dict
 from macro.utils.errors import UserError
+from macro.utils.files import local
 from macro.utils.streaming_safetensors import Spec, TensorReader, streaming_writer
 
 # Where the adapters of LoRA lie in a tree of parameters.
@@ -58,7 +58,7 @@ def load(path: str | os.PathLike) -> tuple[dict, ModelConfig, dict]:
 
 def reader(path: str | os.PathLike) -> TensorReader:
     """The tensors of what `save` wrote, one at a time; UserError if there is no such file."""
-    if not Path(path).is_file():
+    if not local(path).is_file():
         raise UserError(f"{path}: no such weights file; give the path of a .safetensors file that macro wrote")
     return TensorReader(path)
 

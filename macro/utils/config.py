@@ -30,7 +30,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from macro.utils.errors import UserError
-from macro.utils.files import atomic_write
+from macro.utils.files import atomic_write, local
 from macro.utils.renamed_keys import explain
 
 # What `main` may take without describing it to `run`, because every command line means the same by it.
@@ -205,7 +205,7 @@ def writable_folder(path: str) -> str:
     there.
     """
     try:
-        os.makedirs(path, exist_ok=True)
+        os.makedirs(local(path), exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:

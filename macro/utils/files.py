@@ -2,10 +2,18 @@
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from macro.utils.errors import UserError
+
+
+def local(path: str | os.PathLike) -> Path:
+    """The path as a Path. Raises UserError for an address such as gs://bucket/run, which would become a local folder."""
+    if re.match(r"[a-z]\w+:/", os.fspath(path)):  # also as pathlib writes it, with one slash
+        raise UserError(f"{path}: not a path on this machine's disks; name a mounted folder (gcsfuse, NFS) or a copy")
+    return Path(path)
 
 
 @contextlib.contextmanager
@@ -15,7 +23,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     Raises:
         UserError: the place cannot be written; nothing is left there.
     """
-    path = Path(path)
+    path = local(path)
     half = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

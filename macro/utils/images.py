@@ -16,7 +16,7 @@ from jaxtyping import Float32, UInt8
 from PIL import ExifTags, Image, ImageDraw, ImageFont, ImageOps
 
 from macro.utils.errors import UserError
-from macro.utils.files import atomic_write
+from macro.utils.files import atomic_write, local
 
 MAX_PIXELS = 64_000_000
 Pixels = UInt8[np.ndarray, "_ _ 3"]  # [h, w, 3], any size
@@ -65,7 +65,7 @@ def size_of(path: str | os.PathLike) -> tuple[int, int]:
 
 def _file(path: str | os.PathLike) -> io.BufferedReader:
     try:
-        return Path(path).open("rb")
+        return local(path).open("rb")
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file; check the path") from None
     except IsADirectoryError:

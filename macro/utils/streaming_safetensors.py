@@ -12,14 +12,13 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from math import prod
-from pathlib import Path
 from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
 
 from macro.utils.errors import UserError
-from macro.utils.files import atomic_path
+from macro.utils.files import atomic_path, local
 
 DTYPES = {
     "F64": np.dtype("float64"), "F32": np.dtype("float32"), "F16": np.dtype("float16"),
@@ -56,7 +55,7 @@ class TensorReader(Mapping):
         Raises:
             UserError: no such file, a pickle, or a file that is cut short or damaged.
         """
-        self.path = Path(path)
+        self.path = local(path)
         self.specs: dict[str, Spec] = {}
         self.metadata: dict[str, str] = {}
         self._starts: dict[str, int] = {}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sampling.toy import CONFIG, EXPERIMENT, random_params, training_row
 
-from macro.kernels.select.api import choose
+from macro.kernels.token_selection.api import select_top_k
 from macro.models.composer import Composer, image_ids
 from macro.models.selection import METHODS, Selection, counted, read_selection
 from macro.models.thinning import Thinning, training_selection
@@ -101,7 +101,7 @@ def test_the_shorter_buffer_holds_what_any_row_keeps():
         if not own.size:
             continue
         share = jnp.ceil(0.3 * counted(own, PICTURES) - 1e-6).astype(jnp.int32)
-        kept = choose(jnp.zeros(own.shape), own, share, thinning.places(own.shape[1], 64))
+        kept = select_top_k(jnp.zeros(own.shape), own, share, thinning.places(own.shape[1], 64))
         assert int(jnp.sum(kept.valid)) == int(jnp.sum(share))
 
 

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from macro.utils.config import writable_folder
 from macro.utils.errors import UserError
 from macro.utils.files import atomic_write
+from macro.utils.images import load
+from macro.utils.streaming_safetensors import TensorReader
 
 
 def test_text_and_bytes_are_written_and_replaced(tmp_path):
@@ -35,3 +38,16 @@ def test_a_place_that_is_no_folder_is_named(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="file/a.txt: cannot be written"):
         atomic_write(tmp_path / "file" / "a.txt", "new")
+
+
+def test_an_address_is_no_local_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for attempt in (
+        lambda: atomic_write("gs://bucket/run/a.txt", "x"),
+        lambda: writable_folder("gs://bucket/run"),
+        lambda: TensorReader(Path("gs://bucket/weights.safetensors")),
+        lambda: load("s3://bucket/a.png"),
+    ):
+        with pytest.raises(UserError, match=r"^(gs|s3)://?bucket/\S+: not a path on this machine's disks; name a mounted"):
+            attempt()
+    assert os.listdir(tmp_path) == []

@@ -30,7 +30,7 @@ from jaxtyping import Array, Float
 from macro.inputs.packing import PackingConfig, framed, pack_target
 from macro.inputs.pieces import Cursor
 from macro.inputs.transforms import grid_positions, patchify
-from macro.kernels.select.api import column_counts
+from macro.kernels.token_selection.api import query_counts
 from macro.models import vae as vae_lib
 from macro.models.composer import Cache, Composer, mask_fields
 from macro.models.selection import Selection
@@ -272,7 +272,7 @@ def _append(params, cache, streams, x, used, asking, heard, counts, *, config):
     _, new, asked = Composer(config).apply({"params": params}, *given, method=Composer.prefill)
     if asking is not None:
         metas = new["meta"], cache["meta"]
-        seen = [column_counts(metas[0], m, asking.q_picture, p) for m, p in zip(metas, asking.k_pictures, strict=True)]
+        seen = [query_counts(metas[0], m, asking.q_picture, p) for m, p in zip(metas, asking.k_pictures, strict=True)]
         heard, counts = (
             jax.lax.dynamic_update_slice_in_dim(total + old[0], own[0], used, 1)
             for total, (own, old) in ((heard, [jnp.sum(each, axis=0) for each in asked]), (counts, seen))
