@@ -25,7 +25,7 @@ from jaxtyping import Array, Float
 
 from macro.kernels.attention.api import attention_with_lse, merge_partial_attention
 from macro.nn.asking import Asking, asked_of
-from macro.nn.dense import dot_general
+from macro.nn.dense import LORA, Dense
 from macro.nn.remat import ATTENDED, rematerialised
 from macro.nn.rope import rotate
 from macro.parallel.sharding import constrain, join_tokens, split_tokens
@@ -63,7 +63,7 @@ class Expert(nn.Module):
     def setup(self):
         def dense(features, bias=False, scale=1.0):
             init = nn.initializers.variance_scaling(scale, "fan_in", "normal")
-            return nn.Dense(features, bias, self.dtype, kernel_init=init, dot_general=dot_general)
+            return Dense(features, bias, self.dtype, init)
 
         self.input_norm = RMSNorm(self.eps)
         self.q = dense(self.heads * self.head_dim, bias=True)
@@ -166,7 +166,7 @@ class MoT(nn.Module):
         self.expert = expert
         scanned = nn.scan(
             rematerialised(MoTLayer, self.remat),
-            variable_axes={"params": 0, "intermediates": 0},
+            variable_axes={"params": 0, LORA: 0, "intermediates": 0},
             split_rngs={"params": True},
             in_axes=(0, *[nn.broadcast] * 4),
             length=self.layers,
@@ -219,8 +219,9 @@ class MoT(nn.Module):
         layer = rematerialised(MoTLayer, self.remat)(self.expert, parent=None)
 
         def run(tokens, of_layer):
-            params, scanned = of_layer
-            return layer.apply({"params": params}, tokens, scanned, *rest)
+            variables, scanned = of_layer
+            return layer.apply(variables, tokens, scanned, *rest)
 
-        of_layers = self.blocks.variables["params"], scanned
+        variables = self.blocks.variables
+        of_layers = {name: variables[name] for name in ("params", LORA) if name in variables}, scanned
         return jax.lax.scan(run, tokens, jax.tree.map(lambda x: x[part], of_layers))
