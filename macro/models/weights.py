@@ -22,6 +22,8 @@ from macro.utils.streaming_safetensors import Spec, TensorReader, streaming_writ
 
 # Where the adapters of LoRA lie in a tree of parameters.
 ADAPTERS = "lora"
+# What a file may lack: the layout binding of a model that was trained without it begins at zero, where it does nothing.
+BINDING = "binding"
 # What floating-point tensors can be stored as.
 DTYPES = ("float32", "bfloat16")
 

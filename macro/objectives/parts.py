@@ -16,9 +16,6 @@ from macro.models.variants import ModelConfig
 from macro.utils import tree
 from macro.utils.errors import UserError
 
-# What a file may lack: the layout binding of a model that was trained without it begins at zero, where it does nothing.
-BINDING = "binding"
-
 
 def model_config(config) -> ModelConfig:
     """The model that an experiment's configuration names (`config.model`)."""
@@ -65,7 +62,7 @@ def read_part(part: str, path: str, config, shapes: Mapping, laid: Mapping) -> d
         if name not in shapes:
             raise UserError(f"{path}: its {part} has {name}, which config.model leaves out")
     for name, leaf in shapes.items():
-        missing = name not in held and not (name == BINDING and wanted.binding_init == 0)
+        missing = name not in held and not (name == weights.BINDING and wanted.binding_init == 0)
         if missing or name in held and file.specs[held[name]].shape != leaf.shape:
             raise UserError(f"{path}: its {part} has no {name} of shape {leaf.shape}, which config.model asks for")
 

@@ -13,10 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from macro.inputs.packing import PackingConfig
 from macro.models import weights
+from macro.models.checkpoints.lora import merge_file
 from macro.models.variants import ModelConfig
 from macro.parallel.mesh import make_mesh, parallel_config
 from macro.sampling.bagel.options import BagelOptions, read_options
@@ -34,7 +36,9 @@ MODES = {"plan": (Pipeline, read_settings), "bagel": (BagelPipeline, read_option
 
 
 def load(
-    name_or_path: str | os.PathLike = "demo", config: Mapping | ConfigDict | None = None
+    name_or_path: str | os.PathLike = "demo",
+    config: Mapping | ConfigDict | None = None,
+    lora: str | os.PathLike | None = None,
 ) -> Pipeline | BagelPipeline:
     """Makes a model ready to compose.
 
@@ -42,6 +46,7 @@ def load(
         name_or_path: a model that comes with the package, such as "demo", or a .safetensors file.
         config: an experiment's config to be used instead of the one in the file; what its `packing` leaves out is as
             in the file. Its `model` may say `dtype`, the type that the model runs in.
+        lora: adapters to be merged in: a lora.safetensors that `macro.train` wrote, or a folder of PEFT's.
 
     Raises:
         UserError: no such file, one that holds no whole model or no tokenizer, or a config that does not fit it.
@@ -59,6 +64,10 @@ def load(
         raise UserError(f"{path}: does not say how it was trained; hand over the experiment's config as well")
     if config is not None:
         model = fitted(path, model, values.get("model", {}))
+    if model.binding and weights.BINDING not in params["composer"]:
+        params["composer"][weights.BINDING] = np.zeros((model.subjects + 1, model.llm.width), np.float32)
+    if lora is not None:
+        params = merge_file(params, lora)
     data = values.get("data", {})
     tokenizer = find_tokenizer(path, data.get("tokenizer", ""), trained, model)
     kind, settings = sampling_of(values.get("sampling", {}))

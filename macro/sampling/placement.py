@@ -4,7 +4,6 @@ import contextlib
 from collections.abc import Mapping
 
 import jax
-import numpy as np
 from jax.sharding import Mesh, SingleDeviceSharding
 
 from macro.models import sharding_rules, weights
@@ -17,12 +16,10 @@ def placed(params: Mapping, config: ModelConfig, mesh: Mesh | None) -> dict:
     """Parameters `{"composer", "vae"}` ready to draw with; without a mesh on the one device that JAX takes.
 
     Each is cast on its own on its way to the devices, so that a file of views (`weights.views`) is never whole in
-    memory in another type than the one that stays. A binding that `params` lack is zero.
+    memory in another type than the one that stays.
     """
     wanted = ready_shapes(config) if mesh is None else shapes(config, mesh)
     params = {part: dict(params[part]) for part in wanted}
-    if config.binding and "binding" not in params["composer"]:
-        params["composer"]["binding"] = np.broadcast_to(np.float32(0), wanted["composer"]["binding"].shape)
     alone = SingleDeviceSharding(jax.devices()[0])
 
     def put(x, like: jax.ShapeDtypeStruct):

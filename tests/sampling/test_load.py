@@ -14,7 +14,6 @@ from macro.models import weights
 from macro.models.variants import to_dict
 from macro.sampling.compatibility import find_tokenizer, fitted, training_record
 from macro.sampling.load import load, packing_of
-from macro.sampling.placement import placed
 from macro.utils.errors import UserError
 
 CONFIG = dataclasses.replace(
@@ -83,9 +82,9 @@ def test_a_binding_that_weights_lack_is_zero_and_one_that_they_have_stays(save):
     asked = to_dict(CONFIG) | {"binding": True}
     bound = fitted(Path("x"), CONFIG, asked)
     assert bound.binding and bound.dtype == "float32"
-    file = weights.reader(save({}))
-    params = placed(weights.views(file), dataclasses.replace(bound, dtype="bfloat16"), None)
-    assert params["composer"]["binding"].shape == (13, 16) and not np.any(params["composer"]["binding"])
-    assert params["composer"]["mot"]["blocks"]["und"]["q"]["kernel"].dtype == "bfloat16"
+    config = {"sampling": SAMPLING, "data": {}, "model": {"binding": True, "dtype": "bfloat16"}}
+    composer = load(save({"config": {}}), config).params["composer"]
+    assert composer["binding"].shape == (13, 16) and not np.any(composer["binding"])
+    assert composer["mot"]["blocks"]["und"]["q"]["kernel"].dtype == "bfloat16"
     with pytest.raises(UserError, match="binding"):
         fitted(Path("x"), bound, to_dict(CONFIG))
