@@ -13,7 +13,7 @@ from macro.models import axes
 from macro.models.composer import Composer
 from macro.models.initial import initial
 from macro.models.precision import computed
-from macro.models.thinning import MOST_PICTURES, Thinning, training_selection
+from macro.models.token_selection import MAX_TRAINING_IMAGES, TrainingSelection, training_selection
 from macro.models.vae import latent_table
 from macro.objectives.draw import draw_losses, draw_weights, noised
 from macro.objectives.parts import model_config
@@ -61,7 +61,7 @@ def loss(
     table = latent_table(params["vae"], batch["pixels"], model)
     x_t, t, target = noised(table, latent, key, model)
     apply = partial(Composer(model).apply, {"params": computed(params["composer"], model)})
-    out = apply(batch, x_t, t, _thinning(config, key, text["ids"].shape[0]))
+    out = apply(batch, x_t, t, _token_selection(config, key, text["ids"].shape[0]))
     nats, plan_weight = plan_losses(partial(apply, method=Composer.logits), out["text"], text, model.llm.vocab)
     error, draw_weight = draw_losses(out["velocity"], target, latent)
     metrics = {
@@ -76,13 +76,13 @@ def loss(
     return total, metrics
 
 
-def _thinning(config, key: Array, rows: int) -> Thinning | None:
+def _token_selection(config, key: Array, rows: int) -> TrainingSelection | None:
     """What `config.select` asks for (missing: nothing)."""
     selection = training_selection(config)
     if selection is None:
         return None
     keys = jax.random.split(jax.random.fold_in(key, 1), rows)
-    return Thinning(keys, selection, config.packing.samples * MOST_PICTURES)
+    return TrainingSelection(keys, selection, config.packing.samples * MAX_TRAINING_IMAGES)
 
 
 def _mean(values: Array, weight: Array, total: Array, empty: float = 0.0) -> Array:

@@ -4,8 +4,7 @@ The file carries the model's sizes, and in its notes the parts of the experiment
 
     notes["config"] = {"packing": ..., "sampling": ..., "data": {"tokenizer": ...}}
 
-`sampling` may name a `mode`: "plan" (thought and layout first; the default) or "bagel" (BAGEL's own inference).
-Read next: `macro/sampling/pipeline.py`, `macro/sampling/bagel/pipeline.py`, `macro/models/weights.py`.
+Read next: `macro/sampling/pipeline.py`, `macro/models/weights.py`.
 """
 
 import os
@@ -20,21 +19,16 @@ from macro.inputs.tokenizer import Tokenizer
 from macro.models import weights
 from macro.models.variants import ModelConfig
 from macro.parallel.mesh import make_mesh, parallel_config
-from macro.sampling.bagel.options import BagelOptions, read_options
-from macro.sampling.bagel.pipeline import BagelPipeline
+from macro.sampling.options import read_options
 from macro.sampling.pipeline import Pipeline
-from macro.sampling.settings import Settings, read_settings
 from macro.utils.config import section
 from macro.utils.errors import UserError
+from macro.utils.renamed_keys import up_to_date
 
 ASSETS = Path(__file__).parents[1] / "assets"
-# mode -> what draws in it, and how its part of the config is read
-MODES = {"plan": (Pipeline, read_settings), "bagel": (BagelPipeline, read_options)}
 
 
-def load(
-    name_or_path: str | os.PathLike = "demo", config: Mapping | ConfigDict | None = None
-) -> Pipeline | BagelPipeline:
+def load(name_or_path: str | os.PathLike = "demo", config: Mapping | ConfigDict | None = None) -> Pipeline:
     """Makes a model ready to compose.
 
     Args:
@@ -49,7 +43,7 @@ def load(
     for part in ("composer", "vae"):
         if part not in params:
             raise UserError(f"{path}: holds no {part}; use the model.safetensors that a whole training wrote")
-    values = notes.get("config") if config is None else config
+    values = up_to_date(notes["config"]) if config is None and "config" in notes else config
     if values is None:
         raise UserError(f"{path}: does not say how it was trained; hand over the experiment's config as well")
     given = dict(values.get("data", {})).get("tokenizer") or _imported_tokenizer(path)
@@ -59,21 +53,10 @@ def load(
             f"{path}: has room for {model.llm.vocab} ids, but the tokenizer {tokenizer.vocab_size}"
         )
     packing = packing_of(model, dict(values.get("packing", {})))
-    kind, settings = sampling_of(values.get("sampling", {}))
+    options = read_options(values.get("sampling", {}))
     mesh = make_mesh(parallel_config(values)) if jax.device_count() > 1 else None
-    return kind(params, model, tokenizer, packing, settings, mesh)
-
-
-def sampling_of(
-    values: Mapping | ConfigDict,
-) -> tuple[type[Pipeline] | type[BagelPipeline], Settings | BagelOptions]:
-    """`config.sampling`, read and checked: what draws, and the settings to give it."""
-    values = dict(values)
-    mode = values.pop("mode", "plan")
-    if mode not in MODES:
-        raise UserError(f"config.sampling.mode={mode!r}: must be one of {', '.join(MODES)}")
-    kind, read = MODES[mode]
-    return kind, read(values)
+    arrangement = dict(values.get("data", {})).get("arrangement", "in_sentence")
+    return Pipeline(params, model, tokenizer, packing, options, mesh, arrangement)
 
 
 def packing_of(model: ModelConfig, values: Mapping) -> PackingConfig:

@@ -23,7 +23,7 @@ from macro.inputs.files import Files, Mixture
 from macro.inputs.packing import PackingConfig
 from macro.inputs.pipeline import Pipeline
 from macro.inputs.tokenizer import Tokenizer
-from macro.models.thinning import MOST_PICTURES, training_selection
+from macro.models.token_selection import MAX_TRAINING_IMAGES, training_selection
 from macro.models.variants import ModelConfig
 from macro.parallel.mesh import my_rows, nearest_multiples, parallel_config
 from macro.sampling.load import packing_of
@@ -145,7 +145,7 @@ def packing_config(config, model: ModelConfig) -> PackingConfig:
     """
     training = config.dropout.to_dict() | {"tasks": tuple(config.tasks)}
     if training_selection(config) is not None:
-        training["most_pictures"] = MOST_PICTURES
+        training["most_pictures"] = MAX_TRAINING_IMAGES
     packing = packing_of(model, config.packing.to_dict() | training)
     reach = packing.latent_stride * packing.latent_side
     if any(max(height, width) > reach for height, width, _ in packing.buckets):
