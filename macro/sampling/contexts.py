@@ -160,12 +160,16 @@ def context_spans(
 
     if policy == "joint":
         return {name: read(name) for name in names}
-    full = read("full")
-    texts = [n for n, piece in enumerate(full) if isinstance(piece, Words) and n >= len(head)]
-    images = [n for n, piece in enumerate(full) if not isinstance(piece, Words)]
-    last = max([len(head), *texts, *(n + 1 for n in images)])
-    found = {"full": full, "no_text": full[:last], "no_image": [full[n] for n in range(len(full)) if n not in images]}
+    found = snapshots(read("full"), len(head))
     return {name: found[name] for name in names}
+
+
+def snapshots(full: Sequence, head: int = 0) -> dict[str, list]:
+    """The spans of BAGEL's three contexts, where `full` reads these, the first `head` of them a system prompt."""
+    texts = [n for n, piece in enumerate(full) if isinstance(piece, Words) and n >= head]
+    images = [n for n, piece in enumerate(full) if not isinstance(piece, Words)]
+    last = max([head, *texts, *(n + 1 for n in images)])
+    return {"full": list(full), "no_text": list(full[:last]), "no_image": [p for p in full if isinstance(p, Words)]}
 
 
 def reading_plans(names: Sequence[str], policy: str) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """The denoising loop after contexts that have been read, then the VAE's decoder.
 
 Each step computes the velocity of every distinct context and candidate in one batch and adds the contexts up
-(`macro/diffusion/guidance.py`); the steps are one compiled scan (`macro/diffusion/sampler.py`). The contexts' keys and
-values are only read. With a step cache some steps do without the layers (`macro/diffusion/reuse.py`). The noise of a
+(`macro/diffusion/guidance.py`); the steps are one compiled scan (`macro/diffusion/flow.py`). The contexts' keys and
+values are only read. With a step cache some steps skip the layers (`macro/diffusion/step_cache.py`). The noise of a
 candidate follows from (seed, candidate) alone, never from its plan: the same seed with an edited plan shows what the
 edit does.
 Read next: `macro/sampling/pipeline.py`.
@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from macro.diffusion.flow import euler
 from macro.diffusion.guidance import Guidance, guide
-from macro.diffusion.reuse import Kept, Reuse, advance, begin
-from macro.diffusion.sampler import euler
+from macro.diffusion.step_cache import CacheState, StepCache, cached_step, init_cache
 from macro.models.composer import Cache, Composer, cache_rows
 from macro.models.vae import VAE, unpatchify
 from macro.models.variants import ModelConfig
@@ -47,7 +47,7 @@ def denoise(
     config: ModelConfig,
     guidance: Guidance,
     same: tuple[int, ...] = (),
-    step_cache: Reuse | None = None,
+    step_cache: StepCache | None = None,
 ) -> tuple[Float[Array, "b n c"], Int[Array, ""]]:
     """Latent tokens at t = 0, one image per row of `noise`; and how many steps ran the layers.
 
@@ -66,9 +66,9 @@ def denoise(
     velocity, steps = partial(guided_velocity, params, caches, frame, latent, **settings), len(times) - 1
     if step_cache is None:
         return euler(velocity, noise, times)[0], jnp.int32(steps)
-    rows = frame["ids"].shape[0]
-    tokens, kept = euler(velocity, noise, times, begin(step_cache, steps, (rows, noise.shape[1], config.llm.width)))
-    return tokens, kept.full
+    shape = frame["ids"].shape[0], noise.shape[1], config.llm.width
+    tokens, kept = euler(velocity, noise, times, init_cache(step_cache, steps, shape))
+    return tokens, kept.full_steps
 
 
 def guided_velocity(
@@ -78,13 +78,13 @@ def guided_velocity(
     latent: Mapping,
     x: Float[Array, "b n c"],
     t: Float[Array, ""],
-    kept: Kept | None = None,
+    kept: CacheState | None = None,
     *,
     config: ModelConfig,
     guidance: Guidance,
     same: tuple[int, ...] = (),
-    step_cache: Reuse | None = None,
-) -> tuple[Float[Array, "b n c"], Kept | None]:
+    step_cache: StepCache | None = None,
+) -> tuple[Float[Array, "b n c"], CacheState | None]:
     """The velocity that one step of `denoise` follows: the contexts' velocities of `x` at time `t`, added up.
 
     `kept` is handed from step to step where there is a `step_cache`.
@@ -93,7 +93,7 @@ def guided_velocity(
     same = same or tuple(range(len(guidance.contexts)))
     blocks = max(same) + 1
 
-    def velocity(contexts: int) -> tuple[Array, Kept | None]:
+    def velocity(contexts: int) -> tuple[Array, CacheState | None]:
         """Of the first contexts' rows; each context sees the same noised candidates."""
 
         def share(rows: int) -> slice:
@@ -107,10 +107,12 @@ def guided_velocity(
         time = jnp.full(x_t.shape[:2], t, jnp.float32)
         layers = partial(model, read, first(frame), first(latent), method=Composer.denoise)
         embedded = model(first(latent), x_t, time, method=Composer.embed_latent)
-        hidden, after = (layers(embedded), None) if step_cache is None else advance(step_cache, kept, layers, embedded, t)
+        if step_cache is None:
+            return model(layers(embedded), method=Composer.velocity), None
+        hidden, after = cached_step(step_cache, kept, layers, embedded, t)
         return model(hidden, method=Composer.velocity), after
 
-    def guided() -> tuple[Array, Kept | None]:
+    def guided() -> tuple[Array, CacheState | None]:
         velocities, after = velocity(blocks)
         contexts = jnp.split(velocities, blocks)
         by_name = {name: contexts[n] for name, n in zip(guidance.contexts, same, strict=True)}

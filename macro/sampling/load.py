@@ -23,7 +23,7 @@ from macro.sampling.options import read_options
 from macro.sampling.pipeline import Pipeline
 from macro.utils.config import section
 from macro.utils.errors import UserError
-from macro.utils.renamed_keys import up_to_date
+from macro.utils.renamed_keys import with_current_keys
 
 ASSETS = Path(__file__).parents[1] / "assets"
 
@@ -43,7 +43,9 @@ def load(name_or_path: str | os.PathLike = "demo", config: Mapping | ConfigDict 
     for part in ("composer", "vae"):
         if part not in params:
             raise UserError(f"{path}: holds no {part}; use the model.safetensors that a whole training wrote")
-    values = up_to_date(notes["config"]) if config is None and "config" in notes else config
+    values = config
+    if config is None and "config" in notes:
+        values = _current(notes["config"])
     if values is None:
         raise UserError(f"{path}: does not say how it was trained; hand over the experiment's config as well")
     given = dict(values.get("data", {})).get("tokenizer") or _imported_tokenizer(path)
@@ -57,6 +59,14 @@ def load(name_or_path: str | os.PathLike = "demo", config: Mapping | ConfigDict 
     mesh = make_mesh(parallel_config(values)) if jax.device_count() > 1 else None
     arrangement = dict(values.get("data", {})).get("arrangement", "in_sentence")
     return Pipeline(params, model, tokenizer, packing, options, mesh, arrangement)
+
+
+def _current(stored: Mapping) -> dict:
+    """The config in a file's notes, by the keys of now."""
+    values = with_current_keys(stored)
+    if "steps" in stored.get("sampling", {}):  # an earlier version, whose defaults these were
+        values["sampling"] = {"use_planner": True, "cfg_text_scale": 4.0, "cfg_overall_scale": 1.5} | values["sampling"]
+    return values
 
 
 def packing_of(model: ModelConfig, values: Mapping) -> PackingConfig:

@@ -43,7 +43,7 @@ from collections.abc import Mapping, Sequence
 
 from ml_collections import ConfigDict
 
-from macro.diffusion import reuse as step_caching
+from macro.diffusion import step_cache as step_caching
 from macro.diffusion.guidance import Guidance
 from macro.models.token_selection import TokenSelection, read_selection
 from macro.sampling.contexts import POLICIES
@@ -96,7 +96,7 @@ class SamplingOptions:
         aspect: "width:height", such as "16:9", at the longest side the model has; instead of image_shapes. Without
             either the size follows from the images (`ImageSpec.output_size`).
         sample_posterior: whether clean latents are drawn, as upstream does, instead of the mean.
-        step_cache: which steps do without the layers (`macro/diffusion/reuse.py`); None: none.
+        step_cache: which steps do without the layers (`macro/diffusion/step_cache.py`); None: none.
         token_selection: which tokens of the images are kept for drawing; None: all.
     """
 
@@ -118,7 +118,7 @@ class SamplingOptions:
     image_shapes: Sequence | None = None
     aspect: str = ""
     sample_posterior: bool = False
-    step_cache: step_caching.Reuse | None = None
+    step_cache: step_caching.StepCache | None = None
     token_selection: TokenSelection | None = None
 
     def __post_init__(self):
@@ -148,7 +148,7 @@ class SamplingOptions:
             ("aspect", not self.aspect or self.ratio is not None, "width:height, such as 16:9"),
             ("aspect", not self.aspect or self.image_shapes is None, "left out where image_shapes is given"),
             ("image_shapes", min(self.image_shapes or (1,)) >= 1, "(height, width) in pixels"),
-            ("step_cache", isinstance(self.step_cache, step_caching.Reuse | None), "made by read_step_cache"),
+            ("step_cache", isinstance(self.step_cache, step_caching.StepCache | None), "made by read_step_cache"),
             ("token_selection", isinstance(self.token_selection, TokenSelection | None), "a TokenSelection"),
         ):
             if not valid:
@@ -180,12 +180,9 @@ class SamplingOptions:
     @property
     def guidance(self) -> Guidance:
         """Which contexts are compared, and how."""
-        scales = {"no_text": self.cfg_text_scale, "no_image": self.cfg_img_scale, "null": self.cfg_overall_scale}
-        stages = tuple((name, scale) for name, scale in scales.items() if scale > 1)
-        if not stages or self.as_released and self.cfg_text_scale <= 1:
-            return Guidance()
-        renorm = "batch" if self.as_released and self.cfg_renorm_type == "global" else self.cfg_renorm_type
-        return Guidance(stages, self.cfg_interval, renorm, self.cfg_renorm_min)
+        scales = self.cfg_text_scale, self.cfg_img_scale, self.cfg_overall_scale
+        renorm = self.cfg_renorm_type, self.cfg_renorm_min
+        return Guidance.from_scales(*scales, self.cfg_interval, *renorm, as_released=self.as_released)
 
 
 def read_options(values: Mapping | ConfigDict) -> SamplingOptions:
@@ -207,8 +204,8 @@ def read_options(values: Mapping | ConfigDict) -> SamplingOptions:
     return section(SamplingOptions, values, "sampling")
 
 
-def read_step_cache(options: Mapping | ConfigDict | None) -> step_caching.Reuse | None:
-    """Step caching from its section of a config: the `name` of one of `reuse.SPECS` and its fields, or "none".
+def read_step_cache(options: Mapping | ConfigDict | None) -> step_caching.StepCache | None:
+    """Step caching from its section of a config: the `name` of one of `step_cache.SPECS` and its fields, or "none".
 
     Keys that are None count as left out, so that a config can name all of them for the command line.
 

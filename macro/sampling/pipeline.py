@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from macro.diffusion.times import sampling_times
+from macro.diffusion.flow import sampling_times
 from macro.inputs.packing import PackingConfig
 from macro.models.composer import Cache
 from macro.models.variants import ModelConfig
@@ -40,7 +40,7 @@ from macro.sampling.placement import on, placed
 from macro.sampling.plan_decoding import PlanDecoder, generate
 from macro.sampling.prefill import gathered, names_of, read_plans, read_prompt
 from macro.sentence.cot import read_think
-from macro.sentence.formats import arrange, compose_sentence
+from macro.sentence.formats import ARRANGEMENTS, arrange, compose_sentence
 from macro.sentence.grid import validate_grid
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Sentence, Target
@@ -171,7 +171,10 @@ class Pipeline:
             UserError: see `formats.compose_sentence`; fewer than one candidate; a size that latent tokens do
                 not cover exactly; a plan that names an absent subject; strengths of another number than the images.
         """
-        sentence = arrange(compose_sentence(instruction, images, size, source), arrangement or self.arrangement)
+        arrangement = arrangement or self.arrangement
+        if arrangement not in ARRANGEMENTS:
+            raise UserError(f"arrangement={arrangement!r}: must be one of {', '.join(ARRANGEMENTS)}")
+        sentence = arrange(compose_sentence(instruction, images, size, source), arrangement)
         return self.compose_sentence(sentence, plan, candidates, seed, strengths, **changes)
 
     def compose_sentence(

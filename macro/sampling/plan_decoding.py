@@ -79,7 +79,8 @@ def batched_grammar(grammars: Sequence[Mapping[str, np.ndarray]], candidates: in
     """
     longest = max(table["tail"].size for table in grammars)
     tails = [np.pad(table["tail"], (0, longest - table["tail"].size)) for table in grammars]
-    of_rows = {"cells": [table["cells"] for table in grammars], "tail": tails, "ends": [r["tail"].size for r in grammars]}
+    ends = [table["tail"].size for table in grammars]
+    of_rows = {"cells": [table["cells"] for table in grammars], "tail": tails, "ends": ends}
     whole = {name: grammars[0][name] for name in ("prefix", "transitions")}
     return whole | {name: np.repeat(np.stack(values), candidates, axis=0) for name, values in of_rows.items()}
 

@@ -58,7 +58,7 @@ def embed_vision(params: Mapping, vision: Mapping, *, config: ModelConfig) -> Fl
 
 @partial(jax.jit, static_argnames="config")
 def encode_latents(
-    vae: Mapping, pixels: Array, noise: Float[Array, "1 h2 w2 z"] | None, *, config: ModelConfig
+    vae: Mapping, pixels: Array, noise: Float[Array | np.ndarray, "1 h2 w2 z"] | None, *, config: ModelConfig
 ) -> Float[Array, "n c"]:
     """Clean latent tokens of an image [h, w, 3], uint8 or in -1..1: the posterior's mean, or a draw with this noise."""
     x = pixels.astype(jnp.float32) / 127.5 - 1 if pixels.dtype == jnp.uint8 else pixels

@@ -1,7 +1,8 @@
 """One page that shows how an image was made: `report.html`, whole in one file.
 
 From the top: the sentence with its images in their places; the image, the plan laid over it, and the plan; the chain
-of thought; the references; every candidate with its score; options and times. Images are data URIs and grids are inline SVG, so the page needs nothing from anywhere and prints well.
+of thought; the references; every candidate with its score; options and times. Images are data URIs and
+grids are inline SVG, so the page needs nothing from anywhere and prints well.
 Read next: `macro/sampling/pipeline.py`, whose `PipelineOutput` is shown.
 """
 

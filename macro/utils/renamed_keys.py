@@ -1,9 +1,11 @@
 """Config keys of earlier versions: a config that still has one is refused with the name that is due now.
 
-`load`, `section` and the command line of `macro/utils/config.py` look here.
+`load`, `section` and the command line of `macro/utils/config.py` look here. The config inside a weights file is brought
+up to date instead (`with_current_keys`), so that shipped weights still load.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 # Dotted path of the old key -> that of the new one, both without the leading "config.". An entry for a section also
 # covers the keys inside it. Where nothing took the key's place the value is "removed: " and what to do instead.
@@ -11,15 +13,17 @@ RENAMED_KEYS: dict[str, str] = {
     "select": "token_selection",
     "select.floor": "token_selection.min_tokens",
     "select.weight": "token_selection.cross_image_weight",
+    "token_selection.floor": "token_selection.min_tokens",
+    "token_selection.weight": "token_selection.cross_image_weight",
     "sampling.steps": "sampling.num_timesteps",
     "sampling.shift": "sampling.timestep_shift",
-    "sampling.guidance": "removed: scales are sampling.cfg_text_scale, cfg_img_scale and cfg_overall_scale",
     "sampling.guidance.text": "sampling.cfg_text_scale",
     "sampling.guidance.image": "sampling.cfg_img_scale",
     "sampling.guidance.balance": "sampling.cfg_overall_scale",
     "sampling.guidance.interval": "sampling.cfg_interval",
     "sampling.guidance.renorm": "sampling.cfg_renorm_type",
     "sampling.guidance.minimum": "sampling.cfg_renorm_min",
+    "sampling.guidance": "removed: scales are sampling.cfg_text_scale, cfg_img_scale and cfg_overall_scale",
     "sampling.mode": "removed: sampling.policy is joint or bagel, and sampling.use_planner or think writes plans",
     "sampling.parity": "removed: sampling.policy='bagel' does what the released code does",
     "sampling.planned": "sampling.use_planner",
@@ -28,6 +32,8 @@ RENAMED_KEYS: dict[str, str] = {
     "sampling.select": "sampling.token_selection",
     "sampling.select.floor": "sampling.token_selection.min_tokens",
     "sampling.select.weight": "sampling.token_selection.cross_image_weight",
+    "sampling.token_selection.floor": "sampling.token_selection.min_tokens",
+    "sampling.token_selection.weight": "sampling.token_selection.cross_image_weight",
     "sampling.vae_transform": "removed: packing says how images are sized (macro/inputs/image_spec.py)",
     "sampling.vit_transform": "removed: packing says how images are sized (macro/inputs/image_spec.py)",
     "sampling.writing": "sampling.plan",
@@ -49,31 +55,28 @@ def explain(path: str) -> str | None:
     return None
 
 
-def up_to_date(stored: Mapping) -> dict:
-    """The config in the notes of a weights file, with the keys of earlier versions under their names of now.
+def with_current_keys(values: Mapping) -> dict[str, Any]:
+    """A copy of nested dicts whose old keys have their new names; a key that was removed is left out."""
+    tree = _copy(values)
+    for old, new in RENAMED_KEYS.items():
+        *above, last = old.split(".")
+        node = _node(tree, above)
+        if node is None or last not in node:
+            continue
+        value = node.pop(last)
+        if not new.startswith("removed: "):
+            *above, last = new.split(".")
+            _node(tree, above, create=True).setdefault(last, value)
+    return tree
 
-    What was removed is left out.
-    """
-    if "steps" in stored.get("sampling", {}):  # before `use_planner`, plans were written unless it said otherwise
-        stored = dict(stored) | {"sampling": {"planned": True} | dict(stored["sampling"])}
-    found: dict = {}
 
-    def take(values: Mapping, path: tuple[str, ...]) -> None:
-        for key, value in values.items():
-            names = (*path, key)
-            if isinstance(value, Mapping) and value:
-                take(value, names)
-                continue
-            new = next((n for i in range(len(names), 0, -1) if (n := RENAMED_KEYS.get(".".join(names[:i])))), None)
-            if new is not None and new.startswith("removed: "):
-                continue
-            if new is not None:
-                depth = next(i for i in range(len(names), 0, -1) if ".".join(names[:i]) in RENAMED_KEYS)
-                names = (*new.split("."), *names[depth:])
-            part = found
-            for name in names[:-1]:
-                part = part.setdefault(name, {})
-            part[names[-1]] = value
+def _copy(values: Mapping) -> dict[str, Any]:
+    return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in values.items()}
 
-    take(stored, ())
-    return found
+
+def _node(tree: dict, path: list[str], create: bool = False) -> dict | None:
+    for name in path:
+        tree = tree.setdefault(name, {}) if create else tree.get(name)
+        if not isinstance(tree, dict):
+            return None
+    return tree
