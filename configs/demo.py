@@ -41,7 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.packing.update({"text": 640, "vision": 144, "latent": 384, "samples": 3, "window": 512})
     config.packing.buckets = ((128, 128, 3),)
     config.packing.reference_max_side = 48
-    config.optim.update({"name": "muon", "lr": 3e-3, "warmup_steps": 50, "ema": 0.998})
+    config.optim.update({"name": "muon", "lr": 3e-3, "warmup_steps": 50, "ema_decay": 0.998})
 
     config.demo = {
         "weights": "demo",

@@ -22,7 +22,7 @@ from data.builders import EngineBuilder
 from data.shards import bucket_of_count
 from macro.engines.drafts import Draft, Engine, Step, notes_of
 from macro.engines.stages import Stages
-from macro.sentence.formats import ARRANGEMENTS, read, with_pixels
+from macro.sentence.formats import ARRANGEMENTS, arrange, read, with_pixels
 from macro.sentence.spans import Image, Sentence, Target
 from macro.utils.errors import UserError
 
@@ -90,7 +90,7 @@ def start(seed: int, index: int, attempt: int, options: Options) -> ReadDraft:
 
 def _read(drafts: list[ReadDraft], stages: Stages | None, options: Options) -> list[ReadDraft]:
     def parsed(draft: ReadDraft) -> ReadDraft:
-        sentence = read(os.path.join(options.folder, draft.file), options.arrangement)
+        sentence = arrange(read(os.path.join(options.folder, draft.file)), options.arrangement)
         try:
             f"{sentence.task} {sentence.text}".encode()
         except UnicodeEncodeError:

@@ -28,14 +28,13 @@ class Picture:
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """Frames in order, `seconds` of each from the start, and for rendered ones what happens: (seconds, words).
+    """Frames in order, and `seconds` of each from the start.
 
     `small` are all frames once more, small, where that costs less than to look at all of `frames`.
     """
 
     frames: Sequence[Picture]
     seconds: tuple[float, ...]
-    events: tuple[tuple[float, str], ...] = ()
     small: Sequence[Picture] | None = None
 
 

@@ -22,8 +22,8 @@ import numpy as np
 from macro.models.bagel.table import TURNS, our_place, upstream_place
 from macro.utils import tree
 from macro.utils.errors import UserError
-from macro.utils.files import write_whole
-from macro.utils.tensorfile import TensorReader
+from macro.utils.files import atomic_write
+from macro.utils.streaming_safetensors import TensorReader
 
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 BAGEL = "ByteDance-Seed/BAGEL-7B-MoT"
@@ -89,16 +89,16 @@ def save_peft(
         "use_dora": False,
         "init_lora_weights": True,
     }
-    write_whole(Path(folder) / WEIGHTS, save(tensors, {"format": "pt"}))
-    write_whole(Path(folder) / CONFIG, json.dumps(config, indent=2) + "\n")
+    atomic_write(Path(folder) / WEIGHTS, save(tensors, {"format": "pt"}))
+    atomic_write(Path(folder) / CONFIG, json.dumps(config, indent=2) + "\n")
 
 
 def load_peft(folder: str | os.PathLike) -> tuple[dict, dict[str, Any]]:
     """Reads what `save_peft` or PEFT wrote for BAGEL.
 
     Returns:
-        (adapters, float32 numpy, as `macro/training/lora.py` takes them; `rank`, `alpha`, `dropout` and `targets`,
-        patterns of just these kernels: the fields of a `LoRAConfig`).
+        (adapters, float32 numpy, as `macro/training/lora.py` takes them; `rank`, `alpha`, `dropout` and
+        `target_modules`, patterns of just these kernels: the fields of a `LoRAConfig`).
 
     Raises:
         UserError: a file is missing or no such file, the adapters are of a kind that is no plain LoRA, or tensors
@@ -121,7 +121,7 @@ def load_peft(folder: str | os.PathLike) -> tuple[dict, dict[str, Any]]:
         "rank": config["r"],
         "alpha": float(config["lora_alpha"]),
         "dropout": float(config.get("lora_dropout", 0.0)),
-        "targets": tuple(f"^{re.escape(path)}$" for path in sorted(halves)),
+        "target_modules": tuple(f"^{re.escape(path)}$" for path in sorted(halves)),
     }
     return tree.unflatten(adapters), fields
 

@@ -20,7 +20,7 @@ In drawing (`macro/sampling/drop_tokens.py`) the keys and values of the other to
 (`TrainingSelection`) the layers after the last probed one run on fewer tokens: the ViT copies are taken out of their
 buffer, which gets shorter; clean VAE copies stay in theirs and are masked. Buffers have a fixed size, so there each
 copy keeps its own share of its tokens. No gradient flows through the selection.
-Read next: `macro/kernels/select/api.py`, `macro/sampling/drop_tokens.py`.
+Read next: `macro/kernels/token_selection/api.py`, `macro/sampling/drop_tokens.py`.
 """
 
 from __future__ import annotations
@@ -36,11 +36,17 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 from ml_collections import ConfigDict
 
-from macro.kernels.select.api import Kept, choose, column_counts, quota_bound, quotas
+from macro.kernels.token_selection.api import (
+    TopK,
+    query_counts,
+    select_top_k,
+    token_budget_bound,
+    token_budgets,
+)
 from macro.nn.attention_probe import AttentionProbe
-from macro.parallel.rules import current, join_tokens, split_tokens
+from macro.parallel.sharding import current_mesh_shape, join_tokens, split_tokens
 from macro.sentence.sight import NOISE
-from macro.utils.config import section
+from macro.utils.config import from_config
 from macro.utils.errors import UserError
 
 METHODS = ("text", "blocks", "images", "norm", "uniform", "random")
@@ -111,7 +117,7 @@ class TokenSelection:
 
     def quotas(self, counts):
         """Tokens to keep of each image, of so many `[b, images]`."""
-        return quotas(counts, self.keep, self.budget, self.min_tokens)
+        return token_budgets(counts, self.keep, self.budget, self.min_tokens)
 
 
 def read_selection(values: Mapping | ConfigDict | None, where: str) -> TokenSelection | None:
@@ -121,7 +127,7 @@ def read_selection(values: Mapping | ConfigDict | None, where: str) -> TokenSele
     """
     given = {key: value for key, value in (values or {}).items() if value is not None}
     asks = {"keep", "budget"} & set(given)
-    selection = section(TokenSelection, given if asks else given | {"keep": 1.0}, where)
+    selection = from_config(TokenSelection, given if asks else given | {"keep": 1.0}, where)
     return None if selection.keep == 1 else selection
 
 
@@ -138,7 +144,7 @@ def scores(
 
     Args:
         found: by the probe, mean over layers, summed over all passes; None for methods outside PROBING.
-        counts: how many queries of each class see a token (`select.api.column_counts`), over all passes.
+        counts: how many queries of each class see a token (`token_selection.api.query_counts`), over all passes.
         values: of all layers.
         image: number of each token's image, -1 for others.
         quotas: tokens of each image that may stay.
@@ -215,7 +221,9 @@ def layer_mean(selection: TokenSelection, passes: Sequence[Array], layers: int) 
 
 
 def image_counts(image: Int[Array, "b n"], images: int) -> Int[Array, "b p"]:
-    """Tokens of each image `[b, images]`."""
+    """Tokens of each image `[b, images]`. Raises UserError for more images than the kernels count."""
+    if images > MOST_IMAGES:
+        raise UserError(f"token_selection: {images} images, but tokens are selected among at most {MOST_IMAGES}")
     return (image[:, :, None] == jnp.arange(images)).sum(axis=1)
 
 
@@ -273,7 +281,7 @@ class TrainingSelection:
 
     def select(
         self, streams: Mapping, meta: Mapping, image: Int[Array, "b n"], values, found, layers: int
-    ) -> tuple[Kept, Bool[Array, "b n_latent"]]:
+    ) -> tuple[TopK, Bool[Array, "b n_latent"]]:
         """The vision tokens that are kept, and which latent tokens stay visible.
 
         Args:
@@ -282,7 +290,7 @@ class TrainingSelection:
             layers: of the model.
         """
         sizes = [streams[name]["sample"].shape[1] for name in ("text", "vision", "latent")]
-        counts = column_counts(meta, meta, self.queries(streams, image, meta), image)
+        counts = query_counts(meta, meta, self.queries(streams, image, meta), image)
         scored = counts if found is None else layer_mean(self.selection, found, layers)
         _, *scored = split_tokens(jnp.moveaxis(scored, 1, 2), sizes)
         _, *counts = split_tokens(jnp.moveaxis(counts, 1, 2), sizes)
@@ -295,7 +303,7 @@ class TrainingSelection:
             rest = jnp.moveaxis(values[number], 2, 0), own, share, self.keys
             score, share = scores(self.selection, *back, *rest)
             most = own.shape[1] if name == "latent" else self.capacity(own.shape[1], sizes[0])
-            found.append(choose(score, own, share, most))
+            found.append(select_top_k(score, own, share, most))
         vision, latent = jax.lax.stop_gradient(found)
         rows = jnp.arange(latent.indices.shape[0])[:, None]
         chosen = jnp.zeros(streams["latent"]["sample"].shape, bool).at[rows, latent.indices].max(latent.valid)
@@ -304,6 +312,6 @@ class TrainingSelection:
     def capacity(self, tokens: int, texts: int) -> int:
         """Size of the shorter vision buffer, for a packed sequence with so many vision and text tokens."""
         images = min(self.images, texts // 2)  # each has its start and its end among the text tokens
-        most = quota_bound(tokens, images, self.selection.keep, floor=self.selection.min_tokens)
-        ways = current().get("sequence", 1)
+        most = token_budget_bound(tokens, images, self.selection.keep, floor=self.selection.min_tokens)
+        ways = current_mesh_shape().get("sequence", 1)
         return min(tokens, -(-most // ways) * ways)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Bool, Float
 
-from macro.kernels.select.api import column_sums
+from macro.kernels.token_selection.api import attention_received
 
 
 @flax.struct.dataclass
@@ -66,7 +66,7 @@ def probe_layer(
 
     def measure(k, k_meta, key_image):
         if probe.softmax:
-            return column_sums(queries, k, log_sum, q_meta, k_meta, probe.query_images, key_image)
+            return attention_received(queries, k, log_sum, q_meta, k_meta, probe.query_images, key_image)
         texts = jnp.where(probe.query_images == -1, q_meta["sample"], -1)
         return _scores(queries, k, texts, k_meta["sample"])
 

@@ -14,16 +14,16 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from macro.inputs.conditioning import ConditionMask
 from macro.inputs.pieces import Cursor, Latents, Words, pieces_of
-from macro.inputs.transforms import Dropped
 from macro.models.composer import Cache
 from macro.sampling.contexts import make_prompt
 from macro.sampling.options import SamplingOptions
 from macro.sampling.placement import on
 from macro.sampling.plan_decoding import generate
 from macro.sampling.prefill import gathered, read_prompt
-from macro.sentence.cot import END_THINK, THINK, read_think
 from macro.sentence.formats import arrange, compose_sentence
+from macro.sentence.plan import END_THINK, THINK, parse_think
 
 # What the released BAGEL was trained to take as the sign to think before it answers.
 THINK_PROMPT = (
@@ -72,8 +72,8 @@ class Chat:
             UserError: see `formats.compose_sentence`.
         """
         pipeline, options = self._pipeline, self._options
-        sentence = arrange(compose_sentence(question, images, None), pipeline.arrangement)
-        pieces = pieces_of(sentence, pipeline.tokenizer, pipeline.packing, Dropped(), None)
+        sentence = arrange(compose_sentence(question, images, None), pipeline.packing.arrangement)
+        pieces = pieces_of(sentence, pipeline.tokenizer, pipeline.packing, ConditionMask(), None)
         self._unread += [piece for piece in pieces if not isinstance(piece, Latents)]
         with on(pipeline._mesh):
             self._read()
@@ -92,7 +92,7 @@ class Chat:
         self._unread = [self._text(text)]
         thought, answer = "", text
         if text.lstrip().startswith(THINK):
-            thought, answer = read_think(text), text.partition(END_THINK)[2].strip()
+            thought, answer = parse_think(text), text.partition(END_THINK)[2].strip()
         self.turns.append(Turn(question, thought, answer, text))
         return self.turns[-1]
 

@@ -11,7 +11,7 @@
              no_image   reads                     skips; position ids +0       skips
 
 `joint` leaves spans out before the sentence is turned into tokens, exactly as condition dropout does in training
-(`macro/inputs/transforms.py`), so the model has seen each of these contexts. `bagel` is what the released BAGEL code
+(`macro/inputs/conditioning.py`), so the model has seen each of these contexts. `bagel` is what the released BAGEL code
 does (snapshots of the full context; /spec of it: section 2). A system prompt is read by every context.
 
 `Prompt` is the plan of reading: a tree of `Chunk`s, each read in one call of the model with the sentences of a batch
@@ -27,9 +27,10 @@ from typing import Any
 
 import numpy as np
 
+from macro.inputs.conditioning import context_mask
 from macro.inputs.packing import PackingConfig, pack_target
 from macro.inputs.pieces import Cursor, Latents, Packed, Seen, Words, lay, pieces_of
-from macro.inputs.transforms import dropped_in
+from macro.sentence.formats import arrange
 from macro.sentence.plan import Plan
 from macro.sentence.sight import CAUSAL
 from macro.sentence.spans import Sentence
@@ -152,11 +153,11 @@ def context_spans(
     Returns:
         Lists of `Words`, `Latents`, `Seen` and `Gap` (`macro/inputs/pieces.py`).
     """
-    bare = sentence.with_plan(None)
+    bare = arrange(sentence.with_plan(None), packing.arrangement)
     head = [Words([tokenizer.bos, *system, tokenizer.eos], False)] if system else []
 
     def read(context: str) -> list:
-        return head + pieces_of(bare, tokenizer, packing, dropped_in(context, bare), None)
+        return head + pieces_of(bare, tokenizer, packing, context_mask(context, bare), None)
 
     if policy == "joint":
         return {name: read(name) for name in names}

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from macro.kernels.select.api import Kept, choose, column_counts, gather
+from macro.kernels.token_selection.api import TopK, gather_tokens, query_counts, select_top_k
 from macro.models.composer import Cache
 from macro.models.token_selection import TokenSelection, image_counts, layer_mean, scores
 from macro.models.variants import ModelConfig
@@ -133,13 +133,13 @@ def drop_tokens(
 
 
 @partial(jax.jit, static_argnames=("selection", "layers", "size"))
-def _choose(cache, plan_meta, found, images, quotas, keys, *, selection, layers, size) -> Kept:
-    counts = column_counts(cache["meta"], cache["meta"], images, images)
+def _choose(cache, plan_meta, found, images, quotas, keys, *, selection, layers, size) -> TopK:
+    counts = query_counts(cache["meta"], cache["meta"], images, images)
     if plan_meta is not None:
-        counts = counts + column_counts(plan_meta, cache["meta"], jnp.full_like(plan_meta["order"], TEXT), images)
+        counts = counts + query_counts(plan_meta, cache["meta"], jnp.full_like(plan_meta["order"], TEXT), images)
     measured = None if found is None else layer_mean(selection, [found], layers)
     score, quotas = scores(selection, measured, counts, cache["v"], images, quotas, keys)
-    return choose(score, images, quotas, size)
+    return select_top_k(score, images, quotas, size)
 
 
 def _left(cache: Cache, names: np.ndarray, chosen: Sequence[np.ndarray], choice: Choice) -> tuple[Cache, np.ndarray]:
@@ -148,9 +148,9 @@ def _left(cache: Cache, names: np.ndarray, chosen: Sequence[np.ndarray], choice:
     places = [np.flatnonzero((row == TEXT) | np.isin(row, stay)) for row, stay in zip(names, chosen, strict=True)]
     indices = np.stack([np.pad(row, (0, size - len(row))) for row in places]).astype(np.int32)
     valid = np.arange(size) < np.array([[len(row)] for row in places])
-    kept = Kept(jnp.asarray(indices), jnp.asarray(valid))
+    kept = TopK(jnp.asarray(indices), jnp.asarray(valid))
     axes = ("layers", "batch", "tokens", "kv_heads", "head_dim")
-    smaller = {part: gather(cache[part], kept, *axes) for part in ("k", "v")}
+    smaller = {part: gather_tokens(cache[part], kept, *axes) for part in ("k", "v")}
     meta = {name: jnp.take_along_axis(values, kept.indices, axis=1) for name, values in cache["meta"].items()}
     meta["sample"] = jnp.where(kept.valid, meta["sample"], -1)
     return smaller | {"meta": meta}, np.where(valid, np.take_along_axis(names, indices, axis=1), PADDING)

@@ -21,7 +21,7 @@ from macro.models.variants import ModelConfig
 from macro.parallel.mesh import make_mesh, parallel_config
 from macro.sampling.options import read_options
 from macro.sampling.pipeline import Pipeline
-from macro.utils.config import section
+from macro.utils.config import from_config
 from macro.utils.errors import UserError
 from macro.utils.renamed_keys import with_current_keys
 
@@ -57,8 +57,7 @@ def load(name_or_path: str | os.PathLike = "demo", config: Mapping | ConfigDict 
     packing = packing_of(model, dict(values.get("packing", {})))
     options = read_options(values.get("sampling", {}))
     mesh = make_mesh(parallel_config(values)) if jax.device_count() > 1 else None
-    arrangement = dict(values.get("data", {})).get("arrangement", "in_sentence")
-    return Pipeline(params, model, tokenizer, packing, options, mesh, arrangement)
+    return Pipeline(params, model, tokenizer, packing, options, mesh)
 
 
 def _current(stored: Mapping) -> dict:
@@ -78,7 +77,7 @@ def packing_of(model: ModelConfig, values: Mapping) -> PackingConfig:
         "latent_side": model.latent_side,
         "binding": model.binding,
     }
-    return section(PackingConfig, dict(values) | sizes, "packing")
+    return from_config(PackingConfig, dict(values) | sizes, "packing")
 
 
 def _imported_tokenizer(path: Path) -> Path | None:

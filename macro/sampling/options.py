@@ -27,7 +27,7 @@ want of it:
     10 a thought is read with whatever stands around its marks                    as <think>text</think>, so that a
                                                                                   plan.json handed back draws the same
 
-Kept in both, as weights or recommended settings depend on it: the interval is open below and closed above, in times
+TopK in both, as weights or recommended settings depend on it: the interval is open below and closed above, in times
 after the shift; `text_channel` leaves the image stage without renorm; the ViT sees the image that was resized for the
 VAE; a thought is read from its text, tokenised again, and max_think_token_n counts its bos; every context reads the
 system prompt. Not taken over: the renorm `local`, offered by the demo page and unknown to its model; casts to bfloat16
@@ -47,7 +47,7 @@ from macro.diffusion import step_cache as step_caching
 from macro.diffusion.guidance import Guidance
 from macro.models.token_selection import TokenSelection, read_selection
 from macro.sampling.contexts import POLICIES
-from macro.utils.config import section
+from macro.utils.config import from_config
 from macro.utils.errors import UserError
 
 RENORMS = ("none", "global", "channel", "text_channel")
@@ -196,12 +196,12 @@ def read_options(values: Mapping | ConfigDict) -> SamplingOptions:
     """
     values = dict(values)
     if "plan" in values:
-        values["plan"] = section(PlanSamplingConfig, values["plan"], "sampling.plan")
+        values["plan"] = from_config(PlanSamplingConfig, values["plan"], "sampling.plan")
     if "step_cache" in values:
         values["step_cache"] = read_step_cache(values["step_cache"])
     if "token_selection" in values:
         values["token_selection"] = read_selection(values["token_selection"], "sampling.token_selection")
-    return section(SamplingOptions, values, "sampling")
+    return from_config(SamplingOptions, values, "sampling")
 
 
 def read_step_cache(options: Mapping | ConfigDict | None) -> step_caching.StepCache | None:
@@ -215,7 +215,7 @@ def read_step_cache(options: Mapping | ConfigDict | None) -> step_caching.StepCa
     values = {key: value for key, value in (options or {}).items() if value is not None}
     name = values.pop("name", "none")
     if name in step_caching.SPECS:
-        return section(step_caching.SPECS[name], values, "sampling.step_cache")
+        return from_config(step_caching.SPECS[name], values, "sampling.step_cache")
     if name != "none":
         raise UserError(f"config.sampling.step_cache.name: {name!r}; use one of none, {', '.join(step_caching.SPECS)}")
     for key in values:

@@ -39,13 +39,12 @@ from macro.sampling.options import SamplingOptions
 from macro.sampling.placement import on, placed
 from macro.sampling.plan_decoding import PlanDecoder, generate
 from macro.sampling.prefill import gathered, names_of, read_plans, read_prompt
-from macro.sentence.cot import read_think
-from macro.sentence.formats import ARRANGEMENTS, arrange, compose_sentence
-from macro.sentence.grid import validate_grid
-from macro.sentence.plan import Plan
+from macro.sentence.formats import arrange, compose_sentence
+from macro.sentence.layout import validate_grid
+from macro.sentence.plan import Plan, parse_think
 from macro.sentence.spans import Sentence, Target
 from macro.utils.errors import UserError
-from macro.utils.image import to_uint8
+from macro.utils.images import to_uint8
 
 # What the released BAGEL was trained to take as the sign to think before it draws.
 THINK_PROMPT = (
@@ -126,18 +125,16 @@ class Pipeline:
         packing: PackingConfig,
         options: SamplingOptions,
         mesh: Mesh | None = None,
-        arrangement: str = "in_sentence",
     ):
         """
         Args:
             params: holds `composer` and `vae`.
-            packing: what the model was trained with: how images are sized (`packing.images`) and become tokens.
+            packing: what the model was trained with: how images are sized and arranged, and become tokens.
             mesh: of devices that share the work; None: the one that JAX takes.
-            arrangement: of the images and the text of what users ask for, `in_sentence` or `image_first`.
         """
         self.params, self._mesh = placed(params, config, mesh), mesh
         self.config, self.tokenizer, self.packing, self.options = config, tokenizer, packing, options
-        self.arrangement, self.planner = arrangement, PlanDecoder(config, tokenizer)
+        self.planner = PlanDecoder(config, tokenizer)
 
     def compose(
         self,
@@ -164,18 +161,16 @@ class Pipeline:
             strengths: how much each image counts in drawing, one number per image: 1 as trained, 2 as if its tokens
                 were there twice, 0 as if they were not seen. What text and plan have read of it stays.
             source: an image to edit; it is then `<image 1>`, and `images` go on from `<image 2>`.
-            arrangement: `in_sentence` or `image_first` (`macro/sentence/formats.py`); None: the pipeline's own.
+            arrangement: of images and text, `in_sentence` or `image_first` (`macro/sentence/formats.py`); None: as in
+                training (`packing.arrangement`).
             **changes: fields of `SamplingOptions` for this call, such as num_timesteps=50.
 
         Raises:
             UserError: see `formats.compose_sentence`; fewer than one candidate; a size that latent tokens do
                 not cover exactly; a plan that names an absent subject; strengths of another number than the images.
         """
-        arrangement = arrangement or self.arrangement
-        if arrangement not in ARRANGEMENTS:
-            raise UserError(f"arrangement={arrangement!r}: must be one of {', '.join(ARRANGEMENTS)}")
-        sentence = arrange(compose_sentence(instruction, images, size, source), arrangement)
-        return self.compose_sentence(sentence, plan, candidates, seed, strengths, **changes)
+        sentence = compose_sentence(instruction, images, size, source)
+        return self.compose_sentence(sentence, plan, candidates, seed, strengths, arrangement=arrangement, **changes)
 
     def compose_sentence(
         self,
@@ -201,6 +196,7 @@ class Pipeline:
         strengths: Sequence[Sequence[float] | None] | None = None,
         noise: np.ndarray | None = None,
         posterior: Sequence[Sequence[np.ndarray]] | None = None,
+        arrangement: str | None = None,
         **changes,
     ) -> list[PipelineOutput]:
         """As `compose_sentence` for several sentences side by side, whatever the number and sizes of their images.
@@ -213,6 +209,7 @@ class Pipeline:
             strengths: as `compose` has them, or None, for each sentence.
             noise: [sentences x candidates, n, c] that the images start from, instead of what follows from the seeds.
             posterior: the same for the clean latents of each sentence's images.
+            arrangement: as `compose` has it.
 
         Raises:
             UserError: besides those of `compose`: targets of several sizes; plans for some sentences only; an earlier
@@ -224,6 +221,8 @@ class Pipeline:
         seeds = [0] * len(sentences) if seeds is None else list(seeds)
         strengths = [None] * len(sentences) if strengths is None else list(strengths)
         options = dataclasses.replace(self.options, **changes)
+        packing = self.packing if arrangement is None else dataclasses.replace(self.packing, arrangement=arrangement)
+        sentences = [arrange(sentence, packing.arrangement) for sentence in sentences]
         if len({plan is None for plan in plans}) > 1:
             raise UserError("plan: given for some sentences only; draw the others in a call of their own")
         if plans[0] is not None and not options.use_planner:
@@ -234,7 +233,7 @@ class Pipeline:
         for sentence, plan, each in zip(sentences, plans, strengths, strict=True):
             _check(sentence, plan, candidates, each, options)
         with on(self._mesh):
-            drawing = _Drawing(self, sentences, candidates, seeds, options, sizes.pop())
+            drawing = _Drawing(self, packing, sentences, candidates, seeds, options, sizes.pop())
             return drawing.run(plans, strengths, noise, posterior)
 
     def chat(self, seed: int = 0, **changes) -> Chat:
@@ -285,10 +284,10 @@ def _check(sentence: Sentence, plan: Plan | None, candidates: int, strengths, op
 class _Drawing:
     """One batch on its way from sentences to images."""
 
-    def __init__(self, pipeline: Pipeline, sentences, candidates: int, seeds, options: SamplingOptions, size):
+    def __init__(self, pipeline: Pipeline, packing, sentences, candidates: int, seeds, options: SamplingOptions, size):
         self.pipeline, self.sentences, self.candidates = pipeline, sentences, candidates
         self.seeds, self.options, self.size = seeds, options, size
-        self.params, self.config, self.packing = pipeline.params, pipeline.config, pipeline.packing
+        self.params, self.config, self.packing = pipeline.params, pipeline.config, packing
         keys = [candidate_keys(seed, candidates) for seed in seeds]
         self.plan_keys, self.noise_keys = (jnp.concatenate(each) for each in zip(*keys, strict=True))
         self.seconds: dict[str, float] = {}
@@ -361,7 +360,7 @@ class _Drawing:
         more = {"temperature": options.temperature, "max_tokens": options.max_think_token_n}
         ids = generate(*given, tokenizer, self.plan_keys, config=self.config, **more)
         thoughts = [tokenizer.decode(row) for row in ids]
-        plans = [Plan(read_think(text)) for text in thoughts]
+        plans = [Plan(parse_think(text)) for text in thoughts]
         texts = list(map(tokenizer.encode, thoughts)) if options.as_released else list(map(self._ids, plans))
         n = self.candidates
         return tuple([rows[i : i + n] for i in range(0, len(rows), n)] for rows in (plans, texts))

@@ -31,12 +31,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Int8
 
 from macro.inputs.pieces import Cursor
-from macro.models.composer import Cache, Composer, sight_fields
+from macro.models.composer import Cache, Composer, mask_fields
 from macro.models.variants import ModelConfig
 from macro.sampling.options import PlanSamplingConfig
-from macro.sentence.cot import END_THINK, THINK
-from macro.sentence.grid import SIDE
-from macro.sentence.plan import Plan
+from macro.sentence.layout import GRID_SIZE
+from macro.sentence.plan import END_THINK, THINK, Plan
 from macro.sentence.sight import CAUSAL
 
 CLOSED = len(END_THINK)
@@ -63,7 +62,7 @@ def plan_grammar(tokenizer, vocabulary: int, subjects: int) -> dict[str, np.ndar
     """
     cells = np.zeros(vocabulary, bool)
     cells[[tokenizer.cells[n] for n in range(subjects + 1)]] = True
-    layout = [tokenizer.layout_start, *[CELL] * SIDE**2, tokenizer.layout_end] if subjects else []
+    layout = [tokenizer.layout_start, *[CELL] * GRID_SIZE**2, tokenizer.layout_end] if subjects else []
     return {
         "prefix": np.array([tokenizer.bos, *tokenizer.encode(THINK)], np.int32),
         "tail": np.array([*layout, tokenizer.eos], np.int32),
@@ -284,7 +283,7 @@ def decode(
     def step(carry):
         written = carry["written"]
         # What is not written yet is padding, also the token of this very step.
-        meta = sight_fields(own) | {"sample": jnp.where(jnp.arange(m) < written, own["sample"], -1)}
+        meta = mask_fields(own) | {"sample": jnp.where(jnp.arange(m) < written, own["sample"], -1)}
         mine = {"k": carry["k"], "v": carry["v"], "meta": meta}
         text = {name: jax.lax.dynamic_slice_in_dim(values, written, 1, 1) for name, values in own.items()}
         text["ids"] = jax.lax.dynamic_slice_in_dim(carry["ids"], written, 1, 1)

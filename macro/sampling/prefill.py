@@ -20,10 +20,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from macro.models import vae as vae_lib
-from macro.models.composer import Cache, Composer, cache_rows
+from macro.models.composer import Cache, Composer, index_cache
 from macro.models.variants import ModelConfig
 from macro.nn.attention_probe import AttentionProbe
-from macro.parallel.rules import constrain, join_tokens
+from macro.parallel.sharding import constrain, join_tokens
 from macro.sampling.contexts import LEAST_CAPACITY, PADDING, Chunk, Prompt, capacity
 from macro.sentence.sight import FIELDS
 
@@ -222,7 +222,7 @@ def read_plans(
 
     prompts, rows = rows_of(sentences), rows_of(sentences * candidates)
     model = Composer(config)
-    given = {"text": text}, None, (cache_rows(cache, prompts),), probe
+    given = {"text": text}, None, (index_cache(cache, prompts),), probe
     hidden, new, found = model.apply({"params": params}, *given, method=Composer.prefill)
     count = contexts * sentences * candidates
     plans = {}

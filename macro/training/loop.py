@@ -19,15 +19,15 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import numpy as np
 
-from macro.parallel import hosts, layout
 from macro.parallel import mesh as mesh_lib
+from macro.parallel import multihost, sharding
 from macro.training import lora, optim
-from macro.training.checkpoint import Checkpoints, keep_config
+from macro.training.checkpoint import Checkpoints, checkpoint_policy
 from macro.training.state import TrainState, check_frozen, create, placement
 from macro.training.step import make_step
 from macro.utils import tree
 from macro.utils.errors import UserError
-from macro.utils.log import Means, MetricsLog, Progress
+from macro.utils.log import MeanMetrics, MetricsLog, Progress
 
 # Shown on the progress line beside step, speed and ETA, where the objective has them.
 _SHOWN = ("loss", "plan", "draw", "grad_norm")
@@ -57,9 +57,9 @@ def run(objective, config, data: Data, workdir: str, hooks: Sequence[Hook] = ())
 
     Args:
       objective: a module of `macro/objectives`.
-      config: `total_steps`, `save_every_steps`, `eval_every_steps`, `log_every_steps`, `keep`,
-        `batch_size`, `accumulate`, `seed`, `optim`, `parallel`, `lora` and `freeze` (missing: none), and whatever the
-        objective reads. Saving and logging happen at the end in any case; `eval_every_steps` 0 means never.
+      config: `total_steps`, `save_every_steps`, `eval_every_steps`, `log_every_steps`, `checkpoint`,
+        `batch_size`, `grad_accum_steps`, `seed`, `optim`, `parallel`, `lora` and `freeze` (missing: none), and whatever
+        the objective reads. Saving and logging happen at the end in any case; `eval_every_steps` 0 means never.
       data: batches; each is a nested dict of arrays [b, ...] with `examples` int32 [b, r], -1 where empty. b are the
         rows of the whole batch that this process has to make (`mesh.my_rows`).
       workdir: an existing folder, for `checkpoints/` and `metrics.jsonl`.
@@ -77,12 +77,16 @@ def run(objective, config, data: Data, workdir: str, hooks: Sequence[Hook] = ())
     mesh = mesh_of(config)
     rows = mesh_lib.my_rows(config.batch_size, mesh)
     step_fn = make_step(objective, config, mesh)
-    with jax.set_mesh(mesh), Checkpoints(workdir, keep_config(config)) as checkpoints, hosts.stop_signal() as stop_due:
+    with (
+        jax.set_mesh(mesh),
+        Checkpoints(workdir, checkpoint_policy(config)) as checkpoints,
+        multihost.preemption_guard() as preempted,
+    ):
         state = _start(objective, config, data, checkpoints, mesh)
         first, total = int(state.step), config.total_steps
         with contextlib.closing(_Recorder(workdir, first, total, config.log_every_steps)) as recorder:
             for step in range(first, total):
-                stopping = stop_due()
+                stopping = preempted()
                 if step > first and _due(step, config.eval_every_steps) and not stopping:
                     recorder.flush()
                     recorder.evaluate(hooks, state, step)
@@ -100,7 +104,7 @@ def run(objective, config, data: Data, workdir: str, hooks: Sequence[Hook] = ())
             if first >= total:
                 recorder.say(f"nothing to do: {workdir} is at step {first} of {total}")
                 return state
-            recorder.flush({"params_sha256": tree.sha256(state.params, hosts.whole)})
+            recorder.flush({"params_sha256": tree.sha256(state.params, multihost.process_allgather)})
             if config.eval_every_steps:
                 recorder.evaluate(hooks, state, total)
             checkpoints.save(state, data.get_state(), recorder.score())
@@ -110,14 +114,14 @@ def run(objective, config, data: Data, workdir: str, hooks: Sequence[Hook] = ())
 def check(objective, config) -> None:
     """Raises UserError for what `run` would refuse, before time goes into making data."""
     optim.optim_config(config)
-    keep_config(config)
+    checkpoint_policy(config)
     objective = lora.adapted(objective, config)
     check_frozen(objective, config)
-    accumulate = config.get("accumulate", 1)
-    if accumulate < 1:
-        raise UserError(f"config.accumulate={accumulate}: must be at least 1 (the batch in one go)")
+    grad_accum_steps = config.get("grad_accum_steps", 1)
+    if grad_accum_steps < 1:
+        raise UserError(f"config.grad_accum_steps={grad_accum_steps}: must be at least 1 (the batch in one go)")
     mesh = mesh_of(config)
-    mesh_lib.check_batch_size(config.batch_size, mesh, accumulate)
+    mesh_lib.check_batch_size(config.batch_size, mesh, grad_accum_steps)
     placement(objective, config, mesh)
 
 
@@ -131,7 +135,7 @@ def _start(objective, config, data: Data, checkpoints: Checkpoints, mesh) -> Tra
     if checkpoints.latest() is None:
         return create(objective, config, mesh)
     whole, laid = placement(objective, config, mesh)
-    like = layout.described(whole, laid)
+    like = sharding.abstract_with_shardings(whole, laid)
     state, place = checkpoints.restore(like)
     data.set_state(place)
     return state
@@ -141,9 +145,9 @@ class _Recorder:
     """Reads a step's numbers one step late, checks them, writes every `every`-th record and the last one."""
 
     def __init__(self, workdir: str, first: int, total: int, every: int):
-        self._log = MetricsLog(workdir, first, hosts.is_first())
-        self._progress = Progress(first, total, hosts.is_first())
-        self._means = Means()
+        self._log = MetricsLog(workdir, first, multihost.is_primary())
+        self._progress = Progress(first, total, multihost.is_primary())
+        self._means = MeanMetrics()
         self._total, self._every = total, every
         self._pending = None
         self._losses: list[float] = []

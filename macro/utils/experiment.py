@@ -40,10 +40,10 @@ def defaults() -> ConfigDict:
     config.save_every_steps = 100
     config.eval_every_steps = 100
     config.log_every_steps = 10
-    # The newest, and for good: every step that is a multiple, the lowest mean losses; 0: none of that kind.
-    config.keep = {"latest": 2, "every_steps": 0, "best": 0}
+    # Which checkpoints stay: the newest, every multiple of so many steps, those of lowest mean loss; 0: none of a kind.
+    config.checkpoint = {"keep_latest": 2, "keep_every_steps": 0, "keep_best": 0}
     config.batch_size = 2  # packed rows
-    config.accumulate = 1  # parts that a batch is gone through in, one after the other
+    config.grad_accum_steps = 1  # parts of a batch that are computed one after the other
     config.seed = 0
     config.save_dtype = "float32"  # of model.safetensors; training itself is in float32
 
@@ -72,21 +72,26 @@ def defaults() -> ConfigDict:
         "buckets": ((64, 64, 4),),
         "draws": 2,
         "window": 256,
+        "arrangement": "as_given",
+        "max_upscale": 2.0,
         "reference_max_side": 32,
+        "reference_min_side": 0,
         "reference_vae": False,
     }
-    config.dropout = {"no_text": 0.1, "no_image": 0.1, "null": 0.1}
+    # Condition dropout for guidance. "joint" cuts a sample down to one of guidance's contexts; "per_item" is the rule
+    # that BAGEL and MACRO published: each text, ViT copy and VAE copy is dropped for itself, by the shares `per_item`.
+    config.cfg_dropout = {"mode": "joint", "no_text": 0.1, "no_image": 0.1, "null": 0.1, "per_item": (0.1, 0.3, 0.3)}
     config.optim = {
         "name": "adamw",
         "lr": 2e-3,
         "warmup_steps": 20,
         "schedule": "cosine",
-        "clip": 1.0,
+        "grad_clip_norm": 1.0,  # 0: off
         "b1": 0.9,
         "b2": 0.95,
         "eps": 1e-8,
         "weight_decay": 0.01,
-        "ema": 0.99,
+        "ema_decay": 0.99,
     }
     config.freeze = ()  # patterns of parameters that stay as they are, besides those the objective never trains
     # No LoRA. A preset ("music") turns it on; fields that are not None stand over the preset's, or on their own.
@@ -95,8 +100,8 @@ def defaults() -> ConfigDict:
         "rank": placeholder(int),
         "alpha": placeholder(float),
         "dropout": placeholder(float),
-        "targets": placeholder(tuple),
-        "full": placeholder(tuple),
+        "target_modules": placeholder(tuple),
+        "modules_to_save": placeholder(tuple),
     }
     config.sampling = {
         "num_timesteps": 10,
@@ -137,7 +142,7 @@ def recipe(config: ConfigDict, arg: str, file: str) -> ConfigDict:
             config.init_from = {}
             config.model.update({"variant": "XXS/64", "llm": {"vocab": 768}})
             config.data, config.tasks = small.data, small.tasks
-            sizes = ("text", "vision", "samples", "window", "reference_max_side")
+            sizes = ("text", "vision", "samples", "window", "reference_max_side", "reference_min_side")
             config.packing.update({name: small.packing[name] for name in sizes})
             # Room for clean VAE copies of twelve references, which the recipe may or may not have.
             config.packing.update({"latent": 512, "buckets": ((64, 64, 32),)})

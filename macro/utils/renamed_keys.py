@@ -42,6 +42,17 @@ RENAMED_KEYS: dict[str, str] = {
     "sampling.writing.cells": "sampling.plan.layout_temperature",
     "sampling.writing.cells_top_p": "sampling.plan.layout_top_p",
     "sampling.writing.limit": "sampling.plan.max_cot_tokens",
+    "dropout": "cfg_dropout",
+    "packing.item_dropout": "removed: set cfg_dropout.mode='per_item', its shares are cfg_dropout.per_item",
+    "data.arrangement": "packing.arrangement",
+    "keep.latest": "checkpoint.keep_latest",
+    "keep.every_steps": "checkpoint.keep_every_steps",
+    "keep.best": "checkpoint.keep_best",
+    "accumulate": "grad_accum_steps",
+    "optim.clip": "optim.grad_clip_norm",
+    "optim.ema": "optim.ema_decay",
+    "lora.targets": "lora.target_modules",
+    "lora.full": "lora.modules_to_save",
 }
 
 

@@ -10,6 +10,7 @@ from sampling.toy import picture
 from sampling.toy_bagel import CONFIG, FIRST, FREE, OPTIONS, PACKING, PIECES, PIPELINE, SECOND, TOKENIZER, sentence_of
 
 from macro.diffusion.guidance import Guidance, guide
+from macro.inputs.conditioning import CfgDropout
 from macro.inputs.packing import pack_sentence
 from macro.inputs.rows import make_row
 from macro.models.composer import Composer
@@ -28,7 +29,7 @@ def _training_velocity(context: str) -> jax.Array:
     """Velocity at t = 1 of the packed training row whose conditions were dropped to `context`."""
     spans = [Image(FIRST), Text("one"), Image(SECOND), Text("and two"), Target(np.zeros((32, 24, 3), np.uint8))]
     chances = {name: float(name == context) for name in ("no_text", "no_image", "null")}
-    packing = dataclasses.replace(PACKING, **chances)
+    packing = dataclasses.replace(PACKING, cfg_dropout=CfgDropout(**chances))
     packed = pack_sentence(Sentence(tuple(spans)), TOKENIZER, packing, np.random.default_rng(0))
     row = jax.tree.map(lambda a: jnp.asarray(a)[None], make_row([packed], packing))
     drawn = np.flatnonzero(row["latent"]["loss"][0])

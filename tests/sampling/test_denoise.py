@@ -7,7 +7,7 @@ from sampling.toy import CONFIG, continuation_of, prompt_of, random_params, sent
 from macro.diffusion.flow import sampling_times
 from macro.diffusion.guidance import Guidance, guide
 from macro.diffusion.step_cache import TaylorSeer, TeaCache
-from macro.inputs.transforms import CONTEXTS
+from macro.inputs.conditioning import CONTEXTS
 from macro.models.composer import Composer
 from macro.sampling.denoise import candidate_keys, decode_images, denoise, noise_of
 from macro.sampling.prefill import gathered, read_plans, read_prompt

@@ -12,7 +12,7 @@ from macro.sampling.contexts import text_tokens
 from macro.sampling.options import PlanSamplingConfig
 from macro.sampling.plan_decoding import batched_grammar, generate, plan_grammar, write_plans
 from macro.sampling.prefill import gathered, read_plans, read_prompt
-from macro.sentence.grid import validate_grid
+from macro.sentence.layout import validate_grid
 from macro.sentence.plan import Plan
 
 PARAMS = random_params()

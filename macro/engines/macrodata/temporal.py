@@ -177,10 +177,7 @@ def finish(draft: TemporalDraft, options: Options) -> Sentence:
     spans = (*ARRANGEMENTS[arrangement](draft.prompt, images), Target(picture.pixels))
     truth = None if picture.scene is None else truths([picture])[0]
     seconds = [float(draft.clip.seconds[i]) for i in draft.chosen]
-    shown = draft.cut[draft.first : draft.first + draft.count + 1]
-    begin, end = draft.clip.seconds[shown[0][0]], draft.clip.seconds[shown[-1][1] - 1]
-    events = [[float(at), words] for at, words in draft.clip.events if begin <= at <= end]
-    notes = {"summary": draft.summary, "frames": list(draft.chosen), "seconds": seconds, "events": events}
+    notes = {"summary": draft.summary, "frames": list(draft.chosen), "seconds": seconds}
     return Sentence(spans, "temporal", draft.index, truth, notes)
 
 

@@ -1,4 +1,4 @@
-"""The logical axes of the model's parameters: what `macro/parallel/layout.py` divides over a mesh.
+"""The logical axes of the model's parameters: what `macro/parallel/sharding.py` divides over a mesh.
 
 Kernels are divided; biases, the scales of norms, and tables of a few rows are small and stay whole, so that a layer
 does not wait for a gather of kilobytes.
@@ -26,4 +26,4 @@ VAE = (
     (r"^vae/.*(nin_shortcut|q|k|v|proj_out)/kernel$", ("channels", "channels")),
 )
 # All of them, for trees with any of the parts.
-RULES = ((r"/(bias|scale)$", ()), *COMPOSER, *VAE)
+SHARDING_RULES = ((r"/(bias|scale)$", ()), *COMPOSER, *VAE)

@@ -1,11 +1,11 @@
-"""The roll call before a run of several processes: all come, or every one of them says who did not.
+"""The rendezvous before a run of several processes: all arrive, or every one of them reports who did not.
 
-    process 0       listens at the coordinator's address      <- "macro-roll-call 2 4", process 2 of 4
-                    until all have come or time is over       -> "macro-roll-call", or that and what is wrong
+    process 0       listens at the coordinator's address      <- "macro-rendezvous 2 4", process 2 of 4
+                    until all have arrived or time is up      -> "macro-rendezvous", or that and what is wrong
 
-JAX then listens at the same address. Its own client would end the process with a C++ stack trace where another one is
-missing, without its number. Nothing is imported for this but sockets, so that it takes no time.
-Read next: `macro/parallel/hosts.py`.
+JAX then listens at the same address. If a process is missing, JAX's own client would end the others with a C++ stack
+trace that does not say which. This module imports sockets only, so it takes no time.
+Read next: `macro/parallel/multihost.py`.
 """
 
 import contextlib
@@ -19,13 +19,13 @@ from collections.abc import Iterable
 
 from macro.utils.errors import UserError
 
-_WORD = b"macro-roll-call"
+_WORD = b"macro-rendezvous"
 _HELLO_SECONDS = 2  # for a process that has connected to say its number
 _VERDICT_SECONDS = 30  # more than process 0 needs beyond its limit to tell everybody
 
 
 def check(coordinator: str, process: int, processes: int) -> None:
-    """Raises UserError for an address or numbers that cannot be."""
+    """Raises UserError for a malformed address or numbers out of range."""
     _host_and_port(coordinator)
     if processes < 1:
         raise UserError(f"--processes={processes}: with --coordinator, say how many processes take part")
@@ -33,8 +33,8 @@ def check(coordinator: str, process: int, processes: int) -> None:
         raise UserError(f"--process={process}: with --processes={processes} it must be {_span(0, processes - 1)}")
 
 
-def call(coordinator: str, processes: int, seconds: int) -> None:
-    """Process 0: returns when all others have come, and tells them. Otherwise UserError, here and in all that came."""
+def serve(coordinator: str, processes: int, seconds: int) -> None:
+    """Process 0: returns when all others have arrived, and tells them. Otherwise UserError, here and in those."""
     flag, (_, port) = f"--coordinator={coordinator}", _host_and_port(coordinator)
     try:
         listener = _listen(port, processes)
@@ -43,7 +43,7 @@ def call(coordinator: str, processes: int, seconds: int) -> None:
             f"{flag}: process 0 cannot listen on port {port} ({os.strerror(error.errno)}); another process 0 or "
             "another program has it: end that, or name another port to every process"
         ) from error
-    print(f"waiting for {_named(range(1, processes))} at {coordinator}", file=sys.stderr, flush=True)
+    print(f"waiting for {_processes(range(1, processes))} at {coordinator}", file=sys.stderr, flush=True)
     with listener:
         fault, came = _collect(listener, processes, seconds)
     verdict = _WORD + (f" {flag}: {fault}".encode() if fault else b"") + b"\n"
@@ -51,14 +51,14 @@ def call(coordinator: str, processes: int, seconds: int) -> None:
         with contextlib.suppress(OSError):  # one that has just died; JAX waits for it, with a limit of its own
             connection.sendall(verdict)
     for connection in came:
-        # They close first, so that the port that JAX listens on next has no connection left to wait for.
+        # They close first, so that no connection is left on the port that JAX listens on next.
         with connection, contextlib.suppress(OSError):
             connection.recv(1)
     if fault:
         raise UserError(f"{flag}: {fault}")
 
 
-def answer(coordinator: str, process: int, processes: int, seconds: int) -> None:
+def connect(coordinator: str, process: int, processes: int, seconds: int) -> None:
     """Any other process: returns when process 0 says that all are here. Otherwise UserError."""
     host, port = _host_and_port(coordinator)
     end = time.monotonic() + seconds
@@ -129,8 +129,8 @@ def _collect(listener: socket.socket, processes: int, seconds: int) -> tuple[str
     if not missing:
         return None, list(here.values())
     return (
-        f"{_named(missing)} of {processes} did not come within {seconds} s; start them with the same command, or see "
-        "their logs",
+        f"{_processes(missing)} of {processes} did not come within {seconds} s; start them with the same command, or "
+        "see their logs",
         list(here.values()),
     )
 
@@ -154,7 +154,7 @@ def _line(connection: socket.socket) -> bytes:
         return stream.readline(1000).rstrip(b"\n")
 
 
-def _named(numbers: Iterable[int]) -> str:
+def _processes(numbers: Iterable[int]) -> str:
     """`process 3` or `processes 1-4, 7`."""
     numbers = sorted(numbers)
     # In a run of consecutive numbers, number minus place is the same.

@@ -1,4 +1,4 @@
-"""The roll call, and real processes that join, stop and leave."""
+"""The rendezvous, and real processes that join, stop and leave."""
 
 import os
 import re
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import pytest
 from parallel.processes import finish, free_port, start, until
 
-from macro.parallel import hosts, roll_call
+from macro.parallel import multihost, rendezvous
 from macro.utils.errors import UserError
 
 
@@ -23,9 +23,9 @@ def gathered(port, callers, told=None, seconds=1):
     def come(place, number, processes):
         try:
             if number == 0:
-                roll_call.call(where, processes, seconds)
+                rendezvous.serve(where, processes, seconds)
             else:
-                roll_call.answer(where, number, processes, seconds)
+                rendezvous.connect(where, number, processes, seconds)
         except UserError as error:
             said[place] = str(error)
 
@@ -81,14 +81,14 @@ def test_no_process_0(port):
 
 def test_an_address_that_does_not_exist():
     with pytest.raises(UserError, match=r"process 0 did not answer there within 1 s \(.*(not known|resolution)"):
-        roll_call.answer("nowhere.invalid:7000", 1, 2, 1)
+        rendezvous.connect("nowhere.invalid:7000", 1, 2, 1)
 
 
 def test_a_port_that_is_taken():
     with socket.create_server(("", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(UserError, match=rf"cannot listen on port {port} \(Address already in use\)"):
-            roll_call.call(f"localhost:{port}", 2, 1)
+            rendezvous.serve(f"localhost:{port}", 2, 1)
 
 
 def test_something_else_that_answers(port):
@@ -106,12 +106,12 @@ def test_something_else_that_answers(port):
 
         threading.Thread(target=serve, daemon=True).start()
         with pytest.raises(UserError, match="something else answers there"):
-            roll_call.answer(f"localhost:{port}", 1, 2, 1)
+            rendezvous.connect(f"localhost:{port}", 1, 2, 1)
 
 
 def test_strangers_and_who_left_do_not_count(port):
     def disturb():
-        for words in (b"GET / HTTP/1.1\r\n\r\n", b"macro-roll-call 1 4\n", b"macro-roll-call 9 4\n", b""):
+        for words in (b"GET / HTTP/1.1\r\n\r\n", b"macro-rendezvous 1 4\n", b"macro-rendezvous 9 4\n", b""):
             for _ in range(50):  # until process 0 listens
                 try:
                     with socket.create_connection(("localhost", port)) as connection:
@@ -146,42 +146,43 @@ def test_strangers_and_who_left_do_not_count(port):
     ],
 )
 def test_flags_that_cannot_be(flags, line):
-    with pytest.raises(UserError, match="^" + re.escape(line)), hosts.joined(*flags):
+    with pytest.raises(UserError, match="^" + re.escape(line)), multihost.initialize(*flags):
         pass
 
 
 @pytest.mark.parametrize("flags", [(), ("none",), ("localhost:70", 0, 1)])
 def test_alone_nothing_waits(flags):
-    with hosts.joined(*flags), hosts.first_alone("data"):
-        hosts.wait_for_all("written")
-        assert hosts.is_first()
+    with multihost.initialize(*flags), multihost.primary_first("data"):
+        multihost.barrier("written")
+        assert multihost.is_primary()
         tree = {"kernel": jnp.arange(3.0)}
-        assert hosts.on_first(tree) is tree
-        assert hosts.whole(tree["kernel"]).tolist() == [0, 1, 2]
+        assert multihost.gather_to_primary(tree) is tree
+        assert multihost.process_allgather(tree["kernel"]).tolist() == [0, 1, 2]
 
 
 def test_a_cluster_that_cannot_be_read(monkeypatch):
     slurm(monkeypatch.setenv, processes="two")
-    with pytest.raises(UserError, match="--coordinator: this is a cluster, but .*invalid literal"), hosts.joined():
+    line = "--coordinator: this is a cluster, but .*invalid literal"
+    with pytest.raises(UserError, match=line), multihost.initialize():
         pass
 
 
 def test_a_cluster_of_another_size(monkeypatch):
     slurm(monkeypatch.setenv, processes=2)
     line = "^--processes=4: the cluster has 2 processes and this is number 0; leave the flag out"
-    with pytest.raises(UserError, match=line), hosts.joined(processes=4):
+    with pytest.raises(UserError, match=line), multihost.initialize(processes=4):
         pass
 
 
 def test_a_cluster_of_one(monkeypatch):
     slurm(monkeypatch.setenv, processes=1)
-    with hosts.joined():
-        assert hosts.is_first()
+    with multihost.initialize():
+        assert multihost.is_primary()
 
 
 def test_sigterm_to_one_process():
     handler = signal.getsignal(signal.SIGTERM)
-    with hosts.stop_signal() as due:
+    with multihost.preemption_guard() as due:
         assert not due()
         os.kill(os.getpid(), signal.SIGTERM)
         assert due()
@@ -193,7 +194,7 @@ def test_sigterm_is_left_alone_outside_the_main_thread():
     answers = []
 
     def ask():
-        with hosts.stop_signal() as due:
+        with multihost.preemption_guard() as due:
             answers.append(due())
 
     thread = threading.Thread(target=ask)
@@ -214,24 +215,24 @@ PROGRAM = """
 import os, sys, time
 from pathlib import Path
 
-from macro.parallel import hosts
+from macro.parallel import multihost
 from macro.utils.config import run
 from macro.utils.errors import UserError
 
 
 def main(folder, deed, coordinator="", process=-1, processes=0, join_seconds=300):
-    with hosts.joined(coordinator, process, processes, join_seconds):
+    with multihost.initialize(coordinator, process, processes, join_seconds):
         import jax
 
         number = jax.process_index()
-        print("joined", number, jax.process_count(), jax.device_count(), hosts.is_first(), flush=True)
+        print("joined", number, jax.process_count(), jax.device_count(), multihost.is_primary(), flush=True)
         return globals()[deed](Path(folder), number)
 
 
 def make(folder, number):
-    with hosts.first_alone("made"):
+    with multihost.primary_first("made"):
         print("found", [file.name for file in folder.iterdir()])
-        if hosts.is_first():
+        if multihost.is_primary():
             time.sleep(0.5)
         (folder / f"made by {number}").touch()
 
@@ -239,7 +240,7 @@ def make(folder, number):
 def err(folder, number):
     if number == 0:
         raise UserError("only process 0 cannot go on")
-    hosts.wait_for_all("never")
+    multihost.barrier("never")
 
 
 def err_too(folder, number):
@@ -247,7 +248,7 @@ def err_too(folder, number):
 
 
 def work(folder, number):
-    with hosts.stop_signal() as due:
+    with multihost.preemption_guard() as due:
         for step in range(100_000):
             if due():
                 print("stopped", step)
@@ -260,7 +261,7 @@ def idle(folder, number):
     time.sleep(100)
 
 
-run(main, folder="of the test", deed="what to do", **hosts.HELPS)
+run(main, folder="of the test", deed="what to do", **multihost.HELPS)
 """
 
 

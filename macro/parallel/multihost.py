@@ -1,12 +1,12 @@
-"""Several processes as one run: they find one another, stop together, and one of them writes.
+"""Several processes as one run: they find one another, stop together, and the primary one writes the files.
 
-    main:    with joined(coordinator, process, processes): ...     before anything touches a device
-               roll call, then `jax.distributed.initialize`
-    loop:    with stop_signal() as due:  if due(): save and leave
-    files:   if is_first(): ...          with first_alone("data"): ...
+    main:    with initialize(coordinator, process, processes): ...     before anything touches a device
+               rendezvous, then `jax.distributed.initialize`
+    loop:    with preemption_guard() as preempted:  if preempted(): save and leave
+    files:   if is_primary(): ...          with primary_first("data"): ...
 
-A process that is the only one needs none of this: nothing waits, and everything is written by it.
-Read next: `macro/parallel/roll_call.py`, `macro/parallel/mesh.py`.
+With a single process all of this does nothing.
+Read next: `macro/parallel/rendezvous.py`, `macro/parallel/mesh.py`.
 """
 
 import atexit
@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from macro.parallel import roll_call
+from macro.parallel import rendezvous
 from macro.utils.errors import UserError
 
-# What `macro.utils.config.run` says about the parameters that a command line hands to `joined`.
+# What `macro.utils.config.run` says about the parameters that a command line hands to `initialize`.
 HELPS = {
     "coordinator": "host:port of process 0, where several processes make one run; `none`: this one is alone; left out: "
     "as the cluster says (TPU pod, Slurm, Open MPI, Kubernetes), alone if there is no cluster",
@@ -32,27 +32,27 @@ HELPS = {
     "processes": "how many processes take part; left out: the cluster's",
     "join_seconds": "how long the processes wait for one another at the start",
 }
-_WAIT_SECONDS = 7 * 24 * 3600  # while one works, such as making data; if it dies, JAX notices and ends the others
+_WAIT_SECONDS = 7 * 24 * 3600  # while one works, such as on data; if it dies, JAX notices and ends the others
 _LEAVE_SECONDS = 30  # for all to leave once one does, after they have waited for one another
 # Process 0 leaves later than others who make the same mistake: JAX's service goes with it, and ends them noisily.
 _LAST_SECONDS = 3
 
 
 @contextlib.contextmanager
-def joined(coordinator: str = "", process: int = -1, processes: int = 0, join_seconds: int = 300) -> Iterator[None]:
-    """This process is one of a run's in the block: `jax.devices()` are those of all of them. All end it together.
+def initialize(coordinator: str = "", process: int = -1, processes: int = 0, join_seconds: int = 300) -> Iterator[None]:
+    """Inside the block this process is one of a run's: `jax.devices()` are those of all. All leave it together.
 
-    If the block raises, this process leaves without the others, who cannot go on and end too: at once where it was
-    process 0, else when its silence is noticed, within two minutes.
+    If the block raises, this process exits without the others, which then end too: at once if it was process 0, else
+    when its heartbeat is missed, within two minutes.
 
     Args:
       coordinator: see `HELPS`.
-      process: -1 where the cluster says it.
-      processes: 0 where the cluster says it; with a cluster, what it must be.
-      join_seconds: of patience with processes that start late.
+      process: -1: the cluster says it.
+      processes: 0: the cluster says it; otherwise it must agree with the cluster.
+      join_seconds: how long to wait for processes that start late.
 
     Raises:
-      UserError: flags that cannot be; or not all came in time, and who.
+      UserError: flags that contradict each other or the cluster; or processes that did not come in time, with numbers.
     """
     number = _join(coordinator, process, processes, join_seconds)
     try:
@@ -62,69 +62,69 @@ def joined(coordinator: str = "", process: int = -1, processes: int = 0, join_se
             # After the error has been printed, and before JAX's own handler, which would wait for the others.
             atexit.register(_leave, 2 if isinstance(error, UserError) else 1, number)
         raise
-    wait_for_all("end")
+    barrier("end")
 
 
-def is_first() -> bool:
-    """Whether this process writes what a run writes once."""
+def is_primary() -> bool:
+    """Whether this is process 0, which writes what a run writes once."""
     import jax
 
     return jax.process_index() == 0
 
 
-def wait_for_all(name: str) -> None:
-    """Returns once every process is at the place of this name. All must call it, in the same order."""
+def barrier(name: str) -> None:
+    """Returns once every process has called it with this name. All must call their barriers in the same order."""
     import jax
 
     if jax.process_count() > 1:
-        # Not public. The public way waits on the devices, and between CPUs that gives up after half a minute.
+        # Private, but the public `sync_global_devices` waits on the devices, which between CPUs times out after 30 s.
         from jax._src import distributed
 
         distributed.global_state.client.wait_at_barrier(name, _WAIT_SECONDS * 1000)
 
 
 @contextlib.contextmanager
-def first_alone(name: str) -> Iterator[None]:
-    """The first process runs the block alone, then the others, who find what it made where they share a disk.
+def primary_first(name: str) -> Iterator[None]:
+    """Process 0 runs the block first, then the others, which find its files if they share a disk. All leave together.
 
-    All leave it together. They wait for one another at places of this name, as in `wait_for_all`.
+    `name` is that of the barriers.
     """
-    if not is_first():
-        wait_for_all(f"{name} by the first")
+    if not is_primary():
+        barrier(f"{name} by the first")
     yield
-    if is_first():
-        wait_for_all(f"{name} by the first")
-    wait_for_all(name)
+    if is_primary():
+        barrier(f"{name} by the first")
+    barrier(name)
 
 
-def whole(x) -> np.ndarray:
-    """All of an array, in this process's memory, however it lies on the devices of all; every process calls it."""
+def process_allgather(x) -> np.ndarray:
+    """The whole array in this process's memory, however it is sharded over processes. Every process must call it."""
     from jax.experimental import multihost_utils
 
     return np.asarray(x) if x.is_fully_addressable else multihost_utils.process_allgather(x, tiled=True)
 
 
-def on_first(tree: Mapping) -> Mapping | None:
-    """A tree of whole arrays in the first process's memory; None in the others, who call it too."""
+def gather_to_primary(tree: Mapping) -> Mapping | None:
+    """A tree of whole arrays in process 0's memory, None in the others. Every process must call it."""
     import jax
 
     if jax.process_count() == 1:
         return tree
     leaves, structure = jax.tree.flatten(tree)
-    first, kept = is_first(), []
+    first, kept = is_primary(), []
     for leaf in leaves:
-        array = whole(leaf)
+        array = process_allgather(leaf)
         if first:
             kept.append(array)
     return jax.tree.unflatten(structure, kept) if first else None
 
 
 @contextlib.contextmanager
-def stop_signal() -> Iterator[Callable[[], bool]]:
-    """`due()`: whether to save and leave before this step, because SIGTERM came to this process or to another one.
+def preemption_guard() -> Iterator[Callable[[], bool]]:
+    """Yields `preempted()`: whether to save and leave before this step, because a process of the run got SIGTERM.
 
-    Every process asks once before each of its steps; the answer is yes for the same step in all, the second after the
-    signal (the first, where there is one process). Only a main thread may handle signals: in another thread none come.
+    Every process calls it once before each of its steps; it is true for the same step in all, the second after the
+    signal (the first, with a single process). Only a main thread can handle signals: in another thread it stays false.
     """
     stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -138,10 +138,10 @@ def stop_signal() -> Iterator[Callable[[], bool]]:
 
 
 def _agreed(stopped: threading.Event) -> Callable[[], bool]:
-    """Whether any process's event was set when it asked last, the same answer in all; its own event if it is alone.
+    """Whether any process's event was set at its last call, the same answer in all; with one process, its event.
 
-    JAX's `reached_preemption_sync_point` is no help: of a signal before the first step of a run that goes on it makes
-    a step number that has long passed, and it is then never reached.
+    JAX's `reached_preemption_sync_point` does not serve: after a signal before the first step of a resumed run it
+    waits for a step number that has long passed.
     """
     import jax
     import jax.numpy as jnp
@@ -155,14 +155,14 @@ def _agreed(stopped: threading.Event) -> Callable[[], bool]:
         jax.make_array_from_process_local_data(place, np.full(jax.local_device_count(), flag)) for flag in (False, True)
     ]
     any_of = jax.jit(jnp.any, out_shardings=NamedSharding(mesh, PartitionSpec()))
-    asked = [any_of(flags[False])]
+    pending = [any_of(flags[False])]
 
-    def due() -> bool:
-        # The answer of the time before is read: this one's waits on the device behind the step under way.
-        asked.append(any_of(flags[stopped.is_set()]))
-        return bool(asked.pop(0))
+    def preempted() -> bool:
+        # Reads the answer to the call before: this one's waits on the device behind the step that is running.
+        pending.append(any_of(flags[stopped.is_set()]))
+        return bool(pending.pop(0))
 
-    return due
+    return preempted
 
 
 def _join(coordinator: str, process: int, processes: int, seconds: int) -> int | None:
@@ -182,14 +182,14 @@ def _join(coordinator: str, process: int, processes: int, seconds: int) -> int |
                 "name --coordinator=host:port as well"
             )
         coordinator, processes, process, local_devices = found
-    roll_call.check(coordinator, process, processes)
+    rendezvous.check(coordinator, process, processes)
     if processes == 1:
         return None
     if process == 0:
-        roll_call.call(coordinator, processes, seconds)
+        rendezvous.serve(coordinator, processes, seconds)
     else:
-        roll_call.answer(coordinator, process, processes, seconds)
-    # Only now: who is missing is said before JAX, which takes seconds to import, has begun.
+        rendezvous.connect(coordinator, process, processes, seconds)
+    # Only now: who is missing is reported before JAX, which takes seconds to import.
     import jax
 
     jax.distributed.initialize(
@@ -201,13 +201,13 @@ def _join(coordinator: str, process: int, processes: int, seconds: int) -> int |
         initialization_timeout=seconds,
         shutdown_timeout_seconds=_LEAVE_SECONDS,
     )
-    # JAX has put a handler of its own beside Python's, which would keep the signal from ending this process.
+    # JAX has installed a handler of its own, which would keep the signal from ending this process.
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
     return process
 
 
 def _leave(code: int, process: int) -> None:
-    """Ends this process here and now, with this exit code."""
+    """Exits at once with this exit code."""
     if process == 0:
         time.sleep(_LAST_SECONDS)
     sys.stdout.flush()
@@ -217,7 +217,7 @@ def _leave(code: int, process: int) -> None:
 
 def _cluster(seconds: int) -> tuple[str, int, int, Any] | None:
     """(coordinator, processes, process, local devices) as JAX finds them in the environment, or None."""
-    # Not public. The public way is to let `initialize` detect them, and it would abort when one is missing.
+    # Private, but the public `initialize` aborts the process with a C++ stack trace when another one is missing.
     from jax._src.clusters import ClusterEnv
 
     try:
