@@ -135,7 +135,8 @@ def pieces_of(
         if isinstance(span, Image) and mask.bound and config.binding:
             copies = [_bound(copy, span.subject or 0) for copy in copies]
         if config.most_pictures and pictures == config.most_pictures:
-            raise UserError(f"sentence (task {sentence.task}): more than {pictures} pictures; leave config.select out")
+            most = f"more than {pictures} images"
+            raise UserError(f"sentence (task {sentence.task}): {most}; leave config.token_selection out")
         pieces += copies
         slots += any(isinstance(copy, Latents) for copy in copies)
         pictures += 1

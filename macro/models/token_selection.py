@@ -37,6 +37,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ml_collections import ConfigDict
 
 from macro.kernels.token_selection.api import (
+    MOST_IMAGES,
     TopK,
     query_counts,
     select_top_k,

@@ -76,7 +76,7 @@ def loss(
 
 
 def _token_selection(config, key: Array, rows: int) -> TrainingSelection | None:
-    """What `config.select` asks for (missing: nothing)."""
+    """What `config.token_selection` asks for; None where every token is kept."""
     selection = training_selection(config)
     if selection is None:
         return None

@@ -83,7 +83,7 @@ def test_the_loss_has_gradients_everywhere(row):
     batch, _ = row
     config = EXPERIMENT.copy_and_resolve_references()
     config.update({"tasks": ("compose",), "loss": {"plan": 0.5, "draw": 0.5}, "packing": {"samples": 1}})
-    config.select = {"keep": 0.5, "method": "text", "layers": (0,)}
+    config.token_selection = {"keep": 0.5, "method": "text", "layers": (0,)}
     params = random_params()
     totals = joint.totals(batch, config)
 
@@ -113,14 +113,15 @@ def test_the_shorter_buffer_holds_what_any_row_keeps():
 
 
 def test_a_section_of_a_config():
-    empty = {"keep": None, "budget": None, "method": "text", "floor": 1, "layers": (), "weight": 1.0}
-    assert read_selection(None, "select") is read_selection(empty, "select") is None
-    assert read_selection(empty | {"keep": 1.0}, "select") is None
-    assert read_selection(empty | {"budget": 9, "layers": [1]}, "select") == Selection(budget=9, layers=(1,))
+    empty = {"keep": None, "budget": None, "method": "text", "min_tokens": 1, "layers": (), "cross_image_weight": 1.0}
+    assert read_selection(None, "token_selection") is read_selection(empty, "token_selection") is None
+    assert read_selection(empty | {"keep": 1.0}, "token_selection") is None
+    read = read_selection(empty | {"budget": 9, "layers": [1]}, "token_selection")
+    assert read == TokenSelection(budget=9, layers=(1,))
     with pytest.raises(UserError, match="config.sampling.token_selection: unknown key 'kep'"):
         read_selection({"kep": 0.5}, "sampling.token_selection")
     with pytest.raises(UserError, match="config.token_selection.budget='a': must be of type int"):
-        read_selection({"budget": "a"}, "select")
+        read_selection({"budget": "a"}, "token_selection")
 
 
 @pytest.mark.parametrize("softmax", [True, False])
