@@ -36,6 +36,7 @@ HELPS = {
     "strengths": "how much each picture counts, separated by commas: 1 as trained, 2 twice, 0 not at all",
     "question": "about --images, answered in text instead of drawing; further turns after ||",
     "weights": "a .safetensors file or the name of a shipped model; config.demo.weights if left out",
+    "lora": "a lora.safetensors or a folder of PEFT's, to be merged into the weights",
 }
 
 
@@ -51,6 +52,7 @@ def main(
     strengths=None,
     question=None,
     weights=None,
+    lora=None,
 ):
     # Imported here, and what was asked is read first: a mistake in it is named before JAX starts.
     import shlex
@@ -62,7 +64,7 @@ def main(
         for flag, given in (("instruction", instruction), ("source", source), ("plan", plan), ("strengths", strengths)):
             if given is not None:
                 raise UserError(f"--{flag} with --question, which is answered in text; leave one of them out")
-        _chat(config, workdir, question, _files(images), seed, weights)
+        _chat(config, workdir, question, _files(images), seed, weights, lora)
         return
     instruction, images = _asked(config, instruction, images, source)
     sentence = compose_sentence(instruction, images, None, source)
@@ -75,7 +77,7 @@ def main(
     from macro.sampling.options import read_options
 
     read_options(config.get("sampling", {}))  # mistakes in it are named before the weights are read
-    pipeline = load(weights, config)
+    pipeline = load(weights, config, lora)
     result = pipeline.compose(instruction, images, given, candidates, seed, strengths=numbers, source=source)
     report.write(workdir, result, shlex.join(["python", "-m", "macro.sample", *sys.argv[1:]]))
     if candidates > 1 and not result.scored:
@@ -84,7 +86,7 @@ def main(
     print(f"wrote plan.json, plan.png, image.png and report.html to {workdir} ({seconds})")
 
 
-def _chat(config, workdir: str, question: str, images: list[str], seed: int, weights: str | None) -> None:
+def _chat(config, workdir: str, question: str, images: list[str], seed: int, weights, lora) -> None:
     """Answers questions about images, turn by turn."""
     import dataclasses
     import json
@@ -96,7 +98,7 @@ def _chat(config, workdir: str, question: str, images: list[str], seed: int, wei
     questions = [each.strip() for each in question.split("||")]
     if not all(questions):
         raise UserError(f"--question={question}: an empty question; write text on both sides of ||")
-    chat = load(weights or _demo(config, "weights", "--weights"), config).chat(seed)
+    chat = load(weights or _demo(config, "weights", "--weights"), config, lora).chat(seed)
     for number, each in enumerate(questions):
         turn = chat.ask(each, images if number == 0 else ())
         print(f"> {turn.question}\n{turn.text}")

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Int
 
 from macro.kernels.attention.api import attention
 from macro.models.variants import VisionConfig
+from macro.nn.dense import LORA, Dense
 from macro.nn.remat import ATTENDED, rematerialised
 from macro.parallel.sharding import constrain
 from macro.sentence.sight import NOISE
@@ -36,7 +37,7 @@ class VisionBlock(nn.Module):
         heads, head_dim = config.heads, config.width // config.heads
 
         def dense(width, name):
-            return nn.Dense(width, dtype=self.dtype, name=name)
+            return Dense(width, dtype=self.dtype, name=name)
 
         def norm(name):
             return nn.LayerNorm(epsilon=config.eps, use_fast_variance=False, dtype=self.dtype, name=name)
@@ -78,7 +79,7 @@ class Vision(nn.Module):
     ) -> Float[Array, "b n d"]:
         config = self.config
         table = self.param("position_embedding", nn.initializers.normal(0.02), (config.side**2, config.width))
-        x = nn.Dense(config.width, dtype=self.dtype, name="patch_embedding")(patches.astype(self.dtype))
+        x = Dense(config.width, dtype=self.dtype, name="patch_embedding")(patches.astype(self.dtype))
         places = constrain(table, None, None)[position].astype(self.dtype)  # looked up whole: a few megabytes
         x = constrain(x + places, "batch", "tokens", "width")
 
@@ -88,7 +89,7 @@ class Vision(nn.Module):
         meta = {"sample": sample, "span": span, "order": zeros, "mode": zeros + NOISE}
         layers = nn.scan(
             rematerialised(VisionBlock, self.remat),
-            variable_axes={"params": 0, "intermediates": 0},
+            variable_axes={"params": 0, LORA: 0, "intermediates": 0},
             split_rngs={"params": True},
             in_axes=nn.broadcast,
             length=config.layers,
@@ -107,6 +108,6 @@ class Connector(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b n d"]:
-        x = nn.gelu(nn.Dense(self.width, dtype=self.dtype, name="fc1")(x), approximate=True)
+        x = nn.gelu(Dense(self.width, dtype=self.dtype, name="fc1")(x), approximate=True)
         x = constrain(x, "batch", "tokens", "width")
-        return constrain(nn.Dense(self.width, dtype=self.dtype, name="fc2")(x), "batch", "tokens", "width")
+        return constrain(Dense(self.width, dtype=self.dtype, name="fc2")(x), "batch", "tokens", "width")

@@ -52,7 +52,7 @@ def probe_layer(
     probe: AttentionProbe,
     probed: Bool[Array, ""],
     q: Float[Array, "b nq h d"],
-    log_sum: Float[Array, "b nq h"],
+    lse: Float[Array, "b nq h"],
     meta: dict,
     keys: Sequence[tuple[Array, dict]],
 ) -> tuple[Float[Array, "rows 2 _"], ...]:
@@ -62,11 +62,11 @@ def probe_layer(
         return x if x.shape[0] == probe.rows else x[: probe.rows * step : step]
 
     sets = [jax.tree.map(lambda x: first(x, 1), keys[number]) for number in probe.keys]
-    queries, log_sum, q_meta = jax.tree.map(lambda x: first(x, probe.step), (q, log_sum, meta))
+    queries, lse, q_meta = jax.tree.map(lambda x: first(x, probe.step), (q, lse, meta))
 
     def measure(k, k_meta, key_image):
         if probe.softmax:
-            return attention_received(queries, k, log_sum, q_meta, k_meta, probe.query_images, key_image)
+            return attention_received(queries, k, lse, q_meta, k_meta, probe.query_images, key_image)
         texts = jnp.where(probe.query_images == -1, q_meta["sample"], -1)
         return _scores(queries, k, texts, k_meta["sample"])
 

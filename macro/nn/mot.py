@@ -23,9 +23,9 @@ from einops import rearrange
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
-from macro.kernels.attention.api import attention_parts, merged
+from macro.kernels.attention.api import attention_with_lse, merge_partial_attention
 from macro.nn.attention_probe import AttentionProbe, probe_layer
-from macro.nn.dense import dot_general
+from macro.nn.dense import LORA, Dense
 from macro.nn.remat import ATTENDED, rematerialised
 from macro.nn.rope import rotate
 from macro.parallel.sharding import constrain, join_tokens, split_tokens
@@ -63,7 +63,7 @@ class Expert(nn.Module):
     def setup(self):
         def dense(features, bias=False, scale=1.0):
             init = nn.initializers.variance_scaling(scale, "fan_in", "normal")
-            return nn.Dense(features, bias, self.dtype, kernel_init=init, dot_general=dot_general)
+            return Dense(features, bias, self.dtype, init)
 
         self.input_norm = RMSNorm(self.eps)
         self.q = dense(self.heads * self.head_dim, bias=True)
@@ -123,16 +123,16 @@ class MoTLayer(nn.Module):
         caches, probed = scanned
         projected = [expert.project(x, rotation) for expert, x, rotation in experts]
         q, k, v = (join_tokens(parts) for parts in zip(*projected, strict=True))
-        parts = [attention_parts(q, k, v, meta, meta)]
+        parts = [attention_with_lse(q, k, v, meta, meta)]
         for cache, about in zip(caches, read, strict=True):
             old = (x.astype(k.dtype) for x in cache)
-            parts.append(attention_parts(q, *old, meta, about["meta"], about.get("bias")))
-        attended, log_sum = merged(parts)
+            parts.append(attention_with_lse(q, *old, meta, about["meta"], about.get("bias")))
+        attended, lse = merge_partial_attention(parts)
         attended = checkpoint_name(attended, ATTENDED)
         found = None
         if probe is not None:
             keys = [(k, meta), *((cache[0], about["meta"]) for cache, about in zip(caches, read, strict=True))]
-            found = probe_layer(probe, probed, q, log_sum, meta, keys)
+            found = probe_layer(probe, probed, q, lse, meta, keys)
         shares = split_tokens(attended, [x.shape[1] for _, x, _ in experts])
         finished = iter([expert.finish(x, share) for (expert, x, _), share in zip(experts, shares, strict=True)])
         return tuple(None if x is None else next(finished) for x in tokens), (k, v, found)
@@ -166,7 +166,7 @@ class MoT(nn.Module):
         self.expert = expert
         scanned = nn.scan(
             rematerialised(MoTLayer, self.remat),
-            variable_axes={"params": 0, "intermediates": 0},
+            variable_axes={"params": 0, LORA: 0, "intermediates": 0},
             split_rngs={"params": True},
             in_axes=(0, *[nn.broadcast] * 4),
             length=self.layers,
@@ -219,8 +219,9 @@ class MoT(nn.Module):
         layer = rematerialised(MoTLayer, self.remat)(self.expert, parent=None)
 
         def run(tokens, of_layer):
-            params, scanned = of_layer
-            return layer.apply({"params": params}, tokens, scanned, *rest)
+            variables, scanned = of_layer
+            return layer.apply(variables, tokens, scanned, *rest)
 
-        of_layers = self.blocks.variables["params"], scanned
+        variables = self.blocks.variables
+        of_layers = {name: variables[name] for name in ("params", LORA) if name in variables}, scanned
         return jax.lax.scan(run, tokens, jax.tree.map(lambda x: x[part], of_layers))

@@ -117,9 +117,8 @@ def sentence() -> Sentence:
 def training_row(plan: Plan, context: str) -> tuple[dict, jax.Array]:
     """`sentence()` with a plan, packed as training packs it where its dice say `context`; and values for the
     64 places of its latent stream, of which the target has the first 16."""
-    chances = {name: float(name == context) for name in ("no_text", "no_image", "null")}
-    sizes = {"text": 256, "vision": 64, "latent": 64, "samples": 1, "draws": 1}
-    config = dataclasses.replace(PACKING, cfg_dropout=CfgDropout(**chances), **sizes)
+    dropout = CfgDropout(**{name: float(name == context) for name in ("no_text", "no_image", "null")})
+    config = dataclasses.replace(PACKING, text=256, vision=64, latent=64, samples=1, draws=1, cfg_dropout=dropout)
     whole = sentence().with_plan(plan)
     whole = whole.replace(spans=(*whole.spans[:-1], Target(picture(9, 64, 64))))
     row = make_row([pack_sentence(whole, TOKENIZER, config, np.random.default_rng(0))], config)

@@ -200,7 +200,7 @@ def export_bagel(source: str | Path, out: str | Path) -> list[Path]:
     beside = path.with_name(LORA)
     adapters = TensorReader(beside) if path.name == OURS and beside.is_file() else None
     alone = {name: reader for name in sorted(ours.keys() - {piece.path for piece in listed})}
-    alone |= {name: adapters for name in adapters or ()}
+    alone |= {name: adapters for name in adapters or () if _is_adapter(name)}
     (out / folders.EXTRA).unlink(missing_ok=True)  # another model's
     if alone:
         specs = {name: file.specs[name] for name, file in alone.items()}
