@@ -8,13 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 # Dotted path of the old key -> that of the new one, both without the leading "config.". An entry for a section also
-# covers the keys inside it. Where nothing took the key's place the value is "removed: " and what to do instead.
+# covers the keys inside it, and stands after theirs. Where nothing took the key's place the value is "removed: " and what to do instead.
 RENAMED_KEYS: dict[str, str] = {
-    "select": "token_selection",
     "select.floor": "token_selection.min_tokens",
     "select.weight": "token_selection.cross_image_weight",
-    "token_selection.floor": "token_selection.min_tokens",
-    "token_selection.weight": "token_selection.cross_image_weight",
+    "select": "token_selection",
     "sampling.steps": "sampling.num_timesteps",
     "sampling.shift": "sampling.timestep_shift",
     "sampling.guidance.text": "sampling.cfg_text_scale",
@@ -29,19 +27,17 @@ RENAMED_KEYS: dict[str, str] = {
     "sampling.planned": "sampling.use_planner",
     "sampling.reuse": "sampling.step_cache",
     "sampling.seed": "removed: the seed is --seed, or an argument of compose",
-    "sampling.select": "sampling.token_selection",
     "sampling.select.floor": "sampling.token_selection.min_tokens",
     "sampling.select.weight": "sampling.token_selection.cross_image_weight",
-    "sampling.token_selection.floor": "sampling.token_selection.min_tokens",
-    "sampling.token_selection.weight": "sampling.token_selection.cross_image_weight",
+    "sampling.select": "sampling.token_selection",
     "sampling.vae_transform": "removed: packing says how images are sized (macro/inputs/image_spec.py)",
     "sampling.vit_transform": "removed: packing says how images are sized (macro/inputs/image_spec.py)",
-    "sampling.writing": "sampling.plan",
     "sampling.writing.words": "sampling.plan.cot_temperature",
     "sampling.writing.words_top_p": "sampling.plan.cot_top_p",
     "sampling.writing.cells": "sampling.plan.layout_temperature",
     "sampling.writing.cells_top_p": "sampling.plan.layout_top_p",
     "sampling.writing.limit": "sampling.plan.max_cot_tokens",
+    "sampling.writing": "sampling.plan",
     "dropout": "cfg_dropout",
     "packing.item_dropout": "removed: set cfg_dropout.mode='per_item', its shares are cfg_dropout.per_item",
     "data.arrangement": "packing.arrangement",
@@ -77,7 +73,11 @@ def with_current_keys(values: Mapping) -> dict[str, Any]:
         value = node.pop(last)
         if not new.startswith("removed: "):
             *above, last = new.split(".")
-            _node(tree, above, create=True).setdefault(last, value)
+            node = _node(tree, above, create=True)
+            if isinstance(value, dict) and isinstance(node.get(last), dict):  # keys inside it were moved before
+                node[last] = value | node[last]
+            else:
+                node.setdefault(last, value)
     return tree
 
 
