@@ -25,9 +25,7 @@ from jaxtyping import Array, Float
 
 from macro.kernels.attention.api import attention_with_lse, merge_partial_attention
 from macro.nn.attention_probe import AttentionProbe, probe_layer
-from macro.nn.dense import LORA, Dense
-from macro.nn.remat import ATTENDED, rematerialised
-from macro.nn.rope import rotate
+from macro.nn.layers import ATTENTION_OUT, LORA, Dense, apply_remat, apply_rope
 from macro.parallel.sharding import constrain, join_tokens, split_tokens
 
 Und = Float[Array, "b nu d"] | None
@@ -83,7 +81,7 @@ class Expert(nn.Module):
         q = rearrange(self.q(x), "b n (h d) -> b n h d", d=self.head_dim)
         k = rearrange(self.k(x), "b n (h d) -> b n h d", d=self.head_dim)
         v = rearrange(self.v(x), "b n (h d) -> b n h d", d=self.head_dim)
-        q, k = rotate(self.q_norm(q), *rotation), rotate(self.k_norm(k), *rotation)
+        q, k = apply_rope(self.q_norm(q), *rotation), apply_rope(self.k_norm(k), *rotation)
         q = constrain(q, "batch", "tokens", "heads", "head_dim")
         return q, *(constrain(x, "batch", "tokens", "kv_heads", "head_dim") for x in (k, v))
 
@@ -128,7 +126,7 @@ class MoTLayer(nn.Module):
             old = (x.astype(k.dtype) for x in cache)
             parts.append(attention_with_lse(q, *old, meta, about["meta"], about.get("bias")))
         attended, lse = merge_partial_attention(parts)
-        attended = checkpoint_name(attended, ATTENDED)
+        attended = checkpoint_name(attended, ATTENTION_OUT)
         found = None
         if probe is not None:
             keys = [(k, meta), *((cache[0], about["meta"]) for cache, about in zip(caches, read, strict=True))]
@@ -165,7 +163,7 @@ class MoT(nn.Module):
         }
         self.expert = expert
         scanned = nn.scan(
-            rematerialised(MoTLayer, self.remat),
+            apply_remat(MoTLayer, self.remat),
             variable_axes={"params": 0, LORA: 0, "intermediates": 0},
             split_rngs={"params": True},
             in_axes=(0, *[nn.broadcast] * 4),
@@ -216,7 +214,7 @@ class MoT(nn.Module):
 
     def _run_part(self, part: slice, tokens, scanned, *rest):
         """As `blocks`, of whose parameters it takes some layers'."""
-        layer = rematerialised(MoTLayer, self.remat)(self.expert, parent=None)
+        layer = apply_remat(MoTLayer, self.remat)(self.expert, parent=None)
 
         def run(tokens, of_layer):
             variables, scanned = of_layer

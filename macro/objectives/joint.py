@@ -14,7 +14,7 @@ from macro.models.composer import Composer
 from macro.models.params import cast_params, init_params
 from macro.models.token_selection import MAX_TRAINING_IMAGES, TrainingSelection, training_selection
 from macro.models.vae import encode_images
-from macro.nn.dense import LORA
+from macro.nn.layers import LORA
 from macro.objectives.draw import draw_losses, draw_weights, noised
 from macro.objectives.parts import model_config
 from macro.objectives.plan import plan_losses, plan_weights
@@ -51,7 +51,7 @@ def loss(
     """The joint loss and its parts; those of the parts of a batch add up to those of the batch.
 
     Args:
-        params: `{"composer", "vae"}`, and under "lora" the adapters (`macro/nn/dense.py`) where there are some.
+        params: `{"composer", "vae"}`, and under "lora" the adapters (`macro/nn/layers.py`) where there are some.
         batch: packed streams and pixels.
         key: noise of this step.
         config: `loss.plan` and `loss.draw` are the weights; `tasks` names the tasks to report apart; `select` which
