@@ -36,8 +36,8 @@ import optax
 from macro.kernels.attention.reference import attention_mask
 from macro.models.composer import concat_metadata
 from macro.models.variants import LLMConfig
+from macro.nn.layers import rope_angles
 from macro.nn.mot import MoT
-from macro.nn.rope import rope_angles
 from macro.objectives import joint
 from macro.objectives.parts import model_config
 from macro.parallel import mesh as mesh_lib

@@ -6,8 +6,7 @@ import flax.linen as nn
 from jaxtyping import Array, Float, Int
 
 from macro.models.variants import ModelConfig
-from macro.nn.dense import Dense
-from macro.nn.embed import position_embedding, time_sinusoids
+from macro.nn.layers import Dense, position_embedding, time_sinusoids
 from macro.parallel.sharding import constrain
 
 

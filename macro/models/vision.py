@@ -19,8 +19,7 @@ from jaxtyping import Array, Float, Int
 
 from macro.kernels.attention.api import attention
 from macro.models.variants import VisionConfig
-from macro.nn.dense import LORA, Dense
-from macro.nn.remat import ATTENDED, rematerialised
+from macro.nn.layers import ATTENTION_OUT, LORA, Dense, apply_remat
 from macro.parallel.sharding import constrain
 from macro.sentence.sight import NOISE
 
@@ -45,7 +44,7 @@ class VisionBlock(nn.Module):
         y = norm("norm1")(x)
         q, k, v = (dense(config.width, name)(y).reshape(*y.shape[:2], heads, head_dim) for name in "qkv")
         q, k, v = (constrain(part, "batch", "tokens", "heads", "head_dim") for part in (q, k, v))
-        y = checkpoint_name(attention(q, k, v, meta, meta), ATTENDED).reshape(y.shape)
+        y = checkpoint_name(attention(q, k, v, meta, meta), ATTENTION_OUT).reshape(y.shape)
         x = x + dense(config.width, "out")(y)
         y = nn.gelu(dense(config.mlp, "fc1")(norm("norm2")(x)), approximate=True)
         y = constrain(y, "batch", "tokens", "mlp")
@@ -88,7 +87,7 @@ class Vision(nn.Module):
         zeros = jnp.zeros_like(sample)
         meta = {"sample": sample, "span": span, "order": zeros, "mode": zeros + NOISE}
         layers = nn.scan(
-            rematerialised(VisionBlock, self.remat),
+            apply_remat(VisionBlock, self.remat),
             variable_axes={"params": 0, LORA: 0, "intermediates": 0},
             split_rngs={"params": True},
             in_axes=nn.broadcast,

@@ -1,7 +1,7 @@
 """What a model was trained with, written beside its weights, and held against what it is to draw with.
 
     notes["trained_with"] = {
-        "images": ...        ImageSpec.to_dict()        "dtype": "bfloat16"
+        "images": ...        ImageSpec.to_dict()        "dtype": "bfloat16"        "reference_vae": true
         "arrangement": ...   see PackingConfig          "tokenizer": {"sha256", "vocab_size", "layout": [first, last]}
         "cfg_dropout": ...   so: which contexts the model has seen
     }
@@ -32,6 +32,7 @@ def training_record(model: ModelConfig, tokenizer: Tokenizer, packing: PackingCo
     """`notes["trained_with"]` of the weights that a training writes; JSON-able."""
     return {
         "images": packing.images.to_dict(),
+        "reference_vae": packing.reference_vae,
         "arrangement": packing.arrangement,
         "cfg_dropout": dataclasses.asdict(packing.cfg_dropout),
         "dtype": model.dtype,
@@ -57,6 +58,11 @@ def check_record(
     """
     check_tokenizer(path, record, tokenizer)
     _check_images(path, record["images"], packing.images.to_dict())
+    if packing.reference_vae != record["reference_vae"]:
+        raise UserError(
+            f"{path}: was trained with reference_vae={record['reference_vae']}, but config.packing.reference_vae is "
+            f"{packing.reference_vae}; leave that key out"
+        )
     arrangement = record["arrangement"]
     if AS_GIVEN not in (arrangement, packing.arrangement) and arrangement != packing.arrangement:
         raise UserError(

@@ -23,13 +23,13 @@ from macro.models.bagel.folder import open_folder
 from macro.models.variants import LLMConfig, ModelConfig, VAEConfig, VisionConfig
 from macro.objectives.parts import model_config
 from macro.sampling.compatibility import LEAST_PROBABILITY, prompt
-from macro.sampling.load import sampling_of
+from macro.sampling.options import read_options
 from macro.sentence.formats import image_first, in_sentence
 from macro.sentence.spans import Image, Sentence, Target
 from macro.train import main
 from macro.training import data
 from macro.utils.config import load
-from macro.utils.image import save
+from macro.utils.images import save
 
 FOLDER = Path(__file__).parents[2] / "configs"
 RECIPES = ("bagel_7b", "macro_bagel_7b", "inset_bagel_7b", "music_7b")
@@ -89,7 +89,7 @@ def recipe(name, folder):
             config.data.dir = str(folder / "samples")
             config.data.mix = (("text_to_image", 1.0), ("edit", 1.0), ("customization", 1.0))
             config.tasks = ("text_to_image", "edit", "customization", "compose")
-        config.sampling["steps" if "steps" in config.sampling else "num_timesteps"] = 2
+        config.sampling.num_timesteps = 2
     return config
 
 
@@ -163,7 +163,7 @@ def shape_of(piece):
 def test_training_shows_every_context_that_guidance_compares(name):
     """To at least 1% of the samples, however many references they have, in each arrangement."""
     config, packing = packing_of(name)
-    contexts = sampling_of(config.sampling)[1].contexts
+    contexts = read_options(config.sampling).guidance.contexts
     assert len(contexts) == 3
     for count in range(13):
         images = [Image(black((4, 4))) for _ in range(count)]

@@ -20,7 +20,7 @@ CONFIG = dataclasses.replace(
     toy.CONFIG, llm=dataclasses.replace(toy.CONFIG.llm, vocab=Tokenizer.demo().vocab_size)
 )
 PACKING = {"buckets": ((24, 16, 2),), "reference_max_side": 56}
-SAMPLING = {"mode": "bagel", "num_timesteps": 2}
+SAMPLING = {"num_timesteps": 2, "cfg_img_scale": 2.0}
 
 
 @pytest.fixture
