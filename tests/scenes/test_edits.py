@@ -39,7 +39,7 @@ def edits():
 @pytest.fixture(scope="module")
 def drawn(edits):
     """(edit, truth before, truth after) of every second edit."""
-    edits = edits[::2]
+    edits = edits[::2]  # forty: five whole batches
     truths = [truth for _, truth in with_truth([s for e in edits for s in (e.before, e.after)], SIZE, SIZE, rays=1)]
     return list(zip(edits, truths[::2], truths[1::2], strict=True))
 
