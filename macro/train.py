@@ -35,7 +35,7 @@ def _train(config, workdir):
     from macro.training import data, loop, lora, sheets
     from macro.training.state import averaged
     from macro.utils import tree
-    from macro.utils.config import choose, record
+    from macro.utils.config import choose, save_config
 
     objective = OBJECTIVES[choose(config, "objective", OBJECTIVES)]
     dtype = choose(config, "save_dtype", weights.DTYPES)
@@ -46,7 +46,7 @@ def _train(config, workdir):
     with multihost.primary_first("data"):
         source = data.stored(config)
     if multihost.is_primary():
-        record(config, workdir)
+        save_config(config, workdir)
 
     batches = data.batches(config, source, tokenizer, packing, loop.mesh_of(config))
     sheet = sheets.hook(config, workdir, model, source, tokenizer, packing)

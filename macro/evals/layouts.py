@@ -30,7 +30,7 @@ from macro.scenes.layout.placement import (
     world_box,
 )
 from macro.scenes.render import raycast
-from macro.sentence.grid import Grid
+from macro.sentence.layout import Grid
 from macro.sentence.spans import Truth
 
 TRIES = 10  # renders at most

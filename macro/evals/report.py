@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from macro.utils.files import write_whole
-from macro.utils.image import data_uri, load
+from macro.utils.files import atomic_write
+from macro.utils.images import data_uri, load
 
 RESAMPLES = 1000
 DIGITS = 4
@@ -181,7 +181,7 @@ def _with_interval(values: Mapping, key: str) -> str:
 def write(workdir: str | Path, results: Mapping, strips: Sequence[tuple[str, Path]], json_file: str | None) -> None:
     """Writes `evaluation.json` and `evaluation.html`, and the JSON also to `json_file` if one is named."""
     text = json.dumps(results, indent=2, ensure_ascii=False) + "\n"
-    write_whole(Path(workdir) / "evaluation.json", text)
-    write_whole(Path(workdir) / "evaluation.html", page(results, strips))
+    atomic_write(Path(workdir) / "evaluation.json", text)
+    atomic_write(Path(workdir) / "evaluation.html", page(results, strips))
     if json_file:
-        write_whole(json_file, text)
+        atomic_write(json_file, text)

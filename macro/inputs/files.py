@@ -17,7 +17,7 @@ import numpy as np
 from macro.sentence.formats import read, with_pixels
 from macro.sentence.spans import Image, Sentence, Target
 from macro.utils.errors import UserError
-from macro.utils.image import size_of
+from macro.utils.images import size_of
 
 
 class Files(Sequence):

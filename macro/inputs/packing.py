@@ -34,7 +34,7 @@ from macro.inputs.pieces import Cursor, Packed, bind, lay, needs, pieces_of
 from macro.inputs.rows import make_row
 from macro.inputs.transforms import grid_positions
 from macro.sentence.formats import ARRANGEMENTS, AS_GIVEN, arrange
-from macro.sentence.grid import LABELS
+from macro.sentence.layout import NUM_CLASSES
 from macro.sentence.plan import Plan
 from macro.sentence.sight import NOISE
 from macro.sentence.spans import Sentence
@@ -178,7 +178,7 @@ def pack_target(
     position = grid_positions(rows, columns, config.latent_side)
     text, latent = framed(cursor, position, NOISE, tokenizer)
     shares = bind(plan, rows, columns, config)
-    latent["subjects"] = np.zeros((rows * columns, LABELS), np.float32) if shares is None else shares
+    latent["subjects"] = np.zeros((rows * columns, NUM_CLASSES), np.float32) if shares is None else shares
     return {"text": text, "latent": latent}
 
 

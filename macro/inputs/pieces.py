@@ -21,7 +21,7 @@ import numpy as np
 
 from macro.inputs.conditioning import ConditionMask
 from macro.inputs.transforms import grid_positions, patchify
-from macro.sentence.grid import LABELS, cell_shares
+from macro.sentence.layout import NUM_CLASSES, layout_to_token_weights
 from macro.sentence.plan import Plan
 from macro.sentence.sight import CAUSAL, FULL, NOISE
 from macro.sentence.spans import Image, Sentence, Target, Text
@@ -169,7 +169,7 @@ def bind(plan: Plan | None, rows: int, columns: int, config) -> np.ndarray | Non
     """Subjects' shares of each latent token float32[rows * columns, 13]; None where nothing is bound."""
     if not config.binding or plan is None or plan.grid is None:
         return None
-    return cell_shares(plan.grid, rows, columns)
+    return layout_to_token_weights(plan.grid, rows, columns)
 
 
 def _bound(copy, subject: int):
@@ -250,7 +250,7 @@ class _Builder:
             "picture": np.full(n, piece.picture, np.int32),
             "t_raw": np.full(n, piece.t_raw if noised else -np.inf, np.float32),
             "loss": np.full(n, noised),
-            "subjects": np.zeros((n, LABELS), np.float32) if piece.shares is None else piece.shares,
+            "subjects": np.zeros((n, NUM_CLASSES), np.float32) if piece.shares is None else piece.shares,
         }
         self._framed("latent", n, NOISE if noised else FULL, values)
         self.pictures = max(self.pictures, piece.picture + 1)

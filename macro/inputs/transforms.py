@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from macro.utils.errors import UserError
-from macro.utils.image import nearest_size, size_of, to_float
+from macro.utils.images import nearest_size, size_of, to_float
 
 
 def fit_size(

@@ -17,7 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from macro.judges.shapes import Schema, fault_in, find_object, only_promised
-from macro.utils.image import Pixels
+from macro.utils.images import Pixels
 
 # Changes whenever questions are put to models in another way, so that stored answers are not taken for theirs.
 VERSION = 1

@@ -24,7 +24,7 @@ import numpy as np
 from macro.judges import replies
 from macro.judges.asking import Ask, Failure, Malformed, Turns, correction, instructions, key_of, understood
 from macro.judges.stored import Stored
-from macro.utils import image
+from macro.utils import images as image_io
 from macro.utils.errors import UserError
 
 # What a server may be able to promise of an answer's form, best first. One that refuses a form is asked in the next.
@@ -214,9 +214,9 @@ class Endpoint:
             messages.append({"role": "user", "content": correction(reason)})
         return messages
 
-    def _picture(self, pixels: image.Pixels) -> dict:
-        pixels = image.at_most(pixels, self._side)
-        url = image.data_uri(pixels, ".jpg" if self._jpeg else ".png")
+    def _picture(self, pixels: image_io.Pixels) -> dict:
+        pixels = image_io.shrink_to(pixels, self._side)
+        url = image_io.data_uri(pixels, ".jpg" if self._jpeg else ".png")
         return {"type": "image_url", "image_url": {"url": url}}
 
     def _clean(self, message: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from macro.judges.asking import Ask, Failure, Malformed, correction, instructions, key_of, understood
 from macro.judges.loading import device_of, format_of, loading, once
 from macro.judges.stored import Stored
-from macro.utils import image
+from macro.utils import images as image_io
 from macro.utils.errors import UserError
 
 _BEST = 20  # a word is drawn among so many: below them are hundreds of thousands that are all wrong
@@ -34,7 +34,7 @@ class _Conversation:
     """Messages as chat templates take them, the pictures in them, and the seed of the next one."""
 
     messages: list[dict]
-    pictures: list[image.Pixels]
+    pictures: list[image_io.Pixels]
     seed: int
 
 
@@ -134,13 +134,13 @@ class LocalChat:
 
     def _conversation(self, ask: Ask, turns: Sequence[tuple[str, str]]) -> _Conversation:
         parts: list[dict] = []
-        pictures: list[image.Pixels] = []
+        pictures: list[image_io.Pixels] = []
         for part in ask.parts:
             if isinstance(part, str):
                 parts.append({"type": "text", "text": part})
             else:
                 parts.append({"type": "image"})
-                pictures.append(image.at_most(part, self._side))
+                pictures.append(image_io.shrink_to(part, self._side))
         words_only = "\n".join(part["text"] for part in parts) if not pictures else None
         messages = [
             {"role": "system", "content": instructions(ask)},

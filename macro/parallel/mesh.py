@@ -26,7 +26,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
 from macro.parallel.sharding import ACTIVATION_RULES, activation_sharding
-from macro.utils.config import section
+from macro.utils.config import from_config
 from macro.utils.errors import UserError
 
 AXES = ("data", "fsdp", "fsdp_inner", "tensor", "sequence")
@@ -42,7 +42,7 @@ class ParallelConfig:
         preset: one of `PRESETS`.
         tensor, sequence: devices on that axis, where the preset has it.
         slices: 0 asks the devices; a number divides them into so many, in their order.
-        rules: (regex, logical axes) of parameters, looked at before the model's own (`macro/models/axes.py`).
+        rules: (regex, logical axes) of parameters, looked at before the model's own (`macro/models/sharding_rules.py`).
     """
 
     preset: str = "fsdp"
@@ -66,7 +66,7 @@ class ParallelConfig:
 
 def parallel_config(config) -> ParallelConfig:
     """`config.parallel`, read and checked; a config without it gets the plain preset."""
-    return section(ParallelConfig, config.get("parallel", {}), "parallel")
+    return from_config(ParallelConfig, config.get("parallel", {}), "parallel")
 
 
 def make_mesh(config: ParallelConfig, devices: Sequence | None = None) -> Mesh:

@@ -13,7 +13,7 @@ A parameter's logical axes come from rules (regex on its path, logical axes):
     (r"mot/blocks/(und|gen)/(q|gate|up)/kernel$", ("layers", "width", "mlp"))
     (r"/(bias|scale)$", ())                                                      replicated
 
-The first rule that matches counts, those of the config before the model's (`macro/models/axes.py`). A parameter
+The first rule that matches counts, the config's before the model's (`macro/models/sharding_rules.py`). A parameter
 without a rule is an error, as is a rule of the config that matches nothing, and shardings that leave more than
 `MAX_UNSHARDED_SHARE` of the bytes replicated. Optimizer state, averages and gradients are sharded like their
 parameters. Read next: `macro/kernels/attention/api.py`, the one place where tokens of all devices meet.

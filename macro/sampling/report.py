@@ -17,7 +17,7 @@ from macro.sampling.pipeline import Composition
 from macro.sentence.page import badge, colour, grid_svg, name_of, page, picture, words
 from macro.sentence.plan import Plan
 from macro.utils.errors import UserError
-from macro.utils.image import encode_png
+from macro.utils.images import encode_png
 
 _STAGES = {
     "prompt": "reading the prompt",

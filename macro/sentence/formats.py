@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 
 from macro.sentence.spans import MAX_REFERENCES, Image, Sentence, Span, Target, Text
-from macro.utils import image as pictures_io
+from macro.utils import images as pictures_io
 from macro.utils.errors import UserError
-from macro.utils.files import write_whole
+from macro.utils.files import atomic_write
 
 _MARKER = re.compile(r"<image (\d+)>")
 _NEARLY = re.compile(r"[<\[(]\s*image[\s_#-]*(\d+)\s*[>\])]", re.IGNORECASE)
@@ -185,7 +185,7 @@ def compose_sentence(
             `<image 2>`, which shows subject 1.
 
     Raises:
-        UserError: see `check_prompt`, `macro.utils.image.load`; a marker written almost right; or an array of
+        UserError: see `check_prompt`, `macro.utils.images.load`; a marker written almost right; or an array of
             another shape or type.
     """
     for mention in _NEARLY.finditer(instruction):
@@ -397,7 +397,7 @@ def _write_json(path: Path, sentence: Sentence, fields: dict) -> None:
     target = sentence.target
     if target is not None and (target.path is not None or target.pixels is not None):
         record["output_image"] = _file_of(path, target, "output")
-    write_whole(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    atomic_write(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
 def _beside(path: Path, file: str) -> str:

@@ -10,10 +10,10 @@ from html import escape
 import numpy as np
 from jaxtyping import Bool, Int8, UInt8
 
-from macro.sentence.grid import SIDE
+from macro.sentence.layout import GRID_SIZE
 from macro.sentence.plan import COLOURS
 from macro.sentence.spans import Image, Span, Text
-from macro.utils.image import at_most, data_uri
+from macro.utils.images import data_uri, shrink_to
 
 
 def page(title: str, body: str, style: str = "") -> str:
@@ -48,7 +48,7 @@ def grid_svg(grid: Int8[np.ndarray, "8 8"], over: bool = False) -> str:
         over: see-through and with outlines only around subjects, to lie on the picture.
     """
     cells, lines, numbers = [], [], []
-    for row, column in np.ndindex(SIDE, SIDE):
+    for row, column in np.ndindex(GRID_SIZE, GRID_SIZE):
         label = int(grid[row, column])
         if not (over and label == 0):
             cells.append(f'<rect x="{column}" y="{row}" width="1" height="1" fill="{rgb(label)}"/>')
@@ -60,7 +60,8 @@ def grid_svg(grid: Int8[np.ndarray, "8 8"], over: bool = False) -> str:
         x, y = _heart(grid == label)
         numbers.append(f'<text x="{x + 0.5}" y="{y + 0.5}">{label}</text>')
     return (
-        f'<svg class="grid{" over" if over else ""}" viewBox="0 0 {SIDE} {SIDE}" preserveAspectRatio="none" role="img" '
+        f'<svg class="grid{" over" if over else ""}" viewBox="0 0 {GRID_SIZE} {GRID_SIZE}" '
+        f'preserveAspectRatio="none" role="img" '
         f'aria-label="layout"><g class="cells">{"".join(cells)}</g>'
         f'<path d="{"".join(lines)}"/>{"".join(numbers)}</svg>'
     )
@@ -76,7 +77,7 @@ def _heart(mask: Bool[np.ndarray, "8 8"]) -> tuple[int, int]:
 def picture(pixels: UInt8[np.ndarray, "h w 3"], name: str, side: int | None = None) -> str:
     """A picture, whole; or at most `side` pixels a side and as JPEG, for pages with many of them."""
     if side is not None:
-        pixels = at_most(pixels, side)
+        pixels = shrink_to(pixels, side)
     uri = data_uri(pixels, ".jpg" if side else ".png")
     return f'<img src="{uri}" alt="{escape(name)}" title="{escape(name)}">'
 

@@ -34,7 +34,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from macro.parallel import multihost
 from macro.training.state import TrainState
-from macro.utils.config import section
+from macro.utils.config import from_config
 from macro.utils.errors import UserError
 
 _FAULT_BYTES = 240  # of a message that the processes exchange
@@ -58,7 +58,7 @@ class CheckpointPolicy:
 
 def checkpoint_policy(config) -> CheckpointPolicy:
     """`config.checkpoint`, checked; UserError where no step that is saved would be a multiple of `keep_every_steps`."""
-    policy = section(CheckpointPolicy, config.checkpoint, "checkpoint")
+    policy = from_config(CheckpointPolicy, config.checkpoint, "checkpoint")
     if policy.keep_every_steps and (config.save_every_steps < 1 or policy.keep_every_steps % config.save_every_steps):
         raise UserError(
             f"config.checkpoint.keep_every_steps={policy.keep_every_steps}: must be a multiple of "

@@ -28,7 +28,7 @@ from macro.models.thinning import MOST_PICTURES, training_selection
 from macro.models.variants import ModelConfig
 from macro.parallel.mesh import my_rows, nearest_multiples, parallel_config
 from macro.sampling.load import packing_of
-from macro.utils.config import section
+from macro.utils.config import from_config
 from macro.utils.errors import UserError
 
 
@@ -102,10 +102,10 @@ def data_config(config) -> tuple[DataConfig, Any]:
     """`config.data`, read and checked: (which data, options of its own)."""
     values = config.data.to_dict()
     own = {f.name: values.pop(f.name) for f in dataclasses.fields(DataConfig) if f.name in values}
-    data = section(DataConfig, own, "data")
+    data = from_config(DataConfig, own, "data")
     if data.name not in SOURCES:
         raise UserError(f"config.data.name={data.name!r}: there is {', '.join(SOURCES)}")
-    return data, section(SOURCES[data.name][0], values, "data")
+    return data, from_config(SOURCES[data.name][0], values, "data")
 
 
 def tokenizer_of(config, model: ModelConfig) -> Tokenizer:
@@ -127,7 +127,7 @@ def packing_config(config, model: ModelConfig) -> PackingConfig:
         UserError: buckets beyond the model's position table, or a stream that `config.parallel.sequence` does not
             divide.
     """
-    dropout = section(CfgDropout, config.cfg_dropout, "cfg_dropout")
+    dropout = from_config(CfgDropout, config.cfg_dropout, "cfg_dropout")
     training = {"cfg_dropout": dropout, "tasks": tuple(config.tasks)}
     if training_selection(config) is not None:
         training["most_pictures"] = MOST_PICTURES

@@ -27,7 +27,7 @@ from macro.training.state import TrainState, check_frozen, create, placement
 from macro.training.step import make_step
 from macro.utils import tree
 from macro.utils.errors import UserError
-from macro.utils.log import Means, MetricsLog, Progress
+from macro.utils.log import MeanMetrics, MetricsLog, Progress
 
 # Shown on the progress line beside step, speed and ETA, where the objective has them.
 _SHOWN = ("loss", "plan", "draw", "grad_norm")
@@ -147,7 +147,7 @@ class _Recorder:
     def __init__(self, workdir: str, first: int, total: int, every: int):
         self._log = MetricsLog(workdir, first, multihost.is_primary())
         self._progress = Progress(first, total, multihost.is_primary())
-        self._means = Means()
+        self._means = MeanMetrics()
         self._total, self._every = total, every
         self._pending = None
         self._losses: list[float] = []

@@ -119,7 +119,7 @@ def lora_config(config) -> LoRAConfig:
     if preset and preset not in PRESETS:
         raise UserError(f"config.lora.preset={preset!r}: choose one of {', '.join(PRESETS)}, or '' for none")
     given = {name: value for name, value in values.items() if value is not None}
-    return config_lib.section(LoRAConfig, PRESETS.get(preset, {}) | given, "lora")
+    return config_lib.from_config(LoRAConfig, PRESETS.get(preset, {}) | given, "lora")
 
 
 def chosen(params: Mapping, config: LoRAConfig) -> tuple[list[str], list[str]]:

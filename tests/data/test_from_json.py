@@ -15,7 +15,7 @@ from macro.inputs.files import Files
 from macro.inputs.records import build, open_source
 from macro.sentence.formats import numbered_images, prompt_of, read_macrodata
 from macro.sentence.spans import Image
-from macro.utils import image as pictures
+from macro.utils import images as pictures
 from macro.utils.errors import UserError
 from tests.data import toy
 

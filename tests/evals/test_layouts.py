@@ -5,7 +5,7 @@ from macro.engines import scenes as scenes_engine
 from macro.evals import layouts
 from macro.scenes.language.prompt_parser import names_in_instructions, read_claims
 from macro.sentence.formats import prompt_of
-from macro.sentence.grid import grid_iou
+from macro.sentence.layout import grid_iou
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import pytest
 
 from macro.inputs.conditioning import CONTEXTS, CfgDropout
 from macro.inputs.packing import PackingConfig, pack_sentence, pack_target
-from macro.sentence.grid import cell_shares
+from macro.sentence.layout import layout_to_token_weights
 from macro.sentence.plan import Plan
 from macro.sentence.sight import CAUSAL, FULL, NOISE, visible
 from macro.sentence.spans import Image, Sentence, Target, Text
@@ -105,7 +105,7 @@ def test_plan_is_learnt_whole_and_bound(tokenizer, make_sentence):
     learnt = packed.text["labels"] >= 0
     assert packed.text["ids"][learnt].tolist() == plan[:-1]
     assert packed.text["labels"][learnt].tolist() == plan[1:]
-    np.testing.assert_array_equal(packed.latent["subjects"], cell_shares(one.plan.grid, 2, 2))
+    np.testing.assert_array_equal(packed.latent["subjects"], layout_to_token_weights(one.plan.grid, 2, 2))
     assert packed.vision["subject"].tolist() == [1, 2]
     unbound = pack_sentence(one, tokenizer, config(binding=False), np.random.default_rng(0))
     assert not unbound.latent["subjects"].any() and not unbound.vision["subject"].any()

@@ -5,7 +5,7 @@ import pytest
 
 from macro.inputs.transforms import drawn_size, fit_size, patchify
 from macro.utils.errors import UserError
-from macro.utils.image import save
+from macro.utils.images import save
 
 
 def test_fit_size_by_hand():

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, PartitionSpec
 
-from macro.models import axes, variants
-from macro.models.initial import initial
+from macro.models import sharding_rules, variants
+from macro.models.params import init_params
 from macro.parallel import sharding
 from macro.parallel.mesh import AXES
 from macro.parallel.sharding import FSDP
@@ -59,12 +59,12 @@ def test_every_mesh_axis_shards_the_first_dimension_that_it_can():
 
 @pytest.fixture(scope="module")
 def seven_billion():
-    return jax.eval_shape(lambda: initial(jax.random.key(0), variants.decode("7B/1024")))
+    return jax.eval_shape(lambda: init_params(jax.random.key(0), variants.config_from_name("7B/1024")))
 
 
 def test_the_model_of_seven_billion_is_sharded_by_its_own_rules(seven_billion):
     for sizes in ((1, 16, 16, 1, 1), (1, 8, 8, 1, 1), (1, 8, 4, 8, 1), (4, 4, 4, 1, 4)):
-        laid = sharding.parameter_shardings(seven_billion, mesh_of(*sizes), axes.RULES)
+        laid = sharding.parameter_shardings(seven_billion, mesh_of(*sizes), sharding_rules.SHARDING_RULES)
         flat, where = tree.flatten(seven_billion), tree.flatten(laid)
         share, _ = sharding.unsharded_share(flat, where, mesh_of(*sizes))
         assert 0 < share < 0.01
@@ -76,7 +76,8 @@ def test_the_model_of_seven_billion_is_sharded_by_its_own_rules(seven_billion):
 def test_a_lost_rule_is_an_error_that_names_what_it_leaves_whole(seven_billion):
     """The embedding's rule is taken away by one that keeps it whole: 2.2 of 58 GB."""
     with pytest.raises(UserError, match=r"3\.\d% .* not divided .* composer/planner/embed,"):
-        sharding.parameter_shardings(seven_billion, mesh_of(1, 8, 8, 1, 1), axes.RULES, given=[("planner/embed$", ())])
+        mesh, given = mesh_of(1, 8, 8, 1, 1), [("planner/embed$", ())]
+        sharding.parameter_shardings(seven_billion, mesh, sharding_rules.SHARDING_RULES, given=given)
 
 
 def test_what_belongs_to_a_parameter_lies_as_it_does():

@@ -29,7 +29,7 @@ from macro.sentence.formats import (
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Image, Sentence, Target, Text
 from macro.utils.errors import UserError
-from macro.utils.image import load, save
+from macro.utils.images import load, save
 
 QUICK = settings(max_examples=40, deadline=None, derandomize=True)
 OWL = np.full((4, 6, 3), 7, np.uint8)

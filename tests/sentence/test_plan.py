@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from macro.sentence.plan import COLOURS, Plan
+from macro.sentence.plan import COLOURS, Plan, parse_think, validate_cot, wrap_think
 from macro.utils.errors import UserError
 
 QUICK = settings(max_examples=40, deadline=None, derandomize=True)
@@ -37,8 +37,7 @@ GRID = np.repeat(np.arange(8, dtype=np.int8)[:, None], 8, axis=1)
 
 @QUICK
 @given(plans)
-def test_text_and_json_are_read_back(plan):
-    assert Plan.from_text(plan.to_text()) == plan
+def test_json_is_read_back(plan):
     assert Plan.from_json(plan.to_json()) == plan
     assert json.loads(plan.to_json()) == {
         "cot": plan.cot,
@@ -88,7 +87,7 @@ def test_plans_differ_by_words_and_by_one_cell():
         ('{"cot": "a", "gird": null}', "unknown field 'gird'"),
         (json.dumps({"cot": "a", "grid": [[0] * 8] * 9}), "it is 9 rows of 8"),
         (json.dumps({"cot": "a", "grid": [[4] * 8] * 8}), "names subject 4, but there are 3 subjects"),
-        (json.dumps({"cot": "<think>", "grid": None}), "holds the mark"),
+        (json.dumps({"cot": "<think>", "grid": None}), "contains the mark"),
     ],
 )
 def test_mistakes_in_a_plan_file_are_named(text, says):
@@ -118,3 +117,27 @@ def test_colours_can_be_told_apart():
     colours = COLOURS.astype(float)
     apart = np.linalg.norm(colours[:, None] - colours[None], axis=-1) + 1e3 * np.eye(13)
     assert apart.min() > 30
+
+
+@QUICK
+@given(st.text(st.characters(exclude_categories=["Cs"])).filter(lambda text: "think>" not in text))
+def test_a_thought_is_read_back(cot):
+    assert parse_think(wrap_think(cot)) == cot
+
+
+def test_truncated_thoughts_are_still_read():
+    for text, cot in (
+        ("<think>an owl", "an owl"),
+        ("an owl</think> and more", "an owl"),
+        ("an owl", "an owl"),
+        ("noise<think>an <think>owl<layout></think>", "an owl"),
+        ("", ""),
+    ):
+        assert parse_think(text) == cot
+
+
+def test_a_thought_may_not_contain_marks():
+    for mark in ("<think>", "</think>", "<layout>", "</layout>", "<cell 4>"):
+        with pytest.raises(UserError, match=mark):
+            validate_cot(f"an {mark} owl")
+    validate_cot("an owl > a mouse, <3")

@@ -15,7 +15,7 @@ from macro.sentence.spans import Image, Sentence, Target, Text
 from macro.training import data
 from macro.utils.config import load
 from macro.utils.errors import UserError
-from macro.utils.image import save
+from macro.utils.images import save
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from typing import Any
 from macro.engines.stages import Box, Idea, Interleaved, Match, Region, Rewritten, SceneAsk, Suitability
 from macro.judges.asking import Malformed
 from macro.judges.shapes import Schema, array, integer, number, obj, text
-from macro.sentence.cot import refuse_marks
 from macro.sentence.formats import check_prompt, marker, phrased
+from macro.sentence.plan import validate_cot
 from macro.sentence.spans import Image
 from macro.utils.errors import UserError
 
@@ -79,7 +79,7 @@ def thought(regions: Sequence[Region]) -> Callable[[dict], str]:
     def read(answer: dict) -> str:
         cot = line(answer["thought"])
         try:
-            refuse_marks(cot)
+            validate_cot(cot)
         except UserError as error:
             raise Malformed(str(error)) from None
         for n, region in enumerate(regions, 1):

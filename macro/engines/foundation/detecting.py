@@ -19,7 +19,7 @@ from macro.engines.sources import Picture
 from macro.engines.stages import Box, Fault, Region
 from macro.judges.loading import check_kind, device_of, format_of, loading, once
 from macro.utils.errors import UserError
-from macro.utils.image import Pixels
+from macro.utils.images import Pixels
 
 
 @dataclass(frozen=True)

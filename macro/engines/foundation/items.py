@@ -11,7 +11,7 @@ import numpy as np
 from macro.engines.sources import Picture
 from macro.engines.stages import Box, Fault, Region
 from macro.judges.loading import first_line
-from macro.utils.image import Pixels
+from macro.utils.images import Pixels
 
 _BLANK = 255  # white, which the house lays transparent pictures on as well
 

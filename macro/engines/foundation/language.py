@@ -33,7 +33,7 @@ from macro.judges.asking import Ask, Chat, Failure
 from macro.judges.shapes import Schema, array, boolean, integer, number, obj
 from macro.judges.shapes import text as words
 from macro.sentence.spans import MAX_REFERENCES
-from macro.utils.image import Pixels
+from macro.utils.images import Pixels
 
 MOST_THINGS = 12  # that are named or matched in one picture
 _MARGIN = 0.1  # around the crop that shows a box, as a share of its sides: what is cut off shows

@@ -11,7 +11,7 @@ from macro.engines.foundation.items import answer, crop
 from macro.engines.sources import Picture
 from macro.engines.stages import Fault, Region
 from macro.judges import clip, dino
-from macro.utils.image import Pixels
+from macro.utils.images import Pixels
 
 
 @dataclass(frozen=True)

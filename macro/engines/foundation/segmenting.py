@@ -13,7 +13,7 @@ from macro.engines.sources import Picture
 from macro.engines.stages import Fault, Mask, Region
 from macro.judges.loading import check_kind, device_of, format_of, loading, once
 from macro.utils.errors import UserError
-from macro.utils.image import Pixels
+from macro.utils.images import Pixels
 
 # Of ImageNet, which SAM2 was trained with.
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)

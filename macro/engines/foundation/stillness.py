@@ -10,7 +10,7 @@ from macro.engines.sources import Picture
 from macro.engines.stages import Fault
 from macro.judges.loading import EXTRA
 from macro.utils.errors import UserError
-from macro.utils.image import Pixels, resize_to
+from macro.utils.images import Pixels, resize
 
 # Below so many matches the share says nothing.
 _FEWEST = 8
@@ -62,7 +62,7 @@ class OrbStillness:
     def _features(self, pixels: Pixels) -> tuple[Float64[np.ndarray, "n 2"], UInt8[np.ndarray, "n 32"]]:
         """Places (x, y) in pixels of the resized frame, and descriptors."""
         cv2 = _cv2()
-        grey = cv2.cvtColor(resize_to(pixels, (self.side, self.side)), cv2.COLOR_RGB2GRAY)
+        grey = cv2.cvtColor(resize(pixels, (self.side, self.side)), cv2.COLOR_RGB2GRAY)
         found, descriptors = cv2.ORB_create(nfeatures=self.features).detectAndCompute(grey, None)
         if not found:
             return np.zeros((0, 2)), np.zeros((0, 32), np.uint8)

@@ -13,7 +13,7 @@ from jaxtyping import Float32, UInt8
 from macro.engines.material.files import beside
 from macro.engines.sources import SourceFault
 from macro.utils.errors import UserError
-from macro.utils.image import MAX_PIXELS
+from macro.utils.images import MAX_PIXELS
 
 MESHES = (".obj", ".ply", ".glb", ".gltf", ".stl", ".off")
 LARGEST = 512 << 20  # bytes of a mesh file

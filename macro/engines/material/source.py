@@ -13,7 +13,7 @@ import numpy as np
 from macro.engines.material import clips, files, meshes, rings, stories
 from macro.engines.sources import Clip, Panorama, Picture, Ring, SourceFault, Story
 from macro.utils.errors import UserError
-from macro.utils.image import resize_to
+from macro.utils.images import resize
 
 CATEGORIES = ("human", "cloth", "object", "scene", "style")
 SUFFIXES = {
@@ -106,7 +106,7 @@ class Material:
         pixels = files.pixels_of(path)
         _check_sphere(path, pixels)
         width = min(self.options.panorama, pixels.shape[1] // 2 * 2)
-        return Panorama(path.stem, Picture(resize_to(pixels, (width // 2, width)), path=str(path)))
+        return Panorama(path.stem, Picture(resize(pixels, (width // 2, width)), path=str(path)))
 
     def _files(self, kind: str) -> files.Files:
         """The files of a kind.

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from macro.scenes.graph import Scene
 from macro.scenes.ground_truth.relations import read_relations
 from macro.scenes.layout.placement import supports_of
-from macro.sentence.grid import SIDE, Grid
+from macro.sentence.layout import GRID_SIZE, Grid
 from macro.sentence.spans import Truth
 
 LAMBDA = 0.05  # the paper's lambda: tau drops slivers only
@@ -106,7 +106,7 @@ def layout(
     if K not in READINGS_OF_K or len(regions) != len(masks) or set(regions) - set(REGIONS):
         raise ValueError(f"layout: K is one of {READINGS_OF_K}, region (one or per subject) of {REGIONS}")
     if not len(masks):
-        return np.zeros((SIDE, SIDE), np.int8)
+        return np.zeros((GRID_SIZE, GRID_SIZE), np.int8)
     boxes = tight_boxes(masks) if boxes is None else boxes
     boxed = np.array([name == "box" for name in regions])[:, None, None]
     iou = _patch_iou(np.where(boxed, _box_areas(boxes), _mask_areas(masks)))
@@ -120,7 +120,7 @@ def _mean_iou(iou: Float[np.ndarray, "s 8 8"], K: str) -> Float[np.ndarray, "#s 
         return iou.sum(0, keepdims=True) / np.maximum((iou > 0).sum(0, keepdims=True), 1)
     total = iou.sum((1, 2), keepdims=True)
     if K == "all_patches":
-        return total / SIDE**2
+        return total / GRID_SIZE**2
     return total / np.maximum((iou > 0).sum((1, 2), keepdims=True), 1)
 
 
@@ -145,7 +145,7 @@ def _box_areas(boxes: Float[np.ndarray, "s 4"]) -> Float[np.ndarray, "s 8 8"]:
 
 def _interval_shares(start: Float[np.ndarray, "n"], stop: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n 8"]:
     """How much of each of the 8 patches' intervals on 0..1 lies between start and stop, in 0..1."""
-    edges = np.arange(SIDE + 1)
-    first = np.maximum(start[:, None] * SIDE, edges[None, :-1])
-    last = np.minimum(stop[:, None] * SIDE, edges[None, 1:])
+    edges = np.arange(GRID_SIZE + 1)
+    first = np.maximum(start[:, None] * GRID_SIZE, edges[None, :-1])
+    last = np.minimum(stop[:, None] * GRID_SIZE, edges[None, 1:])
     return np.maximum(last - first, 0)

@@ -19,7 +19,7 @@ from macro.scenes.graph import RGB, Camera, Scene, Subject, Surroundings
 from macro.scenes.layout.placement import picture_box, put_on, world_box
 from macro.scenes.render.scene_compiler import MAX_SUBJECTS, camera_basis
 from macro.utils.errors import UserError
-from macro.utils.image import resize_to
+from macro.utils.images import resize
 
 Pixels = UInt8[np.ndarray, "h w 3"]
 View = UInt8[np.ndarray, "s s 3"]
@@ -221,7 +221,7 @@ def perspective_view(panorama: Pixels, yaw: float, pitch: float, fov: float, siz
     needed = np.pi * size / tangent  # columns of a panorama as fine as the view's middle
     if width >= 2 * needed:  # far finer: points between which it is not looked at would flicker
         height, width = int(np.ceil(needed / 2)), 2 * int(np.ceil(needed / 2))
-        panorama = resize_to(panorama, (height, width))
+        panorama = resize(panorama, (height, width))
     steps = ((np.arange(size) + 0.5) / size * 2 - 1) * tangent
     x, y = np.meshgrid(steps, -steps)
     rays = np.stack([x, y, np.ones_like(x)], -1) @ _axes(yaw, pitch)

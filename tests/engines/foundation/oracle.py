@@ -18,7 +18,7 @@ from typing import Any
 from macro.engines import foundation
 from macro.engines.sources import Clip, Panorama, Picture, Ring, Story
 from macro.engines.stages import Brief, Fault, Idea, Judgement, Match, Region, SceneAsk, Stages
-from macro.utils import image
+from macro.utils import images as image_io
 from tests.judges.server import Reply, Server, refused, serving, written
 
 VISION = ("draw", "detect", "segment", "redraw", "compare", "resemble", "without", "stillness", "compose")
@@ -193,7 +193,7 @@ def _read(request: dict) -> tuple[dict, list]:
     if isinstance(content, str):
         return json.loads(content), []
     urls = [part["image_url"]["url"] for part in content if part["type"] == "image_url"]
-    pictures = [image.decode(base64.b64decode(re.fullmatch("data:image/png;base64,(.*)", url)[1])) for url in urls]
+    pictures = [image_io.decode(base64.b64decode(re.fullmatch("data:image/png;base64,(.*)", url)[1])) for url in urls]
     return json.loads(content[0]["text"]), pictures
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from macro.engines.material import Material, Options
 from macro.engines.sources import SourceFault
-from macro.utils import image
+from macro.utils import images as image_io
 
 cv2 = pytest.importorskip("cv2")
 
@@ -119,7 +119,7 @@ def test_a_film_cut_off_in_the_middle_keeps_what_is_there(tmp_path):
 
 def test_a_name_is_not_a_pattern(tmp_path):
     for n in range(3):
-        image.save(tmp_path / f"film{n}.png", shots([1])[0])
+        image_io.save(tmp_path / f"film{n}.png", shots([1])[0])
     (tmp_path / "film%d.mp4").write_bytes(b"")
     with pytest.raises(SourceFault, match="not a video that can be read"):
         material(tmp_path).clip(0, 0)

@@ -8,15 +8,15 @@ import pytest
 
 from macro.engines.material import Material, Options, stories
 from macro.engines.sources import SourceFault
-from macro.utils import image
+from macro.utils import images as image_io
 
 
 @pytest.fixture
 def folder(tmp_path):
     """A folder of stories with pictures 0.png .. 7.png; picture n is all n."""
     for n in range(8):
-        image.save(tmp_path / f"stories/pictures/{n}.png", np.full((10, 20, 3), n, np.uint8))
-    image.save(tmp_path / "secret.png", np.zeros((4, 4, 3), np.uint8))
+        image_io.save(tmp_path / f"stories/pictures/{n}.png", np.full((10, 20, 3), n, np.uint8))
+    image_io.save(tmp_path / "secret.png", np.zeros((4, 4, 3), np.uint8))
     return tmp_path
 
 

@@ -26,4 +26,4 @@ VAE = (
     (r"^vae/.*(nin_shortcut|q|k|v|proj_out)/kernel$", ("channels", "channels")),
 )
 # All of them, for trees with any of the parts.
-RULES = ((r"/(bias|scale)$", ()), *COMPOSER, *VAE)
+SHARDING_RULES = ((r"/(bias|scale)$", ()), *COMPOSER, *VAE)

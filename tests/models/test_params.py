@@ -7,20 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from macro.models.composer import Composer, smallest_batch
-from macro.models.precision import computed
-from macro.models.variants import decode
+from macro.models.composer import Composer, dummy_batch
+from macro.models.params import cast_params
+from macro.models.variants import config_from_name
 from macro.utils import tree
 
 
 @pytest.mark.slow
 def test_bfloat16_results_are_the_same_to_the_bit():
-    config = dataclasses.replace(decode("XXS/64", llm={"vocab": 40}), dtype="bfloat16")
-    batch = smallest_batch(config)
+    config = dataclasses.replace(config_from_name("XXS/64", llm={"vocab": 40}), dtype="bfloat16")
+    batch = dummy_batch(config)
     params = Composer(config).init(jax.random.key(0), *batch)["params"]
     # The velocity's matrix begins at zero, where everything would agree.
     params["diffusion_head"]["latent_out"]["kernel"] += 0.1
-    cast = computed(params, config)
+    cast = cast_params(params, config)
     outs = [jax.jit(Composer(config).apply)({"params": p}, *batch) for p in (params, cast)]
     jax.tree.map(np.testing.assert_array_equal, *outs)
     assert float(jnp.max(jnp.abs(outs[0]["velocity"]))) > 0
@@ -31,6 +31,6 @@ def test_bfloat16_results_are_the_same_to_the_bit():
 
 
 def test_float32_is_left_alone():
-    config = decode("XXS/64", llm={"vocab": 40})
+    config = config_from_name("XXS/64", llm={"vocab": 40})
     params = {"planner": {"embed": jnp.ones((2, 3))}, "mot": {"kernel": jnp.ones(3)}}
-    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(computed(params, config)))
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(cast_params(params, config)))

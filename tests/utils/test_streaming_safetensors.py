@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from macro.utils import tensorfile
+from macro.utils import streaming_safetensors
 from macro.utils.errors import UserError
-from macro.utils.tensorfile import Spec, TensorReader, writer
+from macro.utils.streaming_safetensors import Spec, TensorReader, streaming_writer
 
 TENSORS = {
     "whole": np.arange(12, dtype=np.float32).reshape(3, 4),
@@ -22,9 +22,9 @@ def specs(tensors):
 
 
 def test_the_library_reads_what_we_write(tmp_path, monkeypatch):
-    monkeypatch.setattr(tensorfile, "_CHUNK", 16)  # several chunks
+    monkeypatch.setattr(streaming_safetensors, "_CHUNK", 16)  # several chunks
     path = tmp_path / "x.safetensors"
-    with writer(path, specs(TENSORS), {"a": "b"}) as write:
+    with streaming_writer(path, specs(TENSORS), {"a": "b"}) as write:
         for layer in (2, 0, 1):
             write("whole", TENSORS["whole"][layer], layer)
         write("half", TENSORS["half"])
@@ -47,17 +47,17 @@ def test_we_read_what_the_library_writes(tmp_path):
 
 
 def test_turned_arrays_are_brought_into_order(tmp_path, monkeypatch):
-    monkeypatch.setattr(tensorfile, "_CHUNK", 16)
+    monkeypatch.setattr(streaming_safetensors, "_CHUNK", 16)
     x = np.random.default_rng(0).normal(size=(5, 7, 3)).transpose(2, 0, 1)
-    with writer(tmp_path / "x.safetensors", specs({"x": x}), {}) as write:
+    with streaming_writer(tmp_path / "x.safetensors", specs({"x": x}), {}) as write:
         write("x", x)
     np.testing.assert_array_equal(load_file(tmp_path / "x.safetensors")["x"], x)
 
 
 def test_nothing_half_written(tmp_path):
-    with pytest.raises(ValueError, match="48 of"), writer(tmp_path / "x", specs(TENSORS), {}) as write:
+    with pytest.raises(ValueError, match="48 of"), streaming_writer(tmp_path / "x", specs(TENSORS), {}) as write:
         write("whole", TENSORS["whole"])
-    with pytest.raises(ValueError, match="announced"), writer(tmp_path / "x", specs(TENSORS), {}) as write:
+    with pytest.raises(ValueError, match="announced"), streaming_writer(tmp_path / "x", specs(TENSORS), {}) as write:
         write("whole", TENSORS["whole"].T)
     assert list(tmp_path.iterdir()) == []
 

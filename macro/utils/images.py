@@ -16,7 +16,7 @@ from jaxtyping import Float32, UInt8
 from PIL import ExifTags, Image, ImageDraw, ImageFont, ImageOps
 
 from macro.utils.errors import UserError
-from macro.utils.files import write_whole
+from macro.utils.files import atomic_write, local
 
 MAX_PIXELS = 64_000_000
 Pixels = UInt8[np.ndarray, "_ _ 3"]  # [h, w, 3], any size
@@ -65,7 +65,7 @@ def size_of(path: str | os.PathLike) -> tuple[int, int]:
 
 def _file(path: str | os.PathLike) -> io.BufferedReader:
     try:
-        return Path(path).open("rb")
+        return local(path).open("rb")
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file; check the path") from None
     except IsADirectoryError:
@@ -145,7 +145,7 @@ def save(path: str | os.PathLike, pixels: Pixels) -> None:
     path = Path(path)
     if path.suffix.lower() not in _WRITE:
         raise UserError(f"{path}: cannot write {path.suffix or 'no suffix'}; use {', '.join(_WRITE)}")
-    write_whole(path, _encode(pixels, **_WRITE[path.suffix.lower()]))
+    atomic_write(path, _encode(pixels, **_WRITE[path.suffix.lower()]))
 
 
 def _encode(pixels: Pixels, **options) -> bytes:
@@ -175,21 +175,21 @@ def to_uint8(values) -> UInt8[np.ndarray, "..."]:
     return np.round((np.clip(np.asarray(values, np.float32), -1, 1) + 1) * 127.5).astype(np.uint8)
 
 
-def resize_to(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     """Bicubic, antialiased when shrinking, to (height, width), whatever that does to the aspect."""
     if pixels.shape[:2] == tuple(size):
         return pixels
     return np.array(Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BICUBIC))
 
 
-def at_most(pixels: Pixels, side: int) -> Pixels:
+def shrink_to(pixels: Pixels, side: int) -> Pixels:
     """Shrunk, the aspect kept, so that no side is longer than `side`; left alone if none is."""
     h, w = pixels.shape[:2]
     scale = side / max(h, w)
-    return pixels if scale >= 1 else resize_to(pixels, (max(1, round(h * scale)), max(1, round(w * scale))))
+    return pixels if scale >= 1 else resize(pixels, (max(1, round(h * scale)), max(1, round(w * scale))))
 
 
-def cover(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+def resize_and_crop(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     """Resizes and crops around the centre so that (height, width) is filled and the aspect kept."""
     (h, w), (height, width) = pixels.shape[:2], size
     if (h, w) == (height, width):

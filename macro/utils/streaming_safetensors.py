@@ -12,14 +12,13 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from math import prod
-from pathlib import Path
 from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
 
 from macro.utils.errors import UserError
-from macro.utils.files import whole
+from macro.utils.files import atomic_path, local
 
 DTYPES = {
     "F64": np.dtype("float64"), "F32": np.dtype("float32"), "F16": np.dtype("float16"),
@@ -56,7 +55,7 @@ class TensorReader(Mapping):
         Raises:
             UserError: no such file, a pickle, or a file that is cut short or damaged.
         """
-        self.path = Path(path)
+        self.path = local(path)
         self.specs: dict[str, Spec] = {}
         self.metadata: dict[str, str] = {}
         self._starts: dict[str, int] = {}
@@ -121,7 +120,7 @@ class TensorReader(Mapping):
 
 
 @contextlib.contextmanager
-def writer(path: str | os.PathLike, specs: Mapping[str, Spec], metadata: Mapping[str, str]):
+def streaming_writer(path: str | os.PathLike, specs: Mapping[str, Spec], metadata: Mapping[str, str]):
     """Opens a file whose tensors are then written in any order, piece by piece; it appears at the end, whole.
 
     Yields:
@@ -153,7 +152,7 @@ def writer(path: str | os.PathLike, specs: Mapping[str, Spec], metadata: Mapping
             np.ascontiguousarray(part).tofile(file)
         written += array.nbytes
 
-    with whole(path) as half:
+    with atomic_path(path) as half:
         with half.open("wb") as file:
             file.write(len(text).to_bytes(8, "little") + text)
             yield write

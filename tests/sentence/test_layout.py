@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from macro.sentence.grid import LABELS, SIDE, cell_shares, grid_iou, validate_grid
+from macro.sentence.layout import GRID_SIZE, NUM_CLASSES, grid_iou, layout_to_token_weights, validate_grid
 from macro.utils.errors import UserError
 
 QUICK = settings(max_examples=30, deadline=None, derandomize=True)
 grids = st.lists(st.integers(0, 12), min_size=64, max_size=64).map(
-    lambda cells: np.array(cells, np.int8).reshape(SIDE, SIDE)
+    lambda cells: np.array(cells, np.int8).reshape(GRID_SIZE, GRID_SIZE)
 )
 
 
@@ -59,18 +59,18 @@ def test_absent_subject_is_named_with_its_cell():
 @QUICK
 @given(grids)
 def test_one_token_a_cell_is_one_hot(grid):
-    shares = cell_shares(grid, SIDE, SIDE)
-    np.testing.assert_array_equal(shares, np.eye(LABELS, dtype=np.float32)[grid.ravel()])
+    shares = layout_to_token_weights(grid, GRID_SIZE, GRID_SIZE)
+    np.testing.assert_array_equal(shares, np.eye(NUM_CLASSES, dtype=np.float32)[grid.ravel()])
 
 
 @QUICK
 @given(grids, st.integers(1, 20), st.integers(1, 20))
 def test_shares_are_the_areas_counted_on_a_fine_raster(grid, rows, columns):
-    shares = cell_shares(grid, rows, columns)
+    shares = layout_to_token_weights(grid, rows, columns)
     # A raster that both the cells and the tokens divide: count its points.
     fine = grid.repeat(rows, 0).repeat(columns, 1)
-    tokens = fine.reshape(rows, SIDE, columns, SIDE).transpose(0, 2, 1, 3).reshape(rows * columns, -1)
-    counted = (tokens[..., None] == np.arange(LABELS)).mean(1)
+    tokens = fine.reshape(rows, GRID_SIZE, columns, GRID_SIZE).transpose(0, 2, 1, 3).reshape(rows * columns, -1)
+    counted = (tokens[..., None] == np.arange(NUM_CLASSES)).mean(1)
     assert shares.dtype == np.float32
     np.testing.assert_allclose(shares, counted, atol=1e-6)
     np.testing.assert_allclose(shares.sum(1), 1, atol=1e-6)

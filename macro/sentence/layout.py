@@ -2,7 +2,7 @@
 
 Cell 0 is background, n = 1..12 the n-th subject (MUSIC's layout, arXiv 2604.07422). Row 0 is the top row.
 How boxes and masks become a grid is `macro/scenes/ground_truth/annotate.py`'s business; how a grid reaches the model's
-latent tokens is `cell_shares`, below. Read next: `macro/sentence/plan.py`.
+latent tokens is `layout_to_token_weights`, below. Read next: `macro/sentence/plan.py`.
 """
 
 import numpy as np
@@ -10,14 +10,14 @@ from jaxtyping import Float32, Int8
 
 from macro.utils.errors import UserError
 
-SIDE = 8  # cells along each side of the picture
-SUBJECTS = 12  # the most subjects a sentence may have
-LABELS = SUBJECTS + 1  # what a cell can hold: background or one subject
+GRID_SIZE = 8  # cells along each side of the picture
+MAX_SUBJECTS = 12  # the most subjects a sentence may have
+NUM_CLASSES = MAX_SUBJECTS + 1  # what a cell can hold: background or one subject
 
 Grid = Int8[np.ndarray, "8 8"]
 
 
-def validate_grid(grid, subjects: int = SUBJECTS) -> Grid:
+def validate_grid(grid, subjects: int = MAX_SUBJECTS) -> Grid:
     """Checks a grid of any origin (nested lists of a plan.json, an array) and returns it as int8[8, 8].
 
     Args:
@@ -31,8 +31,8 @@ def validate_grid(grid, subjects: int = SUBJECTS) -> Grid:
         cells = np.asarray(grid)
     except ValueError:  # rows of different lengths
         cells = np.empty(0, object)
-    if cells.shape != (SIDE, SIDE):
-        raise UserError(f"plan grid: {_shape_in_words(grid)}, but it must be {SIDE} rows of {SIDE} numbers")
+    if cells.shape != (GRID_SIZE, GRID_SIZE):
+        raise UserError(f"plan grid: {_shape_in_words(grid)}, but it must be {GRID_SIZE} rows of {GRID_SIZE} numbers")
     if not np.issubdtype(cells.dtype, np.integer):
         raise UserError(f"plan grid: cells must be whole numbers from 0 to {subjects}, 0 for background")
     wrong = np.argwhere((cells < 0) | (cells > subjects))
@@ -55,7 +55,7 @@ def _shape_in_words(grid) -> str:
     return f"it is {len(grid)} rows of {widths.pop() if widths else 0}"
 
 
-def cell_shares(grid: Grid, rows: int, columns: int) -> Float32[np.ndarray, "n 13"]:
+def layout_to_token_weights(grid: Grid, rows: int, columns: int) -> Float32[np.ndarray, "n 13"]:
     """The share of each latent token's area that each subject holds.
 
     Args:
@@ -65,18 +65,18 @@ def cell_shares(grid: Grid, rows: int, columns: int) -> Float32[np.ndarray, "n 1
     Returns:
         float32[rows * columns, 13], row-major over tokens; each row sums to 1; column 0 is background.
     """
-    cells = np.eye(LABELS, dtype=np.float32)[grid]
+    cells = np.eye(NUM_CLASSES, dtype=np.float32)[grid]
     shares = np.einsum("hr,wc,rcs->hws", _overlap(rows), _overlap(columns), cells, optimize=True)
-    return shares.reshape(rows * columns, LABELS).astype(np.float32)
+    return shares.reshape(rows * columns, NUM_CLASSES).astype(np.float32)
 
 
 def _overlap(tokens: int) -> Float32[np.ndarray, "n 8"]:
     """[token, cell]: the share of a token's interval on one axis that lies inside each cell's interval."""
-    token, cell = np.arange(tokens)[:, None], np.arange(SIDE)[None]
+    token, cell = np.arange(tokens)[:, None], np.arange(GRID_SIZE)[None]
     # In units of 1 / (tokens * SIDE) both edges are whole numbers, so the shares come out exact.
-    start = np.maximum(token * SIDE, cell * tokens)
-    stop = np.minimum((token + 1) * SIDE, (cell + 1) * tokens)
-    return (np.maximum(stop - start, 0) / SIDE).astype(np.float32)
+    start = np.maximum(token * GRID_SIZE, cell * tokens)
+    stop = np.minimum((token + 1) * GRID_SIZE, (cell + 1) * tokens)
+    return (np.maximum(stop - start, 0) / GRID_SIZE).astype(np.float32)
 
 
 def grid_iou(a: Grid, b: Grid) -> float:

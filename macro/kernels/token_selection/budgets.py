@@ -1,7 +1,7 @@
-"""How many tokens each picture keeps: a share of its own, or of a budget for the row.
+"""How many tokens each image keeps: a share of its own, or of a budget for the row.
 
 In whole numbers throughout, so that .07 of 100 tokens is 7 and never 8, on a host and under `jit` alike.
-Read next: `choose.py`, which takes the quotas.
+Read next: `api.select_top_k`, which takes them.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ import numpy as np
 _FINEST = 10**6
 
 
-def quotas(counts, keep: float | None = None, budget: int | None = None, floor: int = 1):
-    """Tokens to keep of each picture; exactly one of `keep` and `budget` is given.
+def token_budgets(counts, keep: float | None = None, budget: int | None = None, floor: int = 1):
+    """Tokens to keep of each image; exactly one of `keep` and `budget` is given.
 
     Args:
-        counts: int32 `[b, pictures]` tokens of each picture, 0 where there is none. A numpy array gives a numpy array.
-        keep: the share of each picture, in (0, 1]: `ceil(keep * n)`.
+        counts: int32 `[b, images]` tokens of each image, 0 where there is none. A numpy array gives a numpy array.
+        keep: the share of each image, in (0, 1]: `ceil(keep * n)`.
         budget: tokens of a row, dealt in proportion to the counts, largest remainders first (of equal ones the earlier
-            picture); a picture whose share is below `floor` gets `floor`, and the others share what is left. A row
+            image); an image whose share is below `floor` gets `floor`, and the others share what is left. A row
             with fewer tokens keeps them all.
-        floor: at least so many of each picture, or all that it has.
+        floor: at least so many of each image, or all that it has.
 
     Returns:
-        int32 `[b, pictures]`, never more than `counts`; with a budget each row's sum is `min(budget, tokens)`.
+        int32 `[b, images]`, never more than `counts`; with a budget each row's sum is `min(budget, tokens)`.
         Counts up to half a million a row.
 
     Raises:
         ValueError: naming the argument that is out of range.
     """
     if counts.ndim != 2:
-        raise ValueError(f"quotas: counts must be [b, pictures], but has shape {counts.shape}")
+        raise ValueError(f"token_budgets: counts must be [b, images], but has shape {counts.shape}")
     _check(counts.shape[1], keep, budget, floor)
     xp = jnp if isinstance(counts, jax.Array) else np
     counts = counts.astype(xp.int32)
@@ -47,26 +47,28 @@ def quotas(counts, keep: float | None = None, budget: int | None = None, floor: 
     return _dealt(xp, counts, least, budget).astype(xp.int32)
 
 
-def quota_bound(n: int, pictures: int, keep: float | None = None, budget: int | None = None, floor: int = 1) -> int:
-    """The most that `quotas` can come to in a row, for any `pictures` that have `n` tokens together; see `quotas`."""
-    _check(pictures, keep, budget, floor)
+def token_budget_bound(
+    n: int, images: int, keep: float | None = None, budget: int | None = None, floor: int = 1
+) -> int:
+    """The most tokens that `token_budgets` grants a row whose `images` images have `n` tokens together."""
+    _check(images, keep, budget, floor)
     if budget is not None:
         return min(n, budget)
     share = _fraction(keep)
-    # Every picture keeps less than `floor` more than its share.
-    return min(n, -(-share.numerator * n // share.denominator) + pictures * floor - 1)
+    # Every image keeps less than `floor` more than its share.
+    return min(n, -(-share.numerator * n // share.denominator) + images * floor - 1)
 
 
-def _check(pictures: int, keep: float | None, budget: int | None, floor: int) -> None:
+def _check(images: int, keep: float | None, budget: int | None, floor: int) -> None:
     if (keep is None) == (budget is None):
-        raise ValueError(f"quotas: exactly one of keep and budget, got keep={keep} and budget={budget}")
+        raise ValueError(f"token_budgets: exactly one of keep and budget, got keep={keep} and budget={budget}")
     if floor < 1:
-        raise ValueError(f"quotas: floor={floor}, but no picture may vanish: at least 1")
+        raise ValueError(f"token_budgets: floor={floor}, but no image may vanish: at least 1")
     if keep is not None and not 0 < keep <= 1:
-        raise ValueError(f"quotas: keep={keep} is no share in (0, 1]")
-    if budget is not None and budget < pictures * floor:
+        raise ValueError(f"token_budgets: keep={keep} is no share in (0, 1]")
+    if budget is not None and budget < images * floor:
         per = "one token" if floor == 1 else f"floor={floor} tokens"
-        raise ValueError(f"quotas: budget={budget} for {pictures} images is a budget below {per} per image")
+        raise ValueError(f"token_budgets: budget={budget} for {images} images is a budget below {per} per image")
 
 
 def _fraction(keep: float) -> Fraction:
