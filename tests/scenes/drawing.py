@@ -25,12 +25,12 @@ def _in_batches(scenes, draw) -> list:
     return [draw(stack(compiled[i : i + AT_ONCE])) for i in range(0, len(compiled), AT_ONCE)]
 
 
-def pictures(scenes, height=32, width=32, samples=1) -> dict[str, np.ndarray]:
+def pictures(scenes, height=64, width=64, samples=1) -> dict[str, np.ndarray]:
     """`render` of any number of scenes."""
     parts = _in_batches(scenes, lambda batch: render(batch, height, width, samples))
     return {key: np.concatenate([part[key] for part in parts])[: len(scenes)] for key in parts[0]}
 
 
-def whole_masks(scenes, height=32, width=32) -> np.ndarray:
+def whole_masks(scenes, height=64, width=64) -> np.ndarray:
     """`amodal` of any number of scenes."""
     return np.concatenate(_in_batches(scenes, lambda batch: amodal(batch, height, width)))[: len(scenes)]
