@@ -1,7 +1,7 @@
 """How good the shipped model's pictures are under other sampling settings: the same scenes, plans, seeds each time.
 
-Scenes, measures and their meaning are those of the benchmark "scenes" (`macro/evals/scenes.py`), of which this takes
-one bucket. The plans are the model's own, written once. Used by `006_selection` and `007_step_caching`.
+Scenes, measures and their meaning are those of the benchmark "scenes" (`macro/evals/benches/scenes.py`), of which this
+takes one bucket. The plans are the model's own, written once. Used by `006_selection` and `007_step_caching`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 import macro
+from macro.evals.benches.scenes import Judge, cases, question, read_cells
 from macro.evals.classifier.model import load as load_reader
-from macro.evals.scenes import Judge, cases, question, read_cells
 from macro.training.data import data_config
 from macro.utils import config as config_lib
 

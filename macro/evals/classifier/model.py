@@ -8,7 +8,7 @@ lessons, under the name `NOTHING`. The shipped weights come from
     python -m macro.evals.classifier.model --out=macro/assets/reader.safetensors --scenes=6000 --steps=3000 --seed=0
 
 (two CPU cores; the metadata of the file holds its numbers). Its scenes come from streams of their own, which
-no data set and no evaluation draws from. Read next: `training.py` (the lessons), `macro/evals/metrics.py` (its
+no data set and no evaluation draws from. Read next: `training.py` (the lessons), `macro/evals/metrics/palettes.py` (its
 use).
 """
 
@@ -19,80 +19,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Float, UInt8
 
+from macro.nn.subject_classifier import SubjectClassifier, crop, square
+from macro.sentence.layout import GRID_SIZE, Grid
 from macro.utils.errors import UserError
 from macro.utils.files import atomic_write
 
 SHIPPED = Path(__file__).parents[2] / "assets" / "reader.safetensors"
-CROP = 48  # pixels along the side of what the network sees
-MARGIN = 1.15  # the crop's side, in units of the longer side of the box around the cells
 NOTHING = "nothing"
 _CHUNK = 64  # crops read at once: one compiled program for any number of them
 
 
-class Network(nn.Module):
-    """Crops [b, 48, 48, 3] in -1..1 to logits of kinds (the first is `NOTHING`) and of textures.
-
-    An outline is read from where things are in the crop; a texture from what there is around its middle, wherever.
-    """
-
-    kinds: int
-    textures: int
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b k"], Float[Array, "b j"]]:
-        x = nn.Conv(32, (4, 4), (2, 2), name="conv_0")(x)
-        for n, (channels, stride) in enumerate(((64, 1), (96, 2), (96, 1)), 1):
-            x = nn.gelu(nn.GroupNorm(8, name=f"norm_{n}")(x))
-            x = nn.Conv(channels, (3, 3), (stride, stride), name=f"conv_{n}")(x)
-        x = nn.gelu(nn.GroupNorm(8, name="norm_4")(x))
-        middle = x[:, 2:-2, 2:-2]
-        patterns = jnp.concatenate([middle.max((1, 2)), middle.mean((1, 2))], -1)
-        x = nn.Conv(128, (3, 3), (2, 2), name="conv_4")(x)
-        x = nn.gelu(nn.GroupNorm(8, name="norm_5")(x))
-        x = nn.Conv(32, (1, 1), name="squeeze")(x).reshape(x.shape[0], -1)
-        x = nn.gelu(nn.Dense(128, name="hidden")(x))
-        patterns = nn.gelu(nn.Dense(96, name="patterns")(jnp.concatenate([patterns, x], -1)))
-        return nn.Dense(self.kinds, name="kind")(x), nn.Dense(self.textures, name="texture")(patterns)
-
-
-def square(box: Float[np.ndarray, "*n 4"]) -> Float[np.ndarray, "*n 3"]:
-    """(middle x, middle y, side) of the crop around a box (x0, y0, x1, y1), all in 0..1 of the picture."""
-    side = MARGIN * np.maximum(box[..., 2] - box[..., 0], box[..., 3] - box[..., 1])
-    return np.stack([(box[..., 0] + box[..., 2]) / 2, (box[..., 1] + box[..., 3]) / 2, side], -1)
-
-
-def crop(
-    pictures: UInt8[Array, "b h w 3"], squares: Float[Array, "b 3"], blur: Float[Array, "b"]
-) -> Float[Array, "b 48 48 3"]:
-    """Square crops, resampled by a Gaussian to 48 x 48 and to -1..1; 0 outside the picture.
-
-    Args:
-        pictures: one per crop.
-        squares: middle x, middle y and side, in 0..1 of the picture.
-        blur: standard deviation of an added blur, as a share of the crop's side.
-    """
-
-    def weights(middle: Array, side: Array, blur: Array, pixels: int) -> Array:
-        """[48, pixels]: how much each pixel of an axis adds to each place of the crop."""
-        places = (middle + side * ((jnp.arange(CROP) + 0.5) / CROP - 0.5)) * pixels
-        step = side * pixels / CROP
-        width = jnp.sqrt(jnp.maximum(0.45 * step, 0.6) ** 2 + (blur * side * pixels) ** 2)
-        away = (places[:, None] - jnp.arange(pixels) - 0.5) / width
-        return jnp.exp(-0.5 * away**2) / (width * np.sqrt(2 * np.pi))
-
-    def one(picture: Array, square: Array, blur: Array) -> Array:
-        rows = weights(square[1], square[2], blur, picture.shape[0])
-        columns = weights(square[0], square[2], blur, picture.shape[1])
-        return jnp.einsum("rh,hwc,kw->rkc", rows, picture.astype(jnp.float32) / 127.5 - 1, columns)
-
-    return jax.vmap(one)(pictures, squares, blur)
+def cells_box(grid: Grid, number: int) -> Float[np.ndarray, "4"] | None:
+    """(x0, y0, x1, y1) in 0..1 around a subject's cells; None if it has none."""
+    rows, columns = np.nonzero(grid == number)
+    if not len(rows):
+        return None
+    return np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], np.float64) / GRID_SIZE
 
 
 @dataclass(frozen=True)
@@ -140,7 +88,7 @@ class Reader:
 @functools.partial(jax.jit, static_argnames=("kinds", "textures"))
 def _answer(params, pictures, squares, blur, kinds: int, textures: int):
     crops = crop(pictures, squares, jnp.full(squares.shape[0], blur))
-    answers = Network(kinds, textures).apply({"params": params}, crops)
+    answers = SubjectClassifier(kinds, textures).apply({"params": params}, crops)
     return tuple(answer.argmax(-1) for answer in answers)
 
 

@@ -21,13 +21,14 @@ import numpy as np
 import optax
 from jaxtyping import Float, Int, UInt8
 
-from macro.evals.classifier.model import CROP, MARGIN, NOTHING, Network, Reader, crop, square
+from macro.evals.classifier.model import NOTHING, Reader, cells_box
+from macro.nn.subject_classifier import CROP, MARGIN, SubjectClassifier, crop, square
 from macro.scenes.assets.catalog import KINDS
 from macro.scenes.graph import TEXTURES, Scene
 from macro.scenes.ground_truth import annotate
 from macro.scenes.layout import layout_sampler
-from macro.scenes.render import raycast
-from macro.sentence.layout import GRID_SIZE, Grid
+from macro.scenes.render.batches import render_all
+from macro.sentence.layout import GRID_SIZE
 
 SIZE = 128
 BATCH = 128
@@ -38,14 +39,6 @@ _RENDERED_AT_ONCE = 16
 _SMALLEST, _LEAST_VISIBLE = 0.004, 0.35  # of the picture, of the silhouette: less teaches nothing
 _BLURRED, _EMPTY, _ELLIPSE = 0.06, 0.03, 0.04  # shares of the lessons that show nothing
 _READABLE_BLUR, _BLOB_BLUR = 0.022, (0.10, 0.22)  # standard deviations, as shares of the crop's side
-
-
-def cells_box(grid: Grid, number: int) -> Float[np.ndarray, "4"] | None:
-    """(x0, y0, x1, y1) in 0..1 around a subject's cells; None if it has none."""
-    rows, columns = np.nonzero(grid == number)
-    if not len(rows):
-        return None
-    return np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], np.float64) / GRID_SIZE
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,14 +71,10 @@ def views(seed: int, purpose: int, scenes: int, say=lambda done: None) -> Views:
     """Renders `scenes` scenes and lists the subjects that can be seen well enough."""
     pictures, rows = [], []
     for start in range(0, scenes, _RENDERED_AT_ONCE):
-        graphs = [_scene(seed, purpose, start + n) for n in range(_RENDERED_AT_ONCE)][: scenes - start]
-        padded = graphs + graphs[-1:] * (_RENDERED_AT_ONCE - len(graphs))
-        batch = raycast.stack([raycast.compile_scene(graph) for graph in padded])
-        out = {name: np.asarray(values) for name, values in raycast.render(batch, SIZE, SIZE).items()}
-        whole = np.asarray(raycast.amodal(batch, SIZE, SIZE)).sum((2, 3))
-        for n, graph in enumerate(graphs):
-            pictures.append(out["pixels"][n])
-            rows += _lessons_in(graph, out["ids"][n], whole[n], len(pictures) - 1)
+        graphs = [_scene(seed, purpose, n) for n in range(start, min(start + _RENDERED_AT_ONCE, scenes))]
+        for graph, out in zip(graphs, render_all(graphs, SIZE, SIZE, silhouettes=True), strict=True):
+            pictures.append(out["pixels"])
+            rows += _lessons_in(graph, out["ids"], out["amodal"].sum((1, 2)), len(pictures) - 1)
         say(len(pictures))
     columns = [np.array(column) for column in zip(*rows, strict=True)]
     return Views(np.stack(pictures), *columns)
@@ -178,7 +167,7 @@ def teach(scenes: int, steps: int, seed: int) -> Reader:
 def train(lessons: Views, steps: int, seed: int) -> Reader:
     """A reader taught for `steps` batches of `BATCH` lessons."""
     kinds = (NOTHING, *KINDS)
-    network = Network(len(kinds), len(TEXTURES))
+    network = SubjectClassifier(len(kinds), len(TEXTURES))
     key = jax.random.key(seed)
     params = network.init(key, jnp.zeros((1, CROP, CROP, 3)))["params"]
     rate = optax.warmup_cosine_decay_schedule(0.0, 2e-3, min(200, steps // 4 + 1), steps, 1e-5)

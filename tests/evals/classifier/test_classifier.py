@@ -9,8 +9,8 @@ import pytest
 from scenes.drawing import pictures
 
 from macro.evals.classifier import model as classifier
-from macro.evals.classifier.model import CROP, MARGIN, NOTHING, Reader, crop, square
-from macro.evals.classifier.training import cells_box
+from macro.evals.classifier.model import NOTHING, Reader, cells_box
+from macro.nn.subject_classifier import CROP, MARGIN, crop, square
 from macro.scenes.assets.catalog import KINDS
 from macro.scenes.graph import TEXTURES
 from macro.scenes.ground_truth.annotate import layout

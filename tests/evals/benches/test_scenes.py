@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from macro.evals import report, scenes
+from macro.evals import report
+from macro.evals.benches import scenes
 from macro.sampling.pipeline import Pipeline
 from macro.scenes.ground_truth import annotate
 from macro.scenes.layout import layout_sampler

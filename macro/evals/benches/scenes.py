@@ -9,8 +9,8 @@ the model plans and draws, and the same measures are taken of four pictures in t
     chance     another sample's picture (and layout)
 
     layout_iou              plan against true layout; a right plan need not agree with the truth, see the next
-    layout_iou_independent  a second layout of the same instruction against the true one (`layouts.py`)
-    subject_recall          share of subjects whose cells hold their palette (`metrics.py`)
+    layout_iou_independent  a second layout of the same instruction against the true one (`alternative_layouts.py`)
+    subject_recall          share of subjects whose cells hold their palette (`../metrics/palettes.py`)
     kind_recall             share of subjects of which the reader (`classifier/model.py`) names kind and texture
                             right from the crop around their cells; kind_alone and texture_alone tell the two apart
     palette_distance        from a subject's colours to the dominant colours of its cells
@@ -20,7 +20,7 @@ the model plans and draws, and the same measures are taken of four pictures in t
 
 A subject without a cell is neither recalled nor read; it has no palette distance. Every measure of a sample
 is kept as [sum, number of things], so that shares are over subjects, and intervals over samples. Read next:
-`report.py`.
+`../report.py`.
 """
 
 import functools
@@ -34,12 +34,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from macro.engines import scenes as scenes_engine
-from macro.evals import layouts, report
-from macro.evals.classifier.model import Reader, Reading
+from macro.evals import report
+from macro.evals.benches import alternative_layouts
+from macro.evals.classifier.model import Reader, Reading, cells_box
 from macro.evals.classifier.model import load as load_reader
-from macro.evals.classifier.training import cells_box
 from macro.evals.journal import Journal, Progress
-from macro.evals.metrics import PRESENT, Colours, Judged, Picture, cells_mask, expected_amounts
+from macro.evals.metrics.palettes import PRESENT, Colours, Judged, Picture, cells_mask, expected_amounts
 from macro.models.vae import VAE, normalise
 from macro.models.variants import VAEConfig
 from macro.sampling.pipeline import Pipeline
@@ -103,11 +103,11 @@ def cases(bucket: str, start: int, count: int, seed: int, swaps: int, options: s
     for n, scene in enumerate(scenes):
         rng = np.random.default_rng([seed, first + n])
         sentence = made[n]
-        independent = layouts.another(scene, sentence.truth, prompt_of(sentence), rng, options.size)
+        independent = alternative_layouts.another(scene, sentence.truth, prompt_of(sentence), rng, options.size)
         pair = exchanged = None
         if start + n < swaps and (pairs := _loose_pairs(sentence)):
             pair = pairs[int(rng.integers(len(pairs)))]
-            exchanged = layouts.exchanged_picture(scene, pair[0] - 1, pair[1] - 1, options.size)
+            exchanged = alternative_layouts.exchanged_picture(scene, pair[0] - 1, pair[1] - 1, options.size)
         out.append(Case(bucket, start + n, sentence, again[n], made[n + 1], independent, pair, exchanged))
     return out
 

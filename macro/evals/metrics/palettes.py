@@ -16,7 +16,7 @@ share in the cells that are judged,
                                          and    pure(a) >= PURE pure(e),   pure(x) = sum_c x_c / (sum_c x_c + f)
 
 All limits were set on renders of scenes that no evaluation draws (`scenes.CALIBRATION`): another light, pose
-and texture phase passes, a little blur passes, another picture does not. Read next: `scenes.py`.
+and texture phase passes, a little blur passes, another picture does not. Read next: `benches/scenes.py`.
 """
 
 from dataclasses import dataclass
