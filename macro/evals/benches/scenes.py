@@ -11,7 +11,7 @@ the model plans and draws, and the same measures are taken of four pictures in t
     layout_iou              plan against true layout; a right plan need not agree with the truth, see the next
     layout_iou_independent  a second layout of the same instruction against the true one (`alternative_layouts.py`)
     subject_recall          share of subjects whose cells hold their palette (`../metrics/palettes.py`)
-    kind_recall             share of subjects of which the reader (`classifier/model.py`) names kind and texture
+    kind_recall             share of subjects of which the classifier (`classifier/model.py`) names kind and texture
                             right from the crop around their cells; kind_alone and texture_alone tell the two apart
     palette_distance        from a subject's colours to the dominant colours of its cells
     swap_rate               share of subjects' cells that hold another subject's palette rather than their own
@@ -36,8 +36,8 @@ import numpy as np
 from macro.engines import scenes as scenes_engine
 from macro.evals import report
 from macro.evals.benches import alternative_layouts
-from macro.evals.classifier.model import Reader, Reading, cells_box
-from macro.evals.classifier.model import load as load_reader
+from macro.evals.classifier.model import Classifier, Prediction, cells_box
+from macro.evals.classifier.model import load as load_classifier
 from macro.evals.journal import Journal, Progress
 from macro.evals.metrics.palettes import PRESENT, Colours, Judged, Picture, cells_mask, expected_amounts
 from macro.models.vae import VAE, normalise
@@ -157,12 +157,12 @@ class Judge:
             "swap_rate": [int(swapped[0]), int(swapped[1])],
         }
 
-    def kind_measures(self, readings: Sequence[Reading | None], true_readings: Sequence[Reading | None]) -> Measures:
-        """How many readings (None: no cells) are right, where `true_readings` are those of the true picture."""
+    def kind_measures(self, drawn: Sequence[Prediction | None], true: Sequence[Prediction | None]) -> Measures:
+        """How many predictions (None: no cells) are right in a drawn image, where `true` are those of the true one."""
         truth = self.truth
-        told = np.array([r is not None and r.texture == t for r, t in zip(true_readings, truth.textures, strict=True)])
-        kind = np.array([r is not None and r.kind == k for r, k in zip(readings, truth.kinds, strict=True)])
-        texture = np.array([r is not None and r.texture == t for r, t in zip(readings, truth.textures, strict=True)])
+        told = np.array([p is not None and p.texture == t for p, t in zip(true, truth.textures, strict=True)])
+        kind = np.array([p is not None and p.kind == k for p, k in zip(drawn, truth.kinds, strict=True)])
+        texture = np.array([p is not None and p.texture == t for p, t in zip(drawn, truth.textures, strict=True)])
         return {
             "kind_recall": [int((kind & (texture | ~told)).sum()), self.count],
             "kind_alone": [int(kind.sum()), self.count],
@@ -182,14 +182,14 @@ class Judge:
         return {"swap_follow": [int(follows), 1]}
 
 
-def read_cells(
-    reader: Reader, pictures: Sequence[Picture], grids: Sequence[Grid], counts: Sequence[int]
-) -> list[list[Reading | None]]:
-    """For each picture, what the reader sees around the cells of subjects 1 .. count; None without cells."""
+def classify_cells(
+    classifier: Classifier, pictures: Sequence[Picture], grids: Sequence[Grid], counts: Sequence[int]
+) -> list[list[Prediction | None]]:
+    """For each picture, what the classifier sees around the cells of subjects 1 .. count; None without cells."""
     boxes = [[cells_box(grid, n) for n in range(1, count + 1)] for grid, count in zip(grids, counts, strict=True)]
     there = [(k, box) for k, row in enumerate(boxes) for box in row if box is not None]
-    readings = iter(reader.read([pictures[k] for k, _ in there], [box for _, box in there]))
-    return [[None if box is None else next(readings) for box in row] for row in boxes]
+    predictions = iter(classifier.classify([pictures[k] for k, _ in there], [box for _, box in there]))
+    return [[None if box is None else next(predictions) for box in row] for row in boxes]
 
 
 # ---- the whole ----
@@ -236,7 +236,7 @@ def score(
     batch: Sequence[Case],
     compose: Compose,
     decode: Callable[[Sequence[Picture]], list[Picture]],
-    reader: Reader,
+    classifier: Classifier,
     plans: str,
 ) -> Iterator[Scored]:
     """Draws and measures a batch of cases.
@@ -258,13 +258,13 @@ def score(
         "chance": ([case.other.target.pixels for case in batch], truth),
     }
     counts = [len(case.sentence.truth.kinds) for case in batch]
-    readings = {name: read_cells(reader, pictures, grids, counts) for name, (pictures, grids) in versions.items()}
-    true_readings = read_cells(reader, targets, truth, counts)
+    predictions = {name: classify_cells(classifier, *version, counts) for name, version in versions.items()}
+    true_predictions = classify_cells(classifier, targets, truth, counts)
     for n, case in enumerate(batch):
         judge, record = Judge(case), {"bucket": case.bucket, "index": case.index}
         for name, (pictures, grids) in versions.items():
             measures = judge.colour_measures(pictures[n], grids[n])
-            record[name] = measures | judge.kind_measures(readings[name][n], true_readings[n])
+            record[name] = measures | judge.kind_measures(predictions[name][n], true_predictions[n])
         record["chance"]["layout_iou"] = [grid_iou(case.other.plan.grid, truth[n]), 1]
         if case.independent is not None:
             for name in VERSIONS:
@@ -316,8 +316,8 @@ def evaluate(
     Returns:
         The results (`report.summary`), and picture strips with their words.
     """
-    reader = load_reader()
-    settings = settings | {"seed": seed, "plans": plans, "swaps": swaps, "reader": reader.notes}
+    classifier = load_classifier()
+    settings = settings | {"seed": seed, "plans": plans, "swaps": swaps, "reader": classifier.notes}
     journal, compose = Journal(workdir, settings), one_by_one(pipeline)
 
     def decode(pictures):
@@ -328,7 +328,7 @@ def evaluate(
     for name in NAMES:
         for start in range(len(journal.bucket(name, num)), num, CHUNK):
             batch = cases(name, start, min(CHUNK, num - start), seed, swaps, options)
-            for scored in score(batch, compose, decode, reader, plans):
+            for scored in score(batch, compose, decode, classifier, plans):
                 if scored.case.index < SHOWN:
                     save_picture(folder / f"{name}_{scored.case.index}.png", strip(scored))
                     words = {"instruction": prompt_of(scored.case.sentence), "thought": scored.plan.cot}

@@ -143,15 +143,15 @@ def test_an_exchange_is_seen_in_the_picture(five):
 
 def test_kind_and_texture_must_both_be_right(five):
     judge, truth = scenes.Judge(five[0]), five[0].sentence.truth
-    right = [scenes.Reading(k, t) for k, t in zip(truth.kinds, truth.textures, strict=True)]
-    half = [scenes.Reading(truth.kinds[0], "another"), scenes.Reading("nothing", truth.textures[1]), None]
+    right = [scenes.Prediction(k, t) for k, t in zip(truth.kinds, truth.textures, strict=True)]
+    half = [scenes.Prediction(truth.kinds[0], "another"), scenes.Prediction("nothing", truth.textures[1]), None]
     assert judge.kind_measures(right, right)["kind_recall"] == [3, 3]
     assert judge.kind_measures(half, right) == {
         "kind_recall": [0, 3],
         "kind_alone": [1, 3],
         "texture_alone": [1, 3],
     }
-    # A texture that the reader cannot tell in the true picture is not asked for.
+    # A texture that the classifier cannot tell in the true picture is not asked for.
     assert judge.kind_measures(half, half) == {
         "kind_recall": [1, 3],
         "kind_alone": [1, 3],
