@@ -22,7 +22,7 @@ from macro.scenes.graph import Scene
 from macro.scenes.ground_truth import annotate
 from macro.scenes.language import captions, chain_of_thought, edit_instructions, questions
 from macro.scenes.layout import layout_sampler
-from macro.scenes.render.batches import pixels_of, with_truth
+from macro.scenes.render.batches import render_images, render_with_truth
 from macro.sentence.formats import ARRANGEMENTS
 from macro.sentence.plan import Plan
 from macro.sentence.spans import MAX_REFERENCES, Image, Sentence, Target, Truth
@@ -120,7 +120,7 @@ def _proposal(draft: EditDraft, options: Options) -> Edit | Fault:
 def _draw(drafts: list[EditDraft], stages: Stages | None, options: Options) -> list[EditDraft]:
     """Both pictures and what is so in them."""
     scenes = [scene for draft in drafts for scene in (draft.edit.before, draft.edit.after)]
-    drawn = with_truth(scenes, options.size, options.size, options.rays)
+    drawn = render_with_truth(scenes, options.size, options.size, options.rays)
     out = []
     for draft in drafts:
         (source, before), (target, after) = next(drawn), next(drawn)
@@ -165,7 +165,8 @@ def _views(draft: EditDraft, options: Options) -> int:
 def _refer(drafts: list[EditDraft], stages: Stages | None, options: Options) -> list[EditDraft]:
     """Pictures of the newcomers alone, from other views and in other light."""
     scenes = [_alone(draft, options) for draft in drafts]
-    pictures = iter(pixels_of([scene for several in scenes for scene in several], options.reference_size, options.rays))
+    every = [scene for several in scenes for scene in several]
+    pictures = iter(render_images(every, options.reference_size, options.rays))
     return [
         draft.set(references=tuple(Picture(next(pictures), scene) for scene in several))
         for draft, several in zip(drafts, scenes, strict=True)

@@ -140,11 +140,11 @@ pre { white-space: pre-wrap; color: #556 }
 
 
 def page(results: Mapping, strips: Sequence[tuple[str, Path]]) -> str:
-    """A page that stands alone: the table with intervals, and pictures.
+    """A page that stands alone: the table with intervals, and images.
 
     Args:
         results: see `summary`.
-        strips: what stands under each picture strip, and its file.
+        strips: what stands under each image strip, and its file.
     """
     parts = [
         f"<title>scenes</title><style>{_STYLE}</style><h1>Benchmark &ldquo;scenes&rdquo;</h1>",

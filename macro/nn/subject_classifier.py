@@ -40,19 +40,19 @@ class SubjectClassifier(nn.Module):
 
 
 def square(box: Float[np.ndarray, "*n 4"]) -> Float[np.ndarray, "*n 3"]:
-    """(middle x, middle y, side) of the crop around a box (x0, y0, x1, y1), all in 0..1 of the picture."""
+    """(middle x, middle y, side) of the crop around a box (x0, y0, x1, y1), all in 0..1 of the image."""
     side = MARGIN * np.maximum(box[..., 2] - box[..., 0], box[..., 3] - box[..., 1])
     return np.stack([(box[..., 0] + box[..., 2]) / 2, (box[..., 1] + box[..., 3]) / 2, side], -1)
 
 
 def crop(
-    pictures: UInt8[Array, "b h w 3"], squares: Float[Array, "b 3"], blur: Float[Array, "b"]
+    images: UInt8[Array, "b h w 3"], squares: Float[Array, "b 3"], blur: Float[Array, "b"]
 ) -> Float[Array, "b 48 48 3"]:
-    """Square crops, resampled by a Gaussian to 48 x 48 and to -1..1; 0 outside the picture.
+    """Square crops, resampled by a Gaussian to 48 x 48 and to -1..1; 0 outside the image.
 
     Args:
-        pictures: one per crop.
-        squares: middle x, middle y and side, in 0..1 of the picture.
+        images: one per crop.
+        squares: middle x, middle y and side, in 0..1 of the image.
         blur: standard deviation of an added blur, as a share of the crop's side.
     """
 
@@ -64,9 +64,9 @@ def crop(
         away = (places[:, None] - jnp.arange(pixels) - 0.5) / width
         return jnp.exp(-0.5 * away**2) / (width * np.sqrt(2 * np.pi))
 
-    def one(picture: Array, square: Array, blur: Array) -> Array:
-        rows = weights(square[1], square[2], blur, picture.shape[0])
-        columns = weights(square[0], square[2], blur, picture.shape[1])
-        return jnp.einsum("rh,hwc,kw->rkc", rows, picture.astype(jnp.float32) / 127.5 - 1, columns)
+    def one(image: Array, square: Array, blur: Array) -> Array:
+        rows = weights(square[1], square[2], blur, image.shape[0])
+        columns = weights(square[0], square[2], blur, image.shape[1])
+        return jnp.einsum("rh,hwc,kw->rkc", rows, image.astype(jnp.float32) / 127.5 - 1, columns)
 
-    return jax.vmap(one)(pictures, squares, blur)
+    return jax.vmap(one)(images, squares, blur)

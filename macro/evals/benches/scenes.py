@@ -1,12 +1,12 @@
-"""The benchmark "scenes": does a drawn picture show what the plan, the references and the instruction say?
+"""The benchmark "scenes": does a drawn image show what the plan, the references and the instruction say?
 
 `num` samples for each bucket of reference counts, from scenes that no training set holds. For each of them
-the model plans and draws, and the same measures are taken of four pictures in the cells of their plans:
+the model plans and draws, and the same measures are taken of four images in the cells of their plans:
 
-    model      the model's own picture and plan (or, with plans="truth", its picture of the true plan)
-    vae        the true picture through the model's VAE: what is lost before any composing
+    model      the model's own image and plan (or, with plans="truth", its image of the true plan)
+    vae        the true image through the model's VAE: what is lost before any composing
     rerender   the true scene under another light, in other poses: what a perfect composer would score
-    chance     another sample's picture (and layout)
+    chance     another sample's image (and layout)
 
     layout_iou              plan against true layout; a right plan need not agree with the truth, see the next
     layout_iou_independent  a second layout of the same instruction against the true one (`alternative_layouts.py`)
@@ -61,7 +61,7 @@ KEYS = (
 FIRST_SEED, CALIBRATION = 1_000_000_000, 3_000_000_000
 _BUCKET = 1_000_000  # samples of a bucket start at a multiple of this
 CHUNK = 16
-SHOWN = 4  # samples of each bucket with pictures on the page
+SHOWN = 4  # samples of each bucket with images on the page
 
 Compose = Callable[[Sequence[Sentence], Sequence[int], Sequence[Plan] | None], list[tuple[Plan, Picture]]]
 Measures = dict[str, list[int | float]]  # name -> [sum, number of things]
@@ -75,7 +75,7 @@ class Case:
         bucket, index: which.
         sentence: references, instruction, true plan, target and truth.
         rerendered: the target under another light, in other poses.
-        other: a neighbour in the bucket, whose picture is chance.
+        other: a neighbour in the bucket, whose image is chance.
         independent: a second layout of the instruction; None if none was found.
         pair: the two subjects to exchange, neither on top of the other; None for no exchange.
         exchanged: the scene rendered again with these two exchanged.
@@ -107,7 +107,7 @@ def cases(bucket: str, start: int, count: int, seed: int, swaps: int, options: s
         pair = exchanged = None
         if start + n < swaps and (pairs := _loose_pairs(sentence)):
             pair = pairs[int(rng.integers(len(pairs)))]
-            exchanged = alternative_layouts.exchanged_picture(scene, pair[0] - 1, pair[1] - 1, options.size)
+            exchanged = alternative_layouts.exchanged_image(scene, pair[0] - 1, pair[1] - 1, options.size)
         out.append(Case(bucket, start + n, sentence, again[n], made[n + 1], independent, pair, exchanged))
     return out
 
@@ -120,7 +120,7 @@ def _loose_pairs(sentence: Sentence) -> list[tuple[int, int]]:
 
 
 def question(sentence: Sentence) -> Sentence:
-    """What a composer gets to see: references and instruction, without plan, picture and truth."""
+    """What a composer gets to see: references and instruction, without plan, image and truth."""
     bare = sentence.with_plan(None)
     spans = (Target(size=span.size) if isinstance(span, Target) else span for span in bare)
     return bare.replace(spans=tuple(spans), truth=None)
@@ -132,11 +132,11 @@ def exchange(grid: Grid, pair: tuple[int, int]) -> Grid:
     return np.where(grid == i, j, np.where(grid == j, i, grid)).astype(np.int8)
 
 
-# ---- one picture ----
+# ---- one image ----
 
 
 class Judge:
-    """Measures pictures of one case. Subjects are counted from 1."""
+    """Measures images of one case. Subjects are counted from 1."""
 
     def __init__(self, case: Case):
         target, truth, grid = case.sentence.target.pixels, case.sentence.truth, case.sentence.plan.grid
@@ -173,7 +173,7 @@ class Judge:
         """Whether `picture`, drawn with the pair exchanged, has each in the other's cells of `grid`.
 
         So much of it that its own colours have at least twice the area of those of the one whose cells these were,
-        and that it is more than a sliver: at least `PRESENT` of what the true picture shows in its own cells.
+        and that it is more than a sliver: at least `PRESENT` of what the true image shows in its own cells.
         """
         judged, follows = Judged(picture, self.colours), True
         for new, old in (self.case.pair, self.case.pair[::-1]):
@@ -185,7 +185,7 @@ class Judge:
 def classify_cells(
     classifier: Classifier, pictures: Sequence[Picture], grids: Sequence[Grid], counts: Sequence[int]
 ) -> list[list[Prediction | None]]:
-    """For each picture, what the classifier sees around the cells of subjects 1 .. count; None without cells."""
+    """For each image, what the classifier sees around the cells of subjects 1 .. count; None without cells."""
     boxes = [[cells_box(grid, n) for n in range(1, count + 1)] for grid, count in zip(grids, counts, strict=True)]
     there = [(k, box) for k, row in enumerate(boxes) for box in row if box is not None]
     predictions = iter(classifier.classify([pictures[k] for k, _ in there], [box for _, box in there]))
@@ -243,7 +243,7 @@ def score(
 
     Args:
         compose: plans and draws.
-        decode: pictures through the VAE.
+        decode: images through the VAE.
         plans: "own" or "truth": whose plans the model draws.
     """
     asked, seeds = [question(case.sentence) for case in batch], [case.index for case in batch]
@@ -279,7 +279,7 @@ def score(
 
 
 def _draw_exchanged(batch, asked, seeds, made, compose: Compose) -> list[Picture]:
-    """The pictures of the cases with a pair, drawn again with the pair's cells exchanged in the plan."""
+    """The images of the cases with a pair, drawn again with the pair's cells exchanged in the plan."""
     chosen = [n for n, case in enumerate(batch) if case.pair is not None]
     plans = [replace(made[n][0], grid=exchange(made[n][0].grid, batch[n].pair)) for n in chosen]
     if not chosen:
@@ -288,7 +288,7 @@ def _draw_exchanged(batch, asked, seeds, made, compose: Compose) -> list[Picture
 
 
 def strip(scored: Scored) -> Picture:
-    """References, true picture, layout and drawn picture side by side; and the picture with two exchanged."""
+    """References, true image, layout and drawn image side by side; and the image with two exchanged."""
     case = scored.case
     tiles = {f"<image {image.number}>": image.pixels for image in case.sentence.images}
     tiles |= {"truth": case.sentence.target.pixels, "layout": Plan("", scored.plan.grid).picture(128)}
@@ -305,7 +305,7 @@ def evaluate(
 
     Args:
         pipeline: the model.
-        workdir: takes the records and some pictures.
+        workdir: takes the records and some images.
         num: samples per bucket.
         seed: of the scenes.
         plans: "own" or "truth": whose plans are drawn.
@@ -314,7 +314,7 @@ def evaluate(
         options: `scenes_engine.Options` of the scenes, but for the counts.
 
     Returns:
-        The results (`report.summary`), and picture strips with their words.
+        The results (`report.summary`), and image strips with their words.
     """
     classifier = load_classifier()
     settings = settings | {"seed": seed, "plans": plans, "swaps": swaps, "reader": classifier.notes}

@@ -61,14 +61,14 @@ class Classifier:
 
     def classify(
         self,
-        pictures: Sequence[UInt8[np.ndarray, "h w 3"]],
+        images: Sequence[UInt8[np.ndarray, "h w 3"]],
         boxes: Sequence[Float[np.ndarray, "4"]],
         blur: float = 0.0,
     ) -> list[Prediction]:
         """What stands in each box.
 
         Args:
-            pictures: one per box, all of one size.
+            images: one per box, all of one size.
             boxes: x0, y0, x1, y1 in 0..1, the box around a subject's cells.
             blur: added to the crops, as a share of their side (to try how the classifier takes it).
         """
@@ -76,7 +76,7 @@ class Classifier:
         for start in range(0, len(boxes), _CHUNK):
             count = min(_CHUNK, len(boxes) - start)
             chosen = [start + min(n, count - 1) for n in range(_CHUNK)]  # the last one fills the chunk
-            batch = np.stack([pictures[n] for n in chosen])
+            batch = np.stack([images[n] for n in chosen])
             squares = square(np.array([boxes[n] for n in chosen], np.float32)).astype(np.float32)
             answers = _answer(self.params, batch, squares, blur, len(self.kinds), len(self.textures))
             kinds, textures = (np.asarray(answer)[:count] for answer in answers)
@@ -85,8 +85,8 @@ class Classifier:
 
 
 @functools.partial(jax.jit, static_argnames=("kinds", "textures"))
-def _answer(params, pictures, squares, blur, kinds: int, textures: int):
-    crops = crop(pictures, squares, jnp.full(squares.shape[0], blur))
+def _answer(params, images, squares, blur, kinds: int, textures: int):
+    crops = crop(images, squares, jnp.full(squares.shape[0], blur))
     answers = SubjectClassifier(kinds, textures).apply({"params": params}, crops)
     return tuple(answer.argmax(-1) for answer in answers)
 

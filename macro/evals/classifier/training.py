@@ -36,20 +36,20 @@ TEXTURE = 2.0
 _STREAM = 1_620_202  # first number of all its seeds: data sets and evaluations begin theirs with another
 TRAINING, HELD_OUT, _NETWORK = range(3)  # what a stream is for
 _RENDERED_AT_ONCE = 16
-_SMALLEST, _LEAST_VISIBLE = 0.004, 0.35  # of the picture, of the silhouette: less teaches nothing
+_SMALLEST, _LEAST_VISIBLE = 0.004, 0.35  # of the image, of the silhouette: less teaches nothing
 _BLURRED, _EMPTY, _ELLIPSE = 0.06, 0.03, 0.04  # shares of the samples that show nothing
 _READABLE_BLUR, _BLOB_BLUR = 0.022, (0.10, 0.22)  # standard deviations, as shares of the crop's side
 
 
 @dataclass(frozen=True, eq=False)
 class Views:
-    """Pictures and, for each sample in them: picture index, square (middle x, y, side), kind, texture, count.
+    """Images and, for each sample in them: image index, square (middle x, y, side), kind, texture, count.
 
-    `counts` says with how many others a subject shares its picture, to report by.
+    `counts` says with how many others a subject shares its image, to report by.
     """
 
-    pictures: UInt8[np.ndarray, "n h w 3"]
-    picture: Int[np.ndarray, "m"]
+    images: UInt8[np.ndarray, "n h w 3"]
+    image: Int[np.ndarray, "m"]
     squares: Float[np.ndarray, "m 3"]
     kinds: Int[np.ndarray, "m"]
     textures: Int[np.ndarray, "m"]
@@ -69,18 +69,18 @@ def _scene(seed: int, purpose: int, index: int) -> Scene:
 
 def views(seed: int, purpose: int, scenes: int, say=lambda done: None) -> Views:
     """Renders `scenes` scenes and lists the subjects that can be seen well enough."""
-    pictures, rows = [], []
+    images, rows = [], []
     for start in range(0, scenes, _RENDERED_AT_ONCE):
         graphs = [_scene(seed, purpose, n) for n in range(start, min(start + _RENDERED_AT_ONCE, scenes))]
         for graph, out in zip(graphs, render_all(graphs, SIZE, SIZE, silhouettes=True), strict=True):
-            pictures.append(out["pixels"])
-            rows += _samples_in(graph, out["ids"], out["amodal"].sum((1, 2)), len(pictures) - 1)
-        say(len(pictures))
+            images.append(out["pixels"])
+            rows += _samples_in(graph, out["ids"], out["amodal"].sum((1, 2)), len(images) - 1)
+        say(len(images))
     columns = [np.array(column) for column in zip(*rows, strict=True)]
-    return Views(np.stack(pictures), *columns)
+    return Views(np.stack(images), *columns)
 
 
-def _samples_in(scene: Scene, ids: np.ndarray, whole: np.ndarray, picture: int) -> list[tuple]:
+def _samples_in(scene: Scene, ids: np.ndarray, whole: np.ndarray, image: int) -> list[tuple]:
     count = len(scene.subjects)
     masks = ids[None] == np.arange(1, count + 1)[:, None, None]
     grid = annotate.layout(masks)
@@ -90,7 +90,7 @@ def _samples_in(scene: Scene, ids: np.ndarray, whole: np.ndarray, picture: int) 
         if box is None or mask.mean() < _SMALLEST or mask.sum() < _LEAST_VISIBLE * whole[n]:
             continue
         kind, texture = 1 + list(KINDS).index(subject.kind), TEXTURES.index(subject.texture)
-        rows.append((picture, square(box), kind, texture, count, subject.palette[0]))
+        rows.append((image, square(box), kind, texture, count, subject.palette[0]))
     return rows
 
 
@@ -103,7 +103,7 @@ def _moved(rng: np.random.Generator, squares: np.ndarray) -> np.ndarray:
 
 def _batch(rng: np.random.Generator, samples: Views) -> dict[str, np.ndarray]:
     """One batch of samples; what is done to their pixels follows in `_augment`."""
-    chosen = rng.integers(len(samples.picture), size=BATCH)
+    chosen = rng.integers(len(samples.image), size=BATCH)
     kinds, squares = samples.kinds[chosen].copy(), _moved(rng, samples.squares[chosen])
     blur = rng.uniform(0, 1, BATCH) ** 2 * _READABLE_BLUR
     draw = rng.random(BATCH)
@@ -113,13 +113,13 @@ def _batch(rng: np.random.Generator, samples: Views) -> dict[str, np.ndarray]:
     blur[blurred] = rng.uniform(*_BLOB_BLUR, blurred.sum())
     # Soft ellipses stand on crops whose own subject has been blurred away beneath them.
     blur[ellipse] = _BLOB_BLUR[1]
-    # The uppermost strip of a picture is sky: a small square there is empty.
+    # The uppermost strip of an image is sky: a small square there is empty.
     sky = np.stack([rng.uniform(0.1, 0.9, BATCH), np.full(BATCH, 0.04), np.full(BATCH, 0.07)], 1)
     squares[empty] = sky[empty]
     kinds[blurred | ellipse | empty] = 0
     shape = np.stack([*rng.uniform(0.4, 0.6, (2, BATCH)), *rng.uniform(0.15, 0.42, (2, BATCH))], 1)
     return {
-        "picture": samples.picture[chosen],
+        "image": samples.image[chosen],
         "squares": squares.astype(np.float32),
         "blur": blur.astype(np.float32),
         "kinds": kinds,
@@ -172,11 +172,11 @@ def train(samples: Views, steps: int, seed: int) -> Classifier:
     params = network.init(key, jnp.zeros((1, CROP, CROP, 3)))["params"]
     rate = optax.warmup_cosine_decay_schedule(0.0, 2e-3, min(200, steps // 4 + 1), steps, 1e-5)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=0.02))
-    pictures = jnp.asarray(samples.pictures)
+    images = jnp.asarray(samples.images)
 
     @functools.partial(jax.jit, donate_argnums=(0, 1))
-    def step(params, state, key, batch, pictures):
-        crops = crop(pictures[batch["picture"]], batch["squares"], batch["blur"])
+    def step(params, state, key, batch, images):
+        crops = crop(images[batch["image"]], batch["squares"], batch["blur"])
         crops = _augment(key, crops, batch)
         loss, gradient = jax.value_and_grad(_loss)(params, network, crops, batch["kinds"], batch["textures"])
         updates, state = optimizer.update(gradient, state, params)
@@ -185,7 +185,7 @@ def train(samples: Views, steps: int, seed: int) -> Classifier:
     state, rng, losses = optimizer.init(params), np.random.default_rng([_STREAM, seed, _NETWORK]), []
     progress = _Progress("step", steps, 100)
     for n in range(steps):
-        params, state, loss = step(params, state, jax.random.fold_in(key, n), _batch(rng, samples), pictures)
+        params, state, loss = step(params, state, jax.random.fold_in(key, n), _batch(rng, samples), images)
         losses = [*losses[-99:], loss]
         if progress.due(n + 1):
             progress.tell(n + 1, f", loss {np.mean([float(loss) for loss in losses]):.3f}")
@@ -211,8 +211,8 @@ def examine(classifier: Classifier, held: Views) -> dict[str, float]:
     """Accuracy on scenes that it was not trained on: by subject count, and of kinds in blurred crops."""
     middle, half = held.squares[:, :2], held.squares[:, 2:] / 2 / MARGIN
     boxes = list(np.concatenate([middle - half, middle + half], 1))
-    pictures = [held.pictures[n] for n in held.picture]
-    predictions = classifier.classify(pictures, boxes)
+    images = [held.images[n] for n in held.image]
+    predictions = classifier.classify(images, boxes)
     kind = np.array([r.kind for r in predictions]) == np.array(classifier.kinds)[held.kinds]
     texture = np.array([r.texture for r in predictions]) == np.array(classifier.textures)[held.textures]
     few = held.counts <= 5
@@ -222,7 +222,7 @@ def examine(classifier: Classifier, held: Views) -> dict[str, float]:
         "both_1_5": (kind & texture)[few].mean(), "both_6_12": (kind & texture)[~few].mean(),
     }  # fmt: skip
     for blur in (0.02, 0.05, 0.1):
-        blurred = np.array([r.kind for r in classifier.classify(pictures, boxes, blur)])
+        blurred = np.array([r.kind for r in classifier.classify(images, boxes, blur)])
         out[f"kind_blurred_{blur}"] = (blurred == np.array(classifier.kinds)[held.kinds]).mean()
     return {name: round(float(value), 4) for name, value in out.items()}
 

@@ -16,7 +16,7 @@ from macro.engines.macrodata.mixture import BUCKETS
 from macro.engines.sources import SourceFault
 from macro.engines.stages import Fault, Rewritten
 from macro.scenes.ground_truth import annotate
-from macro.scenes.similarity import likeness
+from macro.scenes.similarity import subject_similarity
 from macro.sentence.formats import numbered_images, prompt_of
 
 OPTIONS = Options(size=64, stories=20)
@@ -86,7 +86,7 @@ def test_illustration_s_pictures_are_of_no_one_subject_and_distractors_are_left_
         assert draft.references and not any(one is stranger for one in draft.references for stranger in strangers)
         target = draft.story.pages[draft.page].picture.scene
         for picture in draft.references:
-            assert any(likeness(a, b) > 0.999 for a in picture.scene.subjects for b in target.subjects)
+            assert any(subject_similarity(a, b) > 0.999 for a in picture.scene.subjects for b in target.subjects)
 
 
 def _drafts(task, steps, count=4):

@@ -11,7 +11,7 @@ from macro.engines.procedural.frames import BACKGROUND, changed, match, narrate,
 from macro.engines.procedural.motion import RenderedFrames
 from macro.engines.sources import Picture
 from macro.engines.stages import Fault, Interleaved
-from macro.scenes.language.captions import times_said
+from macro.scenes.language.captions import count_phrase
 from macro.scenes.layout import layout_sampler
 
 SCENE = scene_of(1, 3, ("robot", "tree", "car"))
@@ -112,7 +112,7 @@ def test_a_tale_names_every_match_once_and_says_what_each_did(still):
         assert isinstance(tale, Interleaved)
         assert tale.caption.endswith(f". the {subject.kind} {says}.")
         assert sorted(tale.phrases.values()) == [1, 2, 3]
-        assert all(times_said(tale.caption, phrase) == 1 for phrase in tale.phrases)
+        assert all(count_phrase(tale.caption, phrase) == 1 for phrase in tale.phrases)
 
 
 def test_a_still_scene_and_one_who_has_no_other_name_have_no_deeds_to_tell(still):
@@ -123,7 +123,7 @@ def test_a_still_scene_and_one_who_has_no_other_name_have_no_deeds_to_tell(still
     assert changed([still, first], [still, second]) == [False, True]
     for tale in tales:
         assert not {"turns", "moves", "jumps", "changes"} & set(tale.caption.split())
-        assert all(times_said(tale.caption, phrase) == 1 for phrase in tale.phrases)
+        assert all(count_phrase(tale.caption, phrase) == 1 for phrase in tale.phrases)
 
 
 def test_frames_that_cannot_be_compared_are_faults(still):

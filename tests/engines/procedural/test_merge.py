@@ -13,7 +13,7 @@ from macro.engines.procedural.photo import photo
 from macro.engines.procedural.write import describe
 from macro.engines.sources import Picture
 from macro.engines.stages import Fault, Interleaved, Region
-from macro.scenes.language.captions import times_said
+from macro.scenes.language.captions import count_phrase
 from macro.scenes.language.lexicon import coloured_nouns
 
 COUNT = 12
@@ -50,7 +50,7 @@ def test_every_phrase_stands_once_and_every_statement_holds(pictures, regions, s
         assert isinstance(answer, Interleaved)
         assert list(answer.phrases.values()) == list(range(1, len(found) + 1))
         assert [phrase for phrase in answer.phrases] == [re.sub("^(an|a) ", "", text) for text in texts]
-        assert all(times_said(answer.caption, phrase) == 1 for phrase in answer.phrases)
+        assert all(count_phrase(answer.caption, phrase) == 1 for phrase in answer.phrases)
         kinds = [region.label for region in found]
         scene, truth = _as_regions_go(picture, found)
         prompt = answer.caption
@@ -98,7 +98,7 @@ def test_phrases_have_no_article_and_are_no_part_of_each_other(descriptions, phr
 def test_things_described_alike_are_told_apart(pictures, regions):
     (answer,) = merge(pictures[:1], [""], regions[:1], [["a thing"] * len(regions[0])], [0])
     assert list(answer.phrases)[:3] == ["first thing", "second thing", "third thing"]
-    assert all(times_said(answer.caption, phrase) == 1 for phrase in answer.phrases)
+    assert all(count_phrase(answer.caption, phrase) == 1 for phrase in answer.phrases)
 
 
 def test_what_cannot_be_told_is_a_fault(pictures, regions):

@@ -45,7 +45,7 @@ def five():
 
 
 class Perfect(Pipeline):
-    """Draws what `rerender` shows, after the true plan; exchanged cells it fills with each other's picture."""
+    """Draws what `rerender` shows, after the true plan; exchanged cells it fills with each other's image."""
 
     def __init__(self, cases, dies_after=None):
         self.cases, self.asked, self.dies_after = {case.sentence.idx: case for case in cases}, [], dies_after
@@ -151,7 +151,7 @@ def test_kind_and_texture_must_both_be_right(five):
         "kind_alone": [1, 3],
         "texture_alone": [1, 3],
     }
-    # A texture that the classifier cannot tell in the true picture is not asked for.
+    # A texture that the classifier cannot tell in the true image is not asked for.
     assert judge.kind_measures(half, half) == {
         "kind_recall": [1, 3],
         "kind_alone": [1, 3],
@@ -167,7 +167,7 @@ def test_a_composer_sees_neither_plan_nor_truth(five):
 
 @pytest.mark.slow
 def test_limits_on_the_calibration_scenes():
-    """A perfect composer passes, another sample's picture does not: for few subjects and for many."""
+    """A perfect composer passes, another sample's image does not: for few subjects and for many."""
     from macro.engines import scenes as scenes_engine
 
     for bucket in ("1-3", "11-12"):

@@ -22,7 +22,7 @@ COUNTS = (1, 2, 3, 4, 5, 3, 4, 5)
 
 @pytest.fixture(scope="module")
 def subjects():
-    """(picture, box around its cells, kind, texture) of the subjects of a few rendered scenes."""
+    """(image, box around its cells, kind, texture) of the subjects of a few rendered scenes."""
     graphs = [sample_scene(np.random.default_rng((77, n)), count) for n, count in enumerate(COUNTS)]
     drawn = pictures(graphs, 128, 128, 4)
     found = []

@@ -1,4 +1,4 @@
-"""Colour measures on pictures painted by hand, whose answers are known."""
+"""Colour measures on images painted by hand, whose answers are known."""
 
 import numpy as np
 import pytest

@@ -44,25 +44,25 @@ def test_motion_is_rigid_and_only_who_acts_moves():
         for share in (0.0, 0.3, 0.5, 0.99):
             scene = script.at(beat.start + share * (beat.stop - beat.start))
             for n, (now, then, cast) in enumerate(zip(scene.subjects, first.subjects, episode.cast, strict=True)):
-                if n != beat.deed.actor:
+                if n != beat.action.actor:
                     assert now == then
                 assert replace(now, position=cast.position, height=0.0, yaw=cast.yaw) == cast
 
 
 def test_nobody_walks_through_anybody():
     for script, _, beat in BEATS:
-        if beat.deed.name not in ("goes", "leaves"):
+        if beat.action.name not in ("goes", "leaves"):
             continue
         for share in np.linspace(0, 0.999, 12):
             scene = script.at(beat.start + share * (beat.stop - beat.start))
-            here = np.array(scene.subjects[beat.deed.actor].position)
-            others = [s.position for n, s in enumerate(scene.subjects) if n != beat.deed.actor and s.height == 0]
+            here = np.array(scene.subjects[beat.action.actor].position)
+            others = [s.position for n, s in enumerate(scene.subjects) if n != beat.action.actor and s.height == 0]
             assert np.linalg.norm(np.array(others) - here, axis=1).min() > 0.35
 
 
 def test_all_deeds_are_done():
-    done = {beat.deed.name for script in SCRIPTS for beat in script.beats}
-    assert done == set(motion.DEEDS)
+    done = {beat.action.name for script in SCRIPTS for beat in script.beats}
+    assert done == set(motion.ACTIONS)
 
 
 def test_episodes_have_other_casts_and_places():

@@ -1,4 +1,4 @@
-"""Instructions and thoughts: read back, every statement holds in the picture; short; few words."""
+"""Instructions and thoughts: read back, every statement holds in the image; short; few words."""
 
 import itertools
 import re
@@ -11,7 +11,7 @@ from scenes.eye import Eye
 from macro.scenes.assets import appearance
 from macro.scenes.ground_truth.relations import centroids
 from macro.scenes.language import captions, chain_of_thought, lexicon
-from macro.scenes.language.prompt_parser import names_in_instructions, read_claims
+from macro.scenes.language.prompt_parser import names_in_instructions, parse_prompt
 
 WORDINGS = 4
 
@@ -38,7 +38,7 @@ def thoughts(drawn_scenes):
 def test_every_statement_of_an_instruction_holds_in_the_picture(drawn_scenes, instructions):
     told = 0
     for drawn, prompt in instructions:
-        claims = read_claims(prompt, names_in_instructions(drawn.truth))
+        claims = parse_prompt(prompt, names_in_instructions(drawn.truth))
         eye = Eye(drawn.scene, drawn.truth)
         assert claims.mentioned == tuple(range(1, len(drawn.truth.kinds) + 1)), prompt
         for claim in claims.relations:
@@ -51,7 +51,7 @@ def test_every_statement_of_an_instruction_holds_in_the_picture(drawn_scenes, in
 def test_what_stands_on_something_is_said_to(instructions):
     seen = 0
     for drawn, prompt in instructions:
-        claims = read_claims(prompt, names_in_instructions(drawn.truth))
+        claims = parse_prompt(prompt, names_in_instructions(drawn.truth))
         for relation in drawn.truth.relations:
             if relation[1] == "on":
                 assert relation in claims.relations, prompt

@@ -1,4 +1,4 @@
-"""Scenes drawn at random keep their promises in the picture: visibility, support, colours."""
+"""Scenes drawn at random keep their promises in the image: visibility, support, colours."""
 
 import itertools
 

@@ -122,7 +122,7 @@ def test_equirectangular_sees_all_around():
 
 @pytest.mark.slow
 def test_side_by_side_equals_one_after_the_other(scenes, monkeypatch):
-    """Accelerators run all tiles under `vmap`; the CPU one after another. The pictures must be the same."""
+    """Accelerators run all tiles under `vmap`; the CPU one after another. The images must be the same."""
     batch = stack([compile_scene(s) for s in scenes])
     expected = pictures(scenes, samples=4)
     monkeypatch.setattr("macro.scenes.render.raycast.jax.default_backend", lambda: "an accelerator")
