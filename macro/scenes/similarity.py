@@ -14,7 +14,7 @@ from macro.scenes.assets.palettes import CONFUSABLE, colour_distance
 from macro.scenes.graph import RGB, Light, Subject, Surroundings
 from macro.scenes.render.scene_compiler import sun_direction
 
-_OTHER_KIND, _OTHER_TEXTURE, _OTHER_DECAL = 0.15, 0.75, 0.8  # what is left of a likeness where these differ
+_OTHER_KIND, _OTHER_TEXTURE, _OTHER_DECAL = 0.15, 0.75, 0.8  # factors of the similarity where these differ
 
 
 def colour_similarity(a: RGB, b: RGB) -> float:

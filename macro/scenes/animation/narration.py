@@ -1,8 +1,8 @@
 """What has happened between scenes, in words: read off where everybody is, by somebody who was told nothing else.
 
-    changes(before, after)     who walks towards whom, jumps up, comes down, turns, comes or goes
-    retell(scenes, rng)        "on grass, a dog and a tree. first the dog walks towards the tree, then ..."
-    follows(scenes, now, text) is this what comes next?
+    changes(before, after)          who walks towards whom, jumps up, comes down, turns, comes or goes
+    summarise_changes(scenes, rng)  "on grass, a dog and a tree. first the dog walks towards the tree, then ..."
+    follows(scenes, now, text)      is this what comes next?
 
 Subjects of two scenes are the same where all that a reference image fixes is: kind, colours, texture, emblem.
 Distances are metres. Read next: `motion.py` (scripts that say the same from the inside).
@@ -118,7 +118,7 @@ def summarise_changes(scenes: Sequence[Scene], rng: np.random.Generator, most: i
         ValueError: no scenes.
     """
     if not scenes:
-        raise ValueError("retell: there are no scenes to tell of")
+        raise ValueError("summarise_changes: there are no scenes")
     told = [_told(before, after, names(scenes)) for before, after in zip(scenes[:-1], scenes[1:], strict=True)]
     steps = _once([step for step in told if step is not None])
     opening, joints = _opening(scenes), [str(rng.choice(words)) for words in (_FIRST, _THEN, _LAST)]
@@ -135,7 +135,7 @@ def _once(steps: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
 
 
 def follows(before: Sequence[Scene], now: Scene, text: str) -> float:
-    """How well a scene comes next after others of which a text tells, as `retell` does, up to this one: 0..1.
+    """How well a scene comes next after others of which a text tells, as `summarise_changes` does, up to this one: 0..1.
 
     1 where the text ends with what has changed most since the last scene, less where it tells that somewhere, half
     where it does not, least where nothing has changed: then the scene repeats the last.

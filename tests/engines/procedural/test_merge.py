@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from scenes.reading import Eye, read_instruction
+from scenes.eye import Eye
 
 from macro.engines.known import box_of, narrowed, narrowed_truth, truths
 from macro.engines.procedural.look import regions_of
@@ -15,6 +15,7 @@ from macro.engines.sources import Picture
 from macro.engines.stages import Fault, Interleaved, Region
 from macro.scenes.language.captions import count_phrase
 from macro.scenes.language.lexicon import coloured_nouns
+from macro.scenes.language.prompt_parser import names_in_instructions, parse_prompt
 
 COUNT = 12
 
@@ -56,8 +57,9 @@ def test_every_phrase_stands_once_and_every_statement_holds(pictures, regions, s
         prompt = answer.caption
         for phrase, n in [*answer.phrases.items(), *zip(coloured_nouns(truth), range(1, len(found) + 1), strict=True)]:
             prompt = re.sub(rf"\b{phrase}\b", f"<image {n}> {kinds[n - 1]}", prompt)
-        said, order = read_instruction(prompt, kinds)
-        assert sorted(order) == list(range(1, len(found) + 1))
+        claims = parse_prompt(prompt, names_in_instructions(truth))
+        said = claims.relations
+        assert sorted(claims.mentioned) == list(range(1, len(found) + 1))
         eye = Eye(scene, truth)
         assert all(eye.sees(*statement) for statement in said if statement[1] != "on"), prompt
         statements, told = statements + len(said), told + len(found)

@@ -12,7 +12,7 @@ from macro.scenes.layout.layout_sampler import decimate, jitter, reference_scene
 from macro.scenes.layout.placement import supports_of
 from macro.utils.errors import UserError
 
-COUNTS = list(range(1, 13)) * 6
+COUNTS = list(range(1, 13)) * 4
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ def objects():
 @pytest.fixture(scope="module")
 def place():
     scene = cameras.place(np.random.default_rng(5))
-    return scene, next(render_all([scene], 128, 256, 1))
+    return scene, next(render_all([scene], 128, 256, 2))
 
 
 def test_names_of_the_views():
@@ -96,7 +96,7 @@ VIEWED = [(0.0, 0.0), (45.0, 8.0), (170.0, -10.0), (300.0, 3.0), (20.0, 85.0), (
 
 def test_views_cut_from_a_panorama_are_those_of_a_camera_there(place):
     scene, seen = place
-    direct = pictures([cameras.looking(scene, *at, 90.0) for at in VIEWED])["pixels"]
+    direct = pictures([cameras.looking(scene, *at, 90.0) for at in VIEWED], samples=4)["pixels"]
     for at, expected in zip(VIEWED, direct, strict=True):
         got = cameras.perspective_view(seen["pixels"], *at, 90.0, 64)
         assert np.abs(got.astype(int) - expected).mean() < 4, at
