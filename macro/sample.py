@@ -32,6 +32,7 @@ HELPS = {
     "seed": "the same seed gives the same pictures",
     "strengths": "how much each picture counts, separated by commas: 1 as trained, 2 twice, 0 not at all",
     "weights": "a .safetensors file or the name of a shipped model; config.demo.weights if left out",
+    "lora": "a lora.safetensors or a folder of PEFT's, to be merged into the weights",
 }
 
 
@@ -46,6 +47,7 @@ def main(
     seed=0,
     strengths=None,
     weights=None,
+    lora=None,
 ):
     # Imported here, and what was asked is read first: a mistake in it is named before JAX starts.
     import shlex
@@ -62,7 +64,7 @@ def main(
     from macro.sampling import report
     from macro.sampling.load import load
 
-    result = load(weights, config).compose_sentence(sentence, given, candidates, seed, **settings)
+    result = load(weights, config, lora).compose_sentence(sentence, given, candidates, seed, **settings)
     report.write(workdir, result, shlex.join(["python", "-m", "macro.sample", *sys.argv[1:]]))
     seconds = ", ".join(f"{stage} {value:.2f} s" for stage, value in result.seconds.items())
     print(f"wrote plan.json, plan.png, image.png and report.html to {workdir} ({seconds})")

@@ -27,8 +27,8 @@ from macro.models.planner import Planner
 from macro.models.thinning import Thinning
 from macro.models.variants import ModelConfig
 from macro.nn.asking import Asking
+from macro.nn.layers import rope_angles
 from macro.nn.mot import MoT
-from macro.nn.rope import rope_angles
 from macro.parallel.sharding import constrain, join_tokens, split_tokens
 from macro.sentence.sight import FIELDS
 

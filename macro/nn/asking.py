@@ -52,7 +52,7 @@ def asked_of(
     asking: Asking,
     chosen: Bool[Array, ""],
     q: Float[Array, "b nq h d"],
-    log_sum: Float[Array, "b nq h"],
+    lse: Float[Array, "b nq h"],
     meta: dict,
     keys: Sequence[tuple[Array, dict]],
 ) -> tuple[Float[Array, "rows 2 _"], ...]:
@@ -62,11 +62,11 @@ def asked_of(
         return x if x.shape[0] == asking.rows else x[: asking.rows * step : step]
 
     sets = [jax.tree.map(lambda x: first(x, 1), keys[number]) for number in asking.keys]
-    looking, log_sum, q_meta = jax.tree.map(lambda x: first(x, asking.step), (q, log_sum, meta))
+    looking, lse, q_meta = jax.tree.map(lambda x: first(x, asking.step), (q, lse, meta))
 
     def answer(k, k_meta, k_picture):
         if asking.softmax:
-            return attention_received(looking, k, log_sum, q_meta, k_meta, asking.q_picture, k_picture)
+            return attention_received(looking, k, lse, q_meta, k_meta, asking.q_picture, k_picture)
         texts = jnp.where(asking.q_picture == -1, q_meta["sample"], -1)
         return _scores(looking, k, texts, k_meta["sample"])
 

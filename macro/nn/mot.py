@@ -23,11 +23,9 @@ from einops import rearrange
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
-from macro.kernels.attention.api import attention_parts, merged
+from macro.kernels.attention.api import attention_with_lse, merge_partial_attention
 from macro.nn.asking import Asking, asked_of
-from macro.nn.dense import dot_general
-from macro.nn.remat import ATTENDED, rematerialised
-from macro.nn.rope import rotate
+from macro.nn.layers import ATTENTION_OUT, LORA, Dense, apply_remat, apply_rope
 from macro.parallel.sharding import constrain, join_tokens, split_tokens
 
 Und = Float[Array, "b nu d"] | None
@@ -63,7 +61,7 @@ class Expert(nn.Module):
     def setup(self):
         def dense(features, bias=False, scale=1.0):
             init = nn.initializers.variance_scaling(scale, "fan_in", "normal")
-            return nn.Dense(features, bias, self.dtype, kernel_init=init, dot_general=dot_general)
+            return Dense(features, bias, self.dtype, init)
 
         self.input_norm = RMSNorm(self.eps)
         self.q = dense(self.heads * self.head_dim, bias=True)
@@ -83,7 +81,7 @@ class Expert(nn.Module):
         q = rearrange(self.q(x), "b n (h d) -> b n h d", d=self.head_dim)
         k = rearrange(self.k(x), "b n (h d) -> b n h d", d=self.head_dim)
         v = rearrange(self.v(x), "b n (h d) -> b n h d", d=self.head_dim)
-        q, k = rotate(self.q_norm(q), *rotation), rotate(self.k_norm(k), *rotation)
+        q, k = apply_rope(self.q_norm(q), *rotation), apply_rope(self.k_norm(k), *rotation)
         q = constrain(q, "batch", "tokens", "heads", "head_dim")
         return q, *(constrain(x, "batch", "tokens", "kv_heads", "head_dim") for x in (k, v))
 
@@ -123,16 +121,16 @@ class MoTLayer(nn.Module):
         caches, chosen = scanned
         projected = [expert.project(x, rotation) for expert, x, rotation in experts]
         q, k, v = (join_tokens(parts) for parts in zip(*projected, strict=True))
-        parts = [attention_parts(q, k, v, meta, meta)]
+        parts = [attention_with_lse(q, k, v, meta, meta)]
         for cache, about in zip(caches, read, strict=True):
             old = (x.astype(k.dtype) for x in cache)
-            parts.append(attention_parts(q, *old, meta, about["meta"], about.get("bias")))
-        attended, log_sum = merged(parts)
-        attended = checkpoint_name(attended, ATTENDED)
+            parts.append(attention_with_lse(q, *old, meta, about["meta"], about.get("bias")))
+        attended, lse = merge_partial_attention(parts)
+        attended = checkpoint_name(attended, ATTENTION_OUT)
         asked = None
         if asking is not None:
             keys = [(k, meta), *((cache[0], about["meta"]) for cache, about in zip(caches, read, strict=True))]
-            asked = asked_of(asking, chosen, q, log_sum, meta, keys)
+            asked = asked_of(asking, chosen, q, lse, meta, keys)
         shares = split_tokens(attended, [x.shape[1] for _, x, _ in experts])
         finished = iter([expert.finish(x, share) for (expert, x, _), share in zip(experts, shares, strict=True)])
         return tuple(None if x is None else next(finished) for x in tokens), (k, v, asked)
@@ -165,8 +163,8 @@ class MoT(nn.Module):
         }
         self.expert = expert
         scanned = nn.scan(
-            rematerialised(MoTLayer, self.remat),
-            variable_axes={"params": 0, "intermediates": 0},
+            apply_remat(MoTLayer, self.remat),
+            variable_axes={"params": 0, LORA: 0, "intermediates": 0},
             split_rngs={"params": True},
             in_axes=(0, *[nn.broadcast] * 4),
             length=self.layers,
@@ -216,11 +214,12 @@ class MoT(nn.Module):
 
     def _run_part(self, part: slice, tokens, scanned, *rest):
         """As `blocks`, of whose parameters it takes some layers'."""
-        layer = rematerialised(MoTLayer, self.remat)(self.expert, parent=None)
+        layer = apply_remat(MoTLayer, self.remat)(self.expert, parent=None)
 
         def run(tokens, of_layer):
-            params, scanned = of_layer
-            return layer.apply({"params": params}, tokens, scanned, *rest)
+            variables, scanned = of_layer
+            return layer.apply(variables, tokens, scanned, *rest)
 
-        of_layers = self.blocks.variables["params"], scanned
+        variables = self.blocks.variables
+        of_layers = {name: variables[name] for name in ("params", LORA) if name in variables}, scanned
         return jax.lax.scan(run, tokens, jax.tree.map(lambda x: x[part], of_layers))

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from macro.inputs.packing import PackingConfig
 from macro.inputs.tokenizer import Tokenizer
 from macro.models import weights
+from macro.models.checkpoints.lora import merge_file
 from macro.models.variants import ModelConfig
 from macro.parallel.mesh import make_mesh, parallel_config
 from macro.sampling.bagel.options import BagelOptions, read_options
@@ -34,13 +35,16 @@ MODES = {"plan": (Pipeline, read_settings), "bagel": (BagelPipeline, read_option
 
 
 def load(
-    name_or_path: str | os.PathLike = "demo", config: Mapping | ConfigDict | None = None
+    name_or_path: str | os.PathLike = "demo",
+    config: Mapping | ConfigDict | None = None,
+    lora: str | os.PathLike | None = None,
 ) -> Pipeline | BagelPipeline:
     """Makes a model ready to compose.
 
     Args:
         name_or_path: a model that comes with the package, such as "demo", or a .safetensors file.
         config: an experiment's config to be used instead of the one in the file.
+        lora: adapters to be merged in: a lora.safetensors that `macro.train` wrote, or a folder of PEFT's.
 
     Raises:
         UserError: no such file, or one that holds no whole model, or a config that does not fit.
@@ -50,6 +54,8 @@ def load(
     for part in ("composer", "vae"):
         if part not in params:
             raise UserError(f"{path}: holds no {part}; use the model.safetensors that a whole training wrote")
+    if lora is not None:
+        params = merge_file(params, lora)
     values = config
     if config is None and "config" in notes:
         values = with_current_keys(notes["config"])

@@ -15,10 +15,10 @@ import pytest
 from kernels.test_attention import inputs
 
 from macro.kernels.attention import api, pallas_gpu, pallas_tpu, specs
-from macro.kernels.attention.ordering import pairs_of_blocks, stacked
+from macro.kernels.attention.api import warn_once
+from macro.kernels.attention.block_mask import stack_fields, visible_block_pairs
 from macro.kernels.attention.pallas_gpu import attention_gpu
 from macro.kernels.attention.reference import attention_reference
-from macro.kernels.backends import say_once
 from macro.sentence.sight import FIELDS, visible
 
 KERNELS = ["macro_attention_forward", "macro_attention_dq", "macro_attention_dkv"]
@@ -31,7 +31,7 @@ LOWERED = {name: specs.SHAPES[name] for name in ("denoise", "plan", "vision")} |
 def test_meetings_list_the_pairs_that_need_the_rule_first():
     pairs = jnp.array([[[0, 1, 1, 1], [0, 0, 0, 0], [1, 0, 0, 1]]], bool)
     whole = jnp.zeros((1, 3, 4), bool).at[0, 0, 1].set(True).at[0, 1, 2].set(True).at[0, 2].set(True)
-    others, ends = pallas_gpu._meetings(pairs, whole)
+    others, ends = pallas_gpu._block_mask(pairs, whole)
     assert ends[0].tolist() == [[2, 3], [0, 0], [0, 2]]
     assert [row[:end].tolist() for row, (_, end) in zip(others[0], ends[0], strict=True)] == [[2, 3, 1], [], [0, 3]]
     assert int(jnp.max(others)) < 4 and int(jnp.min(others)) >= 0
@@ -41,8 +41,8 @@ def test_meetings_list_the_pairs_that_need_the_rule_first():
 def test_named_rows_are_packed_rows_in_which_little_is_visited(name):
     shape, meta = specs.SHAPES[name], specs.row(name)
     assert all(meta[field].shape == (1, shape.nq) for field in FIELDS)
-    fields = stacked({field: jnp.asarray(x) for field, x in meta.items()}, 128)
-    pairs, whole = pairs_of_blocks(fields, fields, 128, 128)
+    fields = stack_fields({field: jnp.asarray(x) for field, x in meta.items()}, 128)
+    pairs, whole = visible_block_pairs(fields, fields, 128, 128)
     some = {field: x[0, ::61, None] for field, x in meta.items()}
     seen = np.mean(visible(some, meta))
     # Blocks hold up to a fifth more pairs than are seen, short sentences (of ViT's one picture each) a half more.
@@ -112,11 +112,11 @@ def test_lowers_to_triton(name):
     kernels = lowered_for_cuda(shape)
     assert sorted(kernels) == sorted(KERNELS)
     b, nq, nk, h, kv, d, dtype = shape
-    case = pallas_gpu._case(pallas_gpu.BACKWARD, (b, nq, h, nk, kv, d), jnp.dtype(dtype), False)
+    case = pallas_gpu._kernel_config(pallas_gpu.BACKWARD, (b, nq, h, nk, kv, d), jnp.dtype(dtype), False)
     assert kernels["macro_attention_dq"][0] == (-(-nq // case.queries), h, b)
     assert kernels["macro_attention_dkv"][0] == (-(-nk // case.keys), kv, b)
     for _, _, _, text in kernels.values():
-        # One loop in which the rule of sight is asked, by its six comparisons, and one in which it is not.
+        # One loop that masks pair by pair, by six comparisons, and one that does not.
         assert [loop.count("arith.cmpi") for loop in text.split("scf.for")[1:]] == [6, 0]
 
 
@@ -154,7 +154,7 @@ class TestOrderOfBackends:
 
     def test_what_triton_cannot_run_goes_to_the_next_and_is_said_once(self, monkeypatch):
         monkeypatch.setattr(api, "platform", lambda: "gpu")
-        say_once.cache_clear()
+        warn_once.cache_clear()
         with pytest.warns(UserWarning, match="attention_gpu cannot run this.*264 values"):
             traced = self.traced(*self.large(264))
         assert "while" in traced and "pallas_call" not in traced
@@ -167,14 +167,14 @@ class TestOrderOfBackends:
     def test_old_devices_are_named(self, monkeypatch, capability, runs):
         device = type("Device", (), {"compute_capability": capability})()
         monkeypatch.setattr(jax, "local_devices", lambda: [device])
-        reason = pallas_gpu.why_not(*inputs(0, 1, 4, 4, 1, 1, 8)[:2])
+        reason = pallas_gpu.unsupported_reason(*inputs(0, 1, 4, 4, 1, 1, 8)[:2])
         assert (reason is None) == runs
         assert runs or capability in reason
 
     @pytest.mark.parametrize(("b", "runs"), [(1, True), (64, False)])
     def test_lists_too_long_for_a_tpu_are_named(self, b, runs):
         reasons, (q, k, *_) = [], given(specs.SHAPES["train"]._replace(b=b))
-        jax.eval_shape(lambda *x: reasons.append(pallas_tpu.why_not(*x)), q, k)
+        jax.eval_shape(lambda *x: reasons.append(pallas_tpu.unsupported_reason(*x)), q, k)
         assert (reasons == [None]) if runs else "131,072 pairs" in reasons[0]
 
     def test_the_definition_is_not_what_anything_falls_back_to(self):

@@ -15,16 +15,16 @@ from kernels.test_attention_pallas import sentences
 from parallel.aot import mesh_of, spec_of
 
 from macro.kernels.attention import specs
-from macro.kernels.attention.ordering import all_see, may_see, sorting, visits
+from macro.kernels.attention.block_mask import all_visible, any_visible, block_mask, sort_order
 from macro.kernels.attention.pallas_tpu import attention_tpu
-from macro.kernels.attention.reference import sight_mask
+from macro.kernels.attention.reference import attention_mask
 from macro.parallel.cost_model.hlo import compile_and_read
 from macro.sentence.sight import FIELDS, FULL, NOISE
 
 KERNELS = {"macro_attention_forward": 4, "macro_attention_dq": 6, "macro_attention_dkv": 8}  # operations a pair
 
 
-def in_blocks(meta, size):
+def split_blocks(meta, size):
     return {name: x.reshape(x.shape[0], -1, size) for name, x in meta.items()}
 
 
@@ -32,9 +32,9 @@ def in_blocks(meta, size):
 def test_no_pair_is_forgotten_and_none_is_whole_by_mistake(order):
     meta = random_meta(np.random.default_rng(8), 4, 192)
     if order == "sorted":
-        meta = {name: jnp.take_along_axis(x, sorting(meta), axis=1) for name, x in meta.items()}
-    mask = np.asarray(sight_mask(meta, meta)).reshape(4, 48, 4, 96, 2)
-    pairs, whole = (np.asarray(f(in_blocks(meta, 4), in_blocks(meta, 2))) for f in (may_see, all_see))
+        meta = {name: jnp.take_along_axis(x, sort_order(meta), axis=1) for name, x in meta.items()}
+    mask = np.asarray(attention_mask(meta, meta)).reshape(4, 48, 4, 96, 2)
+    pairs, whole = (np.asarray(f(split_blocks(meta, 4), split_blocks(meta, 2))) for f in (any_visible, all_visible))
     assert np.all(pairs[mask.any((2, 4))])
     assert np.all(mask.all((2, 4))[whole])
 
@@ -42,19 +42,19 @@ def test_no_pair_is_forgotten_and_none_is_whole_by_mistake(order):
 @pytest.mark.parametrize("mode", [FULL, NOISE])
 def test_pairs_are_told_exactly_where_blocks_do_not_straddle(mode):
     text, image = sentences(32, 3), sentences(32, 3, mode)
-    np.testing.assert_array_equal(may_see(in_blocks(text, 8), in_blocks(text, 8))[0],
+    np.testing.assert_array_equal(any_visible(split_blocks(text, 8), split_blocks(text, 8))[0],
                                   np.kron(np.eye(3), np.tril(np.ones((4, 4)))))
-    np.testing.assert_array_equal(all_see(in_blocks(text, 8), in_blocks(text, 8))[0],
+    np.testing.assert_array_equal(all_visible(split_blocks(text, 8), split_blocks(text, 8))[0],
                                   np.kron(np.eye(3), np.tril(np.ones((4, 4)), -1)))
-    for told in (may_see, all_see):
-        found = told(in_blocks(image, 8), in_blocks(image, 8))[0]
+    for told in (any_visible, all_visible):
+        found = told(split_blocks(image, 8), split_blocks(image, 8))[0]
         np.testing.assert_array_equal(found, np.kron(np.eye(3), np.ones((4, 4))))
 
 
 def test_visits_list_the_pairs_in_order():
     pairs = jnp.array([[[0, 1, 1], [0, 0, 0], [1, 0, 0]], [[1, 1, 1], [1, 1, 1], [1, 1, 1]]], bool)
     whole = jnp.zeros((2, 3, 3), bool).at[0, 0, 2].set(True).at[0, 2, 1].set(True)
-    outer, inner, flags, counts = visits(pairs, whole)
+    outer, inner, flags, counts = block_mask(pairs, whole)
     assert counts.tolist() == [4, 9]
     assert outer[0].tolist() == [0, 0, 1] + [2] * 6
     assert inner[0].tolist() == [1, 2, -1] + [0] * 6

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sampling.toy import CONFIG, PACKING, TOKENIZER, picture, pipeline, random_params, sentence
 
-from macro.kernels.attention.reference import sight_mask
+from macro.kernels.attention.reference import attention_mask
 from macro.models.composer import image_ids
 from macro.models.selection import METHODS, Selection
 from macro.sampling.contexts import continue_prompt, read_prompt
@@ -64,7 +64,7 @@ def test_what_layers_answer_is_what_attention_gives_the_pictures(half):
 
     def spy(q, k, v, q_meta, k_meta, k_bias=None):
         scores = jnp.einsum("bqhd,bkhd->bhqk", q, jnp.repeat(k, q.shape[2] // k.shape[2], axis=2)) / q.shape[-1] ** 0.5
-        caught.append((scores, sight_mask(q_meta, k_meta)))
+        caught.append((scores, attention_mask(q_meta, k_meta)))
         return attention_reference(q, k, v, q_meta, k_meta, k_bias)
 
     original, api._on_one_device = api._on_one_device, spy
@@ -127,10 +127,10 @@ def test_the_tokens_with_the_highest_scores_are_kept(half):
     picture, sample = np.asarray(choice.picture[0]), np.asarray(cache["meta"]["sample"][0])
     total = np.asarray(sum(each for (each,) in asked)).sum(axis=0)[0] / 2
     meta, plan = ({name: values[:1] for name, values in each["meta"].items()} for each in (cache, made))
-    seen = np.asarray(sight_mask(meta, meta))[0]
+    seen = np.asarray(attention_mask(meta, meta))[0]
     other = (picture[:, None] >= 0) & (picture[:, None] != picture)
     counts = np.stack([seen[picture < 0].sum(axis=0), (seen & other).sum(axis=0)])
-    counts[0] += np.asarray(sight_mask(plan, meta))[0].sum(axis=0)
+    counts[0] += np.asarray(attention_mask(plan, meta))[0].sum(axis=0)
     # The last picture is seen by text alone: its own end token, the thought and the layout.
     assert (counts[0][picture == 2] > 60).all() and not counts[1][picture == 2].any()
     score = (total / np.maximum(counts, 1)).sum(axis=0)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from macro.inputs.conditioning import CfgDropout
 from macro.inputs.packing import PackingConfig, pack_sentence
 from macro.inputs.rows import make_row
 from macro.objectives import joint, parts
@@ -95,8 +96,8 @@ def sentence() -> Sentence:
 def training_row(plan: Plan, context: str) -> tuple[dict, jax.Array]:
     """`sentence()` with a plan, packed as training packs it where its dice say `context`; and values for the
     64 places of its latent stream, of which the target has the first 16."""
-    chances = {name: float(name == context) for name in ("no_text", "no_image", "null")}
-    config = dataclasses.replace(PACKING, text=256, vision=64, latent=64, samples=1, draws=1, **chances)
+    dropout = CfgDropout(**{name: float(name == context) for name in ("no_text", "no_image", "null")})
+    config = dataclasses.replace(PACKING, text=256, vision=64, latent=64, samples=1, draws=1, cfg_dropout=dropout)
     whole = sentence().with_plan(plan)
     whole = whole.replace(spans=(*whole.spans[:-1], Target(picture(9, 64, 64))))
     row = make_row([pack_sentence(whole, TOKENIZER, config, np.random.default_rng(0))], config)

@@ -1,11 +1,13 @@
 """LoRA adapters in the files of Hugging Face's PEFT, both ways, under the names of BAGEL's modules.
 
-    <folder>/adapter_config.json          rank, alpha, dropout, the adapted modules
+    <folder>/adapter_config.json          rank, alpha, dropout, the adapted modules, those saved in full
     <folder>/adapter_model.safetensors    base_model.model.<module>.lora_A.weight [rank, in], .lora_B.weight [out, rank]
+                                          and base_model.model.<module>.weight of what was trained in full
+    <folder>/macro_extra.safetensors      what BAGEL has no module for (the binding); PEFT does not look at it
 
 Ours hold a [..., in, rank] and b [..., rank, out] by the path of their kernel, all layers stacked; PEFT has one pair
-per layer, each matrix turned. Both add alpha / rank * (their product) to the kernel.
-Read next: `macro/models/bagel/table.py`, which module is which kernel; `macro/training/lora.py`, how adapters are used.
+per layer, each matrix transposed. Both add alpha / rank * (their product) to the kernel.
+Read next: `macro/models/bagel/table.py`, which module is which kernel; `macro/models/checkpoints/lora.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from typing import Any
 
 import numpy as np
 
+from macro.models.bagel.folder import EXTRA
 from macro.models.bagel.table import TURNS, our_place, upstream_place
+from macro.models.weights import ADAPTERS
 from macro.utils import tree
 from macro.utils.errors import UserError
 from macro.utils.files import atomic_write
@@ -34,6 +38,7 @@ LINEAR = TURNS["linear"]
 _BESIDE = {
     "auto_mapping", "base_model_name_or_path", "eva_config", "exclude_modules", "inference_mode", "layers_pattern",
     "layers_to_transform", "loftq_config", "lora_alpha", "lora_dropout", "megatron_config", "megatron_core",
+    "modules_to_save",
     "peft_version", "qalora_group_size", "r", "revision", "runtime_config", "target_modules", "task_type",
 }  # fmt: skip
 # Keys that must have one of these values. Other ways to initialise (PiSSA, OLoRA, LoftQ...) change the base too.
@@ -43,17 +48,19 @@ _MUST = {
     "init_lora_weights": (True, False, "gaussian", "eva", "orthogonal"),
 }
 _KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<half>[AB])\.weight")
+_FULL = re.compile(r"base_model\.model\.(?P<name>(?P<module>.+)\.(?:weight|bias))")
 _SHOWN = 8  # of a folder's mistakes
 
 
 def save_peft(
-    folder: str | os.PathLike, adapters: Mapping, rank: int, alpha: float, dropout: float = 0.0, base: str = BAGEL
+    folder: str | os.PathLike, params: Mapping, rank: int, alpha: float, dropout: float = 0.0, base: str = BAGEL
 ) -> None:
     """Writes adapters the way `PeftModel.save_pretrained` does.
 
     Args:
         folder: made if it is not there.
-        adapters: `{"a": ..., "b": ...}` by the path of a kernel, as `macro/training/lora.py` makes them.
+        params: adapters `{"a": ..., "b": ...}` by the path of their kernel under "lora", and by their own path the
+            parameters that were trained in full.
         rank, alpha, dropout: what they were trained with.
         base: name or path of the model that they change.
 
@@ -62,17 +69,28 @@ def save_peft(
     """
     from safetensors.numpy import save
 
-    tensors = {}
-    for path, layer, a, b in _layers(adapters):
+    tensors, modules, saved, extra = {}, set(), set(), {}
+    for path, layer, a, b in _layers(params[ADAPTERS]):
         place = upstream_place(path, layer)
         if place is None or place.turn is not LINEAR:
             raise UserError(f"{path}: is no linear layer of BAGEL's, so PEFT has no name for it; leave it out")
         if a.shape[1] != rank or b.shape[0] != rank:
             raise UserError(f"{path}: its adapters are a {a.shape}, b {b.shape}, but the rank said is {rank}")
+        modules.add(_module(place.name))
         name = f"base_model.model.{_module(place.name)}"
         tensors[f"{name}.lora_A.weight"] = np.ascontiguousarray(a.T)
         tensors[f"{name}.lora_B.weight"] = np.ascontiguousarray(b.T)
-    modules = sorted({_KEY.fullmatch(key)["module"] for key in tensors})
+    for path, value in tree.flatten({k: v for k, v in params.items() if k != ADAPTERS}).items():
+        value = np.asarray(value, np.float32)
+        stacked = upstream_place(path, 0) is not None
+        for layer in range(len(value)) if stacked else [None]:
+            place = upstream_place(path, layer)
+            if place is None:
+                extra[path] = value
+                continue
+            saved.add(place.name.rpartition(".")[0])
+            one = value if layer is None else value[layer]
+            tensors[f"base_model.model.{place.name}"] = np.ascontiguousarray(place.turn.outward(one))
     config = {
         "peft_type": "LORA",
         "base_model_name_or_path": base,
@@ -82,7 +100,8 @@ def save_peft(
         "lora_alpha": alpha,
         "lora_dropout": dropout,
         # Whole names: the last part alone, such as q_proj, would find the vision encoder's modules too.
-        "target_modules": modules,
+        "target_modules": sorted(modules),
+        "modules_to_save": sorted(saved) or None,
         "bias": "none",
         "fan_in_fan_out": False,
         "use_rslora": False,
@@ -90,6 +109,8 @@ def save_peft(
         "init_lora_weights": True,
     }
     atomic_write(Path(folder) / WEIGHTS, save(tensors, {"format": "pt"}))
+    if extra:
+        atomic_write(Path(folder) / EXTRA, save(extra))
     atomic_write(Path(folder) / CONFIG, json.dumps(config, indent=2) + "\n")
 
 
@@ -97,8 +118,8 @@ def load_peft(folder: str | os.PathLike) -> tuple[dict, dict[str, Any]]:
     """Reads what `save_peft` or PEFT wrote for BAGEL.
 
     Returns:
-        (adapters, float32 numpy, as `macro/training/lora.py` takes them; `rank`, `alpha`, `dropout` and
-        `target_modules`, patterns of just these kernels: the fields of a `LoRAConfig`).
+        (parameters as `save_peft` takes them, float32 numpy; `rank`, `alpha`, `dropout`, and as `target_modules` and
+        `modules_to_save` patterns of just these parameters: the fields of a `LoRAConfig`).
 
     Raises:
         UserError: a file is missing or no such file, the adapters are of a kind that is no plain LoRA, or tensors
@@ -106,24 +127,32 @@ def load_peft(folder: str | os.PathLike) -> tuple[dict, dict[str, Any]]:
     """
     folder = Path(folder)
     config = _read_config(folder)
-    halves, problems = _read_halves(folder, config["r"])
-    adapters = {}
+    halves, full, problems = _read_tensors_of(folder, config)
+    flat = {}
     for path, layers in halves.items():
         problems += _unfit(path, layers)
         if not problems:
             stacked = [np.stack([layers[layer][half].T for layer in sorted(layers, key=_first)]) for half in "AB"]
             a, b = (x[0] if None in layers else x for x in stacked)
-            adapters |= {f"{path}/a": a, f"{path}/b": b}
-    if not adapters and not problems:
-        problems = [f"{WEIGHTS} holds no tensors"]
+            flat |= {f"{ADAPTERS}/{path}/a": a, f"{ADAPTERS}/{path}/b": b}
+    if not flat and not problems:
+        problems = [f"{WEIGHTS} holds no adapters"]
+    for path, layers in full.items():
+        problems += _gaps(path, layers)
+        if not problems:
+            flat[path] = layers[None] if None in layers else np.stack([layers[layer] for layer in sorted(layers)])
     _refuse(folder, problems)
+    if (folder / EXTRA).is_file():
+        extra = {name: np.asarray(value, np.float32) for name, value in TensorReader(folder / EXTRA).items()}
+        flat, full = flat | extra, full | extra
     fields = {
         "rank": config["r"],
         "alpha": float(config["lora_alpha"]),
         "dropout": float(config.get("lora_dropout", 0.0)),
         "target_modules": tuple(f"^{re.escape(path)}$" for path in sorted(halves)),
+        "modules_to_save": tuple(f"^{re.escape(path)}$" for path in sorted(full)),
     }
-    return tree.unflatten(adapters), fields
+    return tree.unflatten(flat), fields
 
 
 def _module(key: str) -> str:
@@ -165,22 +194,26 @@ def _read_config(folder: Path) -> dict:
     return config
 
 
-def _read_halves(folder: Path, rank: int) -> tuple[dict, list[str]]:
-    """{our path: {layer: {"A": [rank, in], "B": [out, rank]}}}, and what is wrong with the tensors that are not in
-    it."""
-    halves, problems = {}, []
+def _read_tensors_of(folder: Path, config: Mapping) -> tuple[dict, dict, list[str]]:
+    """Adapters {our path: {layer: {"A": [rank, in], "B": [out, rank]}}}, parameters in full {our path: {layer: value}},
+    and what is wrong with the tensors that are in neither."""
+    rank, saved = config["r"], tuple(config.get("modules_to_save") or ())
+    halves, full, problems = {}, {}, []
     for key, value in _read_tensors(folder).items():
-        match = _KEY.fullmatch(key)
+        match, whole = _KEY.fullmatch(key), _FULL.fullmatch(key)
+        if match is None and whole and whole["module"].endswith(saved) and (place := our_place(whole["name"])):
+            full.setdefault(place.name, {})[place.layer] = place.turn.inward(value)
+            continue
         place = our_place(f"{match['module']}.weight") if match else None
         if match is None:
-            problems.append(f"{key}: not <module>.lora_A.weight or .lora_B.weight")
+            problems.append(f"{key}: not <module>.lora_A.weight or .lora_B.weight, nor of a module to save")
         elif place is None or place.turn is not LINEAR:
             problems.append(f"{key}: BAGEL has no such linear layer")
         elif value.ndim != 2 or value.shape["AB".index(match["half"])] != rank:
             problems.append(f"{key}: has shape {value.shape}, but the rank is {rank}")
         else:
             halves.setdefault(place.name, {}).setdefault(place.layer, {})[match["half"]] = value
-    return halves, problems
+    return halves, full, problems
 
 
 def _read_tensors(folder: Path) -> dict[str, np.ndarray]:
@@ -199,13 +232,18 @@ def _unfit(path: str, layers: Mapping) -> list[str]:
     """What keeps the layers of one kernel from being stacked."""
     names = {layer: _module(upstream_place(path, layer).name) for layer in layers}
     single = [f"{names[layer]}: has lora_{''.join(half)} alone" for layer, half in layers.items() if len(half) < 2]
-    missing = sorted(set(range(max(layers, key=_first) + 1)) - set(layers)) if None not in layers else []
-    gaps = [f"{_module(upstream_place(path, layer).name)}: is missing, its other layers are there" for layer in missing]
+    gaps = _gaps(path, layers)
     if single or gaps:
         return single + gaps
     shapes = {layer: (half["A"].shape, half["B"].shape) for layer, half in layers.items()}
     first = shapes[min(shapes, key=_first)]
     return [f"{names[layer]}: has shapes {s}, other layers {first}" for layer, s in shapes.items() if s != first]
+
+
+def _gaps(path: str, layers: Mapping) -> list[str]:
+    """The layers of a stacked parameter that are missing below the last one."""
+    missing = [] if None in layers else sorted(set(range(max(layers) + 1)) - set(layers))
+    return [f"{_module(upstream_place(path, layer).name)}: is missing, its other layers are there" for layer in missing]
 
 
 def _first(layer: int | None) -> int:

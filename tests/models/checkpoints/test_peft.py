@@ -2,12 +2,18 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
+from models.bagel import toy
 from safetensors.numpy import load_file, save_file
 
-from macro.models import peft
-from macro.models.peft import load_peft, save_peft
+from macro.convert import main as convert
+from macro.models import weights
+from macro.models.checkpoints import lora, peft
+from macro.models.checkpoints.lora import merge_file
+from macro.models.checkpoints.peft import load_peft, save_peft
+from macro.models.composer import Composer
 from macro.utils import tree
 from macro.utils.errors import UserError
 
@@ -41,7 +47,7 @@ def adapters():
 
 @pytest.fixture
 def folder(tmp_path, adapters):
-    save_peft(tmp_path / "adapter", adapters, RANK, 5.0, 0.25)
+    save_peft(tmp_path / "adapter", {"lora": adapters}, RANK, 5.0, 0.25)
     return tmp_path / "adapter"
 
 
@@ -80,12 +86,13 @@ def test_every_layer_has_its_pair_under_the_name_of_bagels_module(folder, adapte
 
 def test_round_trip(folder, adapters):
     loaded, fields = load_peft(folder)
+    loaded = loaded["lora"]
     assert tree.flatten(loaded).keys() == tree.flatten(adapters).keys()
     for path, leaf in tree.flatten(loaded).items():
         assert leaf.dtype == np.float32
         np.testing.assert_array_equal(leaf, tree.flatten(adapters)[path])
     targets = tuple(f"^{path}$" for path in sorted(SHAPES))
-    assert fields == {"rank": RANK, "alpha": 5.0, "dropout": 0.25, "target_modules": targets}
+    assert fields == {"rank": RANK, "alpha": 5.0, "dropout": 0.25, "target_modules": targets, "modules_to_save": ()}
 
 
 def test_layers_are_ordered_by_number_not_by_name(tmp_path):
@@ -93,8 +100,8 @@ def test_layers_are_ordered_by_number_not_by_name(tmp_path):
     rng = np.random.default_rng(1)
     pair = {"a": rng.normal(size=(12, 4, 1)), "b": rng.normal(size=(12, 1, 4))}
     adapters = tree.unflatten({f"composer/mot/blocks/gen/v/kernel/{half}": x for half, x in pair.items()})
-    save_peft(tmp_path, adapters, 1, 1.0)
-    loaded = tree.flatten(load_peft(tmp_path)[0])
+    save_peft(tmp_path, {"lora": adapters}, 1, 1.0)
+    loaded = tree.flatten(load_peft(tmp_path)[0]["lora"])
     np.testing.assert_array_equal(loaded["composer/mot/blocks/gen/v/kernel/a"], pair["a"].astype(np.float32))
 
 
@@ -116,7 +123,6 @@ def test_a_config_as_peft_writes_it_is_read(folder):
     [
         ({"peft_type": "LOHA"}, "peft_type is 'LOHA', but only 'LORA'"),
         ({"use_dora": True, "use_rslora": True}, "use_rslora is True.*; use_dora is True, but only plain LoRA"),
-        ({"modules_to_save": ["lm_head"]}, r"modules_to_save is \['lm_head'\]"),
         ({"rank_pattern": {"q_proj": 4}}, "rank_pattern is {'q_proj': 4}"),
         ({"some_later_variant": 3}, "some_later_variant is 3"),
         ({"bias": "all"}, "bias is 'all', but only 'none'"),
@@ -145,7 +151,7 @@ Q = "base_model.model.language_model.model.layers.{}.self_attn.q_proj.lora_{}.we
         (lambda t: t.update({Q.format(0, "A").replace("q_proj", "w_proj"): t[Q.format(0, "A")]}), "w_proj.*no such"),
         (lambda t: t.update({"base_model.model.language_model.lm_head.lora_A.weight": t[Q.format(0, "A")]}), "lm_head"),
         (lambda t: t.update({Q.format(0, "magnitude_vector"): t[Q.format(0, "A")]}), "magnitude_vector.*: not <m"),
-        (lambda t: t.clear(), "holds no tensors"),
+        (lambda t: t.clear(), "holds no adapters"),
     ],
 )
 def test_tensors_that_do_not_fit_are_listed(folder, change, named):
@@ -194,34 +200,89 @@ def test_missing_files_and_pickles(folder):
 def test_what_peft_has_no_name_for_is_not_written(tmp_path, path, rank, named):
     pair = {f"{path}/a": np.zeros((4, RANK)), f"{path}/b": np.zeros((RANK, 8))}
     with pytest.raises(UserError, match=named):
-        save_peft(tmp_path / "adapter", tree.unflatten(pair), rank, 1.0)
+        save_peft(tmp_path / "adapter", {"lora": tree.unflatten(pair)}, rank, 1.0)
     assert not (tmp_path / "adapter").exists()
 
 
-def test_peft_itself_reads_it_and_computes_the_same(tmp_path):
-    """A linear layer of BAGEL's by its name, loaded by the real library."""
+IDS = np.array([[3, 17, 0, 8, 25]])
+
+
+def logits_of(params):
+    """What our composer says to `IDS`."""
+    n = IDS.shape[1]
+    zeros, order = np.zeros((1, n), np.int32), np.arange(n, dtype=np.int32)[None]
+    text = {"ids": IDS.astype(np.int32), "sample": zeros, "order": order, "span": zeros, "mode": zeros, "rope": order}
+
+    @jax.jit
+    def run(params, text):
+        variables = {"params": params}
+        hidden = Composer(toy.CONFIG).apply(variables, {"text": text}, method=Composer.prefill)[0]
+        return Composer(toy.CONFIG).apply(variables, hidden, method=Composer.logits)
+
+    return np.asarray(run(params["composer"], text))
+
+
+def test_adapters_of_the_real_peft_come_in_and_go_out(tmp_path, capsys):
+    """A torch BAGEL with PEFT's adapters and a head trained in full says what ours says, and the other way round."""
     torch = pytest.importorskip("torch")
     real = pytest.importorskip("peft")
-    rng = np.random.default_rng(2)
-    pair = {"a": rng.normal(size=(8, RANK)).astype(np.float32), "b": rng.normal(size=(RANK, 4)).astype(np.float32)}
-    adapters = tree.unflatten({f"composer/planner/connector/fc1/kernel/{half}": x for half, x in pair.items()})
-    save_peft(tmp_path, adapters, RANK, 6.0)
+    from models.checkpoints.torch_llm import Bagel
 
-    class Bagel(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.connector = torch.nn.ModuleDict({"fc1": torch.nn.Linear(8, 4), "fc2": torch.nn.Linear(4, 4)})
+    ema, ae = toy.tensors()
+    ema = {name: (0.3 * value.astype(np.float32)).astype(value.dtype) for name, value in ema.items()}
+    convert(str(toy.write(tmp_path / "bagel", ema, ae)), str(tmp_path / "ours"), from_="bagel")
+    weights_file = str(tmp_path / "ours" / "model.safetensors")
+    base, *_ = weights.load(weights_file)
+    plain = Bagel(toy.CONFIG.llm, ema)
+    ids = torch.from_numpy(IDS)
+    before = plain(ids).detach().numpy()
+    np.testing.assert_allclose(logits_of(base), before, rtol=1e-3, atol=1e-3)
 
-        def forward(self, x):
-            return self.connector["fc1"](x)
+    settings = real.LoraConfig(
+        r=RANK, lora_alpha=6, lora_dropout=0.1, target_modules=["q_proj", "o_proj", "down_proj"],
+        modules_to_save=["lm_head", "input_layernorm"],
+    )  # fmt: skip
+    wrapped = real.get_peft_model(plain, settings).eval()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in wrapped.parameters():
+            if parameter.requires_grad:
+                parameter += 0.3 * torch.randn_like(parameter)
+    after = wrapped(ids).detach().numpy()
+    assert np.abs(after - before).max() > 0.1
+    wrapped.save_pretrained(tmp_path / "theirs")
 
-    base = Bagel()
-    x = torch.from_numpy(rng.normal(size=(3, 8)).astype(np.float32))
-    before = base(x).detach().numpy()
-    model = real.PeftModel.from_pretrained(base, tmp_path)
-    after = model(x).detach().numpy()
-    np.testing.assert_allclose(after, before + 3.0 * x.numpy() @ pair["a"] @ pair["b"], atol=1e-4)
-    model.save_pretrained(tmp_path / "again")
-    loaded, fields = load_peft(tmp_path / "again")
-    assert (fields["rank"], fields["alpha"]) == (RANK, 6.0)
-    np.testing.assert_allclose(tree.flatten(loaded)["composer/planner/connector/fc1/kernel/a"], pair["a"])
+    file = str(tmp_path / "lora.safetensors")
+    convert(str(tmp_path / "theirs"), file, from_="peft", base=weights_file)
+    np.testing.assert_allclose(logits_of(merge_file(base, file)), after, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(logits_of(merge_file(base, tmp_path / "theirs")), after, rtol=1e-3, atol=1e-3)
+
+    convert(file, str(tmp_path / "again"), to="peft")
+    assert "adapter_model.safetensors" in capsys.readouterr().out
+    again = real.PeftModel.from_pretrained(Bagel(toy.CONFIG.llm, ema), tmp_path / "again")
+    np.testing.assert_allclose(again(ids).detach().numpy(), after, rtol=1e-3, atol=1e-3)
+
+    # Adapters that do not fit get one line that says where.
+    adapters, fields = load_peft(tmp_path / "theirs")
+    q = adapters["lora"]["composer"]["mot"]["blocks"]["und"]["q"]["kernel"]
+    q["a"] = q["a"][:, :-1]
+    with pytest.raises(UserError, match=r"und/q/kernel do not fit: kernel \(3, 16, 16\), a \(3, 15, 2\)"):
+        lora.save(tmp_path / "bad.safetensors", adapters, fields, weights_file)
+    lora.save(tmp_path / "bad.safetensors", adapters, fields)
+    with pytest.raises(UserError, match=r"bad.safetensors: the adapters of .*und/q/kernel do not fit"):
+        merge_file(base, tmp_path / "bad.safetensors")
+    del adapters["lora"]["composer"]["mot"]["blocks"]["und"]["q"]
+    adapters["composer"]["planner"]["head"] = np.zeros((4, 4), np.float32)
+    lora.save(tmp_path / "bad.safetensors", adapters, fields)
+    with pytest.raises(UserError, match=r"holds composer/planner/head \(4, 4\), but the model has it \(40, 16\)"):
+        merge_file(base, tmp_path / "bad.safetensors")
+    with pytest.raises(UserError, match="holds no adapters"):
+        merge_file(base, weights_file)
+
+
+def test_what_bagel_has_no_module_for_lies_beside(tmp_path, adapters):
+    binding = np.ones((13, 8), np.float32)
+    save_peft(tmp_path, {"lora": adapters, "composer": {"binding": binding}}, RANK, 5.0)
+    loaded, fields = load_peft(tmp_path)
+    np.testing.assert_array_equal(loaded["composer"]["binding"], binding)
+    assert fields["modules_to_save"] == ("^composer/binding$",)
