@@ -135,7 +135,7 @@ def _once(steps: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
 
 
 def follows(before: Sequence[Scene], now: Scene, text: str) -> float:
-    """How well a scene comes next after others of which a text tells, as `summarise_changes` does, up to this one: 0..1.
+    """How well a scene comes next after others, when a text tells (as `summarise_changes` does) up to this one: 0..1.
 
     1 where the text ends with what has changed most since the last scene, less where it tells that somewhere, half
     where it does not, least where nothing has changed: then the scene repeats the last.
