@@ -13,7 +13,7 @@ from macro.sentence.formats import marker
 from macro.sentence.page import colour, grid_svg, page, picture, rgb, words
 from macro.sentence.spans import MAX_REFERENCES, Image, Plan, Sentence, Target
 
-SIDE, SMALL = 256, 96  # pixels: of targets, and of pictures in sentences
+SIDE, SMALL = 256, 96  # pixels: of targets, and of images in sentences
 SWITCHES = {"boxes": "boxes", "layouts": "layout", "thoughts": "thought"}
 _KNOWN = ("engine", "bucket", "attempt", "verdicts", "regions")  # of the notes: what has its own place on the page
 
@@ -134,7 +134,7 @@ def _sample(sentence: Sentence) -> str:
 
 
 def _target(sentence: Sentence) -> str:
-    """The picture to draw with boxes and layout over it; above it, where there is one, the picture to edit."""
+    """The image to draw with boxes and layout over it; above it, where there is one, the image to edit."""
     target = sentence.target
     if target is None or target.pixels is None:
         return '<p class="about">no picture to draw</p>'
@@ -156,7 +156,7 @@ def _boxes(sentence: Sentence) -> str:
     high, wide = 100 * height / max(height, width), 100 * width / max(height, width)
     drawn = []
     for number, (label, (x0, y0, x1, y1)) in enumerate(boxes, 1):
-        if x1 <= x0 or y1 <= y0:  # of the scene, but not in the picture
+        if x1 <= x0 or y1 <= y0:  # of the scene, but not in the image
             continue
         # A foundation's detector may find more than the twelve that cells can name.
         hue = rgb(number) if number <= MAX_REFERENCES else "rgb(60,64,72)"
@@ -175,7 +175,7 @@ def _thought(plan: Plan | None) -> str:
 
 
 def _phrases(images: Sequence[Image]) -> str:
-    """INSET's map: which words each picture shows."""
+    """INSET's map: which words each image shows."""
     rows = "".join(
         f"<tr><td>{escape(image.phrase)}</td>"
         f"<td{colour(image.subject)}>{picture(image.pixels, image.phrase, SMALL)}</td>"
