@@ -67,12 +67,12 @@ def get_config(arg: str = "") -> ConfigDict:
         "lr": 1e-4,  # [script]
         "warmup_steps": 2000,  # [script]
         "schedule": "constant",  # [script]
-        "clip": 1.0,  # [script]
+        "grad_clip_norm": 1.0,  # [script]
         "b1": 0.9,  # [script]
         "b2": 0.95,  # [script]
         "eps": 1e-15,  # [script]
         "weight_decay": 0.0,  # [script]
-        "ema": 0.9999,  # [script]
+        "ema_decay": 0.9999,  # [script]
     }
     # What upstream recommends for editing; configs/bagel_sample.py has more.
     config.sampling = {

@@ -41,7 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.packing.update({"text": 640, "vision": 144, "latent": 384, "samples": 3, "window": 512})
     config.packing.buckets = ((128, 128, 3),)
     config.packing.reference_max_side = 48
-    config.optim.update({"name": "muon", "lr": 3e-3, "warmup_steps": 50, "ema": 0.998})
+    config.optim.update({"name": "muon", "lr": 3e-3, "warmup_steps": 50, "ema_decay": 0.998})
 
     config.demo = {
         "weights": "demo",
@@ -52,7 +52,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.sampling = {
         "steps": 25,
         "shift": 3.0,
-        "guidance": {"name": "inset", "text": 3.0, "balance": 1.5},
+        "guidance": {"name": "inset", "cfg_text_image_scale": 3.0, "cfg_overall_scale": 1.5},
         "reuse": experiment.reuse(),
         "select": experiment.select(),
     }

@@ -22,7 +22,7 @@ def get_config(arg: str = "") -> ConfigDict:
         config.eval_every_steps = 0
         config.save_dtype = "float32"
         del config.init_from["composer"]
-        config.optim.update({"schedule": "constant", "ema": 0.995})
+        config.optim.update({"schedule": "constant", "ema_decay": 0.995})
         config.data.update({"num": 8192, "seed": 2, "counts": (1, 1, 1) + (0,) * 9})
         config.packing.update({"text": 480, "vision": 72, "latent": 512, "samples": 4})
         config.packing.buckets = ((128, 128, 4),)

@@ -53,7 +53,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "planned": False,
             "steps": 50,  # [ours] BAGEL's
             "shift": 3.0,  # [note]
-            "guidance": {"name": "inset", "text": 4.0, "balance": 1.5},  # [note] s1, s2
+            "guidance": {"name": "inset", "cfg_text_image_scale": 4.0, "cfg_overall_scale": 1.5},  # [note] s1, s2
             "reuse": experiment.reuse(),
             "select": experiment.select(),
         }

@@ -64,17 +64,17 @@ def get_config(arg: str = "") -> ConfigDict:
         "lr": 1e-4,  # [paper]
         "warmup_steps": 500,  # [seed-x]
         "schedule": "cosine",  # [seed-x]
-        "clip": 1.0,  # [ours]
+        "grad_clip_norm": 1.0,  # [ours]
         "b1": 0.9,  # [seed-x]
         "b2": 0.98,  # [seed-x]
         "eps": 1e-6,  # [seed-x]
         "weight_decay": 0.05,  # [seed-x]
-        "ema": 0.999,  # [ours]
+        "ema_decay": 0.999,  # [ours]
     }
     config.sampling = {
         "steps": 50,  # [ours]
         "shift": 3.0,
-        "guidance": {"name": "inset", "text": 4.0, "balance": 1.5},  # [ours] INSET's
+        "guidance": {"name": "inset", "cfg_text_image_scale": 4.0, "cfg_overall_scale": 1.5},  # [ours] INSET's
         "reuse": experiment.reuse(),
         "select": experiment.select(),
     }

@@ -39,7 +39,9 @@ from macro.kernels.attention.pallas_tpu import attention_tpu, blocks
 from macro.kernels.attention.reference import attention_reference, sight_mask
 from macro.models.variants import LLMConfig
 from macro.objectives.parts import model_config
-from macro.parallel import chips, costs, hlo, topology
+from macro.parallel import chips, topology
+from macro.parallel.cost_model import cost_analysis, hlo
+from macro.parallel.cost_model.estimate import roofline
 from macro.sentence.sight import FIELDS, visible
 from macro.training import data
 from macro.training.loop import mesh_of
@@ -180,10 +182,10 @@ def ahead_of_time() -> list[dict]:
     for name, backend in {DENSE: attention_reference, "ours": attention_tpu}.items():
         program = lowered(backend, specs.SHAPES["train"].of(DENSE_TOKENS), one)
         compiled, text = hlo.compile_and_read(program)
-        programs[name] = costs.of(text), compiled.memory_analysis().temp_size_in_bytes
+        programs[name] = cost_analysis.of(text), compiled.memory_analysis().temp_size_in_bytes
     rows = []
     for name, (found, memory) in programs.items():
-        seconds, bound = chips.roofline(found, chip)
+        seconds, bound = roofline(found, chip)
         rows.append({
             "contestant": name, "tokens": DENSE_TOKENS, "TFLOP": found.flops / 1e12, "HBM GB": found.hbm_bytes / 1e9,
             "least ms": 1e3 * seconds, "bound by": bound, "GB beside operands": memory / 1e9,

@@ -32,8 +32,9 @@ from macro.kernels.attention.reference import HIDDEN, sight_mask
 from macro.kernels.select.api import Kept, choose, column_counts, column_sums, gather, quota_bound, quotas
 from macro.kernels.select.reference import choose_reference, classes
 from macro.kernels.select.specs import SPECS, Selection
-from macro.parallel import costs, topology
-from macro.parallel.hlo import compile_and_read
+from macro.parallel import topology
+from macro.parallel.cost_model import cost_analysis
+from macro.parallel.cost_model.hlo import compile_and_read
 from macro.sentence.sight import CAUSAL, FULL
 from macro.utils import config as config_lib
 
@@ -184,7 +185,7 @@ def choosing(tokens: int, repeats: int) -> list[dict]:
 
 
 def compiled_ahead(name: str) -> list[dict]:
-    """Both programs for one chip of v5e, by what `macro/parallel/costs.py` reads in them."""
+    """Both programs for one chip of v5e, by what `macro/parallel/cost_model/cost_analysis.py` reads in them."""
     sizes, rows = SPECS[name], []
     axes = "data", "fsdp", "fsdp_inner", "sequence", "tensor"
     device = np.array(topology.devices("v5e:2x2")[:1]).reshape((1,) * len(axes))
@@ -205,7 +206,7 @@ def compiled_ahead(name: str) -> list[dict]:
         except jax.errors.JaxRuntimeError as error:  # too large for the chip
             rows.append(row | {"refused": str(error).splitlines()[0]})
             continue
-        told = costs.of(text)
+        told = cost_analysis.of(text)
         temp = compiled.memory_analysis().temp_size_in_bytes
         rows.append(row | {"flops": told.flops, "kernel_flops": told.kernel_flops, "hbm_bytes": told.hbm_bytes,
                            "temp_bytes": temp, "unknown": list(told.unknown)})  # fmt: skip

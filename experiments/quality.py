@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 import macro
+from macro.evals.classifier.model import load as load_reader
 from macro.evals.scenes import Judge, cases, question, read_cells
-from macro.scenes.read import load as load_reader
 from macro.training.data import data_config
 from macro.utils import config as config_lib
 

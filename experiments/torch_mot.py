@@ -154,7 +154,7 @@ def contestant(llm: LLMConfig, optim: OptimConfig, params: Mapping, case: Mappin
             leaf.grad = None
         loss = loss_fn(*tokens)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), optim.clip, foreach=True)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), optim.grad_clip_norm, foreach=True)
         adamw.step()
         return loss.item()
 

@@ -76,7 +76,7 @@ def test_trains_and_writes_a_model_that_knows_its_config(small, tmp_path, capsys
 def test_with_lora_the_model_has_the_adapters_in_it_and_a_file_holds_them_alone(small, tmp_path):
     small.lora.preset = "music"
     small.lora.rank = 2
-    small.lora.full = ("^composer/binding$",)
+    small.lora.modules_to_save = ("^composer/binding$",)
     assert main(small, str(tmp_path)) == 0
     whole, model, notes = weights.load(tmp_path / "model.safetensors")
     assert set(whole) == {"composer", "vae"}

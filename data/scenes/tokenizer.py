@@ -13,8 +13,8 @@ from collections.abc import Iterator
 
 from macro.inputs.records import Records, open_source
 from macro.inputs.tokenizer import Tokenizer
-from macro.scenes.kinds import KINDS
-from macro.scenes.vocabulary import plural
+from macro.scenes.assets.catalog import KINDS
+from macro.scenes.language.lexicon import plural
 from macro.sentence.cot import write_think
 from macro.sentence.formats import prompt_of
 from macro.sentence.spans import Text

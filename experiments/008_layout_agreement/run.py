@@ -19,7 +19,7 @@ from macro.engines.ground_truth import labels  # noqa: E402
 from macro.engines.material.types import EngineImage  # noqa: E402
 from macro.engines.procedural.vision import bled  # noqa: E402
 from macro.engines.provider import ScenePrompt  # noqa: E402
-from macro.scenes.annotate import READINGS_OF_K, layout  # noqa: E402
+from macro.scenes.ground_truth.annotate import READINGS_OF_K, layout  # noqa: E402
 from macro.sentence.grid import grid_iou  # noqa: E402
 
 NUM, SEED, SIZE = 240, 8, 128

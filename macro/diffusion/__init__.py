@@ -1,1 +1,1 @@
-"""Flow matching as pure maths: process, times, guidance, reuse, sampler know no model and not one another."""
+"""Flow matching as pure maths: path, timesteps and sampler (`flow`), guidance, step caching. No model is known here."""

@@ -1,6 +1,6 @@
-"""Guidance: a weighted sum of what the model says in several contexts.
+"""Classifier-free guidance: a weighted sum of the velocities that the model predicts in several contexts.
 
-A *context* is the sentence with spans left out (`macro/sampling/contexts.py` makes them):
+A *context* is the sentence with some spans left out (`macro/sampling/contexts.py` builds them):
 
     full       everything            no_text    images only: text, plan and binding gone
     null       nothing               no_image   text and plan only
@@ -11,11 +11,11 @@ Guidance starts at the full context and is pushed away from each baseline in tur
 
 so with two stages the net weights are s2 s1 (full), s2 (1 - s1) (first baseline), 1 - s2 (second).
 
-    INSET (arXiv 2605.12305)    no_text 4, null 1.5         -> 6, -4.5, -0.5
-    BAGEL (arXiv 2505.14683)    no_text s_t, no_image s_i, the sum's norm brought back to that of v[full]
+    INSET (arXiv 2605.12305)    no_text 4 (its s1), null 1.5 (its s2)    -> 6, -4.5, -0.5
+    BAGEL (arXiv 2505.14683)    no_text s_t, no_image s_i, then the sum is renormalised to the norm of v[full]
 
-The weighted sum can outgrow every velocity that the model was trained to give; *renormalising* by
-clip(|v[full]| / |g|, minimum, 1) only ever shrinks it. Norms are taken per sample over everything (`global`)
+The weighted sum can outgrow every velocity that the model was trained to predict; *renormalising* by
+clip(|v[full]| / |g|, renorm_min, 1) only ever shrinks it. Norms are taken per sample over everything (`global`)
 or per token over its channels (`channel`); `text_channel` is `channel` after the text stage and nothing after the
 image stage; `batch` is one norm for all samples together, which only parity with BAGEL asks for.
 Guidance can be confined to times low < t <= high (t as the sampler visits it, after its shift).
@@ -38,12 +38,19 @@ _EPS = 1e-8  # BAGEL's: keeps the ratio finite where the guided velocity vanishe
 
 @dataclasses.dataclass(frozen=True)
 class Guidance:
-    """What to add up. `stages` holds (baseline context, scale); hashable, so it can be static under jit."""
+    """Which contexts are compared and how; hashable, so it can be static under jit.
+
+    Attributes:
+        stages: (baseline context, scale) in the order they are applied.
+        interval: (low, high): guidance applies at times low < t <= high.
+        renorm: one of `RENORMS`.
+        renorm_min: renormalising shrinks by no more than this factor.
+    """
 
     stages: tuple[tuple[str, float], ...] = ()
     interval: tuple[float, float] = (0.0, 1.0)
     renorm: str = "none"
-    minimum: float = 0.0
+    renorm_min: float = 0.0
 
     def __post_init__(self):
         for name, _ in self.stages:
@@ -73,32 +80,38 @@ class Guidance:
         return self.interval[0] <= 0 and self.interval[1] >= 1
 
     def active(self, t):
-        """Whether guidance applies at time `t`; outside, the full context speaks alone."""
+        """Whether guidance applies at time `t`; outside, the velocity is that of the full context."""
         return (t > self.interval[0]) & (t <= self.interval[1])
 
 
-def inset(text: float = 4.0, balance: float = 1.5) -> Guidance:
-    """INSET's two stages: text against images only, then that against nothing at all."""
-    return Guidance(stages=(("no_text", text), ("null", balance)))
+def inset(cfg_text_image_scale: float = 4.0, cfg_overall_scale: float = 1.5) -> Guidance:
+    """INSET's two stages (its section 3.1).
+
+    Args:
+        cfg_text_image_scale: the paper's s1, the balance between text and images: text and images against images only.
+        cfg_overall_scale: the paper's s2, the overall strength: the result of the first stage against an empty context.
+    """
+    return Guidance(stages=(("no_text", cfg_text_image_scale), ("null", cfg_overall_scale)))
 
 
 def bagel(
-    text: float = 4.0,
-    image: float = 2.0,
-    interval: tuple[float, float] = (0.0, 1.0),
-    renorm: str = "global",
-    minimum: float = 0.0,
+    cfg_text_scale: float = 4.0,
+    cfg_img_scale: float = 2.0,
+    cfg_interval: tuple[float, float] = (0.0, 1.0),
+    cfg_renorm_type: str = "global",
+    cfg_renorm_min: float = 0.0,
     parity: bool = False,
 ) -> Guidance:
-    """BAGEL's text and image guidance; as there, a scale of at most 1 switches its stage off.
+    """BAGEL's text and image guidance, by its own names; as there, a scale of at most 1 switches its stage off.
 
-    `parity` brings back two things that upstream does besides: without text guidance there is no image
-    guidance either, and `global` takes one norm for the whole batch.
+    `parity` restores two more behaviours of upstream: without text guidance there is no image guidance either, and
+    `global` takes one norm for the whole batch.
     """
-    stages = tuple((name, scale) for name, scale in (("no_text", text), ("no_image", image)) if scale > 1)
-    if not stages or parity and text <= 1:
+    stages = tuple((name, s) for name, s in (("no_text", cfg_text_scale), ("no_image", cfg_img_scale)) if s > 1)
+    if not stages or parity and cfg_text_scale <= 1:
         return Guidance()
-    return Guidance(stages, interval, "batch" if parity and renorm == "global" else renorm, minimum)
+    renorm = "batch" if parity and cfg_renorm_type == "global" else cfg_renorm_type
+    return Guidance(stages, cfg_interval, renorm, cfg_renorm_min)
 
 
 SPECS = {"inset": inset, "bagel": bagel, "none": Guidance}
@@ -111,16 +124,16 @@ def guide(guidance: Guidance, velocities: Mapping[str, Float[Array, "b n c"]]) -
     for name, scale in guidance.stages:
         guided = velocities[name] + scale * (guided - velocities[name])
         if guidance.renorm == "text_channel" and name == "no_text":
-            guided = _shrink(guided, full, axes, guidance.minimum)
+            guided = _shrink(guided, full, axes, guidance.renorm_min)
     if guidance.renorm in ("global", "channel", "batch") and guidance.stages:
-        guided = _shrink(guided, full, axes, guidance.minimum)
+        guided = _shrink(guided, full, axes, guidance.renorm_min)
     return guided
 
 
-def _shrink(guided, full, axes, minimum):
-    """Scales `guided` down to the norm of `full` over `axes`, but by no more than `minimum`; never up."""
+def _shrink(guided, full, axes, renorm_min):
+    """Scales `guided` down to the norm of `full` over `axes`, but by no more than `renorm_min`; never up."""
 
     def norm(v):
         return jnp.sqrt(jnp.sum(jnp.square(v), axis=axes, keepdims=True))
 
-    return guided * jnp.clip(norm(full) / (norm(guided) + _EPS), minimum, 1.0)
+    return guided * jnp.clip(norm(full) / (norm(guided) + _EPS), renorm_min, 1.0)

@@ -5,7 +5,7 @@
 The image to edit has the role "source" and shows no numbered subject; references, numbered from 2, show the newcomer
 alone, from another view, and it is subject 1 of the plan. The truth, the plan and the thought are those of the scene
 after the edit, rendered again. This is exact, so all that it needs of a provider is nothing: the stages go unused.
-Read next: `macro/scenes/edit.py`, `macro/scenes/edit_words.py`, `core.py`.
+Read next: `macro/scenes/edits.py`, `macro/scenes/language/edit_instructions.py`, `core.py`.
 """
 
 from dataclasses import dataclass, replace
@@ -17,10 +17,12 @@ from jaxtyping import Int8
 from macro.engines.core import Candidate, Engine, Step, notes_of, set_answers
 from macro.engines.material.types import EngineImage
 from macro.engines.provider import Provider
-from macro.scenes import annotate, edit_words, grammar, questions, thoughts, words
-from macro.scenes.batches import pixels_of, with_truth
-from macro.scenes.edit import OPERATIONS, Edit, propose
+from macro.scenes.edits import OPERATIONS, Edit, propose
 from macro.scenes.graph import Scene
+from macro.scenes.ground_truth import annotate
+from macro.scenes.language import captions, chain_of_thought, edit_instructions, questions
+from macro.scenes.layout import layout_sampler
+from macro.scenes.render.batches import pixels_of, with_truth
 from macro.sentence.formats import ARRANGEMENTS
 from macro.sentence.plan import Plan
 from macro.sentence.spans import MAX_REFERENCES, Image, Sentence, Target, Truth
@@ -36,7 +38,7 @@ class Options:
 
     Attributes:
         size, reference_size: side of source and target, and of the references, pixels.
-        weights: how often each of `macro.scenes.edit.OPERATIONS` (add, remove, replace, move, recolour) comes up.
+        weights: how often each of `macro.scenes.edits.OPERATIONS` (add, remove, replace, move, recolour) comes up.
         counts: how many subjects the source may have, each equally likely as far as the operation allows it.
         rays: samples per pixel, 1..4.
         image_first: share of samples in the image-first arrangement; the others are in-sentence.
@@ -108,7 +110,7 @@ def _proposal(candidate: EditCandidate, options: Options) -> Edit | ItemError:
     count = int(candidate.replace(attempt=0).rng("count").choice(_counts(candidate.operation, options)))
     rng = candidate.rng("scene")
     for _ in range(_SCENES):
-        scene = words.in_order_of_mention(grammar.sample_scene(rng, count), rng)
+        scene = captions.in_order_of_mention(layout_sampler.sample_scene(rng, count), rng)
         edit = propose(scene, candidate.operation, rng)
         if edit is not None:
             return edit
@@ -150,7 +152,7 @@ def _say(candidates: list[EditCandidate], provider: Provider | None, options: Op
     out = []
     for candidate in candidates:
         numbers = range(2, 2 + _views(candidate, options))
-        said = edit_words.instruction(
+        said = edit_instructions.instruction(
             candidate.edit, candidate.before, candidate.after, candidate.rng("words"), numbers
         )
         out.append(
@@ -176,7 +178,7 @@ def _refer(candidates: list[EditCandidate], provider: Provider | None, options: 
 
 def _alone(candidate: EditCandidate, options: Options) -> list[Scene]:
     rng = candidate.rng("references")
-    return [grammar.reference_scene(candidate.edit.after, 0, rng) for _ in range(_views(candidate, options))]
+    return [layout_sampler.reference_scene(candidate.edit.after, 0, rng) for _ in range(_views(candidate, options))]
 
 
 def _layout(truth: Truth, options: Options) -> Int8[np.ndarray, "8 8"]:
@@ -191,7 +193,7 @@ def _finish(candidate: EditCandidate, options: Options) -> Sentence:
         *(Image(each.pixels, subject=1) for each in candidate.references),
     ]
     arrangement = "image_first" if rng.random() < options.image_first else "in_sentence"
-    cot = edit_words.thought(edit, candidate.before, truth) + thoughts.cot(edit.after, truth, rng)
+    cot = edit_instructions.thought(edit, candidate.before, truth) + chain_of_thought.cot(edit.after, truth, rng)
     plan = Plan(cot, _layout(truth, options))
     truth = replace(truth, questions=questions.ask(truth, rng))
     regions = [

@@ -12,9 +12,9 @@ import numpy as np
 
 from macro.engines.material.types import EngineImage
 from macro.engines.provider import Box, Region
-from macro.scenes.batches import with_truth
 from macro.scenes.graph import Scene
-from macro.scenes.vocabulary import named_colour
+from macro.scenes.language.lexicon import named_colour
+from macro.scenes.render.batches import with_truth
 from macro.sentence.spans import Truth
 
 _KEPT = 256  # truths of that many images are remembered: a step looks at those that the last one looked at

@@ -8,7 +8,7 @@
     decimate    the smallest subjects leave, in some samples; drawn again without them where that can be
     segment     masks
     region      mask or box: the mask if CLIP says that it fits the label better
-    layout      the 8 x 8 grid by the dynamic threshold (`macro/scenes/annotate.py`); who has no cell is rejected
+    layout      the 8 x 8 grid by the dynamic threshold (`scenes/ground_truth/annotate.py`); who has no cell ends it
     redraw      a reference of each subject, from another view: never a crop
     instruct    a VLM writes the instruction
     think       ... and the chain of thought
@@ -28,7 +28,8 @@ from macro.engines.ground_truth import ground_truths, subject_at, truth_subset
 from macro.engines.material.types import EngineImage
 from macro.engines.provider import PromptRequest, Provider, Region, ScenePrompt, SceneRequest
 from macro.engines.scenes import MIXTURE, bucket_of, check_counts, draw_counts
-from macro.scenes import annotate, questions
+from macro.scenes.ground_truth import annotate
+from macro.scenes.language import questions
 from macro.sentence.formats import ARRANGEMENTS, marker
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Image, Sentence, Target, Truth

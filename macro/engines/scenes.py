@@ -3,7 +3,8 @@
 Sample `index` of `seed` is a pure function of (seed, index, options): alone or in a batch it is the same.
 Images are rendered in batches, targets and references each in one go. A quarter of the scenes are decimated
 as in MUSIC (arXiv 2604.07422, "subject-count decimation"): the smallest subjects leave and the rest is
-rendered again, so that the target is true. Read next: `macro/scenes/annotate.py`, `macro/scenes/words.py`.
+rendered again, so that the target is true.
+Read next: `macro/scenes/ground_truth/annotate.py`, `macro/scenes/language/captions.py`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,9 +15,11 @@ from jaxtyping import UInt8
 
 from macro.engines.core import Candidate, Engine, Step
 from macro.engines.provider import Provider
-from macro.scenes import annotate, grammar, questions, thoughts, words
-from macro.scenes.batches import pixels_of, with_truth
 from macro.scenes.graph import Scene
+from macro.scenes.ground_truth import annotate
+from macro.scenes.language import captions, chain_of_thought, questions
+from macro.scenes.layout import layout_sampler
+from macro.scenes.render.batches import pixels_of, with_truth
 from macro.sentence.formats import ARRANGEMENTS
 from macro.sentence.plan import Plan
 from macro.sentence.spans import MAX_REFERENCES, Image, Sentence, Target, Truth
@@ -108,14 +111,14 @@ def _samples(seed: int, indices: Sequence[int], options: Options) -> list[Senten
 def rerenders(seed: int, start: int, count: int, options: Options = DEFAULT) -> list[Pixels]:
     """The targets of those samples rendered again under other light, with other poses and texture phases.
 
-    What a perfect composer would draw, who is told who stands where but not the light (`grammar.jitter`).
+    What a perfect composer would draw, who is told who stands where but not the light (`layout_sampler.jitter`).
 
     Returns:
         uint8[size, size, 3] for each of samples `start` .. `start + count - 1`.
     """
     indices = range(start, start + count)
     again = [
-        grammar.jitter(drawn.scene, _stream(seed, index, _JITTER))
+        layout_sampler.jitter(drawn.scene, _stream(seed, index, _JITTER))
         for index, drawn in zip(indices, draw_scenes(seed, indices, options), strict=True)
     ]
     return pixels_of(again, options.size, options.rays)
@@ -158,9 +161,9 @@ def draw_scenes(seed: int, indices: Sequence[int], options: Options = DEFAULT) -
 def _scene(seed: int, index: int, attempt: int, options: Options) -> Scene:
     count, lost = _counts(seed, index, options)
     rng = _stream(seed, index, _SCENE, attempt + 1)
-    scene = grammar.sample_scene(rng, count + lost)
-    scene = grammar.decimate(scene, count) if lost else scene
-    return words.in_order_of_mention(scene, rng)
+    scene = layout_sampler.sample_scene(rng, count + lost)
+    scene = layout_sampler.decimate(scene, count) if lost else scene
+    return captions.in_order_of_mention(scene, rng)
 
 
 def _counts(seed: int, index: int, options: Options) -> tuple[int, int]:
@@ -199,7 +202,7 @@ def _references(seed: int, index: int, scene: Scene, options: Options) -> list[t
     for n in range(1, len(scene.subjects) + 1):
         views = min(int(rng.choice(options.views)), spare + 1)
         spare -= views - 1
-        order += [(n, grammar.reference_scene(scene, n - 1, rng)) for _ in range(views)]
+        order += [(n, layout_sampler.reference_scene(scene, n - 1, rng)) for _ in range(views)]
     return order
 
 
@@ -209,8 +212,8 @@ def _references(seed: int, index: int, scene: Scene, options: Options) -> list[t
 def _sentence(rng: np.random.Generator, index: int, drawn: Drawn, images: list[Image], options: Options) -> Sentence:
     scene, truth = drawn.scene, drawn.truth
     numbers = [[i.number for i in images if i.subject == n] for n in range(1, len(scene.subjects) + 1)]
-    prompt = words.instruction(scene, truth, rng, numbers)
-    cot = thoughts.cot(scene, truth, rng)
+    prompt = captions.instruction(scene, truth, rng, numbers)
+    cot = chain_of_thought.cot(scene, truth, rng)
     grid = annotate.layout(truth.masks, truth.boxes, options.K, options.region)
     truth = replace(truth, questions=questions.ask(truth, rng))
     arrangement = "image_first" if rng.random() < options.image_first else "in_sentence"

@@ -7,7 +7,7 @@ instruction says holds (and until the order of mention, a walk from neighbour to
 is). The picture decides: the scene is rendered, and kept only if the relations read off it include every
 stated one.
 
-Read next: `macro/scenes/placement.py` (slots), `macro/scenes/seen.py` (relations), `scenes.py`.
+Read next: `macro/scenes/layout/placement.py` (slots), `macro/scenes/ground_truth/relations.py`, `scenes.py`.
 """
 
 import re
@@ -17,10 +17,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from macro.scenes import annotate, render
 from macro.scenes.graph import Camera, Relation, Scene, Subject
-from macro.scenes.placement import picture_box, put, put_on, share, slots, stands_on, view_of
-from macro.scenes.vocabulary import PHRASES, plain_nouns
+from macro.scenes.ground_truth import annotate
+from macro.scenes.language.lexicon import PHRASES, plain_nouns
+from macro.scenes.layout.placement import picture_box, put, put_on, share, slots, stands_on, view_of
+from macro.scenes.render.raycast import raycast
 from macro.sentence.grid import Grid
 from macro.sentence.spans import Truth
 
@@ -94,8 +95,8 @@ def exchanged_picture(scene: Scene, i: int, j: int, size: int = 128) -> UInt8[np
         moved = replace(scene.subjects[new], position=place.position, height=place.height)
         ratio = _area(place, scene.camera) / _area(moved, scene.camera)
         subjects[new] = replace(moved, scale=moved.scale * ratio**0.5)
-    batch = render.stack([render.compile_scene(replace(scene, subjects=tuple(subjects)))])
-    return np.asarray(render.render(batch, size, size)["pixels"])[0]
+    batch = raycast.stack([raycast.compile_scene(replace(scene, subjects=tuple(subjects)))])
+    return np.asarray(raycast.render(batch, size, size)["pixels"])[0]
 
 
 def _area(subject: Subject, camera: Camera) -> float:
@@ -105,9 +106,9 @@ def _area(subject: Subject, camera: Camera) -> float:
 
 def _seen(scene: Scene, size: int) -> tuple[Grid, set]:
     """Layout and relations of a scene, by its picture."""
-    batch = render.stack([render.compile_scene(scene)])
-    out = {name: np.asarray(values)[0] for name, values in render.render(batch, size, size, 1).items()}
-    truth = annotate.truth_of(scene, out["ids"], np.asarray(render.amodal(batch, size, size))[0], out["depth"])
+    batch = raycast.stack([raycast.compile_scene(scene)])
+    out = {name: np.asarray(values)[0] for name, values in raycast.render(batch, size, size, 1).items()}
+    truth = annotate.truth_of(scene, out["ids"], np.asarray(raycast.amodal(batch, size, size))[0], out["depth"])
     return annotate.layout(truth.masks, truth.boxes), set(truth.relations)
 
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 
-from macro.scenes.palettes import to_linear, to_oklab
+from macro.scenes.assets.palettes import to_linear, to_oklab
 from macro.sentence.grid import SIDE, Grid
 from macro.sentence.spans import Truth
 

@@ -11,7 +11,7 @@ the model plans and draws, and the same measures are taken of four pictures in t
     layout_iou              plan against true layout; a right plan need not agree with the truth, see the next
     layout_iou_independent  a second layout of the same instruction against the true one (`layouts.py`)
     subject_recall          share of subjects whose cells hold their palette (`metrics.py`)
-    kind_recall             share of subjects of which the reader (`macro/scenes/read.py`) names kind and texture
+    kind_recall             share of subjects of which the reader (`classifier/model.py`) names kind and texture
                             right from the crop around their cells; kind_alone and texture_alone tell the two apart
     palette_distance        from a subject's colours to the dominant colours of its cells
     swap_rate               share of subjects' cells that hold another subject's palette rather than their own
@@ -35,14 +35,14 @@ import numpy as np
 
 from macro.engines import scenes as scenes_engine
 from macro.evals import layouts, report
+from macro.evals.classifier.model import Reader, Reading
+from macro.evals.classifier.model import load as load_reader
+from macro.evals.classifier.training import cells_box
 from macro.evals.journal import Journal, Progress
 from macro.evals.metrics import PRESENT, Colours, Judged, Picture, cells_mask, expected_amounts
 from macro.models.vae import VAE, normalise
 from macro.models.variants import VAEConfig
 from macro.sampling.pipeline import Pipeline
-from macro.scenes.read import Reader, Reading
-from macro.scenes.read import load as load_reader
-from macro.scenes.reading import cells_box
 from macro.sentence.formats import prompt_of
 from macro.sentence.grid import Grid, grid_iou
 from macro.sentence.plan import Plan

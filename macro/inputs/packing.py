@@ -23,11 +23,12 @@ Read next: `macro/inputs/pieces.py` (a sentence to tokens), `macro/inputs/pipeli
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
 from macro.inputs.binning import assign
+from macro.inputs.image_spec import ImageSpec, ResizeRule
 from macro.inputs.pieces import Cursor, Packed, bind, lay, needs, pieces_of
 from macro.inputs.rows import make_row
 from macro.inputs.transforms import draw_context, draw_items, dropped_in, grid_positions
@@ -45,16 +46,16 @@ class PackingConfig:
     Attributes:
         text, vision, latent: tokens of each stream in a row.
         samples: the most samples a row may hold.
-        buckets: (height, width, slots): sizes that latents' pictures are brought to, and how many of each
-            a row holds.
+        buckets: (height, width, slots): sizes that VAE copies and targets are cropped to, and how many of each a row
+            holds. None: free sizes by BAGEL's rule (`ImageSpec.bagel`), which can be drawn with but not trained.
         draws: noised copies of each target.
         window: samples that are packed together, W.
         patch, vision_side: ViT patch, and patches along a side of its position table.
         latent_stride, latent_side: pixels a latent token covers along a side (VAE times latent patch), and
             latent tokens along a side of their position table.
-        reference_max_side: longest side of a picture as the ViT sees it.
-        reference_pixels: (count, pixels) in rising order of count: the area that each given picture of a sentence is
-            held to, in training and sampling alike, if the sentence has up to that many (MACRO). None: any area.
+        reference_max_side, reference_min_side: longest and shortest side of an image as the ViT sees it, where there
+            are buckets.
+        reference_pixels, max_upscale: see `ImageSpec`.
         reference_vae: references have a clean VAE copy too (sources always have one).
         binding: whether tokens carry the subject they show.
         no_text, no_image, null: shares of training samples that see only that context.
@@ -69,7 +70,7 @@ class PackingConfig:
     vision: int = 336
     latent: int = 1024
     samples: int = 4
-    buckets: Sequence = ((128, 128, 4),)
+    buckets: Sequence | None = ((128, 128, 4),)
     draws: int = 4
     window: int = 512
     patch: int = 16
@@ -77,6 +78,8 @@ class PackingConfig:
     latent_stride: int = 16
     latent_side: int = 64
     reference_max_side: int = 64
+    reference_min_side: int = 0
+    max_upscale: float = 2.0
     reference_pixels: Sequence | None = None
     reference_vae: bool = False
     binding: bool = True
@@ -92,42 +95,39 @@ class PackingConfig:
         for field in fields(self):  # config files hold lists, and a config is a key of caches
             if isinstance(getattr(self, field.name), list):
                 object.__setattr__(self, field.name, tuple(getattr(self, field.name)))
-        object.__setattr__(self, "buckets", tuple(tuple(bucket) for bucket in self.buckets))
-        for height, width, _ in self.buckets:
-            if height % self.latent_stride or width % self.latent_stride:
-                raise UserError(
-                    f"packing.buckets: {height}x{width} is no multiple of {self.latent_stride} pixels "
-                    "(one latent token); change the bucket"
-                )
-        if self.reference_pixels is not None:
-            object.__setattr__(self, "reference_pixels", tuple(tuple(step) for step in self.reference_pixels))
-            counts = [count for count, _ in self.reference_pixels]
-            if not counts or counts != sorted(set(counts)) or min(map(min, self.reference_pixels)) < 1:
-                raise UserError(
-                    f"packing.reference_pixels: {self.reference_pixels} must be pairs (count, pixels) in rising order "
-                    "of count, such as ((2, 1048576), (5, 589824))"
-                )
+        for name in ("buckets", "reference_pixels"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, tuple(tuple(part) for part in getattr(self, name)))
         if self.reference_max_side < self.patch:
             raise UserError(
-                f"packing.reference_max_side: {self.reference_max_side} is less than one patch ({self.patch})"
+                f"config.packing.reference_max_side: {self.reference_max_side} is less than one patch ({self.patch})"
             )
+        self.images  # noqa: B018 - a mistake in it is named here
+
+    @cached_property
+    def images(self) -> ImageSpec:
+        """The rule for image sizes."""
+        limits = self.latent_side * self.latent_stride, self.vision_side * self.patch
+        if self.buckets is None:
+            return ImageSpec.bagel(limits[0], self.latent_stride, limits[1], self.patch, self.reference_pixels)
+        return ImageSpec(
+            ResizeRule(limits[0], 0, self.latent_stride),
+            ResizeRule(self.reference_max_side, self.reference_min_side, self.patch),
+            *limits,
+            buckets=tuple((height, width) for height, width, _ in self.buckets),
+            reference_pixels=self.reference_pixels,
+            max_upscale=self.max_upscale,
+        )
 
     @property
     def capacities(self) -> np.ndarray:
         """What a row holds, in the order of `pieces.needs`."""
-        return np.array([self.text, self.vision, self.latent, self.samples, *(m for *_, m in self.buckets)])
-
-    def pixels_for(self, pictures: int) -> int | None:
-        """The area that each of so many given pictures is held to; more than the last step counts as the last."""
-        if self.reference_pixels is None:
-            return None
-        fitting = (pixels for count, pixels in self.reference_pixels if pictures <= count)
-        return next(fitting, self.reference_pixels[-1][1])
+        return np.array([self.text, self.vision, self.latent, self.samples, *(m for *_, m in self.buckets or ())])
 
     @property
     def kinds(self) -> list[str]:
         """Names of what `capacities` counts."""
-        slots = [f"buckets ({height}x{width} picture slots)" for height, width, _ in self.buckets]
+        slots = [f"buckets ({height}x{width} picture slots)" for height, width, _ in self.buckets or ()]
         return ["text tokens", "vision tokens", "latent tokens", "samples", *slots]
 
 

@@ -19,13 +19,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from macro.inputs.transforms import Dropped, fit_size, grid_positions, patchify, within
+from macro.inputs.transforms import Dropped, grid_positions, patchify
 from macro.sentence.grid import LABELS, cell_shares
 from macro.sentence.plan import Plan
 from macro.sentence.sight import CAUSAL, FULL, NOISE
 from macro.sentence.spans import Image, Sentence, Target, Text
 from macro.utils.errors import UserError
-from macro.utils.image import nearest_size, resize_to
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,8 @@ class Words:
 class Seen:
     """A picture's ViT copy, `rows` x `columns` patches of `pixels` uint8[h, w, 3].
 
-    `picture` is its number among the sentence's pictures, from 0, those left out counted too.
+    `picture` is its number among the sentence's pictures, from 0, those left out counted too; `given` says how many
+    pictures share the area (`ImageSpec.reference_area`).
     """
 
     pixels: np.ndarray
@@ -48,6 +48,7 @@ class Seen:
     columns: int
     picture: int
     subject: int
+    given: int
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,6 @@ def pieces_of(
     """
     last_target = max((i for i, s in enumerate(sentence) if isinstance(s, Target)), default=None)
     pieces, slots, pictures, plan = [], 0, 0, None
-    most = config.pixels_for(len(sentence.images))
     for i, span in enumerate(sentence):
         if isinstance(span, Target) and rng is None and i == last_target:
             break
@@ -127,8 +127,8 @@ def pieces_of(
             learnt = dropped.scored and (isinstance(span, Plan) or span.learn)
             pieces.append(Words([tokenizer.bos, *body, tokenizer.eos], learnt))
             continue
-        held = most if isinstance(span, Image) else None
-        copies = _picture(i, span, config, dropped, slots, pictures, held, followed=i + 1 < len(sentence))
+        given = len(sentence.images) if isinstance(span, Image) else 1
+        copies = _picture(i, span, config, dropped, slots, pictures, given, followed=i + 1 < len(sentence))
         if isinstance(span, Target) and rng is not None:
             copies = _noised(span, plan, config, slots, rng) + copies
         if isinstance(span, Image) and not dropped.spans and config.binding:
@@ -141,31 +141,24 @@ def pieces_of(
     return pieces
 
 
-def _picture(
-    i: int, span, config, dropped: Dropped, slot: int, number: int, most: int | None, followed: bool
-) -> list:
-    """The clean VAE copy, where one is due, and the ViT copy of a picture; gaps for those dropped.
-
-    Both have at most about `most` pixels.
-    """
+def _picture(i: int, span, config, dropped: Dropped, slot: int, number: int, given: int, followed: bool) -> list:
+    """The clean VAE copy, where one is due, and the ViT copy of a picture; gaps for those dropped."""
     if isinstance(span, Target) and not followed:
         return []
     pixels = _pixels(span)
-    size = pixels.shape[:2] if most is None else within(*pixels.shape[:2], most)
-    copies = []
+    size, images, copies = pixels.shape[:2], config.images, []
     if isinstance(span, Target) or span.role == "source" or config.reference_vae:
-        bucket, rows, columns = _latent_shape(size, config)
-        clean = Latents(pixels, bucket, rows, columns, slot, number, None, None)
+        fitted = images.target_size(size) if isinstance(span, Target) else images.vae_size(size, given)
+        clean = Latents(pixels, *_latent_shape(fitted, config), slot, number, None, None)
         copies.append(Gap() if i in dropped.clean else clean)
-    patch = config.patch
-    height, width = fit_size(*size, max_side=config.reference_max_side, stride=patch)
-    seen = Seen(pixels, height // patch, width // patch, number, 0)
+    height, width = images.vit_size(size, given)
+    seen = Seen(pixels, height // config.patch, width // config.patch, number, 0, given)
     return [*copies, Gap() if i in dropped.vision else seen]
 
 
 def _noised(target: Target, plan: Plan | None, config, slot: int, rng: np.random.Generator) -> list[Latents]:
     pixels = _pixels(target)
-    bucket, rows, columns = _latent_shape(pixels.shape[:2], config)
+    bucket, rows, columns = _latent_shape(config.images.target_size(pixels.shape[:2]), config)
     shares = bind(plan, rows, columns, config)
     times = rng.standard_normal(config.draws)
     return [Latents(pixels, bucket, rows, columns, slot, -1, float(t), shares) for t in times]
@@ -189,16 +182,13 @@ def _pixels(span: Image | Target) -> np.ndarray:
 
 
 def _latent_shape(size: tuple[int, int], config) -> tuple[int, int, int]:
-    """The size bucket of a picture and its latent tokens along height and width."""
-    sizes = [bucket[:2] for bucket in config.buckets]
-    height, width = nearest_size(size, sizes)
-    bucket = sizes.index((height, width))
-    return bucket, height // config.latent_stride, width // config.latent_stride
+    """The number of a size bucket, and its latent tokens along height and width."""
+    return config.images.buckets.index(size), size[0] // config.latent_stride, size[1] // config.latent_stride
 
 
 def needs(pieces: list, config) -> np.ndarray:
     """int[4 + buckets]: text, vision and latent tokens, 1 sample, and pixel slots of each bucket."""
-    need = np.zeros(4 + len(config.buckets), np.int64)
+    need = np.zeros(4 + len(config.buckets or ()), np.int64)
     need[3] = 1
     slots = {}
     for piece in pieces:
@@ -236,9 +226,8 @@ class _Builder:
 
     def seen(self, piece: Seen) -> None:
         patch, n = self.config.patch, piece.rows * piece.columns
-        pixels = resize_to(piece.pixels, (piece.rows * patch, piece.columns * patch))
         values = {
-            "patches": patchify(pixels, patch),
+            "patches": patchify(self.config.images.vit_pixels(piece.pixels, piece.given), patch),
             "position": grid_positions(piece.rows, piece.columns, self.config.vision_side),
             "subject": np.full(n, piece.subject, np.int32),
             "picture": np.full(n, piece.picture, np.int32),
@@ -250,8 +239,8 @@ class _Builder:
     def latents(self, piece: Latents) -> None:
         n, noised = piece.rows * piece.columns, piece.t_raw is not None
         if piece.slot not in self.pixels:
-            height, width, _ = self.config.buckets[piece.bucket]
-            self.pixels[piece.slot] = (piece.bucket, resize_to(piece.pixels, (height, width)))
+            images = self.config.images
+            self.pixels[piece.slot] = (piece.bucket, images.vae_pixels(piece.pixels, images.buckets[piece.bucket]))
         values = {
             "slot": np.full(n, list(self.pixels).index(piece.slot), np.int32),
             "token": np.arange(n, dtype=np.int32),

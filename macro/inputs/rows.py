@@ -73,8 +73,8 @@ def make_row(
 
 def _pixel_table(samples: Sequence[Packed], config) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
     """Each sample's slots as starts in the row's table of latent tokens, and the pixels by bucket."""
-    pixels, tokens, used = {}, [], [0] * len(config.buckets)
-    for height, width, slots in config.buckets:
+    pixels, tokens, used = {}, [], [0] * len(config.buckets or ())
+    for height, width, slots in config.buckets or ():
         pixels[f"{height}x{width}"] = np.zeros((slots, height, width, 3), np.uint8)
         tokens.append((height // config.latent_stride) * (width // config.latent_stride))
     # By name, not as configured: that is how JAX hands a dict on.

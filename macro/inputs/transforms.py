@@ -20,6 +20,7 @@ from jaxtyping import Float32
 
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Image, Sentence, Target, Text
+from macro.utils.errors import UserError
 from macro.utils.image import nearest_size, size_of, to_float
 
 CONTEXTS = ("full", "no_text", "no_image", "null")
@@ -90,7 +91,15 @@ def patchify(pixels: np.ndarray, patch: int) -> Float32[np.ndarray, "n d"]:
 
 
 def grid_positions(rows: int, columns: int, side: int) -> np.ndarray:
-    """int32[rows * columns] position ids row * side + column, in a table of `side` x `side` positions."""
+    """int32[rows * columns] position ids row * side + column, in a table of `side` x `side` positions.
+
+    Raises:
+        UserError: more rows or columns than the table has.
+    """
+    if max(rows, columns) > side:
+        raise UserError(
+            f"image of {rows} x {columns} tokens: the model's position table reaches {side} a side; scale it down"
+        )
     return (np.arange(rows)[:, None] * side + np.arange(columns)).reshape(-1).astype(np.int32)
 
 

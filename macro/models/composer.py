@@ -6,7 +6,7 @@
 
 Training runs `__call__` over packed streams (`macro/inputs/packing.py` says what is in them). Sampling runs
 `prefill` over a prompt and then over each token of the plan, and for each step of the picture `embed_latent`,
-`denoise` (whose result may be predicted instead, `macro/diffusion/reuse.py`) and `velocity`.
+`denoise` (whose result may be predicted instead, `macro/diffusion/step_cache.py`) and `velocity`.
 Binding (zero at first unless the config says otherwise, so an imported BAGEL computes what it did): an embedding
 of the subject's number is added to the vision tokens that show the subject and, by share of area, to the latent
 tokens of its cells.

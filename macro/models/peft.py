@@ -97,8 +97,8 @@ def load_peft(folder: str | os.PathLike) -> tuple[dict, dict[str, Any]]:
     """Reads what `save_peft` or PEFT wrote for BAGEL.
 
     Returns:
-        (adapters, float32 numpy, as `macro/training/lora.py` takes them; `rank`, `alpha`, `dropout` and `targets`,
-        patterns of just these kernels: the fields of a `LoRAConfig`).
+        (adapters, float32 numpy, as `macro/training/lora.py` takes them; `rank`, `alpha`, `dropout` and
+        `target_modules`, patterns of just these kernels: the fields of a `LoRAConfig`).
 
     Raises:
         UserError: a file is missing or no such file, the adapters are of a kind that is no plain LoRA, or tensors
@@ -121,7 +121,7 @@ def load_peft(folder: str | os.PathLike) -> tuple[dict, dict[str, Any]]:
         "rank": config["r"],
         "alpha": float(config["lora_alpha"]),
         "dropout": float(config.get("lora_dropout", 0.0)),
-        "targets": tuple(f"^{re.escape(path)}$" for path in sorted(halves)),
+        "target_modules": tuple(f"^{re.escape(path)}$" for path in sorted(halves)),
     }
     return tree.unflatten(adapters), fields
 

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from macro.diffusion import process
-from macro.diffusion.times import logit_normal
+from macro.diffusion import flow
+from macro.diffusion.flow import logit_normal
 from macro.models.variants import ModelConfig
 
 
@@ -24,7 +24,7 @@ def noised(
     x_0 = jnp.take_along_axis(table, latent["source"][..., None], axis=1)
     t = logit_normal(latent["t_raw"], config.timestep_shift)
     eps = jax.random.normal(key, x_0.shape, x_0.dtype)
-    return process.interpolate(x_0, eps, t), t, process.velocity(x_0, eps)
+    return flow.interpolate(x_0, eps, t), t, flow.velocity(x_0, eps)
 
 
 def draw_losses(

@@ -1,4 +1,4 @@
-"""TPU chips in figures, and the least time that a program can take on one.
+"""Peak rates and memory of TPU chips.
 
 Figures: Google's pages "TPU v5e", "TPU v5p" and "TPU v6e" in the documentation of Cloud TPU. Their versions disagree
 in two points. The interconnect of v6e is 3584 Gbit/s in older and 3200 in newer ones: 3200 is taken, for it alone
@@ -12,7 +12,6 @@ TPU v4 is left out: its topologies here show one device a core, its published fi
 import difflib
 from dataclasses import dataclass
 
-from macro.parallel.costs import Costs
 from macro.utils.errors import UserError
 
 _GIB = 2**30
@@ -59,20 +58,3 @@ def chip(name: str) -> Chip:
         meant = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(CHIPS)}"
         raise UserError(f"unknown TPU chip {kind!r}; {meant}")
     return CHIPS[kind]
-
-
-def roofline(costs: Costs, chip: Chip) -> tuple[float, str]:
-    """(seconds, what bounds them: "compute", "memory" or "interconnect") of one run of a program.
-
-    The longest of the three, so a lower bound. It assumes that arithmetic, HBM and links overlap perfectly and
-    each runs at its peak all the time, all arithmetic in bfloat16 on the matrix unit, collectives over all links of
-    a chip at once: a ring along one axis of the torus has only two of them, and slices too small to close the
-    torus (on v5e and v6e below 16 chips along an axis) have fewer.
-    """
-    seconds = {
-        "compute": costs.flops / chip.flops_bf16,
-        "memory": costs.hbm_bytes / chip.hbm_bandwidth,
-        "interconnect": sum(costs.collective_bytes.values()) / chip.ici_bandwidth,
-    }
-    bound_by = max(seconds, key=seconds.get)
-    return seconds[bound_by], bound_by

@@ -3,7 +3,7 @@
     devices("v5p:4x4x4")                64 chips of one slice
     devices("v5e:16x16", slices=2)      two slices of 256
 
-Arrays cannot be made on them; programs can be compiled for them (`macro/parallel/fit.py`).
+Arrays cannot be made on them; programs can be compiled for them (`macro/parallel/cost_model/estimate.py`).
 """
 
 import math

@@ -1,8 +1,8 @@
 """Drawing: the denoising loop after contexts that have been read, then the VAE's decoder.
 
 Each step asks for the velocity of every context and candidate in one batch and adds the contexts up
-(`macro/diffusion/guidance.py`); the steps are one compiled scan (`macro/diffusion/sampler.py`). The contexts'
-keys and values are only read. With `reuse`, some steps do without the layers (`macro/diffusion/reuse.py`). The noise
+(`macro/diffusion/guidance.py`); the steps are one compiled scan (`macro/diffusion/flow.py`). The contexts'
+keys and values are only read. With `reuse`, some steps skip the layers (`macro/diffusion/step_cache.py`). The noise
 of a candidate follows from (seed, candidate) alone, never from its plan: the same seed with an edited plan shows what
 the edit does.
 Read next: `macro/sampling/pipeline.py`.
@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from macro.diffusion.flow import euler
 from macro.diffusion.guidance import Guidance, guide
-from macro.diffusion.reuse import Kept, Reuse, advance, begin
-from macro.diffusion.sampler import euler
+from macro.diffusion.step_cache import CacheState, StepCache, cached_step, init_cache
 from macro.models.composer import Cache, Composer, cache_rows
 from macro.models.vae import VAE, unpatchify
 from macro.models.variants import ModelConfig
@@ -46,7 +46,7 @@ def draw(
     *,
     config: ModelConfig,
     guidance: Guidance,
-    reuse: Reuse | None = None,
+    reuse: StepCache | None = None,
 ) -> tuple[Float[Array, "b n c"], Int[Array, ""]]:
     """Latent tokens at t = 0, one picture per row of `noise`; and how many steps ran the layers.
 
@@ -64,8 +64,8 @@ def draw(
     if reuse is None:
         return euler(velocity, noise, times)[0], jnp.int32(steps)
     rows = frame["ids"].shape[0]
-    tokens, kept = euler(velocity, noise, times, begin(reuse, steps, (rows, noise.shape[1], config.llm.width)))
-    return tokens, kept.full
+    tokens, kept = euler(velocity, noise, times, init_cache(reuse, steps, (rows, noise.shape[1], config.llm.width)))
+    return tokens, kept.full_steps
 
 
 def guided_velocity(
@@ -75,19 +75,19 @@ def guided_velocity(
     latent: Mapping,
     x: Float[Array, "b n c"],
     t: Float[Array, ""],
-    kept: Kept | None = None,
+    kept: CacheState | None = None,
     *,
     config: ModelConfig,
     guidance: Guidance,
-    reuse: Reuse | None = None,
-) -> tuple[Float[Array, "b n c"], Kept | None]:
+    reuse: StepCache | None = None,
+) -> tuple[Float[Array, "b n c"], CacheState | None]:
     """What one step of `draw` goes along: the contexts' velocities of `x` at time `t`, added up.
 
     `kept` goes from step to step where there is `reuse`.
     """
     model = partial(Composer(config).apply, {"params": params})
 
-    def velocity(contexts: int) -> tuple[Array, Kept | None]:
+    def velocity(contexts: int) -> tuple[Array, CacheState | None]:
         """Of the first contexts' rows; each context sees the same noised candidates."""
 
         def share(rows: int) -> slice:
@@ -101,10 +101,10 @@ def guided_velocity(
         time = jnp.full(x_t.shape[:2], t, jnp.float32)
         layers = partial(model, read, first(frame), first(latent), method=Composer.denoise)
         embedded = model(first(latent), x_t, time, method=Composer.embed_latent)
-        hidden, after = (layers(embedded), None) if reuse is None else advance(reuse, kept, layers, embedded, t)
+        hidden, after = (layers(embedded), None) if reuse is None else cached_step(reuse, kept, layers, embedded, t)
         return model(hidden, method=Composer.velocity), after
 
-    def guided() -> tuple[Array, Kept | None]:
+    def guided() -> tuple[Array, CacheState | None]:
         velocities, after = velocity(len(guidance.contexts))
         contexts = jnp.split(velocities, len(guidance.contexts))
         return guide(guidance, dict(zip(guidance.contexts, contexts, strict=True))), after

@@ -26,6 +26,7 @@ from macro.sampling.pipeline import Pipeline
 from macro.sampling.settings import Settings, read_settings
 from macro.utils.config import section
 from macro.utils.errors import UserError
+from macro.utils.renamed_keys import with_current_keys
 
 ASSETS = Path(__file__).parents[1] / "assets"
 # mode -> what draws in it, and how its part of the config is read
@@ -49,7 +50,9 @@ def load(
     for part in ("composer", "vae"):
         if part not in params:
             raise UserError(f"{path}: holds no {part}; use the model.safetensors that a whole training wrote")
-    values = notes.get("config") if config is None else config
+    values = config
+    if config is None and "config" in notes:
+        values = with_current_keys(notes["config"])
     if values is None:
         raise UserError(f"{path}: does not say how it was trained; hand over the experiment's config as well")
     given = dict(values.get("data", {})).get("tokenizer") or _imported_tokenizer(path)

@@ -7,8 +7,8 @@
     sentences --prefill--> a cache per context --write--> plans --read--> caches --select--> fewer tokens
         --draw--> latents --> pictures
 
-Everything random follows from (seed, candidate); with `Threshold` (`macro/diffusion/reuse.py`) which steps are skipped
-depends on all rows of a batch. Programs are compiled per buffer size (`contexts.capacity`),
+Everything random follows from (seed, candidate); with `TeaCache` (`macro/diffusion/step_cache.py`) which steps are
+skipped depends on all rows of a batch. Programs are compiled per buffer size (`contexts.capacity`),
 so the first call of a size is slow and the rest are not.
 Read next: `macro/sampling/contexts.py`, `plan.py`, `select.py`, `draw.py`, in this order.
 """
@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from macro.diffusion.times import sampling_times
+from macro.diffusion.flow import sampling_times
 from macro.inputs.packing import PackingConfig
 from macro.inputs.transforms import drawn_size
 from macro.models.composer import cache_rows, pictures

@@ -3,7 +3,7 @@
     sampling = dict(steps=25, shift=1.0, guidance=dict(name="inset", text=3.0), writing=dict(cells=0.5))
     sampling = dict(..., reuse=dict(name="taylor", interval=3, order=1))    or dict(name="threshold", limit=0.1)
 
-Read next: `macro/diffusion/guidance.py`, `macro/diffusion/reuse.py`, `macro/sampling/plan.py`.
+Read next: `macro/diffusion/guidance.py`, `macro/diffusion/step_cache.py`, `macro/sampling/plan.py`.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
-from macro.diffusion import reuse as caching
+from macro.diffusion import step_cache as caching
 from macro.diffusion.guidance import SPECS, Guidance, inset
 from macro.models.selection import Selection, read_selection
 from macro.sampling.plan import Writing
@@ -36,7 +36,7 @@ class Settings:
     shift: float = 1.0
     guidance: Guidance = dataclasses.field(default_factory=inset)
     writing: Writing = dataclasses.field(default_factory=Writing)
-    reuse: caching.Reuse | None = None
+    reuse: caching.StepCache | None = None
     planned: bool = True
     select: Selection | None = None
 
@@ -76,7 +76,7 @@ def read_settings(values: Mapping | ConfigDict) -> Settings:
     return section(Settings, values, "sampling")
 
 
-def read_reuse(options: Mapping | ConfigDict | None) -> caching.Reuse | None:
+def read_reuse(options: Mapping | ConfigDict | None) -> caching.StepCache | None:
     """Step caching from its section of a config: the `name` of one of `reuse.SPECS` and its fields, or "none".
 
     Keys that are None count as left out, so that a config can name all of them for the command line.

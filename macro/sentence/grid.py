@@ -1,7 +1,7 @@
 """The layout grid: 8 x 8 cells over the picture, each naming the subject that stands there.
 
 Cell 0 is background, n = 1..12 the n-th subject (MUSIC's layout, arXiv 2604.07422). Row 0 is the top row.
-How boxes and masks become a grid is `macro/scenes/annotate.py`'s business; how a grid reaches the model's
+How boxes and masks become a grid is `macro/scenes/ground_truth/annotate.py`'s business; how a grid reaches the model's
 latent tokens is `cell_shares`, below. Read next: `macro/sentence/plan.py`.
 """
 

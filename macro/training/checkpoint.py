@@ -41,41 +41,41 @@ _FAULT_BYTES = 240  # of a message that the processes exchange
 
 
 @dataclasses.dataclass(frozen=True)
-class Keep:
-    """Which checkpoints stay: the newest `latest`, every one whose step is a multiple of `every_steps`, and the `best`
-    with the lowest scores; 0: none of that kind.
+class CheckpointPolicy:
+    """Which checkpoints stay: the newest `keep_latest`, every one whose step is a multiple of `keep_every_steps`, and
+    the `keep_best` with the lowest scores; 0: none of that kind.
     """
 
-    latest: int = 2
-    every_steps: int = 0
-    best: int = 0
+    keep_latest: int = 2
+    keep_every_steps: int = 0
+    keep_best: int = 0
 
     def __post_init__(self):
-        for name, least in (("latest", 1), ("every_steps", 0), ("best", 0)):
+        for name, least in (("keep_latest", 1), ("keep_every_steps", 0), ("keep_best", 0)):
             if getattr(self, name) < least:
-                raise UserError(f"config.keep.{name}={getattr(self, name)}: must be at least {least}")
+                raise UserError(f"config.checkpoint.{name}={getattr(self, name)}: must be at least {least}")
 
 
-def keep_config(config) -> Keep:
-    """`config.keep`, checked; UserError where no step that is saved would be a multiple of `every_steps`."""
-    keep = section(Keep, config.keep, "keep")
-    if keep.every_steps and (config.save_every_steps < 1 or keep.every_steps % config.save_every_steps):
+def checkpoint_policy(config) -> CheckpointPolicy:
+    """`config.checkpoint`, checked; UserError where no step that is saved would be a multiple of `keep_every_steps`."""
+    policy = section(CheckpointPolicy, config.checkpoint, "checkpoint")
+    if policy.keep_every_steps and (config.save_every_steps < 1 or policy.keep_every_steps % config.save_every_steps):
         raise UserError(
-            f"config.keep.every_steps={keep.every_steps}: must be a multiple of "
+            f"config.checkpoint.keep_every_steps={policy.keep_every_steps}: must be a multiple of "
             f"config.save_every_steps={config.save_every_steps}"
         )
-    return keep
+    return policy
 
 
 class Checkpoints:
     """The checkpoints of one run. Close it (it is a context manager): a save ends in the background."""
 
-    def __init__(self, workdir: str, keep: Keep):
+    def __init__(self, workdir: str, policy: CheckpointPolicy):
         """Opens `<workdir>/checkpoints`, and clears away what was left there half written."""
         self.folder = Path(workdir).absolute() / "checkpoints"
-        self._best = _Best(keep.best)
-        kinds = [policies.LatestN(keep.latest), self._best]
-        kinds += [policies.EveryNSteps(keep.every_steps)] if keep.every_steps else []
+        self._best = _Best(policy.keep_best)
+        kinds = [policies.LatestN(policy.keep_latest), self._best]
+        kinds += [policies.EveryNSteps(policy.keep_every_steps)] if policy.keep_every_steps else []
         options = ocp.CheckpointManagerOptions(
             create=True,
             cleanup_tmp_directories=True,
@@ -105,7 +105,7 @@ class Checkpoints:
         Args:
           state: arrays, on whatever mesh.
           data_state: what the iterator's `get_state` returned, the same on every process.
-          score: finite; lower is better. Only `Keep.best` looks at it.
+          score: finite; lower is better. Only `CheckpointPolicy.keep_best` looks at it.
         """
         step = int(state.step)
         record = {

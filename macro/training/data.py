@@ -147,9 +147,8 @@ def packing_config(config, model: ModelConfig) -> PackingConfig:
     if training_selection(config) is not None:
         training["most_pictures"] = MOST_PICTURES
     packing = packing_of(model, config.packing.to_dict() | training)
-    reach = packing.latent_stride * packing.latent_side
-    if any(max(height, width) > reach for height, width, _ in packing.buckets):
-        raise UserError(f"config.packing.buckets: the model's position table reaches {reach} pixels a side, no further")
+    if packing.buckets is None:
+        raise UserError("config.packing.buckets: is None; training needs (height, width, slots) for its pixel slots")
     ways = parallel_config(config).sequence
     for stream in ("text", "vision", "latent"):
         tokens = getattr(packing, stream)

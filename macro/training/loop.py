@@ -22,7 +22,7 @@ import numpy as np
 from macro.parallel import hosts, layout
 from macro.parallel import mesh as mesh_lib
 from macro.training import lora, optim
-from macro.training.checkpoint import Checkpoints, keep_config
+from macro.training.checkpoint import Checkpoints, checkpoint_policy
 from macro.training.state import TrainState, check_frozen, create, placement
 from macro.training.step import make_step
 from macro.utils import tree
@@ -57,9 +57,9 @@ def run(objective, config, data: Data, workdir: str, hooks: Sequence[Hook] = ())
 
     Args:
       objective: a module of `macro/objectives`.
-      config: `total_steps`, `save_every_steps`, `eval_every_steps`, `log_every_steps`, `keep`,
-        `batch_size`, `accumulate`, `seed`, `optim`, `parallel`, `lora` and `freeze` (missing: none), and whatever the
-        objective reads. Saving and logging happen at the end in any case; `eval_every_steps` 0 means never.
+      config: `total_steps`, `save_every_steps`, `eval_every_steps`, `log_every_steps`, `checkpoint`,
+        `batch_size`, `grad_accum_steps`, `seed`, `optim`, `parallel`, `lora` and `freeze` (missing: none), and whatever
+        the objective reads. Saving and logging happen at the end in any case; `eval_every_steps` 0 means never.
       data: batches; each is a nested dict of arrays [b, ...] with `examples` int32 [b, r], -1 where empty. b are the
         rows of the whole batch that this process has to make (`mesh.my_rows`).
       workdir: an existing folder, for `checkpoints/` and `metrics.jsonl`.
@@ -77,7 +77,11 @@ def run(objective, config, data: Data, workdir: str, hooks: Sequence[Hook] = ())
     mesh = mesh_of(config)
     rows = mesh_lib.my_rows(config.batch_size, mesh)
     step_fn = make_step(objective, config, mesh)
-    with jax.set_mesh(mesh), Checkpoints(workdir, keep_config(config)) as checkpoints, hosts.stop_signal() as stop_due:
+    with (
+        jax.set_mesh(mesh),
+        Checkpoints(workdir, checkpoint_policy(config)) as checkpoints,
+        hosts.stop_signal() as stop_due,
+    ):
         state = _start(objective, config, data, checkpoints, mesh)
         first, total = int(state.step), config.total_steps
         with contextlib.closing(_Recorder(workdir, first, total, config.log_every_steps)) as recorder:
@@ -110,14 +114,14 @@ def run(objective, config, data: Data, workdir: str, hooks: Sequence[Hook] = ())
 def check(objective, config) -> None:
     """Raises UserError for what `run` would refuse, before time goes into making data."""
     optim.optim_config(config)
-    keep_config(config)
+    checkpoint_policy(config)
     objective = lora.adapted(objective, config)
     check_frozen(objective, config)
-    accumulate = config.get("accumulate", 1)
-    if accumulate < 1:
-        raise UserError(f"config.accumulate={accumulate}: must be at least 1 (the batch in one go)")
+    grad_accum_steps = config.get("grad_accum_steps", 1)
+    if grad_accum_steps < 1:
+        raise UserError(f"config.grad_accum_steps={grad_accum_steps}: must be at least 1 (the batch in one go)")
     mesh = mesh_of(config)
-    mesh_lib.check_batch_size(config.batch_size, mesh, accumulate)
+    mesh_lib.check_batch_size(config.batch_size, mesh, grad_accum_steps)
     placement(objective, config, mesh)
 
 

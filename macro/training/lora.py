@@ -7,13 +7,13 @@ by the path of the kernel they belong to, and an objective sees the kernels with
 
     {"composer": {... "q": {"kernel": W}}, "lora": {"composer": {... "q": {"kernel": {"a": A, "b": B}}}}}
 
-Kernels of stacked layers [layers, in, out] have stacked adapters. Only the adapters and the parameters of `full`
-have gradients, optimizer state and an average; the price of a transform is that the sums, and their gradients,
-exist in full within a step.
+Kernels of stacked layers [layers, in, out] have stacked adapters. Only the adapters and the parameters of
+`modules_to_save` have gradients, optimizer state and an average; the price of a transform is that the sums, and their
+gradients, exist in full within a step.
 
     config.lora = {"preset": "music"}                                       what a paper trained with, by name
     config.lora = {"preset": "music", "rank": 16, "alpha": 16.0}            the same, two fields changed
-    config.lora = {"rank": 8, "alpha": 16.0, "targets": (".*/gen/(q|v)/kernel$",)}
+    config.lora = {"rank": 8, "alpha": 16.0, "target_modules": (".*/gen/(q|v)/kernel$",)}
 
 Read next: `macro/models/peft.py`, the same adapters in the files of Hugging Face's PEFT.
 """
@@ -43,11 +43,17 @@ _ENDS = r"^composer/(binding$|planner/(embed|head|connector/)|diffusion_head/)"
 # Name -> fields of LoRAConfig.
 PRESETS: dict[str, dict[str, Any]] = {
     # MUSIC, on SEED-X. Rank and alpha: its paper, section on training (spec/papers.md, 1); its learning rate is
-    # 1e-4. Targets, full and dropout it leaves to SEED-X, whose code says .05, these seven matrices, and norms,
-    # embeddings, language head and both resamplers in full, vision encoder frozen (spec/bagel.md, 5). Carried over
+    # 1e-4. Targets, modules to save and dropout it leaves to SEED-X, whose code says .05, these seven matrices, and
+    # norms, embeddings, language head and both resamplers in full, vision encoder frozen (spec/bagel.md, 5). Carried over
     # to BAGEL by us: both experts; connector and diffusion head for the resamplers; the norms of queries and keys,
     # which SEED-X has not, and the binding, which starts at zero, belong to what is trained in full.
-    "music": {"rank": 64, "alpha": 64.0, "dropout": 0.05, "targets": (_LAYERS,), "full": (_NORMS, _ENDS)},
+    "music": {
+        "rank": 64,
+        "alpha": 64.0,
+        "dropout": 0.05,
+        "target_modules": (_LAYERS,),
+        "modules_to_save": (_NORMS, _ENDS),
+    },
 }
 
 
@@ -55,22 +61,22 @@ PRESETS: dict[str, dict[str, Any]] = {
 class LoRAConfig:
     """`config.lora`. Rank 0: no LoRA, everything is trained that the objective trains.
 
-    `targets` are regular expressions (`re.search`) of the paths of kernels that get adapters, `full` of the paths
-    of parameters that are trained as they are besides. `dropout` is the share of input features that A misses in
+    `target_modules` are regular expressions (`re.search`) of the paths of kernels that get adapters; `modules_to_save`
+    are those of parameters that are trained in full besides. `dropout` is the share of input features that A misses in
     a step.
     """
 
     rank: int = 0
     alpha: float = 0.0
     dropout: float = 0.0
-    targets: tuple = ()
-    full: tuple = ()
+    target_modules: tuple = ()
+    modules_to_save: tuple = ()
 
     def __post_init__(self):
         if self.rank < 0:
             raise UserError(f"config.lora.rank={self.rank}: must be at least 1, or 0 for no LoRA")
         if self.rank == 0:
-            given = [name for name in ("alpha", "dropout", "targets", "full") if getattr(self, name)]
+            given = [name for name in ("alpha", "dropout", "target_modules", "modules_to_save") if getattr(self, name)]
             if given:
                 raise UserError(f"config.lora.{given[0]} is set, but config.lora.rank is 0 (no LoRA); set both or none")
             return
@@ -78,9 +84,11 @@ class LoRAConfig:
             raise UserError(f"config.lora.alpha={self.alpha}: must be above 0; as large as the rank is usual")
         if not 0 <= self.dropout < 1:
             raise UserError(f"config.lora.dropout={self.dropout}: must be at least 0 and below 1")
-        if not self.targets:
-            raise UserError("config.lora.targets: is empty; name the kernels to adapt, or set config.lora.rank to 0")
-        for name in ("targets", "full"):
+        if not self.target_modules:
+            raise UserError(
+                "config.lora.target_modules: is empty; name the kernels to adapt, or set config.lora.rank to 0"
+            )
+        for name in ("target_modules", "modules_to_save"):
             for pattern in getattr(self, name):
                 _check_pattern(name, pattern)
 
@@ -121,16 +129,18 @@ def chosen(params: Mapping, config: LoRAConfig) -> tuple[list[str], list[str]]:
         UserError: a pattern finds nothing, a target that is no matrix, or a path in both lists.
     """
     flat = tree.flatten(params)
-    targets, full = (_found(flat, name, getattr(config, name)) for name in ("targets", "full"))
+    targets, full = (_found(flat, name, getattr(config, name)) for name in ("target_modules", "modules_to_save"))
     for path in targets:
         if not _is_kernel(path, flat[path]):
             raise UserError(
-                f"config.lora.targets: {path} {flat[path].shape} is no matrix kernel; let the patterns end on "
-                "/kernel$, or name it in config.lora.full"
+                f"config.lora.target_modules: {path} {flat[path].shape} is no matrix kernel; let the patterns end on "
+                "/kernel$, or name it in config.lora.modules_to_save"
             )
     both = sorted(set(targets) & set(full))
     if both:
-        raise UserError(f"config.lora: {', '.join(both)} is in targets and in full; leave it to one of them")
+        raise UserError(
+            f"config.lora: {', '.join(both)} is in target_modules and in modules_to_save; leave it to one of them"
+        )
     return targets, full
 
 
@@ -139,7 +149,7 @@ def _found(flat: Mapping, name: str, patterns: tuple) -> list[str]:
     for pattern in patterns:
         hits = {path for path in flat if re.search(pattern, path)}
         if not hits:
-            there = [path for path, leaf in flat.items() if name == "full" or _is_kernel(path, leaf)]
+            there = [path for path, leaf in flat.items() if name == "modules_to_save" or _is_kernel(path, leaf)]
             raise UserError(
                 f"config.lora.{name}: {pattern!r} matches nothing that this objective trains; there are "
                 f"{', '.join(there)}"

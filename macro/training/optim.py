@@ -28,35 +28,35 @@ VECTORS = ("bias", "scale")
 
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
-    """`config.optim`. `lr` is the peak; `clip` the largest global norm of a gradient; `ema` the decay's
-    limit. `name` is "adamw" or "muon"; Muon turns each matrix's update into an orthogonal one of the same size
-    that Adam's would have, and everything that is no matrix still goes through AdamW.
+    """`config.optim`. `lr` is the peak; `grad_clip_norm` the largest global norm of a gradient (0, None: no clipping);
+    `ema_decay` the limit of the running average's decay. `name` is "adamw" or "muon"; Muon makes each matrix's update
+    orthogonal, as large as Adam's would be, and everything that is no matrix goes through AdamW.
     """
 
     lr: float
     warmup_steps: int
     name: str = "adamw"
     schedule: str = "cosine"
-    clip: float = 1.0
+    grad_clip_norm: float | None = 1.0
     b1: float = 0.9
     b2: float = 0.95
     eps: float = 1e-8
     weight_decay: float = 0.0
-    ema: float = 0.999
+    ema_decay: float = 0.999
 
     def __post_init__(self):
         if self.name not in RULES:
             raise UserError(f"config.optim.name={self.name!r}: choose one of {', '.join(RULES)}")
         if self.schedule not in SCHEDULES:
             raise UserError(f"config.optim.schedule={self.schedule!r}: choose one of {', '.join(SCHEDULES)}")
-        for name in ("lr", "clip", "eps"):
+        for name in ("lr", "eps"):
             if getattr(self, name) <= 0:
                 raise UserError(f"config.optim.{name}={getattr(self, name)}: must be above 0")
-        for name in ("b1", "b2", "ema"):
+        for name in ("b1", "b2", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"config.optim.{name}={getattr(self, name)}: must be at least 0 and below 1")
-        for name in ("warmup_steps", "weight_decay"):
-            if getattr(self, name) < 0:
+        for name in ("warmup_steps", "weight_decay", "grad_clip_norm"):
+            if (getattr(self, name) or 0) < 0:
                 raise UserError(f"config.optim.{name}={getattr(self, name)}: must not be below 0")
 
 
@@ -86,7 +86,8 @@ def learning_rate(config: OptimConfig, total_steps: int) -> optax.Schedule:
 def optimizer(config: OptimConfig, total_steps: int) -> optax.GradientTransformation:
     """Clip, then AdamW or Muon; to be given the trained parameters only."""
     rule = RULES[config.name](config, learning_rate(config, total_steps))
-    return optax.chain(optax.clip_by_global_norm(config.clip), rule)
+    clip = optax.clip_by_global_norm(config.grad_clip_norm) if config.grad_clip_norm else optax.identity()
+    return optax.chain(clip, rule)
 
 
 def _adamw(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTransformation:

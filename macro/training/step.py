@@ -2,7 +2,7 @@
 through.
 
 Step t draws its noise from fold_in(key(seed), t), so a step follows from (seed, t, batch) and can be
-replayed. With `config.accumulate` above 1 a batch is gone through in so many parts, one after the other, whose
+replayed. With `config.grad_accum_steps` above 1 a batch is gone through in so many parts, one after the other, whose
 gradients are added up: the same means over the same tokens, in less memory.
 """
 
@@ -26,7 +26,7 @@ def make_step(objective, config, mesh: Mesh) -> Step:
 
     Args:
       objective: a module of `macro/objectives`.
-      config: `seed`, `total_steps`, `optim`, `accumulate` (missing: 1) and whatever the objective reads.
+      config: `seed`, `total_steps`, `optim`, `grad_accum_steps` (missing: 1) and whatever the objective reads.
       mesh: what state and batches lie on; the step is called (or lowered) under `jax.set_mesh(mesh)`.
 
     Returns:
@@ -50,10 +50,10 @@ def make_step(objective, config, mesh: Mesh) -> Step:
 
             return jax.value_and_grad(loss_of, has_aux=True)(trained)
 
-        (loss, metrics), grads = _accumulated(gradient, batch, key, config.get("accumulate", 1))
+        (loss, metrics), grads = _accumulated(gradient, batch, key, config.get("grad_accum_steps", 1))
         updates, opt_state = optimizer.update(grads, state.opt_state, trained)
         trained = optax.apply_updates(trained, updates)
-        decay = optim.ema_decay(state.step, settings.ema)
+        decay = optim.ema_decay(state.step, settings.ema_decay)
         ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, state.ema, trained)
         examples = state.examples + jnp.sum(batch["examples"] >= 0, dtype=jnp.int32)
         metrics = (

@@ -40,10 +40,10 @@ def defaults() -> ConfigDict:
     config.save_every_steps = 100
     config.eval_every_steps = 100
     config.log_every_steps = 10
-    # The newest, and for good: every step that is a multiple, the lowest mean losses; 0: none of that kind.
-    config.keep = {"latest": 2, "every_steps": 0, "best": 0}
+    # Which checkpoints stay: the newest, every multiple of so many steps, those of lowest mean loss; 0: none of a kind.
+    config.checkpoint = {"keep_latest": 2, "keep_every_steps": 0, "keep_best": 0}
     config.batch_size = 2  # packed rows
-    config.accumulate = 1  # parts that a batch is gone through in, one after the other
+    config.grad_accum_steps = 1  # parts of a batch that are computed one after the other
     config.seed = 0
     config.save_dtype = "float32"  # of model.safetensors; training itself is in float32
 
@@ -81,12 +81,12 @@ def defaults() -> ConfigDict:
         "lr": 2e-3,
         "warmup_steps": 20,
         "schedule": "cosine",
-        "clip": 1.0,
+        "grad_clip_norm": 1.0,  # 0: off
         "b1": 0.9,
         "b2": 0.95,
         "eps": 1e-8,
         "weight_decay": 0.01,
-        "ema": 0.99,
+        "ema_decay": 0.99,
     }
     config.freeze = ()  # patterns of parameters that stay as they are, besides those the objective never trains
     # No LoRA. A preset ("music") turns it on; fields that are not None stand over the preset's, or on their own.
@@ -95,8 +95,8 @@ def defaults() -> ConfigDict:
         "rank": placeholder(int),
         "alpha": placeholder(float),
         "dropout": placeholder(float),
-        "targets": placeholder(tuple),
-        "full": placeholder(tuple),
+        "target_modules": placeholder(tuple),
+        "modules_to_save": placeholder(tuple),
     }
     config.sampling = {"steps": 10, "shift": 1.0, "reuse": reuse(), "select": select()}
     config.parallel = {"preset": "fsdp", "tensor": 1, "sequence": 1, "slices": 0, "rules": ()}

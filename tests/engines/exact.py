@@ -8,7 +8,7 @@ from macro.engines.material.types import EngineImage
 from macro.engines.procedural.generators import drawing
 from macro.engines.procedural.vision import regions_of
 from macro.engines.provider import Provider, Region
-from macro.scenes import grammar
+from macro.scenes.layout import layout_sampler
 
 SIDE = 64
 
@@ -20,7 +20,7 @@ def provider(**noise: float) -> Provider:
 
 def images(count: int, subjects: int = 4, seed: int = 0) -> list[EngineImage]:
     """Different scenes of so many subjects."""
-    scenes = [grammar.sample_scene(np.random.default_rng([seed, i]), subjects) for i in range(count)]
+    scenes = [layout_sampler.sample_scene(np.random.default_rng([seed, i]), subjects) for i in range(count)]
     return drawing(scenes, [SIDE] * count, rays=1)
 
 

@@ -11,8 +11,8 @@ from macro.engines import core, edit
 from macro.engines.edit import ENGINE, Options
 from macro.engines.provider import Provider
 from macro.inputs.codec import decode_sentence, encode_sentence
-from macro.scenes import annotate
-from macro.scenes.edit import OPERATIONS
+from macro.scenes.edits import OPERATIONS
+from macro.scenes.ground_truth import annotate
 from macro.sentence.formats import arrange, numbered_images, prompt_of, read_macrodata, with_pixels, write_macrodata
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Target

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from macro.engines import ground_truth
 from macro.engines.provider import Region
-from macro.scenes import annotate
+from macro.scenes.ground_truth import annotate
 from tests.engines import exact
 
 BOX = st.tuples(*[st.integers(0, 8)] * 4).map(lambda b: tuple(float(edge) / 8 for edge in b))

@@ -13,7 +13,7 @@ from macro.engines.inset.regions import cut_out
 from macro.engines.inset.video import far_apart
 from macro.engines.material.types import VideoClip
 from macro.engines.provider import InterleavedCaption, Region
-from macro.scenes import annotate
+from macro.scenes.ground_truth import annotate
 from macro.sentence.formats import arrange, numbered_images, prompt_of, read_inset, with_pixels, write_inset
 from macro.sentence.spans import Image, Target, Text
 from macro.utils.errors import ItemError, UserError

@@ -8,7 +8,8 @@ import pytest
 
 from macro.engines import scenes as scenes_engine
 from macro.engines.scenes import BUCKETS, Options
-from macro.scenes import annotate, grammar
+from macro.scenes.ground_truth import annotate
+from macro.scenes.layout import layout_sampler
 from macro.sentence.formats import arrange, prompt_of
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Target
@@ -96,13 +97,13 @@ def test_the_default_mixture_fills_all_buckets_alike():
 
 def test_decimation_leaves_the_rest_of_a_larger_scene_in_place(monkeypatch):
     options = replace(OPTIONS, counts=(0, 0, 0, 1) + (0,) * 8, decimation=1.0)
-    larger, original = [], grammar.sample_scene
+    larger, original = [], layout_sampler.sample_scene
 
     def spy(rng, count):
         larger.append(original(rng, count))
         return larger[-1]
 
-    monkeypatch.setattr(grammar, "sample_scene", spy)
+    monkeypatch.setattr(layout_sampler, "sample_scene", spy)
     scenes = [scenes_engine._scene(SEED, i, 0, options) for i in range(6)]
     for scene, whole in zip(scenes, larger, strict=True):
         assert len(scene.subjects) == 4 < len(whole.subjects)

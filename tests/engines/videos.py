@@ -7,15 +7,15 @@ import numpy as np
 from macro.engines.material.types import EngineImage, VideoClip
 from macro.engines.procedural.generators import drawing
 from macro.engines.procedural.photo import photo
-from macro.scenes import grammar
 from macro.scenes.graph import Scene
+from macro.scenes.layout import layout_sampler
 from macro.utils.errors import ItemError
 
 SIZE = 64
 
 
 def scene_of(seed: int, count: int, kinds=None) -> Scene:
-    return grammar.sample_scene(np.random.default_rng([seed, count]), count, kinds, twins=0.0)
+    return layout_sampler.sample_scene(np.random.default_rng([seed, count]), count, kinds, twins=0.0)
 
 
 def doing(scene: Scene, place: int, **changes) -> Scene:

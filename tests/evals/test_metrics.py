@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from macro.evals.metrics import Colours, Judged, cells_mask, clusters, expected_amounts, light_distance
-from macro.scenes.palettes import COLOURS, to_oklab
+from macro.scenes.assets.palettes import COLOURS, to_oklab
 from macro.sentence.spans import Truth
 
 SIZE = 128

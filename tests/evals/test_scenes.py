@@ -8,7 +8,9 @@ import pytest
 
 from macro.evals import report, scenes
 from macro.sampling.pipeline import Pipeline
-from macro.scenes import annotate, grammar, render
+from macro.scenes.ground_truth import annotate
+from macro.scenes.layout import layout_sampler
+from macro.scenes.render.raycast import raycast
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Image, Sentence, Target, Text
 
@@ -16,8 +18,8 @@ COUNT, SIZE = 3, 128
 
 
 def drawn(graphs):
-    batch = render.stack([render.compile_scene(graph) for graph in graphs])
-    out = render.render(batch, SIZE, SIZE) | {"amodal": render.amodal(batch, SIZE, SIZE)}
+    batch = raycast.stack([raycast.compile_scene(graph) for graph in graphs])
+    out = raycast.render(batch, SIZE, SIZE) | {"amodal": raycast.amodal(batch, SIZE, SIZE)}
     return [{name: np.asarray(values[n]) for name, values in out.items()} for n in range(len(graphs))]
 
 
@@ -25,8 +27,8 @@ def drawn(graphs):
 def five():
     """A case of three subjects for each bucket, all rendered in one batch with their other versions."""
     rng = np.random.default_rng(scenes.CALIBRATION)
-    graphs = [grammar.sample_scene(rng, COUNT) for _ in range(6)]
-    parts = drawn(graphs + [grammar.jitter(graph, rng) for graph in graphs])
+    graphs = [layout_sampler.sample_scene(rng, COUNT) for _ in range(6)]
+    parts = drawn(graphs + [layout_sampler.jitter(graph, rng) for graph in graphs])
     sentences = []
     for n, (graph, part) in enumerate(zip(graphs, parts, strict=False)):
         truth = annotate.truth_of(graph, part["ids"], part["amodal"], part["depth"])

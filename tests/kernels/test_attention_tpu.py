@@ -18,7 +18,7 @@ from macro.kernels.attention import specs
 from macro.kernels.attention.ordering import all_see, may_see, sorting, visits
 from macro.kernels.attention.pallas_tpu import attention_tpu
 from macro.kernels.attention.reference import sight_mask
-from macro.parallel.hlo import compile_and_read
+from macro.parallel.cost_model.hlo import compile_and_read
 from macro.sentence.sight import FIELDS, FULL, NOISE
 
 KERNELS = {"macro_attention_forward": 4, "macro_attention_dq": 6, "macro_attention_dkv": 8}  # operations a pair

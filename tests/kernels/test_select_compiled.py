@@ -16,7 +16,7 @@ from macro.kernels.select.pallas_gpu import column_sums_gpu, gather_gpu
 from macro.kernels.select.pallas_tpu import column_sums_tpu
 from macro.kernels.select.pallas_tpu_gather import gather_tpu
 from macro.kernels.select.specs import SPECS
-from macro.parallel.hlo import compile_and_read
+from macro.parallel.cost_model.hlo import compile_and_read
 from macro.sentence.sight import FIELDS
 
 TOPOLOGIES = ["v5e:2x2", "v5p:2x2x1", "v6e:2x2"]

@@ -85,7 +85,7 @@ def test_round_trip(folder, adapters):
         assert leaf.dtype == np.float32
         np.testing.assert_array_equal(leaf, tree.flatten(adapters)[path])
     targets = tuple(f"^{path}$" for path in sorted(SHAPES))
-    assert fields == {"rank": RANK, "alpha": 5.0, "dropout": 0.25, "targets": targets}
+    assert fields == {"rank": RANK, "alpha": 5.0, "dropout": 0.25, "target_modules": targets}
 
 
 def test_layers_are_ordered_by_number_not_by_name(tmp_path):

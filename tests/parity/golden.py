@@ -154,8 +154,7 @@ class Golden:
             vision_side=model.vision.side,
             latent_stride=stride,
             latent_side=model.latent_side,
-            buckets=((stride, stride, 1),),
-            reference_max_side=model.vision.side * model.vision.patch,
+            buckets=None,
             binding=False,
         )
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sampling.toy import CONFIG, PACKING, TOKENIZER, random_params, sentence, training_row
 
+from macro.diffusion.flow import sampling_times
 from macro.diffusion.guidance import Guidance, bagel, guide, inset
-from macro.diffusion.reuse import Taylor, Threshold
-from macro.diffusion.times import sampling_times
+from macro.diffusion.step_cache import TaylorSeer, TeaCache
 from macro.inputs.transforms import CONTEXTS
 from macro.models.composer import Composer
 from macro.sampling.contexts import continue_prompt, read_prompt
@@ -47,7 +47,7 @@ def _training_velocity(row, x):
     return out["velocity"][0, :16]
 
 
-@pytest.mark.parametrize("guidance", [inset(3.0, 2.0), bagel(3.0, 2.0, renorm="channel")])
+@pytest.mark.parametrize("guidance", [inset(3.0, 2.0), bagel(3.0, 2.0, cfg_renorm_type="channel")])
 def test_a_step_is_the_training_forward_pass_in_every_context(guidance):
     """Through caches, contexts and guidance, against packed rows that training drops conditions from."""
     drawn = _draw(guidance)
@@ -70,7 +70,7 @@ def test_all_contexts_differ():
 
 
 def test_outside_its_interval_guidance_is_the_full_context_alone():
-    late = bagel(3.0, 2.0, interval=(2.0, 3.0))
+    late = bagel(3.0, 2.0, cfg_interval=(2.0, 3.0))
     np.testing.assert_allclose(_draw(late), _draw(Guidance()), rtol=1e-4, atol=1e-4)
 
 
@@ -81,11 +81,11 @@ def test_noise_follows_from_seed_and_candidate():
     np.testing.assert_array_equal(same, _draw(Guidance(), [PLANS[0]] * 2))
 
 
-WHILE_NOISY = bagel(3.0, 2.0, interval=(0.5, 1.0))  # three contexts in the first steps, then one
-WHEN_CLEAR = bagel(3.0, 2.0, interval=(0.0, 0.5))
+WHILE_NOISY = bagel(3.0, 2.0, cfg_interval=(0.5, 1.0))  # three contexts in the first steps, then one
+WHEN_CLEAR = bagel(3.0, 2.0, cfg_interval=(0.0, 0.5))
 
 
-@pytest.mark.parametrize("guidance, reuse", [(inset(3.0, 2.0), Taylor(1, 0)), (WHEN_CLEAR, Threshold(1e-6))])
+@pytest.mark.parametrize("guidance, reuse", [(inset(3.0, 2.0), TaylorSeer(1, 0)), (WHEN_CLEAR, TeaCache(1e-6))])
 def test_reuse_that_skips_nothing_changes_nothing(guidance, reuse):
     times = sampling_times(11, 1.0)
     expected, steps = _drawn(guidance, times=times)
@@ -97,10 +97,10 @@ def test_reuse_that_skips_nothing_changes_nothing(guidance, reuse):
 @pytest.mark.parametrize(
     "guidance, reuse, expected",
     [
-        (inset(3.0, 2.0), Taylor(3, 1), 4),  # 0 1 4 7
-        (WHILE_NOISY, Taylor(3, 1), 4),
-        (WHEN_CLEAR, Taylor(3, 1), 3 + 3),  # 0 1 4, and anew where guidance sets in: 5 6 9
-        (WHEN_CLEAR, Threshold(100.0), 1 + 2),
+        (inset(3.0, 2.0), TaylorSeer(3, 1), 4),  # 0 1 4 7
+        (WHILE_NOISY, TaylorSeer(3, 1), 4),
+        (WHEN_CLEAR, TaylorSeer(3, 1), 3 + 3),  # 0 1 4, and anew where guidance sets in: 5 6 9
+        (WHEN_CLEAR, TeaCache(100.0), 1 + 2),
     ],
 )
 def test_reuse_runs_the_layers_in_some_steps_and_stays_near(guidance, reuse, expected):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sampling.toy import picture, pipeline
 
-from macro.diffusion.reuse import Taylor, Threshold
+from macro.diffusion.step_cache import TaylorSeer, TeaCache
 from macro.sentence.plan import Plan
 from macro.utils.errors import UserError
 
@@ -74,7 +74,7 @@ def test_unplanned_draws_from_the_sentence_alone(one):
     assert (other.pixels != two.pixels).any()
 
 
-@pytest.mark.parametrize("reuse", [Taylor(3, 1), Threshold(0.5)])
+@pytest.mark.parametrize("reuse", [TaylorSeer(3, 1), TeaCache(0.5)])
 def test_reuse_draws_nearly_the_same_from_fewer_full_steps(one, reuse):
     whole = PIPELINE.compose(**CALL, plan=one.plan, steps=10)
     some, again = (PIPELINE.compose(**CALL, plan=one.plan, steps=10, reuse=reuse) for _ in range(2))
@@ -93,7 +93,7 @@ def test_reuse_draws_nearly_the_same_from_fewer_full_steps(one, reuse):
         ({"images": [picture(0, 16, 16)] * 13}, "12"),
         ({"size": (60, 64)}, "60x64"),
         ({"steps": 0}, "steps"),
-        ({"steps": 2, "reuse": Taylor(2, 2)}, "steps: 2.*reuse"),
+        ({"steps": 2, "reuse": TaylorSeer(2, 2)}, "steps: 2.*reuse"),
     ],
 )
 def test_mistakes_are_named(change, said):

@@ -2,7 +2,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from macro.diffusion.guidance import Guidance, bagel, inset
-from macro.diffusion.reuse import Taylor, Threshold
+from macro.diffusion.step_cache import TaylorSeer, TeaCache
 from macro.sampling.plan import Writing
 from macro.sampling.settings import Settings, read_settings
 from macro.utils import experiment
@@ -18,26 +18,26 @@ def test_sections_of_a_config_are_read():
     section = ConfigDict(
         {
             "steps": 10,
-            "guidance": {"name": "bagel", "text": 3.0, "image": 1.5, "interval": [0.4, 1.0]},
+            "guidance": {"name": "bagel", "cfg_text_scale": 3.0, "cfg_img_scale": 1.5, "cfg_interval": [0.4, 1.0]},
             "writing": {"cells": 0.0},
         }
     )
     settings = read_settings(section)
     assert settings.steps == 10
-    assert settings.guidance == bagel(3.0, 1.5, interval=(0.4, 1.0))
+    assert settings.guidance == bagel(3.0, 1.5, cfg_interval=(0.4, 1.0))
     assert settings.writing == Writing(cells=0.0)
     assert hash(settings.guidance) is not None
     assert read_settings({"guidance": {"name": "none"}}).guidance == Guidance()
 
 
 def test_reuse_is_read():
-    assert read_settings({"reuse": {"name": "taylor", "interval": 4}}).reuse == Taylor(4, 1)
-    assert read_settings(ConfigDict({"reuse": {"name": "threshold", "limit": 1}})).reuse == Threshold(1.0)
+    assert read_settings({"reuse": {"name": "taylor", "interval": 4}}).reuse == TaylorSeer(4, 1)
+    assert read_settings(ConfigDict({"reuse": {"name": "threshold", "limit": 1}})).reuse == TeaCache(1.0)
     assert read_settings({"reuse": {"name": "none"}}).reuse is None
     section = ConfigDict({"reuse": experiment.reuse()})
     assert read_settings(section).reuse is None
     section.reuse.update({"name": "taylor", "order": 2})
-    assert read_settings(section).reuse == Taylor(3, 2)
+    assert read_settings(section).reuse == TaylorSeer(3, 2)
     assert hash(read_settings(section)) is not None
 
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from macro.scenes.assemble import compile_scene, stack
+from macro.scenes.assets.palettes import COLOURS
 from macro.scenes.graph import Camera, Light, Scene, Subject, Surroundings
-from macro.scenes.palettes import COLOURS
-from macro.scenes.render import amodal, render
+from macro.scenes.render.raycast import amodal, render
+from macro.scenes.render.scene_compiler import compile_scene, stack
 
 PLAIN = Surroundings((0.8,) * 3, (0.8,) * 3, "plain", (0.9,) * 3, (0.9,) * 3, "studio")
 AT_ONCE = 4

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from macro.scenes import primitives
+from macro.scenes.render import primitives
 
 
 def inside(family: int, shape: np.ndarray, local: np.ndarray) -> np.ndarray:

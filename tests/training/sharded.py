@@ -74,7 +74,7 @@ def main(config_file, program):
     if program == "draw":
         return draw(config, model, tokenizer, packing)
     batch = batch_of(packing, tokenizer)
-    changes = {"accumulated": {"accumulate": 2}, "adapted": {"lora": {"preset": "music", "rank": 2}}}
+    changes = {"accumulated": {"grad_accum_steps": 2}, "adapted": {"lora": {"preset": "music", "rank": 2}}}
     base, first, found = None, None, {}
     for name, (parallel, devices) in MESHES.items():
         losses, params, shard, follows = train(config, batch, parallel, devices)

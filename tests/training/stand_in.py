@@ -18,10 +18,10 @@ def get_config(total_steps=12, **changes):
             "save_every_steps": 4,
             "eval_every_steps": 0,
             "log_every_steps": 1,
-            "keep": {"latest": 2, "every_steps": 0, "best": 0},
+            "checkpoint": {"keep_latest": 2, "keep_every_steps": 0, "keep_best": 0},
             "batch_size": 2,
             "seed": 3,
-            "optim": {"lr": 0.05, "warmup_steps": 2, "clip": 1.0, "weight_decay": 0.01, "ema": 0.9},
+            "optim": {"lr": 0.05, "warmup_steps": 2, "grad_clip_norm": 1.0, "weight_decay": 0.01, "ema_decay": 0.9},
         }
     )
     config.update(changes)

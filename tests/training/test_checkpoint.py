@@ -17,11 +17,11 @@ import orbax.checkpoint as ocp
 import pytest
 from ml_collections import ConfigDict
 
-from macro.training.checkpoint import Checkpoints, Keep, keep_config
+from macro.training.checkpoint import CheckpointPolicy, Checkpoints, checkpoint_policy
 from macro.training.state import TrainState
 from macro.utils.errors import UserError
 
-KEEP = Keep()
+KEEP = CheckpointPolicy()
 
 
 def make_state(step, width=24):
@@ -110,11 +110,11 @@ def test_what_a_killed_save_left_is_cleared_away(tmp_path):
 @pytest.mark.parametrize(
     ("keep", "left"),
     [
-        (Keep(1), [12]),
-        (Keep(2), [10, 12]),
-        (Keep(1, every_steps=4), [4, 8, 12]),
-        (Keep(1, best=2), [2, 6, 12]),
-        (Keep(2, every_steps=8, best=1), [2, 8, 10, 12]),
+        (CheckpointPolicy(1), [12]),
+        (CheckpointPolicy(2), [10, 12]),
+        (CheckpointPolicy(1, keep_every_steps=4), [4, 8, 12]),
+        (CheckpointPolicy(1, keep_best=2), [2, 6, 12]),
+        (CheckpointPolicy(2, keep_every_steps=8, keep_best=1), [2, 8, 10, 12]),
     ],
 )
 def test_which_are_kept(tmp_path, keep, left):
@@ -128,15 +128,18 @@ def test_which_are_kept(tmp_path, keep, left):
 @pytest.mark.parametrize(
     ("values", "line"),
     [
-        ({"latest": 0}, "config.keep.latest=0: must be at least 1"),
-        ({"best": -1}, "config.keep.best=-1: must be at least 0"),
-        ({"every": 4}, "config.keep: unknown key 'every'; did you mean 'every_steps'?"),
-        ({"every_steps": 6}, "config.keep.every_steps=6: must be a multiple of config.save_every_steps=4"),
+        ({"keep_latest": 0}, "config.checkpoint.keep_latest=0: must be at least 1"),
+        ({"keep_best": -1}, "config.checkpoint.keep_best=-1: must be at least 0"),
+        ({"keep_every": 4}, "config.checkpoint: unknown key 'keep_every'; did you mean 'keep_every_steps'?"),
+        (
+            {"keep_every_steps": 6},
+            "config.checkpoint.keep_every_steps=6: must be a multiple of config.save_every_steps=4",
+        ),
     ],
 )
 def test_mistakes_about_keeping_are_named(values, line):
     with pytest.raises(UserError, match=re.escape(line)):
-        keep_config(ConfigDict({"save_every_steps": 4, "keep": values}))
+        checkpoint_policy(ConfigDict({"save_every_steps": 4, "checkpoint": values}))
 
 
 def largest(folder):

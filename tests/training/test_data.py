@@ -137,5 +137,5 @@ def test_mistakes_about_files_are_named(config, values, line):
 
 def test_buckets_beyond_the_position_table_are_named(config):
     config.packing.buckets = ((64, 80, 1),)
-    with pytest.raises(UserError, match="config.packing.buckets: the model's position table reaches 64 pixels a side"):
+    with pytest.raises(UserError, match="config.packing.buckets: 64x80, but the model's position table"):
         data.packing_config(config, model_config(config))

@@ -58,7 +58,7 @@ def test_records(unbroken):
 
 
 def test_it_learns(tmp_path):
-    optim = {"lr": 0.3, "warmup_steps": 10, "weight_decay": 0.0, "clip": 100.0}
+    optim = {"lr": 0.3, "warmup_steps": 10, "weight_decay": 0.0, "grad_clip_norm": 100.0}
     train(tmp_path, total_steps=200, save_every_steps=0, log_every_steps=50, optim=optim)
     found = [r["loss"] for r in records(tmp_path)]
     assert found[0] > 1.0 > 0.1 > found[-1]
@@ -128,7 +128,7 @@ def test_evaluations_come_before_saves_and_at_the_end(tmp_path):
             (step, sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()))
         )
 
-    train(tmp_path, hooks=[hook], eval_every_steps=5, save_every_steps=5, keep={"latest": 9})
+    train(tmp_path, hooks=[hook], eval_every_steps=5, save_every_steps=5, checkpoint={"keep_latest": 9})
     assert [step for step, _ in calls] == [5, 10, 12]
     assert all(step not in saved for step, saved in calls)
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["10", "12", "5"]

@@ -21,7 +21,7 @@ from macro.utils import experiment, tree
 from macro.utils.errors import UserError
 
 TARGETS = ("(q|out)/kernel$",)
-CONFIG = LoRAConfig(rank=3, alpha=6.0, targets=TARGETS)
+CONFIG = LoRAConfig(rank=3, alpha=6.0, target_modules=TARGETS)
 
 
 @pytest.fixture
@@ -67,14 +67,14 @@ def test_adapters_have_the_shapes_of_their_kernels_and_begin_as_peft_does(params
 
 
 def test_another_target_leaves_the_adapters_of_the_others_alone(params):
-    few = lora.init(jax.random.key(1), params, LoRAConfig(rank=3, alpha=6.0, targets=("out/kernel$",)))
+    few = lora.init(jax.random.key(1), params, LoRAConfig(rank=3, alpha=6.0, target_modules=("out/kernel$",)))
     many = lora.init(jax.random.key(1), params, CONFIG)
     np.testing.assert_array_equal(few["out"]["kernel"]["a"], many["out"]["kernel"]["a"])
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_fresh_adapters_change_nothing(params, dropout):
-    config = LoRAConfig(rank=3, alpha=6.0, dropout=dropout, targets=TARGETS)
+    config = LoRAConfig(rank=3, alpha=6.0, dropout=dropout, target_modules=TARGETS)
     adapters = lora.init(jax.random.key(1), params, config)
     same = lora.applied(params, adapters, config, jax.random.key(2))
     jax.tree.map(np.testing.assert_array_equal, same, params)
@@ -105,7 +105,7 @@ def test_merged_and_unmerged_are_inverses(params, trained):
 
 
 def test_dropout_takes_whole_features_of_each_layer_and_keeps_the_mean(params, trained):
-    config = LoRAConfig(rank=3, alpha=6.0, dropout=0.25, targets=TARGETS)
+    config = LoRAConfig(rank=3, alpha=6.0, dropout=0.25, target_modules=TARGETS)
     deltas = jax.vmap(
         lambda key: (
             lora.applied(params, trained, config, key)["blocks"]["q"]["kernel"] - params["blocks"]["q"]["kernel"]
@@ -151,13 +151,22 @@ def test_adapters_of_another_model_are_refused(params, trained, change, named):
         ({"ranks": 3}, "config.lora: unknown key 'ranks'; did you mean 'rank'"),
         ({"rank": -1}, "config.lora.rank=-1: must be at least 1"),
         ({"preset": "music", "rank": 0}, "config.lora.alpha is set, but config.lora.rank is 0"),
-        ({"targets": TARGETS}, "config.lora.targets is set, but config.lora.rank is 0"),
-        ({"rank": 2, "targets": TARGETS}, "config.lora.alpha=0.0: must be above 0"),
-        ({"rank": 2, "alpha": 2.0}, "config.lora.targets: is empty"),
-        ({"rank": 2, "alpha": 2.0, "targets": TARGETS, "dropout": 1.0}, "config.lora.dropout=1.0"),
-        ({"rank": 2, "alpha": 2.0, "targets": "kernel"}, "config.lora.targets='kernel': must be of type tuple"),
-        ({"rank": 2, "alpha": 2.0, "targets": ("q(",)}, r"config.lora.targets: 'q\(' is no regular expression"),
-        ({"rank": 2, "alpha": 2.0, "targets": TARGETS, "full": (3,)}, "config.lora.full: 3 is no string"),
+        ({"target_modules": TARGETS}, "config.lora.target_modules is set, but config.lora.rank is 0"),
+        ({"rank": 2, "target_modules": TARGETS}, "config.lora.alpha=0.0: must be above 0"),
+        ({"rank": 2, "alpha": 2.0}, "config.lora.target_modules: is empty"),
+        ({"rank": 2, "alpha": 2.0, "target_modules": TARGETS, "dropout": 1.0}, "config.lora.dropout=1.0"),
+        (
+            {"rank": 2, "alpha": 2.0, "target_modules": "kernel"},
+            "config.lora.target_modules='kernel': must be of type tuple",
+        ),
+        (
+            {"rank": 2, "alpha": 2.0, "target_modules": ("q(",)},
+            r"config.lora.target_modules: 'q\(' is no regular expression",
+        ),
+        (
+            {"rank": 2, "alpha": 2.0, "target_modules": TARGETS, "modules_to_save": (3,)},
+            "config.lora.modules_to_save: 3 is no string",
+        ),
     ],
 )
 def test_mistakes_in_the_config_are_named(values, named):
@@ -168,17 +177,17 @@ def test_mistakes_in_the_config_are_named(values, named):
 @pytest.mark.parametrize(
     ("targets", "full", "named"),
     [
-        (("q/kernl$",), (), r"config.lora.targets: 'q/kernl\$' matches nothing .* blocks/q/kernel, out/kernel$"),
-        (TARGETS, ("norms/",), "config.lora.full: 'norms/' matches nothing .* blocks/norm/scale"),
-        (("blocks/q",), (), r"config.lora.targets: blocks/q/bias \(2, 5\) is no matrix kernel"),
-        (("kernel",), (), r"config.lora.targets: conv/kernel \(3, 3, 6, 4\) is no matrix kernel"),
-        (("embed",), (), r"config.lora.targets: embed \(9, 6\) is no matrix kernel"),
-        (TARGETS, ("^out/",), "config.lora: out/kernel is in targets and in full"),
+        (("q/kernl$",), (), r"config.lora.target_modules: 'q/kernl\$' matches nothing .* blocks/q/kernel, out/kernel$"),
+        (TARGETS, ("norms/",), "config.lora.modules_to_save: 'norms/' matches nothing .* blocks/norm/scale"),
+        (("blocks/q",), (), r"config.lora.target_modules: blocks/q/bias \(2, 5\) is no matrix kernel"),
+        (("kernel",), (), r"config.lora.target_modules: conv/kernel \(3, 3, 6, 4\) is no matrix kernel"),
+        (("embed",), (), r"config.lora.target_modules: embed \(9, 6\) is no matrix kernel"),
+        (TARGETS, ("^out/",), "config.lora: out/kernel is in target_modules and in modules_to_save"),
     ],
 )
 def test_patterns_that_do_not_fit_the_parameters_are_named(params, targets, full, named):
     with pytest.raises(UserError, match=named):
-        lora.chosen(params, LoRAConfig(rank=2, alpha=2.0, targets=targets, full=full))
+        lora.chosen(params, LoRAConfig(rank=2, alpha=2.0, target_modules=targets, modules_to_save=full))
 
 
 def test_off_by_default_and_where_a_config_has_no_such_section():
@@ -195,7 +204,7 @@ def test_music_is_one_value_and_its_fields_can_be_changed():
     settings = lora.lora_config(config.lock())
     assert (settings.rank, settings.alpha, settings.scale) == (64, 64.0, 1.0)
     config.lora.rank = 16
-    assert (lora.lora_config(config).rank, lora.lora_config(config).targets) == (16, settings.targets)
+    assert (lora.lora_config(config).rank, lora.lora_config(config).target_modules) == (16, settings.target_modules)
 
 
 @pytest.mark.parametrize("binding", [True, False])
@@ -232,7 +241,13 @@ def test_adapters_of_music_go_through_the_files_of_peft(tmp_path):
 
 # Training, on the stand-in: eye is frozen, line is a kernel [5, 1] and a bias.
 
-ON = {"rank": 2, "alpha": 4.0, "dropout": 0.2, "targets": ("^line/kernel$",), "full": ("^line/bias$",)}
+ON = {
+    "rank": 2,
+    "alpha": 4.0,
+    "dropout": 0.2,
+    "target_modules": ("^line/kernel$",),
+    "modules_to_save": ("^line/bias$",),
+}
 
 
 def with_lora(**changes):
@@ -297,7 +312,7 @@ def test_dropout_follows_from_seed_and_step():
 
 def test_it_learns_through_the_loop(tmp_path):
     """A kernel of one column has rank 1: LoRA reaches what full training reaches."""
-    changes = {"lr": 0.3, "warmup_steps": 10, "weight_decay": 0.0, "clip": 100.0}
+    changes = {"lr": 0.3, "warmup_steps": 10, "weight_decay": 0.0, "grad_clip_norm": 100.0}
     config = with_lora(total_steps=200, save_every_steps=0, log_every_steps=50, optim=changes)
     config.lora.dropout = 0.0
     state = loop.run(Objective, config, Data(), str(tmp_path))
@@ -332,7 +347,7 @@ def test_lora_does_not_go_on_from_a_run_without(tmp_path):
 
 
 def test_frozen_parameters_are_no_targets():
-    config = get_config(lora=ON | {"targets": ("^eye/kernel$",)})
+    config = get_config(lora=ON | {"target_modules": ("^eye/kernel$",)})
     with pytest.raises(UserError, match=r"'\^eye/kernel\$' matches nothing that this objective trains"):
         lora.adapted(Objective, config)
 

@@ -50,7 +50,7 @@ def test_only_matrices_decay_even_where_layers_are_stacked():
 def test_clip_bounds_what_adam_sees():
     """Two gradients that differ only in length beyond the clip give the same state."""
     params = {"kernel": jnp.ones((3, 3))}
-    optimizer = optim.optimizer(optim.OptimConfig(lr=0.1, warmup_steps=0, clip=1.0), 10)
+    optimizer = optim.optimizer(optim.OptimConfig(lr=0.1, warmup_steps=0, grad_clip_norm=1.0), 10)
     moments = []
     for length in (10.0, 1000.0):
         _, state = optimizer.update({"kernel": jnp.full((3, 3), length)}, optimizer.init(params), params)
@@ -67,7 +67,7 @@ def test_muon_turns_kernels_orthogonal_and_leaves_the_rest_to_adam():
         "conv": {"kernel": jnp.zeros((3, 3, 2, 4))},
     }
     grads = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32), params)
-    config = optim.OptimConfig(lr=0.1, warmup_steps=0, name="muon", schedule="constant", clip=1e9)
+    config = optim.OptimConfig(lr=0.1, warmup_steps=0, name="muon", schedule="constant", grad_clip_norm=0.0)
     optimizer = optim.optimizer(config, 10)
     updates, _ = optimizer.update(grads, optimizer.init(params), params)
     kernels = [*updates["layers"]["q"]["kernel"], updates["conv"]["kernel"].reshape(18, 4)]
@@ -94,7 +94,7 @@ def test_ema_decay_warms_up_to_its_limit():
     [
         ({"schedule": "cosin"}, "config.optim.schedule='cosin'"),
         ({"lr": 0.0}, "config.optim.lr"),
-        ({"ema": 1.0}, "config.optim.ema"),
+        ({"ema_decay": 1.0}, "config.optim.ema_decay"),
         ({"warmup": 3}, "did you mean 'warmup_steps'"),
     ],
 )

@@ -81,7 +81,7 @@ def test_a_batch_in_parts_takes_the_same_step(monkeypatch):
     batch["text"]["sample"][0, 1:] = -1
     ends = []
     for parts in (1, 2, 4):
-        config = get_config(batch_size=4, accumulate=parts)
+        config = get_config(batch_size=4, grad_accum_steps=parts)
         step = make_step(Objective, config, mesh)
         ends.append(step(create(Objective, config, mesh), shard_batch(batch, range(4), 4, mesh)))
     for state, metrics in ends[1:]:

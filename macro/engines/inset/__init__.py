@@ -27,8 +27,8 @@ from macro.engines.inset.regions import (
     segment,
 )
 from macro.engines.provider import InterleavedCaption, PromptRequest, Provider
-from macro.scenes import questions
-from macro.scenes.annotate import layout
+from macro.scenes.ground_truth.annotate import layout
+from macro.scenes.language import questions
 from macro.sentence.formats import phrased, prompt_of
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Image, Sentence, Span, Target, Truth

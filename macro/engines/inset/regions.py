@@ -13,7 +13,7 @@ from macro.engines.core import Candidate, map_answers
 from macro.engines.ground_truth import overlap
 from macro.engines.material.types import EngineImage
 from macro.engines.provider import InterleavedCaption, Provider, Region
-from macro.scenes.annotate import tight_boxes
+from macro.scenes.ground_truth.annotate import tight_boxes
 from macro.utils.errors import UserError
 from macro.utils.image import resize_to
 

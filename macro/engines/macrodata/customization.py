@@ -21,8 +21,9 @@ from macro.engines.macrodata.mixture import references_of, stream
 from macro.engines.macrodata.options import Options
 from macro.engines.material.types import EngineImage
 from macro.engines.provider import JudgeRequest, Provider, Suitability
-from macro.scenes import annotate, questions, thoughts
-from macro.scenes.likeness import dressed, likeness, matched
+from macro.scenes.ground_truth import annotate
+from macro.scenes.language import chain_of_thought, questions
+from macro.scenes.similarity import dressed, likeness, matched
 from macro.sentence.formats import ARRANGEMENTS
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Image, Sentence, Target, Truth
@@ -147,7 +148,7 @@ def _lay_out(
 
 def _laid_out(candidate: CustomizationCandidate, truth: Truth, options: Options) -> CustomizationCandidate:
     grid = annotate.layout(truth.masks, truth.boxes, options.K, options.region)
-    cot = thoughts.cot(candidate.image.scene, truth, candidate.rng("think"))
+    cot = chain_of_thought.cot(candidate.image.scene, truth, candidate.rng("think"))
     truth = replace(truth, questions=questions.ask(truth, candidate.rng("questions")))
     lost = len(truth.kinds) - len(np.setdiff1d(grid, [0]))
     candidate = candidate.replace(plan=Plan(cot, grid), truth=truth, subjects=_subjects_of(candidate))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from macro.engines.macrodata import shot_boundaries
-from macro.scenes import annotate
+from macro.scenes.ground_truth import annotate
 from macro.utils.errors import UserError
 
 

@@ -26,7 +26,7 @@ from macro.engines.macrodata.mixture import BUCKETS, stream
 from macro.engines.macrodata.options import Options, SpatialOptions
 from macro.engines.material.types import EngineImage, Panorama, Turntable
 from macro.engines.provider import JudgeRequest, Provider
-from macro.scenes.views import looking, perspective_view
+from macro.scenes.render.cameras import looking, perspective_view
 from macro.sentence.formats import ARRANGEMENTS, marker
 from macro.sentence.spans import Image, Sentence, Target
 from macro.utils.errors import ItemError

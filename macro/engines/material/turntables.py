@@ -1,4 +1,4 @@
-"""A mesh seen from all round, from `macro.scenes.views.VIEWS`.
+"""A mesh seen from all round, from `macro.scenes.render.cameras.VIEWS`.
 
 Cameras stand on a sphere around the middle, far enough for the whole object to be in every image. Angle 0 looks at
 the front, angles grow counter-clockwise as seen from above; above, the front is at the bottom of the image, below at
@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 
 from macro.engines.material.meshes import Piece
 from macro.engines.material.types import EngineImage
-from macro.scenes import views
+from macro.scenes.render.raycast import cameras
 from macro.utils.errors import UserError
 
 ELEVATION, LOW = 15.0, 2.0  # of the two rings, degrees above the horizon
@@ -57,10 +57,10 @@ class Views(Mapping):
         return self._rendered[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(views.VIEWS)
+        return iter(cameras.VIEWS)
 
     def __len__(self) -> int:
-        return len(views.VIEWS)
+        return len(cameras.VIEWS)
 
 
 def angles_of(name: str) -> tuple[float, float]:
@@ -69,11 +69,11 @@ def angles_of(name: str) -> tuple[float, float]:
     Raises:
         KeyError: there is no such view.
     """
-    if name not in views.VIEWS:
+    if name not in cameras.VIEWS:
         raise KeyError(name)
     if name in POLES:
         return 0.0, POLES[name]
-    return float(name[-3:]), LOW if name in views.LOW else ELEVATION
+    return float(name[-3:]), LOW if name in cameras.LOW else ELEVATION
 
 
 def _mitsuba():

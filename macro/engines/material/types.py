@@ -69,8 +69,9 @@ class Story:
 class Turntable:
     """One object seen from all round: view name -> image.
 
-    Names are those of `macro.scenes.views.VIEWS`: "h000" to "h345" (24, 15 degrees apart), "low000" to "low330" (12),
-    "top", "bottom"; angle 0 shows its front, angles grow as the camera goes round counter-clockwise, seen from above.
+    Names are those of `macro.scenes.render.cameras.VIEWS`: "h000" to "h345" (24, 15 degrees apart), "low000" to
+    "low330" (12), "top", "bottom"; angle 0 shows its front, angles grow as the camera goes round counter-clockwise,
+    seen from above.
     """
 
     name: str

@@ -28,7 +28,7 @@ from macro.engines.procedural.stories import rewrite
 from macro.engines.procedural.videos import resemble, summarise
 from macro.engines.procedural.vision import Looking
 from macro.engines.provider import Provider
-from macro.scenes.kinds import KINDS
+from macro.scenes.assets.catalog import KINDS
 from macro.utils.errors import UserError
 
 __all__ = ["Noise", "Options", "provider"]

@@ -9,9 +9,9 @@ from macro.engines.material.types import EngineImage
 from macro.engines.procedural.noise import Noise, chance
 from macro.engines.procedural.vision import answer_known
 from macro.engines.provider import PromptRequest, Region
-from macro.scenes import thoughts, words
 from macro.scenes.graph import Scene, Subject
-from macro.scenes.vocabulary import TEXTURE_WORDS, a_or_an, named_colour
+from macro.scenes.language import captions, chain_of_thought
+from macro.scenes.language.lexicon import TEXTURE_WORDS, a_or_an, named_colour
 from macro.sentence.spans import Truth
 from macro.utils.errors import ItemError
 
@@ -24,7 +24,7 @@ def caption(images: Sequence[EngineImage], seeds: Sequence[int]) -> list[str | I
     def answer(i: int, truth: Truth) -> str:
         seen = [n for n in range(len(truth.kinds)) if truth.masks[n].any()]
         scene, about = scene_subset(images[i].scene, seen), truth_subset(truth, seen)
-        return words.caption(scene, about, np.random.default_rng([seeds[i], 2]))
+        return captions.caption(scene, about, np.random.default_rng([seeds[i], 2]))
 
     return answer_known(images, answer)
 
@@ -64,14 +64,16 @@ class Writing:
             if count > 1 and rng.random() < self._noise.words:
                 i, j = rng.choice(count, 2, replace=False)
                 shown[i], shown[j] = shown[j], shown[i]
-            return words.instruction(scene, truth, np.random.default_rng([brief.seed, 4]), shown)
+            return captions.instruction(scene, truth, np.random.default_rng([brief.seed, 4]), shown)
 
         return _written(briefs, write)
 
     def think(self, briefs: Sequence[PromptRequest], prompts: Sequence[str]) -> list[str | ItemError]:
         """Places, ranges and one relation of each; the prompt says nothing that the scene does not."""
         del prompts
-        return _written(briefs, lambda b, scene, truth: thoughts.cot(scene, truth, np.random.default_rng([b.seed, 5])))
+        return _written(
+            briefs, lambda b, scene, truth: chain_of_thought.cot(scene, truth, np.random.default_rng([b.seed, 5]))
+        )
 
 
 def _written(briefs: Sequence[PromptRequest], write) -> list[str | ItemError]:

@@ -24,16 +24,18 @@ from macro.engines.procedural.generators import drawing
 from macro.engines.procedural.judge import nouns_of, share_held
 from macro.engines.procedural.reference_roles import Roles, read_roles, roles_for, with_roles, without_roles
 from macro.engines.provider import Suitability
-from macro.scenes import grammar, looks, words
-from macro.scenes.assemble import MAX_SUBJECTS
-from macro.scenes.batches import with_truth
-from macro.scenes.claims import read_claims
+from macro.scenes.assets import appearance
+from macro.scenes.assets.catalog import FIGURES, OBJECTS
+from macro.scenes.assets.palettes import colour_distance
 from macro.scenes.graph import TEXTURES, Camera, Light, Scene, Subject, Surroundings
-from macro.scenes.kinds import FIGURES, OBJECTS
-from macro.scenes.likeness import colour_likeness, dressed
-from macro.scenes.palettes import colour_distance
-from macro.scenes.placement import view_of
-from macro.scenes.vocabulary import TEXTURE_WORDS, a_or_an, ground_words, named_colour, sky_words
+from macro.scenes.language import captions
+from macro.scenes.language.lexicon import TEXTURE_WORDS, a_or_an, ground_words, named_colour, sky_words
+from macro.scenes.language.prompt_parser import read_claims
+from macro.scenes.layout import layout_sampler
+from macro.scenes.layout.placement import view_of
+from macro.scenes.render.batches import with_truth
+from macro.scenes.render.scene_compiler import MAX_SUBJECTS
+from macro.scenes.similarity import colour_likeness, dressed
 from macro.sentence.formats import marker
 from macro.sentence.spans import Truth
 from macro.utils.errors import ItemError
@@ -72,28 +74,29 @@ def pooled_scene(category: str, seed: int, index: int) -> Scene:
         return _swatch(rng)
     if category == "scene":
         camera = view_of(rng, int(rng.integers(1, 4)))
-        return Scene((), (), camera, looks.light(rng), looks.surroundings(rng), int(rng.integers(2**31)))
+        return Scene((), (), camera, appearance.light(rng), appearance.surroundings(rng), int(rng.integers(2**31)))
     if category == "style":
         return _study(rng)
     kind = str(rng.choice(FIGURES if category == "human" else OBJECTS))
-    palette = looks.palettes(rng, 1, looks.backdrop(rng))[0]
-    somebody = _somebody(rng, kind, palette, looks.texture(rng), looks.decal(rng))
-    whole = Scene((somebody,), (), view_of(rng, 1), looks.light(rng), looks.backdrop(rng), int(rng.integers(2**31)))
-    return grammar.reference_scene(whole, 0, rng)
+    palette = appearance.palettes(rng, 1, appearance.backdrop(rng))[0]
+    somebody = _somebody(rng, kind, palette, appearance.texture(rng), appearance.decal(rng))
+    camera, light, backdrop = view_of(rng, 1), appearance.light(rng), appearance.backdrop(rng)
+    whole = Scene((somebody,), (), camera, light, backdrop, int(rng.integers(2**31)))
+    return layout_sampler.reference_scene(whole, 0, rng)
 
 
 def _somebody(rng: np.random.Generator, kind: str, palette, texture: str, decal: str | None) -> Subject:
     pose = float(rng.random())
-    return Subject(kind, palette, texture, decal, 1.0, (0.0, 0.0), 0.0, grammar.yaw_of(rng), pose, 1)
+    return Subject(kind, palette, texture, decal, 1.0, (0.0, 0.0), 0.0, layout_sampler.yaw_of(rng), pose, 1)
 
 
 def _swatch(rng: np.random.Generator) -> Scene:
     """Textile seen from above: the ground, and nothing on it."""
-    main, second, _ = looks.palettes(rng, 1, looks.backdrop(rng))[0]
+    main, second, _ = appearance.palettes(rng, 1, appearance.backdrop(rng))[0]
     texture = str(rng.choice([name for name in TEXTURES if name != "plain"]))
     camera = Camera("perspective", (0.0, 5.0, -1.2), (0.0, 0.0, 0.0), float(rng.uniform(0.5, 0.7)))
     cloth = Surroundings(main, second, texture, main, main, "studio")
-    return Scene((), (), camera, looks.light(rng), cloth, int(rng.integers(2**31)))
+    return Scene((), (), camera, appearance.light(rng), cloth, int(rng.integers(2**31)))
 
 
 def _study(rng: np.random.Generator) -> Scene:
@@ -104,7 +107,7 @@ def _study(rng: np.random.Generator) -> Scene:
     elevation, warmth, strength = (float(x) for x in rng.uniform(low, high))
     azimuth = float(rng.choice([-1.0, 1.0]) * rng.uniform(0.9, 1.4))
     numbered = [replace(thing, number=n) for n, thing in enumerate(things, 1)]
-    scene = grammar.arrange(rng, numbered, looks.backdrop(rng), {})
+    scene = layout_sampler.arrange(rng, numbered, appearance.backdrop(rng), {})
     return replace(scene, light=Light(azimuth, elevation, warmth, strength))
 
 
@@ -141,14 +144,16 @@ def _arrangement(references: Sequence[EngineImage], roles: Roles, way: int) -> T
     if roles.place:
         around = references[roles.place - 1].scene.surroundings
     else:
-        around = max((looks.surroundings(rng) for _ in range(6)), key=lambda place: _contrast(mains, place))
+        around = max((appearance.surroundings(rng) for _ in range(6)), key=lambda place: _contrast(mains, place))
     subjects = [
-        replace(subject, number=n, yaw=grammar.yaw_of(rng), pose=float(rng.random()), position=(0.0, 0.0), height=0.0)
+        replace(
+            subject, number=n, yaw=layout_sampler.yaw_of(rng), pose=float(rng.random()), position=(0.0, 0.0), height=0.0
+        )
         for n, subject in enumerate(cast.values(), 1)
     ]
-    scene = grammar.arrange(rng, subjects, around, grammar.riders_of(rng, [s.kind for s in subjects]))
+    scene = layout_sampler.arrange(rng, subjects, around, layout_sampler.riders_of(rng, [s.kind for s in subjects]))
     at = dict(zip([(s.position, s.height) for s in scene.subjects], cast, strict=True))
-    scene = words.in_order_of_mention(scene, rng)
+    scene = captions.in_order_of_mention(scene, rng)
     return scene, tuple(at[s.position, s.height] for s in scene.subjects)
 
 
@@ -240,7 +245,7 @@ def _told(asked: Sequence[tuple[str, Sequence[EngineImage], Roles, int]], turn: 
 def _in_order_of_mention(prompt: str, scene: Scene, shown: Sequence[int]) -> Told:
     """The same, its subjects numbered as the prompt speaks of them, whichever arrangement it was written of."""
     order = sorted(range(len(shown)), key=lambda n: prompt.find(marker(shown[n])))
-    return words.reordered(scene, order), tuple(shown[n] for n in order)
+    return captions.reordered(scene, order), tuple(shown[n] for n in order)
 
 
 def _share_told(prompt: str, scene: Scene, shown: Sequence[int], truth: Truth) -> float:
@@ -252,7 +257,7 @@ def _share_told(prompt: str, scene: Scene, shown: Sequence[int], truth: Truth) -
 
 def _in_light(references: Sequence[EngineImage], roles: Roles, way: int, seed: int, turn: int) -> Told:
     scene, shown = _arrangement(references, roles, way)
-    scene = grammar.jitter(scene, np.random.default_rng([seed, 7, turn]))
+    scene = layout_sampler.jitter(scene, np.random.default_rng([seed, 7, turn]))
     return replace(scene, light=references[roles.light - 1].scene.light) if roles.light else scene, shown
 
 
@@ -264,7 +269,7 @@ def _suitability(
     (_, truth), (_, closer) = (next(with_truth([scene], side, side, rays=1)) for side in (_LOOK, 2 * _LOOK))
     truth = replace(truth, relations=tuple(r for r in truth.relations if r in closer.relations))
     kinds = {number: subject.kind for number, subject in zip(shown, scene.subjects, strict=True)}
-    instruction = words.instruction(scene, truth, rng, [(number,) for number in shown])
+    instruction = captions.instruction(scene, truth, rng, [(number,) for number in shown])
     instruction = with_roles(instruction, roles, kinds, rng)
     described = tuple(described_as(name, image) for name, image in zip(categories, references, strict=True))
     return Suitability(_score(scene), described, instruction)
@@ -277,7 +282,7 @@ def _score(scene: Scene) -> float:
         for other in scene.subjects[:i]:
             if one.kind == other.kind:
                 score -= 3.0 if colour_likeness(one.palette[0], other.palette[0]) > 0.4 else 1.0
-        if colour_distance(one.palette[0], scene.surroundings.ground) < looks.APART_FROM_GROUND:
+        if colour_distance(one.palette[0], scene.surroundings.ground) < appearance.APART_FROM_GROUND:
             score -= 2.0
     return max(score, 0.0)
 

@@ -1,6 +1,6 @@
 """Two frames of a clip whose scenes are known: what is in both, what stayed where it was, what changed, in words.
 
-For INSET's video branch (arXiv 2605.12305). Read next: `interleaving.py`, `macro/scenes/happenings.py`.
+For INSET's video branch (arXiv 2605.12305). Read next: `interleaving.py`, `macro/scenes/animation/narration.py`.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,8 +14,9 @@ from macro.engines.procedural.captions import phrase_of
 from macro.engines.procedural.interleaving import interleaved, phrases_of
 from macro.engines.procedural.vision import UNKNOWN
 from macro.engines.provider import InterleavedCaption, Match, Region
-from macro.scenes import happenings, words
+from macro.scenes.animation import narration
 from macro.scenes.graph import Scene, Subject
+from macro.scenes.language import captions
 from macro.sentence.spans import Truth
 from macro.utils.errors import ItemError
 
@@ -54,7 +55,7 @@ def _on_pairs(
 
 
 def _common(before: Scene, after: Scene, then: Truth, now: Truth) -> tuple[tuple[int, int], ...]:
-    earlier = happenings.followed(before, after)
+    earlier = narration.followed(before, after)
     return tuple((i, j) for j, i in sorted(earlier.items()) if min(then.masks[i].mean(), now.masks[j].mean()) >= SEEN)
 
 
@@ -102,14 +103,14 @@ def changed(before: Sequence[EngineImage], after: Sequence[EngineImage]) -> list
     return _on_pairs(before, after, lambda i, pair: bool(_deeds(pair)))
 
 
-def _deeds(pair: _Pair) -> list[happenings.Change]:
+def _deeds(pair: _Pair) -> list[narration.Change]:
     """What those have done that both frames show, the most striking first."""
     seen = {b: a for a, b in pair.common}
-    told = happenings.changes(pair.before, pair.after)
+    told = narration.changes(pair.before, pair.after)
     found = [change for change in told if change.subject in seen and change.words not in ("comes", "is gone")]
     still = seen.keys() - {change.subject for change in found}
     turns = {b: abs(pair.after.subjects[b].pose - pair.before.subjects[seen[b]].pose) for b in sorted(still)}
-    found += [happenings.Change(b, "changes its pose", turn) for b, turn in turns.items() if turn >= POSED]
+    found += [narration.Change(b, "changes its pose", turn) for b, turn in turns.items() if turn >= POSED]
     return sorted(found, key=lambda change: -change.size)
 
 
@@ -138,13 +139,13 @@ def narrate(
 
 def _told_deeds(pair: _Pair, told: set[int], phrases: Sequence[str]) -> list[str]:
     """ "the dog walks towards the tree.", where both are told of and have a name besides their phrase."""
-    called = happenings.names((pair.before, pair.after))
+    called = narration.names((pair.before, pair.after))
     present = {called[pair.after.subjects[place].kind, pair.after.subjects[place].palette] for place in told}
     unsaid = [*phrases, *(set(called.values()) - present)]
     out = []
     for deed in _deeds(pair):
         subject = pair.after.subjects[deed.subject]
         sentence = f"the {called[subject.kind, subject.palette]} {deed.words}."
-        if not any(words.times_said(sentence, name) for name in unsaid):
+        if not any(captions.times_said(sentence, name) for name in unsaid):
             out.append(sentence)
     return out[:DEEDS]

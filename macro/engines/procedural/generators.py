@@ -10,12 +10,13 @@ from macro.engines.material.types import EngineImage
 from macro.engines.procedural.noise import Noise
 from macro.engines.procedural.vision import regions_of
 from macro.engines.provider import Region, ScenePrompt, SceneRequest
-from macro.scenes import grammar, words
-from macro.scenes.batches import pixels_of
+from macro.scenes.assets.catalog import KINDS
+from macro.scenes.assets.palettes import COLOURS
 from macro.scenes.graph import Scene
-from macro.scenes.kinds import KINDS
-from macro.scenes.palettes import COLOURS
-from macro.scenes.vocabulary import a_or_an, ground_words
+from macro.scenes.language import captions
+from macro.scenes.language.lexicon import a_or_an, ground_words
+from macro.scenes.layout import layout_sampler
+from macro.scenes.render.batches import pixels_of
 from macro.utils.errors import ItemError
 
 UNKNOWN = ItemError("shows no subject of a scene that is known")
@@ -30,7 +31,7 @@ def _idea(ask: SceneRequest, rng: np.random.Generator) -> ScenePrompt | ItemErro
     kinds = tuple(category for category in ask.categories if category in KINDS)
     if not kinds:
         return ItemError(f"none of the categories {', '.join(ask.categories)} is a kind of subject")
-    scene = words.in_order_of_mention(grammar.sample_scene(rng, ask.count, kinds), rng)
+    scene = captions.in_order_of_mention(layout_sampler.sample_scene(rng, ask.count, kinds), rng)
     named = labels(scene)
     listed = ", ".join(a_or_an(name) for name in named)
     return ScenePrompt(f"{listed} on {ground_words(scene.surroundings)}", named, scene)
@@ -72,7 +73,7 @@ class Drawing:
 
     def _reference(self, scene: Scene, subject: int, seed: int) -> Scene:
         rng = np.random.default_rng([seed, 1])
-        alone = grammar.reference_scene(scene, subject, rng)
+        alone = layout_sampler.reference_scene(scene, subject, rng)
         if rng.random() >= self._noise.drift:
             return alone
         shown = alone.subjects[0]

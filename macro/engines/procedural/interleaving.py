@@ -2,7 +2,7 @@
 
 "a striped red robot stands left of a teal tree. behind the tree is a navy car." with {"striped red robot": 1, ...}
 
-Read next: `macro/scenes/words.py` (`caption_with`), `frame_pairs.py`.
+Read next: `macro/scenes/language/captions.py` (`caption_with`), `frame_pairs.py`.
 """
 
 from collections import Counter
@@ -14,9 +14,9 @@ from macro.engines.ground_truth import scene_subset, subject_at, truth_subset
 from macro.engines.material.types import EngineImage
 from macro.engines.procedural.vision import answer_known
 from macro.engines.provider import InterleavedCaption, Region
-from macro.scenes import words
 from macro.scenes.graph import Scene
-from macro.scenes.vocabulary import ORDINALS
+from macro.scenes.language import captions
+from macro.scenes.language.lexicon import ORDINALS
 from macro.sentence.spans import Truth
 from macro.utils.errors import ItemError
 
@@ -48,7 +48,7 @@ def phrases_of(descriptions: Sequence[str]) -> list[str]:
     shared = {
         phrase
         for i, phrase in enumerate(bare)
-        if any(words.times_said(other, phrase) for j, other in enumerate(bare) if j != i)
+        if any(captions.times_said(other, phrase) for j, other in enumerate(bare) if j != i)
     }
     seen: Counter[str] = Counter()
     out = []
@@ -70,11 +70,11 @@ def interleaved(
     subjects = [subject_at(truth, region) for region in regions]
     if None in subjects or len(set(subjects)) < len(subjects):
         return ItemError("a region shows no subject of its own")
-    order = words.order_of_mention(scene_subset(scene, subjects), rng)
+    order = captions.order_of_mention(scene_subset(scene, subjects), rng)
     walk = [subjects[i] for i in order]
     spoken = [phrases[i] for i in order]
-    caption = words.caption_with(scene_subset(scene, walk), truth_subset(truth, walk), rng, spoken)
-    unclear = next((phrase for phrase in phrases if words.times_said(caption, phrase) != 1), None)
+    caption = captions.caption_with(scene_subset(scene, walk), truth_subset(truth, walk), rng, spoken)
+    unclear = next((phrase for phrase in phrases if captions.times_said(caption, phrase) != 1), None)
     if unclear is not None:
         return ItemError(f"the phrase {unclear!r} does not stand exactly once in {caption!r}")
     return InterleavedCaption(caption, {phrase: number for number, phrase in enumerate(phrases, 1)})

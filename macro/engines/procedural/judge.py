@@ -9,8 +9,8 @@
     temporal        context         are they still the things and surroundings of the frames before?
                     sequence        has since the last frame happened what the prompt tells last, and not much more?
 
-It reads prompts (`scenes/claims.py`) and scenes, and knows nothing of how an image came about. `Noise.scores` makes
-it err. Read next: `composition.py`, `stories.py`; `macro/judges/rubrics.py` says how a real judge is asked.
+It reads prompts (`scenes/language/prompt_parser.py`) and scenes, and knows nothing of how an image came about.
+`Noise.scores` makes it err. Read next: `composition.py`, `stories.py`; `macro/judges/rubrics.py` (a real judge).
 """
 
 import re
@@ -23,13 +23,13 @@ from macro.engines.material.types import EngineImage
 from macro.engines.procedural.noise import Noise, chance
 from macro.engines.procedural.reference_roles import read_roles, without_roles
 from macro.engines.provider import JudgeRequest
-from macro.scenes.claims import Claims, read_claims
+from macro.scenes.animation.narration import changes, follows
+from macro.scenes.assets.catalog import KINDS
+from macro.scenes.assets.palettes import COLOURS
 from macro.scenes.graph import Scene, Subject
-from macro.scenes.happenings import changes, follows
-from macro.scenes.kinds import KINDS
-from macro.scenes.likeness import dressed, light_likeness, likeness, matched, surroundings_likeness
-from macro.scenes.palettes import COLOURS
-from macro.scenes.vocabulary import ground_words, named_colour
+from macro.scenes.language.lexicon import ground_words, named_colour
+from macro.scenes.language.prompt_parser import Claims, read_claims
+from macro.scenes.similarity import dressed, light_likeness, likeness, matched, surroundings_likeness
 from macro.sentence.spans import Truth
 from macro.utils.errors import ItemError
 

@@ -4,7 +4,8 @@ import numpy as np
 
 from macro.engines.material.types import EngineImage
 from macro.engines.procedural.generators import drawing
-from macro.scenes import grammar, words
+from macro.scenes.language import captions
+from macro.scenes.layout import layout_sampler
 
 COUNTS = (3, 4, 5, 6, 7, 8)  # subjects: INSET's samples have three to eight images
 
@@ -12,5 +13,5 @@ COUNTS = (3, 4, 5, 6, 7, 8)  # subjects: INSET's samples have three to eight ima
 def photo(seed: int, index: int, size: int, rays: int) -> EngineImage:
     """Image `index` of `seed`: three to eight subjects, `size` pixels a side."""
     rng = np.random.default_rng([seed, index, 6])
-    scene = words.in_order_of_mention(grammar.sample_scene(rng, int(rng.choice(COUNTS))), rng)
+    scene = captions.in_order_of_mention(layout_sampler.sample_scene(rng, int(rng.choice(COUNTS))), rng)
     return drawing([scene], [size], rays)[0]

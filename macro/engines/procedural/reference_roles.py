@@ -3,7 +3,8 @@
     "the <image 1> bear wearing the cloth of <image 3> stands left of the <image 2> teapot. the place is that of
     <image 4>. lit as in <image 5>."
 
-Written into an instruction of `scenes/words.py` and read back from them alone. Read next: `composition.py`, `judge.py`.
+Written into an instruction of `scenes/language/captions.py` and read back from the text alone.
+Read next: `composition.py`, `judge.py`.
 """
 
 import re

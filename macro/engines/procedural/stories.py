@@ -1,7 +1,7 @@
 """Stories from scenes, and the stage that turns a page of one into an instruction with earlier images.
 
 An earlier image is needed when somebody of the page to draw is in it: the very one, not a double. Places need none,
-the text says what they look like. Read next: `macro/scenes/story.py`, `judge.py`.
+the text says what they look like. Read next: `macro/scenes/storybook.py`, `judge.py`.
 """
 
 import functools
@@ -14,10 +14,10 @@ import numpy as np
 from macro.engines.material.types import EngineImage, Page, Story
 from macro.engines.procedural.generators import drawing
 from macro.engines.provider import RewrittenPage
-from macro.scenes import story as tales
-from macro.scenes.batches import with_truth
+from macro.scenes import storybook as tales
 from macro.scenes.graph import Scene, Subject
-from macro.scenes.likeness import likeness
+from macro.scenes.render.batches import with_truth
+from macro.scenes.similarity import likeness
 from macro.sentence.formats import marker
 from macro.utils.errors import ItemError
 

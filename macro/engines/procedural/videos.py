@@ -11,11 +11,11 @@ import numpy as np
 from macro.engines.material.types import EngineImage, VideoClip
 from macro.engines.procedural.generators import drawing
 from macro.engines.procedural.vision import UNKNOWN
-from macro.scenes import happenings, motion
-from macro.scenes.assemble import camera_basis
+from macro.scenes.animation import motion, narration
 from macro.scenes.graph import Scene, Subject
-from macro.scenes.likeness import likeness, matched, surroundings_likeness
-from macro.scenes.placement import picture_box
+from macro.scenes.layout.placement import picture_box
+from macro.scenes.render.scene_compiler import camera_basis
+from macro.scenes.similarity import likeness, matched, surroundings_likeness
 from macro.utils.errors import ItemError
 
 RATE = 4.0  # frames a second
@@ -105,5 +105,5 @@ def summarise(frames: Sequence[Sequence[EngineImage]], seeds: Sequence[int]) -> 
     for images, seed in zip(frames, seeds, strict=True):
         scenes = [image.scene for image in images]
         known = scenes and None not in scenes
-        out.append(happenings.retell(scenes, np.random.default_rng([seed, 10])) if known else UNKNOWN)
+        out.append(narration.retell(scenes, np.random.default_rng([seed, 10])) if known else UNKNOWN)
     return out

@@ -6,9 +6,9 @@ import numpy as np
 
 from macro.engines.material.types import EngineImage, Panorama, Turntable
 from macro.engines.procedural.generators import drawing
-from macro.scenes import views
-from macro.scenes.batches import render_all
 from macro.scenes.graph import Scene
+from macro.scenes.render.batches import render_all
+from macro.scenes.render.raycast import cameras
 
 _COUNTS, _ODDS = (1, 2, 3), (0.6, 0.25, 0.15)  # subjects on the turntable
 
@@ -35,9 +35,9 @@ class Rendered(Mapping):
 def turntable(seed: int, index: int, size: int, rays: int) -> Turntable:
     """One to three subjects in a studio from all `scenes.views.VIEWS`, `size` pixels a side."""
     rng = np.random.default_rng([seed, index, 7])
-    scene = views.turntable(rng, int(rng.choice(_COUNTS, p=_ODDS)))
+    scene = cameras.turntable(rng, int(rng.choice(_COUNTS, p=_ODDS)))
     elevation = float(rng.uniform(5.0, 30.0))
-    return Turntable(f"object {index}", Rendered(views.around(scene, elevation), size, rays))
+    return Turntable(f"object {index}", Rendered(cameras.around(scene, elevation), size, rays))
 
 
 def panorama(seed: int, index: int, size: int, rays: int) -> Panorama:
@@ -45,6 +45,6 @@ def panorama(seed: int, index: int, size: int, rays: int) -> Panorama:
     taken from it is about as sharp as an image of `size` pixels.
     """
     rng = np.random.default_rng([seed, index, 8])
-    scene = views.place(rng, int(rng.integers(8, 13)))
+    scene = cameras.place(rng, int(rng.integers(8, 13)))
     pixels = next(render_all([scene], 2 * size, 4 * size, rays))["pixels"]
     return Panorama(f"place {index}", EngineImage(pixels, scene))

@@ -81,7 +81,7 @@ def _call(kernel, name: str, case: Case, blocks: _Blocks, matmuls: int, visits, 
     """One `pallas_call` over (row, key head, visit).
 
     Args:
-        matmuls: products of nq x nk x d per head. The cost that the compiler and `macro/parallel/costs.py` are told
+        matmuls: products of nq x nk x d per head. The cost that the compiler and `parallel/cost_model` read
             is that of the whole rectangle of pairs, since which are visited depends on the data.
         operands: (array, block spec); results: (shape, dtype, block spec); scratch: shapes, float32.
     """

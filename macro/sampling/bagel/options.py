@@ -25,7 +25,7 @@ was resized for the VAE; a thought is read from its text, tokenised again, and m
 system prompt stands in every context. A picture's area is held to 14*14*9*1024 by a factor that is not the root it
 should be (`inputs/transforms.fit_size`), but sides of at most 1024 never get there. Not taken over in either: the
 renorm `local`, offered by the demo page and unknown to its model; casts to bfloat16 (`ModelConfig.dtype` says).
-Extrapolation over steps (TaylorSeer there) is `reuse`, with what sets it apart in `macro/diffusion/reuse.py`.
+Extrapolation over steps (TaylorSeer there) is `reuse`, with what sets it apart in `macro/diffusion/step_cache.py`.
 
 No JAX here, so that mistakes are named before it starts. Read next: `macro/sampling/bagel/pipeline.py`.
 """

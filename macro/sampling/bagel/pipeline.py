@@ -22,7 +22,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from macro.diffusion import guidance
-from macro.diffusion.times import sampling_times
+from macro.diffusion.flow import sampling_times
 from macro.inputs.packing import PackingConfig
 from macro.models.selection import read_selection
 from macro.models.variants import ModelConfig

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tiny_vision import noise
 
+from macro.engines.foundation import generators
 from macro.engines.foundation.generators import VIEWS, is_copy, redraw_prompt
 from macro.engines.foundation.vision import FluxCompose, FluxDraw, KontextRedraw
 from macro.engines.material.types import EngineImage

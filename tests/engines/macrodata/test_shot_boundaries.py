@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from macro.engines.macrodata import shot_boundaries
-from macro.scenes import motion
-from macro.scenes.batches import pixels_of
+from macro.scenes.animation import motion
+from macro.scenes.render.batches import pixels_of
 
 
 def wall(seed: int, side: int = 96) -> np.ndarray:

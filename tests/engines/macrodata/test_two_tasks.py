@@ -14,8 +14,8 @@ from macro.engines.core import advance, begin, make
 from macro.engines.macrodata import Options, customization, illustration
 from macro.engines.macrodata.mixture import BUCKETS
 from macro.engines.provider import RewrittenPage
-from macro.scenes import annotate
-from macro.scenes.likeness import likeness
+from macro.scenes.ground_truth import annotate
+from macro.scenes.similarity import likeness
 from macro.sentence.formats import numbered_images, prompt_of
 from macro.utils.errors import ItemError
 

@@ -139,7 +139,8 @@ def test_options_are_checked(wrong, message):
 
 
 @pytest.mark.parametrize(
-    "library, kind, name", [("cv2", "clip", "x.mp4"), ("trimesh", "turntable", "x.ply"), ("mitsuba", "turntable", "x.obj")]
+    "library, kind, name",
+    [("cv2", "clip", "x.mp4"), ("trimesh", "turntable", "x.ply"), ("mitsuba", "turntable", "x.obj")],
 )
 def test_a_library_that_is_missing_is_named_with_the_mend(tmp_path, monkeypatch, library, kind, name):
     (tmp_path / name).write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")

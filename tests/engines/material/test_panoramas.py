@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from macro.engines.material import FolderMaterial, Options
-from macro.scenes import batches, grammar
+from macro.scenes.layout import layout_sampler
+from macro.scenes.render.raycast import batches
 from macro.utils import image
 from macro.utils.errors import ItemError
 
@@ -14,7 +15,7 @@ from macro.utils.errors import ItemError
 @pytest.fixture(scope="module")
 def sphere():
     """A scene seen from among its subjects, uint8[64, 128, 3]."""
-    scene = grammar.sample_scene(np.random.default_rng(5), 4)
+    scene = layout_sampler.sample_scene(np.random.default_rng(5), 4)
     camera = replace(scene.camera, kind="equirectangular", eye=(0.0, 1.2, 3.0), target=(0.0, 1.2, 6.0))
     return next(batches.render_all([replace(scene, camera=camera)], 64, 128, rays=1))["pixels"]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from macro.engines.material import FolderMaterial, Options, meshes, turntables
-from macro.scenes.views import LOW, RING, VIEWS
+from macro.scenes.render.cameras import LOW, RING, VIEWS
 from macro.utils.errors import ItemError
 
 trimesh = pytest.importorskip("trimesh")

@@ -10,9 +10,9 @@ from macro.engines.material.types import EngineImage
 from macro.engines.procedural import composition
 from macro.engines.procedural.judge import nouns_of, share_held
 from macro.engines.procedural.reference_roles import read_roles, without_roles
-from macro.scenes.claims import read_claims
-from macro.scenes.kinds import FIGURES, OBJECTS
-from macro.scenes.likeness import dressed, likeness
+from macro.scenes.assets.catalog import FIGURES, OBJECTS
+from macro.scenes.language.prompt_parser import read_claims
+from macro.scenes.similarity import dressed, likeness
 from macro.utils.errors import ItemError
 
 POOL = composition.Pool(32, 1)

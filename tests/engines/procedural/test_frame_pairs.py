@@ -11,8 +11,8 @@ from macro.engines.material.types import EngineImage
 from macro.engines.procedural.frame_pairs import BACKGROUND, changed, match, narrate, stillness
 from macro.engines.procedural.videos import RenderedFrames
 from macro.engines.provider import InterleavedCaption
-from macro.scenes import grammar
-from macro.scenes.words import times_said
+from macro.scenes.language.captions import times_said
+from macro.scenes.layout import layout_sampler
 from macro.utils.errors import ItemError
 
 SCENE = scene_of(1, 3, ("robot", "tree", "car"))
@@ -62,7 +62,7 @@ def test_stillness_counts_what_stays(still):
     for place, subject in enumerate(SCENE.subjects):
         moved = doing(moved, place, yaw=subject.yaw + 0.8)
         values.append(moved)
-    lit = grammar.jitter(SCENE, np.random.default_rng(0))
+    lit = layout_sampler.jitter(SCENE, np.random.default_rng(0))
     lit = replace(SCENE, light=lit.light)
     panned = replace(SCENE, camera=replace(SCENE.camera, target=(0.1, 0.35, 0.0)))
     images = frames(*values, lit, panned)

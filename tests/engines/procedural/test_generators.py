@@ -5,8 +5,8 @@ import numpy as np
 from macro.engines.ground_truth import ground_truths, labels
 from macro.engines.procedural.generators import write_scene
 from macro.engines.provider import ScenePrompt, SceneRequest
-from macro.scenes.kinds import KINDS
-from macro.scenes.vocabulary import named_colour
+from macro.scenes.assets.catalog import KINDS
+from macro.scenes.language.lexicon import named_colour
 from macro.utils.errors import ItemError
 from tests.engines import exact
 

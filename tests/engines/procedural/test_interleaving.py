@@ -13,8 +13,8 @@ from macro.engines.procedural.interleaving import merge, phrases_of
 from macro.engines.procedural.photo import photo
 from macro.engines.procedural.vision import regions_of
 from macro.engines.provider import InterleavedCaption, Region
-from macro.scenes.vocabulary import coloured_nouns
-from macro.scenes.words import times_said
+from macro.scenes.language.captions import times_said
+from macro.scenes.language.lexicon import coloured_nouns
 from macro.utils.errors import ItemError
 
 COUNT = 12

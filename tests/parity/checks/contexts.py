@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from parity.golden import Golden
 
+from macro.diffusion.flow import sampling_times
 from macro.diffusion.guidance import bagel
-from macro.diffusion.times import sampling_times
 from macro.inputs.pieces import Cursor
 from macro.sampling.bagel.contexts import WORD, Context, Contexts
 from macro.sampling.bagel.think import think

@@ -4,6 +4,7 @@ The sentences are rebuilt with blank pictures of the recorded sizes, so the whol
 is held against the record, with nothing, text, ViT, VAE or all dropped, in its dense and its flex form.
 """
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +12,9 @@ from parity.golden import Codes, Golden
 
 from macro.inputs.packing import PackingConfig, pack_sentence
 from macro.inputs.rows import make_row
-from macro.inputs.transforms import fit_size, patchify
+from macro.inputs.transforms import patchify
 from macro.sentence.sight import CAUSAL, FULL, NOISE, visible
 from macro.sentence.spans import Image, Sentence, Target, Text
-from macro.utils.image import nearest_size
 
 DROPPED = {  # shares of text, ViT, VAE
     "none": (0.0, 0.0, 0.0),
@@ -73,11 +73,11 @@ def _raw_sample(golden: Golden, sample: int) -> Recorded:
 
 def _fitting(golden: Golden, copies: list) -> tuple[int, int]:
     """A size of which our rules make the recorded sizes of all copies."""
-    patch, sizes = golden.model.vision.patch, _vae_sizes(golden)
+    images = _packing(golden).images
     for _, size in copies:
         made = {
-            "vit": fit_size(*size, max_side=golden.packing.reference_max_side, stride=patch),
-            "vae": nearest_size(size, sizes) if sizes else None,
+            "vit": images.vit_size(size),
+            "vae": images.target_size(size) if images.buckets else None,
         }
         if all(made[kind] == tuple(recorded) for kind, recorded in copies):
             return tuple(size)
@@ -95,23 +95,31 @@ def _vae_sizes(golden: Golden) -> list[tuple[int, int]]:
     return sorted(set(sizes))
 
 
-def _config(golden: Golden, dropout: tuple, reference_vae: bool) -> PackingConfig:
-    record = golden.load("pack_none_dense")
+def _packing(golden: Golden) -> PackingConfig:
+    """The golden model's, with a bucket for each recorded size."""
     given = golden.packing
     return PackingConfig(
-        text=len(record["packed_text_ids"]) + 5,
-        vision=len(record["packed_vit_position_ids"]) + 5,
-        latent=len(record["packed_latent_position_ids"]) + 5,
-        samples=len(raw_samples(golden)),
         buckets=[(*size, 9) for size in _vae_sizes(golden)],
         draws=1,
         patch=given.patch,
         vision_side=given.vision_side,
         latent_stride=given.latent_stride,
         latent_side=given.latent_side,
-        reference_max_side=given.reference_max_side,
-        reference_vae=reference_vae,
+        reference_max_side=given.vision_side * given.patch,
+        max_upscale=9.0,
         binding=False,
+    )
+
+
+def _config(golden: Golden, dropout: tuple, reference_vae: bool) -> PackingConfig:
+    record = golden.load("pack_none_dense")
+    return dataclasses.replace(
+        _packing(golden),
+        text=len(record["packed_text_ids"]) + 5,
+        vision=len(record["packed_vit_position_ids"]) + 5,
+        latent=len(record["packed_latent_position_ids"]) + 5,
+        samples=len(raw_samples(golden)),
+        reference_vae=reference_vae,
         item_dropout=dropout,
         reweighting=True,
     )

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from parity.golden import FIXED, LATENT_TABLE, Golden
 
-from macro.diffusion.times import sampling_times
+from macro.diffusion.flow import sampling_times
 from macro.inputs.transforms import fit_size, grid_positions
 from macro.nn.embed import position_embedding, time_sinusoids
 

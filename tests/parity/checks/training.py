@@ -6,8 +6,8 @@ import numpy as np
 from parity.checks.packing import MODES
 from parity.golden import FIXED, Golden, picked
 
-from macro.diffusion import process
-from macro.diffusion.times import logit_normal
+from macro.diffusion import flow
+from macro.diffusion.flow import logit_normal
 from macro.models.composer import Composer, smallest_batch
 from macro.models.vae import normalise, patchify
 from macro.models.variants import ModelConfig
@@ -62,7 +62,7 @@ def _noised(golden: Golden, latent: dict) -> tuple:
     x_0 = jnp.concatenate(tokens)[None]
     eps = jnp.asarray(recorded["flow_noise"])[None]
     t = logit_normal(jnp.asarray(latent["t_raw"]), config.timestep_shift)
-    return process.interpolate(x_0, eps, t), t, process.velocity(x_0, eps)
+    return flow.interpolate(x_0, eps, t), t, flow.velocity(x_0, eps)
 
 
 def _mean(values, weight):

@@ -1,0 +1,225 @@
+"""The one rule for image sizes: `ImageSpec`, held by training's collate and by the sampler alike.
+
+    image                    size that the VAE sees                        size that the ViT sees
+    reference, source        free: BAGEL's rule for the VAE                free: BAGEL's rule for the ViT, applied to
+                                                                           what the VAE sees
+                             buckets: resized and cropped to a bucket      buckets: BAGEL's rule, applied to the image
+    target                   resized and cropped to a bucket               (a target that is read again: as a reference)
+
+Buckets exist because training's pixel slots have fixed sizes. A model that was trained with them draws with them too;
+weights imported from BAGEL have none, and keep BAGEL's free sizes. Aspects are kept in both: what a bucket does not
+cover is cropped at the edges, equally on both sides. Sizes are (height, width) in pixels everywhere.
+
+The rule is part of `PackingConfig` (its property `images`) and travels with the weights. Sources: BAGEL's
+`ImageTransform` (/spec 1.13), MACRO's areas by number of references, SDXL's aspect buckets.
+Read next: `macro/inputs/packing.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from macro.inputs.transforms import fit_size, within
+from macro.utils.errors import UserError
+from macro.utils.image import Pixels, cover, nearest_size, resize_to
+
+Size = tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class ResizeRule:
+    """BAGEL's rule (`transforms.fit_size`): the longer side at most `max_side`, then the shorter at least `min_side`,
+    both multiples of `stride`; the aspect is kept up to that rounding."""
+
+    max_side: int
+    min_side: int
+    stride: int
+
+    def __post_init__(self):
+        if not 1 <= self.stride <= self.max_side or not 0 <= self.min_side <= self.max_side:
+            raise UserError(
+                f"image size rule ({self.max_side}, {self.min_side}, {self.stride}): must be (longest side, shortest "
+                "side, stride) in pixels, falling"
+            )
+
+    def fit(self, size: Size, area: int | None = None) -> Size:
+        """The size that an image of this size is brought to.
+
+        Args:
+            area: pixels that it is held to, about; the shortest side gives way to that.
+        """
+        if area is None:
+            return fit_size(*size, self.max_side, self.stride, self.min_side)
+        size = within(*size, area)
+        fitted = fit_size(*size, self.max_side, self.stride, self.min_side)
+        return fitted if fitted[0] * fitted[1] <= area else fit_size(*size, self.max_side, self.stride)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSpec:
+    """How every image of a sentence is sized.
+
+    Attributes:
+        vae, vit: rules for given images as the VAE sees them (unless there are buckets), and as the ViT does.
+        vae_limit, vit_limit: longest sides that the position tables of latents and of ViT patches have room for.
+        buckets: sizes that VAE copies and targets are cropped to; the first is drawn where nothing else is asked for.
+            Empty: free sizes.
+        reference_pixels: (count, pixels) in rising order of count: the area that each given image of a sentence is
+            held to if the sentence has up to that many (MACRO); more than the last count as the last. None: any area.
+        max_upscale: the largest factor by which a side of a target may be enlarged.
+    """
+
+    vae: ResizeRule
+    vit: ResizeRule
+    vae_limit: int
+    vit_limit: int
+    buckets: tuple[Size, ...] = ()
+    reference_pixels: tuple[tuple[int, int], ...] | None = None
+    max_upscale: float = 2.0
+
+    def __post_init__(self):
+        stride = self.vae.stride
+        for height, width in self.buckets:
+            if height % stride or width % stride:
+                raise UserError(
+                    f"config.packing.buckets: {height}x{width} is no multiple of {stride} pixels (one latent token); "
+                    "change the bucket"
+                )
+            if max(height, width) > self.vae_limit:
+                raise UserError(
+                    f"config.packing.buckets: {height}x{width}, but the model's position table reaches "
+                    f"{self.vae_limit} pixels a side, no further"
+                )
+        for name, rule, limit in (("VAE", self.vae, self.vae_limit), ("ViT", self.vit, self.vit_limit)):
+            if round(rule.max_side / rule.stride) * rule.stride > limit:
+                raise UserError(
+                    f"images for the {name}: a longest side of {rule.max_side} pixels, but the model's position table "
+                    f"reaches {limit} pixels a side, no further"
+                )
+        if self.reference_pixels is not None:
+            counts = [count for count, _ in self.reference_pixels]
+            if not counts or counts != sorted(set(counts)) or min(map(min, self.reference_pixels)) < 1:
+                raise UserError(
+                    f"config.packing.reference_pixels: {self.reference_pixels} must be pairs (count, pixels) in rising "
+                    "order of count, such as ((2, 1048576), (5, 589824))"
+                )
+        if self.max_upscale < 1:
+            raise UserError(f"config.packing.max_upscale: {self.max_upscale}, but it must be at least 1")
+
+    @classmethod
+    def bagel(
+        cls, vae_limit: int, stride: int, vit_limit: int, patch: int, reference_pixels: Sequence | None = None
+    ) -> ImageSpec:
+        """BAGEL's own rule, free sizes: (1024, 512, 16) for the VAE, (980, 224, 14) for the ViT.
+
+        A smaller model takes what its position tables reach, and half of that as the shortest side.
+
+        Args:
+            vae_limit, vit_limit, reference_pixels: as the attributes.
+            stride, patch: pixels along a side of a latent token and of a ViT patch.
+        """
+        vae = ResizeRule(min(1024, vae_limit), min(512, vae_limit // 2), stride)
+        vit = ResizeRule(min(980, vit_limit), min(224, vit_limit // 2), patch)
+        return cls(vae, vit, vae_limit, vit_limit, (), reference_pixels)
+
+    def reference_area(self, count: int) -> int | None:
+        """The area in pixels that each of `count` given images is held to; None where any will do."""
+        if self.reference_pixels is None:
+            return None
+        fitting = (pixels for most, pixels in self.reference_pixels if count <= most)
+        return next(fitting, self.reference_pixels[-1][1])
+
+    def vae_size(self, size: Size, count: int = 1) -> Size:
+        """The size of a given image's VAE copy, in a sentence of `count` given images."""
+        area = self.reference_area(count)
+        if not self.buckets:
+            return self.vae.fit(size, area)
+        return self._bucket(size, size if area is None else within(*size, area)) or self._least_enlarged(size)
+
+    def vit_size(self, size: Size, count: int = 1) -> Size:
+        """The size of a given image's ViT copy, in a sentence of `count` given images."""
+        return self.vit.fit(size if self.buckets else self.vae_size(size, count), self.reference_area(count))
+
+    def target_size(self, size: Size, source: str = "target") -> Size:
+        """The bucket that a target is cropped to: of those that enlarge it by `max_upscale` at most, the one closest
+        in aspect, then in area.
+
+        Raises:
+            UserError: the target is too small for every bucket; `source` is what the message calls it.
+        """
+        if not self.buckets:
+            return self.vae.fit(size)
+        bucket = self._bucket(size, size)
+        if bucket is None:
+            height, width = self._least_enlarged(size)
+            raise UserError(
+                f"{source}: {size[0]}x{size[1]} would be enlarged {_upscale(size, (height, width)):.1f} times to fill "
+                f"{height}x{width}, more than config.packing.max_upscale={self.max_upscale:g}; leave the sample out, "
+                "or add a smaller bucket"
+            )
+        return bucket
+
+    def output_size(
+        self, like: Size | None = None, count: int = 1, size: Size | None = None, aspect: float | None = None
+    ) -> Size:
+        """The size of an image to draw.
+
+        Args:
+            like: size of a given image that lends its shape, such as the source of an edit, in a sentence of `count`
+                given images. The result has the size of that image's VAE copy, and so the same frame: all of the
+                source, or with buckets what the crop left of it.
+            size: asked for as it is. aspect: width over height, at the largest size. They come before `like`.
+
+        Raises:
+            UserError: sides that latent tokens do not cover exactly, or beyond the position table.
+        """
+        stride, most = self.vae.stride, self.vae_limit
+        if size is not None:
+            if any(side % stride or not 0 < side <= most for side in size):
+                raise UserError(f"size {size[0]}x{size[1]}: both sides must be multiples of {stride}, up to {most}")
+            return tuple(size)
+        if aspect is not None:
+            longest = max(map(max, self.buckets)) if self.buckets else most
+            shape = (longest / aspect, longest) if aspect >= 1 else (longest, longest * aspect)
+            wanted = tuple(min(most, max(stride, round(side / stride) * stride)) for side in shape)
+            return nearest_size(wanted, self.buckets) if self.buckets else wanted
+        if like is not None:
+            return self.vae_size(like, count)
+        return self.buckets[0] if self.buckets else (most // stride * stride,) * 2
+
+    def vae_pixels(self, pixels: Pixels, size: Size) -> Pixels:
+        """The image at a size of `vae_size` or `target_size`: cropped to a bucket, or resized by BAGEL's rule."""
+        return cover(pixels, size) if self.buckets else resize_to(pixels, size)
+
+    def vit_pixels(self, pixels: Pixels, count: int = 1) -> Pixels:
+        """The image as the ViT sees it, in a sentence of `count` given images."""
+        seen = pixels if self.buckets else self.vae_pixels(pixels, self.vae_size(pixels.shape[:2], count))
+        return resize_to(seen, self.vit_size(pixels.shape[:2], count))
+
+    def to_dict(self) -> dict:
+        """JSON-able, for the notes of a weights file; `from_dict` is its inverse."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping) -> ImageSpec:
+        values = dict(values)
+        rules = {name: ResizeRule(**values.pop(name)) for name in ("vae", "vit")}
+        buckets = tuple(map(tuple, values.pop("buckets")))
+        areas = values.pop("reference_pixels")
+        areas = None if areas is None else tuple(map(tuple, areas))
+        return cls(**rules, buckets=buckets, reference_pixels=areas, **values)
+
+    def _bucket(self, size: Size, wanted: Size) -> Size | None:
+        """The bucket closest to `wanted` of those that an image of `size` fills without too much enlarging."""
+        fitting = [bucket for bucket in self.buckets if _upscale(size, bucket) <= self.max_upscale]
+        return nearest_size(wanted, fitting) if fitting else None
+
+    def _least_enlarged(self, size: Size) -> Size:
+        return min(self.buckets, key=lambda bucket: _upscale(size, bucket))
+
+
+def _upscale(size: Size, bucket: Size) -> float:
+    """The factor of the sides when an image of `size` is resized to cover `bucket`."""
+    return max(bucket[0] / size[0], bucket[1] / size[1])
+

@@ -1,0 +1,1 @@
+"""What a compiled program costs on a TPU: memory, FLOPs, HBM traffic, collectives, time. Start in `estimate.py`."""

@@ -1,0 +1,368 @@
+"""Rigid motion with an event log: a cast, what each does and when, and the shots that show it.
+
+A `Script` says where everyone is at every moment, so each frame is a `Scene`, and what happens is known exactly. Time
+is cut into beats: in each, one of the cast does something (walks or drives to another, jumps, rises into the air, comes
+down, turns), others stand still, and its shot is taken by a camera of its own. What happens in a beat is in full swing
+at its middle. A script can hold several episodes: other places with other casts.
+Read next: `narration.py` (what has changed between two scenes, in words).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from macro.scenes.assets import appearance
+from macro.scenes.assets.catalog import GROUPS
+from macro.scenes.graph import Camera, Light, Scene, Subject, Surroundings
+from macro.scenes.layout.placement import world_box
+from macro.utils.errors import UserError
+
+DRIVERS = ("car", "bus", "truck", "train", "boat")
+FLYERS = ("rocket", "plane")
+WALKERS = (*(kind for kind in GROUPS["animal"] if kind != "fish"), "robot", "snowman")
+MOVERS = (*WALKERS, *DRIVERS, *FLYERS)
+PROPS = tuple(kind for group in ("building", "furniture", "plant") for kind in GROUPS[group])
+
+DEEDS = ("goes", "leaves", "jumps", "rises", "lands", "turns")
+_ROOM = 1.8  # metres from the middle of the stage to its edge
+_GAP = 0.25  # metres left between those who meet
+_RISE = 1.1  # metres
+
+
+@dataclass(frozen=True)
+class State:
+    """Where one of the cast is: (x, z) on the ground, height above it, yaw; metres and radians."""
+
+    position: tuple[float, float]
+    height: float
+    yaw: float
+
+
+@dataclass(frozen=True)
+class Deed:
+    """What one of the cast does in one beat.
+
+    `actor` is an index into the cast, `name` one of `DEEDS`, `goal` an index of whom it goes to or leaves, else None;
+    `before` and `after` are its states at the beat's ends.
+    """
+
+    actor: int
+    name: str
+    goal: int | None
+    before: State
+    after: State
+
+
+@dataclass(frozen=True)
+class Beat:
+    """One deed, seen in one shot.
+
+    `start` and `stop` are seconds, `states` where everybody is when it starts, `camera` the shot's.
+    """
+
+    start: float
+    stop: float
+    deed: Deed
+    states: tuple[State, ...]
+    camera: Camera
+
+
+@dataclass(frozen=True)
+class Episode:
+    """Beats in one place with one cast, subjects numbered from 1; they keep their numbers in every frame."""
+
+    cast: tuple[Subject, ...]
+    light: Light
+    surroundings: Surroundings
+    seed: int
+    beats: tuple[Beat, ...]
+
+
+@dataclass(frozen=True)
+class Script:
+    """Episodes in order, without a gap in time."""
+
+    episodes: tuple[Episode, ...]
+
+    @property
+    def beats(self) -> tuple[Beat, ...]:
+        """Of all episodes, in order."""
+        return tuple(beat for episode in self.episodes for beat in episode.beats)
+
+    def at(self, seconds: float) -> Scene:
+        """The frame at a moment.
+
+        Raises:
+            ValueError: a moment before the first beat or after the last.
+        """
+        for episode in self.episodes:
+            for beat in episode.beats:
+                if beat.start <= seconds < beat.stop:
+                    return _frame(episode, beat, seconds)
+        raise ValueError(f"{seconds} s: the script runs from {self.beats[0].start} to {self.beats[-1].stop} s")
+
+    def events(self) -> tuple[tuple[float, str], ...]:
+        """(seconds, words) of everything that happens, in order of time."""
+        log = [event for episode in self.episodes for beat in episode.beats for event in _events(episode, beat)]
+        return tuple(sorted(log, key=lambda event: event[0]))
+
+
+# ---- a moment ----
+
+
+def _frame(episode: Episode, beat: Beat, seconds: float) -> Scene:
+    share = (seconds - beat.start) / (beat.stop - beat.start)
+    states = list(beat.states)
+    states[beat.deed.actor] = _during(beat.deed, share)
+    subjects = tuple(
+        replace(subject, position=state.position, height=state.height, yaw=state.yaw)
+        for subject, state in zip(episode.cast, states, strict=True)
+    )
+    return Scene(subjects, (), beat.camera, episode.light, episode.surroundings, episode.seed)
+
+
+def _during(deed: Deed, share: float) -> State:
+    """The actor's state when this share (0..1) of the beat has passed: it starts and stops gently."""
+    done = share * share * (3 - 2 * share)
+    (x0, z0), (x1, z1) = deed.before.position, deed.after.position
+    height = deed.before.height + done * (deed.after.height - deed.before.height)
+    if deed.name == "jumps":
+        height += 4 * share * (1 - share) * 0.7
+    # One that goes somewhere looks there from the first fifth of the beat on.
+    turned = min(5 * share, 1.0) if deed.name in ("goes", "leaves") else done
+    yaw = deed.before.yaw + turned * (deed.after.yaw - deed.before.yaw)
+    return State((x0 + done * (x1 - x0), z0 + done * (z1 - z0)), height, yaw)
+
+
+_GOING = {**dict.fromkeys(WALKERS, "walks"), **dict.fromkeys(DRIVERS, "drives"), **dict.fromkeys(FLYERS, "rolls")}
+
+
+def going(kind: str) -> str:
+    """What it is called when one of this kind goes somewhere: "walks", "drives", "rolls"."""
+    return _GOING[kind]
+
+
+def _events(episode: Episode, beat: Beat) -> list[tuple[float, str]]:
+    deed, actor = beat.deed, episode.cast[beat.deed.actor]
+    name, middle = f"the {actor.kind}", (beat.start + beat.stop) / 2
+    if deed.name == "leaves":
+        return [(middle, f"{name} {going(actor.kind)} away from the {episode.cast[deed.goal].kind}")]
+    if deed.name != "goes":
+        words = {"jumps": "jumps", "rises": "rises into the air", "lands": "comes down", "turns": "turns round"}
+        return [(middle, f"{name} {words[deed.name]}")]
+    goal = episode.cast[deed.goal].kind
+    verb = "meets" if goal in MOVERS else "stops at"
+    return [(middle, f"{name} {going(actor.kind)} towards the {goal}"), (beat.stop, f"{name} {verb} the {goal}")]
+
+
+# ---- writing a script ----
+
+
+def write(rng: np.random.Generator, beats: int, seconds: float = 1.0, episodes: int = 1) -> Script:
+    """A script of this many beats in all, each of about so many seconds.
+
+    With two or more episodes, the first has the most beats and each of the others two.
+
+    Raises:
+        UserError: fewer than two beats for an episode.
+    """
+    if episodes < 1 or beats < 2 * episodes:
+        raise UserError(f"beats: {beats} are too few for {episodes} episodes; each has at least two")
+    counts = [beats - 2 * (episodes - 1), *[2] * (episodes - 1)]
+    order = [counts[i] for i in rng.permutation(episodes)]
+    kinds, props = [str(k) for k in rng.permutation(MOVERS)], [str(k) for k in rng.permutation(PROPS)]
+    start, written = 0.0, []
+    for count in order:
+        movers, props_here = _taken(kinds, int(rng.integers(2, 4))), _taken(props, int(rng.integers(1, 3)))
+        episode = _episode(rng, movers, props_here, count, start, seconds)
+        start = episode.beats[-1].stop
+        written.append(episode)
+    return Script(tuple(written))
+
+
+def _taken(kinds: list[str], count: int) -> list[str]:
+    """The first of a list, which is left without them: no kind is in two episodes."""
+    taken = kinds[:count]
+    del kinds[:count]
+    return taken
+
+
+def _episode(
+    rng: np.random.Generator, movers: list[str], props: list[str], count: int, start: float, seconds: float
+) -> Episode:
+    around = appearance.surroundings(rng)
+    cast = _cast(rng, movers, props, around)
+    states = [State(subject.position, 0.0, subject.yaw) for subject in cast]
+    light, seed, beats, last = appearance.light(rng), int(rng.integers(2**31)), [], None
+    for n in range(count):
+        stop = start + seconds * float(rng.uniform(0.85, 1.25))
+        deed = _deed(rng, cast, states, len(movers), last)
+        beats.append(Beat(start, stop, deed, tuple(states), _camera(rng, states, deed, n)))
+        states[deed.actor], start, last = deed.after, stop, deed
+    return Episode(cast, light, around, seed, tuple(beats))
+
+
+def _cast(
+    rng: np.random.Generator, movers: list[str], props: list[str], around: Surroundings
+) -> tuple[Subject, ...]:
+    """Movers first, all apart on the stage: props at its back, movers before them."""
+    kinds = [*movers, *props]
+    cast: list[Subject] = []
+    for n, (kind, palette) in enumerate(zip(kinds, appearance.palettes(rng, len(kinds), around), strict=True)):
+        mobile = n < len(movers)
+        scale = float(rng.uniform(0.85, 1.1) if mobile else rng.uniform(1.2, 1.6))
+        place = _free(rng, cast, (-1.2, 0.4) if mobile else (0.9, _ROOM))
+        cast.append(
+            Subject(
+                kind, palette, appearance.texture(rng), appearance.decal(rng), scale, place, 0.0,
+                float(rng.uniform(-0.8, 0.8)), float(rng.random()), n + 1,
+            )
+        )  # fmt: skip
+    return tuple(cast)
+
+
+def _free(rng: np.random.Generator, others: Sequence[Subject], depth: tuple[float, float]) -> tuple[float, float]:
+    """Of some places in this range of depth, the one farthest from all others."""
+    places = np.stack([rng.uniform(-_ROOM, _ROOM, 24), rng.uniform(*depth, 24)], 1)
+    if not others:
+        return float(places[0, 0]), float(places[0, 1])
+    feet = np.array([subject.position for subject in others])
+    nearest = np.linalg.norm(places[:, None] - feet[None], axis=-1).min(1)
+    best = places[int(nearest.argmax())]
+    return float(best[0]), float(best[1])
+
+
+def _deed(
+    rng: np.random.Generator, cast: Sequence[Subject], states: Sequence[State], movers: int, last: Deed | None
+) -> Deed:
+    """Something that one of the movers can do now; nobody does the same twice in a row."""
+    actors = [int(i) for i in rng.permutation(movers)]
+    for actor in actors:
+        kind, state = cast[actor].kind, states[actor]
+        if state.height > 0:
+            possible = ["lands"]
+        else:
+            own = "rises" if kind in FLYERS else "jumps" if kind in WALKERS else "turns"
+            possible = ["goes", "goes", "leaves", "turns", own]
+        for name in rng.permutation(possible):
+            deed = _done(rng, cast, states, actor, str(name))
+            if deed is not None and not (last and (last.actor, last.name) == (actor, deed.name)):
+                return deed
+    return _turn(rng, states, actors[0])
+
+
+def _turn(rng: np.random.Generator, states: Sequence[State], actor: int) -> Deed:
+    state = states[actor]
+    yaw = state.yaw + float(rng.choice([-1.0, 1.0]) * rng.uniform(1.6, 2.8))
+    return Deed(actor, "turns", None, state, replace(state, yaw=yaw))
+
+
+def _done(
+    rng: np.random.Generator, cast: Sequence[Subject], states: Sequence[State], actor: int, name: str
+) -> Deed | None:
+    state = states[actor]
+    if name == "turns":
+        return _turn(rng, states, actor)
+    if name == "jumps":
+        return Deed(actor, name, None, state, state)
+    if name in ("rises", "lands"):
+        return Deed(actor, name, None, state, replace(state, height=_RISE if name == "rises" else 0.0))
+    if name == "leaves":
+        return _leaving(rng, cast, states, actor)
+    for goal in rng.permutation(len(cast)):
+        after = _arrival(cast, states, actor, int(goal))
+        if after is not None:
+            return Deed(actor, "goes", int(goal), state, after)
+    return None
+
+
+def _arrival(cast: Sequence[Subject], states: Sequence[State], actor: int, goal: int) -> State | None:
+    """Beside the goal, on the line to it, if that is a way of some length which leads through nobody."""
+    if goal == actor or states[goal].height > 0:
+        return None
+    here, there = np.array(states[actor].position), np.array(states[goal].position)
+    way = float(np.linalg.norm(there - here))
+    reach = _radius(cast[actor]) + _radius(cast[goal]) + _GAP
+    if way < reach + 0.7:
+        return None
+    end = here + (there - here) * (way - reach) / way
+    return _walked(states[actor], end) if _free_way(cast, states, actor, end, (goal,)) else None
+
+
+def _leaving(
+    rng: np.random.Generator, cast: Sequence[Subject], states: Sequence[State], actor: int
+) -> Deed | None:
+    """To a free place on the stage, away from whoever is nearest."""
+    here = np.array(states[actor].position)
+    feet = np.array([state.position for state in states])
+    away = np.linalg.norm(feet - here, axis=1)
+    away[actor] = np.inf
+    nearest = int(away.argmin())
+    for end in np.stack([rng.uniform(-_ROOM, _ROOM, 16), rng.uniform(-1.4, 1.0, 16)], 1):
+        farther = np.linalg.norm(end - feet[nearest]) > away[nearest] + 0.7
+        if farther and _free_way(cast, states, actor, end, ()):
+            return Deed(actor, "leaves", nearest, states[actor], _walked(states[actor], end))
+    return None
+
+
+def _free_way(
+    cast: Sequence[Subject], states: Sequence[State], actor: int, end: np.ndarray, goals: tuple[int, ...]
+) -> bool:
+    """Whether the straight way to `end` touches nobody but the goal."""
+    here = np.array(states[actor].position)
+    way = float(np.linalg.norm(end - here))
+    ahead = (end - here) / way
+    for n, (other, state) in enumerate(zip(cast, states, strict=True)):
+        if n == actor or n in goals:
+            continue
+        foot = np.array(state.position)
+        along = float(np.clip((foot - here) @ ahead, 0.0, way))
+        if along > 0 and np.linalg.norm(here + along * ahead - foot) < _radius(other) + _radius(cast[actor]):
+            return False
+    return True
+
+
+def _walked(state: State, end: np.ndarray) -> State:
+    """At `end`, looking the way it came along."""
+    across, deep = end - np.array(state.position)
+    return State((float(end[0]), float(end[1])), 0.0, _nearest_turn(state.yaw, float(np.arctan2(-across, -deep))))
+
+
+def _radius(subject: Subject) -> float:
+    """Half of its longer side over the ground, metres, whichever way it is turned."""
+    low, high = world_box(replace(subject, yaw=0.0))
+    return float(max(high[0] - low[0], high[2] - low[2])) / 2
+
+
+def _nearest_turn(start: float, end: float) -> float:
+    """`end`, by whole turns as near to `start` as can be: nobody spins round to look aside."""
+    return end + 2 * np.pi * round((start - end) / (2 * np.pi))
+
+
+def _camera(rng: np.random.Generator, states: Sequence[State], deed: Deed, number: int) -> Camera:
+    """The whole stage, or nearer to who acts; from another side than the shot before."""
+    feet = np.array([*(s.position for s in states), deed.after.position])
+    middle = (feet.min(0) + feet.max(0)) / 2
+    acting = (np.array(deed.before.position) + np.array(deed.after.position)) / 2
+    near = number % 3 == 2
+    focus = 0.4 * middle + 0.6 * acting if near else middle
+    reach = max(1.3, float(np.linalg.norm(feet - focus, axis=1).max()) + 0.5) * (0.72 if near else 1.0)
+    angle = float((1 if number % 2 else -1) * rng.uniform(0.2, 0.6))
+    rise, fov = float(rng.uniform(0.18, 0.42)), 0.62
+    away = reach / np.tan(fov / 2)
+    lift = 0.45 + 0.5 * max(deed.before.height, deed.after.height)
+    eye = (
+        float(focus[0] + away * np.sin(angle) * np.cos(rise)), float(lift + away * np.sin(rise)),
+        float(focus[1] - away * np.cos(angle) * np.cos(rise)),
+    )  # fmt: skip
+    return Camera("perspective", eye, (float(focus[0]), lift, float(focus[1])), fov)
+
+
+def frames(script: Script, rate: float) -> tuple[tuple[Scene, ...], tuple[float, ...]]:
+    """All frames at `rate` a second and their moments, seconds; the first half a frame's time after the start."""
+    count = int(np.floor(script.beats[-1].stop * rate))
+    moments = tuple((n + 0.5) / rate for n in range(count))
+    return tuple(script.at(moment) for moment in moments), moments
+
+

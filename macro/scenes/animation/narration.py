@@ -1,0 +1,176 @@
+"""What has happened between scenes, in words: read off where everybody is, by somebody who was told nothing else.
+
+    changes(before, after)     who walks towards whom, jumps up, comes down, turns, comes or goes
+    retell(scenes, rng)        "on grass, a dog and a tree. first the dog walks towards the tree, then ..."
+    follows(scenes, now, text) is this what comes next?
+
+Subjects of two scenes are the same where all that a reference picture fixes is: kind, colours, texture, emblem.
+Distances are metres. Read next: `motion.py` (scripts that say the same from the inside).
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from macro.scenes.animation.motion import FLYERS, MOVERS, going
+from macro.scenes.graph import Scene, Subject
+from macro.scenes.language.lexicon import a_or_an, ground_words, named_colour
+
+MOST_WORDS = 49  # MACRO's summaries have under 50 words
+MOVED, ROSE, TURNED = 0.3, 0.2, 0.5  # metres, metres, radians: less is not worth a word
+_MOSTLY = 0.6  # of its way, for one that goes towards or away from another
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one has done: `subject` is its place in the later scene, or in the earlier for one that has left.
+
+    `words` are without its name ("jumps up"); `size` is how much it strikes, about 1 for a way of a metre.
+    """
+
+    subject: int
+    words: str
+    size: float
+
+
+def same(one: Subject, other: Subject) -> bool:
+    """Whether two subjects of different scenes are one: all that a reference picture fixes is the same."""
+    look = (one.kind, one.palette, one.texture, one.decal)
+    return look == (other.kind, other.palette, other.texture, other.decal)
+
+
+def followed(before: Scene, after: Scene) -> dict[int, int]:
+    """Place in the later scene -> place in the earlier one, of everybody who is in both."""
+    free, found = list(range(len(before.subjects))), {}
+    for n, subject in enumerate(after.subjects):
+        match = next((i for i in free if same(before.subjects[i], subject)), None)
+        if match is not None:
+            free.remove(match)
+            found[n] = match
+    return found
+
+
+def names(scenes: Sequence[Scene]) -> dict[tuple, str]:
+    """What everybody is called who is in any of the scenes: "dog", or "red dog" where there are others."""
+    looks = dict.fromkeys((s.kind, s.palette) for scene in scenes for s in scene.subjects)
+    shared = Counter(kind for kind, _ in looks)
+    return {
+        (kind, palette): kind if shared[kind] == 1 else f"{named_colour(palette[0])} {kind}" for kind, palette in looks
+    }
+
+
+def changes(before: Scene, after: Scene) -> tuple[Change, ...]:
+    """What everybody has done between two scenes, the most striking first."""
+    called, both = names((before, after)), followed(before, after)
+    found = [_change(before, after, both, n, called) for n in both]
+    found += [Change(n, "comes", 1.0) for n in range(len(after.subjects)) if n not in both]
+    gone = set(range(len(before.subjects))) - set(both.values())
+    found += [Change(n, "is gone", 1.0) for n in sorted(gone)]
+    return tuple(sorted((c for c in found if c is not None), key=lambda change: -change.size))
+
+
+def _change(
+    before: Scene, after: Scene, both: dict[int, int], subject: int, called: dict[tuple, str]
+) -> Change | None:
+    old, new = before.subjects[both[subject]], after.subjects[subject]
+    rise = new.height - old.height
+    if abs(rise) > ROSE:
+        up = "rises into the air" if new.kind in FLYERS else "jumps up"
+        return Change(subject, up if rise > 0 else "comes down", 0.5 + abs(rise))
+    way = float(np.hypot(*np.subtract(new.position, old.position)))
+    if way > MOVED:
+        return Change(subject, _way(before, after, both, subject, called), way)
+    turn = abs(float((new.yaw - old.yaw + np.pi) % (2 * np.pi) - np.pi))
+    return Change(subject, "turns round", 0.3 * turn) if turn > TURNED else None
+
+
+def _way(before: Scene, after: Scene, both: dict[int, int], subject: int, called: dict[tuple, str]) -> str:
+    """Towards whoever is near at the end and was not, else away from whoever was near, else just on."""
+    old, new = before.subjects[both[subject]], after.subjects[subject]
+    verb = going(new.kind) if new.kind in MOVERS else "moves"
+    way = np.hypot(*np.subtract(new.position, old.position))
+    towards, away = [], []  # (distance at the end, name), (distance at the start, name)
+    for n in both.keys() - {subject}:
+        other = after.subjects[n]
+        then, now = (float(np.hypot(*np.subtract(other.position, s.position))) for s in (old, new))
+        name = called[other.kind, other.palette]
+        towards += [(now, name)] if then - now > _MOSTLY * way else []
+        away += [(then, name)] if now - then > _MOSTLY * way else []
+    if towards:
+        return f"{verb} towards the {min(towards)[1]}"
+    return f"{verb} away from the {min(away)[1]}" if away else f"{verb} on"
+
+
+_FIRST = ("first", "at first", "to begin with,")
+_THEN = ("then", "next", "after that")
+_LAST = ("at last", "in the end", "finally")
+
+
+def retell(scenes: Sequence[Scene], rng: np.random.Generator, most: int = MOST_WORDS) -> str:
+    """What happens in scenes, in order, in at most so many words; `rng` chooses the wording.
+
+    Of every step from one scene to the next the most striking change is told; one that goes on is told once. Where
+    that is too long the least striking steps are left out, but never the last.
+
+    Raises:
+        ValueError: no scenes.
+    """
+    if not scenes:
+        raise ValueError("retell: there are no scenes to tell of")
+    told = [_told(before, after, names(scenes)) for before, after in zip(scenes[:-1], scenes[1:], strict=True)]
+    steps = _once([step for step in told if step is not None])
+    opening, joints = _opening(scenes), [str(rng.choice(words)) for words in (_FIRST, _THEN, _LAST)]
+    while len(_joined(opening, steps, joints).split()) > most and len(steps) > 1:
+        steps.remove(min(steps[:-1], key=lambda step: step[0]))
+        steps = _once(steps)  # who was told of in between may have left
+    text = _joined(opening, steps, joints)
+    return text if len(text.split()) <= most else _joined("", steps[-1:], joints)
+
+
+def _once(steps: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Of neighbours that say the same, the last."""
+    return [step for n, step in enumerate(steps) if step[1] != next((later[1] for later in steps[n + 1 :]), "")]
+
+
+def follows(before: Sequence[Scene], now: Scene, text: str) -> float:
+    """How well a scene comes next after others of which a text tells, as `retell` does, up to this one: 0..1.
+
+    1 where the text ends with what has changed most since the last scene, less where it tells that somewhere, half
+    where it does not, least where nothing has changed: then the scene repeats the last.
+    """
+    told = _told(before[-1], now, names((*before, now)))
+    if told is None:
+        return 0.2
+    return 1.0 if f"{told[1]}." in text else 0.7 if told[1] in text else 0.5
+
+
+def _told(before: Scene, after: Scene, called: dict[tuple, str]) -> tuple[float, str] | None:
+    """(how striking, words) of what changes most; None where nothing does."""
+    if not followed(before, after) and before.surroundings != after.surroundings:
+        return 3.0, f"the story moves on to {ground_words(after.surroundings)}"
+    found = changes(before, after)
+    if not found:
+        return None
+    most = found[0]
+    who = (before if most.words == "is gone" else after).subjects[most.subject]
+    return most.size, f"the {called[who.kind, who.palette]} {most.words}"
+
+
+def _opening(scenes: Sequence[Scene]) -> str:
+    called, first = names(scenes), scenes[0]
+    who = [a_or_an(called[s.kind, s.palette]) for s in first.subjects[:4]]
+    listed = " and ".join([", ".join(who[:-1]), who[-1]] if len(who) > 1 else who)
+    return f"on {ground_words(first.surroundings)}, {listed or 'nobody'}. "
+
+
+def _joined(opening: str, steps: Sequence[tuple[float, str]], joints: Sequence[str]) -> str:
+    if not steps:
+        return f"{opening}nobody moves."
+    first, then, last = joints
+    words = [step[1] for step in steps]
+    if len(words) == 1:
+        return f"{opening}{words[0]}."
+    middle = [f"{then if n % 2 == 0 else 'then'} {word}" for n, word in enumerate(words[1:-1])]
+    return f"{opening}{', '.join([f'{first} {words[0]}', *middle, f'{last} {words[-1]}'])}."

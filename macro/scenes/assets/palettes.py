@@ -1,0 +1,53 @@
+"""Named colours and the palettes of subjects.
+
+Every colour of a subject is an entry of `COLOURS`, so "the red dog" has an exact answer: `colour_name(rgb)`.
+The fifteen names were chosen to stay apart under warm and cool light; `colour_distance` says how far two are.
+"""
+
+import functools
+
+import numpy as np
+
+from macro.scenes.graph import RGB
+
+COLOURS: dict[str, RGB] = {
+    "red": (0.85, 0.13, 0.14),
+    "orange": (0.98, 0.52, 0.10),
+    "yellow": (0.99, 0.83, 0.16),
+    "lime": (0.62, 0.83, 0.20),
+    "green": (0.12, 0.55, 0.24),
+    "teal": (0.00, 0.58, 0.58),
+    "cyan": (0.45, 0.83, 0.95),
+    "blue": (0.15, 0.36, 0.85),
+    "navy": (0.11, 0.15, 0.42),
+    "purple": (0.49, 0.22, 0.72),
+    "pink": (0.98, 0.55, 0.72),
+    "brown": (0.47, 0.28, 0.16),
+    "white": (0.96, 0.96, 0.94),
+    "grey": (0.55, 0.56, 0.59),
+    "black": (0.13, 0.13, 0.15),
+}
+
+
+def colour_name(rgb: RGB) -> str:
+    """The name of the entry of `COLOURS` closest to `rgb` (sRGB in 0..1)."""
+    return min(COLOURS, key=lambda name: colour_distance(COLOURS[name], rgb))
+
+
+def to_linear(srgb) -> np.ndarray:
+    """sRGB in 0..1 to linear light, by the gamma of 2.2 that `raycast.py` undoes."""
+    return np.asarray(srgb, np.float32) ** 2.2
+
+
+def to_oklab(rgb) -> np.ndarray:
+    """sRGB colours `[..., 3]` in 0..1 to Oklab (Ottosson 2020), where Euclidean distance follows the eye."""
+    to_cones = np.array([[0.4122, 0.5363, 0.0514], [0.2119, 0.6807, 0.1074], [0.0883, 0.2817, 0.6300]])
+    to_lab = np.array([[0.2105, 0.7936, -0.0041], [1.9780, -2.4286, 0.4506], [0.0259, 0.7828, -0.8087]])
+    linear = np.clip(np.asarray(rgb, np.float64), 0, 1) ** 2.2
+    return np.cbrt(linear @ to_cones.T) @ to_lab.T
+
+
+@functools.lru_cache(maxsize=4096)
+def colour_distance(a: RGB, b: RGB) -> float:
+    """Distance of two sRGB colours as seen: about 0.02 is just noticeable, 0.1 is another colour."""
+    return float(np.linalg.norm(to_oklab(a) - to_oklab(b)))

@@ -1,0 +1,258 @@
+"""Edits of a scene: one change of its graph that makes sense, and everything else as it was.
+
+    add         a newcomer on free ground or on a free table         remove    one that carries nobody
+    replace     another kind at the same place and about as large    move      as it is, to free ground
+    recolour    another main colour
+
+Camera, light, surroundings, seed and every other subject stay; `Scene.phases` keeps their textures where they were. So
+two renderings differ only where the edited subject stood or stands, and where its shadow falls. Newcomers become
+subject 1, as the pictures of a sentence are numbered before what they are put into; the others follow in their order.
+Read next: `edit_instructions.py` (how one asks for it), `macro/engines/edit.py`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from macro.scenes.assets import appearance
+from macro.scenes.assets.catalog import KINDS, SUPPORTS
+from macro.scenes.assets.palettes import COLOURS, colour_distance
+from macro.scenes.graph import Scene, Subject
+from macro.scenes.ground_truth.world_relations import relate
+from macro.scenes.layout.layout_sampler import MOST_HIDDEN, SMALLEST, yaw_of
+from macro.scenes.layout.placement import (
+    filled,
+    ground_point,
+    hidden_shares,
+    horizon_of,
+    picture_box,
+    put,
+    put_on,
+    share,
+    stands_on,
+    world_box,
+)
+from macro.scenes.render.scene_compiler import MAX_SUBJECTS
+
+OPERATIONS = ("add", "remove", "replace", "move", "recolour")
+
+_TRIES = 60  # places looked at for a newcomer or a mover
+_HIDDEN = 0.2  # of the edited subject's box, at most
+_FARTHER = 0.18  # of the picture: how far a mover goes, at least
+_ASIDE = 0.8  # of the widths on the ground: two boxes nearer than that would stand in each other
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One change.
+
+    Attributes:
+        operation: one of OPERATIONS.
+        before, after: the scenes.
+        subject: its number in `before`; None for one that is added.
+        result: its number in `after`; None for one that is removed.
+        origins: for each subject of `after` its number in `before`; None for a newcomer.
+        colour: the new main colour's name, where it is recoloured.
+    """
+
+    operation: str
+    before: Scene
+    after: Scene
+    subject: int | None
+    result: int | None
+    origins: tuple[int | None, ...]
+    colour: str | None = None
+
+
+def propose(scene: Scene, operation: str, rng: np.random.Generator) -> Edit | None:
+    """An edit of this kind; None where the scene has no room, no subject or no colour for it.
+
+    Args:
+        operation: one of OPERATIONS.
+    """
+    return _PROPOSE[operation](scene, rng)
+
+
+def _add(scene: Scene, rng: np.random.Generator) -> Edit | None:
+    newcomer = _newcomer(scene, rng)
+    if newcomer is None or len(scene.subjects) == MAX_SUBJECTS:
+        return None
+    place = len(scene.subjects)
+    free = [s for s in scene.subjects if s.kind in SUPPORTS and not _carries(scene, s)]
+    if free and newcomer.kind not in SUPPORTS and rng.random() < 0.5:
+        riding = put_on(newcomer, free[int(rng.integers(len(free)))], rng, rng.uniform(0.95, 1.25))
+        if _fits(scene, [*scene.subjects, riding], place):
+            return _edit("add", scene, [*scene.subjects, riding], None, place)
+    size = share(place + 1.0)
+    for _ in range(_TRIES):
+        u, v = _foot(scene, rng)
+        standing = put(newcomer, scene.camera, u, v, size * 1.2, size * rng.uniform(0.8, 1.1))
+        if _fits(scene, [*scene.subjects, standing], place):
+            return _edit("add", scene, [*scene.subjects, standing], None, place)
+    return None
+
+
+def _remove(scene: Scene, rng: np.random.Generator) -> Edit | None:
+    loose = _loose(scene)
+    if len(scene.subjects) < 2 or not loose:
+        return None
+    place = int(rng.choice(loose))
+    return _edit("remove", scene, [*scene.subjects[:place], *scene.subjects[place + 1 :]], place, None)
+
+
+def _replace(scene: Scene, rng: np.random.Generator) -> Edit | None:
+    newcomer = _newcomer(scene, rng)
+    for place in rng.permutation(_loose(scene)).tolist():
+        old = scene.subjects[place]
+        under = next((s for s in scene.subjects if stands_on(old, s)), None)
+        if newcomer is None or (under is not None and newcomer.kind in SUPPORTS):
+            continue
+        if under is not None:
+            new = put_on(newcomer, under, rng, rng.uniform(0.95, 1.25))
+        else:
+            u0, v0, u1, v1 = picture_box(scene.camera, old)
+            new = replace(newcomer, position=old.position)
+            a0, b0, a1, b1 = picture_box(scene.camera, new)
+            new = replace(new, scale=float(np.sqrt((u1 - u0) * (v1 - v0) / (a1 - a0) / (b1 - b0))))
+        placed = [*scene.subjects[:place], new, *scene.subjects[place + 1 :]]
+        if _fits(scene, placed, place):
+            return _edit("replace", scene, placed, place, place)
+    return None
+
+
+def _move(scene: Scene, rng: np.random.Generator) -> Edit | None:
+    if len(scene.subjects) < 2:
+        return None
+    for place in rng.permutation(_loose(scene)).tolist():
+        old = scene.subjects[place]
+        start = _middle(scene, old)
+        for _ in range(_TRIES // 2):
+            new = replace(old, position=ground_point(scene.camera, *_foot(scene, rng)), height=0.0)
+            placed = [*scene.subjects[:place], new, *scene.subjects[place + 1 :]]
+            if np.hypot(*(_middle(scene, new) - start)) > _FARTHER and _fits(scene, placed, place):
+                return _edit("move", scene, placed, place, place)
+    return None
+
+
+def _recolour(scene: Scene, rng: np.random.Generator) -> Edit | None:
+    taken = {s.palette[0] for s in scene.subjects}
+    for place in rng.permutation(len(scene.subjects)).tolist():
+        old = scene.subjects[place]
+        ground = scene.surroundings.ground
+        names = [
+            name
+            for name, rgb in COLOURS.items()
+            if rgb not in taken
+            and colour_distance(rgb, ground) > appearance.APART_FROM_GROUND
+            and min(colour_distance(rgb, own) for own in old.palette) > appearance.APART_WITHIN
+        ]
+        if names:
+            name = str(rng.choice(names))
+            new = replace(old, palette=(COLOURS[name], *old.palette[1:]))
+            placed = [*scene.subjects[:place], new, *scene.subjects[place + 1 :]]
+            return replace(_edit("recolour", scene, placed, place, place), colour=name)
+    return None
+
+
+_PROPOSE: dict[str, Callable[[Scene, np.random.Generator], Edit | None]] = {
+    "add": _add, "remove": _remove, "replace": _replace, "move": _move, "recolour": _recolour,
+}  # fmt: skip
+
+
+# ---- who may be edited, and by what ----
+
+
+def _carries(scene: Scene, subject: Subject) -> bool:
+    return any(stands_on(other, subject) for other in scene.subjects)
+
+
+def _loose(scene: Scene) -> list[int]:
+    """Places of the subjects that carry nobody."""
+    return [i for i, subject in enumerate(scene.subjects) if not _carries(scene, subject)]
+
+
+def _newcomer(scene: Scene, rng: np.random.Generator) -> Subject | None:
+    """A subject of a kind and a main colour that the scene does not have yet; where it stands is still open."""
+    kinds, taken = {s.kind for s in scene.subjects}, {s.palette[0] for s in scene.subjects}
+    palettes = appearance.palettes(rng, len(COLOURS), scene.surroundings)
+    palette = next((p for p in palettes if p[0] not in taken), None)
+    if palette is None:
+        return None
+    kind = str(rng.choice([kind for kind in KINDS if kind not in kinds]))
+    bare = {"scale": 1.0, "position": (0.0, 0.0), "height": 0.0, "number": 1}
+    return Subject(
+        kind, palette, appearance.texture(rng), appearance.decal(rng), yaw=yaw_of(rng), pose=float(rng.random()), **bare
+    )
+
+
+# ---- where there is room ----
+
+
+def _foot(scene: Scene, rng: np.random.Generator) -> tuple[float, float]:
+    """A picture point on the ground that the subjects stand on, or a little around."""
+    feet = max(horizon_of(scene.camera) + 0.12, 0.3)
+    return float(rng.uniform(0.12, 0.88)), float(rng.uniform(min(feet, 0.8), 0.95))
+
+
+def _middle(scene: Scene, subject: Subject) -> np.ndarray:
+    u0, v0, u1, v1 = picture_box(scene.camera, subject)
+    return np.array([(u0 + u1) / 2, (v0 + v1) / 2])
+
+
+def _fits(scene: Scene, placed: Sequence[Subject], place: int) -> bool:
+    """Whether the subject at `place` is in the picture, large and open enough, stands in nobody and hides nobody."""
+    subject, camera = placed[place], scene.camera
+    u0, v0, u1, v1 = picture_box(camera, subject)
+    hidden = hidden_shares(camera, list(placed))
+    seen = (u1 - u0) * (v1 - v0) * filled(subject.kind, subject.pose, subject.yaw) * (1 - hidden[place])
+    inside = u0 >= 0.01 and u1 <= 0.99 and v0 >= 0.01 and v1 <= 0.99
+    if not inside or hidden[place] > _HIDDEN or seen < SMALLEST:
+        return False
+    others = [i for i in range(len(placed)) if i != place]
+    if any(_in_each_other(subject, placed[i]) for i in others):
+        return False
+    # Who was hidden before the edit may stay so.
+    before = dict(zip(scene.subjects, hidden_shares(camera, list(scene.subjects)), strict=True))
+    return all(hidden[i] <= max(MOST_HIDDEN, before[placed[i]]) for i in others)
+
+
+def _in_each_other(a: Subject, b: Subject) -> bool:
+    """Whether their boxes meet, drawn in a little on the ground."""
+    if stands_on(a, b) or stands_on(b, a):
+        return False
+    (low_a, high_a), (low_b, high_b) = world_box(a), world_box(b)
+    room = (high_a - low_a + high_b - low_b) / 2 * np.array([_ASIDE, 1.0, _ASIDE])
+    return bool((np.abs((low_a + high_a) - (low_b + high_b)) / 2 < room).all())
+
+
+# ---- the scene after ----
+
+
+def _edit(operation: str, scene: Scene, placed: Sequence[Subject], place: int | None, now: int | None) -> Edit:
+    """The edit that leads to `placed`.
+
+    Args:
+        place: of the edited subject in `scene`, None if it is new. now: its place in `placed`, None if it is gone.
+    """
+    rest = [i for i in range(len(placed)) if i != now]
+    before = [i for i in range(len(scene.subjects)) if i != place]
+    olds: dict[int, int | None] = dict(zip(rest, before, strict=True))
+    order = list(range(len(placed)))
+    if now is not None:
+        olds[now] = place
+        if operation in ("add", "replace"):
+            olds[now], order = None, [now, *rest]
+    phases = scene.phases or tuple(range(len(scene.subjects) + 1))
+    own = [max(phases) + 1 if olds[i] is None else phases[olds[i]] for i in order]
+    subjects = tuple(replace(placed[i], number=n) for n, i in enumerate(order, 1))
+    relations = relate(scene.camera, subjects, np.random.default_rng((scene.seed, len(subjects))))
+    after = replace(scene, subjects=subjects, relations=relations, phases=(*own, phases[-1]))
+    return Edit(
+        operation,
+        scene,
+        after,
+        None if place is None else place + 1,
+        None if now is None else order.index(now) + 1,
+        tuple(None if olds[i] is None else olds[i] + 1 for i in order),
+    )

@@ -1,0 +1,160 @@
+"""What is exactly so in a rendered picture: masks, boxes, visibility, depth order, relations, MUSIC's layout.
+
+The renderer's id buffer says which subject each pixel shows, so nothing here is estimated. The layout rule is
+that of MUSIC (arXiv 2604.07422): for the region b_i of subject i (its mask, or its box) and a patch p of the
+8 x 8 grid
+
+    p takes label i   when   IoU(b_i, p) >= tau,   tau = 0.05 * (1/K) * sum IoU
+
+The paper leaves open what the sum and K run over; `layout` takes the three readings as a switch. Where two
+subjects pass on one patch, the higher IoU wins. Read next: `relations.py`, `questions.py`, `captions.py`.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from macro.scenes.graph import Scene
+from macro.scenes.ground_truth.relations import read_relations
+from macro.sentence.grid import SIDE, Grid
+from macro.sentence.spans import Truth
+
+LAMBDA = 0.05  # the paper's lambda: tau drops slivers only
+READINGS_OF_K = ("overlap", "all_patches", "subjects_at_patch")
+REGIONS = ("mask", "box")
+
+
+def truth_of(
+    scene: Scene,
+    ids: Int[np.ndarray, "h w"],
+    amodal: Bool[np.ndarray, "s h w"],
+    depth: Float[np.ndarray, "h w"],
+) -> Truth:
+    """The truth of a rendered scene; its questions are added by `questions.ask`.
+
+    Args:
+        scene: the graph; subject i of `scene.subjects` has number i + 1 in all that follows.
+        ids: 0 where the background is seen, i + 1 where subject i is.
+        amodal: each subject's whole silhouette, as if it were alone.
+        depth: distance of what is seen, metres.
+    """
+    count = len(scene.subjects)
+    masks = ids[None] == np.arange(1, count + 1)[:, None, None]
+    # A ray that grazes an edge may hit a subject in one pass and miss it in the other: what is seen is there.
+    amodal = amodal[:count] | masks
+    resting = tuple((r.subject, r.objects[0]) for r in scene.relations if r.name == "on")
+    distances = mean_depths(masks, depth)
+    found = read_relations(masks, amodal, distances, resting)
+    return Truth(
+        kinds=tuple(s.kind for s in scene.subjects),
+        palettes=np.array([s.palette for s in scene.subjects], np.float32).reshape(count, 3, 3),
+        textures=tuple(s.texture for s in scene.subjects),
+        boxes=tight_boxes(masks),
+        masks=masks,
+        amodal=amodal,
+        visibility=(masks.sum((1, 2)) / np.maximum(amodal.sum((1, 2)), 1)).astype(np.float32),
+        depth_order=tuple(int(i) + 1 for i in np.argsort(distances, kind="stable")),
+        relations=tuple((i + 1, name, _numbers(j)) for i, name, j in found),
+    )
+
+
+def _numbers(j: int | tuple[int, int]) -> int | tuple[int, int]:
+    return (j[0] + 1, j[1] + 1) if isinstance(j, tuple) else j + 1
+
+
+def mean_depths(masks: Bool[np.ndarray, "s h w"], depth: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "s"]:
+    """Mean distance of each subject's visible pixels, metres; infinite where none is visible."""
+    return np.array([depth[mask].mean() if mask.any() else np.inf for mask in masks], np.float64)
+
+
+def tight_boxes(masks: Bool[np.ndarray, "s h w"]) -> Float[np.ndarray, "s 4"]:
+    """(x0, y0, x1, y1) in 0..1 around each mask's pixels; zeros for an empty mask."""
+    boxes = np.zeros((len(masks), 4), np.float32)
+    height, width = masks.shape[1:]
+    for box, mask in zip(boxes, masks, strict=True):
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        if len(rows):
+            box[:] = (
+                columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height
+            )  # fmt: skip
+    return boxes
+
+
+def centres(masks: Bool[np.ndarray, "s h w"]) -> Float[np.ndarray, "s 2"]:
+    """Centroid (x, y) of each mask in 0..1; the middle of the picture for an empty one."""
+    height, width = masks.shape[1:]
+    area = np.maximum(masks.sum((1, 2)), 1)
+    x = masks.sum(1) @ (np.arange(width) + 0.5) / width / area
+    y = masks.sum(2) @ (np.arange(height) + 0.5) / height / area
+    return np.where(masks.any((1, 2))[:, None], np.stack([x, y], 1), 0.5)
+
+
+def layout(
+    masks: Bool[np.ndarray, "s h w"],
+    boxes: Float[np.ndarray, "s 4"] | None = None,
+    K: str = "overlap",
+    region: str | Sequence[str] = "mask",
+) -> Grid:
+    """The 8 x 8 layout by MUSIC's rule.
+
+    Args:
+        masks: visible part of subjects 1..s.
+        boxes: x0, y0, x1, y1 in 0..1; by default the masks' tight boxes. Only read where `region` is "box".
+        K: what tau's mean runs over. "overlap": the patches this subject overlaps. "all_patches": all 64, so
+            that tau is lower for small subjects. "subjects_at_patch": the subjects that overlap this patch.
+        region: "mask" or "box", for all subjects or one for each (MUSIC lets CLIP choose).
+
+    Returns:
+        int8[8, 8]: 0 for background, n for subject n.
+
+    Raises:
+        ValueError: an unknown `K` or `region`.
+    """
+    regions = [region] * len(masks) if isinstance(region, str) else list(region)
+    if K not in READINGS_OF_K or len(regions) != len(masks) or set(regions) - set(REGIONS):
+        raise ValueError(f"layout: K is one of {READINGS_OF_K}, region (one or per subject) of {REGIONS}")
+    if not len(masks):
+        return np.zeros((SIDE, SIDE), np.int8)
+    boxes = tight_boxes(masks) if boxes is None else boxes
+    boxed = np.array([name == "box" for name in regions])[:, None, None]
+    iou = _patch_iou(np.where(boxed, _box_areas(boxes), _mask_areas(masks)))
+    passes = (iou > 0) & (iou >= LAMBDA * _mean_iou(iou, K))
+    contest = np.where(passes, iou, 0)
+    return np.where(passes.any(0), contest.argmax(0) + 1, 0).astype(np.int8)
+
+
+def _mean_iou(iou: Float[np.ndarray, "s 8 8"], K: str) -> Float[np.ndarray, "#s #8 #8"]:
+    if K == "subjects_at_patch":
+        return iou.sum(0, keepdims=True) / np.maximum((iou > 0).sum(0, keepdims=True), 1)
+    total = iou.sum((1, 2), keepdims=True)
+    if K == "all_patches":
+        return total / SIDE**2
+    return total / np.maximum((iou > 0).sum((1, 2), keepdims=True), 1)
+
+
+def _patch_iou(inside: Float[np.ndarray, "s 8 8"]) -> Float[np.ndarray, "s 8 8"]:
+    """IoU of each region with each patch. `inside`: the region's area in each patch, in patches."""
+    whole = inside.sum((1, 2), keepdims=True)
+    return inside / (whole + 1 - inside)
+
+
+def _mask_areas(masks: Bool[np.ndarray, "s h w"]) -> Float[np.ndarray, "s 8 8"]:
+    """Area of each mask in each patch, in patches. A pixel on a border counts for both by its share."""
+    height, width = masks.shape[1:]
+    rows = _interval_shares(np.arange(height) / height, np.arange(1, height + 1) / height)
+    columns = _interval_shares(np.arange(width) / width, np.arange(1, width + 1) / width)
+    return rows.T @ masks.astype(np.float64) @ columns
+
+
+def _box_areas(boxes: Float[np.ndarray, "s 4"]) -> Float[np.ndarray, "s 8 8"]:
+    x0, y0, x1, y1 = np.clip(boxes.astype(np.float64), 0, 1).T
+    return _interval_shares(y0, y1)[:, :, None] * _interval_shares(x0, x1)[:, None, :]
+
+
+def _interval_shares(start: Float[np.ndarray, "n"], stop: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n 8"]:
+    """How much of each of the 8 patches' intervals on 0..1 lies between start and stop, in 0..1."""
+    edges = np.arange(SIDE + 1)
+    first = np.maximum(start[:, None] * SIDE, edges[None, :-1])
+    last = np.minimum(stop[:, None] * SIDE, edges[None, 1:])
+    return np.maximum(last - first, 0)

@@ -1,0 +1,223 @@
+"""Instructions, written from the scene graph and from relations that hold in the picture.
+
+    "the <image 1> robot stands left of the <image 2> tree. behind the tree is the <image 3> car."
+
+`<image n>` stands right before its noun at the first mention; subjects come up in the order of their numbers.
+Only kinds and relations are named: colour and texture are for the reference pictures to say, cells for the
+plan. What each sentence says is a move of `sentence_templates.py`; how it is put is decided here.
+Read next: `chain_of_thought.py` (the chain of thought), `questions.py`.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from macro.scenes.graph import Scene
+from macro.scenes.language.lexicon import PHRASES, a_or_an, coloured_nouns, ground_words, plain_nouns, sky_words
+from macro.scenes.language.sentence_templates import Move, choose_move
+from macro.sentence.spans import Truth
+
+_VERBS = ("is", "is", "is", "stands", "stands", "can be seen")
+_PUTS = ("put", "place", "set")
+
+
+def in_order_of_mention(scene: Scene, rng: np.random.Generator) -> Scene:
+    """The same scene, its subjects renumbered in `order_of_mention`."""
+    return reordered(scene, order_of_mention(scene, rng))
+
+
+def order_of_mention(scene: Scene, rng: np.random.Generator) -> list[int]:
+    """Subjects (from 0) along a walk from neighbour to neighbour.
+
+    Instructions mention subjects in the order of their numbers, so a walk makes them read naturally.
+    """
+    feet = np.array([s.position for s in scene.subjects], np.float64).reshape(-1, 2)
+    order = [int(rng.integers(len(feet)))]
+    while len(order) < len(feet):
+        distances = np.linalg.norm(feet - feet[order[-1]], axis=1) * rng.uniform(0.5, 1.5, len(feet))
+        distances[order] = np.inf
+        order.append(int(distances.argmin()))
+    return order
+
+
+def reordered(scene: Scene, order: Sequence[int]) -> Scene:
+    """The scene with `scene.subjects[order[i]]` as subject number i + 1."""
+    new = {old: i for i, old in enumerate(order)}
+    relations = (
+        replace(r, subject=new[r.subject], objects=tuple(new[o] for o in r.objects)) for r in scene.relations
+    )
+    subjects = (replace(scene.subjects[old], number=i + 1) for i, old in enumerate(order))
+    return replace(scene, subjects=tuple(subjects), relations=tuple(relations))
+
+
+def instruction(
+    scene: Scene, truth: Truth, rng: np.random.Generator, references: Sequence[Sequence[int]] | None = None
+) -> str:
+    """A prompt that mentions every subject.
+
+    Args:
+        scene: for the surroundings.
+        truth: kinds and relations; subjects come up in its order.
+        rng: chooses the wording.
+        references: the picture numbers of each subject; by default subject n is `<image n>` alone.
+    """
+    references = references or [(n,) for n in range(1, len(truth.kinds) + 1)]
+    style = _draw_style(rng)
+    return _told(scene, truth, _shown(truth, references, style), style, rng)
+
+
+def caption(scene: Scene, truth: Truth, rng: np.random.Generator) -> str:
+    """What the picture shows, every subject by its name: an instruction without pictures, told, not ordered."""
+    style = _Style("tell", str(rng.choice(["the", "a"])), bare=False)
+    return _told(scene, truth, _named(truth, style.article), style, rng)
+
+
+def caption_with(scene: Scene, truth: Truth, rng: np.random.Generator, phrases: Sequence[str]) -> str:
+    """What the picture shows, subject n called `phrases[n - 1]`, which no other words of the caption repeat.
+
+    Phrases come without article, all different and none a part of another. Who has no other name ("the dog" for a
+    "red dog") is mentioned only once.
+    """
+    style = _Style("tell", "a", bare=False)
+    first = tuple(map(a_or_an, phrases))
+    again = tuple(
+        name if name and not any(times_said(name, phrase) for phrase in phrases) else None
+        for name in _named(truth, "the").again
+    )
+    return _told(scene, truth, _Names(first, again), style, rng)
+
+
+def times_said(text: str, phrase: str) -> int:
+    """How often a phrase stands in a text, as whole words."""
+    return len(re.findall(rf"(?<!\w){re.escape(phrase)}(?!\w)", text))
+
+
+# ---- names ----
+
+
+@dataclass(frozen=True)
+class _Names:
+    """What each subject is called at its first mention, and from then on; None: never again."""
+
+    first: tuple[str, ...]
+    again: tuple[str | None, ...]
+
+
+def _shown(truth: Truth, references: Sequence[Sequence[int]], style: "_Style") -> _Names:
+    """Markers with article and kind, or alone; then kinds, with a marker where two share one."""
+    markers = [" ".join(f"<image {n}>" for n in numbers) for numbers in references]
+    if style.bare:
+        return _Names(tuple(markers), tuple(f"<image {numbers[0]}>" for numbers in references))
+    first = (f"{style.article} {mark} {kind}".strip() for mark, kind in zip(markers, truth.kinds, strict=True))
+    again = (
+        f"the {noun or f'<image {numbers[0]}> {kind}'}"
+        for noun, numbers, kind in zip(plain_nouns(truth), references, truth.kinds, strict=True)
+    )
+    return _Names(tuple(first), tuple(again))
+
+
+def _named(truth: Truth, article: str) -> _Names:
+    """Kinds, with a colour where two share one; who shares both is mentioned only once."""
+    nouns = [a or b for a, b in zip(plain_nouns(truth), coloured_nouns(truth), strict=True)]
+    whole = [noun or kind for noun, kind in zip(nouns, truth.kinds, strict=True)]
+    first = tuple(a_or_an(noun) if article == "a" else f"the {noun}" for noun in whole)
+    return _Names(first, tuple(noun and f"the {noun}" for noun in nouns))
+
+
+# ---- style ----
+
+
+@dataclass(frozen=True)
+class _Style:
+    """What stays the same through one instruction.
+
+    manner: "tell" (the robot stands ...), "order" (put the robot ...) or "list" (robot left of tree).
+    article: before a first mention. bare: kinds are left to the pictures, "<image 3>" alone.
+    """
+
+    manner: str
+    article: str
+    bare: bool
+
+
+def _draw_style(rng: np.random.Generator) -> _Style:
+    manner = str(rng.choice(["tell", "order", "list"], p=[0.5, 0.2, 0.3]))
+    articles = {"tell": ["the", "a"], "order": ["the", "the", "a"], "list": ["a", ""]}[manner]
+    return _Style(manner, str(rng.choice(articles)), bool(rng.random() < 0.06))
+
+
+def _told(scene: Scene, truth: Truth, names: _Names, style: _Style, rng: np.random.Generator) -> str:
+    """Moves until every subject is mentioned, in one style."""
+    speaker = _Speaker(names, style, rng)
+    mute = frozenset(n for n, again in enumerate(names.again, 1) if again is None)
+    sentences = []
+    while speaker.said < len(truth.kinds):
+        sentences.append(speaker.say(choose_move(truth, speaker.said, rng, mute)))
+    return _with_surroundings(sentences, scene, style, rng)
+
+
+def _with_surroundings(sentences: list[str], scene: Scene, style: _Style, rng: np.random.Generator) -> str:
+    """Joins the sentences; nine times in ten they name the ground, and the sky where it is seen."""
+    ground, sky = ground_words(scene.surroundings), sky_words(scene)
+    under = f"on {ground} under {sky}" if sky else f"on {ground}"
+    way = rng.random()
+    if way < 0.35:
+        sentences[0] = f"{under}, {sentences[0]}"
+    elif style.manner == "list":
+        sentences[0] = str(rng.choice(["a picture of ", "a scene with ", "", ""])) + sentences[0]
+    if 0.35 <= way < 0.65:
+        sentences.append(f"all {under}" if len(scene.subjects) > 1 else under)
+    elif 0.65 <= way < 0.9:
+        sentences.append(f"{ground} below, {sky} above" if sky else f"{ground} all around")
+    return ("; " if style.manner == "list" else ". ").join(sentences) + "."
+
+
+class _Speaker:
+    """Says moves in one style, and remembers up to which number subjects have been mentioned."""
+
+    def __init__(self, names: _Names, style: _Style, rng: np.random.Generator):
+        self.names, self.style, self.rng = names, style, rng
+        self.said = 0
+
+    def say(self, move: Move) -> str:
+        new = move.subjects[0] > self.said
+        several = len(move.subjects) > 1
+        if move.inverted:
+            where = self._where(move)
+            return self._state_inverted(where, self._list(move.subjects))
+        what = self._list(move.subjects)
+        return self._state(what, self._where(move), several, new)
+
+    def _list(self, numbers: Sequence[int]) -> str:
+        names = [self._name(n) for n in numbers]
+        return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
+
+    def _where(self, move: Move) -> str:
+        words = [self._name(w) if isinstance(w, int) else self._phrase(w) for w in move.where]
+        return " ".join(words).replace(" ,", ",")
+
+    def _name(self, number: int) -> str:
+        if number <= self.said:
+            return self.names.again[number - 1]
+        self.said = number
+        return self.names.first[number - 1]
+
+    def _phrase(self, words: str) -> str:
+        return str(self.rng.choice(PHRASES.get(words, (words,))))
+
+    def _state(self, what: str, where: str, several: bool, new: bool) -> str:
+        """That `what` is `where`; only a newcomer can be put there."""
+        if not where:
+            return {"tell": f"there is {what}", "order": f"draw {what}", "list": what}[self.style.manner]
+        if self.style.manner == "list":
+            return f"{what} {where}"
+        if self.style.manner == "order" and new:
+            return f"{self.rng.choice(_PUTS)} {what} {where}"
+        return f"{what} {'are' if several else self.rng.choice(_VERBS)} {where}"
+
+    def _state_inverted(self, where: str, what: str) -> str:
+        if self.style.manner == "order":
+            return f"{where}, {self.rng.choice(_PUTS)} {what}"
+        return f"{where} {self.rng.choice(('is', 'stands'))} {what}"

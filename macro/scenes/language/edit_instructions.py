@@ -1,0 +1,114 @@
+"""How one asks for an edit, and what one thinks of it: sentences with pictures in them.
+
+    remove the <image 1> dog.                             put a <image 2> robot left of the tree in <image 1>.
+    move the car behind the house.                        replace the tree by the <image 2> cactus.
+
+`<image 1>` is the picture to edit, the others show the newcomer. Whoever is named is named so that there is only one
+like it in that picture; where the edited subject is to stand is what holds in the picture after the edit, and for one
+that moves did not hold before. Read next: `edits.py`, `lexicon.py`.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from macro.scenes.edits import Edit
+from macro.scenes.language.lexicon import PHRASES, coloured_nouns, plain_nouns
+from macro.sentence.spans import Truth
+
+_SAYINGS = {
+    "add": ("put {new} {where}", "add {new} {where}", "place {new} {where}", "{new} should stand {where}"),
+    "remove": ("remove {old}", "take {old} away", "erase {old}", "let {old} disappear"),
+    "replace": ("replace {old} by {new}", "put {new} in place of {old}", "swap {old} for {new}"),
+    "move": ("move {old} {where}", "put {old} {where}", "{old} should stand {where}", "{old} goes {where}"),
+    "recolour": ("paint {old} {colour}", "make {old} {colour}", "colour {old} {colour}", "let {old} be {colour}"),
+}
+_THOUGHTS = {
+    "add": "{new} comes", "remove": "{old} goes", "replace": "{new} comes for {old}", "move": "{old} moves",
+    "recolour": "{old} turns {colour}",
+}  # fmt: skip
+
+# How much each relation is worth saying.
+_WORTH = {
+    "on": 8.0, "in front of": 3.0, "behind": 3.0, "between": 3.0, "left of": 2.0, "right of": 2.0, "next to": 2.0,
+    "far from": 0.3,
+}  # fmt: skip
+
+
+def instruction(
+    edit: Edit, before: Truth, after: Truth, rng: np.random.Generator, pictures: Sequence[int] = (2,)
+) -> str | None:
+    """What one would ask for; None where nothing that is true names everyone clearly.
+
+    Args:
+        before, after: what is so in the two pictures.
+        rng: chooses the wording.
+        pictures: numbers of the pictures that show the newcomer, where there is one.
+    """
+    old = None if edit.subject is None else _nouns(before)[edit.subject - 1]
+    if edit.subject is not None and old is None:
+        return None
+    words = {"colour": edit.colour, "old": f"the {old}"}
+    # The picture to edit is named before the noun, at the end or start of the sentence, or not at all.
+    named = str(rng.choice(["", "noun", "end", "start"], p=[0.25, 0.35, 0.2, 0.2]))
+    if named == "noun" and old is not None:
+        words["old"] = f"the <image 1> {old}"
+    if edit.operation in ("add", "replace"):
+        markers = " ".join(f"<image {n}>" for n in pictures)
+        words["new"] = f"{rng.choice(['the', 'a'])} {markers} {after.kinds[0]}"
+    if edit.operation in ("add", "move"):
+        words["where"] = _where(edit, before, after, rng)
+        if words["where"] is None:
+            return None
+    said = str(rng.choice(_SAYINGS[edit.operation])).format(**words)
+    said = f"{said} in <image 1>" if named == "end" else f"in <image 1>, {said}" if named == "start" else said
+    return f"{said}."
+
+
+def thought(edit: Edit, before: Truth, after: Truth) -> str:
+    """What changes, to stand before the chain of thought about where everyone is."""
+    old = None
+    if edit.subject is not None:
+        old = _nouns(before)[edit.subject - 1] or before.kinds[edit.subject - 1]
+    words = {"old": f"the {old}", "new": f"the {after.kinds[0]}" if after.kinds else "", "colour": edit.colour}
+    return f"{_THOUGHTS[edit.operation].format(**words)}. all else stays. "
+
+
+def _claims(edit: Edit, before: Truth, after: Truth) -> list[tuple[str, tuple[int, ...]]]:
+    """Where the edited subject is to stand: (relation, numbers in `after`), true now and, for one that moves, new."""
+    return [(name, others) for name, others in _relations(after, edit.result) if not _held(edit, before, name, others)]
+
+
+def _held(edit: Edit, before: Truth, name: str, others: tuple[int, ...]) -> bool:
+    if edit.subject is None:
+        return False
+    return (name, tuple(sorted(edit.origins[n - 1] for n in others))) in _relations(before, edit.subject)
+
+
+def _relations(truth: Truth, number: int) -> list[tuple[str, tuple[int, ...]]]:
+    """What is so of a subject, of the relations worth saying."""
+    found = ((name, j if isinstance(j, tuple) else (j,)) for i, name, j in truth.relations if i == number)
+    return [(name, others) for name, others in found if name in _WORTH]
+
+
+def _where(edit: Edit, before: Truth, after: Truth, rng: np.random.Generator) -> str | None:
+    """One claim in words; who is named has its name in both pictures."""
+    then, now = _nouns(before), _nouns(after)
+    names = {
+        n: now[n - 1]
+        for n, origin in enumerate(edit.origins, 1)
+        if origin is not None and now[n - 1] is not None and now[n - 1] == then[origin - 1]
+    }
+    possible = [(name, others) for name, others in _claims(edit, before, after) if set(others) <= set(names)]
+    if not possible:
+        return None
+    worth = np.array([_WORTH[name] for name, _ in possible])
+    name, others = possible[int(rng.choice(len(possible), p=worth / worth.sum()))]
+    if name == "between":
+        return f"between the {names[others[0]]} and the {names[others[1]]}"
+    return f"{rng.choice(PHRASES[name])} the {names[others[0]]}"
+
+
+def _nouns(truth: Truth) -> list[str | None]:
+    """A name that only this subject has: "dog", or "red dog" where there are several, or None."""
+    return [plain or coloured for plain, coloured in zip(plain_nouns(truth), coloured_nouns(truth), strict=True)]

@@ -1,0 +1,141 @@
+"""The few hundred words that instructions, thoughts and questions are made of, and when each of them is true.
+
+All words are lower case with single spaces, so that a small BPE gives about one token a word. Names of
+subjects stay unambiguous: "robot" where there is one, "red robot" where colour tells them apart, or none.
+Read next: `captions.py`, `questions.py`.
+"""
+
+from collections import Counter
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import Float
+
+from macro.scenes.assets.appearance import PLACES
+from macro.scenes.assets.palettes import colour_distance, colour_name
+from macro.scenes.graph import RGB, Scene, Surroundings
+from macro.scenes.layout.placement import horizon_of
+from macro.sentence.spans import Truth
+
+NUMBERS = (
+    "no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+)  # fmt: skip
+
+ORDINALS = (
+    "first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh",
+    "twelfth",
+)  # fmt: skip
+
+PHRASES = {
+    "left of": ("left of", "to the left of"),
+    "right of": ("right of", "to the right of"),
+    "in front of": ("in front of",),
+    "behind": ("behind",),
+    "on": ("on", "on top of"),
+    "next to": ("next to", "beside"),
+    "far from": ("far from",),
+}
+
+TEXTURE_WORDS = {"plain": "", "stripe": "striped", "check": "checked", "dot": "dotted", "noise": "speckled"}
+
+_PLURALS = {"fish": "fish", "bus": "buses", "snowman": "snowmen"}
+
+
+def plural(kind: str) -> str:
+    return _PLURALS.get(kind, kind + "s")
+
+
+def a_or_an(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+@lru_cache(maxsize=4096)
+def named_colour(rgb: RGB) -> str:
+    return colour_name(rgb)
+
+
+def main_colours(truth: Truth) -> tuple[str, ...]:
+    """The name of each subject's main colour."""
+    return tuple(named_colour(tuple(map(float, palette[0]))) for palette in truth.palettes)
+
+
+def plain_nouns(truth: Truth) -> tuple[str | None, ...]:
+    """ "robot" for a subject whose kind nobody shares, else None."""
+    shared = Counter(truth.kinds)
+    return tuple(kind if shared[kind] == 1 else None for kind in truth.kinds)
+
+
+def coloured_nouns(truth: Truth) -> tuple[str | None, ...]:
+    """ "red robot" for a subject whose kind and colour nobody shares, else None."""
+    names = [f"{colour} {kind}" for colour, kind in zip(main_colours(truth), truth.kinds, strict=True)]
+    shared = Counter(names)
+    return tuple(name if shared[name] == 1 else None for name in names)
+
+
+# ---- places ----
+
+_COLUMNS = (("far left", 0.2), ("left", 0.4), ("centre", 0.6), ("right", 0.8), ("far right", 1.0))
+_ROWS = (("upper", 0.4), ("", 0.6), ("lower", 1.0))
+
+
+def place(x: float, y: float) -> str:
+    """Where a centroid (0..1 from the upper left) lies: "upper far left", "centre", "lower right"."""
+    column = next(word for word, end in _COLUMNS if x <= end)
+    row = next(word for word, end in _ROWS if y <= end)
+    return f"{row} {column}".strip()
+
+
+def ranges(scene: Scene) -> tuple[str, ...]:
+    """For each subject "near", "far back" or "": its distance over the ground among those of all subjects.
+
+    Nobody is near or far back where the farthest is less than a third farther than the nearest.
+    """
+    distances = ground_distances(scene)
+    nearest, farthest = distances.min(), distances.max()
+    if farthest < 4 / 3 * nearest:
+        return ("",) * len(distances)
+    depth = (distances - nearest) / (farthest - nearest)
+    return tuple("near" if d <= 0.2 else "far back" if d >= 0.75 else "" for d in depth)
+
+
+def ground_distances(scene: Scene) -> Float[np.ndarray, "s"]:
+    """From the camera to each subject's foot, over the ground, metres."""
+    feet = np.array([s.position for s in scene.subjects], np.float64).reshape(-1, 2)
+    eye = np.array([scene.camera.eye[0], scene.camera.eye[2]])
+    return np.linalg.norm(feet - eye, axis=1)
+
+
+# ---- surroundings ----
+
+# What a place's ground and sky are called; together with the ground's texture they fix the background.
+_PLACES = {
+    "meadow": ("grass", "blue sky"),
+    "beach": ("sand", "blue sky"),
+    "snow": ("snow", "blue sky"),
+    "plaza": ("grey stone", "blue sky"),
+    "evening": ("brown stone", "orange evening sky"),
+    "lilac": ("lilac stone", "pink sky"),
+    "mint": ("mint stone", "pale sky"),
+    "desert": ("orange sand", "pale sky"),
+}
+
+_LEAST_SKY = 0.04  # of the picture's height
+
+
+def place_of(surroundings: Surroundings) -> str:
+    """The key of `appearance.PLACES` whose ground this is."""
+    return min(PLACES, key=lambda name: colour_distance(PLACES[name][0], surroundings.ground))
+
+
+def ground_words(surroundings: Surroundings) -> str:
+    """ "grass", "striped lilac stone"."""
+    texture = TEXTURE_WORDS[surroundings.ground_texture]
+    return f"{texture} {_PLACES[place_of(surroundings)][0]}".strip()
+
+
+def sky_words(scene: Scene) -> str | None:
+    """With its article: "a pink sky", "an orange evening sky with hills"; None where no sky is in view."""
+    if horizon_of(scene.camera) < _LEAST_SKY:
+        return None
+    hills = " with hills" if scene.surroundings.style == "hills" else ""
+    return a_or_an(_PLACES[place_of(scene.surroundings)][1] + hills)

@@ -1,0 +1,199 @@
+"""How scenes are drawn at random: `sample_scene`, and the scenes that follow from one.
+
+All is a pure function of the generator: the same seed gives the same scene. The types live in `graph.py`
+and are offered here too. Read next: `placement.py` (where things stand), `relations.py` (what is said about
+it), `appearance.py`.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from macro.scenes.assets import appearance
+from macro.scenes.assets.catalog import KINDS, SUPPORTS
+from macro.scenes.graph import (
+    DECALS,
+    RELATIONS,
+    TEXTURES,
+    Camera,
+    Light,
+    Relation,
+    Scene,
+    Subject,
+    Surroundings,
+)
+from macro.scenes.ground_truth.world_relations import relate
+from macro.scenes.layout.placement import (
+    filled,
+    hidden_shares,
+    horizon_of,
+    picture_box,
+    put,
+    put_on,
+    share,
+    slots,
+    stands_on,
+    view_of,
+)
+from macro.scenes.render.scene_compiler import MAX_SUBJECTS
+from macro.utils.errors import UserError
+
+__all__ = [
+    "DECALS", "RELATIONS", "TEXTURES", "Camera", "Light", "Relation", "Scene", "Subject", "Surroundings",
+    "arrange", "decimate", "jitter", "reference_scene", "riders_of", "sample_scene", "yaw_of",
+]
+
+SMALLEST, MOST_HIDDEN = 0.012, 0.42  # of the picture's area; of a subject's box
+ATTEMPTS = 12
+
+
+def yaw_of(rng: np.random.Generator) -> float:
+    """Mostly a three-quarter view, which shows the outline and the face."""
+    return float(rng.choice([-1.0, 1.0]) * rng.uniform(0.35, 1.15))
+
+
+def _kinds_of(rng: np.random.Generator, count: int, kinds: tuple[str, ...], twins: float) -> list[str]:
+    """Kinds for `count` subjects; now and then two of a kind, to be told apart by colour."""
+    chosen = [str(k) for k in rng.choice(kinds, count, replace=count > len(kinds))]
+    if count > 1 and rng.random() < twins:
+        i, j = rng.choice(count, 2, replace=False)
+        chosen[i] = chosen[j]
+    return chosen
+
+
+def _placed(
+    rng: np.random.Generator, subjects: list[Subject], camera: Camera, riders: dict[int, int]
+) -> list[Subject]:
+    """Places everyone: slots for those on the ground, then riders on their supports."""
+    # In no order: a subject's number must not tell its place.
+    standing = [int(i) for i in rng.permutation(len(subjects)) if i not in riders]
+    size = share(len(standing) + 0.5 * len(riders))
+    placed, horizon = list(subjects), horizon_of(camera)
+    for i, (u, v, width) in zip(standing, slots(rng, len(standing), size), strict=True):
+        # Between equal in the picture (exponent 0) and equal on the ground (1).
+        own = size * rng.uniform(0.85, 1.12) * ((v - horizon) / (0.8 - horizon)) ** 0.4
+        placed[i] = put(subjects[i], camera, u, v, width, own)
+    for rider, support in riders.items():
+        placed[rider] = put_on(subjects[rider], placed[support], rng, rng.uniform(0.95, 1.25))
+    return placed
+
+
+def riders_of(rng: np.random.Generator, kinds: list[str]) -> dict[int, int]:
+    """Who stands on whom (places in `kinds`): most supports in the scene carry one other subject."""
+    riders: dict[int, int] = {}
+    free = [i for i, kind in enumerate(kinds) if kind not in SUPPORTS]
+    for i, kind in enumerate(kinds):
+        if kind in SUPPORTS and free and rng.random() < 0.75:
+            riders[free.pop(int(rng.integers(len(free))))] = i
+    return riders
+
+
+def sample_scene(
+    rng: np.random.Generator, count: int, kinds: tuple[str, ...] | None = None, twins: float = 0.25
+) -> Scene:
+    """Draws a scene.
+
+    Args:
+      rng: all randomness; the same state gives the same scene.
+      count: number of subjects, 1..12.
+      kinds: kinds to choose from; all by default.
+      twins: how often two subjects are of one kind.
+
+    Returns:
+      A scene whose subjects are numbered 1..count in no particular order of place, all of them visible.
+
+    Raises:
+      UserError: for a count outside 1..12 or an unknown kind.
+    """
+    if not 1 <= count <= MAX_SUBJECTS:
+        raise UserError(f"count: a scene has 1 to {MAX_SUBJECTS} subjects, not {count}")
+    for kind in kinds or ():
+        if kind not in KINDS:
+            raise UserError(f"kinds: unknown kind {kind!r}; one of {', '.join(KINDS)}")
+    around, names = appearance.surroundings(rng), _kinds_of(rng, count, tuple(kinds or KINDS), twins)
+    if count > 1 and kinds is None and not set(names) & set(SUPPORTS) and rng.random() < 0.3:
+        names[int(rng.integers(count))] = str(rng.choice(list(SUPPORTS)))
+    riders = riders_of(rng, names)
+    subjects = [
+        Subject(
+            kind, palette, appearance.texture(rng), appearance.decal(rng), 1.0, (0.0, 0.0), 0.0, yaw_of(rng),
+            float(rng.random()), number + 1,
+        )
+        for number, (kind, palette) in enumerate(zip(names, appearance.palettes(rng, count, around), strict=True))
+    ]
+    return arrange(rng, subjects, around, riders)
+
+
+def arrange(
+    rng: np.random.Generator, subjects: list[Subject], around: Surroundings, riders: dict[int, int]
+) -> Scene:
+    """A scene of these subjects, whose places and sizes are drawn so that all of them show well.
+
+    Args:
+      riders: places in `subjects`, from 0: who stands on whom.
+
+    Returns:
+      A scene with the subjects as given, but for position, height and scale.
+    """
+    best = None
+    for _ in range(ATTEMPTS):
+        camera = view_of(rng, len(subjects))
+        placed = _placed(rng, subjects, camera, riders)
+        worst = _faults(camera, placed, riders)
+        if best is None or worst < best[0]:
+            best = worst, camera, tuple(placed)
+        if worst == 0:
+            break
+    _, camera, placed = best
+    relations = relate(camera, placed, rng)
+    return Scene(placed, relations, camera, appearance.light(rng), around, int(rng.integers(2**31)))
+
+
+def _faults(camera: Camera, subjects: list[Subject], riders: dict[int, int]) -> float:
+    """How far a composition is from good: 0 if everyone is large enough and visible enough."""
+    boxes = np.array([picture_box(camera, s) for s in subjects])
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    hidden = hidden_shares(camera, subjects)
+    hidden[list(riders.values())] -= 0.1  # what stands on a table hides some of it: as it should
+    seen = areas * (1 - hidden) * [filled(s.kind, s.pose, s.yaw) for s in subjects]
+    return float(np.maximum(hidden - MOST_HIDDEN, 0).sum() + np.maximum(1 - seen / SMALLEST, 0).sum())
+
+
+def decimate(scene: Scene, keep: int) -> Scene:
+    """The scene with only its `keep` largest subjects (in the picture), renumbered; nobody moves.
+
+    A subject that carries another stays as long as that one does.
+    """
+    subjects = list(scene.subjects)
+    while len(subjects) > max(keep, 1):
+        loose = [s for s in subjects if not any(stands_on(other, s) for other in subjects)]
+        boxes = np.array([picture_box(scene.camera, s) for s in loose])
+        areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        subjects.remove(loose[int(areas.argmin())])
+    placed = tuple(replace(s, number=n + 1) for n, s in enumerate(subjects))
+    relations = relate(scene.camera, placed, np.random.default_rng((scene.seed, keep)))
+    return replace(scene, subjects=placed, relations=relations)
+
+
+def reference_scene(scene: Scene, index: int, rng: np.random.Generator) -> Scene:
+    """`scene.subjects[index]` alone before a neutral backdrop, in another view, pose and light."""
+    subject = scene.subjects[index]
+    yaw = subject.yaw
+    while abs(yaw - subject.yaw) < 0.45:
+        yaw = yaw_of(rng)
+    pitch, fov, distance = rng.uniform(0.12, 0.5), 0.33, 4.0
+    eye = (0.0, float(distance * np.sin(pitch)), float(-distance * np.cos(pitch)))
+    alone = replace(subject, position=(0.0, 0.0), height=0.0, scale=1.0, yaw=yaw, pose=float(rng.random()))
+    camera = Camera("perspective", eye, (0.0, 0.0, 0.0), fov)
+    for _ in range(3):
+        u0, v0, u1, v1 = picture_box(camera, alone)
+        alone = replace(alone, scale=alone.scale * 0.8 / max(u1 - u0, v1 - v0))
+        middle = 0.5 * alone.scale * (v0 + v1 - 1.0)
+        camera = replace(camera, target=(0.0, camera.target[1] - middle * distance * fov / alone.scale, 0.0))
+    return Scene((alone,), (), camera, appearance.light(rng), appearance.backdrop(rng), int(rng.integers(2**31)))
+
+
+def jitter(scene: Scene, rng: np.random.Generator) -> Scene:
+    """The same scene with other light, poses, texture phases and noise: what nothing prescribes."""
+    subjects = tuple(replace(s, pose=float(rng.random())) for s in scene.subjects)
+    return replace(scene, subjects=subjects, light=appearance.light(rng), seed=int(rng.integers(2**31)))

@@ -1,0 +1,50 @@
+"""Many scenes rendered together, at any number: pictures, and their exact truth.
+
+A batch is cut into chunks of two sizes, so that its length never compiles anything anew. Every scene comes out as it
+would alone. Read next: `raycast.py`, `annotate.py`.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from jaxtyping import UInt8
+
+from macro.scenes.graph import Scene
+from macro.scenes.ground_truth import annotate
+from macro.scenes.render import raycast
+from macro.sentence.spans import Truth
+
+_CHUNKS = (16, 1)
+
+
+def render_all(
+    scenes: Sequence[Scene], height: int, width: int, rays: int = 4, silhouettes: bool = False
+) -> Iterator[dict[str, np.ndarray]]:
+    """Arrays of `raycast.render` for each scene in turn, with "amodal" (`raycast.amodal`) if `silhouettes`.
+
+    Args:
+        rays: samples per pixel, 1..4.
+    """
+    start = 0
+    while start < len(scenes):
+        chunk = next(n for n in _CHUNKS if n <= len(scenes) - start)
+        batch = raycast.stack([raycast.compile_scene(s) for s in scenes[start : start + chunk]])
+        out = dict(raycast.render(batch, height, width, rays))
+        if silhouettes:
+            out["amodal"] = raycast.amodal(batch, height, width)
+        out = {name: np.asarray(array) for name, array in out.items()}
+        yield from ({name: array[i] for name, array in out.items()} for i in range(chunk))
+        start += chunk
+
+
+def pixels_of(scenes: Sequence[Scene], size: int, rays: int = 4) -> list[UInt8[np.ndarray, "h w 3"]]:
+    """The square pictures of scenes, `size` pixels a side."""
+    return [part["pixels"] for part in render_all(scenes, size, size, rays)]
+
+
+def with_truth(
+    scenes: Sequence[Scene], height: int, width: int, rays: int = 4
+) -> Iterator[tuple[UInt8[np.ndarray, "h w 3"], Truth]]:
+    """Each scene's picture and what is exactly so in it (without questions)."""
+    for scene, part in zip(scenes, render_all(scenes, height, width, rays, silhouettes=True), strict=True):
+        yield part["pixels"], annotate.truth_of(scene, part["ids"], part["amodal"], part["depth"])

@@ -1,0 +1,90 @@
+"""What `captions.py` writes is read back as exactly the claims it was written from."""
+
+import numpy as np
+import pytest
+
+from macro.scenes.language import captions, sentence_templates
+from macro.scenes.language.lexicon import coloured_nouns, ground_words, plain_nouns
+from macro.scenes.language.prompt_parser import Claims, grounds, read_claims
+from macro.scenes.layout import layout_sampler
+from macro.scenes.render.batches import with_truth
+
+NOUNS = {"dog": 1, "tree": 2, "car": 3, "ice cream": 4}
+
+
+@pytest.fixture(scope="module")
+def written():
+    """(scene, truth) of crowds of all sizes."""
+    drawn = [(np.random.default_rng([7, i]), 1 + i % 12) for i in range(24)]
+    scenes = [captions.in_order_of_mention(layout_sampler.sample_scene(rng, count), rng) for rng, count in drawn]
+    return [(scene, truth) for scene, (_, truth) in zip(scenes, with_truth(scenes, 64, 64, 1), strict=True)]
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """The claims of every move that was chosen since it was last emptied."""
+    log = []
+
+    def choose(*asked):
+        move = sentence_templates.choose_move(*asked)
+        log.extend(move.claims)
+        return move
+
+    monkeypatch.setattr(captions, "choose_move", choose)
+    return log
+
+
+def marked(truth):
+    plain = plain_nouns(truth)
+    nouns = {f"<image {n}>": n for n in range(1, len(plain) + 1)}
+    nouns |= {f"<image {n}> {kind}": n for n, kind in enumerate(truth.kinds, 1)}
+    return nouns | {noun: n for n, noun in enumerate(plain, 1) if noun}
+
+
+def test_instructions_are_read_back_exactly(written, said):
+    relations = 0
+    for seed, (scene, truth) in enumerate(written):
+        for way in range(3):
+            said.clear()
+            text = captions.instruction(scene, truth, np.random.default_rng([seed, way]))
+            claims = read_claims(text, marked(truth))
+            assert set(claims.relations) == set(said), text
+            assert sorted(claims.mentioned) == list(range(1, len(truth.kinds) + 1)), text
+            assert claims.ground in (None, ground_words(scene.surroundings)), text
+            relations += len(said)
+    assert relations > 200
+
+
+def test_captions_are_read_back_exactly(written, said):
+    for seed, (scene, truth) in enumerate(written):
+        names = [a or b for a, b in zip(plain_nouns(truth), coloured_nouns(truth), strict=True)]
+        if None in names:
+            continue
+        said.clear()
+        text = captions.caption(scene, truth, np.random.default_rng(seed))
+        claims = read_claims(text, {name: n for n, name in enumerate(names, 1)})
+        assert set(claims.relations) == set(said), text
+
+
+@pytest.mark.parametrize(
+    ("text", "relations"),
+    [
+        ("the dog is left of the tree and behind the car.", ((1, "left of", 2), (1, "behind", 3))),
+        ("the dog is left of the tree, which is on top of the car.", ((1, "left of", 2), (2, "on", 3))),
+        ("behind the tree stands the dog.", ((1, "behind", 2),)),
+        ("the dog, the tree and the ice cream are from right to left.", ((1, "right of", 2), (2, "right of", 4))),
+        ("between the tree and the dog, put the car.", ((3, "between", (1, 2)),)),
+        ("the dog and the car are beside the tree.", ((1, "next to", 2), (3, "next to", 2))),
+        ("the dog looks at the sky behind the house. a tree.", ()),
+        ("on sand, the dog runs to the left of nobody.", ()),
+    ],
+)
+def test_each_way_to_say_it(text, relations):
+    assert read_claims(text, NOUNS).relations == relations
+
+
+def test_the_ground_is_heard_where_it_is_said():
+    assert read_claims("all on striped orange sand under a pale sky.", NOUNS) == Claims((), (), "striped orange sand")
+    assert read_claims("a dog; speckled snow below, a blue sky above.", NOUNS) == Claims((1,), (), "speckled snow")
+    assert read_claims("a dog on a car, far from sandy tales.", NOUNS).ground is None
+    assert len(set(grounds())) == len(grounds()) == 40
