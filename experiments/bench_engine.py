@@ -100,7 +100,7 @@ def samples_rows(engine: str, sizes: Sequence[int], count: int, repeats: int) ->
 
 def by_ours(compiled: list, size: int) -> np.ndarray:
     """uint8[b, h, w, 3] and more, of which it is the colours that are handed on."""
-    from macro.scenes.render.raycast import raycast
+    from macro.scenes.render import raycast
 
     return np.asarray(raycast.render(raycast.stack(compiled), size, size, RAYS)["pixels"])
 
@@ -152,7 +152,7 @@ def triangles(compiled: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def solid(family: int, shape: np.ndarray, around: int = 24, along: int = 12) -> tuple[np.ndarray, np.ndarray]:
     """Corners and faces of a primitive in its own frame (`macro/scenes/render/primitives.py`)."""
-    from macro.scenes.render.raycast import primitives
+    from macro.scenes.render import primitives
 
     if family == primitives.BOX:
         corners = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float64)
@@ -181,7 +181,7 @@ def images(sizes: Sequence[int], repeats: int) -> tuple[list[dict], float]:
     except ImportError:
         raise UserError("mitsuba is missing; pip install 'macro-compose[engine]'") from None
     from macro.engines import scenes
-    from macro.scenes.render.raycast import raycast, scene_compiler
+    from macro.scenes.render import raycast, scene_compiler
 
     mi.set_variant("scalar_rgb")
     drawn = scenes.draw_scenes(SEED, range(CHUNK), scenes.Options(size=32, rays=1))
@@ -211,7 +211,7 @@ def images(sizes: Sequence[int], repeats: int) -> tuple[list[dict], float]:
 
 def overlap(mi, compiled: dict, size: int = 128) -> float:
     """Whether both render the same: intersection over union of the pixels in which each of them has subjects."""
-    from macro.scenes.render.raycast import raycast
+    from macro.scenes.render import raycast
 
     ours = np.asarray(raycast.render(raycast.stack([compiled]), size, size, 1)["ids"][0]) > 0
     scene, camera = mitsuba_scene(mi, compiled, with_ground=False), mitsuba_camera(mi, compiled, size)

@@ -21,7 +21,7 @@ from macro.scenes.graph import Camera, Relation, Scene, Subject
 from macro.scenes.ground_truth import annotate
 from macro.scenes.language.lexicon import PHRASES, plain_nouns
 from macro.scenes.layout.placement import picture_box, put, put_on, share, slots, stands_on, view_of
-from macro.scenes.render.raycast import raycast
+from macro.scenes.render import raycast
 from macro.sentence.grid import Grid
 from macro.sentence.spans import Truth
 

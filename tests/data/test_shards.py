@@ -161,10 +161,10 @@ def test_spending_is_added_up_beside_the_shards(tmp_path):
 
 def test_a_provider_is_loaded_once_in_a_process():
     toy.loads.clear()
-    ours = [toy.Provider("toy", "tests.data.toy:stages", toy.Answers(base)) for base in (7, 8)]
+    ours = [toy.ProviderSpec("toy", "tests.data.toy:provider", toy.Answers(base)) for base in (7, 8)]
     for _ in range(3):
         for provider in ours:
             assert provider_of(provider) is None
     assert toy.loads == [toy.Answers(7), toy.Answers(8)]
-    assert provider_of(toy.Provider("none")) is None
+    assert provider_of(toy.ProviderSpec("none")) is None
     assert load("tests.data.toy:ENGINE") is toy.ENGINE

@@ -59,15 +59,15 @@ def _draw(candidates, provider, options):
             raise UserError("toy: a mistake of the user's")
 
     def drawn(candidate):
-        if candidate.stream("fault").random() < 0.1:
+        if candidate.rng("fault").random() < 0.1:
             return ItemError("no answer came")
-        return candidate.stream("draw").integers(0, 256, (options.size, options.size, 3), np.uint8)
+        return candidate.rng("draw").integers(0, 256, (options.size, options.size, 3), np.uint8)
 
     return set_answers(candidates, "draw", "pixels", [drawn(candidate) for candidate in candidates])
 
 
 def _area(candidates, provider, options):
-    values = [candidate.stream("area").random() for candidate in candidates]
+    values = [candidate.rng("area").random() for candidate in candidates]
     return [
         candidate.check("area", value >= options.strict, value, f"{value:.3f} of 1")
         for candidate, value in zip(candidates, values, strict=True)
@@ -92,7 +92,7 @@ def provider(options: Answers) -> None:
     loads.append(options)
 
 
-PROVIDER = ProviderSpec("toy", "tests.data.toy:stages", Answers())
+PROVIDER = ProviderSpec("toy", "tests.data.toy:provider", Answers())
 
 
 class Builder(EngineBuilder, skip_registration=True):

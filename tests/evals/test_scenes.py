@@ -10,7 +10,7 @@ from macro.evals import report, scenes
 from macro.sampling.pipeline import Pipeline
 from macro.scenes.ground_truth import annotate
 from macro.scenes.layout import layout_sampler
-from macro.scenes.render.raycast import raycast
+from macro.scenes.render import raycast
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Image, Sentence, Target, Text
 

@@ -6,7 +6,7 @@ JSON object that starts the user's message, and images follow it by name. Read n
 
 _REQUEST = (
     "The request is a JSON object at the start of the user's message"
-    "{pictures}. Its `seed` only chooses between equally good wordings: never speak of it."
+    "{images}. Its `seed` only chooses between equally good wordings: never speak of it."
 )
 _IMAGES = "; pictures follow it, each after its name"
 _BOXES = "Boxes are [x0, y0, x1, y1] as shares, 0 to 1, of the picture's width and height, from its upper left corner."

@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 
 from macro.engines.material.meshes import Piece
 from macro.engines.material.types import EngineImage
-from macro.scenes.render.raycast import cameras
+from macro.scenes.render import cameras
 from macro.utils.errors import UserError
 
 ELEVATION, LOW = 15.0, 2.0  # of the two rings, degrees above the horizon

@@ -7,8 +7,8 @@ import numpy as np
 from macro.engines.material.types import EngineImage, Panorama, Turntable
 from macro.engines.procedural.generators import drawing
 from macro.scenes.graph import Scene
+from macro.scenes.render import cameras
 from macro.scenes.render.batches import render_all
-from macro.scenes.render.raycast import cameras
 
 _COUNTS, _ODDS = (1, 2, 3), (0.6, 0.25, 0.15)  # subjects on the turntable
 

@@ -26,7 +26,7 @@ from macro.scenes.assets.catalog import KINDS
 from macro.scenes.graph import TEXTURES, Scene
 from macro.scenes.ground_truth import annotate
 from macro.scenes.layout import layout_sampler
-from macro.scenes.render.raycast import raycast
+from macro.scenes.render import raycast
 from macro.sentence.grid import SIDE, Grid
 
 SIZE = 128

@@ -98,11 +98,11 @@ import sys
 sys.modules[{package!r}] = None  # as if it were not installed; in a process of its own, for what half imports stays so
 import numpy as np
 from macro.engines.foundation import vision
-from macro.engines.material.types import Image
-from macro.engines.provider import Idea, Region
+from macro.engines.material.types import EngineImage
+from macro.engines.provider import Region, ScenePrompt
 from macro.utils.errors import ItemError, UserError
 
-image, region = Image(np.zeros((8, 8, 3), np.uint8)), Region("dog", (0.0, 0.0, 1.0, 1.0))
+image, region = EngineImage(np.zeros((8, 8, 3), np.uint8)), Region("dog", (0.0, 0.0, 1.0, 1.0))
 calls = {{
     "transformers": [
         lambda: vision.GroundingDino("elsewhere")([image], [["dog"]]),
@@ -111,7 +111,7 @@ calls = {{
         lambda: vision.Dino("elsewhere")([image], [image]),
     ],
     "diffusers": [
-        lambda: vision.FluxDraw("elsewhere")([Idea("a dog", ("dog",))], [32], [0]),
+        lambda: vision.FluxDraw("elsewhere")([ScenePrompt("a dog", ("dog",))], [32], [0]),
         lambda: vision.KontextRedraw("elsewhere")([image], [region], [32], [0]),
         lambda: vision.FluxCompose("elsewhere")(["a dog"], [[]], [32], [0]),
     ],

@@ -173,7 +173,7 @@ REFUSED = [
     ("merge", {"caption": "Dogs by a lamp."}, "'dog', which has no place of its own in the caption"),
     ("merge", {"caption": "<image 1> dog by a lamp."}, "marker"),
     ("merge", {"phrases": []}, "phrases has 0 entries, not 1 to 2"),
-    ("merge", {"phrases": [{"phrase": "dog", "image": n} for n in (1, 2)]}, "given to two pictures"),
+    ("merge", {"phrases": [{"phrase": "dog", "image": n} for n in (1, 2)]}, "given to two images"),
     ("merge", {"phrases": [{"phrase": word, "image": 1} for word in ("dog", "lamp")]}, "two phrases to one picture"),
     ("merge", {"phrases": [{"phrase": "dog", "image": 1}, {"phrase": "lamp", "image": 3}]}, "outside 1 to 2"),
     ("merge", {"phrases": [{"phrase": "dog", "image": 1}, {"phrase": "lamp", "image": 2.0}]}, "not a whole number"),

@@ -7,7 +7,7 @@ import pytest
 
 from macro.engines.material import FolderMaterial, Options
 from macro.scenes.layout import layout_sampler
-from macro.scenes.render.raycast import batches
+from macro.scenes.render import batches
 from macro.utils import image
 from macro.utils.errors import ItemError
 
