@@ -41,7 +41,6 @@ def get_config(arg: str = "") -> ConfigDict:
         "name": "files",
         "dir": "",
         "mix": (("text_to_image", 1.0), ("edit", 1.0)),  # [data] equal weights
-        "arrangement": "image_first",
         "workers": 8,  # [ours]
         "tokenizer": "weights/bagel/bagel/tokenizer.json",
     }
@@ -53,15 +52,21 @@ def get_config(arg: str = "") -> ConfigDict:
             "vision": 16_384,
             "latent": 16_384,
             "samples": 32,
-            # Longest side 1024 [data]; shapes and slots [ours]: as many of each as the latents have room for.
-            "buckets": ((1024, 1024, 4), (768, 1024, 5), (1024, 768, 5), (576, 1024, 7), (1024, 576, 7)),
+            # Sides of 512 to 1024 [data]; shapes and slots [ours]: as many of each as the latents have room for.
+            "buckets": (
+                *((1024, 1024, 4), (768, 1024, 5), (1024, 768, 5), (576, 1024, 7), (1024, 576, 7)),
+                *((512, 512, 8), (512, 688, 6), (688, 512, 6)),
+            ),
             "draws": 1,  # [script]
             "window": 512,  # [ours]
-            "reference_max_side": 518,  # [data] ViT's transform in editing
+            "reference_max_side": 518,  # [data] ViT's transform in editing, in training and drawing alike
+            "reference_min_side": 224,  # [data]
             "reference_vae": True,  # [script] a given picture is seen by VAE and ViT
-            "item_dropout": (0.1, 0.3, 0.3),  # [script] text, ViT, VAE; stands instead of config.dropout
+            "arrangement": "in_sentence",  # [data] an edit: the image, then its instruction
         }
     )
+    # [ours] joint dropout. [script] drops each text, ViT and VAE copy for itself, so that several references are hardly
+    # ever all dropped: --config.cfg_dropout.mode=per_item, whose default shares are [script].
     config.optim = {
         "name": "adamw",
         "lr": 1e-4,  # [script]

@@ -31,7 +31,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.packing.update({"text": 4096, "vision": 1024, "latent": 512, "samples": 8, "draws": 1, "window": 512})
     config.packing.buckets = ((128, 128, 8),)
     config.packing.reference_max_side = 48
-    config.dropout = {"no_text": 0.0, "no_image": 0.0, "null": 0.0}
+    config.cfg_dropout.update({"no_text": 0.0, "no_image": 0.0, "null": 0.0})
     # Muon: 1.7 dB ahead of AdamW after a minute's training of either.
     config.optim.update({"name": "muon", "lr": 5e-3, "warmup_steps": 50, "b2": 0.99, "ema_decay": 0.998})
     config.optim.weight_decay = 0.0

@@ -30,7 +30,6 @@ def get_config(arg: str = "") -> ConfigDict:
 
         # [note] interleaved pictures, interleaved video, editing, text to image
         config.data.mix = (("images", 0.2), ("video", 0.2), ("edit", 0.1), ("text_to_image", 0.5))
-        config.data.arrangement = "in_sentence"  # [paper]
         config.tasks = ("compose", "edit", "text_to_image")
         config.packing.update(
             {
@@ -39,16 +38,20 @@ def get_config(arg: str = "") -> ConfigDict:
                 "vision": 15_360,
                 "latent": 12_288,
                 "samples": 16,
-                "buckets": ((1024, 1024, 3), (768, 1024, 4), (1024, 768, 4), (576, 1024, 5), (1024, 576, 5)),
+                "buckets": (
+                    *((1024, 1024, 3), (768, 1024, 4), (1024, 768, 4), (576, 1024, 5), (1024, 576, 5)),
+                    *((512, 512, 6), (512, 688, 4), (688, 512, 4)),
+                ),
+                "arrangement": "in_sentence",  # [paper]
                 "reference_vae": False,  # [paper] ViT tokens only: VAE tokens cause pasting
                 "reference_max_side": 980,  # as BAGEL's ViT reads pictures to understand them
+                "reference_min_side": 224,
                 # So that the eight pictures of the largest samples fit a row: [ours], MACRO's steps
                 "reference_pixels": ((2, 1_048_576), (5, 589_824), (10, 262_144)),
-                "item_dropout": None,
             }
         )
         # Its guidance asks for contexts without text and without anything; a third without pictures, shares: [ours].
-        config.dropout = {"no_text": 0.1, "no_image": 0.1, "null": 0.1}
+        config.cfg_dropout.update({"mode": "joint", "no_text": 0.1, "no_image": 0.1, "null": 0.1})
         config.sampling = {
             "planned": False,
             "steps": 50,  # [ours] BAGEL's

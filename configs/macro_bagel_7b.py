@@ -9,7 +9,9 @@ folder `text_to_image` (`input_images` empty). ":smoke" does 20 steps of a very 
 Hardware: see configs/bagel_7b.py, where all that is not said here comes from; the vision encoder has no gradient.
 Expected, by the paper (MacroBench, mean of four tasks, 1-5 and 6-10 references together): BAGEL 3.03 -> 5.71.
 Not trained by us. Sources: [paper]; [code] its released fine-tuning script; [ours].
-Not as released: its resize shrinks both sides by the ratio of areas instead of the root, and differs between training
+Not as released: it drops each text, ViT and VAE copy for itself, so that with ten references the contexts that guidance
+compares have a probability of 1e-11; here they are dropped jointly (--config.cfg_dropout.mode=per_item is its rule).
+Its resize shrinks both sides by the ratio of areas instead of the root, and differs between training
 and inference from six references on; here `reference_pixels` is one rule for both.
 """
 
@@ -46,7 +48,6 @@ def get_config(arg: str = "") -> ConfigDict:
             for task, ratios in RATIOS.items()
             for bucket, ratio in zip(BUCKETS, ratios, strict=True)
         )
-        config.data.arrangement = "in_sentence"  # [ours]
         config.tasks = ("text_to_image", *RATIOS, "compose")  # the last: files that name no task
         config.packing.update(
             {
@@ -65,7 +66,9 @@ def get_config(arg: str = "") -> ConfigDict:
                     *((576, 1024, 6), (432, 768, 12)),
                     *((1024, 576, 6), (768, 432, 12)),
                 ),
+                "arrangement": "in_sentence",  # [ours]
                 "reference_max_side": 980,  # [ours] as BAGEL's ViT reads pictures when it draws
+                "reference_min_side": 224,
                 # [code] pixels of each reference if there are up to 2, 5, 10 of them
                 "reference_pixels": ((2, 1_048_576), (5, 589_824), (10, 262_144)),
             }

@@ -23,7 +23,7 @@ from macro.inputs.records import open_source
 from macro.sentence.spans import Sentence
 from macro.utils.config import run
 from macro.utils.errors import UserError
-from macro.utils.files import write_whole
+from macro.utils.files import atomic_write
 
 LOOKED = 20_000  # samples of a data set that are counted: evenly spaced where there are more
 MOST = 600  # samples on a page, about 50 kB each: more and a browser gets slow
@@ -68,7 +68,7 @@ def browse(folder: str, num: int, seed: int, out: str) -> tuple[int, int]:
         chapters.append((one.name, found, samples))
     about = f"{num} of each task and bucket, seed {seed}; images are shown at most {SIDE} pixels a side, as JPEG"
     page = gallery(os.path.basename(os.path.abspath(folder)), about, chapters)
-    write_whole(out, page)
+    atomic_write(out, page)
     return shown, len(page.encode())
 
 

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 
 from etils import epath
 
-from macro.utils.config import option_names, overridden, run
+from macro.utils.config import option_names, parse_overrides, run
 from macro.utils.errors import UserError
 
 # Data set -> the module of its TFDS builder, imported when it is asked for.
@@ -66,7 +66,7 @@ def main(
     engine = engine_of(builder)
     if size is not None:
         engine_options = sizes(engine.options, size) | engine_options
-    options = overridden(engine.options, engine_options, "--engine")
+    options = parse_overrides(engine.options, engine_options, "--engine")
     if builder.needs_provider:
         from data.providers import PROVIDERS, load, parse_provider
 

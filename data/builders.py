@@ -19,9 +19,9 @@ from data.shards import ProviderSpec, Recipe, load
 from data.summary import summarise
 from macro.inputs.records import SentenceBuilder, hash_of
 from macro.inputs.shards import Shards, whole_anywhere
-from macro.utils.config import telling
+from macro.utils.config import hash_fields
 from macro.utils.errors import UserError
-from macro.utils.log import Countdown
+from macro.utils.log import ProgressBar
 
 SHARD = 64
 
@@ -86,7 +86,7 @@ class EngineBuilder(SentenceBuilder, skip_registration=True):
     def make_shards(self, missing: Sequence[int]) -> Iterator[int]:
         return self._runner(self.recipe, missing, self.workers)
 
-    def gathered(self, countdown: Countdown) -> None:
+    def gathered(self, countdown: ProgressBar) -> None:
         """Writes the summary and the dead letters, whether or not anything is left."""
         steps = [step.name for step in load(self.engine).steps]
         summary = summarise(self.name, self.shards, steps, countdown)
@@ -125,7 +125,7 @@ class EngineBuilder(SentenceBuilder, skip_registration=True):
             "shard": self._shard,
             "split": self.split,
         }
-        return json.dumps(recipe, indent=2, default=telling) + "\n"
+        return json.dumps(recipe, indent=2, default=hash_fields) + "\n"
 
 
 def _difference(theirs: dict, ours: dict) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from data.shards import ProviderSpec, load
 from macro.engines.provider import Provider
-from macro.utils.config import overridden
+from macro.utils.config import parse_overrides
 from macro.utils.errors import UserError
 
 # Name -> (its options, what makes its stages), imported when they are asked for.
@@ -73,9 +73,9 @@ def parse_provider(name: str, values: Mapping[str, str], material: str, reading:
     if name not in PROVIDERS:
         raise UserError(f"--provider={name}: there are {', '.join(PROVIDERS)}")
     options_of, maker = PROVIDERS[name]
-    options = overridden(load(options_of), values, "--provider")
+    options = parse_overrides(load(options_of), values, "--provider")
     if name == "foundation":
-        how = overridden(load("macro.engines.material:Options"), reading, "--material")
+        how = parse_overrides(load("macro.engines.material:Options"), reading, "--material")
         return ProviderSpec(name, maker, WithMaterial(options, material, how))
     if material or reading:
         raise UserError(f"--material: {name} makes its own; leave it out, or take --provider=foundation")

@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from macro.inputs.shards import Shards
-from macro.utils.log import Countdown, clock
+from macro.utils.log import ProgressBar, clock
 
 
-def summarise(name: str, shards: Shards, steps: Sequence[str], countdown: Countdown) -> dict:
+def summarise(name: str, shards: Shards, steps: Sequence[str], countdown: ProgressBar) -> dict:
     """The counts of all shards together; filters in the order of the engine's `steps`.
 
     Returns:

@@ -42,8 +42,8 @@ from macro.sentence.sight import CAUSAL
 from macro.sentence.spans import Sentence
 from macro.utils import config as config_lib
 from macro.utils.errors import UserError
-from macro.utils.image import load as load_picture
-from macro.utils.image import resize_to
+from macro.utils.images import load as load_picture
+from macro.utils.images import resize
 
 FILES = sorted(Path("data/fixtures").glob("*.png"))
 THOUGHT = "they stand side by side on the grass under a blue sky."
@@ -122,7 +122,7 @@ def sentence_of(references: int, pixels: int, pipeline: Pipeline) -> Sentence:
     """So many references in one sentence, each of `pixels` x `pixels`."""
     if references < 1:
         raise UserError(f"--references={references}: at least 1")
-    pictures = [resize_to(load_picture(FILES[n % len(FILES)]), (pixels, pixels)) for n in range(references)]
+    pictures = [resize(load_picture(FILES[n % len(FILES)]), (pixels, pixels)) for n in range(references)]
     words = ", ".join(f"the <image {n}> thing" for n in range(1, references + 1)) + " stand side by side."
     return compose_sentence(words, pictures, pipeline.packing.buckets[0][:2])
 

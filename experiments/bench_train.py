@@ -34,7 +34,7 @@ import numpy as np
 import optax
 
 from macro.kernels.attention.reference import sight_mask
-from macro.models.composer import join
+from macro.models.composer import concat_metadata
 from macro.models.variants import LLMConfig
 from macro.nn.mot import MoT
 from macro.nn.rope import rope_angles
@@ -174,7 +174,7 @@ MOT_FIELDS = ("width", "mlp", "layers", "heads", "kv_heads", "head_dim", "eps")
 def case(batch: Mapping, llm: LLMConfig) -> dict[str, np.ndarray]:
     """Random tokens and targets in the places of a real batch, its metadata, and the mask that follows from it."""
     text, vision, latent = (batch[name] for name in ("text", "vision", "latent"))
-    meta = {name: np.asarray(x) for name, x in join(text, vision, latent).items()}
+    meta = {name: np.asarray(x) for name, x in concat_metadata(text, vision, latent).items()}
     found = {"meta_" + name: x for name, x in meta.items()}
     found["mask"] = np.asarray(sight_mask(meta, meta))
     ropes = {"und": np.concatenate([text["rope"], vision["rope"]], axis=1), "gen": latent["rope"]}

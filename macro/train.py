@@ -16,12 +16,12 @@ import json
 import shlex
 import sys
 
-from macro.parallel import hosts
+from macro.parallel import multihost
 from macro.utils.config import run
 
 
 def main(config, workdir, coordinator="", process=-1, processes=0, join_seconds=300):
-    with hosts.joined(coordinator, process, processes, join_seconds):
+    with multihost.initialize(coordinator, process, processes, join_seconds):
         return _train(config, workdir)
 
 
@@ -35,7 +35,7 @@ def _train(config, workdir):
     from macro.training import data, loop, lora, sheets
     from macro.training.state import averaged
     from macro.utils import tree
-    from macro.utils.config import choose, record
+    from macro.utils.config import choose, save_config
 
     objective = OBJECTIVES[choose(config, "objective", OBJECTIVES)]
     dtype = choose(config, "save_dtype", weights.DTYPES)
@@ -43,10 +43,10 @@ def _train(config, workdir):
     model = model_config(config)
     tokenizer = data.tokenizer_of(config, model)
     packing = data.packing_config(config, model)
-    with hosts.first_alone("data"):
+    with multihost.primary_first("data"):
         source = data.stored(config)
-    if hosts.is_first():
-        record(config, workdir)
+    if multihost.is_primary():
+        save_config(config, workdir)
 
     batches = data.batches(config, source, tokenizer, packing, loop.mesh_of(config))
     sheet = sheets.hook(config, workdir, model, source, tokenizer, packing)
@@ -78,11 +78,11 @@ def _save(path, params, model, notes, dtype):
     """Every process gives its shares of the parameters; the first writes the file."""
     from macro.models import weights
 
-    params = hosts.on_first(params)
+    params = multihost.gather_to_primary(params)
     if params is not None:
         weights.save(path, params, model, notes, dtype)
         print(f"wrote {path}")
 
 
 if __name__ == "__main__":
-    run(main, **hosts.HELPS)
+    run(main, **multihost.HELPS)

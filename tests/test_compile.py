@@ -9,7 +9,7 @@ import pytest
 
 from macro.compile import HELPS, main
 from macro.models.vae import VAE
-from macro.models.variants import decode
+from macro.models.variants import config_from_name
 from macro.utils.config import run
 
 TINY = Path(__file__).parents[1] / "configs" / "tiny.py"
@@ -54,7 +54,7 @@ class TestAheadOfTime:
 
     def test_arithmetic_is_six_times_parameters_times_tokens_and_attention(self, capsys):
         """At a size where that rules: twelve layers of width 768, a row a chip."""
-        model = decode("M/64")
+        model = config_from_name("M/64")
         sizes = {"text": 640, "vision": 640, "latent": 1280}
         code, out, _ = call(
             capsys, "--topology=v5e:2x2", "--json", "--config.batch_size=4", "--config.model.variant=M/64",

@@ -17,7 +17,7 @@ from macro.sentence.plan import Plan
 from macro.utils.config import load as load_config
 from macro.utils.config import run
 from macro.utils.errors import UserError
-from macro.utils.image import load, save
+from macro.utils.images import load, save
 
 CONFIG = Path(__file__).parents[1] / "configs" / "tiny.py"
 BAGEL = Path(__file__).parents[1] / "configs" / "bagel_sample.py"

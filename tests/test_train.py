@@ -10,12 +10,13 @@ from ml_collections import ConfigDict
 
 from macro.models import weights
 from macro.objectives import joint
-from macro.parallel import hosts
+from macro.parallel import multihost
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Image, Sentence, Target, Text
 from macro.train import main
 from macro.training import data, lora, sheets
-from macro.utils import image, tree
+from macro.utils import images as image_io
+from macro.utils import tree
 from macro.utils.config import load, run
 
 CONFIG = str(Path(__file__).parents[1] / "configs" / "tiny.py") + ":smoke"
@@ -108,7 +109,7 @@ def test_sheets_show_what_the_mode_has(small, tmp_path, sampling, tiles):
         small.sampling = sampling
     main(small, str(tmp_path))
     assert sorted(path.name for path in (tmp_path / "sheets").iterdir()) == ["000001.png", "000002.png"]
-    sheet = image.load(tmp_path / "sheets" / "000002.png")
+    sheet = image_io.load(tmp_path / "sheets" / "000002.png")
     assert sheet.shape[1] // sheets.SIDE == tiles
 
 
@@ -128,7 +129,7 @@ def test_sheets_show_what_the_mode_has(small, tmp_path, sampling, tiles):
 def test_mistakes_are_named_before_anything_is_made(override, line, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with pytest.raises(SystemExit) as left:
-        run(main, ["train", f"--config={CONFIG}", f"--workdir={tmp_path}/w", f"--config.{override}"], **hosts.HELPS)
+        run(main, ["train", f"--config={CONFIG}", f"--workdir={tmp_path}/w", f"--config.{override}"], **multihost.HELPS)
     assert left.value.code == 2
     assert capsys.readouterr().err.startswith(f"error: {line}")
     assert list((tmp_path / "w").iterdir()) == []

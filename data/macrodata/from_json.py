@@ -22,7 +22,7 @@ from data.builders import EngineBuilder
 from data.shards import bucket_of_count
 from macro.engines.core import Candidate, Engine, Step, notes_of
 from macro.engines.provider import Provider
-from macro.sentence.formats import ARRANGEMENTS, read, with_pixels
+from macro.sentence.formats import ARRANGEMENTS, arrange, read, with_pixels
 from macro.sentence.spans import Image, Sentence, Target
 from macro.utils.errors import UserError
 
@@ -90,7 +90,7 @@ def start(seed: int, index: int, attempt: int, options: Options) -> ReadCandidat
 
 def _read(candidates: list[ReadCandidate], provider: Provider | None, options: Options) -> list[ReadCandidate]:
     def parsed(candidate: ReadCandidate) -> ReadCandidate:
-        sentence = read(os.path.join(options.folder, candidate.file), options.arrangement)
+        sentence = arrange(read(os.path.join(options.folder, candidate.file)), options.arrangement)
         try:
             f"{sentence.task} {sentence.text}".encode()
         except UnicodeEncodeError:

@@ -23,7 +23,7 @@ from macro.inputs.shards import is_local
 from macro.sentence.formats import write_macrodata
 from macro.sentence.spans import Sentence
 from macro.utils.errors import UserError
-from macro.utils.log import Countdown
+from macro.utils.log import ProgressBar
 
 _CHUNK = 256  # samples that a process writes before it says so
 
@@ -72,7 +72,7 @@ def write_layout(records: str, folder: Path, half: Path, split: str, workers: in
     """
     total = len(open_source(records))
     half.mkdir(parents=True, exist_ok=True)
-    countdown = Countdown("JSON", total, "samples")
+    countdown = ProgressBar("JSON", total, "samples")
     write = functools.partial(_write_some, records, folder, half, split)
     for number in side_by_side(write, range(0, total, _CHUNK), workers):
         countdown.done(number)

@@ -15,8 +15,8 @@ from macro.inputs.records import Records, open_source
 from macro.inputs.tokenizer import Tokenizer
 from macro.scenes.assets.catalog import KINDS
 from macro.scenes.language.lexicon import plural
-from macro.sentence.cot import write_think
 from macro.sentence.formats import prompt_of
+from macro.sentence.plan import wrap_think
 from macro.sentence.spans import Text
 from macro.utils.config import run
 
@@ -29,7 +29,7 @@ def texts(source: Records, num: int) -> Iterator[str]:
         yield prompt_of(sentence)
         yield from (span.text for span in sentence if isinstance(span, Text))
         if sentence.plan is not None:
-            yield write_think(sentence.plan.cot)
+            yield wrap_think(sentence.plan.cot)
 
 
 def main(data: str, out: str, num: int = 5000, size: int = 1024) -> None:

@@ -20,7 +20,7 @@ from macro.engines.material.types import EngineImage  # noqa: E402
 from macro.engines.procedural.vision import bled  # noqa: E402
 from macro.engines.provider import ScenePrompt  # noqa: E402
 from macro.scenes.ground_truth.annotate import READINGS_OF_K, layout  # noqa: E402
-from macro.sentence.grid import grid_iou  # noqa: E402
+from macro.sentence.layout import grid_iou  # noqa: E402
 
 NUM, SEED, SIZE = 240, 8, 128
 SHAPES = ("mask", "box", "clip")

@@ -21,8 +21,8 @@ from macro.inputs.records import open_source  # noqa: E402
 from macro.sentence.formats import prompt_of  # noqa: E402
 from macro.sentence.spans import Sentence  # noqa: E402
 from macro.utils.config import run  # noqa: E402
-from macro.utils.files import write_whole  # noqa: E402
-from macro.utils.image import cover, save  # noqa: E402
+from macro.utils.files import atomic_write  # noqa: E402
+from macro.utils.images import resize_and_crop, save  # noqa: E402
 
 # What the papers say, with the words for the table.
 CATEGORIES = {"human": 0.4, "cloth": 0.1, "object": 0.3, "scene": 0.15, "style": 0.05}
@@ -32,8 +32,8 @@ PAPER_REFERENCES = "5.44"
 def main(data: str) -> None:
     sets = {name: list(_read(data, name)) for name in ("macrodata", "music", "inset")}
     results = macrodata(sets["macrodata"]) | music(sets["music"]) | inset(sets["inset"])
-    write_whole(HERE / "results.json", json.dumps(results, indent=1) + "\n")
-    write_whole(HERE / "table.md", table(results))
+    atomic_write(HERE / "results.json", json.dumps(results, indent=1) + "\n")
+    atomic_write(HERE / "table.md", table(results))
     save(HERE / "samples.png", sheet(sets["macrodata"]))
     print(table(results))
 
@@ -111,8 +111,8 @@ def _row(sample: Sentence, places: int, side: int) -> np.ndarray:
     page = np.full((2 * side, (columns + 2) * side, 3), 255, np.uint8)
     for n, image in enumerate(sample.images):
         top, left = n // columns * side, n % columns * side
-        page[top : top + side, left : left + side] = cover(image.pixels, (side, side))
-    page[:, columns * side :] = cover(sample.target.pixels, (2 * side, 2 * side))
+        page[top : top + side, left : left + side] = resize_and_crop(image.pixels, (side, side))
+    page[:, columns * side :] = resize_and_crop(sample.target.pixels, (2 * side, 2 * side))
     return page
 
 

@@ -14,6 +14,7 @@ from macro.engines.material.types import EngineImage
 from macro.engines.provider import Box, Region
 from macro.scenes.graph import Scene
 from macro.scenes.language.lexicon import named_colour
+from macro.scenes.layout.placement import supports_of
 from macro.scenes.render.batches import with_truth
 from macro.sentence.spans import Truth
 
@@ -67,18 +68,13 @@ def subject_at(truth: Truth, region: Region) -> int | None:
 def scene_subset(scene: Scene, subjects: Sequence[int]) -> Scene:
     """The scene with only these subjects (from 0), renumbered in this order; who stood on one that left is put down."""
     new = {old: i for i, old in enumerate(subjects)}
-    resting = {r.subject: r.objects[0] for r in scene.relations if r.name == "on"}
+    resting = supports_of(scene.subjects)
     kept = []
     for old in subjects:
         left_alone = old in resting and resting[old] not in new
         subject = replace(scene.subjects[old], number=new[old] + 1)
         kept.append(replace(subject, height=0.0) if left_alone else subject)
-    relations = tuple(
-        replace(r, subject=new[r.subject], objects=tuple(new[o] for o in r.objects))
-        for r in scene.relations
-        if r.subject in new and all(o in new for o in r.objects)
-    )
-    return replace(scene, subjects=tuple(kept), relations=relations)
+    return replace(scene, subjects=tuple(kept))
 
 
 def truth_subset(truth: Truth, subjects: Sequence[int]) -> Truth:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from macro.utils.errors import UserError
-from macro.utils.files import write_whole
+from macro.utils.files import atomic_write
 
 FILE = "evaluation.jsonl"
 
@@ -34,7 +34,7 @@ class Journal:
             raise UserError(f"{self.path}: was made with another {other}; name another workdir, or remove the file")
         self.records = {(record["bucket"], record["index"]): record for record in lines[1:]}
         kept = [{"settings": dict(settings)}, *self.records.values()]
-        write_whole(self.path, "".join(json.dumps(record) + "\n" for record in kept))
+        atomic_write(self.path, "".join(json.dumps(record) + "\n" for record in kept))
 
     def _whole_lines(self) -> list[dict]:
         if not self.path.exists():

@@ -10,19 +10,27 @@ stated one.
 Read next: `macro/scenes/layout/placement.py` (slots), `macro/scenes/ground_truth/relations.py`, `scenes.py`.
 """
 
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from macro.scenes.graph import Camera, Relation, Scene, Subject
+from macro.scenes.graph import Camera, Scene, Subject
 from macro.scenes.ground_truth import annotate
-from macro.scenes.language.lexicon import PHRASES, plain_nouns
-from macro.scenes.layout.placement import picture_box, put, put_on, share, slots, stands_on, view_of
+from macro.scenes.ground_truth.relations import Extents
+from macro.scenes.language.prompt_parser import names_in_instructions, read_claims
+from macro.scenes.layout.placement import (
+    picture_box,
+    put,
+    put_on,
+    share,
+    slots,
+    supports_of,
+    view_of,
+    world_box,
+)
 from macro.scenes.render import raycast
-from macro.sentence.grid import Grid
+from macro.sentence.layout import Grid
 from macro.sentence.spans import Truth
 
 TRIES = 10  # renders at most
@@ -32,55 +40,16 @@ _STRIDE = 3.0  # the walk goes to a neighbour at most this many times as far awa
 Claims = frozenset[tuple]  # (i, name, j) or (i, "between", (j, k)) in subject numbers
 
 
-def stated(prompt: str, truth: Truth) -> Claims:
-    """The relations of the truth that the prompt states.
-
-    Those whose words stand, within one sentence, between the subject and the others, or before both ("behind
-    the tree is the car"): every one that is stated, and now and then another that holds anyway.
-
-    Args:
-        prompt: with `<image n>` before the first mention of subject n.
-    """
-    names = {n: [rf"<image {n}>"] for n in range(1, len(truth.kinds) + 1)}
-    for n, noun in enumerate(plain_nouns(truth), 1):
-        names[n] += [rf"\b{noun}\b"] if noun else []
-    found = set()
-    for sentence in re.split(r"[.;]", prompt):
-        there = {n: places for n, words in names.items() if (places := _places(words, sentence))}
-        for i, name, j in truth.relations:
-            others = j if isinstance(j, tuple) else (j,)
-            if {i, *others} <= there.keys() and _says(sentence, name, there[i], [there[n] for n in others]):
-                found.add((i, name, j))
-    return frozenset(found)
-
-
-def _places(patterns: Iterable[str], sentence: str) -> list[int]:
-    return [match.start() for pattern in patterns for match in re.finditer(pattern, sentence)]
-
-
-def _says(sentence: str, name: str, subject: list[int], others: list[list[int]]) -> bool:
-    """Whether the words of a relation can tie the mentions of a subject to those of the others."""
-    row = {"left of": "from left to right", "right of": "from right to left"}.get(name)
-    if row and row in sentence:
-        return True
-    for word in _places([rf"\b{phrase}\b" for phrase in PHRASES.get(name, (name,))], sentence):
-        follow = all(any(place > word for place in places) for places in others)
-        if follow and (min(subject) < word or sentence[:word].strip() == ""):
-            return True
-    return False
-
-
 def another(scene: Scene, truth: Truth, prompt: str, rng: np.random.Generator, size: int = 128) -> Grid | None:
     """The layout of another scene of these subjects of which the prompt is as true; None if none is found."""
-    claims = stated(prompt, truth)
-    riders = {i: j for i, a in enumerate(scene.subjects) for j, b in enumerate(scene.subjects) if stands_on(a, b)}
+    claims = frozenset(read_claims(prompt, names_in_instructions(truth)).relations)
+    riders = supports_of(scene.subjects)
     for _ in range(TRIES):
         camera = view_of(rng, len(scene.subjects))
         subjects = _arranged(rng, scene.subjects, riders, camera, claims)
         if subjects is None:
             continue
-        on = tuple(Relation("on", i, (j,)) for i, j in riders.items())
-        redrawn = replace(scene, subjects=subjects, camera=camera, relations=on, seed=int(rng.integers(2**31)))
+        redrawn = replace(scene, subjects=subjects, camera=camera, seed=int(rng.integers(2**31)))
         grid, found = _seen(redrawn, size)
         if claims <= found and len(np.unique(grid[grid > 0])) == len(subjects):
             return grid
@@ -117,16 +86,11 @@ def _seen(scene: Scene, size: int) -> tuple[Grid, set]:
 
 @dataclass(frozen=True)
 class _Place:
-    """A subject somewhere: its extent in the picture, and its foot on the ground."""
+    """A subject somewhere: its box in the image, distance from the camera and foot on the ground (metres)."""
 
-    left: float
-    right: float
-    foot: float
+    box: tuple[float, ...]
+    distance: float
     ground: tuple[float, float]
-
-    @property
-    def middle(self) -> float:
-        return (self.left + self.right) / 2
 
 
 def _arranged(
@@ -172,45 +136,23 @@ def _arranged(
 
 
 def _place(subject: Subject, camera: Camera) -> _Place:
-    u0, _, u1, v1 = picture_box(camera, subject)
-    return _Place(float(u0), float(u1), float(v1), tuple(map(float, subject.position)))
+    distance = np.linalg.norm(world_box(subject).mean(0) - camera.eye)
+    return _Place(tuple(picture_box(camera, subject)), float(distance), tuple(map(float, subject.position)))
 
 
 def _wrong(standing: list[int], order: list[int], seats: dict, riders: dict[int, int], claims: Claims) -> int:
     """How many claims, and steps of the walk, do not hold with subject `standing[k]` in slot `order[k]`."""
     at = {i: seats[i, slot] for i, slot in zip(standing, order, strict=True)}
     at |= {rider: at[support] for rider, support in riders.items()}
+    places = [at[i] for i in range(len(at))]
+    extents = Extents.from_boxes(np.array([p.box for p in places]), np.array([p.distance for p in places]))
+    pairs = extents.pairs()
     broken = sum(
-        not _holds(name, at[i - 1], [at[n - 1] for n in (j if isinstance(j, tuple) else (j,))])
+        not (extents.between(i - 1, j[0] - 1, j[1] - 1) if isinstance(j, tuple) else pairs[name][i - 1, j - 1])
         for i, name, j in claims
         if name != "on"
     )
-    return broken + _strides(np.array([at[i].ground for i in range(len(at))]))
-
-
-def _holds(name: str, a: _Place, others: list[_Place]) -> bool:
-    """Whether a relation is likely to be read off the picture (`seen.py` has the rules)."""
-    b = others[0]
-    if name == "between":
-        low, high = sorted(others, key=lambda place: place.middle)
-        line, along = high.middle - low.middle, a.middle - low.middle
-        expected = low.foot + (high.foot - low.foot) * along / max(line, 1e-6)
-        return _left(low, a) and _left(a, high) and 0.25 <= along / line <= 0.75 and abs(a.foot - expected) < 0.2 * line
-    shared = min(a.right, b.right) - max(a.left, b.left)
-    aligned = shared >= 0.4 * min(a.right - a.left, b.right - b.left)
-    gap = max(a.left, b.left) - min(a.right, b.right)
-    return {
-        "left of": _left(a, b),
-        "right of": _left(b, a),
-        "in front of": aligned and a.foot > b.foot + 0.03,
-        "behind": aligned and b.foot > a.foot + 0.03,
-        "next to": gap <= 0.06 and abs(a.foot - b.foot) < 0.1 and (_left(a, b) or _left(b, a)),
-        "far from": bool(np.hypot(a.middle - b.middle, a.foot - b.foot) >= 0.55),
-    }.get(name, True)
-
-
-def _left(a: _Place, b: _Place) -> bool:
-    return a.right <= b.middle and a.middle <= b.left
+    return broken + _strides(np.array([place.ground for place in places]))
 
 
 def _strides(feet: Float[np.ndarray, "s 2"]) -> int:

@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 
 from macro.scenes.assets.palettes import to_linear, to_oklab
-from macro.sentence.grid import SIDE, Grid
+from macro.sentence.layout import GRID_SIZE, Grid
 from macro.sentence.spans import Truth
 
 SHADES = np.array([0.2, 0.3, 0.45, 0.7, 1.0, 1.25, 1.5])  # light that falls on a colour; 1 shows it as named
@@ -77,7 +77,7 @@ def clusters(pixels: Float[np.ndarray, "p 3"], count: int) -> tuple[Float[np.nda
 
 def cells_mask(grid: Grid, number: int, size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
     """The pixels of a subject's cells in a picture of `size` (h, w), both multiples of 8."""
-    return (grid == number).repeat(size[0] // SIDE, 0).repeat(size[1] // SIDE, 1)
+    return (grid == number).repeat(size[0] // GRID_SIZE, 0).repeat(size[1] // GRID_SIZE, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,8 +173,8 @@ class Judged:
         if not mask.any():
             return 0, 0
         own, whose = self.shares(subject, mask)
-        cell = np.arange(SIDE * SIDE).reshape(SIDE, SIDE)
-        cell = cell.repeat(self.size[0] // SIDE, 0).repeat(self.size[1] // SIDE, 1)[mask]
+        cell = np.arange(GRID_SIZE * GRID_SIZE).reshape(GRID_SIZE, GRID_SIZE)
+        cell = cell.repeat(self.size[0] // GRID_SIZE, 0).repeat(self.size[1] // GRID_SIZE, 1)[mask]
         swapped = 0
         for number in np.unique(cell):
             here = cell == number

@@ -44,11 +44,11 @@ from macro.models.vae import VAE, normalise
 from macro.models.variants import VAEConfig
 from macro.sampling.pipeline import Pipeline
 from macro.sentence.formats import prompt_of
-from macro.sentence.grid import Grid, grid_iou
+from macro.sentence.layout import Grid, grid_iou
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Sentence, Target
-from macro.utils.image import contact_sheet, to_float, to_uint8
-from macro.utils.image import save as save_picture
+from macro.utils.images import contact_sheet, to_float, to_uint8
+from macro.utils.images import save as save_picture
 
 NAMES = tuple(scenes_engine.bucket_of(bucket[0]) for bucket in scenes_engine.BUCKETS)
 VERSIONS = ("model", "vae", "rerender", "chance")

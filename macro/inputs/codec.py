@@ -19,7 +19,7 @@ from PIL import Image as Picture
 
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Image, Sentence, Target, Text, Truth
-from macro.utils.image import decode, encode_png
+from macro.utils.images import decode, encode_png
 
 _PICTURE = ("path", "subject", "role", "number", "phrase")
 _NUMBERS = ("palettes", "boxes", "visibility")

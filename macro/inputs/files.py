@@ -17,23 +17,21 @@ import numpy as np
 from macro.sentence.formats import read, with_pixels
 from macro.sentence.spans import Image, Sentence, Target
 from macro.utils.errors import UserError
-from macro.utils.image import size_of
+from macro.utils.images import size_of
 
 
 class Files(Sequence):
     """The sentences of a folder; pictures are read when a sentence is asked for."""
 
-    def __init__(self, folder: str | os.PathLike, arrangement: str = "in_sentence"):
+    def __init__(self, folder: str | os.PathLike):
         """
         Args:
             folder: looked through with all folders below it.
-            arrangement: of MacroData's prompts, one of `formats.ARRANGEMENTS`.
 
         Raises:
             UserError: no JSON file in it.
         """
         self._paths = sorted(str(path) for path in Path(folder).glob("**/*.json"))
-        self._arrangement = arrangement
         if not self._paths:
             raise UserError(f"{folder}: no .json files are there; name a folder of MacroData or INSET samples")
 
@@ -50,7 +48,7 @@ class Files(Sequence):
 
     def _read(self, index: int) -> Sentence:
         path = self._paths[index]
-        sentence = read(path, self._arrangement)
+        sentence = read(path)
         if sentence.target is None:
             raise UserError(f"{path}: has no output_image; there is nothing to learn to draw")
         return sentence

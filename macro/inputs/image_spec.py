@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 
 from macro.inputs.transforms import fit_size, within
 from macro.utils.errors import UserError
-from macro.utils.image import Pixels, cover, nearest_size, resize_to
+from macro.utils.images import Pixels, nearest_size, resize, resize_and_crop
 
 Size = tuple[int, int]
 
@@ -190,12 +190,12 @@ class ImageSpec:
 
     def vae_pixels(self, pixels: Pixels, size: Size) -> Pixels:
         """The image at a size of `vae_size` or `target_size`: cropped to a bucket, or resized by BAGEL's rule."""
-        return cover(pixels, size) if self.buckets else resize_to(pixels, size)
+        return resize_and_crop(pixels, size) if self.buckets else resize(pixels, size)
 
     def vit_pixels(self, pixels: Pixels, count: int = 1) -> Pixels:
         """The image as the ViT sees it, in a sentence of `count` given images."""
         seen = pixels if self.buckets else self.vae_pixels(pixels, self.vae_size(pixels.shape[:2], count))
-        return resize_to(seen, self.vit_size(pixels.shape[:2], count))
+        return resize(seen, self.vit_size(pixels.shape[:2], count))
 
     def to_dict(self) -> dict:
         """JSON-able, for the notes of a weights file; `from_dict` is its inverse."""

@@ -22,17 +22,19 @@ Read next: `macro/inputs/pieces.py` (a sentence to tokens), `macro/inputs/pipeli
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
 
 import numpy as np
 
 from macro.inputs.binning import assign
+from macro.inputs.conditioning import CfgDropout, context_mask
 from macro.inputs.image_spec import ImageSpec, ResizeRule
 from macro.inputs.pieces import Cursor, Packed, bind, lay, needs, pieces_of
 from macro.inputs.rows import make_row
-from macro.inputs.transforms import draw_context, draw_items, dropped_in, grid_positions
-from macro.sentence.grid import LABELS
+from macro.inputs.transforms import grid_positions
+from macro.sentence.formats import ARRANGEMENTS, AS_GIVEN, arrange
+from macro.sentence.layout import NUM_CLASSES
 from macro.sentence.plan import Plan
 from macro.sentence.sight import NOISE
 from macro.sentence.spans import Sentence
@@ -58,8 +60,9 @@ class PackingConfig:
         reference_pixels, max_upscale: see `ImageSpec`.
         reference_vae: references have a clean VAE copy too (sources always have one).
         binding: whether tokens carry the subject they show.
-        no_text, no_image, null: shares of training samples that see only that context.
-        item_dropout: BAGEL's (text, ViT, VAE) shares, each span for itself, instead of the three above.
+        cfg_dropout: condition dropout, for guidance.
+        arrangement: how the images of a prompt stand, in training and drawing, one of `formats.ARRANGEMENTS`;
+            "as_given" leaves samples as they are, and draws in-sentence.
         reweighting: a learnt text of n tokens weighs n^(1/2) in all, not n, so that long ones rule less (BAGEL's
             ce_loss_reweighting).
         most_pictures: a sentence with more of them is refused; 0: any number.
@@ -83,21 +86,23 @@ class PackingConfig:
     reference_pixels: Sequence | None = None
     reference_vae: bool = False
     binding: bool = True
-    no_text: float = 0.1
-    no_image: float = 0.1
-    null: float = 0.1
-    item_dropout: Sequence | None = None
+    cfg_dropout: CfgDropout = field(default_factory=CfgDropout)
+    arrangement: str = "as_given"
     reweighting: bool = False
     most_pictures: int = 0
     tasks: Sequence = ("compose", "edit", "text", "customization", "illustration", "spatial", "temporal")
 
     def __post_init__(self):
-        for field in fields(self):  # config files hold lists, and a config is a key of caches
-            if isinstance(getattr(self, field.name), list):
-                object.__setattr__(self, field.name, tuple(getattr(self, field.name)))
+        for each in fields(self):  # config files hold lists, and a config is a key of caches
+            if isinstance(getattr(self, each.name), list):
+                object.__setattr__(self, each.name, tuple(getattr(self, each.name)))
         for name in ("buckets", "reference_pixels"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, tuple(tuple(part) for part in getattr(self, name)))
+        if self.arrangement not in (*ARRANGEMENTS, AS_GIVEN):
+            raise UserError(
+                f"config.packing.arrangement={self.arrangement!r}: choose one of {', '.join(ARRANGEMENTS)}, {AS_GIVEN}"
+            )
         if self.reference_max_side < self.patch:
             raise UserError(
                 f"config.packing.reference_max_side: {self.reference_max_side} is less than one patch ({self.patch})"
@@ -143,7 +148,7 @@ def pack_sentence(
     Args:
         rng: in training: draws the context (condition dropout) and the times of the noised targets. None in
             sampling: no noised copies, nothing after the last target is read, `context` says what is kept.
-        context: one of transforms.CONTEXTS.
+        context: one of conditioning.CONTEXTS.
 
     Returns:
         The sample, unpadded; `make_row` pads it, and `.cursor` is where a continuation starts.
@@ -152,13 +157,9 @@ def pack_sentence(
 
 
 def _pieces(sentence, tokenizer, config, rng, context="full") -> list:
-    if rng is not None and config.item_dropout is not None:
-        dropped = draw_items(rng, sentence, *config.item_dropout)
-    else:
-        if rng is not None:
-            context = draw_context(rng, sentence, config.no_text, config.no_image, config.null)
-        dropped = dropped_in(context, sentence)
-    return pieces_of(sentence, tokenizer, config, dropped, rng)
+    sentence = arrange(sentence, config.arrangement)
+    mask = context_mask(context, sentence) if rng is None else config.cfg_dropout.sample(rng, sentence)
+    return pieces_of(sentence, tokenizer, config, mask, rng)
 
 
 def pack_target(
@@ -177,7 +178,7 @@ def pack_target(
     position = grid_positions(rows, columns, config.latent_side)
     text, latent = framed(cursor, position, NOISE, tokenizer)
     shares = bind(plan, rows, columns, config)
-    latent["subjects"] = np.zeros((rows * columns, LABELS), np.float32) if shares is None else shares
+    latent["subjects"] = np.zeros((rows * columns, NUM_CLASSES), np.float32) if shares is None else shares
     return {"text": text, "latent": latent}
 
 

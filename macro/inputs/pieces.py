@@ -19,8 +19,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from macro.inputs.transforms import Dropped, grid_positions, patchify
-from macro.sentence.grid import LABELS, cell_shares
+from macro.inputs.conditioning import ConditionMask
+from macro.inputs.transforms import grid_positions, patchify
+from macro.sentence.layout import NUM_CLASSES, layout_to_token_weights
 from macro.sentence.plan import Plan
 from macro.sentence.sight import CAUSAL, FULL, NOISE
 from macro.sentence.spans import Image, Sentence, Target, Text
@@ -104,13 +105,13 @@ class Packed:
 
 
 def pieces_of(
-    sentence: Sentence, tokenizer, config, dropped: Dropped, rng: np.random.Generator | None
+    sentence: Sentence, tokenizer, config, mask: ConditionMask, rng: np.random.Generator | None
 ) -> list:
     """The pieces of a sentence in order.
 
     Args:
         tokenizer: see `macro/inputs/tokenizer.py`. config: a PackingConfig.
-        dropped: what is left out.
+        mask: what is left out.
         rng: gives the noised copies their times. None when sampling: no noised copies, and reading stops
             before the last target.
     """
@@ -120,18 +121,18 @@ def pieces_of(
         if isinstance(span, Target) and rng is None and i == last_target:
             break
         if isinstance(span, Text | Plan):
-            if i in dropped.spans:
+            if i in mask.text:
                 continue
             plan = span if isinstance(span, Plan) else plan
             body = span.tokens(tokenizer) if isinstance(span, Plan) else tokenizer.encode(span.text)
-            learnt = dropped.scored and (isinstance(span, Plan) or span.learn)
+            learnt = mask.scored and (isinstance(span, Plan) or span.learn)
             pieces.append(Words([tokenizer.bos, *body, tokenizer.eos], learnt))
             continue
         given = len(sentence.images) if isinstance(span, Image) else 1
-        copies = _picture(i, span, config, dropped, slots, pictures, given, followed=i + 1 < len(sentence))
+        copies = _picture(i, span, config, mask, slots, pictures, given, followed=i + 1 < len(sentence))
         if isinstance(span, Target) and rng is not None:
             copies = _noised(span, plan, config, slots, rng) + copies
-        if isinstance(span, Image) and not dropped.spans and config.binding:
+        if isinstance(span, Image) and mask.bound and config.binding:
             copies = [_bound(copy, span.subject or 0) for copy in copies]
         if config.most_pictures and pictures == config.most_pictures:
             raise UserError(f"sentence (task {sentence.task}): more than {pictures} pictures; leave config.select out")
@@ -141,7 +142,7 @@ def pieces_of(
     return pieces
 
 
-def _picture(i: int, span, config, dropped: Dropped, slot: int, number: int, given: int, followed: bool) -> list:
+def _picture(i: int, span, config, mask: ConditionMask, slot: int, number: int, given: int, followed: bool) -> list:
     """The clean VAE copy, where one is due, and the ViT copy of a picture; gaps for those dropped."""
     if isinstance(span, Target) and not followed:
         return []
@@ -150,10 +151,10 @@ def _picture(i: int, span, config, dropped: Dropped, slot: int, number: int, giv
     if isinstance(span, Target) or span.role == "source" or config.reference_vae:
         fitted = images.target_size(size) if isinstance(span, Target) else images.vae_size(size, given)
         clean = Latents(pixels, *_latent_shape(fitted, config), slot, number, None, None)
-        copies.append(Gap() if i in dropped.clean else clean)
+        copies.append(Gap() if i in mask.vae else clean)
     height, width = images.vit_size(size, given)
     seen = Seen(pixels, height // config.patch, width // config.patch, number, 0, given)
-    return [*copies, Gap() if i in dropped.vision else seen]
+    return [*copies, Gap() if i in mask.vit else seen]
 
 
 def _noised(target: Target, plan: Plan | None, config, slot: int, rng: np.random.Generator) -> list[Latents]:
@@ -168,7 +169,7 @@ def bind(plan: Plan | None, rows: int, columns: int, config) -> np.ndarray | Non
     """Subjects' shares of each latent token float32[rows * columns, 13]; None where nothing is bound."""
     if not config.binding or plan is None or plan.grid is None:
         return None
-    return cell_shares(plan.grid, rows, columns)
+    return layout_to_token_weights(plan.grid, rows, columns)
 
 
 def _bound(copy, subject: int):
@@ -249,7 +250,7 @@ class _Builder:
             "picture": np.full(n, piece.picture, np.int32),
             "t_raw": np.full(n, piece.t_raw if noised else -np.inf, np.float32),
             "loss": np.full(n, noised),
-            "subjects": np.zeros((n, LABELS), np.float32) if piece.shares is None else piece.shares,
+            "subjects": np.zeros((n, NUM_CLASSES), np.float32) if piece.shares is None else piece.shares,
         }
         self._framed("latent", n, NOISE if noised else FULL, values)
         self.pictures = max(self.pictures, piece.picture + 1)

@@ -25,7 +25,7 @@ from macro.inputs.codec import decode_sentence
 from macro.inputs.shards import FEATURES, Shards, link
 from macro.sentence.spans import Sentence
 from macro.utils.errors import UserError
-from macro.utils.log import Countdown
+from macro.utils.log import ProgressBar
 
 # (seed, start, count, options) -> sentences start ... start + count - 1 of the endless data set of that seed;
 # options are the engine's own dataclass.
@@ -67,7 +67,7 @@ class SentenceBuilder(dataset_builder.FileReaderBuilder, skip_registration=True)
         return tfds.download.DownloadManager(download_dir=self.shards.folder)
 
     def _log_download_bytes(self) -> None:
-        """TFDS would speak of downloads on stdout; `Countdown` says what happens."""
+        """TFDS would speak of downloads on stdout; `ProgressBar` says what happens."""
 
     def _log_download_done(self) -> None:
         """As above."""
@@ -81,7 +81,7 @@ class SentenceBuilder(dataset_builder.FileReaderBuilder, skip_registration=True)
         if not epath.Path(self.data_dir).exists():
             shards = self.shards
             missing = shards.missing()
-            countdown = Countdown(self.name, self.num, self.unit)
+            countdown = ProgressBar(self.name, self.num, self.unit)
             countdown.skip(self.num - sum(len(shards.places(number)) for number in missing))
             for number in self.make_shards(missing):
                 countdown.done(len(shards.places(number)))
@@ -122,7 +122,7 @@ class SentenceBuilder(dataset_builder.FileReaderBuilder, skip_registration=True)
             self.shards.write(number, sentences, {})
             yield number
 
-    def gathered(self, countdown: Countdown) -> None:
+    def gathered(self, countdown: ProgressBar) -> None:
         """Called when all shards are there, before the data set appears; `countdown` has seen them come."""
 
     def why(self) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from macro.inputs.pieces import Packed
-from macro.sentence.grid import LABELS
+from macro.sentence.layout import NUM_CLASSES
 from macro.utils.errors import UserError
 
 STREAMS = ("text", "vision", "latent")
@@ -102,7 +102,7 @@ def _padded(stream: str, parts: list[dict], config) -> dict[str, np.ndarray]:
     capacity, total = getattr(config, stream), sum(len(part["order"]) for part in parts)
     if total > capacity:
         raise UserError(f"packing.{stream}: a row needs {total} tokens but holds {capacity}; raise it")
-    widths = {"patches": (3 * config.patch**2,), "subjects": (LABELS,)}
+    widths = {"patches": (3 * config.patch**2,), "subjects": (NUM_CLASSES,)}
     padded = {}
     for name, (kind, padding) in (_FIELDS[stream] | _META).items():
         padded[name] = np.full((capacity, *widths.get(name, ())), padding, kind)

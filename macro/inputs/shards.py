@@ -32,7 +32,7 @@ from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from macro.inputs.codec import encode_sentence
 from macro.sentence.spans import Sentence
-from macro.utils.files import whole
+from macro.utils.files import atomic_path
 
 _BITS = tfds.features.Image(shape=(None, None, 1), dtype=np.uint16, encoding_format="png")
 FEATURES = {
@@ -143,10 +143,10 @@ def _record(sentence: Sentence) -> bytes:
 
 @contextlib.contextmanager
 def whole_anywhere(path: str | os.PathLike) -> Iterator[Path]:
-    """`macro.utils.files.whole` for places that need not be on this machine."""
+    """`macro.utils.files.atomic_path` for places that need not be on this machine."""
     path = epath.Path(path)
     if is_local(path):
-        with whole(path) as half:
+        with atomic_path(path) as half:
             yield half
         return
     with tempfile.TemporaryDirectory() as folder:

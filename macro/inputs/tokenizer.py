@@ -18,11 +18,11 @@ from pathlib import Path
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from macro.sentence.grid import LABELS
+from macro.sentence.layout import NUM_CLASSES
 from macro.utils.errors import UserError
 
 FRAMES = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")
-LAYOUT_MARKS = ("<layout>", "</layout>", *(f"<cell {n}>" for n in range(LABELS)))
+LAYOUT_MARKS = ("<layout>", "</layout>", *(f"<cell {n}>" for n in range(NUM_CLASSES)))
 QWEN_LAYOUT = 151665
 
 _DEMO = Path(__file__).parent.parent / "assets" / "demo_tokenizer.json"

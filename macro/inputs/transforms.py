@@ -1,29 +1,16 @@
-"""What is done to a picture or to a sentence before it is packed: sizes, patches, condition dropout.
+"""What is done to an image before it is packed: sizes by BAGEL's rule, patches, position ids.
 
-Sizes follow BAGEL's rule (`fit_size`). Condition dropout teaches the contexts that guidance will ask for
-(`macro/sampling/contexts.py`), so a context is defined here once, for training and sampling alike:
-
-    full      everything
-    no_text   pictures only: all text, the plan and with it the binding are gone
-    no_image  text and plan only
-    null      nothing but the target
-
-Read next: `macro/inputs/pieces.py`.
+Read next: `macro/inputs/image_spec.py`.
 """
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float32
 
-from macro.sentence.plan import Plan
-from macro.sentence.spans import Image, Sentence, Target, Text
 from macro.utils.errors import UserError
-from macro.utils.image import nearest_size, size_of, to_float
-
-CONTEXTS = ("full", "no_text", "no_image", "null")
+from macro.utils.images import nearest_size, size_of, to_float
 
 
 def fit_size(
@@ -101,66 +88,3 @@ def grid_positions(rows: int, columns: int, side: int) -> np.ndarray:
             f"image of {rows} x {columns} tokens: the model's position table reaches {side} a side; scale it down"
         )
     return (np.arange(rows)[:, None] * side + np.arange(columns)).reshape(-1).astype(np.int32)
-
-
-@dataclass(frozen=True)
-class Dropped:
-    """Which spans of a sentence are left out, by their index in it.
-
-    Attributes:
-        spans: text and plan spans that are gone without trace.
-        vision, clean: spans whose ViT tokens, and whose clean VAE tokens, are gone (RoPE still moves on).
-        scored: whether text that is left is still learnt from.
-    """
-
-    spans: frozenset[int] = frozenset()
-    vision: frozenset[int] = frozenset()
-    clean: frozenset[int] = frozenset()
-    scored: bool = True
-
-
-def dropped_in(context: str, sentence: Sentence) -> Dropped:
-    """What `context` (one of CONTEXTS) leaves out of a sentence."""
-    words = frozenset(i for i, span in enumerate(sentence) if isinstance(span, Text | Plan))
-    pictures = frozenset(i for i, span in enumerate(sentence) if isinstance(span, Image | Target))
-    if context not in CONTEXTS:
-        raise ValueError(f"context {context!r}: must be one of {', '.join(CONTEXTS)}")
-    no_words = words if context in ("no_text", "null") else frozenset()
-    no_pictures = pictures if context in ("no_image", "null") else frozenset()
-    return Dropped(no_words, no_pictures, no_pictures, scored=context == "full")
-
-
-def draw_context(
-    rng: np.random.Generator, sentence: Sentence, no_text: float, no_image: float, null: float
-) -> str:
-    """One context for a training sample, drawn jointly for all its spans.
-
-    A sentence without a target is never cut: it has nothing that could be drawn from what is left.
-    """
-    chance = rng.random()  # drawn in any case, so that what follows does not depend on the sentence
-    if sentence.target is None:
-        return "full"
-    for context, share in (("no_text", no_text), ("no_image", no_image), ("null", null)):
-        if chance < share:
-            return context
-        chance -= share
-    return "full"
-
-
-def draw_items(
-    rng: np.random.Generator, sentence: Sentence, text: float, vision: float, clean: float
-) -> Dropped:
-    """BAGEL's dropout, for parity: each text, each ViT copy and each clean VAE copy for itself.
-
-    Text that is learnt, and sentences without a target, are never dropped.
-    """
-    chances = rng.random((3, len(sentence)))
-    if sentence.target is None:
-        return Dropped()
-    words = {i for i, s in enumerate(sentence) if isinstance(s, Plan) or isinstance(s, Text) and not s.learn}
-    pictures = {i for i, s in enumerate(sentence) if isinstance(s, Image | Target)}
-    return Dropped(
-        frozenset(i for i in words if chances[0, i] < text),
-        frozenset(i for i in pictures if chances[1, i] < vision),
-        frozenset(i for i in pictures if chances[2, i] < clean),
-    )

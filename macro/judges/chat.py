@@ -18,7 +18,7 @@ import numpy as np
 
 from macro.judges.json_schema import Schema, extract_json, only_promised, schema_error
 from macro.utils.errors import ItemError
-from macro.utils.image import Pixels
+from macro.utils.images import Pixels
 
 # Changes whenever questions are put to models in another way, so that stored answers are not taken for theirs.
 VERSION = 1

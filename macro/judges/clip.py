@@ -17,7 +17,7 @@ from jaxtyping import Float32
 
 from macro.judges.model_loading import check_kind, device_of, format_of, loading, once
 from macro.utils.errors import UserError
-from macro.utils.image import Pixels, cover
+from macro.utils.images import Pixels, resize_and_crop
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ class Clip:
         )
 
         def encode(part: Sequence[Pixels]):
-            values = np.stack([(cover(p, (side, side)).astype(np.float32) / 255 - mean) / deviation for p in part])
+            cropped = np.stack([resize_and_crop(pixels, (side, side)) for pixels in part])
+            values = (cropped.astype(np.float32) / 255 - mean) / deviation
             values = torch.from_numpy(values.transpose(0, 3, 1, 2).copy()).to(model.device, model.dtype)
             return model.visual_projection(model.vision_model(pixel_values=values).pooler_output)
 

@@ -13,7 +13,7 @@ from jaxtyping import Float32
 
 from macro.judges.model_loading import check_kind, device_of, format_of, loading, once
 from macro.utils.errors import UserError
-from macro.utils.image import Pixels, cover
+from macro.utils.images import Pixels, resize_and_crop
 
 DREAMBENCH = "facebook/dino-vits16"
 
@@ -66,7 +66,7 @@ class Dino:
 def _seen(pixels: Pixels) -> Float32[np.ndarray, "3 224 224"]:
     """What the model sees of an image."""
     edge = (_RESIZED - _CROP) // 2
-    middle = cover(pixels, (_RESIZED, _RESIZED))[edge : edge + _CROP, edge : edge + _CROP]
+    middle = resize_and_crop(pixels, (_RESIZED, _RESIZED))[edge : edge + _CROP, edge : edge + _CROP]
     return np.ascontiguousarray(((middle.astype(np.float32) / 255 - _MEAN) / _DEVIATION).transpose(2, 0, 1))
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from macro.judges import llm_errors
 from macro.judges.chat import LlmRequest, Turns, cache_key, correction, parse_answer, system_prompt
 from macro.judges.response_cache import ResponseCache
-from macro.utils import image
+from macro.utils import images as image_io
 from macro.utils.errors import ItemError, UserError
 
 # What a server may be able to promise of an answer's form, best first. One that refuses a form is asked in the next.
@@ -214,9 +214,9 @@ class Endpoint:
             messages.append({"role": "user", "content": correction(reason)})
         return messages
 
-    def _image(self, pixels: image.Pixels) -> dict:
-        pixels = image.at_most(pixels, self._side)
-        url = image.data_uri(pixels, ".jpg" if self._jpeg else ".png")
+    def _image(self, pixels: image_io.Pixels) -> dict:
+        pixels = image_io.shrink_to(pixels, self._side)
+        url = image_io.data_uri(pixels, ".jpg" if self._jpeg else ".png")
         return {"type": "image_url", "image_url": {"url": url}}
 
     def _clean(self, message: str) -> str:

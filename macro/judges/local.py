@@ -16,7 +16,7 @@ from typing import Any
 from macro.judges.chat import LlmRequest, cache_key, correction, parse_answer, system_prompt
 from macro.judges.model_loading import device_of, format_of, loading, once
 from macro.judges.response_cache import ResponseCache
-from macro.utils import image
+from macro.utils import images as image_io
 from macro.utils.errors import ItemError, UserError
 
 _BEST = 20  # a word is drawn among so many: below them are hundreds of thousands that are all wrong
@@ -34,7 +34,7 @@ class _Conversation:
     """Messages as chat templates take them, the images in them, and the seed of the next one."""
 
     messages: list[dict]
-    images: list[image.Pixels]
+    images: list[image_io.Pixels]
     seed: int
 
 
@@ -134,13 +134,13 @@ class LocalChat:
 
     def _conversation(self, ask: LlmRequest, turns: Sequence[tuple[str, str]]) -> _Conversation:
         parts: list[dict] = []
-        images: list[image.Pixels] = []
+        images: list[image_io.Pixels] = []
         for part in ask.parts:
             if isinstance(part, str):
                 parts.append({"type": "text", "text": part})
             else:
                 parts.append({"type": "image"})
-                images.append(image.at_most(part, self._side))
+                images.append(image_io.shrink_to(part, self._side))
         words_only = "\n".join(part["text"] for part in parts) if not images else None
         messages = [
             {"role": "system", "content": system_prompt(ask)},

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from macro.utils.errors import UserError
-from macro.utils.files import write_whole
+from macro.utils.files import atomic_write
 
 
 class ResponseCache:
@@ -33,7 +33,7 @@ class ResponseCache:
 
     def put(self, key: str, answer: Any, model: str) -> None:
         if self._folder is not None:
-            write_whole(self._file(key), json.dumps({"model": model, "answer": answer}, ensure_ascii=False))
+            atomic_write(self._file(key), json.dumps({"model": model, "answer": answer}, ensure_ascii=False))
 
     @contextlib.contextmanager
     def holding(self, key: str) -> Iterator[None]:

@@ -19,7 +19,7 @@ from types import MappingProxyType
 from macro.judges.chat import LlmRequest
 from macro.judges.json_schema import Schema, number, obj, text
 from macro.utils.errors import UserError
-from macro.utils.image import Pixels
+from macro.utils.images import Pixels
 
 LOW, HIGH = 0, 10
 

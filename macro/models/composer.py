@@ -21,7 +21,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from macro.kernels.select.api import gather
+from macro.kernels.token_selection.api import gather_tokens
 from macro.models.diffusion_head import DiffusionHead
 from macro.models.planner import Planner
 from macro.models.thinning import Thinning
@@ -29,31 +29,31 @@ from macro.models.variants import ModelConfig
 from macro.nn.asking import Asking
 from macro.nn.mot import MoT
 from macro.nn.rope import rope_angles
-from macro.parallel.rules import constrain, join_tokens, split_tokens
+from macro.parallel.sharding import constrain, join_tokens, split_tokens
 from macro.sentence.sight import FIELDS
 
 Cache = dict
 
 
-def sight_fields(stream: Mapping) -> dict:
+def mask_fields(stream: Mapping) -> dict:
     """The four integers per token that the rule of sight asks for."""
     return {name: stream[name] for name in FIELDS}
 
 
-def join(*metas: Mapping | None) -> dict:
+def concat_metadata(*metas: Mapping | None) -> dict:
     """Metadata of several buffers, one after the other along the token axis."""
     present = [meta for meta in metas if meta is not None]
     return {name: join_tokens([meta[name] for meta in present]) for name in FIELDS}
 
 
-def cache_rows(cache: Cache, rows: slice | Array) -> Cache:
+def index_cache(cache: Cache, rows: slice | Array) -> Cache:
     """Some rows of a cache."""
     some = {name: cache[name][:, rows] for name in ("k", "v")}
     some["meta"] = {name: values[rows] for name, values in cache["meta"].items()}
     return some | ({"bias": cache["bias"][rows]} if "bias" in cache else {})
 
 
-def pictures(streams: Mapping) -> Int[Array, "b n"]:
+def image_ids(streams: Mapping) -> Int[Array, "b n"]:
     """The number of the picture that each token shows, -1 for text, along the tokens of `prefill`'s cache."""
     text, vision, latent = streams["text"], streams.get("vision"), streams.get("latent")
     whole = jnp.full_like(text["ids"], -1)
@@ -150,7 +150,8 @@ class Composer(nn.Module):
         read = [text] if vision is None else [text, vision]
         und, _, new, asked = self.mot(und, gen, *self._joined(read, latent), caches, asking)
         k, v = (constrain(kept, "layers", "batch", "tokens", "kv_heads", "head_dim") for kept in new)
-        return _text_of(und, text, vision), {"k": k, "v": v, "meta": join(join(*read), latent)}, asked
+        meta = concat_metadata(concat_metadata(*read), latent)
+        return _text_of(und, text, vision), {"k": k, "v": v, "meta": meta}, asked
 
     def embed_latent(
         self, latent: Mapping, x_t: Float[Array, "b n c"], t: Float[Array, "b n"]
@@ -193,11 +194,11 @@ class Composer(nn.Module):
         """Hidden states of text and latents, where the layers after the last asked one see the kept tokens only."""
         text, vision, latent = streams["text"], streams["vision"], streams["latent"]
         rotations, meta = self._joined([text, vision], latent)
-        asking, end = thinning.asking(streams, pictures(streams), meta, self.config.llm.layers)
+        asking, end = thinning.asking(streams, image_ids(streams), meta, self.config.llm.layers)
         und, gen, (_, values), asked = self.mot.run(und, gen, rotations, meta, (), asking, (0, end))
-        kept, stays = thinning.kept(streams, meta, pictures(streams), values, asked, self.config.llm.layers)
+        kept, stays = thinning.kept(streams, meta, image_ids(streams), values, asked, self.config.llm.layers)
         words, seen = split_tokens(und, [text["ids"].shape[1], vision["position"].shape[1]])
-        seen = gather(seen, kept, "batch", "tokens", "width")
+        seen = gather_tokens(seen, kept, "batch", "tokens", "width")
         fields = {name: jnp.take_along_axis(vision[name], kept.indices, axis=1) for name in (*FIELDS, "rope")}
         vision = fields | {"sample": jnp.where(kept.valid, fields["sample"], -1)}
         latent = {**latent, "sample": jnp.where(stays, latent["sample"], -1)}
@@ -213,10 +214,11 @@ class Composer(nn.Module):
         llm = self.config.llm
         rotations = [rope_angles(ids, llm.head_dim, llm.rope_theta) for ids in angles]
         rotations = (*rotations, None) if latent is None else tuple(rotations)
-        return rotations, join(join(*und_streams), latent)  # joined as their tokens are: first `und`, then all
+        # Concatenated as their tokens are: first `und`, then all.
+        return rotations, concat_metadata(concat_metadata(*und_streams), latent)
 
 
-def smallest_batch(model: ModelConfig) -> tuple[dict, Array, Array]:
+def dummy_batch(model: ModelConfig) -> tuple[dict, Array, Array]:
     """Streams with one token each, latents and times: enough to shape every parameter by `Composer.init`."""
     meta = {name: jnp.zeros((1, 1), jnp.int32) for name in ("sample", "order", "span", "mode", "rope")}
     patch = jnp.zeros((1, 1, model.vision.patch**2 * 3))

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Int
 
 from macro.models.variants import ModelConfig
 from macro.nn.embed import position_embedding, time_sinusoids
-from macro.parallel.rules import constrain
+from macro.parallel.sharding import constrain
 
 
 class TimeEmbedding(nn.Module):

@@ -22,8 +22,8 @@ import numpy as np
 from macro.models.bagel.table import TURNS, our_place, upstream_place
 from macro.utils import tree
 from macro.utils.errors import UserError
-from macro.utils.files import write_whole
-from macro.utils.tensorfile import TensorReader
+from macro.utils.files import atomic_write
+from macro.utils.streaming_safetensors import TensorReader
 
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 BAGEL = "ByteDance-Seed/BAGEL-7B-MoT"
@@ -89,8 +89,8 @@ def save_peft(
         "use_dora": False,
         "init_lora_weights": True,
     }
-    write_whole(Path(folder) / WEIGHTS, save(tensors, {"format": "pt"}))
-    write_whole(Path(folder) / CONFIG, json.dumps(config, indent=2) + "\n")
+    atomic_write(Path(folder) / WEIGHTS, save(tensors, {"format": "pt"}))
+    atomic_write(Path(folder) / CONFIG, json.dumps(config, indent=2) + "\n")
 
 
 def load_peft(folder: str | os.PathLike) -> tuple[dict, dict[str, Any]]:

@@ -15,7 +15,7 @@ share its quota. The rivals score
     random    nothing: any tokens of each picture
 
 Both of the paper's rivals choose anew for each generated token; here they choose once, as all others do. [ours]
-Read next: `macro/kernels/select/api.py`, `macro/sampling/select.py`.
+Read next: `macro/kernels/token_selection/api.py`, `macro/sampling/select.py`.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
+from macro.kernels.token_selection.api import MOST_IMAGES
 from macro.nn.asking import Asking
-from macro.utils.config import section
+from macro.utils.config import from_config
 from macro.utils.errors import UserError
 
 METHODS = ("text", "blocks", "images", "norm", "uniform", "random")
@@ -95,7 +96,7 @@ def read_selection(values: Mapping | ConfigDict | None, where: str) -> Selection
     """
     given = {key: value for key, value in (values or {}).items() if value is not None}
     asks = {"keep", "budget"} & set(given)
-    selection = section(Selection, given if asks else given | {"keep": 1.0}, where)
+    selection = from_config(Selection, given if asks else given | {"keep": 1.0}, where)
     return None if selection.keep == 1 else selection
 
 
@@ -112,7 +113,7 @@ def scores(
 
     Args:
         asked: what the layers answered, summed over them and over all passes; None for methods outside ASKED.
-        counts: how many queries of each class see a token (`select.api.column_counts`), over all passes.
+        counts: how many queries of each class see a token (`token_selection.api.query_counts`), over all passes.
         values: of all layers.
         picture: number of each token's picture, -1 for others.
         quotas: tokens of each picture that may stay.
@@ -189,10 +190,16 @@ def answered(selection: Selection, passes: Sequence[Array], layers: int) -> Floa
 
 
 def texts_too(picture: Int[Array, "b n"], sample: Int[Array, "b n"], pictures: int) -> Int[Array, "b n"]:
-    """Numbers for `choose`: text counts as one more picture, which keeps all it has; padding as none."""
+    """Numbers for `select_top_k`: text counts as one more picture, which keeps all it has; padding as none."""
     return jnp.where(sample < 0, -1, jnp.where(picture < 0, pictures, picture))
 
 
 def counted(picture: Int[Array, "b n"], pictures: int) -> Int[Array, "b p"]:
-    """Tokens of each picture `[b, pictures]`."""
+    """Tokens of each picture `[b, pictures]`.
+
+    Raises:
+        UserError: more pictures than `attention_received` tells apart.
+    """
+    if pictures > MOST_IMAGES:
+        raise UserError(f"select: {pictures} images, but tokens are selected among at most {MOST_IMAGES}")
     return (picture[:, :, None] == jnp.arange(pictures)).sum(axis=1)

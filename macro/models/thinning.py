@@ -19,10 +19,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from macro.kernels.select.api import Kept, choose, column_counts, quota_bound, quotas
+from macro.kernels.token_selection.api import TopK, query_counts, select_top_k, token_budget_bound, token_budgets
 from macro.models.selection import Selection, answered, counted, read_selection, scores
 from macro.nn.asking import Asking
-from macro.parallel.rules import current, join_tokens, split_tokens
+from macro.parallel.sharding import current_mesh_shape, join_tokens, split_tokens
 from macro.sentence.sight import NOISE
 from macro.utils.errors import UserError
 
@@ -78,7 +78,7 @@ class Thinning:
 
     def kept(
         self, streams: Mapping, meta: Mapping, picture: Int[Array, "b n"], values, asked, layers: int
-    ) -> tuple[Kept, Bool[Array, "b n_latent"]]:
+    ) -> tuple[TopK, Bool[Array, "b n_latent"]]:
         """The vision tokens that stay, and which latent tokens are still seen.
 
         Args:
@@ -87,7 +87,7 @@ class Thinning:
             layers: of the model.
         """
         sizes = [streams[name]["sample"].shape[1] for name in ("text", "vision", "latent")]
-        counts = column_counts(meta, meta, self.queries(streams, picture, meta), picture)
+        counts = query_counts(meta, meta, self.queries(streams, picture, meta), picture)
         heard = counts if asked is None else answered(self.selection, asked, layers)
         _, *heard = split_tokens(jnp.moveaxis(heard, 1, 2), sizes)
         _, *counts = split_tokens(jnp.moveaxis(counts, 1, 2), sizes)
@@ -96,11 +96,11 @@ class Thinning:
         for number, name in enumerate(("vision", "latent")):
             own, back = streams[name]["picture"], [jnp.moveaxis(x[number], 2, 1) for x in (heard, counts)]
             every = counted(own, self.pictures)
-            share = quotas(every, self.selection.keep, floor=self.selection.floor)
+            share = token_budgets(every, self.selection.keep, floor=self.selection.floor)
             rest = jnp.moveaxis(values[number], 2, 0), own, share, self.keys
             score, share = scores(self.selection, *back, *rest)
             most = own.shape[1] if name == "latent" else self.places(own.shape[1], sizes[0])
-            found.append(choose(score, own, share, most))
+            found.append(select_top_k(score, own, share, most))
         vision, latent = jax.lax.stop_gradient(found)
         rows = jnp.arange(latent.indices.shape[0])[:, None]
         chosen = jnp.zeros(streams["latent"]["sample"].shape, bool).at[rows, latent.indices].max(latent.valid)
@@ -109,6 +109,6 @@ class Thinning:
     def places(self, tokens: int, texts: int) -> int:
         """Vision tokens of the shorter buffer: enough for whatever a row of so many vision and text tokens holds."""
         pictures = min(self.pictures, texts // 2)  # each has its start and its end among the text tokens
-        most = quota_bound(tokens, pictures, self.selection.keep, floor=self.selection.floor)
-        ways = current().get("sequence", 1)
+        most = token_budget_bound(tokens, pictures, self.selection.keep, floor=self.selection.floor)
+        ways = current_mesh_shape().get("sequence", 1)
         return min(tokens, -(-most // ways) * ways)

@@ -25,8 +25,8 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 from macro.models.variants import ModelConfig, VAEConfig
 
 NORM_EPS = 1e-6
-PLACES = 1024  # queries of the middle attention that are looked at together
-PIXELS = 1 << 20  # of a row's pictures that are encoded together
+ATTENTION_CHUNK = 1024  # queries of the middle attention that are looked at together
+ENCODE_CHUNK = 1 << 20  # of a row's pictures that are encoded together
 
 
 def norm(groups: int, name: str, dtype: DTypeLike) -> nn.GroupNorm:
@@ -72,13 +72,14 @@ class AttentionBlock(nn.Module):
             return jnp.einsum("bqk,bkc->bqc", jax.nn.softmax(scores).astype(v.dtype), v)
 
         # A picture of 1024 x 1024 has 16,384 places, and a gigabyte of scores if all are looked at in one go.
-        parts = rearrange(q, "b (g m) c -> g b m c", g=-(-h * w // PLACES) if h * w % PLACES == 0 else 1)
+        chunks = h * w // ATTENTION_CHUNK if h * w % ATTENTION_CHUNK == 0 else 1
+        parts = rearrange(q, "b (g m) c -> g b m c", g=chunks)
         y = rearrange(jax.lax.map(attend, parts), "g b m c -> b (g m) c")
         y = nn.Dense(c, dtype=self.dtype, name="proj_out")(y)
         return x + rearrange(y, "b (h w) c -> b h w c", h=h, w=w)
 
 
-class Middle(nn.Module):
+class MidBlock(nn.Module):
     """Residual block, attention, residual block."""
 
     groups: int
@@ -114,7 +115,7 @@ class Upsample(nn.Module):
         return conv3(c, "conv", self.dtype)(x)
 
 
-class Level(nn.Module):
+class UpDownBlock(nn.Module):
     """Residual blocks at one size; then, except at the last level walked, the step to the next size."""
 
     channels: int
@@ -147,8 +148,8 @@ class Encoder(nn.Module):
         for level, multiplier in enumerate(config.multipliers):
             resample = "downsample" if level < last else None
             channels = config.channels * multiplier
-            x = Level(channels, config.res_blocks, resample, config.groups, self.dtype, name=f"down_{level}")(x)
-        x = Middle(config.groups, self.dtype, name="mid")(x)
+            x = UpDownBlock(channels, config.res_blocks, resample, config.groups, self.dtype, name=f"down_{level}")(x)
+        x = MidBlock(config.groups, self.dtype, name="mid")(x)
         x = nn.swish(norm(config.groups, "norm_out", self.dtype)(x))
         return conv3(2 * config.z, "conv_out", self.dtype)(x)
 
@@ -164,11 +165,11 @@ class Decoder(nn.Module):
     def __call__(self, z: Float[Array, "b h w z"]) -> Float[Array, "b h2 w2 3"]:
         config = self.config
         x = conv3(config.channels * config.multipliers[-1], "conv_in", self.dtype)(z)
-        x = Middle(config.groups, self.dtype, name="mid")(x)
+        x = MidBlock(config.groups, self.dtype, name="mid")(x)
         for level in reversed(range(len(config.multipliers))):
             resample = "upsample" if level > 0 else None
             channels = config.channels * config.multipliers[level]
-            x = Level(channels, config.res_blocks + 1, resample, config.groups, self.dtype, name=f"up_{level}")(x)
+            x = UpDownBlock(channels, config.res_blocks + 1, resample, config.groups, self.dtype, name=f"up_{level}")(x)
         x = nn.swish(norm(config.groups, "norm_out", self.dtype)(x))
         return conv3(3, "conv_out", self.dtype)(x)
 
@@ -241,7 +242,7 @@ def unpatchify(tokens: Float[Array, "b n c"], patch: int, rows: int, columns: in
     )
 
 
-def latent_table(vae_params: Mapping, pixels: Mapping, config: ModelConfig) -> Float[Array, "b m c"]:
+def encode_images(vae_params: Mapping, pixels: Mapping, config: ModelConfig) -> Float[Array, "b m c"]:
     """Encodes every picture of packed rows into latent tokens: posterior means, without gradient. Workers
     cannot run a VAE, so rows come with pixels and are encoded where the model runs.
 
@@ -258,7 +259,7 @@ def latent_table(vae_params: Mapping, pixels: Mapping, config: ModelConfig) -> F
         b, slots, h, w, _ = images.shape
         if not slots:
             continue
-        together = max(n for n in range(1, slots + 1) if slots % n == 0 and (n == 1 or n * h * w <= PIXELS))
+        together = max(n for n in range(1, slots + 1) if slots % n == 0 and (n == 1 or n * h * w <= ENCODE_CHUNK))
 
         def tokens_of(group: UInt8[Array, "b g h w 3"]) -> Float[Array, "b m c"]:
             x = rearrange(group, "b g h w c -> (b g) h w c").astype(jnp.float32) / 127.5 - 1

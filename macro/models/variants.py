@@ -139,7 +139,7 @@ SIZES: dict[str, tuple[LLMConfig, VisionConfig, VAEConfig]] = {
 }
 
 
-def decode(name: str, **overrides) -> ModelConfig:
+def config_from_name(name: str, **overrides) -> ModelConfig:
     """The configuration named `name`, for example "7B/1024".
 
     Args:
@@ -158,10 +158,10 @@ def decode(name: str, **overrides) -> ModelConfig:
         )
     llm, vision, vae = SIZES[size]
     config = ModelConfig(llm, vision, vae, latent_side=int(pixels) // PIXELS_PER_LATENT_TOKEN)
-    return override(config, overrides)
+    return replace_nested(config, overrides)
 
 
-def override(config, changes: Mapping):
+def replace_nested(config, changes: Mapping):
     """A copy of a (nested) configuration dataclass with `changes` made; unknown fields are a UserError."""
     known = {field.name for field in dataclasses.fields(config)}
     for name in changes:
@@ -171,7 +171,7 @@ def override(config, changes: Mapping):
     for name, value in changes.items():
         current = getattr(config, name)
         if dataclasses.is_dataclass(current) and not dataclasses.is_dataclass(value):
-            value = override(current, value)
+            value = replace_nested(current, value)
         elif isinstance(current, tuple):
             value = tuple(value)
         made[name] = value

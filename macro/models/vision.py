@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int
 from macro.kernels.attention.api import attention
 from macro.models.variants import VisionConfig
 from macro.nn.remat import ATTENDED, rematerialised
-from macro.parallel.rules import constrain
+from macro.parallel.sharding import constrain
 from macro.sentence.sight import NOISE
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from macro.models.variants import ModelConfig, from_dict, to_dict
 from macro.utils.errors import UserError
-from macro.utils.tensorfile import Spec, TensorReader, writer
+from macro.utils.files import local
+from macro.utils.streaming_safetensors import Spec, TensorReader, streaming_writer
 
 # Where the adapters of LoRA lie in a tree of parameters.
 ADAPTERS = "lora"
@@ -36,7 +36,7 @@ def save(path: str | os.PathLike, params: Mapping, config: ModelConfig, notes: M
     """
     flat = {name: np.asarray(value, np.dtype(dtype)) for name, value in flatten_dict(params, sep="/").items()}
     specs = {name: Spec(value.shape, value.dtype) for name, value in flat.items()}
-    with writer(path, specs, header(config, notes)) as write:
+    with streaming_writer(path, specs, header(config, notes)) as write:
         for name, value in flat.items():
             write(name, value)
 
@@ -58,7 +58,7 @@ def load(path: str | os.PathLike) -> tuple[dict, ModelConfig, dict]:
 
 def reader(path: str | os.PathLike) -> TensorReader:
     """The tensors of what `save` wrote, one at a time; UserError if there is no such file."""
-    if not Path(path).is_file():
+    if not local(path).is_file():
         raise UserError(f"{path}: no such weights file; give the path of a .safetensors file that macro wrote")
     return TensorReader(path)
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Bool, Float
 
-from macro.kernels.select.api import column_sums
+from macro.kernels.token_selection.api import attention_received
 
 
 @flax.struct.dataclass
@@ -66,7 +66,7 @@ def asked_of(
 
     def answer(k, k_meta, k_picture):
         if asking.softmax:
-            return column_sums(looking, k, log_sum, q_meta, k_meta, asking.q_picture, k_picture)
+            return attention_received(looking, k, log_sum, q_meta, k_meta, asking.q_picture, k_picture)
         texts = jnp.where(asking.q_picture == -1, q_meta["sample"], -1)
         return _scores(looking, k, texts, k_meta["sample"])
 

@@ -28,7 +28,7 @@ from macro.nn.asking import Asking, asked_of
 from macro.nn.dense import dot_general
 from macro.nn.remat import ATTENDED, rematerialised
 from macro.nn.rope import rotate
-from macro.parallel.rules import constrain, join_tokens, split_tokens
+from macro.parallel.sharding import constrain, join_tokens, split_tokens
 
 Und = Float[Array, "b nu d"] | None
 Gen = Float[Array, "b ng d"] | None

@@ -5,7 +5,7 @@
     loss(params, batch, key, config, totals) -> (scalar, metrics)    shares of means: those of a batch's parts add up
     report(metrics) -> metrics                                       of a whole batch, as they are shown
     FROZEN                                                           regexes of parameter paths that are never trained
-    AXES                                                             rules of `macro/parallel/layout.py`
+    AXES                                                             rules of `macro/parallel/sharding.py`
 """
 
 from macro.objectives import autoencode, joint

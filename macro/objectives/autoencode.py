@@ -18,13 +18,13 @@ import jax.numpy as jnp
 from jax.lax import dynamic_slice
 from jaxtyping import Array, Float, UInt8
 
-from macro.models import axes
+from macro.models import sharding_rules
 from macro.models.vae import VAE, normalise, sample
 from macro.objectives.parts import model_config
 from macro.utils.errors import UserError
 
 FROZEN = ()
-AXES = axes.RULES
+AXES = sharding_rules.SHARDING_RULES
 
 
 def init(key: Array, config) -> dict:

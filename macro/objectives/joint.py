@@ -9,24 +9,23 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from macro.models import axes
+from macro.models import sharding_rules
 from macro.models.composer import Composer
-from macro.models.initial import initial
-from macro.models.precision import computed
+from macro.models.params import cast_params, init_params
 from macro.models.thinning import MOST_PICTURES, Thinning, training_selection
-from macro.models.vae import latent_table
+from macro.models.vae import encode_images
 from macro.objectives.draw import draw_losses, draw_weights, noised
 from macro.objectives.parts import model_config
 from macro.objectives.plan import plan_losses, plan_weights
 
 # The VAE is never trained together with the composer.
 FROZEN = ("vae/.*",)
-AXES = axes.RULES
+AXES = sharding_rules.SHARDING_RULES
 
 
 def init(key: Array, config) -> dict:
     """Random parameters `{"composer", "vae"}`."""
-    return initial(key, model_config(config))
+    return init_params(key, model_config(config))
 
 
 def totals(batch: Mapping, config) -> dict[str, Array]:
@@ -58,9 +57,9 @@ def loss(
     """
     model = model_config(config)
     text, latent = batch["text"], batch["latent"]
-    table = latent_table(params["vae"], batch["pixels"], model)
+    table = encode_images(params["vae"], batch["pixels"], model)
     x_t, t, target = noised(table, latent, key, model)
-    apply = partial(Composer(model).apply, {"params": computed(params["composer"], model)})
+    apply = partial(Composer(model).apply, {"params": cast_params(params["composer"], model)})
     out = apply(batch, x_t, t, _thinning(config, key, text["ids"].shape[0]))
     nats, plan_weight = plan_losses(partial(apply, method=Composer.logits), out["text"], text, model.llm.vocab)
     error, draw_weight = draw_losses(out["velocity"], target, latent)

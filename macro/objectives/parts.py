@@ -22,7 +22,7 @@ from macro.utils.errors import UserError
 def model_config(config) -> ModelConfig:
     """The model that an experiment's configuration names (`config.model`)."""
     fields = config.model.to_dict()
-    return variants.decode(fields.pop("variant"), **fields)
+    return variants.config_from_name(fields.pop("variant"), **fields)
 
 
 def start_files(config, parts: Iterable[str]) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """The devices of a run as a mesh with named axes, and batches laid over it.
 
     data         between slices, which a slower network joins: each holds all parameters and a share of the rows
-    fsdp         rows and parameters, within a slice, over two axes (`rules.FSDP` says why there are two)
+    fsdp         rows and parameters, within a slice, over two axes (`sharding.FSDP` says why there are two)
     fsdp_inner
     tensor       heads and hidden units of every layer
     sequence     tokens of every row
@@ -11,9 +11,9 @@
     config.parallel = {"preset": "fsdp+sequence", "sequence": 4}      four devices share each row
     config.parallel = {"preset": "fsdp+tensor+sequence", "tensor": 4, "sequence": 2}     both, for drawing
 
-Axes are of the Auto kind: the compiler divides the computation, guided by constraints (`rules.constrain`), and linen's
+Axes are of the Auto kind: the compiler divides the computation, guided by `sharding.constrain`, and linen's
 logical constraints need them so.
-Read next: `macro/parallel/rules.py`.
+Read next: `macro/parallel/sharding.py`.
 """
 
 import dataclasses
@@ -25,8 +25,8 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
-from macro.parallel.rules import ACTIVATIONS, sharding
-from macro.utils.config import section
+from macro.parallel.sharding import ACTIVATION_RULES, activation_sharding
+from macro.utils.config import from_config
 from macro.utils.errors import UserError
 
 AXES = ("data", "fsdp", "fsdp_inner", "tensor", "sequence")
@@ -42,7 +42,7 @@ class ParallelConfig:
         preset: one of `PRESETS`.
         tensor, sequence: devices on that axis, where the preset has it.
         slices: 0 asks the devices; a number divides them into so many, in their order.
-        rules: (regex, logical axes) of parameters, looked at before the model's own (`macro/models/axes.py`).
+        rules: (regex, logical axes) of parameters, looked at before the model's own (`macro/models/sharding_rules.py`).
     """
 
     preset: str = "fsdp"
@@ -66,7 +66,7 @@ class ParallelConfig:
 
 def parallel_config(config) -> ParallelConfig:
     """`config.parallel`, read and checked; a config without it gets the plain preset."""
-    return section(ParallelConfig, config.get("parallel", {}), "parallel")
+    return from_config(ParallelConfig, config.get("parallel", {}), "parallel")
 
 
 def make_mesh(config: ParallelConfig, devices: Sequence | None = None) -> Mesh:
@@ -118,7 +118,7 @@ def _placed(devices: list, sizes: tuple[int, ...]) -> np.ndarray:
 
 def row_parts(mesh: Mesh) -> int:
     """Over how many parts of the mesh the rows of a batch are dealt."""
-    return math.prod(mesh.shape[axis] for axis in ACTIVATIONS["batch"])
+    return math.prod(mesh.shape[axis] for axis in ACTIVATION_RULES["batch"])
 
 
 def check_batch_size(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
@@ -140,7 +140,7 @@ def nearest_multiples(size: int, parts: int) -> str:
 
 def my_rows(batch_size: int, mesh: Mesh) -> tuple[int, ...]:
     """The rows of a batch that this process has to make: those that its devices hold some part of."""
-    held = sharding(mesh, (batch_size,), "batch").addressable_devices_indices_map((batch_size,))
+    held = activation_sharding(mesh, (batch_size,), "batch").addressable_devices_indices_map((batch_size,))
     return tuple(sorted({row for (where,) in held.values() for row in range(*where.indices(batch_size))}))
 
 
@@ -157,7 +157,7 @@ def shard_batch(batch: Mapping, rows: Sequence[int], batch_size: int, mesh: Mesh
     def whole(x):
         x = np.asarray(x)
         shape = (batch_size, *x.shape[1:])
-        lies = sharding(mesh, shape, "batch", *(None,) * (x.ndim - 1))
+        lies = activation_sharding(mesh, shape, "batch", *(None,) * (x.ndim - 1))
 
         def part(index):
             first, last, _ = index[0].indices(batch_size)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from macro.inputs.pieces import Cursor
-from macro.models.composer import Cache, Composer, sight_fields
+from macro.models.composer import Cache, Composer, mask_fields
 from macro.models.variants import ModelConfig
 from macro.sentence.sight import CAUSAL
 
@@ -54,7 +54,7 @@ def decode(
     def step(carry):
         written = carry["written"]
         # A place that is not written yet is padding, also the very one that is written in this step.
-        meta = sight_fields(own) | {"sample": jnp.where(jnp.arange(m) < written, own["sample"], -1)}
+        meta = mask_fields(own) | {"sample": jnp.where(jnp.arange(m) < written, own["sample"], -1)}
         mine = {"k": carry["k"], "v": carry["v"], "meta": meta}
         text = {name: jax.lax.dynamic_slice_in_dim(values, written, 1, 1) for name, values in own.items()}
         text["ids"] = jax.lax.dynamic_slice_in_dim(carry["ids"], written, 1, 1)

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 from macro.diffusion.flow import euler
 from macro.diffusion.guidance import Guidance, guide
 from macro.diffusion.step_cache import CacheState, StepCache, cached_step, init_cache
-from macro.models.composer import Cache, Composer, cache_rows
+from macro.models.composer import Cache, Composer, index_cache
 from macro.models.vae import VAE, unpatchify
 from macro.models.variants import ModelConfig
 
@@ -96,7 +96,7 @@ def guided_velocity(
         def first(tree):
             return jax.tree.map(lambda a: a[share(len(a))], tree)
 
-        read = [cache_rows(cache, share(cache["k"].shape[1])) for cache in caches]
+        read = [index_cache(cache, share(cache["k"].shape[1])) for cache in caches]
         x_t = jnp.tile(x, (contexts, 1, 1))
         time = jnp.full(x_t.shape[:2], t, jnp.float32)
         layers = partial(model, read, first(frame), first(latent), method=Composer.denoise)

@@ -24,7 +24,7 @@ from macro.sampling.bagel.options import BagelOptions, read_options
 from macro.sampling.bagel.pipeline import BagelPipeline
 from macro.sampling.pipeline import Pipeline
 from macro.sampling.settings import Settings, read_settings
-from macro.utils.config import section
+from macro.utils.config import from_config
 from macro.utils.errors import UserError
 from macro.utils.renamed_keys import with_current_keys
 
@@ -88,7 +88,7 @@ def packing_of(model: ModelConfig, values: Mapping) -> PackingConfig:
         "latent_side": model.latent_side,
         "binding": model.binding,
     }
-    return section(PackingConfig, dict(values) | sizes, "packing")
+    return from_config(PackingConfig, dict(values) | sizes, "packing")
 
 
 def _imported_tokenizer(path: Path) -> Path | None:

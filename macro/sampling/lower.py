@@ -18,7 +18,7 @@ from macro.diffusion.flow import sampling_times
 from macro.inputs.packing import PackingConfig
 from macro.inputs.tokenizer import Tokenizer
 from macro.models.variants import ModelConfig
-from macro.parallel.rules import sharding
+from macro.parallel.sharding import activation_sharding
 from macro.sampling import placement
 from macro.sampling.bagel.options import BagelOptions
 from macro.sampling.bagel.pipeline import settings_of
@@ -122,7 +122,7 @@ def _laid_cache(cache: Mapping, mesh: Mesh) -> dict:
     """Shapes of a cache as `Composer.prefill` leaves it on the mesh."""
 
     def lies(x):
-        where = sharding(mesh, x.shape, "layers", "batch", "tokens", "kv_heads", "head_dim")
+        where = activation_sharding(mesh, x.shape, "layers", "batch", "tokens", "kv_heads", "head_dim")
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
 
     return {name: lies(cache[name]) for name in ("k", "v")} | {"meta": _whole(cache["meta"], mesh)}

@@ -27,7 +27,7 @@ from jax.sharding import Mesh
 from macro.diffusion.flow import sampling_times
 from macro.inputs.packing import PackingConfig
 from macro.inputs.transforms import drawn_size
-from macro.models.composer import cache_rows, pictures
+from macro.models.composer import image_ids, index_cache
 from macro.models.variants import ModelConfig
 from macro.sampling.candidates import Candidate, pick
 from macro.sampling.contexts import Continuation, Prompt, continue_prompt, read_prompt
@@ -39,11 +39,11 @@ from macro.sampling.select import Choice, choice_of, selected
 from macro.sampling.settings import Settings
 from macro.sampling.strengths import by_span, check_strengths, log_strengths
 from macro.sentence.formats import compose_sentence
-from macro.sentence.grid import validate_grid
+from macro.sentence.layout import validate_grid
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Sentence
 from macro.utils.errors import UserError
-from macro.utils.image import to_uint8
+from macro.utils.images import to_uint8
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -262,7 +262,7 @@ class _Drawing:
         rules = [self.pipeline.rules_for(sentence.subjects) for sentence in self.sentences]
         ids, lengths, _ = write(
             self.params["composer"],
-            cache_rows(cache, slice(prompt.sentences)),
+            index_cache(cache, slice(prompt.sentences)),
             prompt.ends[: prompt.sentences],
             rules_of_rows(rules, self.candidates),
             self.plan_keys,
@@ -315,7 +315,7 @@ def _biases(sentences: Sequence[Sentence], prompt: Prompt, strengths: Sequence[S
     """`bias` of the keys of a prompt's cache: the logarithm of their picture's strength; nothing where all are 1."""
     if all(each is None or set(each) <= {1} for each in strengths):
         return {}
-    picture = np.asarray(pictures(prompt.streams))
+    picture = np.asarray(image_ids(prompt.streams))
     bias = np.zeros(picture.shape, np.float32)
     for row in range(len(picture)):
         number = row % len(sentences)

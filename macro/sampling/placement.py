@@ -6,18 +6,17 @@ from collections.abc import Mapping
 import jax
 from jax.sharding import Mesh
 
-from macro.models import axes
-from macro.models.initial import initial
-from macro.models.precision import computed
+from macro.models import sharding_rules
+from macro.models.params import cast_params, init_params
 from macro.models.variants import ModelConfig
-from macro.parallel import layout
+from macro.parallel import sharding
 
 
 def placed(params: Mapping, config: ModelConfig, mesh: Mesh | None) -> dict:
     """Parameters `{"composer", "vae"}` ready to draw with; without a mesh on the one device that JAX takes."""
     if mesh is None:
         params = jax.tree.map(jax.numpy.asarray, dict(params))
-        return params | {"composer": computed(params["composer"], config)}
+        return params | {"composer": cast_params(params["composer"], config)}
     wanted = shapes(config, mesh)
 
     def put(x, like: jax.ShapeDtypeStruct):
@@ -30,12 +29,12 @@ def shapes(config: ModelConfig, mesh: Mesh) -> dict:
     """Shapes, types and shardings of what `placed` gives on a mesh."""
 
     def ready():
-        params = initial(jax.random.key(0), config)
-        return params | {"composer": computed(params["composer"], config)}
+        params = init_params(jax.random.key(0), config)
+        return params | {"composer": cast_params(params["composer"], config)}
 
     whole = jax.eval_shape(ready)
-    laid = layout.shardings(whole, mesh, axes.RULES)
-    return layout.described(whole, laid)
+    laid = sharding.parameter_shardings(whole, mesh, sharding_rules.SHARDING_RULES)
+    return sharding.abstract_with_shardings(whole, laid)
 
 
 def on(mesh: Mesh | None) -> contextlib.AbstractContextManager:

@@ -27,8 +27,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from macro.inputs.pieces import Cursor
-from macro.models.composer import Cache, Composer, cache_rows
-from macro.models.vae import latent_table
+from macro.models.composer import Cache, Composer, index_cache
+from macro.models.vae import encode_images
 from macro.models.variants import ModelConfig
 from macro.nn.asking import Asking
 from macro.sampling.decode import decode, pick_token
@@ -69,7 +69,7 @@ def prefill(
     """
     x = None
     if "latent" in streams:
-        x = jnp.take_along_axis(latent_table(vae, pixels, config), streams["latent"]["source"][..., None], axis=1)
+        x = jnp.take_along_axis(encode_images(vae, pixels, config), streams["latent"]["source"][..., None], axis=1)
     given = streams, x, (), asking
     return Composer(config).apply({"params": params}, *given, method=Composer.prefill)[1:]
 
@@ -175,7 +175,7 @@ def read(
 
     prompts, rows = rows_of(sentences), rows_of(sentences * candidates)
     model = Composer(config)
-    given = {"text": text}, None, (cache_rows(cache, prompts),), asking
+    given = {"text": text}, None, (index_cache(cache, prompts),), asking
     hidden, new, asked = model.apply({"params": params}, *given, method=Composer.prefill)
     count = contexts * sentences * candidates
     plans = {}

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from macro.sampling.candidates import Candidate
 from macro.sampling.pipeline import Composition
-from macro.sentence.page import badge, colour, grid_svg, name_of, page, picture, words
 from macro.sentence.plan import Plan
 from macro.utils.errors import UserError
-from macro.utils.image import encode_png
+from macro.utils.html import badge, colour, grid_svg, image_html, name_of, page, spans_html
+from macro.utils.images import encode_png
 
 _STAGES = {
     "prompt": "reading the prompt",
@@ -51,11 +51,11 @@ def html(composition: Composition, command: str | None = None) -> str:
 
 def _sentence(composition: Composition) -> str:
     """The instruction, its pictures as words."""
-    return f'<header><p class="mark">macro</p><h1 class="sentence">{words(composition.sentence)}</h1></header>'
+    return f'<header><p class="mark">macro</p><h1 class="sentence">{spans_html(composition.sentence)}</h1></header>'
 
 
 def _result(best: Candidate) -> str:
-    drawn = picture(best.pixels, "the picture")
+    drawn = image_html(best.pixels, "the picture")
     figures = [f'<figure class="main">{drawn}<figcaption>Picture</figcaption></figure>']
     if best.plan.grid is not None:
         over = f'<div class="stack">{drawn}{grid_svg(best.plan.grid, over=True)}</div>'
@@ -82,7 +82,7 @@ def _references(composition: Composition, plan: Plan) -> str:
             facts += f"<br>{cells} cell{'' if cells == 1 else 's'}"
         facts += "<br>to edit" if image.role == "source" else ""
         cards.append(
-            f'<figure class="card"{colour(image.subject)}>{picture(image.pixels, name_of(image))}'
+            f'<figure class="card"{colour(image.subject)}>{image_html(image.pixels, name_of(image))}'
             f"{badge(image.subject)}<figcaption><b>{escape(name_of(image))}</b><br>{facts}</figcaption></figure>"
         )
     return f'<section><h2>References</h2><div class="cards">{"".join(cards)}</div></section>' if cards else ""
@@ -101,7 +101,7 @@ def _candidates(composition: Composition) -> str:
         thought = f"<details><summary>thought</summary>{escape(candidate.plan.cot.strip())}</details>"
         cards.append(
             f'<figure class="candidate{" picked" if picked else ""}"><div class="pair">'
-            f"{picture(candidate.pixels, f'candidate {number + 1}')}{svg}</div>"
+            f"{image_html(candidate.pixels, f'candidate {number + 1}')}{svg}</div>"
             f"<figcaption>{label}{thought}</figcaption></figure>"
         )
     why = "the plan with the highest mean log-likelihood is picked"

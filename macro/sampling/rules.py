@@ -17,8 +17,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Int8
 
-from macro.sentence.cot import END_THINK, THINK
-from macro.sentence.grid import SIDE
+from macro.sentence.layout import GRID_SIZE
+from macro.sentence.plan import END_THINK, THINK
 
 CLOSED = len(END_THINK)
 CELL = -1  # in `tail`: a cell, free to choose
@@ -40,7 +40,7 @@ def plan_rules(tokenizer, vocabulary: int, subjects: int) -> dict[str, np.ndarra
     """
     cells = np.zeros(vocabulary, bool)
     cells[[tokenizer.cells[n] for n in range(subjects + 1)]] = True
-    layout = [tokenizer.layout_start, *[CELL] * SIDE**2, tokenizer.layout_end] if subjects else []
+    layout = [tokenizer.layout_start, *[CELL] * GRID_SIZE**2, tokenizer.layout_end] if subjects else []
     return {
         "prefix": np.array([tokenizer.bos, *tokenizer.encode(THINK)], np.int32),
         "tail": np.array([*layout, tokenizer.eos], np.int32),

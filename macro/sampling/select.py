@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from macro.kernels.select.api import Kept, choose, column_counts, gather, quotas
-from macro.models.composer import Cache, pictures
+from macro.kernels.token_selection.api import TopK, gather_tokens, query_counts, select_top_k, token_budgets
+from macro.models.composer import Cache, image_ids
 from macro.models.selection import Selection, answered, counted, scores, texts_too
 from macro.models.variants import ModelConfig
 from macro.nn.asking import Asking
@@ -67,12 +67,12 @@ def choice_of(selection: Selection | None, prompt: Prompt, config: ModelConfig) 
     if selection is None:
         return None
     selection.asked_layers(config.llm.layers)
-    picture = pictures(prompt.streams)[: prompt.sentences]
+    picture = image_ids(prompt.streams)[: prompt.sentences]
     count = int(picture.max()) + 1
     if not count:
         return None
     check_budget(selection, count)
-    each = quotas(np.asarray(counted(picture, count)), selection.keep, selection.budget, selection.floor)
+    each = token_budgets(np.asarray(counted(picture, count)), selection.keep, selection.budget, selection.floor)
     texts = (prompt.streams["text"]["sample"][: prompt.sentences] >= 0).sum(axis=1)
     size = min(capacity(int((texts + each.sum(axis=1)).max())), picture.shape[1])
     return Choice(selection, picture, each, size, config.llm.layers)
@@ -113,19 +113,19 @@ def _selected(
 ) -> Cache:
     sentences, count = quotas.shape
     meta = {name: values[:sentences] for name, values in cache["meta"].items()}
-    counts = column_counts(meta, meta, picture, picture)
+    counts = query_counts(meta, meta, picture, picture)
     if plan_meta is not None:
-        counts = counts + column_counts(plan_meta, meta, jnp.full_like(plan_meta["order"], -1), picture)
+        counts = counts + query_counts(plan_meta, meta, jnp.full_like(plan_meta["order"], -1), picture)
     asked = answered(selection, answers, layers) if answers else None
     values = cache["v"][:, :sentences]
     score, quotas = scores(selection, asked, counts, values, picture, quotas, keys)
     everything = jnp.full((sentences, 1), picture.shape[1], quotas.dtype)
     numbers = texts_too(picture, meta["sample"], count)
-    kept = choose(score, numbers, jnp.concatenate([quotas, everything], axis=1), size)
+    kept = select_top_k(score, numbers, jnp.concatenate([quotas, everything], axis=1), size)
     contexts = cache["k"].shape[1] // sentences
-    kept = Kept(*(jnp.tile(x, (contexts, 1)) for x in kept))
+    kept = TopK(*(jnp.tile(x, (contexts, 1)) for x in kept))
     axes = ("layers", "batch", "tokens", "kv_heads", "head_dim")
-    smaller = {name: gather(cache[name], kept, *axes) for name in ("k", "v")}
+    smaller = {name: gather_tokens(cache[name], kept, *axes) for name in ("k", "v")}
     fields = dict(cache["meta"]) | ({"bias": cache["bias"]} if "bias" in cache else {})
     fields = {name: jnp.take_along_axis(values, kept.indices, axis=1) for name, values in fields.items()}
     if "bias" in fields:

@@ -16,7 +16,7 @@ from macro.diffusion import step_cache as caching
 from macro.diffusion.guidance import SPECS, Guidance, inset
 from macro.models.selection import Selection, read_selection
 from macro.sampling.plan import Writing
-from macro.utils.config import section
+from macro.utils.config import from_config
 from macro.utils.errors import UserError
 
 
@@ -70,10 +70,10 @@ def read_settings(values: Mapping | ConfigDict) -> Settings:
     if "reuse" in values:
         values["reuse"] = read_reuse(values["reuse"])
     if "writing" in values:
-        values["writing"] = section(Writing, values["writing"], "sampling.writing")
+        values["writing"] = from_config(Writing, values["writing"], "sampling.writing")
     if "select" in values:
         values["select"] = read_selection(values["select"], "sampling.select")
-    return section(Settings, values, "sampling")
+    return from_config(Settings, values, "sampling")
 
 
 def read_reuse(options: Mapping | ConfigDict | None) -> caching.StepCache | None:
@@ -87,7 +87,7 @@ def read_reuse(options: Mapping | ConfigDict | None) -> caching.StepCache | None
     values = {key: value for key, value in (options or {}).items() if value is not None}
     name = values.pop("name", "none")
     if name in caching.SPECS:
-        return section(caching.SPECS[name], values, "sampling.reuse")
+        return from_config(caching.SPECS[name], values, "sampling.reuse")
     if name != "none":
         raise UserError(f"config.sampling.reuse.name: {name!r}; use one of none, {', '.join(caching.SPECS)}")
     for key in values:

@@ -19,7 +19,6 @@ from macro.scenes.assets import appearance
 from macro.scenes.assets.catalog import KINDS, SUPPORTS
 from macro.scenes.assets.palettes import COLOURS, colour_distance
 from macro.scenes.graph import Scene, Subject
-from macro.scenes.ground_truth.world_relations import relate
 from macro.scenes.layout.layout_sampler import MOST_HIDDEN, SMALLEST, yaw_of
 from macro.scenes.layout.placement import (
     filled,
@@ -246,8 +245,7 @@ def _edit(operation: str, scene: Scene, placed: Sequence[Subject], place: int | 
     phases = scene.phases or tuple(range(len(scene.subjects) + 1))
     own = [max(phases) + 1 if olds[i] is None else phases[olds[i]] for i in order]
     subjects = tuple(replace(placed[i], number=n) for n, i in enumerate(order, 1))
-    relations = relate(scene.camera, subjects, np.random.default_rng((scene.seed, len(subjects))))
-    after = replace(scene, subjects=subjects, relations=relations, phases=(*own, phases[-1]))
+    after = replace(scene, subjects=subjects, phases=(*own, phases[-1]))
     return Edit(
         operation,
         scene,

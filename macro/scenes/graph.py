@@ -1,11 +1,10 @@
 """What a scene is: subjects, relations, camera, light and surroundings, as plain frozen data.
 
-A scene is a small graph. Its nodes are `Subject`s (a kind with colours, a texture, a place on the ground),
-its edges are `Relation`s that hold both in space and in the picture. Positions are metres with y up, x to
-the right and z away from the default camera; angles are radians; colours are sRGB in 0..1.
+Positions are metres with y up, x to the right and z away from the default camera; angles are radians; colours are
+sRGB in 0..1. Which relations hold between subjects is read off the rendered image (`ground_truth/relations.py`).
 
-Read next: `palettes.py` (named colours), `kinds.py` (how a kind is built), `grammar.py` (how scenes are
-drawn at random), `render.py` (how they become pictures).
+Read next: `assets/palettes.py` (named colours), `assets/catalog.py` (how a kind is built), `layout/layout_sampler.py`
+(how scenes are sampled), `render/raycast.py` (how they are rendered).
 """
 
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ RGB = tuple[float, float, float]
 
 TEXTURES = ("plain", "stripe", "check", "dot", "noise")
 DECALS = ("spot", "ring", "star", "heart")
-RELATIONS = ("left of", "right of", "in front of", "behind", "on", "between", "next to", "far from")
 
 
 @dataclass(frozen=True)
@@ -44,19 +42,6 @@ class Subject:
     yaw: float
     pose: float
     number: int
-
-
-@dataclass(frozen=True)
-class Relation:
-    """`subject` stands in relation `name` to `objects`: indices into `Scene.subjects`; two of them for
-    "between".
-
-    `name` is one of `RELATIONS`.
-    """
-
-    name: str
-    subject: int
-    objects: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -106,14 +91,13 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class Scene:
-    """All that a picture needs. `relations` hold in the picture; `seed` moves textures and noise.
+    """All that determines an image. `seed` moves textures and noise.
 
     `phases` says which of the seed's numbers move the texture of each subject, and last that of the ground: 0, 1, 2,
-    ... unless this scene comes from one with other subjects, from which nothing else must differ (`edit.py`).
+    ... unless this scene comes from one with other subjects, from which nothing else must differ (`edits.py`).
     """
 
     subjects: tuple[Subject, ...]
-    relations: tuple[Relation, ...]
     camera: Camera
     light: Light
     surroundings: Surroundings

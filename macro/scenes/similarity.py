@@ -10,17 +10,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from macro.scenes.assets.palettes import colour_distance
+from macro.scenes.assets.palettes import CONFUSABLE, colour_distance
 from macro.scenes.graph import RGB, Light, Subject, Surroundings
 from macro.scenes.render.scene_compiler import sun_direction
 
-_ANOTHER_COLOUR = 0.25  # in Oklab: nobody takes one for the other
 _OTHER_KIND, _OTHER_TEXTURE, _OTHER_DECAL = 0.15, 0.75, 0.8  # what is left of a likeness where these differ
 
 
 def colour_likeness(a: RGB, b: RGB) -> float:
     """1 for the same colour, 0 for colours that nobody confuses."""
-    return max(0.0, 1 - colour_distance(a, b) / _ANOTHER_COLOUR)
+    return max(0.0, 1 - colour_distance(a, b) / CONFUSABLE)
 
 
 def likeness(a: Subject, b: Subject, dressed: bool = False) -> float:

@@ -18,7 +18,7 @@ from macro.scenes.assets.catalog import FIGURES, KINDS, OBJECTS
 from macro.scenes.assets.palettes import COLOURS, colour_distance
 from macro.scenes.graph import RGB, Scene, Subject, Surroundings
 from macro.scenes.language import captions
-from macro.scenes.language.lexicon import a_or_an, named_colour
+from macro.scenes.language.lexicon import a_or_an, listed, named_colour
 from macro.scenes.layout import layout_sampler
 from macro.sentence.spans import Truth
 
@@ -175,20 +175,16 @@ def _opening(story: Tale, page: int, rng: np.random.Generator) -> str:
     new = [_introduced(story.characters[who]) for who in leaf.fresh]
     old = [story.characters[who].name for who in leaf.cast if who not in leaf.fresh]
     if page == 0:
-        return f"once upon a time there was {_listed(new)}."
+        return f"once upon a time there was {listed(new)}."
     start = "meanwhile," if 0 not in leaf.cast else str(rng.choice(_ON_GOING))
     if new and old:
-        return f"{start} {_listed(old)} met {_listed(new)}."
+        return f"{start} {listed(old)} met {listed(new)}."
     if new:
-        return f"{start} {_listed(new)}, came along."
-    return f"{start} {_listed(old)} {rng.choice(_DOING)}."
+        return f"{start} {listed(new)}, came along."
+    return f"{start} {listed(old)} {rng.choice(_DOING)}."
 
 
 def _introduced(character: Character) -> str:
     """ "pip, a red dog" """
     look = character.look
     return f"{character.name}, {a_or_an(f'{named_colour(look.palette[0])} {look.kind}')}"
-
-
-def _listed(names: list[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]

@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 
 from macro.sentence.spans import MAX_REFERENCES, Image, Sentence, Span, Target, Text
-from macro.utils import image as pictures_io
+from macro.utils import images as pictures_io
 from macro.utils.errors import UserError
-from macro.utils.files import write_whole
+from macro.utils.files import atomic_write
 
 _MARKER = re.compile(r"<image (\d+)>")
 _NEARLY = re.compile(r"[<\[(]\s*image[\s_#-]*(\d+)\s*[>\])]", re.IGNORECASE)
@@ -93,15 +93,18 @@ def image_first(prompt: str, images: Sequence[Image]) -> tuple[Span, ...]:
 
 
 ARRANGEMENTS = {"in_sentence": in_sentence, "image_first": image_first}
+AS_GIVEN = "as_given"
 
 
 def arrange(sentence: Sentence, arrangement: str) -> Sentence:
-    """The same sample in the other (or the same) arrangement, 'in_sentence' or 'image_first'.
+    """The same sample in another arrangement: 'in_sentence' or 'image_first'; 'as_given' changes nothing.
 
     Only the prompt is rearranged: the leading given texts and pictures. Plan, target, learnt text and what
     follows them stay as they are.
     """
-    _, tail = _split(sentence)
+    head, tail = _split(sentence)
+    if arrangement == AS_GIVEN or _is_image_first(head) == (arrangement == "image_first"):
+        return sentence
     spans = ARRANGEMENTS[arrangement](prompt_of(sentence), numbered_images(sentence))
     return sentence.replace(spans=spans + tail)
 
@@ -182,7 +185,7 @@ def compose_sentence(
             `<image 2>`, which shows subject 1.
 
     Raises:
-        UserError: see `check_prompt`, `macro.utils.image.load`; a marker written almost right; or an array of
+        UserError: see `check_prompt`, `macro.utils.images.load`; a marker written almost right; or an array of
             another shape or type.
     """
     for mention in _NEARLY.finditer(instruction):
@@ -219,8 +222,10 @@ def with_pixels(sentence: Sentence, max_pixels: int = pictures_io.MAX_PIXELS) ->
 # ---- MacroData JSON ----
 
 
-def read_macrodata(path: str | os.PathLike, arrangement: str = "in_sentence") -> Sentence:
+def read_macrodata(path: str | os.PathLike) -> Sentence:
     """Reads `{"task", "idx", "prompt", "input_images", "output_image"}`; pictures stay files (`with_pixels`).
+
+    The images stand in the sentence; `arrange` gives the other arrangement.
 
     Paths in the file are relative to it. `task`, `idx` and `output_image` may be missing ('compose', 0, no
     target), and `input_images` empty (text to image). For customization and 'compose' picture n shows subject n;
@@ -230,10 +235,10 @@ def read_macrodata(path: str | os.PathLike, arrangement: str = "in_sentence") ->
         UserError: no such file, no JSON, a field missing or ill-typed, or see `check_prompt`.
     """
     path = Path(path)
-    return _macrodata(path, _read_json(path), arrangement)
+    return _macrodata(path, _read_json(path))
 
 
-def _macrodata(path: Path, record: dict, arrangement: str) -> Sentence:
+def _macrodata(path: Path, record: dict) -> Sentence:
     prompt = _field(path, record, "prompt", str)
     files = _field(path, record, "input_images", list)
     if not all(isinstance(file, str) for file in files):
@@ -245,7 +250,7 @@ def _macrodata(path: Path, record: dict, arrangement: str) -> Sentence:
         Image(path=_beside(path, file), subject=n if bound else None, role=_role(task, n))
         for n, file in enumerate(files, 1)
     ]
-    spans = ARRANGEMENTS[arrangement](prompt, images)
+    spans = in_sentence(prompt, images)
     return _with_target(path, record, spans)
 
 
@@ -347,11 +352,11 @@ def _mark_phrases(source: str, caption: str, phrases: Mapping, pictures: int) ->
 # ---- files ----
 
 
-def read(path: str | os.PathLike, arrangement: str = "in_sentence") -> Sentence:
-    """Reads a file of either format: one with a `caption` is INSET's, whose pictures stand in the sentence anyway."""
+def read(path: str | os.PathLike) -> Sentence:
+    """Reads a file of either format: one with a `caption` is INSET's."""
     path = Path(path)
     record = _read_json(path)
-    return _inset(path, record) if "caption" in record else _macrodata(path, record, arrangement)
+    return _inset(path, record) if "caption" in record else _macrodata(path, record)
 
 
 def _read_json(path: Path) -> dict:
@@ -392,7 +397,7 @@ def _write_json(path: Path, sentence: Sentence, fields: dict) -> None:
     target = sentence.target
     if target is not None and (target.path is not None or target.pixels is not None):
         record["output_image"] = _file_of(path, target, "output")
-    write_whole(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    atomic_write(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
 def _beside(path: Path, file: str) -> str:

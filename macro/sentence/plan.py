@@ -1,10 +1,9 @@
-"""A plan is data, in the open: what is to be drawn, in words (CoT), and where, as an 8 x 8 grid.
+"""A plan as data: a chain of thought that says what to draw, and an 8 x 8 layout that says where.
 
 MUSIC (arXiv 2604.07422): `f1(instruction, references) -> (CoT, layout)`; `f2` draws the picture from them.
-A plan can be printed, edited, saved, loaded and handed back in. Its forms (all but the last are read back):
+A plan can be printed, edited, saved, loaded and handed back in. Its forms (all but the last can be read back):
 
-    text      <think>The owl stands left of ...</think><layout><cell 0><cell 0><cell 1>...</layout>
-    tokens    the same, where the layout marks and the 13 cells are single ids of the tokenizer
+    tokens    <think>The owl stands left of ...</think> as text; <layout>, 64 cells, </layout> as single ids
     JSON      {"cot": "...", "grid": [[0, 0, 1, ...], ...] or null}
     picture   the grid in colours with the CoT beside it, for people to look at
 
@@ -12,6 +11,7 @@ Read next: `macro/sentence/spans.py`, `macro/inputs/tokenizer.py`.
 """
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -19,19 +19,28 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int8, UInt8
 
-from macro.sentence.cot import read_plan_text, read_think, refuse_marks, write_plan_text, write_think
-from macro.sentence.grid import SIDE, SUBJECTS, validate_grid
+from macro.sentence.layout import GRID_SIZE, MAX_SUBJECTS, validate_grid
 from macro.utils.errors import UserError
 
-# Cell colours, background first: near numbers differ in hue, and dark figures can be read on all.
-COLOURS = np.array(
-    [
-        [240, 238, 233], [242, 125, 100], [92, 170, 216], [250, 205, 96], [122, 192, 130], [192, 144, 216],
-        [246, 164, 190], [74, 192, 186], [214, 172, 124], [152, 166, 234], [192, 210, 88], [222, 116, 152],
-        [162, 168, 176],
-    ],
-    np.uint8,
-)  # fmt: skip
+THINK, END_THINK = "<think>", "</think>"
+_MARK = re.compile(r"</?think>|</?layout>|<cell \d+>")
+
+
+def validate_cot(cot: str) -> None:
+    """Raises UserError if a CoT contains a mark of the token form, which could not be read back."""
+    if mark := _MARK.search(cot):
+        raise UserError(f"plan cot: contains the mark {mark[0]}, which is reserved; leave it out")
+
+
+def wrap_think(cot: str) -> str:
+    """The CoT between its marks."""
+    return f"{THINK}{cot}{END_THINK}"
+
+
+def parse_think(text: str) -> str:
+    """The CoT of a text: from `<think>` (or the start) to `</think>` (or the end), without marks."""
+    inside = text.split(THINK, 1)[-1].split(END_THINK, 1)[0]
+    return _MARK.sub("", inside)
 
 
 @runtime_checkable
@@ -62,7 +71,7 @@ class Plan:
     grid: Int8[np.ndarray, "8 8"] | None = None
 
     def __post_init__(self):
-        refuse_marks(self.cot)
+        validate_cot(self.cot)
         if self.grid is not None:
             object.__setattr__(self, "grid", validate_grid(self.grid))
 
@@ -79,17 +88,9 @@ class Plan:
         """The subjects that hold at least one cell, in rising order."""
         return () if self.grid is None else tuple(int(n) for n in np.unique(self.grid) if n)
 
-    def to_text(self) -> str:
-        return write_plan_text(self.cot, None if self.grid is None else self.grid.ravel().tolist())
-
-    @classmethod
-    def from_text(cls, text: str) -> "Plan":
-        cot, cells = read_plan_text(text)
-        return cls(cot, None if cells is None else np.array(cells, np.int8).reshape(SIDE, SIDE))
-
     def tokens(self, tokenizer: PlanTokenizer) -> list[int]:
         """The plan's ids, without bos and eos: the think part as ordinary text, then the layout."""
-        ids = list(tokenizer.encode(write_think(self.cot)))
+        ids = list(tokenizer.encode(wrap_think(self.cot)))
         if self.grid is None:
             return ids
         cells = [tokenizer.cells[n] for n in self.grid.ravel()]
@@ -106,17 +107,17 @@ class Plan:
         """
         ids = [int(i) for i in ids if i not in (tokenizer.bos, tokenizer.eos)]
         if tokenizer.layout_start not in ids:
-            return cls(read_think(tokenizer.decode(ids)))
+            return cls(parse_think(tokenizer.decode(ids)))
         start = ids.index(tokenizer.layout_start)
         label = {token: n for n, token in enumerate(tokenizer.cells)}
         layout = ids[start + 1 :]
         cells = [label[i] for i in layout if i in label]
-        if len(cells) != SIDE * SIDE or layout[SIDE * SIDE :] != [tokenizer.layout_end]:
+        if len(cells) != GRID_SIZE * GRID_SIZE or layout[GRID_SIZE * GRID_SIZE :] != [tokenizer.layout_end]:
             raise UserError(
                 f"plan tokens: {len(cells)} cells in {len(layout)} tokens after <layout>, "
-                f"but exactly {SIDE * SIDE} cells and </layout> must follow"
+                f"but exactly {GRID_SIZE * GRID_SIZE} cells and </layout> must follow"
             )
-        return cls(read_think(tokenizer.decode(ids[:start])), np.array(cells, np.int8).reshape(SIDE, SIDE))
+        return cls(parse_think(tokenizer.decode(ids[:start])), np.array(cells, np.int8).reshape(GRID_SIZE, GRID_SIZE))
 
     def to_json(self) -> str:
         """One row of the grid a line, so that a person can edit it."""
@@ -126,7 +127,7 @@ class Plan:
         return f'{{\n  "cot": {json.dumps(self.cot, ensure_ascii=False)},\n  "grid": {rows}\n}}\n'
 
     @classmethod
-    def from_json(cls, text: str, subjects: int = SUBJECTS, source: str = "plan") -> "Plan":
+    def from_json(cls, text: str, subjects: int = MAX_SUBJECTS, source: str = "plan") -> "Plan":
         """Reads a plan that a person may have written.
 
         Args:
@@ -168,17 +169,17 @@ def _draw_grid(grid: Int8[np.ndarray, "8 8"], size: int) -> UInt8[np.ndarray, "h
     """Coloured cells, each with its subject's number; dark lines where one subject ends."""
     from PIL import Image, ImageDraw
 
-    from macro.utils.image import font, resize_to
+    from macro.utils.images import LABEL_COLOURS, font, resize
 
-    cell = -(-2 * size // SIDE)  # drawn at twice the size, then shrunk: smooth figures and lines
-    side = SIDE * cell
-    canvas = Image.fromarray(COLOURS[grid.repeat(cell, 0).repeat(cell, 1)])
+    cell = -(-2 * size // GRID_SIZE)  # drawn at twice the size, then shrunk: smooth figures and lines
+    side = GRID_SIZE * cell
+    canvas = Image.fromarray(LABEL_COLOURS[grid.repeat(cell, 0).repeat(cell, 1)])
     draw = ImageDraw.Draw(canvas)
     fine, bold = max(1, cell // 40), max(2, cell // 16)
     for at in range(cell, side, cell):
         draw.line([(at, 0), (at, side)], "white", fine)
         draw.line([(0, at), (side, at)], "white", fine)
-    for row, column in np.ndindex(SIDE, SIDE):
+    for row, column in np.ndindex(GRID_SIZE, GRID_SIZE):
         x, y, label = column * cell, row * cell, grid[row, column]
         if column and label != grid[row, column - 1]:
             draw.line([(x, y - bold // 2), (x, y + cell + bold // 2)], "#3c4048", bold)
@@ -188,14 +189,14 @@ def _draw_grid(grid: Int8[np.ndarray, "8 8"], size: int) -> UInt8[np.ndarray, "h
             draw.text(
                 (x + cell / 2, y + cell / 2), str(label), "#2a2d33", font(round(cell * 0.42)), anchor="mm"
             )
-    return resize_to(np.array(canvas), (size, size))
+    return resize(np.array(canvas), (size, size))
 
 
 def _draw_words(words: str, size: int) -> UInt8[np.ndarray, "h w 3"]:
     """Words on a white panel, in the largest type that fits; what the smallest cannot fit is cut."""
     from PIL import Image, ImageDraw
 
-    from macro.utils.image import font, wrap
+    from macro.utils.images import font, wrap
 
     margin, smallest = size // 16, 10
     for height in range(max(smallest, size // 20), smallest - 1, -1):

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from macro.sentence.grid import SUBJECTS
+from macro.sentence.layout import MAX_SUBJECTS
 from macro.sentence.plan import Plan
 from macro.utils.errors import UserError
 
@@ -81,8 +81,8 @@ class Image(_Value):
     def __post_init__(self):
         if self.pixels is None and self.path is None:
             raise UserError("image: neither pixels nor a path; give one of them")
-        if self.subject is not None and not 1 <= self.subject <= SUBJECTS:
-            raise UserError(f"image: subject {self.subject}, but subjects go from 1 to {SUBJECTS}")
+        if self.subject is not None and not 1 <= self.subject <= MAX_SUBJECTS:
+            raise UserError(f"image: subject {self.subject}, but subjects go from 1 to {MAX_SUBJECTS}")
         if self.number is not None and self.number < 1:
             raise UserError(f"image: number {self.number}, but `<image n>` counts from 1")
         if self.role not in ROLES:
@@ -197,7 +197,7 @@ class Sentence(_Value):
         What is in that nobody has numbered: references' subjects come first, and the others follow them.
         """
         if any(image.role == "source" for image in self.images):
-            return SUBJECTS
+            return MAX_SUBJECTS
         return len({image.subject for image in self.images} - {None})
 
     def replace(self, **changes) -> "Sentence":

@@ -32,9 +32,9 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
-from macro.parallel import hosts
+from macro.parallel import multihost
 from macro.training.state import TrainState
-from macro.utils.config import section
+from macro.utils.config import from_config
 from macro.utils.errors import UserError
 
 _FAULT_BYTES = 240  # of a message that the processes exchange
@@ -58,7 +58,7 @@ class CheckpointPolicy:
 
 def checkpoint_policy(config) -> CheckpointPolicy:
     """`config.checkpoint`, checked; UserError where no step that is saved would be a multiple of `keep_every_steps`."""
-    policy = section(CheckpointPolicy, config.checkpoint, "checkpoint")
+    policy = from_config(CheckpointPolicy, config.checkpoint, "checkpoint")
     if policy.keep_every_steps and (config.save_every_steps < 1 or policy.keep_every_steps % config.save_every_steps):
         raise UserError(
             f"config.checkpoint.keep_every_steps={policy.keep_every_steps}: must be a multiple of "
@@ -179,7 +179,7 @@ class Checkpoints:
         """Moves damaged checkpoints out of the way of the saves to come, and says so."""
         if not faults:
             return
-        if hosts.is_first():
+        if multihost.is_primary():
             aside = self.folder.with_name("checkpoints.damaged")
             aside.mkdir(exist_ok=True)
             for step, fault in faults.items():
@@ -188,7 +188,7 @@ class Checkpoints:
                 (self.folder / str(step)).rename(place)
                 what = f"{self.folder / str(step)} is damaged ({fault})"
                 print(f"{what} and was moved to {place}; going on from step {used}", file=sys.stderr)
-        hosts.wait_for_all("checkpoints.damaged")
+        multihost.barrier("checkpoints.damaged")
         self._manager.reload()
 
 

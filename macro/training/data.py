@@ -4,7 +4,7 @@
     data = dict(name="files", dir="macrodata", mix=(("customization/train/1-3", 2.0), ...), workers=8, ...)
     data = dict(name="records", dir="built", mix=(("music", 2.0), ("edit", 1.0)), ...)
     packing = dict(text=..., vision=..., latent=..., samples=..., draws=..., window=..., buckets=...)
-    dropout = dict(no_text=.1, no_image=.1, null=.1)
+    cfg_dropout = dict(mode="joint", no_text=.1, no_image=.1, null=.1, per_item=(.1, .3, .3))
     tasks = ("compose", ...)
 
 Read next: `macro/inputs/pipeline.py`, `macro/engines/scenes.py`, `macro/inputs/files.py`.
@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 
 from macro.engines import scenes as scenes_engine
 from macro.inputs import records
+from macro.inputs.conditioning import CfgDropout
 from macro.inputs.files import Files, Mixture
 from macro.inputs.packing import PackingConfig
 from macro.inputs.pipeline import Pipeline
@@ -27,8 +28,7 @@ from macro.models.thinning import MOST_PICTURES, training_selection
 from macro.models.variants import ModelConfig
 from macro.parallel.mesh import my_rows, nearest_multiples, parallel_config
 from macro.sampling.load import packing_of
-from macro.sentence.formats import ARRANGEMENTS
-from macro.utils.config import section
+from macro.utils.config import from_config
 from macro.utils.errors import UserError
 
 
@@ -50,10 +50,10 @@ class DataConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class RecordsConfig:
-    """The rest of `config.data` where its name is "records": `mix` are (folder below `dir`, weight).
+class MixConfig:
+    """The rest of `config.data` where its name is "records" or "files": `mix` are (folder below `dir`, weight).
 
-    Each folder holds one built data set (`python -m data.build`), of whichever engine.
+    Each folder holds a data set that `python -m data.build` made, or JSON files of MacroData's or INSET's format.
     """
 
     mix: tuple = (("", 1.0),)
@@ -68,22 +68,6 @@ class RecordsConfig:
                 raise UserError(f"config.data.mix: {part!r} must have a weight above 0")
 
 
-@dataclasses.dataclass(frozen=True)
-class FilesConfig(RecordsConfig):
-    """The rest of `config.data` where its name is "files".
-
-    `mix` are (folder below `dir`, weight) of MacroData or INSET samples; `arrangement` is how the pictures of
-    MacroData's prompts stand.
-    """
-
-    arrangement: str = "in_sentence"
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.arrangement not in ARRANGEMENTS:
-            raise UserError(f"config.data.arrangement={self.arrangement!r}: choose one of {', '.join(ARRANGEMENTS)}")
-
-
 def _scenes(data: DataConfig, options: scenes_engine.Options) -> records.Records:
     folder = records.ensure(
         data.name, scenes_engine.samples, scenes_engine.VERSION, data.seed, data.num, options, data.dir or None
@@ -91,15 +75,15 @@ def _scenes(data: DataConfig, options: scenes_engine.Options) -> records.Records
     return records.open_source(folder, truth=False)
 
 
-def _files(data: DataConfig, options: FilesConfig) -> Mixture:
-    return _mixed(data, options, lambda folder: Files(folder, options.arrangement))
+def _files(data: DataConfig, options: MixConfig) -> Mixture:
+    return _mixed(data, options, Files)
 
 
-def _records(data: DataConfig, options: RecordsConfig) -> Mixture:
+def _records(data: DataConfig, options: MixConfig) -> Mixture:
     return _mixed(data, options, lambda folder: records.open_source(str(folder), truth=False))
 
 
-def _mixed(data: DataConfig, options: RecordsConfig, read: Callable[[Path], Sequence]) -> Mixture:
+def _mixed(data: DataConfig, options: MixConfig, read: Callable[[Path], Sequence]) -> Mixture:
     if not data.dir:
         raise UserError("config.data.dir: is empty; name the folder of your samples (--config.data.dir=...)")
     folders, weights = zip(*options.mix, strict=True)
@@ -109,8 +93,8 @@ def _mixed(data: DataConfig, options: RecordsConfig, read: Callable[[Path], Sequ
 # Name -> (the rest of its `config.data`, what opens the samples, which are made first where an engine makes them).
 SOURCES = {
     "scenes": (scenes_engine.Options, _scenes),
-    "records": (RecordsConfig, _records),
-    "files": (FilesConfig, _files),
+    "records": (MixConfig, _records),
+    "files": (MixConfig, _files),
 }
 
 
@@ -118,10 +102,10 @@ def data_config(config) -> tuple[DataConfig, Any]:
     """`config.data`, read and checked: (which data, options of its own)."""
     values = config.data.to_dict()
     own = {f.name: values.pop(f.name) for f in dataclasses.fields(DataConfig) if f.name in values}
-    data = section(DataConfig, own, "data")
+    data = from_config(DataConfig, own, "data")
     if data.name not in SOURCES:
         raise UserError(f"config.data.name={data.name!r}: there is {', '.join(SOURCES)}")
-    return data, section(SOURCES[data.name][0], values, "data")
+    return data, from_config(SOURCES[data.name][0], values, "data")
 
 
 def tokenizer_of(config, model: ModelConfig) -> Tokenizer:
@@ -143,7 +127,8 @@ def packing_config(config, model: ModelConfig) -> PackingConfig:
         UserError: buckets beyond the model's position table, or a stream that `config.parallel.sequence` does not
             divide.
     """
-    training = config.dropout.to_dict() | {"tasks": tuple(config.tasks)}
+    dropout = from_config(CfgDropout, config.cfg_dropout, "cfg_dropout")
+    training = {"cfg_dropout": dropout, "tasks": tuple(config.tasks)}
     if training_selection(config) is not None:
         training["most_pictures"] = MOST_PICTURES
     packing = packing_of(model, config.packing.to_dict() | training)

@@ -19,15 +19,15 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import numpy as np
 
-from macro.parallel import hosts, layout
 from macro.parallel import mesh as mesh_lib
+from macro.parallel import multihost, sharding
 from macro.training import lora, optim
 from macro.training.checkpoint import Checkpoints, checkpoint_policy
 from macro.training.state import TrainState, check_frozen, create, placement
 from macro.training.step import make_step
 from macro.utils import tree
 from macro.utils.errors import UserError
-from macro.utils.log import Means, MetricsLog, Progress
+from macro.utils.log import MeanMetrics, MetricsLog, Progress
 
 # Shown on the progress line beside step, speed and ETA, where the objective has them.
 _SHOWN = ("loss", "plan", "draw", "grad_norm")
@@ -80,13 +80,13 @@ def run(objective, config, data: Data, workdir: str, hooks: Sequence[Hook] = ())
     with (
         jax.set_mesh(mesh),
         Checkpoints(workdir, checkpoint_policy(config)) as checkpoints,
-        hosts.stop_signal() as stop_due,
+        multihost.preemption_guard() as preempted,
     ):
         state = _start(objective, config, data, checkpoints, mesh)
         first, total = int(state.step), config.total_steps
         with contextlib.closing(_Recorder(workdir, first, total, config.log_every_steps)) as recorder:
             for step in range(first, total):
-                stopping = stop_due()
+                stopping = preempted()
                 if step > first and _due(step, config.eval_every_steps) and not stopping:
                     recorder.flush()
                     recorder.evaluate(hooks, state, step)
@@ -104,7 +104,7 @@ def run(objective, config, data: Data, workdir: str, hooks: Sequence[Hook] = ())
             if first >= total:
                 recorder.say(f"nothing to do: {workdir} is at step {first} of {total}")
                 return state
-            recorder.flush({"params_sha256": tree.sha256(state.params, hosts.whole)})
+            recorder.flush({"params_sha256": tree.sha256(state.params, multihost.process_allgather)})
             if config.eval_every_steps:
                 recorder.evaluate(hooks, state, total)
             checkpoints.save(state, data.get_state(), recorder.score())
@@ -135,7 +135,7 @@ def _start(objective, config, data: Data, checkpoints: Checkpoints, mesh) -> Tra
     if checkpoints.latest() is None:
         return create(objective, config, mesh)
     whole, laid = placement(objective, config, mesh)
-    like = layout.described(whole, laid)
+    like = sharding.abstract_with_shardings(whole, laid)
     state, place = checkpoints.restore(like)
     data.set_state(place)
     return state
@@ -145,9 +145,9 @@ class _Recorder:
     """Reads a step's numbers one step late, checks them, writes every `every`-th record and the last one."""
 
     def __init__(self, workdir: str, first: int, total: int, every: int):
-        self._log = MetricsLog(workdir, first, hosts.is_first())
-        self._progress = Progress(first, total, hosts.is_first())
-        self._means = Means()
+        self._log = MetricsLog(workdir, first, multihost.is_primary())
+        self._progress = Progress(first, total, multihost.is_primary())
+        self._means = MeanMetrics()
         self._total, self._every = total, every
         self._pending = None
         self._losses: list[float] = []

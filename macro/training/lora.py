@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from macro.models.weights import ADAPTERS
-from macro.parallel.layout import axes_of
+from macro.parallel.sharding import logical_axes
 from macro.training.state import shapes
 from macro.utils import config as config_lib
 from macro.utils import tree
@@ -119,7 +119,7 @@ def lora_config(config) -> LoRAConfig:
     if preset and preset not in PRESETS:
         raise UserError(f"config.lora.preset={preset!r}: choose one of {', '.join(PRESETS)}, or '' for none")
     given = {name: value for name, value in values.items() if value is not None}
-    return config_lib.section(LoRAConfig, PRESETS.get(preset, {}) | given, "lora")
+    return config_lib.from_config(LoRAConfig, PRESETS.get(preset, {}) | given, "lora")
 
 
 def chosen(params: Mapping, config: LoRAConfig) -> tuple[list[str], list[str]]:
@@ -257,7 +257,7 @@ class Adapted:
 
 def _axes(params: Mapping, config: LoRAConfig, own) -> list[tuple[str, tuple]]:
     """Rules that lay A and B as the kernel they belong to, the rank undivided."""
-    axes, rules = axes_of(params, own), []
+    axes, rules = logical_axes(params, own), []
     for path in chosen(params, config)[0]:
         *layers, inputs, outputs = axes[path]
         for name, pair in (("a", (*layers, inputs, None)), ("b", (*layers, None, outputs))):

@@ -11,9 +11,9 @@ from jax.sharding import Mesh
 from macro.inputs.packing import PackingConfig
 from macro.inputs.rows import make_row
 from macro.objectives.parts import model_config
-from macro.parallel import layout
+from macro.parallel import sharding
 from macro.parallel.mesh import check_batch_size
-from macro.parallel.rules import sharding
+from macro.parallel.sharding import activation_sharding
 from macro.training import data, lora
 from macro.training.state import placement
 from macro.training.step import make_step
@@ -22,7 +22,7 @@ from macro.utils import tree
 
 @dataclasses.dataclass(frozen=True)
 class LoweredStep:
-    """`params`: how many; `unsharded_share`: see `layout.unsharded`; `tokens`: capacity of a batch, all streams."""
+    """`params`: how many; `unsharded_share`: see `parallel/sharding.py`; `tokens`: capacity of a batch."""
 
     step: jax.stages.Lowered
     params: int
@@ -40,10 +40,10 @@ def lower_step(objective, config, mesh: Mesh) -> LoweredStep:
     objective = lora.adapted(objective, config)
     packing = data.packing_config(config, model_config(config))
     shapes, shardings = placement(objective, config, mesh)
-    state = layout.described(shapes, shardings)
+    state = sharding.abstract_with_shardings(shapes, shardings)
     with jax.set_mesh(mesh):
         step = make_step(objective, config, mesh).lower(state, batch_shapes(packing, config.batch_size, mesh))
-    share, _ = layout.unsharded(tree.flatten(shapes.params), tree.flatten(shardings.params), mesh)
+    share, _ = sharding.unsharded_share(tree.flatten(shapes.params), tree.flatten(shardings.params), mesh)
     tokens = config.batch_size * (packing.text + packing.vision + packing.latent)
     return LoweredStep(step, tree.count(shapes.params), share, tokens)
 
@@ -53,6 +53,7 @@ def batch_shapes(packing: PackingConfig, batch_size: int, mesh: Mesh) -> dict:
 
     def of(x):
         shape = (batch_size, *x.shape)
-        return jax.ShapeDtypeStruct(shape, x.dtype, sharding=sharding(mesh, shape, "batch", *(None,) * x.ndim))
+        rows = activation_sharding(mesh, shape, "batch", *(None,) * x.ndim)
+        return jax.ShapeDtypeStruct(shape, x.dtype, sharding=rows)
 
     return jax.tree.map(of, make_row([], packing))

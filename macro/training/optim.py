@@ -62,7 +62,7 @@ class OptimConfig:
 
 def optim_config(config) -> OptimConfig:
     """Reads and checks `config.optim`."""
-    return config_lib.section(OptimConfig, config.optim, "optim")
+    return config_lib.from_config(OptimConfig, config.optim, "optim")
 
 
 def learning_rate(config: OptimConfig, total_steps: int) -> optax.Schedule:

@@ -17,14 +17,14 @@ import numpy as np
 from macro.inputs.packing import PackingConfig
 from macro.models.vae import VAE, normalise
 from macro.models.variants import ModelConfig
-from macro.parallel import hosts
+from macro.parallel import multihost
 from macro.sampling.load import sampling_of
 from macro.sampling.pipeline import Pipeline
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Image, Sentence, Target
 from macro.training.lora import without_adapters
 from macro.training.state import TrainState, averaged
-from macro.utils import image
+from macro.utils import images as image_io
 
 SAMPLES = 4
 SIDE = 160  # of a tile, pixels
@@ -41,14 +41,14 @@ def hook(
     def write(state: TrainState, step: int) -> None:
         samples = [source[i] for i in range(min(SAMPLES, len(source)))]
         tiles = list(rows(without_adapters(averaged(state), config), samples))
-        if not hosts.is_first():
+        if not multihost.is_primary():
             return
         labelled = [tile for row in tiles for tile in row]
         pictures, labels = zip(*labelled, strict=True)
-        sheet = image.contact_sheet(pictures, len(tiles[0]), labels)
+        sheet = image_io.contact_sheet(pictures, len(tiles[0]), labels)
         folder = Path(workdir) / "sheets"
         folder.mkdir(exist_ok=True)
-        image.save(folder / f"{step:06d}.png", sheet)
+        image_io.save(folder / f"{step:06d}.png", sheet)
 
     return write
 
@@ -81,14 +81,14 @@ def _composed(config, model: ModelConfig, tokenizer, packing: PackingConfig) -> 
 
 def _at_a_size_of(packing: PackingConfig, sample: Sentence) -> Sentence:
     """The sentence with a target of the size that training brings it to."""
-    size = image.nearest_size(sample.target.size, [bucket[:2] for bucket in packing.buckets])
+    size = image_io.nearest_size(sample.target.size, [bucket[:2] for bucket in packing.buckets])
     return sample.replace(spans=tuple(Target(size=size) if isinstance(s, Target) else s for s in sample))
 
 
 def _together(given: Sequence[Image]) -> np.ndarray:
     if not given:
         return BLANK
-    return image.contact_sheet([picture.pixels for picture in given], int(np.ceil(np.sqrt(len(given)))))
+    return image_io.contact_sheet([picture.pixels for picture in given], int(np.ceil(np.sqrt(len(given)))))
 
 
 def _reconstructed(config, model: ModelConfig, tokenizer, packing: PackingConfig) -> Callable:
@@ -101,14 +101,14 @@ def _reconstructed(config, model: ModelConfig, tokenizer, packing: PackingConfig
         for sample in samples:
             target = sample.target.pixels
             x = target.astype(np.float32) / 127.5 - 1
-            again = image.to_uint8(through(params["vae"], VAE(model.vae), x))
+            again = image_io.to_uint8(through(params["vae"], VAE(model.vae), x))
             yield [(_tile(target), "picture"), (_tile(again), "through the autoencoder")]
 
     return rows
 
 
 def _tile(pixels: np.ndarray) -> np.ndarray:
-    return image.resize_to(pixels, (SIDE, SIDE))
+    return image_io.resize(pixels, (SIDE, SIDE))
 
 
 # Objective -> what makes a sheet's rows out of parameters and samples.

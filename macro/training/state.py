@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from macro.objectives.parts import read_part, start_files
-from macro.parallel import layout
+from macro.parallel import sharding
 from macro.parallel.mesh import parallel_config
 from macro.training import optim
 from macro.utils import tree
@@ -52,16 +52,16 @@ def check_frozen(objective, config) -> None:
         raise UserError(f"config.freeze={config.freeze}: leaves nothing to train")
 
 
-def placement(objective, config, mesh: layout.AnyMesh) -> tuple[TrainState, TrainState]:
+def placement(objective, config, mesh: sharding.AnyMesh) -> tuple[TrainState, TrainState]:
     """Shapes of the whole state, and how each of its arrays lies on the mesh.
 
     Raises:
-        UserError: rules that do not fit, or that leave too much of the parameters whole; see `parallel/layout.py`.
+        UserError: rules that do not fit, or that leave too much of the parameters whole; see `parallel/sharding.py`.
     """
     of_params = shapes(objective, config)
-    laid = layout.shardings(of_params, mesh, objective.AXES, parallel_config(config).rules)
+    laid = sharding.parameter_shardings(of_params, mesh, objective.AXES, parallel_config(config).rules)
     whole = jax.eval_shape(lambda params: _beginning(params, objective, config), of_params)
-    return whole, layout.following(whole, of_params, laid, mesh)
+    return whole, sharding.opt_state_shardings(whole, of_params, laid, mesh)
 
 
 def create(objective, config, mesh: Mesh) -> TrainState:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from macro.parallel.rules import constrain
+from macro.parallel.sharding import constrain
 from macro.training import optim
 from macro.training.state import TrainState, frozen, placement
 from macro.utils import tree

@@ -3,8 +3,8 @@
 A command line is a function whose keyword arguments are its flags; `run(main, seed="what it is", ...)`
 reads them, calls it and turns every mistake of the user's into one line `error: ...` and exit code 2. The
 config is an `ml_collections.ConfigDict`; each of its keys can be overridden as a flag of its own, and an
-unknown one is an error with a suggestion. `section` does the same for a part of the config that somebody's
-dataclass describes, `overridden` for a dataclass of options that has flags of its own (`--engine.size=64`).
+unknown one is an error with a suggestion. `from_config` does the same for a part of the config that somebody's
+dataclass describes, `parse_overrides` for a dataclass of options that has flags of its own (`--engine.size=64`).
 """
 
 import ast
@@ -30,7 +30,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from macro.utils.errors import UserError
-from macro.utils.files import write_whole
+from macro.utils.files import atomic_write, local
 from macro.utils.renamed_keys import explain
 
 # What `main` may take without describing it to `run`, because every command line means the same by it.
@@ -56,7 +56,7 @@ def run(
       argv: the command line including the program's name; sys.argv if None.
       positional: parameters that are given by their place, in this order, without a name.
       dotted: {"engine": "options"} hands the parameter `options` all that is written `--engine.key=value`, as
-        {"key": "value"}; see `overridden`.
+        {"key": "value"}; see `parse_overrides`.
       **helps: one line on each other parameter of `main`.
 
     Exit codes: what main returns if that is an int, else 0; 2 after `error: ...` on stderr for a UserError.
@@ -92,7 +92,7 @@ def load(path: str) -> ConfigDict:
     return config.lock()
 
 
-def section(cls: type, values: Mapping | ConfigDict, where: str) -> Any:
+def from_config(cls: type, values: Mapping | ConfigDict, where: str) -> Any:
     """The dataclass `cls` made from a section of the config; `where` names the section in errors.
 
     Whole numbers are taken for floats, lists for tuples. Raises UserError for a key that `cls` does not
@@ -117,7 +117,7 @@ def _section(cls: type, values: Mapping | ConfigDict, name: str) -> Any:
     return cls(**taken)
 
 
-def overridden(cls: type, values: Mapping[str, str], where: str) -> Any:
+def parse_overrides(cls: type, values: Mapping[str, str], where: str) -> Any:
     """The dataclass `cls` with some fields set from the command line, the others at their defaults.
 
     Args:
@@ -144,18 +144,18 @@ def overridden(cls: type, values: Mapping[str, str], where: str) -> Any:
     return _section(cls, tree, where)
 
 
-def aside(**default: Any) -> Any:
+def non_hash_field(**default: Any) -> Any:
     """A `dataclasses.field` of options on which nothing depends that is made with them: threads, an address."""
-    return dataclasses.field(**default, metadata={"aside": True})
+    return dataclasses.field(**default, metadata={"non_hash": True})
 
 
-def telling(options: Any) -> dict[str, Any]:
+def hash_fields(options: Any) -> dict[str, Any]:
     """The fields of a dataclass of options that are not aside: `json.dumps(options, default=telling)`."""
-    return {f.name: getattr(options, f.name) for f in dataclasses.fields(options) if not f.metadata.get("aside")}
+    return {f.name: getattr(options, f.name) for f in dataclasses.fields(options) if not f.metadata.get("non_hash")}
 
 
 def option_names(cls: type) -> list[str]:
-    """The names that `overridden` knows in a dataclass: "noise", "noise.boxes"."""
+    """The names that `parse_overrides` knows in a dataclass: "noise", "noise.boxes"."""
     return [path for path, _ in _paths(_nested(cls))]
 
 
@@ -188,7 +188,7 @@ def choose(config: ConfigDict, key: str, among: Iterable[str]) -> str:
     return config[key]
 
 
-def record(config: ConfigDict, workdir: str) -> None:
+def save_config(config: ConfigDict, workdir: str) -> None:
     """Writes `<workdir>/config.json`; says on stderr what changed since a run there last began."""
     path = Path(workdir) / "config.json"
     now = json.loads(config.to_json_best_effort())
@@ -197,7 +197,7 @@ def record(config: ConfigDict, workdir: str) -> None:
         for key, value in _paths(now):
             if not isinstance(value, Mapping) and before.get(key) != value:
                 print(f"config.{key}: this run began with {before.get(key)}, now {value}", file=sys.stderr)
-    write_whole(path, json.dumps(now, indent=2) + "\n")
+    atomic_write(path, json.dumps(now, indent=2) + "\n")
 
 
 def writable_folder(path: str) -> str:
@@ -205,7 +205,7 @@ def writable_folder(path: str) -> str:
     there.
     """
     try:
-        os.makedirs(path, exist_ok=True)
+        os.makedirs(local(path), exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:

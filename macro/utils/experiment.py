@@ -72,10 +72,15 @@ def defaults() -> ConfigDict:
         "buckets": ((64, 64, 4),),
         "draws": 2,
         "window": 256,
+        "arrangement": "as_given",
+        "max_upscale": 2.0,
         "reference_max_side": 32,
+        "reference_min_side": 0,
         "reference_vae": False,
     }
-    config.dropout = {"no_text": 0.1, "no_image": 0.1, "null": 0.1}
+    # Condition dropout for guidance. "joint" cuts a sample down to one of guidance's contexts; "per_item" is the rule
+    # that BAGEL and MACRO published: each text, ViT copy and VAE copy is dropped for itself, by the shares `per_item`.
+    config.cfg_dropout = {"mode": "joint", "no_text": 0.1, "no_image": 0.1, "null": 0.1, "per_item": (0.1, 0.3, 0.3)}
     config.optim = {
         "name": "adamw",
         "lr": 2e-3,
@@ -129,7 +134,7 @@ def recipe(config: ConfigDict, arg: str, file: str) -> ConfigDict:
             config.init_from = {}
             config.model.update({"variant": "XXS/64", "llm": {"vocab": 768}})
             config.data, config.tasks = small.data, small.tasks
-            sizes = ("text", "vision", "samples", "window", "reference_max_side")
+            sizes = ("text", "vision", "samples", "window", "reference_max_side", "reference_min_side")
             config.packing.update({name: small.packing[name] for name in sizes})
             # Room for clean VAE copies of twelve references, which the recipe may or may not have.
             config.packing.update({"latent": 512, "buckets": ((64, 64, 32),)})

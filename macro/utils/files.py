@@ -1,21 +1,29 @@
-"""Files appear complete or not at all. Read next: `macro/utils/image.py`."""
+"""Files appear complete or not at all. Read next: `macro/utils/images.py`."""
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from macro.utils.errors import UserError
 
 
+def local(path: str | os.PathLike) -> Path:
+    """The path as a Path. Raises UserError for an address such as gs://bucket/run, not to make a folder `gs:`."""
+    if re.match(r"[a-z]\w+:/", os.fspath(path)):  # also as pathlib writes it, with one slash
+        raise UserError(f"{path}: not a path on this machine's disks; name a mounted folder (gcsfuse, NFS) or a copy")
+    return Path(path)
+
+
 @contextlib.contextmanager
-def whole(path: str | os.PathLike) -> Iterator[Path]:
+def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Another name to write a file under, which is renamed to `path` if the block ends well; makes missing folders.
 
     Raises:
         UserError: the place cannot be written; nothing is left there.
     """
-    path = Path(path)
+    path = local(path)
     half = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,7 +36,7 @@ def whole(path: str | os.PathLike) -> Iterator[Path]:
             half.unlink(missing_ok=True)
 
 
-def write_whole(path: str | os.PathLike, data: bytes | str) -> None:
-    """Writes a file, text as UTF-8; see `whole`."""
-    with whole(path) as half:
+def atomic_write(path: str | os.PathLike, data: bytes | str) -> None:
+    """Writes a file, text as UTF-8; see `atomic_path`."""
+    with atomic_path(path) as half:
         half.write_bytes(data.encode() if isinstance(data, str) else data)

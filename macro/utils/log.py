@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from macro.utils.files import write_whole
+from macro.utils.files import atomic_write
 
 
 class MetricsLog:
@@ -28,7 +28,7 @@ class MetricsLog:
             return
         path = Path(workdir) / "metrics.jsonl"
         kept = [line for line in read_lines(path) if json.loads(line)["step"] <= resumed_step]
-        write_whole(path, "".join(kept))
+        atomic_write(path, "".join(kept))
         self._file = path.open("a")
         self._tensorboard = _tensorboard(workdir)
 
@@ -60,7 +60,7 @@ def read_lines(path: Path) -> list[str]:
     return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
-class Means:
+class MeanMetrics:
     """Means over the steps since the last record; NaN says `nothing of this kind in the batch`."""
 
     def __init__(self):
@@ -133,7 +133,7 @@ class Progress:
         self._stream.flush()
 
 
-class Countdown:
+class ProgressBar:
     """How far work that may have been begun before has come, with its rate and the time left: lines on stderr."""
 
     def __init__(self, name: str, total: int, unit: str):

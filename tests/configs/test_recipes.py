@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from macro.inputs.conditioning import CfgDropout
 from macro.inputs.packing import PackingConfig, _pieces
 from macro.inputs.pieces import needs
 from macro.inputs.rows import make_row
@@ -14,7 +15,7 @@ from macro.inputs.tokenizer import Tokenizer
 from macro.models import weights
 from macro.objectives import joint
 from macro.objectives.parts import model_config
-from macro.parallel import hosts
+from macro.parallel import multihost
 from macro.parallel.mesh import make_mesh, parallel_config
 from macro.sampling.load import sampling_of
 from macro.sentence.spans import Image, Sentence, Target, Text
@@ -97,7 +98,7 @@ def test_the_largest_samples_fit_a_row(name, pictures):
 
 def _undropped(packing: PackingConfig) -> PackingConfig:
     """Everything of a sample, as most have it."""
-    return dataclasses.replace(packing, item_dropout=None, no_text=0.0, no_image=0.0, null=0.0)
+    return dataclasses.replace(packing, cfg_dropout=CfgDropout(no_text=0.0, no_image=0.0, null=0.0))
 
 
 def test_rows_of_the_recipes_are_as_long_as_their_papers_say():
@@ -133,7 +134,7 @@ def test_recipes_say_how_pictures_are_drawn_and_what_a_wrong_argument_is(name):
 def test_without_a_folder_the_mistake_is_named_before_weights_are_read(name, tmp_path, capsys):
     argv = ["train", f"--config={FOLDER / name}.py", f"--workdir={tmp_path}", "--config.data.tokenizer="]
     with pytest.raises(SystemExit) as exit_:
-        run(main, argv, **hosts.HELPS)
+        run(main, argv, **multihost.HELPS)
     assert exit_.value.code == 2 and "config.data.dir: is empty" in capsys.readouterr().err
 
 

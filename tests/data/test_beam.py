@@ -123,7 +123,7 @@ def test_real_engines_give_the_same_bytes_everywhere(dataset, tmp_path):
     builder = command.builder_of(dataset)
     engine = command.engine_of(builder)
     names = {name: "16" for name in command.option_names(engine.options) if name.endswith("size")}
-    options = command.overridden(engine.options, names, "--engine")
+    options = command.parse_overrides(engine.options, names, "--engine")
     more = {"shard": 3, "provider": procedural(Options(size=24, rays=1)) if builder.needs_provider else None}
     ways = {"alone": {}, "two": {"workers": 2}, "beam": {"runner": ours.run}}
     for way, how in ways.items():

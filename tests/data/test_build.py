@@ -13,8 +13,8 @@ from data.providers import parse_provider
 from data.shards import provider_of
 from data.summary import printed
 from macro.inputs.records import build, open_source
-from macro.utils import image
-from macro.utils.config import overridden
+from macro.utils import images as image_io
+from macro.utils.config import parse_overrides
 from macro.utils.errors import UserError
 from tests.data import toy
 from tests.judges.server import serving, written
@@ -156,7 +156,7 @@ class Whole:
 
 def test_size_is_every_size(run, tmp_path):
     assert command.sizes(Whole, 32) == {"size": "32", "part.size": "32"}
-    assert overridden(Whole, command.sizes(Whole, 32), "--engine") == Whole(32, Part(32, 64))
+    assert parse_overrides(Whole, command.sizes(Whole, 32), "--engine") == Whole(32, Part(32, 64))
     for out, more, size in (("a", [], 16), ("b", ["--engine.size=24"], 24)):
         assert run("toys", "--num=3", "--size=16", f"--out={tmp_path / out}", *more)[0] == 0
         assert open_source(str(tmp_path / out))[0].target.size == (size, size)
@@ -183,7 +183,7 @@ def test_providers():
 def test_bad_answers_and_bad_files_are_dead_letters_and_what_they_cost_is_told(run, tmp_path):
     photos = tmp_path / "material" / "photos"
     photos.mkdir(parents=True)
-    image.save(photos / "good.png", np.zeros((32, 32, 3), np.uint8))
+    image_io.save(photos / "good.png", np.zeros((32, 32, 3), np.uint8))
     (photos / "broken.png").write_bytes(b"no image")
 
     def answer(request, count):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from macro.engines import ground_truth
 from macro.engines.provider import Region
 from macro.scenes.ground_truth import annotate
+from macro.scenes.layout.placement import supports_of
 from tests.engines import exact
 
 BOX = st.tuples(*[st.integers(0, 8)] * 4).map(lambda b: tuple(float(edge) / 8 for edge in b))
@@ -82,12 +83,12 @@ def test_between_names_its_two_in_the_order_of_their_new_numbers():
 
 def test_whoever_stood_on_one_that_leaves_is_put_down():
     crowd = exact.images(30, subjects=6, seed=9)
-    stacked = [p.scene for p in crowd if any(r.name == "on" for r in p.scene.relations)]
+    stacked = [p.scene for p in crowd if supports_of(p.scene.subjects)]
     assert stacked
     for scene in stacked:
-        on = next(r for r in scene.relations if r.name == "on")
-        assert scene.subjects[on.subject].height > 0
-        alone = ground_truth.scene_subset(scene, [on.subject])
+        rider, support = next(iter(supports_of(scene.subjects).items()))
+        assert scene.subjects[rider].height > 0
+        alone = ground_truth.scene_subset(scene, [rider])
         assert alone.subjects[0].height == 0
-        both = ground_truth.scene_subset(scene, [on.objects[0], on.subject])
-        assert both.subjects[1].height == scene.subjects[on.subject].height
+        both = ground_truth.scene_subset(scene, [support, rider])
+        assert both.subjects[1].height == scene.subjects[rider].height

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from macro.evals import report
-from macro.utils.image import save
+from macro.utils.images import save
 
 KEYS = tuple(report.HEADS)
 

@@ -8,7 +8,7 @@ import pytest
 
 from macro.inputs.files import Files, Mixture
 from macro.sentence.spans import Image, Sentence, Target, Text
-from macro.utils import image
+from macro.utils import images as image_io
 from macro.utils.errors import UserError
 
 
@@ -17,7 +17,7 @@ def write(folder, idx, pictures=1, **fields):
     rng = np.random.default_rng(idx)
     names = [f"{idx}_{n}.png" for n in range(pictures + 1)]
     for n, name in enumerate(names):
-        image.save(folder / name, rng.integers(0, 256, (20 + n, 30, 3), np.uint8))
+        image_io.save(folder / name, rng.integers(0, 256, (20 + n, 30, 3), np.uint8))
     record = {"task": "spatial", "idx": idx, "prompt": "A view.", "input_images": names[1:], "output_image": names[0]}
     (folder / f"{idx:03d}.json").write_text(json.dumps(record | fields))
 
@@ -40,12 +40,6 @@ def test_an_outline_has_everything_but_the_pictures(tmp_path):
         else:
             assert isinstance(ours, Image | Target) and ours.pixels.shape == theirs.pixels.shape
             assert ours.pixels.any() and not theirs.pixels.any()
-
-
-def test_prompts_are_arranged_as_asked(tmp_path):
-    write(tmp_path, 0, prompt="<image 1> again.")
-    kinds = {name: [type(span) for span in Files(tmp_path, name)[0]] for name in ("in_sentence", "image_first")}
-    assert kinds == {"in_sentence": [Image, Text, Target], "image_first": [Text, Image, Text, Target]}
 
 
 def test_an_empty_folder_and_a_sample_without_target_are_named(tmp_path):

@@ -8,8 +8,10 @@ from inputs.toy import PACKING
 
 from macro.inputs import packing
 from macro.inputs.binning import assign
+from macro.inputs.conditioning import CfgDropout
 from macro.inputs.packing import PackingConfig, locate, pack_row, pack_sentence, pack_window, sample_rng
 from macro.inputs.rows import fill, make_row
+from macro.sentence import formats
 from macro.sentence.spans import Image, Sentence, Target, Text
 from macro.utils.errors import UserError
 
@@ -174,6 +176,25 @@ def test_given_pictures_share_an_area_by_their_count(tokenizer):
             assert len(packed.vision["order"]) == count * (side // config.patch) ** 2
             assert len(packed.latent["order"]) == count * (side // 16) ** 2 + targets * 16
             assert sorted(p.shape[0] for _, p in packed.pixels) == sorted([side] * count + [64] * targets)
+
+
+@pytest.mark.parametrize("arrangement", ["in_sentence", "image_first"])
+def test_an_edit_is_trained_in_the_arrangement_that_it_is_drawn_in(arrangement, tokenizer, make_picture):
+    """One file of MacroData in training, and a user's call."""
+    config = dataclasses.replace(PACKING, arrangement=arrangement, cfg_dropout=CfgDropout("joint", 0.0, 0.0, 0.0))
+    before, other, after = (make_picture(n, 32, 32) for n in range(3))
+    images = [Image(before, role="source"), Image(other, subject=1)]
+    prompt = "make it like <image 2>"
+    trained = Sentence((*formats.in_sentence(prompt, images), Target(after)), "edit")
+    drawn = formats.compose_sentence(prompt, [other], (32, 32), before)
+    rngs = np.random.default_rng(0), None
+    packed = [pack_sentence(each, tokenizer, config, rng) for each, rng in zip((trained, drawn), rngs, strict=True)]
+    for stream, names in (("text", ("ids", "rope", "span")), ("vision", ("patches", "rope", "subject"))):
+        for name in names:
+            trained, drawn = (getattr(each, stream)[name] for each in packed)
+            np.testing.assert_array_equal(trained[: len(drawn)], drawn)
+    said = tokenizer.decode(packed[1].text["ids"].tolist())
+    assert said == {"in_sentence": "make it like ", "image_first": f"<image 1><image 2>{prompt}"}[arrangement]
 
 
 @pytest.mark.parametrize("steps", [(), ((2, 100), (1, 50)), ((0, 100),), ((2, 0),)])

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from macro.inputs.conditioning import CONTEXTS, CfgDropout
 from macro.inputs.packing import PackingConfig, pack_sentence, pack_target
-from macro.sentence.grid import cell_shares
+from macro.sentence.layout import layout_to_token_weights
 from macro.sentence.plan import Plan
 from macro.sentence.sight import CAUSAL, FULL, NOISE, visible
 from macro.sentence.spans import Image, Sentence, Target, Text
@@ -14,9 +15,11 @@ C, F, N = CAUSAL, FULL, NOISE
 
 
 def config(**changes):
+    """Without condition dropout, unless `changes` name a context's probability."""
+    dropout = {name: changes.pop(name, 0.0) for name in CONTEXTS[1:]}
     values = {
         "text": 400, "vision": 100, "latent": 100, "samples": 4, "buckets": ((32, 32, 4), (32, 64, 2)),
-        "draws": 1, "reference_max_side": 32, "no_text": 0.0, "no_image": 0.0, "null": 0.0,
+        "draws": 1, "reference_max_side": 32, "cfg_dropout": CfgDropout(**dropout),
     }  # fmt: skip
     return PackingConfig(**(values | changes))
 
@@ -102,7 +105,7 @@ def test_plan_is_learnt_whole_and_bound(tokenizer, make_sentence):
     learnt = packed.text["labels"] >= 0
     assert packed.text["ids"][learnt].tolist() == plan[:-1]
     assert packed.text["labels"][learnt].tolist() == plan[1:]
-    np.testing.assert_array_equal(packed.latent["subjects"], cell_shares(one.plan.grid, 2, 2))
+    np.testing.assert_array_equal(packed.latent["subjects"], layout_to_token_weights(one.plan.grid, 2, 2))
     assert packed.vision["subject"].tolist() == [1, 2]
     unbound = pack_sentence(one, tokenizer, config(binding=False), np.random.default_rng(0))
     assert not unbound.latent["subjects"].any() and not unbound.vision["subject"].any()

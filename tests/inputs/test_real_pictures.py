@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from macro.inputs.conditioning import CfgDropout
 from macro.inputs.packing import PackingConfig, pack_row
 from macro.inputs.tokenizer import Tokenizer
 from macro.sentence.formats import read_macrodata, with_pixels
@@ -18,10 +19,10 @@ pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="no MacroData sample
 @pytest.mark.parametrize("arrangement", ["in_sentence", "image_first"])
 def test_real_samples_pack_into_one_row(arrangement):
     files = sorted(FOLDER.glob("*.json"))
-    sentences = [with_pixels(read_macrodata(file, arrangement)) for file in files]
+    sentences = [with_pixels(read_macrodata(file)) for file in files]
     config = PackingConfig(
         text=1500, vision=200, latent=1024, buckets=((128, 128, 4), (96, 128, 4), (128, 96, 8)),
-        reference_vae=True, no_text=0.0, no_image=0.0, null=0.0,
+        reference_vae=True, cfg_dropout=CfgDropout(no_text=0.0, no_image=0.0, null=0.0), arrangement=arrangement,
     )  # fmt: skip
     row = pack_row(sentences, Tokenizer.demo(), config, seed=0, numbers=range(len(sentences)))
     assert sorted(row["examples"][:2]) == [0, 1]

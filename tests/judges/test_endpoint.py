@@ -15,7 +15,7 @@ from macro.judges import endpoint as endpoint_module
 from macro.judges.chat import LlmRequest
 from macro.judges.endpoint import Endpoint
 from macro.judges.json_schema import array, number, obj, text
-from macro.utils import image
+from macro.utils import images as image_io
 from macro.utils.errors import ItemError, UserError
 
 KEY = "sk-quite-secret"
@@ -55,7 +55,7 @@ def test_a_question_goes_out_whole_and_its_answer_comes_back():
     assert json.dumps(SCHEMA) in system["content"] and user["content"][0] == {"type": "text", "text": "what is it?"}
     kind, data = user["content"][1]["image_url"]["url"].split(",", 1)
     assert kind == "data:image/png;base64"
-    np.testing.assert_array_equal(image.decode(base64.b64decode(data)), IMAGE)
+    np.testing.assert_array_equal(image_io.decode(base64.b64decode(data)), IMAGE)
     assert chat.counts == {"asked": 1, "failed": 0, "tokens_in": 7, "tokens_out": 3}
 
 
@@ -70,7 +70,7 @@ def test_images_are_shrunk_and_may_be_jpeg():
     with serving(lambda request, n: written(GOOD)) as server:
         endpoint(server, side=15, jpeg=True).ask([ask()])
     kind, data = server.requests[0]["messages"][1]["content"][1]["image_url"]["url"].split(",", 1)
-    assert kind == "data:image/jpeg;base64" and image.decode(base64.b64decode(data)).shape == (10, 15, 3)
+    assert kind == "data:image/jpeg;base64" and image_io.decode(base64.b64decode(data)).shape == (10, 15, 3)
 
 
 def test_a_batch_is_asked_by_many_threads_and_keeps_its_order():

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sampling.toy import CONFIG, EXPERIMENT, random_params, training_row
 
-from macro.kernels.select.api import choose
-from macro.models.composer import Composer, pictures
+from macro.kernels.token_selection.api import select_top_k
+from macro.models.composer import Composer, image_ids
 from macro.models.selection import METHODS, Selection, counted, read_selection
 from macro.models.thinning import Thinning, training_selection
 from macro.objectives import joint
@@ -50,9 +50,9 @@ def test_later_layers_see_the_kept_tokens_only(row, method):
     def by_padding(model):
         und, gen = model._embed_und(batch["text"], batch["vision"]), model.embed_latent(batch["latent"], x, t)
         rotations, meta = model._joined([batch["text"], batch["vision"]], batch["latent"])
-        asking, end = thinning.asking(batch, pictures(batch), meta, 2)
+        asking, end = thinning.asking(batch, image_ids(batch), meta, 2)
         und, gen, (_, values), asked = model.mot.run(und, gen, rotations, meta, (), asking, (0, end))
-        kept, stays = thinning.kept(batch, meta, pictures(batch), values, asked, 2)
+        kept, stays = thinning.kept(batch, meta, image_ids(batch), values, asked, 2)
         seen = jnp.zeros(batch["vision"]["sample"].shape, bool)
         seen = seen.at[jnp.arange(1)[:, None], kept.indices].max(kept.valid)
         text = jnp.ones(batch["text"]["sample"].shape, bool)
@@ -101,7 +101,7 @@ def test_the_shorter_buffer_holds_what_any_row_keeps():
         if not own.size:
             continue
         share = jnp.ceil(0.3 * counted(own, PICTURES) - 1e-6).astype(jnp.int32)
-        kept = choose(jnp.zeros(own.shape), own, share, thinning.places(own.shape[1], 64))
+        kept = select_top_k(jnp.zeros(own.shape), own, share, thinning.places(own.shape[1], 64))
         assert int(jnp.sum(kept.valid)) == int(jnp.sum(share))
 
 
@@ -134,13 +134,13 @@ def test_packed_sentences_and_noised_targets_do_not_ask_for_each_other(row, soft
             und = model._embed_und(streams["text"], streams["vision"])
             gen = model.embed_latent(streams["latent"], x, jnp.full(x.shape[:2], 0.3))
             rotations, meta = model._joined([streams["text"], streams["vision"]], streams["latent"])
-            asking, _ = thinning.asking(streams, pictures(streams), meta, 2)
+            asking, _ = thinning.asking(streams, image_ids(streams), meta, 2)
             return model.mot.run(und, gen, rotations, meta, (), asking)[3][0][1], meta
 
         return Composer(CONFIG).apply({"params": PARAMS}, method=ask)
 
     plain, meta = answers(two, x)
-    first = np.asarray((meta["sample"][0] == 0) & (pictures(two)[0] >= 0))
+    first = np.asarray((meta["sample"][0] == 0) & (image_ids(two)[0] >= 0))
     # The second sentence's words, the targets, and what is to be learnt of the plan change; the first's answers do not.
     text, half = two["text"], two["text"]["ids"].shape[1] // 2
     changed = (text["labels"] >= 0).at[:, half:].set(True)

@@ -6,7 +6,7 @@ import pytest
 from macro.models import variants, weights
 from macro.utils.errors import UserError
 
-CONFIG = variants.decode("XXS/64")
+CONFIG = variants.config_from_name("XXS/64")
 PARAMS = {"composer": {"a": {"kernel": np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)}}}
 
 

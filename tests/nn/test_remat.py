@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from macro.kernels.attention.reference import FIELDS
-from macro.models.variants import decode
+from macro.models.variants import config_from_name
 from macro.nn import remat
 from macro.nn.mot import MoT
 from macro.nn.rope import rope_angles
@@ -41,4 +41,4 @@ def test_policies_agree(plain, policy):
 
 def test_an_unknown_policy_is_named():
     with pytest.raises(UserError, match="model.remat='some': choose one of none, full, attention, dots"):
-        decode("XXS/64", remat="some")
+        config_from_name("XXS/64", remat="some")

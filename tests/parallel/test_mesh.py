@@ -86,19 +86,19 @@ def test_batch_sizes(monkeypatch, size, accumulate, line):
 
 FORCED = """
 import jax, json, numpy as np
-from macro.parallel import mesh, rules
+from macro.parallel import mesh, sharding
 from macro.parallel.mesh import ParallelConfig
 
 laid = mesh.make_mesh(ParallelConfig("fsdp+sequence", sequence=2))
 batch = {"x": np.arange(4 * 6).reshape(4, 6)}
 placed = mesh.shard_batch(batch, mesh.my_rows(4, laid), 4, laid)["x"]
 with jax.set_mesh(laid):
-    constrained = jax.jit(lambda x: rules.constrain(x * 2, "batch", "tokens"))(placed)
+    constrained = jax.jit(lambda x: sharding.constrain(x * 2, "batch", "tokens"))(placed)
     parts = [np.arange(8.0).reshape(1, 8, 1), 100 + np.arange(4.0).reshape(1, 4, 1)]
-    join = jax.jit(lambda a, b: rules.join_tokens([a, b]))
-    lie = rules.sharding(laid, (1, 8, 1), None, "tokens", None)
+    join = jax.jit(lambda a, b: sharding.join_tokens([a, b]))
+    lie = sharding.activation_sharding(laid, (1, 8, 1), None, "tokens", None)
     whole = join(*(jax.device_put(part, lie) for part in parts))
-    again = jax.jit(lambda x: rules.split_tokens(x, [8, 4]))(whole)
+    again = jax.jit(lambda x: sharding.split_tokens(x, [8, 4]))(whole)
     program = join.lower(*(jax.device_put(part, lie) for part in parts)).compile().as_text()
 print(json.dumps({
     "shape": list(laid.shape.values()), "equal": bool((np.asarray(placed) == batch["x"]).all()),

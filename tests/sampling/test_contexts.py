@@ -3,9 +3,9 @@ import pytest
 from sampling.toy import PACKING, TOKENIZER, picture, sentence
 
 from macro.diffusion.guidance import bagel, inset
-from macro.inputs.transforms import CONTEXTS
+from macro.inputs.conditioning import CONTEXTS
 from macro.sampling.contexts import capacity, continue_prompt, read_prompt
-from macro.sentence.grid import cell_shares
+from macro.sentence.layout import layout_to_token_weights
 from macro.sentence.plan import Plan
 from macro.sentence.sight import NOISE
 from macro.sentence.spans import Image, Sentence, Target, Text
@@ -86,7 +86,7 @@ def test_target_follows_the_plan_or_the_prompt(prompt, after):
 
 
 def test_latents_are_bound_only_where_the_plan_is(after):
-    shares = cell_shares(PLAN.grid, 4, 4)
+    shares = layout_to_token_weights(PLAN.grid, 4, 4)
     for row in range(8):
         expected = shares if row // 2 in after.kept else 0 * shares
         np.testing.assert_array_equal(after.latent["subjects"][row], expected)

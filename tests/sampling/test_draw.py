@@ -7,7 +7,7 @@ from sampling.toy import CONFIG, PACKING, TOKENIZER, random_params, sentence, tr
 from macro.diffusion.flow import sampling_times
 from macro.diffusion.guidance import Guidance, bagel, guide, inset
 from macro.diffusion.step_cache import TaylorSeer, TeaCache
-from macro.inputs.transforms import CONTEXTS
+from macro.inputs.conditioning import CONTEXTS
 from macro.models.composer import Composer
 from macro.sampling.contexts import continue_prompt, read_prompt
 from macro.sampling.draw import candidate_keys, decode_pictures, draw, noise_of

@@ -11,7 +11,7 @@ from macro.objectives.plan import plan_losses
 from macro.sampling.contexts import continue_prompt, read_prompt
 from macro.sampling.plan import Writing, prefill, read, write
 from macro.sampling.rules import plan_rules, rules_of_rows
-from macro.sentence.grid import validate_grid
+from macro.sentence.layout import validate_grid
 from macro.sentence.plan import Plan
 
 PARAMS = random_params()

@@ -13,7 +13,7 @@ from macro.sampling.settings import Settings
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Image
 from macro.utils.errors import UserError
-from macro.utils.image import data_uri, load
+from macro.utils.images import data_uri, load
 
 GRID = np.kron([[0, 1], [2, 2]], np.ones((4, 4))).astype(np.int8)
 

@@ -7,7 +7,7 @@ import pytest
 from sampling.toy import CONFIG, PACKING, TOKENIZER, picture, pipeline, random_params, sentence
 
 from macro.kernels.attention.reference import sight_mask
-from macro.models.composer import pictures
+from macro.models.composer import image_ids
 from macro.models.selection import METHODS, Selection
 from macro.sampling.contexts import continue_prompt, read_prompt
 from macro.sampling.plan import prefill, read
@@ -99,7 +99,7 @@ def test_quotas_hold_in_every_method_and_context(method):
     for row, context in enumerate(CONTEXTS):
         sample = np.asarray(cache["meta"]["sample"][row])
         orders = dict(zip(np.asarray(cache["meta"]["order"][row])[sample >= 0].tolist(),
-                          np.asarray(pictures(prompt.streams))[row][sample >= 0].tolist(), strict=True))  # fmt: skip
+                          np.asarray(image_ids(prompt.streams))[row][sample >= 0].tolist(), strict=True))  # fmt: skip
         kept = [orders[order] for order in kept_orders(small, row)]
         found[context] = np.bincount([p for p in kept if p >= 0], minlength=3).tolist()
         assert sum(p < 0 for p in kept) == sum(p < 0 for p in orders.values())  # all text stays

@@ -16,7 +16,7 @@ def alone(kind: str, texture="plain", decal=None, yaw=0.7, pose=0.5) -> Scene:
     palette = (COLOURS["red"], COLOURS["white"], COLOURS["blue"])
     subject = Subject(kind, palette, texture, decal, 1.0, (0.0, 0.0), 0.0, yaw, pose, 1)
     camera = Camera("perspective", (0.0, 1.1, -4.8), (0.0, 0.5, 0.0), 0.36)
-    return Scene((subject,), (), camera, Light(0.6, 0.9, 0.2, 1.0), PLAIN, 0)
+    return Scene((subject,), camera, Light(0.6, 0.9, 0.2, 1.0), PLAIN, 0)
 
 
 def _in_fours(scenes, draw) -> list:

@@ -29,7 +29,7 @@ from macro.sentence.formats import (
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Image, Sentence, Target, Text
 from macro.utils.errors import UserError
-from macro.utils.image import load, save
+from macro.utils.images import load, save
 
 QUICK = settings(max_examples=40, deadline=None, derandomize=True)
 OWL = np.full((4, 6, 3), 7, np.uint8)
@@ -238,10 +238,10 @@ def test_macrodata_json_is_written_back_identically(record):
         given, back = Path(folder, "given.json"), Path(folder, "back.json")
         given.write_text(json.dumps(record))
         for arrangement in ("in_sentence", "image_first"):
-            sentence = read_macrodata(given, arrangement)
-            write_macrodata(back, sentence)
+            sentence = read_macrodata(given)
+            write_macrodata(back, arrange(sentence, arrangement))
             assert json.loads(back.read_text("utf-8")) == record
-            assert read_macrodata(back, arrangement) == sentence
+            assert read_macrodata(back) == sentence
         assert sorted(os.listdir(folder)) == ["back.json", "given.json"]
 
 
@@ -285,7 +285,7 @@ def test_the_first_picture_of_an_edit_is_its_source(tmp_path):
 def test_text_to_image_has_no_pictures(tmp_path):
     (tmp_path / "x.json").write_text('{"prompt": "An owl.", "input_images": [], "output_image": "owl.png"}')
     for arrangement in ("in_sentence", "image_first"):
-        sentence = read(tmp_path / "x.json", arrangement)
+        sentence = arrange(read(tmp_path / "x.json"), arrangement)
         assert [type(span) for span in sentence] == [Text, Target]
     with pytest.raises(UserError, match="names <image 1>, but no picture is given"):
         (tmp_path / "x.json").write_text('{"prompt": "<image 1> flies.", "input_images": []}')

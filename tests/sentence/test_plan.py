@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from macro.sentence.plan import COLOURS, Plan
+from macro.sentence.plan import Plan, parse_think, validate_cot, wrap_think
 from macro.utils.errors import UserError
+from macro.utils.images import LABEL_COLOURS
 
 QUICK = settings(max_examples=40, deadline=None, derandomize=True)
 grids = st.lists(st.integers(0, 12), min_size=64, max_size=64).map(
@@ -37,8 +38,7 @@ GRID = np.repeat(np.arange(8, dtype=np.int8)[:, None], 8, axis=1)
 
 @QUICK
 @given(plans)
-def test_text_and_json_are_read_back(plan):
-    assert Plan.from_text(plan.to_text()) == plan
+def test_json_is_read_back(plan):
     assert Plan.from_json(plan.to_json()) == plan
     assert json.loads(plan.to_json()) == {
         "cot": plan.cot,
@@ -88,7 +88,7 @@ def test_plans_differ_by_words_and_by_one_cell():
         ('{"cot": "a", "gird": null}', "unknown field 'gird'"),
         (json.dumps({"cot": "a", "grid": [[0] * 8] * 9}), "it is 9 rows of 8"),
         (json.dumps({"cot": "a", "grid": [[4] * 8] * 8}), "names subject 4, but there are 3 subjects"),
-        (json.dumps({"cot": "<think>", "grid": None}), "holds the mark"),
+        (json.dumps({"cot": "<think>", "grid": None}), "contains the mark"),
     ],
 )
 def test_mistakes_in_a_plan_file_are_named(text, says):
@@ -102,7 +102,7 @@ def test_picture_shows_each_cell_in_its_colour_and_the_words_beside():
     assert picture.shape == (256, 512, 3)
     for row in range(8):  # a point beside the figure, away from the lines
         shown = picture[row * 32 + 6, 16 * 3 + 6].astype(int)
-        assert np.abs(shown - COLOURS[row]).max() <= 8
+        assert np.abs(shown - LABEL_COLOURS[row]).max() <= 8
     assert (picture[:, 256:] < 128).any() and (picture[:, 256:] > 250).mean() > 0.5
 
 
@@ -115,6 +115,30 @@ def test_picture_of_half_a_plan_is_one_panel():
 
 
 def test_colours_can_be_told_apart():
-    colours = COLOURS.astype(float)
+    colours = LABEL_COLOURS.astype(float)
     apart = np.linalg.norm(colours[:, None] - colours[None], axis=-1) + 1e3 * np.eye(13)
     assert apart.min() > 30
+
+
+@QUICK
+@given(st.text(st.characters(exclude_categories=["Cs"])).filter(lambda text: "think>" not in text))
+def test_a_thought_is_read_back(cot):
+    assert parse_think(wrap_think(cot)) == cot
+
+
+def test_truncated_thoughts_are_still_read():
+    for text, cot in (
+        ("<think>an owl", "an owl"),
+        ("an owl</think> and more", "an owl"),
+        ("an owl", "an owl"),
+        ("noise<think>an <think>owl<layout></think>", "an owl"),
+        ("", ""),
+    ):
+        assert parse_think(text) == cot
+
+
+def test_a_thought_may_not_contain_marks():
+    for mark in ("<think>", "</think>", "<layout>", "</layout>", "<cell 4>"):
+        with pytest.raises(UserError, match=mark):
+            validate_cot(f"an {mark} owl")
+    validate_cot("an owl > a mouse, <3")

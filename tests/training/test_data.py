@@ -15,7 +15,7 @@ from macro.sentence.spans import Image, Sentence, Target, Text
 from macro.training import data
 from macro.utils.config import load
 from macro.utils.errors import UserError
-from macro.utils.image import save
+from macro.utils.images import save
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_sizes_follow_from_the_model(config):
     packing = data.packing_config(config, model)
     assert (packing.patch, packing.vision_side) == (model.vision.patch, model.vision.side)
     assert (packing.latent_stride, packing.latent_side) == (16, 4)
-    assert (packing.text, packing.no_text) == (config.packing.text, 0.1)
+    assert (packing.text, packing.cfg_dropout.no_text) == (config.packing.text, 0.1)
     assert packing.tasks == ("compose",)
 
 
@@ -125,7 +125,6 @@ def test_mistakes_about_built_data_sets_are_named(config, tmp_path):
         ({"mix": ("ab", 1.0)}, "config.data.mix: 'ab' must be a folder and a weight"),
         ({"mix": (("a", "1"),)}, "config.data.mix: ('a', '1') must be a folder and a weight"),
         ({"mix": ()}, "config.data.mix: is empty"),
-        ({"arrangement": "last"}, "config.data.arrangement='last': choose one of in_sentence, image_first"),
         ({"size": 64}, "config.data: unknown key 'size'"),
     ],
 )

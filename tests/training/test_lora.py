@@ -10,8 +10,8 @@ from ml_collections import ConfigDict
 from training.stand_in import Data, Objective, get_config
 
 from macro.models import peft
-from macro.models.composer import Composer, smallest_batch
-from macro.models.variants import decode
+from macro.models.composer import Composer, dummy_batch
+from macro.models.variants import config_from_name
 from macro.parallel.mesh import ParallelConfig, make_mesh, shard_batch
 from macro.training import loop, lora, optim
 from macro.training.lora import LoRAConfig
@@ -209,8 +209,8 @@ def test_music_is_one_value_and_its_fields_can_be_changed():
 
 @pytest.mark.parametrize("binding", [True, False])
 def test_music_adapts_both_experts_and_trains_norms_embeddings_and_heads_in_full(binding):
-    model = decode("7B/1024", binding=binding)
-    shapes = jax.eval_shape(Composer(model).init, jax.random.key(0), *smallest_batch(model))["params"]
+    model = config_from_name("7B/1024", binding=binding)
+    shapes = jax.eval_shape(Composer(model).init, jax.random.key(0), *dummy_batch(model))["params"]
     shapes, settings = {"composer": shapes}, LoRAConfig(**lora.PRESETS["music"])
     targets, full = lora.chosen(shapes, settings)
     matrices = ("q", "k", "v", "o", "gate", "up", "down")
@@ -225,8 +225,8 @@ def test_music_adapts_both_experts_and_trains_norms_embeddings_and_heads_in_full
 
 
 def test_adapters_of_music_go_through_the_files_of_peft(tmp_path):
-    model = decode("XXS/64")
-    shapes = jax.eval_shape(Composer(model).init, jax.random.key(0), *smallest_batch(model))["params"]
+    model = config_from_name("XXS/64")
+    shapes = jax.eval_shape(Composer(model).init, jax.random.key(0), *dummy_batch(model))["params"]
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), {"composer": shapes})
     settings = LoRAConfig(**lora.PRESETS["music"])

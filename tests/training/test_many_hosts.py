@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from macro import train
-from macro.parallel import hosts
+from macro.parallel import multihost
 from macro.utils.config import load, run
 
 
@@ -71,7 +71,7 @@ def main(workdir, save_every_steps=4, batch_size={ROWS}, pause=0.0, coordinator=
 
 
 helps = {{"save_every_steps": "steps", "batch_size": "rows", "pause": "before a batch, seconds"}}
-run(main, **helps, **hosts.HELPS)
+run(main, **helps, **multihost.HELPS)
 """
 
 

@@ -158,7 +158,7 @@ class Part:
 
 
 def test_a_section_becomes_its_dataclass():
-    made = config_lib.section(Part, ConfigDict({"rate": 1, "sides": [1, 2]}), "part")
+    made = config_lib.from_config(Part, ConfigDict({"rate": 1, "sides": [1, 2]}), "part")
     assert made == Part(rate=1.0, sides=(1, 2))
 
 
@@ -172,7 +172,7 @@ def test_a_section_becomes_its_dataclass():
 )
 def test_mistakes_in_a_section_are_named(values, line):
     with pytest.raises(UserError) as caught:
-        config_lib.section(Part, values, "part")
+        config_lib.from_config(Part, values, "part")
     assert str(caught.value) == line
 
 
@@ -248,12 +248,12 @@ def test_help_names_them_all(capsys):
 
 def test_options_are_overridden_with_their_types():
     given = {"size": "64", "name": "12", "either": "0.5", "maybe": "7", "fast": "true", "noise.kinds": "(3, 4.5)"}
-    made = config_lib.overridden(Options, given, "--engine")
+    made = config_lib.parse_overrides(Options, given, "--engine")
     assert made == Options(64, "12", 0.5, "7", True, Noise(kinds=(3, 4.5)))
-    assert config_lib.overridden(Options, {"noise.boxes": "1", "maybe": "None"}, "--engine") == Options(
+    assert config_lib.parse_overrides(Options, {"noise.boxes": "1", "maybe": "None"}, "--engine") == Options(
         noise=Noise(boxes=1.0)
     )
-    assert config_lib.overridden(Options, {}, "--engine") == Options()
+    assert config_lib.parse_overrides(Options, {}, "--engine") == Options()
     assert config_lib.option_names(Options)[-3:] == ["noise", "noise.boxes", "noise.kinds"]
 
 
@@ -273,7 +273,7 @@ def test_options_are_overridden_with_their_types():
 )
 def test_mistakes_in_options(key, value, said):
     with pytest.raises(UserError) as raised:
-        config_lib.overridden(Options, {key: value}, "--engine")
+        config_lib.parse_overrides(Options, {key: value}, "--engine")
     assert said in str(raised.value)
 
 
@@ -300,4 +300,4 @@ def test_a_key_of_an_earlier_version_is_refused_with_its_new_name(call, tmp_path
         lr: float = 0.1
 
     with pytest.raises(UserError, match="config.optim: unknown key 'clip'; it is now 'optim.grad_clip_norm'"):
-        config_lib.section(Optim, {"clip": 1.0}, "optim")
+        config_lib.from_config(Optim, {"clip": 1.0}, "optim")

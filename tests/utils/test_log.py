@@ -5,7 +5,7 @@ import json
 import pytest
 
 from macro.utils import log as log_lib
-from macro.utils.log import Countdown, Means, MetricsLog, Progress, clock
+from macro.utils.log import MeanMetrics, MetricsLog, Progress, ProgressBar, clock
 
 
 def write(workdir, resumed_step, steps):
@@ -47,7 +47,7 @@ def test_numbers_that_json_lacks_are_left_out(tmp_path):
 
 
 def test_means_skip_nan_and_start_anew():
-    means = Means()
+    means = MeanMetrics()
     means.add({"loss": 1.0, "draw/edit": float("nan")})
     means.add({"loss": 3.0, "draw/edit": 5.0})
     assert means.take() == {"loss": 2.0, "draw/edit": 5.0}
@@ -71,7 +71,7 @@ def test_clock():
 def test_countdown_counts_what_was_there_but_not_in_its_rate(capsys, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(log_lib.time, "monotonic", lambda: now[0])
-    countdown = Countdown("set", 1000, "places")
+    countdown = ProgressBar("set", 1000, "places")
     countdown.skip(500)
     for seconds, number in ((2.0, 100), (0.5, 100), (2.5, 200), (0.1, 100)):
         now[0] += seconds

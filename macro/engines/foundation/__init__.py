@@ -28,7 +28,7 @@ from macro.engines.provider import Provider, Region
 from macro.judges.chat import Chat
 from macro.judges.endpoint import Endpoint
 from macro.judges.local import LocalChat
-from macro.utils.config import aside
+from macro.utils.config import non_hash_field
 from macro.utils.errors import UserError
 
 LOCAL = "local:"
@@ -42,7 +42,7 @@ def answers_folder() -> str:
 
 @dataclass(frozen=True)
 class Options:
-    """Which models, and how they are asked. Where, and how patiently, is `aside`: a data set does not depend on it.
+    """Which models, and how they are asked. Their addresses and timeouts are not part of a data set's hash.
 
     Attributes:
         llm, vlm: names at the endpoint, or "local:" and a name of the hub or a folder.
@@ -62,12 +62,12 @@ class Options:
     llm: str = "Qwen/Qwen3-32B"
     vlm: str = "Qwen/Qwen2.5-VL-72B-Instruct"
     judge: str | None = None
-    base_url: str | None = aside(default=None)
-    cache: str = aside(default_factory=answers_folder)
-    time_limit: int | float = aside(default=120.0)
-    retries: int = aside(default=5)
-    wait: int | float = aside(default=1.0)
-    threads: int = aside(default=8)
+    base_url: str | None = non_hash_field(default=None)
+    cache: str = non_hash_field(default_factory=answers_folder)
+    time_limit: int | float = non_hash_field(default=120.0)
+    retries: int = non_hash_field(default=5)
+    wait: int | float = non_hash_field(default=1.0)
+    threads: int = non_hash_field(default=8)
     side: int = 1024
     jpeg: bool = False
     temperature: int | float | None = None

@@ -12,7 +12,7 @@ from macro.engines.material.types import EngineImage
 from macro.engines.provider import Box, Region
 from macro.judges.model_loading import first_line
 from macro.utils.errors import ItemError
-from macro.utils.image import Pixels
+from macro.utils.images import Pixels
 
 _BLANK = 255  # white, which the house lays transparent images on as well
 

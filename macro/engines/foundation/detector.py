@@ -19,7 +19,7 @@ from macro.engines.material.types import EngineImage
 from macro.engines.provider import Box, Region
 from macro.judges.model_loading import check_kind, device_of, format_of, loading, once
 from macro.utils.errors import ItemError, UserError
-from macro.utils.image import Pixels
+from macro.utils.images import Pixels
 
 
 @dataclass(frozen=True)

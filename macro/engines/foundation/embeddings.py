@@ -12,7 +12,7 @@ from macro.engines.material.types import EngineImage
 from macro.engines.provider import Region
 from macro.judges import clip, dino
 from macro.utils.errors import ItemError
-from macro.utils.image import Pixels
+from macro.utils.images import Pixels
 
 
 @dataclass(frozen=True)

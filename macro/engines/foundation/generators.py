@@ -26,7 +26,7 @@ from macro.engines.provider import Region, ScenePrompt
 from macro.judges.model_loading import device_of, format_of, loading, once
 from macro.sentence.formats import check_prompt, marker
 from macro.utils.errors import ItemError, UserError
-from macro.utils.image import Pixels, resize_to
+from macro.utils.images import Pixels, resize
 
 # Asked of the redraw, one of them by seed.
 VIEWS = (
@@ -139,7 +139,7 @@ class KontextRedraw(Diffusion):
 
             crops, prompts, wanted, chosen = map(list, zip(*items, strict=True))
             side = self._side(pipeline, wanted[0])
-            given = [resize_to(pixels, (side, side)) for pixels in crops]
+            given = [resize(pixels, (side, side)) for pixels in crops]
             values = torch.from_numpy(np.stack(given).transpose(0, 3, 1, 2).astype(np.float32) / 255)
             # The crops have the size of the images: with its own resizing on, each would be brought to a million
             # pixels whatever `side` is.
@@ -211,7 +211,7 @@ class FluxCompose(Diffusion):
         height, width = pixels.shape[:2]
         scale = self.reference_side / (height * width) ** 0.5
         size = tuple(max(round(edge * scale / token) * token, 64) for edge in (height, width))
-        return Image.fromarray(resize_to(pixels, size))
+        return Image.fromarray(resize(pixels, size))
 
 
 def _named(prompt: str, images: int) -> str | ItemError:
@@ -243,7 +243,7 @@ def _image(values: Float[np.ndarray, "_ _ 3"], size: int) -> EngineImage | ItemE
     """What a pipeline drew, 0..1, as an image of that side."""
     if not np.isfinite(values).all():
         return ItemError("the image's pixels are not numbers")
-    return EngineImage(resize_to(np.round(values * 255).astype(np.uint8), (size, size)))
+    return EngineImage(resize(np.round(values * 255).astype(np.uint8), (size, size)))
 
 
 @once

@@ -33,7 +33,7 @@ from macro.judges.json_schema import Schema, array, boolean, integer, number, ob
 from macro.judges.json_schema import text as words
 from macro.sentence.spans import MAX_REFERENCES
 from macro.utils.errors import ItemError
-from macro.utils.image import Pixels
+from macro.utils.images import Pixels
 
 MOST_THINGS = 12  # that are named or matched in one image
 _MARGIN = 0.1  # around the crop that shows a box, as a share of its sides: what is cut off shows

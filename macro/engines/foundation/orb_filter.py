@@ -9,7 +9,7 @@ from jaxtyping import Float64, UInt8
 from macro.engines.material.types import EngineImage
 from macro.judges.model_loading import EXTRA
 from macro.utils.errors import ItemError, UserError
-from macro.utils.image import Pixels, resize_to
+from macro.utils.images import Pixels, resize
 
 # Below so many matches the share says nothing.
 _FEWEST = 8
@@ -61,7 +61,7 @@ class OrbStillness:
     def _features(self, pixels: Pixels) -> tuple[Float64[np.ndarray, "n 2"], UInt8[np.ndarray, "n 32"]]:
         """Places (x, y) in pixels of the resized frame, and descriptors."""
         cv2 = _cv2()
-        grey = cv2.cvtColor(resize_to(pixels, (self.side, self.side)), cv2.COLOR_RGB2GRAY)
+        grey = cv2.cvtColor(resize(pixels, (self.side, self.side)), cv2.COLOR_RGB2GRAY)
         found, descriptors = cv2.ORB_create(nfeatures=self.features).detectAndCompute(grey, None)
         if not found:
             return np.zeros((0, 2)), np.zeros((0, 32), np.uint8)

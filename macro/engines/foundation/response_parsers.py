@@ -19,8 +19,8 @@ from macro.engines.provider import (
     Suitability,
 )
 from macro.judges.json_schema import Schema, array, integer, number, obj, text
-from macro.sentence.cot import refuse_marks
 from macro.sentence.formats import check_prompt, marker, phrased
+from macro.sentence.plan import validate_cot
 from macro.sentence.spans import Image
 from macro.utils.errors import ItemError, UserError
 
@@ -87,7 +87,7 @@ def thought(regions: Sequence[Region]) -> Callable[[dict], str]:
     def read(answer: dict) -> str:
         cot = line(answer["thought"])
         try:
-            refuse_marks(cot)
+            validate_cot(cot)
         except UserError as error:
             raise ItemError(str(error)) from None
         for n, region in enumerate(regions, 1):

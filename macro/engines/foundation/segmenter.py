@@ -13,7 +13,7 @@ from macro.engines.material.types import EngineImage
 from macro.engines.provider import Mask, Region
 from macro.judges.model_loading import check_kind, device_of, format_of, loading, once
 from macro.utils.errors import ItemError, UserError
-from macro.utils.image import Pixels
+from macro.utils.images import Pixels
 
 # Of ImageNet, which SAM2 was trained with.
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)

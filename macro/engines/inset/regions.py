@@ -15,7 +15,7 @@ from macro.engines.material.types import EngineImage
 from macro.engines.provider import InterleavedCaption, Provider, Region
 from macro.scenes.ground_truth.annotate import tight_boxes
 from macro.utils.errors import UserError
-from macro.utils.image import resize_to
+from macro.utils.images import resize
 
 IMAGE, VIDEO = "image", "video"
 MOST = 12  # a sentence has no more references
@@ -248,4 +248,4 @@ def cut_out(pixels: np.ndarray, mask: Bool[np.ndarray, "h w"], options: Options)
     square[:] = options.ground
     top, left = (side - part.shape[0]) // 2, (side - part.shape[1]) // 2
     square[top : top + part.shape[0], left : left + part.shape[1]][seen] = part[seen]
-    return resize_to(square, (options.reference_size, options.reference_size))
+    return resize(square, (options.reference_size, options.reference_size))

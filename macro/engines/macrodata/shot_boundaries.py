@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from macro.utils.image import resize_to
+from macro.utils.images import resize
 
 Pixels = UInt8[np.ndarray, "h w 3"]
 
@@ -23,7 +23,7 @@ _THUMB, _LEVELS = 24, 6
 
 def differences(frames: Sequence[Pixels]) -> Float[np.ndarray, "n"]:
     """d between each frame and the next, 0..1; one fewer than there are frames."""
-    thumbs = [resize_to(frame, (_THUMB, _THUMB)) for frame in frames]
+    thumbs = [resize(frame, (_THUMB, _THUMB)) for frame in frames]
     colours = [_histogram(thumb) for thumb in thumbs]
     pairs = range(len(thumbs) - 1)
     hues = np.array([np.abs(colours[i] - colours[i + 1]).sum() / 2 for i in pairs])

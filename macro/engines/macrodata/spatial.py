@@ -26,6 +26,7 @@ from macro.engines.macrodata.mixture import BUCKETS, stream
 from macro.engines.macrodata.options import Options, SpatialOptions
 from macro.engines.material.types import EngineImage, Panorama, Turntable
 from macro.engines.provider import JudgeRequest, Provider
+from macro.scenes.language.lexicon import listed
 from macro.scenes.render.cameras import looking, perspective_view
 from macro.sentence.formats import ARRANGEMENTS, marker
 from macro.sentence.spans import Image, Sentence, Target
@@ -221,10 +222,9 @@ def prompt_of(way: str, views: tuple[str, ...], target: str, rng: np.random.Gene
     style = int(rng.integers(3))
     first, others = _SHOWN[way][style]
     said = [(others if n > 1 else first).format(n=marker(n), view=view) for n, view in enumerate(views, 1)]
-    listed = " and ".join([", ".join(said[:-1]), said[-1]] if len(said) > 1 else said)
     order = _ORDER[way].format(ring=", ".join(HORIZONTAL))
     low = " low views are taken from near the ground." if any(v.startswith(LOW) for v in (*views, target)) else ""
-    return f"{listed}. {order}.{low} {_ASKED[way][style].format(view=target)}"
+    return f"{listed(said)}. {order}.{low} {_ASKED[way][style].format(view=target)}"
 
 
 def _word(candidates: list[SpatialCandidate], provider: Provider, options: Options) -> list[SpatialCandidate]:

@@ -24,6 +24,7 @@ from macro.engines.macrodata.mixture import references_of
 from macro.engines.macrodata.options import Options, TemporalOptions
 from macro.engines.material.types import EngineImage, VideoClip
 from macro.engines.provider import JudgeRequest, Provider
+from macro.scenes.language.lexicon import listed
 from macro.sentence.formats import ARRANGEMENTS, marker
 from macro.sentence.spans import Image, Sentence, Target
 
@@ -151,9 +152,8 @@ _FRAME = (
 def prompt_of(count: int, summary: str, rng: np.random.Generator) -> str:
     """Names the frames in order and what happens, and asks for the next."""
     ways = _FRAMES if count > 1 else _FRAME
-    names = [marker(n) for n in range(1, count + 1)]
-    listed = ", ".join(names[:-1]) + " and " + names[-1] if count > 1 else names[0]
-    return ways[int(rng.integers(len(ways)))].format(frames=listed, summary=summary)
+    frames = listed([marker(n) for n in range(1, count + 1)])
+    return ways[int(rng.integers(len(ways)))].format(frames=frames, summary=summary)
 
 
 def _word(candidates: list[TemporalCandidate], provider: Provider, options: Options) -> list[TemporalCandidate]:
@@ -177,10 +177,7 @@ def finish(candidate: TemporalCandidate, options: Options) -> Sentence:
     spans = (*ARRANGEMENTS[arrangement](candidate.prompt, images), Target(image.pixels))
     truth = None if image.scene is None else ground_truths([image])[0]
     seconds = [float(candidate.clip.seconds[i]) for i in candidate.chosen]
-    shown = candidate.cut[candidate.first : candidate.first + candidate.count + 1]
-    begin, end = candidate.clip.seconds[shown[0][0]], candidate.clip.seconds[shown[-1][1] - 1]
-    events = [[float(at), words] for at, words in candidate.clip.events if begin <= at <= end]
-    notes = {"summary": candidate.summary, "frames": list(candidate.chosen), "seconds": seconds, "events": events}
+    notes = {"summary": candidate.summary, "frames": list(candidate.chosen), "seconds": seconds}
     return Sentence(spans, "temporal", candidate.index, truth, notes)
 
 

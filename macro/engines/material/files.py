@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from macro.engines.material.types import EngineImage
-from macro.utils import image
+from macro.utils import images as image_io
 from macro.utils.errors import ItemError, UserError
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
@@ -127,14 +127,14 @@ def resolve_sibling(root: Path, path: Path, name: str) -> Path:
     raise ItemError(f"{path}: names {name!r:.80}, which is not there")
 
 
-def pixels_of(path: Path) -> image.Pixels:
+def pixels_of(path: Path) -> image_io.Pixels:
     """The pixels of an image file.
 
     Raises:
-        ItemError: as `macro.utils.image.load`.
+        ItemError: as `macro.utils.images.load`.
     """
     try:
-        return image.load(path)
+        return image_io.load(path)
     except UserError as error:
         raise ItemError(str(error)) from None
 
@@ -144,10 +144,10 @@ def read_image(path: Path, longest: int) -> EngineImage:
     return EngineImage(fitted(pixels_of(path), longest), path=str(path))
 
 
-def fitted(pixels: image.Pixels, longest: int) -> image.Pixels:
+def fitted(pixels: image_io.Pixels, longest: int) -> image_io.Pixels:
     """The image in its own aspect, its longer side at most `longest` pixels."""
     height, width = pixels.shape[:2]
     scale = longest / max(height, width)
     if scale >= 1:
         return pixels
-    return image.resize_to(pixels, (max(1, round(height * scale)), max(1, round(width * scale))))
+    return image_io.resize(pixels, (max(1, round(height * scale)), max(1, round(width * scale))))

@@ -13,7 +13,7 @@ import numpy as np
 from macro.engines.material import documents, files, meshes, turntables, videos
 from macro.engines.material.types import EngineImage, Panorama, Story, Turntable, VideoClip
 from macro.utils.errors import ItemError, UserError
-from macro.utils.image import resize_to
+from macro.utils.images import resize
 
 CATEGORIES = ("human", "cloth", "object", "scene", "style")
 SUFFIXES = {
@@ -106,7 +106,7 @@ class FolderMaterial:
         pixels = files.pixels_of(path)
         _check_sphere(path, pixels)
         width = min(self.options.panorama, pixels.shape[1] // 2 * 2)
-        return Panorama(path.stem, EngineImage(resize_to(pixels, (width // 2, width)), path=str(path)))
+        return Panorama(path.stem, EngineImage(resize(pixels, (width // 2, width)), path=str(path)))
 
     def _files(self, kind: str) -> files.Files:
         """The files of a kind.

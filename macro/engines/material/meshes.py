@@ -12,7 +12,7 @@ from jaxtyping import Float32, UInt8
 
 from macro.engines.material.files import resolve_sibling
 from macro.utils.errors import ItemError, UserError
-from macro.utils.image import MAX_PIXELS
+from macro.utils.images import MAX_PIXELS
 
 MESHES = (".obj", ".ply", ".glb", ".gltf", ".stl", ".off")
 LARGEST = 512 << 20  # bytes of a mesh file

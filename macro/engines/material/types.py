@@ -28,14 +28,13 @@ class EngineImage:
 
 @dataclass(frozen=True, eq=False)
 class VideoClip:
-    """Frames in order, `seconds` of each from the start, and for rendered ones what happens: (seconds, words).
+    """Frames in order, and `seconds` of each from the start.
 
     `small` are all frames once more, small, where that costs less than to look at all of `frames`.
     """
 
     frames: Sequence[EngineImage]
     seconds: tuple[float, ...]
-    events: tuple[tuple[float, str], ...] = ()
     small: Sequence[EngineImage] | None = None
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from macro.engines.material.files import fitted
 from macro.engines.material.types import EngineImage, VideoClip
 from macro.utils.errors import ItemError, UserError
-from macro.utils.image import MAX_PIXELS
+from macro.utils.images import MAX_PIXELS
 
 VIDEOS = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg")
 ROUNDING = 1e-3  # seconds: some formats count milliseconds

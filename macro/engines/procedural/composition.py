@@ -74,14 +74,14 @@ def pooled_scene(category: str, seed: int, index: int) -> Scene:
         return _swatch(rng)
     if category == "scene":
         camera = view_of(rng, int(rng.integers(1, 4)))
-        return Scene((), (), camera, appearance.light(rng), appearance.surroundings(rng), int(rng.integers(2**31)))
+        return Scene((), camera, appearance.light(rng), appearance.surroundings(rng), int(rng.integers(2**31)))
     if category == "style":
         return _study(rng)
     kind = str(rng.choice(FIGURES if category == "human" else OBJECTS))
     palette = appearance.palettes(rng, 1, appearance.backdrop(rng))[0]
     somebody = _somebody(rng, kind, palette, appearance.texture(rng), appearance.decal(rng))
     camera, light, backdrop = view_of(rng, 1), appearance.light(rng), appearance.backdrop(rng)
-    whole = Scene((somebody,), (), camera, light, backdrop, int(rng.integers(2**31)))
+    whole = Scene((somebody,), camera, light, backdrop, int(rng.integers(2**31)))
     return layout_sampler.reference_scene(whole, 0, rng)
 
 
@@ -96,7 +96,7 @@ def _swatch(rng: np.random.Generator) -> Scene:
     texture = str(rng.choice([name for name in TEXTURES if name != "plain"]))
     camera = Camera("perspective", (0.0, 5.0, -1.2), (0.0, 0.0, 0.0), float(rng.uniform(0.5, 0.7)))
     cloth = Surroundings(main, second, texture, main, main, "studio")
-    return Scene((), (), camera, appearance.light(rng), cloth, int(rng.integers(2**31)))
+    return Scene((), camera, appearance.light(rng), cloth, int(rng.integers(2**31)))
 
 
 def _study(rng: np.random.Generator) -> Scene:

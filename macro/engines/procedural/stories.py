@@ -16,6 +16,7 @@ from macro.engines.procedural.generators import drawing
 from macro.engines.provider import RewrittenPage
 from macro.scenes import storybook as tales
 from macro.scenes.graph import Scene, Subject
+from macro.scenes.language.lexicon import listed
 from macro.scenes.render.batches import with_truth
 from macro.scenes.similarity import likeness
 from macro.sentence.formats import marker
@@ -105,7 +106,7 @@ def _rewritten(images: Sequence[EngineImage], text: str, target: EngineImage, se
     numbers = {place: number for number, place in enumerate(kept, 1)}
     for n, places in _shared_out({place: shown[place] for place in kept}).items():
         markers = [marker(numbers[place]) for place in places]
-        named = " and ".join([", ".join(markers[:-1]), markers[-1]]) if len(markers) > 1 else markers[0]
+        named = listed(markers)
         text = re.sub(rf"\b{re.escape(wanted[n].kind)}\b", lambda noun, by=named: f"{noun[0]} of {by}", text, count=1)
     return RewrittenPage(f"{np.random.default_rng([seed, 9]).choice(_ASKED)} {text}", kept)
 

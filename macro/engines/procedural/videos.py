@@ -30,7 +30,7 @@ def clip(seed: int, index: int, size: int, rays: int) -> VideoClip:
     episodes = int(rng.integers(1, 3))
     script = motion.write(rng, int(rng.integers(13, 15)) + 2 * (episodes - 1), episodes=episodes)
     scenes, seconds = motion.frames(script, RATE)
-    return VideoClip(RenderedFrames(scenes, size, rays), seconds, script.events(), RenderedFrames(scenes, _SMALL, 1))
+    return VideoClip(RenderedFrames(scenes, size, rays), seconds, RenderedFrames(scenes, _SMALL, 1))
 
 
 class RenderedFrames(Sequence[EngineImage]):

@@ -27,7 +27,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float, UInt8
 
 from macro.utils.errors import UserError
-from macro.utils.files import write_whole
+from macro.utils.files import atomic_write
 
 SHIPPED = Path(__file__).parents[2] / "assets" / "reader.safetensors"
 CROP = 48  # pixels along the side of what the network sees
@@ -150,7 +150,7 @@ def save(reader: Reader, path: str | os.PathLike) -> None:
 
     flat = {name: np.asarray(value, np.float16) for name, value in flatten_dict(reader.params, sep="/").items()}
     names = {"kinds": reader.kinds, "textures": reader.textures, "notes": reader.notes}
-    write_whole(path, serialise(flat, {key: json.dumps(value) for key, value in names.items()}))
+    atomic_write(path, serialise(flat, {key: json.dumps(value) for key, value in names.items()}))
 
 
 @functools.cache

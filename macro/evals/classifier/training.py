@@ -27,7 +27,7 @@ from macro.scenes.graph import TEXTURES, Scene
 from macro.scenes.ground_truth import annotate
 from macro.scenes.layout import layout_sampler
 from macro.scenes.render import raycast
-from macro.sentence.grid import SIDE, Grid
+from macro.sentence.layout import GRID_SIZE, Grid
 
 SIZE = 128
 BATCH = 128
@@ -45,7 +45,7 @@ def cells_box(grid: Grid, number: int) -> Float[np.ndarray, "4"] | None:
     rows, columns = np.nonzero(grid == number)
     if not len(rows):
         return None
-    return np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], np.float64) / SIDE
+    return np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], np.float64) / GRID_SIZE
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +107,7 @@ def _lessons_in(scene: Scene, ids: np.ndarray, whole: np.ndarray, picture: int) 
 
 def _moved(rng: np.random.Generator, squares: np.ndarray) -> np.ndarray:
     """Squares as a planner might place them: off by up to a third of a cell, too large or too small."""
-    shift = rng.uniform(-1, 1, (len(squares), 2)) * 0.35 / SIDE
+    shift = rng.uniform(-1, 1, (len(squares), 2)) * 0.35 / GRID_SIZE
     scale = np.exp(rng.uniform(-0.12, 0.22, len(squares)))
     return np.concatenate([squares[:, :2] + shift, squares[:, 2:] * scale[:, None]], 1)
 

@@ -20,7 +20,7 @@ from macro.kernels.attention import pallas_gpu, pallas_tpu
 from macro.kernels.attention.blocked import attention_blocked
 from macro.kernels.attention.reference import attention_reference
 from macro.kernels.backends import Backend, first_able
-from macro.parallel.rules import current, platform, spec
+from macro.parallel.sharding import activation_spec, current_mesh_shape, platform
 from macro.sentence.sight import FIELDS
 
 # Slow on accelerators, for it does one block after another, but it runs anything anywhere and its memory grows with n.
@@ -88,7 +88,7 @@ def attention_parts(
         return tuple(rearrange(x, unfold, n=q.shape[1]) for x in attended)
     _check(q, k, v, q_meta, k_meta, k_bias)
     q_meta, k_meta = ({name: meta[name] for name in FIELDS} for meta in (q_meta, k_meta))
-    sizes = current()
+    sizes = current_mesh_shape()
     if not sizes:
         return _on_one_device(q, k, v, q_meta, k_meta, k_bias)
     queries, keys = on_mesh(sizes, q, k)
@@ -105,8 +105,8 @@ def attention_parts(
 
 def on_mesh(sizes: Mapping[str, int], q: Array, k: Array) -> tuple[PartitionSpec, PartitionSpec]:
     """How queries `[b, nq, h, d]` lie for attention on a mesh, and their keys: whole rows of these."""
-    queries = spec(sizes, q.shape, "batch", "tokens", "heads", "head_dim")
-    keys = spec(sizes, k.shape, "batch", None, "kv_heads", "head_dim")
+    queries = activation_spec(sizes, q.shape, "batch", "tokens", "heads", "head_dim")
+    keys = activation_spec(sizes, k.shape, "batch", None, "kv_heads", "head_dim")
     if queries[2] != keys[2]:  # a head's group of queries stays with its key
         queries, keys = (PartitionSpec(*lies[:2], None, None) for lies in (queries, keys))
     return queries, keys
@@ -114,7 +114,7 @@ def on_mesh(sizes: Mapping[str, int], q: Array, k: Array) -> tuple[PartitionSpec
 
 def _rows_lie(x: Array) -> PartitionSpec | None:
     """Over which axes of the mesh rows of `x` are divided."""
-    return spec(current(), x.shape[:1], "batch") if current() else None
+    return activation_spec(current_mesh_shape(), x.shape[:1], "batch") if current_mesh_shape() else None
 
 
 def merged(

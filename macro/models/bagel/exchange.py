@@ -25,12 +25,12 @@ from macro.models import weights
 from macro.models.bagel import folder as folders
 from macro.models.bagel.folder import BagelFolder
 from macro.models.bagel.table import Turn, upstream_place
-from macro.models.initial import initial
+from macro.models.params import init_params
 from macro.models.variants import ModelConfig, VAEConfig
 from macro.nn.embed import position_embedding
 from macro.utils.errors import UserError
-from macro.utils.files import write_whole
-from macro.utils.tensorfile import Spec, TensorReader, writer
+from macro.utils.files import atomic_write
+from macro.utils.streaming_safetensors import Spec, TensorReader, streaming_writer
 
 OURS, LORA = "model.safetensors", "lora.safetensors"
 ASIDE, TABLES = "bagel", "tables.safetensors"
@@ -50,7 +50,7 @@ class Piece(NamedTuple):
 @functools.cache
 def shapes(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
     """Path -> shape of every parameter of a model; nothing is allocated."""
-    params = jax.eval_shape(lambda: initial(jax.random.key(0), config))
+    params = jax.eval_shape(lambda: init_params(jax.random.key(0), config))
     return MappingProxyType({path: leaf.shape for path, leaf in flatten_dict(params, sep="/").items()})
 
 
@@ -137,7 +137,7 @@ def import_bagel(source: BagelFolder, out: str | Path, notes: Mapping) -> list[P
     specs = {path: Spec(shape, np.dtype("float32")) for path, shape in ours.items()}
     listed = list(pieces(source.config))
     specs |= {piece.path: Spec(ours[piece.path], stored[piece.key].dtype) for piece in listed}
-    with writer(out / OURS, specs, weights.header(source.config, notes)) as write:
+    with streaming_writer(out / OURS, specs, weights.header(source.config, notes)) as write:
         for piece in listed:
             # No name for the tensor: it would live on until the next one is read.
             tensors = source.vae if piece.path.startswith("vae/") else source.composer
@@ -146,7 +146,7 @@ def import_bagel(source: BagelFolder, out: str | Path, notes: Mapping) -> list[P
             if not _is_adapter(path):
                 write(path, source.extra[path])
     tables = {key: source.composer.specs[key] for key in fixed_tables(source.config) if key in source.composer}
-    with writer(out / ASIDE / TABLES, tables, {}) as write:
+    with streaming_writer(out / ASIDE / TABLES, tables, {}) as write:
         for key in tables:
             write(key, source.composer[key])
     for path in source.carried:
@@ -155,7 +155,7 @@ def import_bagel(source: BagelFolder, out: str | Path, notes: Mapping) -> list[P
     adapters = {path: source.extra.specs[path] for path in source.extra if _is_adapter(path)}
     if not adapters:
         return [out / OURS]
-    with writer(out / LORA, adapters, source.extra.metadata) as write:
+    with streaming_writer(out / LORA, adapters, source.extra.metadata) as write:
         for path in adapters:
             write(path, source.extra[path])
     return [out / OURS, out / LORA]
@@ -191,7 +191,7 @@ def export_bagel(source: str | Path, out: str | Path) -> list[Path]:
         specs = {piece.key: Spec(piece.shape, reader.specs[piece.path].dtype) for piece in mine}
         tables = {} if vae else _tables(config, aside, reader.specs["composer/planner/embed"].dtype)
         specs |= {key: Spec(table.shape, table.dtype) for key, table in tables.items()}
-        with writer(out / name, specs, {"format": "pt"}) as write:
+        with streaming_writer(out / name, specs, {"format": "pt"}) as write:
             for piece in mine:
                 write(piece.key, piece.turn.outward(reader.read(piece.path, piece.layer)))
             for key, table in tables.items():
@@ -204,7 +204,7 @@ def export_bagel(source: str | Path, out: str | Path) -> list[Path]:
     (out / folders.EXTRA).unlink(missing_ok=True)  # another model's
     if alone:
         specs = {name: file.specs[name] for name, file in alone.items()}
-        with writer(out / folders.EXTRA, specs, adapters.metadata if adapters else {}) as write:
+        with streaming_writer(out / folders.EXTRA, specs, adapters.metadata if adapters else {}) as write:
             for name, file in alone.items():
                 write(name, file[name])
         written.append(out / folders.EXTRA)
@@ -230,6 +230,6 @@ def _small_files(config: ModelConfig, aside: Path, out: Path) -> list[Path]:
     written = [out / path.name for path in carried]
     for name, values in folders.json_configs(config).items():
         if out / name not in written:
-            write_whole(out / name, json.dumps(values, indent=2) + "\n")
+            atomic_write(out / name, json.dumps(values, indent=2) + "\n")
             written.append(out / name)
     return written

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from macro.models.variants import LLMConfig, ModelConfig, VAEConfig, VisionConfig
 from macro.utils.errors import UserError
-from macro.utils.tensorfile import Spec, TensorReader
+from macro.utils.streaming_safetensors import Spec, TensorReader
 
 WEIGHTS = ("ema.safetensors", "model.safetensors.index.json", "model.safetensors")
 AUTOENCODER = "ae.safetensors"

@@ -22,7 +22,7 @@ from macro.models.bagel.exchange import OURS, Piece, pieces, shapes
 from macro.models.bagel.folder import Tensors
 from macro.models.variants import ModelConfig
 from macro.utils.errors import UserError
-from macro.utils.tensorfile import Spec, TensorReader, writer
+from macro.utils.streaming_safetensors import Spec, TensorReader, streaming_writer
 
 _LANGUAGE, _VIT = "language_model.", "vit_model."
 _PATCHES = "vision_model.embeddings.patch_embedding.weight"
@@ -62,7 +62,7 @@ def start_from(
         if piece.path.startswith("vae/"):
             specs[piece.path] = Spec(ours[piece.path], autoencoder.specs[piece.key].dtype)
     path = Path(out) / OURS
-    with writer(path, specs, weights.header(config, notes)) as write:
+    with streaming_writer(path, specs, weights.header(config, notes)) as write:
         for piece in listed:
             tensor = sources[piece.key][1]().astype(specs[piece.path].dtype)
             write(piece.path, piece.turn.inward(tensor), piece.layer)

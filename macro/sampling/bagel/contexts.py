@@ -30,16 +30,16 @@ from jaxtyping import Array, Float
 from macro.inputs.packing import PackingConfig, framed, pack_target
 from macro.inputs.pieces import Cursor
 from macro.inputs.transforms import grid_positions, patchify
-from macro.kernels.select.api import column_counts
+from macro.kernels.token_selection.api import query_counts
 from macro.models import vae as vae_lib
-from macro.models.composer import Cache, Composer, sight_fields
+from macro.models.composer import Cache, Composer, mask_fields
 from macro.models.selection import Selection
 from macro.models.variants import ModelConfig
 from macro.nn.asking import Asking
 from macro.sampling.bagel.sizes import Picture
 from macro.sampling.contexts import capacity
 from macro.sampling.strengths import log_strengths
-from macro.sentence.grid import LABELS
+from macro.sentence.layout import NUM_CLASSES
 from macro.sentence.sight import CAUSAL, FIELDS, FULL
 
 Posterior = Float[Array | np.ndarray, "1 _ _ z"]
@@ -154,7 +154,7 @@ class Contexts:
         position = grid_positions(rows, columns, self.config.latent_side)
         noise = None if posterior is None else jnp.asarray(posterior)
         x = clean_latents(self.params["vae"], jnp.asarray(pixels)[None], noise, config=self.config)
-        values = {"subjects": np.zeros((len(position), LABELS), np.float32)}
+        values = {"subjects": np.zeros((len(position), NUM_CLASSES), np.float32)}
         self._copy("latent", position, values, x, takers)
 
     def _patches(self, pixels: np.ndarray, takers: Sequence[str]) -> None:
@@ -272,7 +272,7 @@ def _append(params, cache, streams, x, used, asking, heard, counts, *, config):
     _, new, asked = Composer(config).apply({"params": params}, *given, method=Composer.prefill)
     if asking is not None:
         metas = new["meta"], cache["meta"]
-        seen = [column_counts(metas[0], m, asking.q_picture, p) for m, p in zip(metas, asking.k_pictures, strict=True)]
+        seen = [query_counts(metas[0], m, asking.q_picture, p) for m, p in zip(metas, asking.k_pictures, strict=True)]
         heard, counts = (
             jax.lax.dynamic_update_slice_in_dim(total + old[0], own[0], used, 1)
             for total, (own, old) in ((heard, [jnp.sum(each, axis=0) for each in asked]), (counts, seen))
@@ -283,7 +283,7 @@ def _append(params, cache, streams, x, used, asking, heard, counts, *, config):
     }
     made["meta"] = {
         name: jax.lax.dynamic_update_slice_in_dim(cache["meta"][name], values, used, 1)
-        for name, values in sight_fields(new["meta"]).items()
+        for name, values in mask_fields(new["meta"]).items()
     }
     return made, heard, counts
 

@@ -37,7 +37,7 @@ from collections.abc import Mapping, Sequence
 
 from ml_collections import ConfigDict
 
-from macro.utils.config import section
+from macro.utils.config import from_config
 from macro.utils.errors import UserError
 
 RENORMS = ("global", "channel", "text_channel", "none")
@@ -144,7 +144,7 @@ def read_options(values: Mapping) -> BagelOptions:
     Raises:
         UserError: a key that does not exist, or a value that makes no sense.
     """
-    return section(BagelOptions, values, "sampling")
+    return from_config(BagelOptions, values, "sampling")
 
 
 def _numbers(name: str, value, count: int, kind: type) -> tuple:

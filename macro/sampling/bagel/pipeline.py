@@ -38,12 +38,11 @@ from macro.sampling.placement import on, placed
 from macro.sampling.plan import Writing
 from macro.sampling.settings import Settings, read_reuse
 from macro.sampling.strengths import by_span, check_strengths
-from macro.sentence.cot import read_think, write_think
 from macro.sentence.formats import compose_sentence
-from macro.sentence.plan import Plan
+from macro.sentence.plan import Plan, parse_think, wrap_think
 from macro.sentence.spans import Image, Sentence, Target, Text
 from macro.utils.errors import UserError
-from macro.utils.image import Pixels, to_uint8
+from macro.utils.images import Pixels, to_uint8
 
 _POSTERIOR = 2**31  # keys of given pictures count from here, those of candidates from 0
 
@@ -142,12 +141,12 @@ class BagelPipeline:
             pieces,
             options,
             like=sources[0] if sources else -1,
-            thought=write_think(plan.cot) if plan is not None and plan.cot else None,
+            thought=wrap_think(plan.cot) if plan is not None and plan.cot else None,
             pictures=candidates,
             size=size,
             strengths=None if strengths is None else _of_pieces(sentence, strengths),
         )
-        made = Plan(read_think(drawn.thought or ""))
+        made = Plan(parse_think(drawn.thought or ""))
         results = tuple(Candidate(made, pixels, drawn.score) for pixels in drawn.pictures)
         shown = tuple(span for span in sentence if _is_piece(span))
         sentence = sentence.replace(spans=(*shown, Target(size=results[0].pixels.shape[:2])))
@@ -206,7 +205,8 @@ class BagelPipeline:
             raise UserError("nothing to draw from; give a text or a picture")
         if pictures < 1:
             raise UserError(f"candidates: {pictures}, but it must be at least 1")
-        most = None if options.parity else self.packing.pixels_for(sum(not isinstance(piece, str) for piece in pieces))
+        given = sum(not isinstance(piece, str) for piece in pieces)
+        most = None if options.parity else self.packing.images.reference_area(given)
         items = [self._prepared(piece, options, most) for piece in pieces]
         given = [item[0].shape[:2] for item in items if isinstance(item, tuple)]
         size = target_size(options, self.config, given if options.parity else given[like:][:1], size)
@@ -284,7 +284,7 @@ class BagelPipeline:
             )
             thought = self.tokenizer.decode(ids)
         if not options.parity:
-            thought = write_think(read_think(thought))
+            thought = wrap_think(parse_think(thought))
         read.thought(self.tokenizer.encode(thought))
         return thought, score
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from macro.kernels.select.api import Kept, choose, gather, quotas
+from macro.kernels.token_selection.api import TopK, gather_tokens, select_top_k, token_budgets
 from macro.models.selection import Selection, counted, scores
 from macro.sampling.bagel.contexts import NOBODY, WORD, Context, Contexts, picture_of
 from macro.sampling.contexts import capacity
@@ -28,11 +28,11 @@ def select(contexts: Contexts, selection: Selection, seed: int) -> None:
         return
     check_budget(selection, count)
     picture = jnp.asarray(picture_of(full.tokens), jnp.int32)[None]
-    share = quotas(counted(picture, count), selection.keep, selection.budget, selection.floor)
+    share = token_budgets(counted(picture, count), selection.keep, selection.budget, selection.floor)
     heard = full.heard / len(selection.asked_layers(contexts.config.llm.layers))
     key = jax.random.key(seed)[None]
     score, share = scores(selection, heard[None], full.counts[None], full.cache["v"], picture, share, key)
-    kept = choose(score, picture, share, capacity(int(share.sum())))
+    kept = select_top_k(score, picture, share, capacity(int(share.sum())))
     stay = full.tokens[np.asarray(kept.indices[0])[np.asarray(kept.valid[0])]]
     smaller = {context: _left(context, stay) for context in dict.fromkeys(contexts.of.values())}
     contexts.of = {name: smaller[context] for name, context in contexts.of.items()}
@@ -44,9 +44,9 @@ def _left(context: Context, stay: np.ndarray) -> Context:
     size = min(capacity(len(places)), len(context.tokens))
     indices = np.pad(places, (0, size - len(places)))
     valid = np.arange(size) < len(places)
-    kept = Kept(jnp.asarray(indices, jnp.int32)[None], jnp.asarray(valid)[None])
+    kept = TopK(jnp.asarray(indices, jnp.int32)[None], jnp.asarray(valid)[None])
     axes = ("layers", "batch", "tokens", "kv_heads", "head_dim")
-    cache = {part: gather(context.cache[part], kept, *axes) for part in ("k", "v")}
+    cache = {part: gather_tokens(context.cache[part], kept, *axes) for part in ("k", "v")}
     meta = {name: jnp.where(kept.valid, values[:, indices], -1) for name, values in context.cache["meta"].items()}
     tokens = np.where(valid, context.tokens[indices], NOBODY)
     heard, counts = context.heard[:, indices], context.counts[:, indices]

@@ -12,7 +12,7 @@ from macro.inputs.transforms import fit_size, within
 from macro.models.variants import ModelConfig
 from macro.sampling.bagel.options import BagelOptions
 from macro.utils.errors import UserError
-from macro.utils.image import Pixels, resize_to, to_float
+from macro.utils.images import Pixels, resize, to_float
 
 # BAGEL's longest and shortest sides; a smaller model takes what its position tables reach.
 _RELEASED = {"vae_transform": (1024, 512), "vit_transform": (980, 224)}
@@ -32,7 +32,7 @@ def prepared(pixels: Pixels, options: BagelOptions, config: ModelConfig, most: i
     for longest, shortest, stride in _rules(options, config):
         size = pixels.shape[:2] if most is None else within(*pixels.shape[:2], most)
         size = fit_size(*size, max_side=longest, min_side=shortest if most is None else 0, stride=stride)
-        pixels = resize_to(pixels, size)
+        pixels = resize(pixels, size)
         pictures.append(to_float(pixels))
     return tuple(pictures)
 

@@ -102,11 +102,6 @@ class Script:
                     return _frame(episode, beat, seconds)
         raise ValueError(f"{seconds} s: the script runs from {self.beats[0].start} to {self.beats[-1].stop} s")
 
-    def events(self) -> tuple[tuple[float, str], ...]:
-        """(seconds, words) of everything that happens, in order of time."""
-        log = [event for episode in self.episodes for beat in episode.beats for event in _events(episode, beat)]
-        return tuple(sorted(log, key=lambda event: event[0]))
-
 
 # ---- a moment ----
 
@@ -119,7 +114,7 @@ def _frame(episode: Episode, beat: Beat, seconds: float) -> Scene:
         replace(subject, position=state.position, height=state.height, yaw=state.yaw)
         for subject, state in zip(episode.cast, states, strict=True)
     )
-    return Scene(subjects, (), beat.camera, episode.light, episode.surroundings, episode.seed)
+    return Scene(subjects, beat.camera, episode.light, episode.surroundings, episode.seed)
 
 
 def _during(deed: Deed, share: float) -> State:
@@ -141,19 +136,6 @@ _GOING = {**dict.fromkeys(WALKERS, "walks"), **dict.fromkeys(DRIVERS, "drives"),
 def going(kind: str) -> str:
     """What it is called when one of this kind goes somewhere: "walks", "drives", "rolls"."""
     return _GOING[kind]
-
-
-def _events(episode: Episode, beat: Beat) -> list[tuple[float, str]]:
-    deed, actor = beat.deed, episode.cast[beat.deed.actor]
-    name, middle = f"the {actor.kind}", (beat.start + beat.stop) / 2
-    if deed.name == "leaves":
-        return [(middle, f"{name} {going(actor.kind)} away from the {episode.cast[deed.goal].kind}")]
-    if deed.name != "goes":
-        words = {"jumps": "jumps", "rises": "rises into the air", "lands": "comes down", "turns": "turns round"}
-        return [(middle, f"{name} {words[deed.name]}")]
-    goal = episode.cast[deed.goal].kind
-    verb = "meets" if goal in MOVERS else "stops at"
-    return [(middle, f"{name} {going(actor.kind)} towards the {goal}"), (beat.stop, f"{name} {verb} the {goal}")]
 
 
 # ---- writing a script ----

@@ -16,7 +16,7 @@ import numpy as np
 
 from macro.scenes.animation.motion import FLYERS, MOVERS, going
 from macro.scenes.graph import Scene, Subject
-from macro.scenes.language.lexicon import a_or_an, ground_words, named_colour
+from macro.scenes.language.lexicon import a_or_an, ground_words, listed, named_colour
 
 MOST_WORDS = 49  # MACRO's summaries have under 50 words
 MOVED, ROSE, TURNED = 0.3, 0.2, 0.5  # metres, metres, radians: less is not worth a word
@@ -161,8 +161,7 @@ def _told(before: Scene, after: Scene, called: dict[tuple, str]) -> tuple[float,
 def _opening(scenes: Sequence[Scene]) -> str:
     called, first = names(scenes), scenes[0]
     who = [a_or_an(called[s.kind, s.palette]) for s in first.subjects[:4]]
-    listed = " and ".join([", ".join(who[:-1]), who[-1]] if len(who) > 1 else who)
-    return f"on {ground_words(first.surroundings)}, {listed or 'nobody'}. "
+    return f"on {ground_words(first.surroundings)}, {listed(who) or 'nobody'}. "
 
 
 def _joined(opening: str, steps: Sequence[tuple[float, str]], joints: Sequence[str]) -> str:

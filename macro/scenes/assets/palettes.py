@@ -27,6 +27,7 @@ COLOURS: dict[str, RGB] = {
     "grey": (0.55, 0.56, 0.59),
     "black": (0.13, 0.13, 0.15),
 }
+CONFUSABLE = 0.25  # colours farther apart than this in Oklab are never taken for one another
 
 
 def colour_name(rgb: RGB) -> str:

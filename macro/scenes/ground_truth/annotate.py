@@ -17,7 +17,8 @@ from jaxtyping import Bool, Float, Int
 
 from macro.scenes.graph import Scene
 from macro.scenes.ground_truth.relations import read_relations
-from macro.sentence.grid import SIDE, Grid
+from macro.scenes.layout.placement import supports_of
+from macro.sentence.layout import GRID_SIZE, Grid
 from macro.sentence.spans import Truth
 
 LAMBDA = 0.05  # the paper's lambda: tau drops slivers only
@@ -43,9 +44,8 @@ def truth_of(
     masks = ids[None] == np.arange(1, count + 1)[:, None, None]
     # A ray that grazes an edge may hit a subject in one pass and miss it in the other: what is seen is there.
     amodal = amodal[:count] | masks
-    resting = tuple((r.subject, r.objects[0]) for r in scene.relations if r.name == "on")
     distances = mean_depths(masks, depth)
-    found = read_relations(masks, amodal, distances, resting)
+    found = read_relations(masks, amodal, distances, tuple(supports_of(scene.subjects).items()))
     return Truth(
         kinds=tuple(s.kind for s in scene.subjects),
         palettes=np.array([s.palette for s in scene.subjects], np.float32).reshape(count, 3, 3),
@@ -81,15 +81,6 @@ def tight_boxes(masks: Bool[np.ndarray, "s h w"]) -> Float[np.ndarray, "s 4"]:
     return boxes
 
 
-def centres(masks: Bool[np.ndarray, "s h w"]) -> Float[np.ndarray, "s 2"]:
-    """Centroid (x, y) of each mask in 0..1; the middle of the picture for an empty one."""
-    height, width = masks.shape[1:]
-    area = np.maximum(masks.sum((1, 2)), 1)
-    x = masks.sum(1) @ (np.arange(width) + 0.5) / width / area
-    y = masks.sum(2) @ (np.arange(height) + 0.5) / height / area
-    return np.where(masks.any((1, 2))[:, None], np.stack([x, y], 1), 0.5)
-
-
 def layout(
     masks: Bool[np.ndarray, "s h w"],
     boxes: Float[np.ndarray, "s 4"] | None = None,
@@ -115,7 +106,7 @@ def layout(
     if K not in READINGS_OF_K or len(regions) != len(masks) or set(regions) - set(REGIONS):
         raise ValueError(f"layout: K is one of {READINGS_OF_K}, region (one or per subject) of {REGIONS}")
     if not len(masks):
-        return np.zeros((SIDE, SIDE), np.int8)
+        return np.zeros((GRID_SIZE, GRID_SIZE), np.int8)
     boxes = tight_boxes(masks) if boxes is None else boxes
     boxed = np.array([name == "box" for name in regions])[:, None, None]
     iou = _patch_iou(np.where(boxed, _box_areas(boxes), _mask_areas(masks)))
@@ -129,7 +120,7 @@ def _mean_iou(iou: Float[np.ndarray, "s 8 8"], K: str) -> Float[np.ndarray, "#s 
         return iou.sum(0, keepdims=True) / np.maximum((iou > 0).sum(0, keepdims=True), 1)
     total = iou.sum((1, 2), keepdims=True)
     if K == "all_patches":
-        return total / SIDE**2
+        return total / GRID_SIZE**2
     return total / np.maximum((iou > 0).sum((1, 2), keepdims=True), 1)
 
 
@@ -154,7 +145,7 @@ def _box_areas(boxes: Float[np.ndarray, "s 4"]) -> Float[np.ndarray, "s 8 8"]:
 
 def _interval_shares(start: Float[np.ndarray, "n"], stop: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n 8"]:
     """How much of each of the 8 patches' intervals on 0..1 lies between start and stop, in 0..1."""
-    edges = np.arange(SIDE + 1)
-    first = np.maximum(start[:, None] * SIDE, edges[None, :-1])
-    last = np.minimum(stop[:, None] * SIDE, edges[None, 1:])
+    edges = np.arange(GRID_SIZE + 1)
+    first = np.maximum(start[:, None] * GRID_SIZE, edges[None, :-1])
+    last = np.minimum(stop[:, None] * GRID_SIZE, edges[None, 1:])
     return np.maximum(last - first, 0)

@@ -1,24 +1,27 @@
-"""Relations read off the picture: what a person who sees masks and depth would say, and would not dispute.
+"""Spatial relations between subjects, read off an image's masks and depth: the one set of rules for them.
 
-Names are those of `graph.RELATIONS`, and "hides". Widths and gaps are shares of the picture, depths metres:
+Widths and gaps are shares of the image, distances are metres from the camera:
 
     left of, right of   the centre of neither lies within the other's width
     in front of, behind widths overlap, and one is clearly nearer and its foot lower
-    on                  the graph says so, and in the picture its foot stands upon the other
+    on                  it was put there (`placement.supports_of`), and in the image its foot stands upon the other
     between             near the middle of a line from one to the other, and so in depth
     next to             a small gap sideways at about the same depth
-    far from            more than half a picture apart
+    far from            more than half an image apart
     hides               covers at least a twentieth of the other's silhouette
 
-Margins leave out what is arguable: a pair may stand in no relation at all. (`world_relations.py` plans a scene's
-relations before there is a picture.) Read next: `annotate.py`.
+The margins leave out what is arguable, so a pair may have no relation at all. `Extents.from_boxes` applies the same
+rules to projected bounding boxes, before an image is rendered (`macro/evals/layouts.py`). Read next: `annotate.py`.
 """
 
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+RELATIONS = ("left of", "right of", "in front of", "behind", "on", "between", "next to", "far from", "hides")
 OPPOSITE = {"left of": "right of", "right of": "left of", "in front of": "behind", "behind": "in front of"}
 
 _NEARER = 0.92  # in front: at most this share of the other's distance
@@ -30,6 +33,7 @@ _HIDDEN = 0.05
 
 Found = tuple[int, str, int | tuple[int, int]]
 Pairs = Bool[np.ndarray, "s s"]
+Values = Float[np.ndarray, "s"]
 
 
 def read_relations(
@@ -43,7 +47,7 @@ def read_relations(
     Args:
         masks, amodal: visible parts and whole silhouettes.
         distances: of each subject from the camera, metres.
-        resting: pairs (i, j) where the scene graph has i on j.
+        resting: pairs (i, j) where i was placed on j.
 
     Returns:
         (i, name, j) or (i, "between", (j, k)) with j < k; indices from 0.
@@ -54,34 +58,63 @@ def read_relations(
     for i, j in resting:
         stacked[i, j] = True
     apart = seen[:, None] & seen[None] & ~stacked & ~stacked.T & ~np.eye(len(masks), dtype=bool)
-    picture = _Picture(masks, amodal, distances)
-    pairs = {name: holds & apart for name, holds in picture.pairs().items()}
-    pairs["on"] = picture.on() & stacked & seen[:, None] & seen[None]
+    extents = Extents.from_masks(masks, amodal, distances)
+    pairs = {name: holds & apart for name, holds in extents.pairs().items()}
+    pairs["on"] = extents.on() & stacked & seen[:, None] & seen[None]
     found: list[Found] = [
         (int(i), name, int(j)) for name, holds in pairs.items() for i, j in np.argwhere(holds)
     ]
     for j, k in combinations(np.flatnonzero(seen).tolist(), 2):
         for i in np.flatnonzero(apart[:, j] & apart[:, k] & apart[j, k]).tolist():
-            if picture.between(i, j, k):
+            if extents.between(i, j, k):
                 found.append((i, "between", (j, k)))
     return tuple(found)
 
 
-class _Picture:
-    """Measures of each subject, taken once; each method is one relation's definition."""
+@dataclass(frozen=True, eq=False)
+class Extents:
+    """Where s subjects are in the image; each method is the definition of one relation.
 
-    def __init__(self, masks, amodal, distances):
-        area, whole = masks.sum((1, 2)), amodal.sum((1, 2))
-        height, width = masks.shape[1:]
-        self.x = masks.sum(1) @ (np.arange(width) + 0.5) / width / np.maximum(area, 1)
-        self.y = masks.sum(2) @ (np.arange(height) + 0.5) / height / np.maximum(area, 1)
-        self.left, self.right = _extent(masks.any(1))
-        self.whole_left, self.whole_right = _extent(amodal.any(1))
-        self.top, self.foot = _extent(amodal.any(2))
-        self.distances = distances
+    Attributes:
+        x, y: middle of the visible part, shares of the image's width and height.
+        left, right: of the visible part; `whole_left`, `whole_right`, `top`, `foot`: of the whole silhouette.
+        distances: from the camera, metres.
+        covered: [i, j] is the share of j's silhouette that i covers.
+    """
+
+    x: Values
+    y: Values
+    left: Values
+    right: Values
+    whole_left: Values
+    whole_right: Values
+    top: Values
+    foot: Values
+    distances: Values
+    covered: Float[np.ndarray, "s s"]
+
+    @classmethod
+    def from_masks(
+        cls, masks: Bool[np.ndarray, "s h w"], amodal: Bool[np.ndarray, "s h w"], distances: Values
+    ) -> "Extents":
+        """Exact extents: `masks` are visible parts, `amodal` whole silhouettes."""
         flat = masks.reshape(len(masks), -1).astype(np.float32)
-        self.covered = flat @ amodal.reshape(len(masks), -1).T / np.maximum(whole, 1)
-        self.left_of = (self.right[:, None] <= self.x) & (self.x[:, None] <= self.left)
+        covered = flat @ amodal.reshape(len(masks), -1).T / np.maximum(amodal.sum((1, 2)), 1)
+        middles = centroids(masks)
+        sides, whole = _extent(masks.any(1)), _extent(amodal.any(1))
+        return cls(middles[:, 0], middles[:, 1], *sides, *whole, *_extent(amodal.any(2)), distances, covered)
+
+    @classmethod
+    def from_boxes(cls, boxes: Float[np.ndarray, "s 4"], distances: Values) -> "Extents":
+        """Extents as bounding boxes (x0, y0, x1, y1) tell them; nothing is taken to be hidden."""
+        x0, y0, x1, y1 = boxes.T
+        return cls(
+            (x0 + x1) / 2, (y0 + y1) / 2, x0, x1, x0, x1, y0, y1, distances, np.zeros((len(boxes), len(boxes)))
+        )
+
+    @cached_property
+    def left_of(self) -> Pairs:
+        return (self.right[:, None] <= self.x) & (self.x[:, None] <= self.left)
 
     def pairs(self) -> dict[str, Pairs]:
         """Every relation of two but "on": [i, j] says whether i stands in it to j."""
@@ -134,3 +167,12 @@ def _extent(present: Bool[np.ndarray, "s n"]) -> tuple[Float[np.ndarray, "s"], F
     """First and last edge on 0..1 where each row of `present` holds anything."""
     n = present.shape[1]
     return present.argmax(1) / n, (n - present[:, ::-1].argmax(1)) / n
+
+
+def centroids(masks: Bool[np.ndarray, "s h w"]) -> Float[np.ndarray, "s 2"]:
+    """Centroid (x, y) of each mask in 0..1; the middle of the image for an empty one."""
+    height, width = masks.shape[1:]
+    area = np.maximum(masks.sum((1, 2)), 1)
+    x = masks.sum(1) @ (np.arange(width) + 0.5) / width / area
+    y = masks.sum(2) @ (np.arange(height) + 0.5) / height / area
+    return np.where(masks.any((1, 2))[:, None], np.stack([x, y], 1), 0.5)

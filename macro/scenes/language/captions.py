@@ -15,7 +15,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from macro.scenes.graph import Scene
-from macro.scenes.language.lexicon import PHRASES, a_or_an, coloured_nouns, ground_words, plain_nouns, sky_words
+from macro.scenes.language.lexicon import (
+    PHRASES,
+    a_or_an,
+    distinct_nouns,
+    ground_words,
+    listed,
+    plain_nouns,
+    sky_words,
+)
 from macro.scenes.language.sentence_templates import Move, choose_move
 from macro.sentence.spans import Truth
 
@@ -44,12 +52,8 @@ def order_of_mention(scene: Scene, rng: np.random.Generator) -> list[int]:
 
 def reordered(scene: Scene, order: Sequence[int]) -> Scene:
     """The scene with `scene.subjects[order[i]]` as subject number i + 1."""
-    new = {old: i for i, old in enumerate(order)}
-    relations = (
-        replace(r, subject=new[r.subject], objects=tuple(new[o] for o in r.objects)) for r in scene.relations
-    )
     subjects = (replace(scene.subjects[old], number=i + 1) for i, old in enumerate(order))
-    return replace(scene, subjects=tuple(subjects), relations=tuple(relations))
+    return replace(scene, subjects=tuple(subjects))
 
 
 def instruction(
@@ -120,7 +124,7 @@ def _shown(truth: Truth, references: Sequence[Sequence[int]], style: "_Style") -
 
 def _named(truth: Truth, article: str) -> _Names:
     """Kinds, with a colour where two share one; who shares both is mentioned only once."""
-    nouns = [a or b for a, b in zip(plain_nouns(truth), coloured_nouns(truth), strict=True)]
+    nouns = distinct_nouns(truth)
     whole = [noun or kind for noun, kind in zip(nouns, truth.kinds, strict=True)]
     first = tuple(a_or_an(noun) if article == "a" else f"the {noun}" for noun in whole)
     return _Names(first, tuple(noun and f"the {noun}" for noun in nouns))
@@ -191,8 +195,7 @@ class _Speaker:
         return self._state(what, self._where(move), several, new)
 
     def _list(self, numbers: Sequence[int]) -> str:
-        names = [self._name(n) for n in numbers]
-        return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
+        return listed([self._name(n) for n in numbers])
 
     def _where(self, move: Move) -> str:
         words = [self._name(w) if isinstance(w, int) else self._phrase(w) for w in move.where]

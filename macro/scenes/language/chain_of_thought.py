@@ -10,15 +10,14 @@ Read next: `questions.py`.
 import numpy as np
 
 from macro.scenes.graph import Scene
-from macro.scenes.ground_truth.annotate import centres
+from macro.scenes.ground_truth.relations import centroids
 from macro.scenes.language.lexicon import (
     NUMBERS,
     PHRASES,
     TEXTURE_WORDS,
-    coloured_nouns,
+    distinct_nouns,
     main_colours,
     place,
-    plain_nouns,
     ranges,
 )
 from macro.sentence.spans import Truth
@@ -52,12 +51,11 @@ class _Thinker:
         self.textures = truth.textures if rng.random() < 0.25 else ("plain",) * len(truth.kinds)
         forms = [("{n} ", ":"), ("{n} ", "")] if self.numbered else [("the ", ":"), ("", " at the"), ("", "")]
         self.before, self.after = forms[int(rng.integers(len(forms)))]
-        self.places = [place(x, y) for x, y in centres(truth.masks)]
+        self.places = [place(x, y) for x, y in centroids(truth.masks)]
         self.ranges = ranges(scene)
-        nouns = [a or b for a, b in zip(plain_nouns(truth), coloured_nouns(truth), strict=True)]
         self.others = [
             str(n) if self.numbered else f"the {noun}" if noun else f"subject {n}"
-            for n, noun in enumerate(nouns, 1)
+            for n, noun in enumerate(distinct_nouns(truth), 1)
         ]
 
     def opening(self) -> str:

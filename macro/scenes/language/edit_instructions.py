@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from macro.scenes.edits import Edit
-from macro.scenes.language.lexicon import PHRASES, coloured_nouns, plain_nouns
+from macro.scenes.language.lexicon import PHRASES, RELATION_WEIGHTS, distinct_nouns
 from macro.sentence.spans import Truth
 
 _SAYINGS = {
@@ -28,12 +28,6 @@ _THOUGHTS = {
     "recolour": "{old} turns {colour}",
 }  # fmt: skip
 
-# How much each relation is worth saying.
-_WORTH = {
-    "on": 8.0, "in front of": 3.0, "behind": 3.0, "between": 3.0, "left of": 2.0, "right of": 2.0, "next to": 2.0,
-    "far from": 0.3,
-}  # fmt: skip
-
 
 def instruction(
     edit: Edit, before: Truth, after: Truth, rng: np.random.Generator, pictures: Sequence[int] = (2,)
@@ -45,7 +39,7 @@ def instruction(
         rng: chooses the wording.
         pictures: numbers of the pictures that show the newcomer, where there is one.
     """
-    old = None if edit.subject is None else _nouns(before)[edit.subject - 1]
+    old = None if edit.subject is None else distinct_nouns(before)[edit.subject - 1]
     if edit.subject is not None and old is None:
         return None
     words = {"colour": edit.colour, "old": f"the {old}"}
@@ -69,7 +63,7 @@ def thought(edit: Edit, before: Truth, after: Truth) -> str:
     """What changes, to stand before the chain of thought about where everyone is."""
     old = None
     if edit.subject is not None:
-        old = _nouns(before)[edit.subject - 1] or before.kinds[edit.subject - 1]
+        old = distinct_nouns(before)[edit.subject - 1] or before.kinds[edit.subject - 1]
     words = {"old": f"the {old}", "new": f"the {after.kinds[0]}" if after.kinds else "", "colour": edit.colour}
     return f"{_THOUGHTS[edit.operation].format(**words)}. all else stays. "
 
@@ -88,12 +82,12 @@ def _held(edit: Edit, before: Truth, name: str, others: tuple[int, ...]) -> bool
 def _relations(truth: Truth, number: int) -> list[tuple[str, tuple[int, ...]]]:
     """What is so of a subject, of the relations worth saying."""
     found = ((name, j if isinstance(j, tuple) else (j,)) for i, name, j in truth.relations if i == number)
-    return [(name, others) for name, others in found if name in _WORTH]
+    return [(name, others) for name, others in found if name in RELATION_WEIGHTS]
 
 
 def _where(edit: Edit, before: Truth, after: Truth, rng: np.random.Generator) -> str | None:
     """One claim in words; who is named has its name in both pictures."""
-    then, now = _nouns(before), _nouns(after)
+    then, now = distinct_nouns(before), distinct_nouns(after)
     names = {
         n: now[n - 1]
         for n, origin in enumerate(edit.origins, 1)
@@ -102,13 +96,9 @@ def _where(edit: Edit, before: Truth, after: Truth, rng: np.random.Generator) ->
     possible = [(name, others) for name, others in _claims(edit, before, after) if set(others) <= set(names)]
     if not possible:
         return None
-    worth = np.array([_WORTH[name] for name, _ in possible])
+    worth = np.array([RELATION_WEIGHTS[name] for name, _ in possible])
     name, others = possible[int(rng.choice(len(possible), p=worth / worth.sum()))]
     if name == "between":
         return f"between the {names[others[0]]} and the {names[others[1]]}"
     return f"{rng.choice(PHRASES[name])} the {names[others[0]]}"
 
-
-def _nouns(truth: Truth) -> list[str | None]:
-    """A name that only this subject has: "dog", or "red dog" where there are several, or None."""
-    return [plain or coloured for plain, coloured in zip(plain_nouns(truth), coloured_nouns(truth), strict=True)]

@@ -6,6 +6,7 @@ Read next: `captions.py`, `questions.py`.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -36,6 +37,12 @@ PHRASES = {
     "far from": ("far from",),
 }
 
+# How often a relation is chosen where several could be said.
+RELATION_WEIGHTS = {
+    "on": 8.0, "in front of": 3.0, "behind": 3.0, "between": 3.0, "left of": 2.0, "right of": 2.0, "next to": 2.0,
+    "far from": 0.3,
+}  # fmt: skip
+
 TEXTURE_WORDS = {"plain": "", "stripe": "striped", "check": "checked", "dot": "dotted", "noise": "speckled"}
 
 _PLURALS = {"fish": "fish", "bus": "buses", "snowman": "snowmen"}
@@ -43,6 +50,11 @@ _PLURALS = {"fish": "fish", "bus": "buses", "snowman": "snowmen"}
 
 def plural(kind: str) -> str:
     return _PLURALS.get(kind, kind + "s")
+
+
+def listed(words: Sequence[str]) -> str:
+    """ "a", "a and b", "a, b and c"; "" for no words."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def a_or_an(noun: str) -> str:
@@ -70,6 +82,11 @@ def coloured_nouns(truth: Truth) -> tuple[str | None, ...]:
     names = [f"{colour} {kind}" for colour, kind in zip(main_colours(truth), truth.kinds, strict=True)]
     shared = Counter(names)
     return tuple(name if shared[name] == 1 else None for name in names)
+
+
+def distinct_nouns(truth: Truth) -> tuple[str | None, ...]:
+    """The shortest noun that only this subject has: "dog", or "red dog" where there are several dogs, or None."""
+    return tuple(plain or coloured for plain, coloured in zip(plain_nouns(truth), coloured_nouns(truth), strict=True))
 
 
 # ---- places ----

@@ -15,7 +15,8 @@ from functools import lru_cache
 
 from macro.scenes.assets.appearance import PLACES
 from macro.scenes.graph import TEXTURES, Surroundings
-from macro.scenes.language.lexicon import PHRASES, ground_words
+from macro.scenes.language.lexicon import PHRASES, ground_words, plain_nouns
+from macro.sentence.spans import Truth
 
 Relation = tuple[int, str, int | tuple[int, int]]
 
@@ -55,6 +56,13 @@ def read_claims(text: str, nouns: Mapping[str, int]) -> Claims:
         mentioned |= dict.fromkeys(value for kind, value in tokens if kind == "noun")
         relations |= dict.fromkeys(_relations(tokens))
     return Claims(tuple(mentioned), tuple(relations), _ground(text))
+
+
+def names_in_instructions(truth: Truth) -> dict[str, int]:
+    """What `captions.instruction` may call each subject, where `<image n>` alone shows subject n -> its number."""
+    markers = {f"<image {n}>": n for n in range(1, len(truth.kinds) + 1)}
+    marked = {f"<image {n}> {kind}": n for n, kind in enumerate(truth.kinds, 1)}
+    return markers | marked | {noun: n for n, noun in enumerate(plain_nouns(truth), 1) if noun}
 
 
 Token = tuple[str, int | str]

@@ -11,20 +11,19 @@ from collections.abc import Callable
 import numpy as np
 
 from macro.scenes.assets.catalog import KINDS
-from macro.scenes.assets.palettes import COLOURS, colour_distance
+from macro.scenes.assets.palettes import COLOURS, CONFUSABLE, colour_distance
 from macro.scenes.ground_truth.relations import OPPOSITE
 from macro.scenes.language.lexicon import (
     NUMBERS,
     PHRASES,
     a_or_an,
-    coloured_nouns,
+    distinct_nouns,
     main_colours,
     plain_nouns,
     plural,
 )
 from macro.sentence.spans import Truth
 
-_ANOTHER_COLOUR = 0.25  # in Oklab: nobody takes one for the other
 _TRIES = 8
 
 Question = tuple[str, bool]
@@ -58,7 +57,7 @@ class _Facts:
         self.kinds = Counter(truth.kinds)
         self.colours = main_colours(truth)
         self.plain = plain_nouns(truth)
-        self.nouns = [a or b for a, b in zip(self.plain, coloured_nouns(truth), strict=True)]
+        self.nouns = distinct_nouns(truth)
         self.pairs = [r for r in truth.relations if r[1] != "between" and self._nameable(r[0], r[2])]
         self.triples = [r for r in truth.relations if r[1] == "between" and self._nameable(r[0], *r[2])]
 
@@ -111,7 +110,7 @@ def _colour(facts: _Facts, rng: np.random.Generator, answer: bool) -> str | None
 def _unlike(colour: str, facts: _Facts, number: int) -> bool:
     """Whether nothing about a subject has this colour."""
     return all(
-        colour_distance(COLOURS[colour], tuple(map(float, own))) > _ANOTHER_COLOUR
+        colour_distance(COLOURS[colour], tuple(map(float, own))) > CONFUSABLE
         for own in facts.truth.palettes[number - 1]
     )
 

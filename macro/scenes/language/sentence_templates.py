@@ -13,14 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from macro.scenes.language.lexicon import RELATION_WEIGHTS
 from macro.sentence.spans import Truth
 
-# How often each way to go on is taken where it is possible, and how much each relation is worth saying.
+# How often each way to go on is taken where it is possible.
 _WAYS = {"pair": 1.0, "fan": 0.6, "chain": 0.4, "joint": 0.5, "row": 0.4, "between": 0.6, "lone": 1.0}
-_WORTH = {
-    "on": 8.0, "in front of": 3.0, "behind": 3.0, "left of": 2.0, "right of": 2.0, "next to": 2.0,
-    "far from": 0.3,
-}  # fmt: skip
 
 Claim = tuple[int, str, int | tuple[int, int]]
 
@@ -87,7 +84,7 @@ class _Known:
         for i, name, j in truth.relations:
             if name == "between":
                 self.between.append((i, *j))
-            elif name in _WORTH:
+            elif name in RELATION_WEIGHTS:
                 self.of[i].append((name, j))
 
     def holds(self, i: int, name: str, j: int) -> bool:
@@ -123,7 +120,7 @@ def _near(i: int, j: int) -> float:
 def _pairs(known: _Known, said: int) -> Iterator[Move]:
     for i in range(1, min(said + 1, known.count) + 1):
         for name, j in known.of[i]:
-            weight, claims = _WORTH[name] * _near(i, j), ((i, name, j),)
+            weight, claims = RELATION_WEIGHTS[name] * _near(i, j), ((i, name, j),)
             yield Move("pair", (i,), (name, j), claims, weight)
             if i == said + 1 and j <= said:
                 yield Move("pair", (i,), (name, j), claims, weight / 2, inverted=True)
@@ -134,7 +131,7 @@ def _fans(known: _Known, said: int) -> Iterator[Move]:
     for name, j in known.of[i]:
         for other, k in known.of[i]:
             if name != other and j != k:
-                weight = _WORTH[name] * _near(i, j) * _WORTH[other] * _near(i, k)
+                weight = RELATION_WEIGHTS[name] * _near(i, j) * RELATION_WEIGHTS[other] * _near(i, k)
                 claims = ((i, name, j), (i, other, k))
                 yield Move("fan", (i,), (name, j, "and", other, k), claims, weight)
 
@@ -144,7 +141,7 @@ def _chains(known: _Known, said: int) -> Iterator[Move]:
     for name in (name for name, neighbour in known.of[i] if neighbour == j):
         for other, k in known.of[j]:
             if k != i:
-                weight = _WORTH[name] * _WORTH[other] * _near(j, k)
+                weight = RELATION_WEIGHTS[name] * RELATION_WEIGHTS[other] * _near(j, k)
                 where = (name, j, ", which is", other, k)
                 yield Move("chain", (i,), where, ((i, name, j), (j, other, k)), weight)
 
@@ -153,7 +150,7 @@ def _joints(known: _Known, said: int) -> Iterator[Move]:
     i, j = said + 1, said + 2
     for name, k in known.of[i]:
         if known.holds(j, name, k):
-            weight = _WORTH[name] * _near(i, k)
+            weight = RELATION_WEIGHTS[name] * _near(i, k)
             yield Move("joint", (i, j), (name, k), ((i, name, k), (j, name, k)), weight)
 
 

@@ -1,8 +1,7 @@
-"""How scenes are drawn at random: `sample_scene`, and the scenes that follow from one.
+"""Sampling of scenes: `sample_scene`, and the scenes that follow from one.
 
-All is a pure function of the generator: the same seed gives the same scene. The types live in `graph.py`
-and are offered here too. Read next: `placement.py` (where things stand), `relations.py` (what is said about
-it), `appearance.py`.
+Everything is a pure function of the random generator: the same seed gives the same scene.
+Read next: `placement.py` (where subjects stand), `../assets/appearance.py` (colours, textures, light).
 """
 
 from dataclasses import replace
@@ -11,18 +10,7 @@ import numpy as np
 
 from macro.scenes.assets import appearance
 from macro.scenes.assets.catalog import KINDS, SUPPORTS
-from macro.scenes.graph import (
-    DECALS,
-    RELATIONS,
-    TEXTURES,
-    Camera,
-    Light,
-    Relation,
-    Scene,
-    Subject,
-    Surroundings,
-)
-from macro.scenes.ground_truth.world_relations import relate
+from macro.scenes.graph import Camera, Scene, Subject, Surroundings
 from macro.scenes.layout.placement import (
     filled,
     hidden_shares,
@@ -37,11 +25,6 @@ from macro.scenes.layout.placement import (
 )
 from macro.scenes.render.scene_compiler import MAX_SUBJECTS
 from macro.utils.errors import UserError
-
-__all__ = [
-    "DECALS", "RELATIONS", "TEXTURES", "Camera", "Light", "Relation", "Scene", "Subject", "Surroundings",
-    "arrange", "decimate", "jitter", "reference_scene", "riders_of", "sample_scene", "yaw_of",
-]
 
 SMALLEST, MOST_HIDDEN = 0.012, 0.42  # of the picture's area; of a subject's box
 ATTEMPTS = 12
@@ -145,8 +128,7 @@ def arrange(
         if worst == 0:
             break
     _, camera, placed = best
-    relations = relate(camera, placed, rng)
-    return Scene(placed, relations, camera, appearance.light(rng), around, int(rng.integers(2**31)))
+    return Scene(placed, camera, appearance.light(rng), around, int(rng.integers(2**31)))
 
 
 def _faults(camera: Camera, subjects: list[Subject], riders: dict[int, int]) -> float:
@@ -171,8 +153,7 @@ def decimate(scene: Scene, keep: int) -> Scene:
         areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         subjects.remove(loose[int(areas.argmin())])
     placed = tuple(replace(s, number=n + 1) for n, s in enumerate(subjects))
-    relations = relate(scene.camera, placed, np.random.default_rng((scene.seed, keep)))
-    return replace(scene, subjects=placed, relations=relations)
+    return replace(scene, subjects=placed)
 
 
 def reference_scene(scene: Scene, index: int, rng: np.random.Generator) -> Scene:
@@ -190,7 +171,7 @@ def reference_scene(scene: Scene, index: int, rng: np.random.Generator) -> Scene
         alone = replace(alone, scale=alone.scale * 0.8 / max(u1 - u0, v1 - v0))
         middle = 0.5 * alone.scale * (v0 + v1 - 1.0)
         camera = replace(camera, target=(0.0, camera.target[1] - middle * distance * fov / alone.scale, 0.0))
-    return Scene((alone,), (), camera, appearance.light(rng), appearance.backdrop(rng), int(rng.integers(2**31)))
+    return Scene((alone,), camera, appearance.light(rng), appearance.backdrop(rng), int(rng.integers(2**31)))
 
 
 def jitter(scene: Scene, rng: np.random.Generator) -> Scene:

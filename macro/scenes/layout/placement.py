@@ -10,6 +10,7 @@ Picture coordinates are (u, v) in 0..1 from the top left corner of a square pict
 
 import functools
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -173,6 +174,13 @@ def stands_on(rider: Subject, support: Subject) -> bool:
     top = support.height + SUPPORTS[support.kind] * support.scale
     near = np.hypot(*np.subtract(support.position, rider.position)) < 0.3 * support.scale
     return bool(near) and abs(top - rider.height) < 1e-3
+
+
+def supports_of(subjects: Sequence[Subject]) -> dict[int, int]:
+    """{i: j} for every subject i that stands on a subject j; indices from 0."""
+    return {
+        i: j for i, rider in enumerate(subjects) for j, support in enumerate(subjects) if stands_on(rider, support)
+    }
 
 
 def hidden_shares(camera: Camera, subjects: list[Subject]) -> np.ndarray:

@@ -19,7 +19,7 @@ from macro.scenes.graph import RGB, Camera, Scene, Subject, Surroundings
 from macro.scenes.layout.placement import picture_box, put_on, world_box
 from macro.scenes.render.scene_compiler import MAX_SUBJECTS, camera_basis
 from macro.utils.errors import UserError
-from macro.utils.image import resize_to
+from macro.utils.images import resize
 
 Pixels = UInt8[np.ndarray, "h w 3"]
 View = UInt8[np.ndarray, "s s 3"]
@@ -74,7 +74,7 @@ def turntable(rng: np.random.Generator, count: int = 1) -> Scene:
         subject = _subject(rng, kind, palette, 1.0 if n == 0 else float(rng.uniform(0.55, 0.9)), yaw, n + 1)
         subjects.append(_beside(rng, subject, subjects))
     camera = Camera("perspective", (0.0, 1.0, -_AWAY), (0.0, 0.0, 0.0), _FOV)
-    scene = Scene(tuple(subjects), (), camera, appearance.light(rng), around_it, int(rng.integers(2**31)))
+    scene = Scene(tuple(subjects), camera, appearance.light(rng), around_it, int(rng.integers(2**31)))
     size = _AWAY / _distance(subjects)
     scaled = tuple(
         replace(s, scale=s.scale * size, height=s.height * size, position=(s.position[0] * size, s.position[1] * size))
@@ -180,7 +180,7 @@ def place(rng: np.random.Generator, count: int = MAX_SUBJECTS) -> Scene:
         subjects.append(replace(subject, position=(float(away * np.sin(angle)), float(away * np.cos(angle)))))
     height = float(rng.uniform(0.9, 1.4))
     camera = Camera("equirectangular", (0.0, height, 0.0), (0.0, height, 1.0), 0.0)
-    return Scene(tuple(subjects), (), camera, appearance.light(rng), ground, int(rng.integers(2**31)))
+    return Scene(tuple(subjects), camera, appearance.light(rng), ground, int(rng.integers(2**31)))
 
 
 def _room(rng: np.random.Generator) -> Surroundings:
@@ -221,7 +221,7 @@ def perspective_view(panorama: Pixels, yaw: float, pitch: float, fov: float, siz
     needed = np.pi * size / tangent  # columns of a panorama as fine as the view's middle
     if width >= 2 * needed:  # far finer: points between which it is not looked at would flicker
         height, width = int(np.ceil(needed / 2)), 2 * int(np.ceil(needed / 2))
-        panorama = resize_to(panorama, (height, width))
+        panorama = resize(panorama, (height, width))
     steps = ((np.arange(size) + 0.5) / size * 2 - 1) * tangent
     x, y = np.meshgrid(steps, -steps)
     rays = np.stack([x, y, np.ones_like(x)], -1) @ _axes(yaw, pitch)

@@ -26,7 +26,7 @@ from macro.engines.provider import (
     ScenePrompt,
     SceneRequest,
 )
-from macro.utils import image
+from macro.utils import images as image_io
 from macro.utils.errors import ItemError
 from tests.judges.server import Reply, Server, refused, serving, written
 
@@ -202,7 +202,7 @@ def _read(request: dict) -> tuple[dict, list]:
     if isinstance(content, str):
         return json.loads(content), []
     urls = [part["image_url"]["url"] for part in content if part["type"] == "image_url"]
-    images = [image.decode(base64.b64decode(re.fullmatch("data:image/png;base64,(.*)", url)[1])) for url in urls]
+    images = [image_io.decode(base64.b64decode(re.fullmatch("data:image/png;base64,(.*)", url)[1])) for url in urls]
     return json.loads(content[0]["text"]), images
 
 

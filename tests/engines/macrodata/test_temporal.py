@@ -80,17 +80,6 @@ def test_the_prompt_names_the_frames_in_order_and_tells_the_summary(made):
         assert 0 < len(sample.notes["summary"].split()) < 50
 
 
-def test_events_are_those_of_the_shots_shown(made, clips):
-    told = 0
-    for sample in made.samples:
-        log, seconds = clip_of(sample, clips).events, sample.notes["seconds"]
-        within = [[at, words] for at, words in log if seconds[0] <= at <= seconds[-1]]
-        assert all(event in sample.notes["events"] for event in within)
-        assert all(tuple(event) in log for event in sample.notes["events"])
-        told += len(sample.notes["events"])
-    assert told > 2 * COUNT
-
-
 def test_a_sample_alone_is_the_same_as_in_a_batch(made, kept):
     again = make(engine(temporal), provider(kept), OPTIONS, SEED, [1]).samples[0]
     assert again == next(s for s in made.samples if s.idx == 1)
@@ -162,12 +151,12 @@ def test_cuts_are_found_in_the_small_frames_where_there_are_such():
     assert (np.diff(sample.notes["frames"]) == 4).all()
 
 
-def test_a_real_video_needs_no_scene_and_no_events():
+def test_a_real_video_needs_no_scene():
     sources = Rendered(clip=patchwork)
     samples = make(engine(temporal), provider(sources, **AGREEING), OPTIONS, SEED, range(4)).samples
     assert len(samples) == 4
     for sample in samples:
-        assert sample.truth is None and sample.notes["events"] == []
+        assert sample.truth is None
         steps = np.diff(sample.notes["frames"])
         assert (steps == 4).all()  # the middle of each shot
 

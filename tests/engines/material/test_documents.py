@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from macro.engines.material import FolderMaterial, Options, documents
-from macro.utils import image
+from macro.utils import images as image_io
 from macro.utils.errors import ItemError
 
 
@@ -15,8 +15,8 @@ from macro.utils.errors import ItemError
 def folder(tmp_path):
     """A folder of stories with images 0.png .. 7.png; image n is all n."""
     for n in range(8):
-        image.save(tmp_path / f"stories/images/{n}.png", np.full((10, 20, 3), n, np.uint8))
-    image.save(tmp_path / "secret.png", np.zeros((4, 4, 3), np.uint8))
+        image_io.save(tmp_path / f"stories/images/{n}.png", np.full((10, 20, 3), n, np.uint8))
+    image_io.save(tmp_path / "secret.png", np.zeros((4, 4, 3), np.uint8))
     return tmp_path
 
 

@@ -17,7 +17,7 @@ from macro.engines.material.types import EngineImage
 from macro.engines.provider import Provider, RewrittenPage, Suitability
 from macro.inputs.files import Files
 from macro.sentence.formats import marker, write_macrodata
-from macro.utils import image
+from macro.utils import images as image_io
 
 cv2, trimesh = pytest.importorskip("cv2"), pytest.importorskip("trimesh")
 pytest.importorskip("mitsuba")
@@ -36,7 +36,7 @@ def set_answers(root):
         (root / folder).mkdir()
     for n in range(2):
         trimesh.creation.box((1, 1 + n, 2)).export(root / f"meshes/{n}.ply")
-        image.save(root / f"panoramas/{n}.png", np.full((32, 64, 3), 90 + n, np.uint8))
+        image_io.save(root / f"panoramas/{n}.png", np.full((32, 64, 3), 90 + n, np.uint8))
         film = cv2.VideoWriter(str(root / f"videos/{n}.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 4, (32, 32))
         for shot in range(13):
             colour = shot * 97 % 251, shot * 53 % 241, (n * 90 + shot * 31) % 239
@@ -44,16 +44,16 @@ def set_answers(root):
                 film.write(np.full((32, 32, 3), colour, np.uint8))
         film.release()
         for category in CATEGORIES:
-            image.save(root / f"pool/{category}/{n}.png", noise(rng, 16, 16))
+            image_io.save(root / f"pool/{category}/{n}.png", noise(rng, 16, 16))
         pages = []
         for page in range(12):
-            image.save(root / f"stories/{n}/{page}.png", noise(rng, 16, 16))
+            image_io.save(root / f"stories/{n}/{page}.png", noise(rng, 16, 16))
             pages.append({"text": f"page {page}", "image": f"{n}/{page}.png"})
         (root / f"stories/{n}.json").write_text(json.dumps({"pages": pages}))
     (root / "meshes/broken.ply").write_bytes(b"ply")
     (root / "videos/broken.mp4").write_bytes(b"")
     (root / "stories/broken.json").write_text("{")
-    image.save(root / "panoramas/wide.png", noise(rng, 16, 64))
+    image_io.save(root / "panoramas/wide.png", noise(rng, 16, 64))
     for category in CATEGORIES:
         (root / f"pool/{category}/broken.png").write_bytes(b"")
 

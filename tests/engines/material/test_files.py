@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from macro.engines.material import CATEGORIES, FolderMaterial, Options, files
 from macro.engines.material.types import MaterialSource
-from macro.utils import image
+from macro.utils import images as image_io
 from macro.utils.errors import ItemError, UserError
 
 
@@ -24,12 +24,12 @@ def folder(tmp_path_factory):
     """Seven photos, two pooled images; image n is all n."""
     root = tmp_path_factory.mktemp("material")
     for n in range(6):
-        image.save(root / "photos" / ("a" if n % 2 else "b/c") / f"{n}.png", image_of(n))
-    image.save(root / "photos/LAST.PNG".replace("PNG", "png"), image_of(6))
+        image_io.save(root / "photos" / ("a" if n % 2 else "b/c") / f"{n}.png", image_of(n))
+    image_io.save(root / "photos/LAST.PNG".replace("PNG", "png"), image_of(6))
     (root / "photos/notes.txt").write_text("not a picture")
     (root / "photos/.hidden.png").write_bytes(b"")
     for n, category in enumerate(("human", "style"), 20):
-        image.save(root / "pool" / category / "one.png", image_of(n))
+        image_io.save(root / "pool" / category / "one.png", image_of(n))
     return root
 
 
@@ -52,7 +52,7 @@ def test_every_file_comes_once_a_round_in_an_order_of_the_seeds_own(folder):
 def test_an_image_says_its_file(folder):
     photo = FolderMaterial(folder).photo(0, 0)
     assert photo.scene is None
-    np.testing.assert_array_equal(image.load(photo.path), photo.pixels)
+    np.testing.assert_array_equal(image_io.load(photo.path), photo.pixels)
 
 
 def test_pools_go_by_category(folder):
@@ -77,7 +77,7 @@ def test_no_folder_at_all(tmp_path):
 
 
 def test_a_folder_without_order_and_a_single_file_are_material_too(tmp_path):
-    image.save(tmp_path / "x.png", image_of(5))
+    image_io.save(tmp_path / "x.png", image_of(5))
     assert FolderMaterial(tmp_path).photo(0, 9).pixels.max() == 5
     assert FolderMaterial(tmp_path / "x.png").photo(1, 3).pixels.max() == 5
     with pytest.raises(UserError, match="no material for videos"):
@@ -105,7 +105,7 @@ def test_a_copy_lists_for_itself(folder):
     ],
 )
 def test_a_broken_image_is_a_fault(tmp_path, spoil, reason):
-    image.save(tmp_path / "x.png", np.random.default_rng(0).integers(255, size=(40, 40, 3), dtype=np.uint8))
+    image_io.save(tmp_path / "x.png", np.random.default_rng(0).integers(255, size=(40, 40, 3), dtype=np.uint8))
     (tmp_path / "x.png").write_bytes(spoil((tmp_path / "x.png").read_bytes()))
     with pytest.raises(ItemError, match=rf"x\.png: .*({reason})") as caught:
         FolderMaterial(tmp_path).photo(0, 0)
@@ -113,7 +113,7 @@ def test_a_broken_image_is_a_fault(tmp_path, spoil, reason):
 
 
 def test_an_image_that_has_gone_is_a_fault(tmp_path):
-    image.save(tmp_path / "x.png", image_of(1))
+    image_io.save(tmp_path / "x.png", image_of(1))
     material = FolderMaterial(tmp_path)
     material.photo(0, 0)
     (tmp_path / "x.png").unlink()
@@ -122,7 +122,7 @@ def test_an_image_that_has_gone_is_a_fault(tmp_path):
 
 
 def test_images_are_scaled_down_but_not_up(tmp_path):
-    image.save(tmp_path / "x.png", image_of(9, (30, 60)))
+    image_io.save(tmp_path / "x.png", image_of(9, (30, 60)))
     assert FolderMaterial(tmp_path, Options(longest=20)).photo(0, 0).pixels.shape == (10, 20, 3)
     assert FolderMaterial(tmp_path, Options(longest=60)).photo(0, 0).pixels.shape == (30, 60, 3)
     assert files.fitted(image_of(1, (1, 900)), 9).shape == (1, 9, 3)
@@ -154,14 +154,14 @@ def test_a_library_that_is_missing_is_named_with_the_mend(tmp_path, monkeypatch,
 
 def test_names_are_sorted_and_links_to_folders_not_entered(tmp_path):
     for name in ("b.png", "a/z.png", "a/b/y.png", "c/.cache/x.png", "a.png"):
-        image.save(tmp_path / name, image_of(1))
+        image_io.save(tmp_path / name, image_of(1))
     os.symlink(tmp_path, tmp_path / "a" / "round")
     assert files.find("photos", tmp_path, files.IMAGES).names == ("a/b/y.png", "a/z.png", "a.png", "b.png")
 
 
 def test_of_too_many_files_the_first_are_taken(tmp_path, monkeypatch):
     for n in range(9):
-        image.save(tmp_path / f"{n % 2}" / f"{n}.png", image_of(1))
+        image_io.save(tmp_path / f"{n % 2}" / f"{n}.png", image_of(1))
     monkeypatch.setattr(files, "MOST", 6)
     with pytest.warns(UserWarning, match="more than 6 files; the first 6 are used"):
         names = files.find("photos", tmp_path, files.IMAGES).names

@@ -8,7 +8,7 @@ import pytest
 from macro.engines.material import FolderMaterial, Options
 from macro.scenes.layout import layout_sampler
 from macro.scenes.render import batches
-from macro.utils import image
+from macro.utils import images as image_io
 from macro.utils.errors import ItemError
 
 
@@ -21,7 +21,7 @@ def sphere():
 
 
 def panorama(tmp_path, pixels, **options):
-    image.save(tmp_path / "panoramas/room.png", pixels)
+    image_io.save(tmp_path / "panoramas/room.png", pixels)
     return FolderMaterial(tmp_path, Options(**options)).panorama(0, 0)
 
 
@@ -58,7 +58,7 @@ def test_other_images_are_none(tmp_path, sphere, spoil, reason):
 
 
 def test_a_broken_one_is_a_fault(tmp_path, sphere):
-    image.save(tmp_path / "panoramas/room.png", sphere)
+    image_io.save(tmp_path / "panoramas/room.png", sphere)
     (tmp_path / "panoramas/room.png").write_bytes(b"")
     with pytest.raises(ItemError, match="not an image"):
         FolderMaterial(tmp_path).panorama(0, 0)

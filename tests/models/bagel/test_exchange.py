@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from macro.models import weights
 from macro.models.bagel.exchange import check, export_bagel, fixed_tables, import_bagel
 from macro.models.bagel.folder import LATENT_TABLE, open_folder
-from macro.models.composer import Composer, smallest_batch
+from macro.models.composer import Composer, dummy_batch
 from macro.models.variants import VAEConfig
 from macro.nn.embed import position_embedding
 from macro.utils.errors import UserError
@@ -54,7 +54,7 @@ def test_sizes_are_read_off_json_and_tensors(bagel, tmp_path):
     import_bagel(open_folder(bagel), tmp_path / "ours", {"note": 1})
     params, config, notes = weights.load(tmp_path / "ours" / "model.safetensors")
     assert config == toy.CONFIG and notes == {"note": 1}
-    shapes = jax.eval_shape(Composer(config).init, jax.random.key(0), *smallest_batch(config))["params"]
+    shapes = jax.eval_shape(Composer(config).init, jax.random.key(0), *dummy_batch(config))["params"]
     assert jax.tree.map(np.shape, params["composer"]) == jax.tree.map(np.shape, shapes)
 
 

@@ -14,7 +14,7 @@ from macro.models.bagel import exchange
 from macro.models.bagel.table import TURNS, our_place, upstream_place
 
 KEYS = Path(__file__).resolve().parents[4] / "shared" / "parity" / "bagel"
-RELEASED = variants.decode("7B/1024", binding=False)
+RELEASED = variants.config_from_name("7B/1024", binding=False)
 
 
 def test_the_released_checkpoint_has_1221_tensors_and_two_tables_besides_the_244_of_its_autoencoder():

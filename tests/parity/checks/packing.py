@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from parity.golden import Codes, Golden
 
+from macro.inputs.conditioning import CfgDropout
 from macro.inputs.packing import PackingConfig, pack_sentence
 from macro.inputs.rows import make_row
 from macro.inputs.transforms import patchify
@@ -120,7 +121,7 @@ def _config(golden: Golden, dropout: tuple, reference_vae: bool) -> PackingConfi
         latent=len(record["packed_latent_position_ids"]) + 5,
         samples=len(raw_samples(golden)),
         reference_vae=reference_vae,
-        item_dropout=dropout,
+        cfg_dropout=CfgDropout("per_item", per_item=dropout),
         reweighting=True,
     )
 

@@ -8,7 +8,7 @@ from parity.golden import FIXED, Golden, picked
 
 from macro.diffusion import flow
 from macro.diffusion.flow import logit_normal
-from macro.models.composer import Composer, smallest_batch
+from macro.models.composer import Composer, dummy_batch
 from macro.models.vae import normalise, patchify
 from macro.models.variants import ModelConfig
 from macro.objectives.draw import draw_losses
@@ -113,7 +113,7 @@ def run(golden: Golden) -> tuple[dict, dict, dict]:
 
 def check_weights_fit(golden: Golden):
     config = golden.model
-    ours = jax.eval_shape(Composer(config).init, jax.random.key(0), *smallest_batch(config))["params"]
+    ours = jax.eval_shape(Composer(config).init, jax.random.key(0), *dummy_batch(config))["params"]
     assert jax.tree.map(np.shape, ours) == jax.tree.map(np.shape, golden.composer)
 
 

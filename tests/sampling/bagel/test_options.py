@@ -5,7 +5,7 @@ from macro.sampling.bagel.options import BagelOptions, read_options
 from macro.sampling.bagel.sizes import prepared, target_size
 from macro.utils.errors import UserError
 
-SEVEN = variants.decode("7B/1024", binding=False)
+SEVEN = variants.config_from_name("7B/1024", binding=False)
 
 
 def test_a_section_of_a_config_is_read():

@@ -10,10 +10,11 @@ from sampling.bagel.toy import CONFIG, FIRST, OPTIONS, PACKING, PIECES, PIPELINE
 from sampling.toy import picture
 
 from macro.diffusion.guidance import Guidance, bagel, guide
+from macro.inputs.conditioning import CfgDropout
 from macro.inputs.packing import pack_sentence
 from macro.inputs.rows import make_row
 from macro.models.composer import Composer
-from macro.models.vae import latent_table
+from macro.models.vae import encode_images
 from macro.sampling.bagel import pipeline as bagel_pipeline
 from macro.sampling.bagel.contexts import NAMES, Contexts
 from macro.sampling.bagel.pipeline import BagelPipeline
@@ -31,7 +32,7 @@ def _training_velocity(context: str) -> jax.Array:
     """Velocity at t = 1 of the packed training row whose conditions were dropped to `context`."""
     spans = [Image(FIRST), Text("one"), Image(SECOND), Text("and two"), Target(np.zeros((32, 24, 3), np.uint8))]
     chances = {name: float(name == context) for name in ("no_text", "no_image", "null")}
-    packing = dataclasses.replace(PACKING, **chances)
+    packing = dataclasses.replace(PACKING, cfg_dropout=CfgDropout(**chances))
     packed = pack_sentence(Sentence(tuple(spans)), TOKENIZER, packing, np.random.default_rng(0))
     row = jax.tree.map(lambda a: jnp.asarray(a)[None], make_row([packed], packing))
     drawn = np.flatnonzero(row["latent"]["loss"][0])
@@ -40,7 +41,7 @@ def _training_velocity(context: str) -> jax.Array:
 
 @jax.jit
 def _packed_velocity(row, drawn):
-    table = latent_table(PIPELINE.params["vae"], row["pixels"], CONFIG)
+    table = encode_images(PIPELINE.params["vae"], row["pixels"], CONFIG)
     x = jnp.take_along_axis(table, row["latent"]["source"][..., None], axis=1).at[0, drawn].set(NOISE[0])
     time = jnp.zeros(x.shape[:2]).at[0, drawn].set(1.0)
     return Composer(CONFIG).apply({"params": PIPELINE.params["composer"]}, row, x, time)["velocity"]
@@ -241,7 +242,7 @@ def test_given_pictures_share_an_area_as_in_training():
     packing = dataclasses.replace(PACKING, reference_pixels=((1, areas[0]), (12, areas[1])))
     picture = np.full((200, 200, 3), 9, np.uint8)
     for count, side in ((1, 2 * stride), (2, stride)):
-        assert prepared(picture, OPTIONS, CONFIG, packing.pixels_for(count))[0].shape == (side, side, 3)
+        assert prepared(picture, OPTIONS, CONFIG, packing.images.reference_area(count))[0].shape == (side, side, 3)
     shared, alone = (BagelPipeline(PIPELINE.params, CONFIG, TOKENIZER, p, OPTIONS) for p in (packing, PACKING))
     pieces = [picture, picture, "two"]
     used = {

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from sampling.toy import ToyTokenizer, picture, random_like
 
 from macro.inputs.packing import PackingConfig
-from macro.models.composer import Composer, smallest_batch
+from macro.models.composer import Composer, dummy_batch
 from macro.models.vae import VAE
 from macro.models.variants import LLMConfig, ModelConfig, VAEConfig, VisionConfig
 from macro.sampling.bagel.contexts import NAMES, Contexts
@@ -52,7 +52,7 @@ TOKENIZER = Tokenizer()
 def _params() -> dict:
     key, side = jax.random.key(0), CONFIG.vae.stride
     shapes = {
-        "composer": jax.eval_shape(lambda: Composer(CONFIG).init(key, *smallest_batch(CONFIG))["params"]),
+        "composer": jax.eval_shape(lambda: Composer(CONFIG).init(key, *dummy_batch(CONFIG))["params"]),
         "vae": jax.eval_shape(lambda: VAE(CONFIG.vae).init(key, jnp.zeros((1, side, side, 3)), key)),
     }
     return random_like(shapes | {"vae": shapes["vae"]["params"]})

@@ -61,45 +61,6 @@ def test_nobody_walks_through_anybody(script):
                 assert np.linalg.norm(np.array(others) - here, axis=1).min() > 0.35
 
 
-def told(script, at, words):
-    """The beat of an event, its actor, and the other whom it names."""
-    beat = next(b for b in script.beats if b.start < at <= b.stop)
-    scene = script.at((beat.start + beat.stop) / 2)
-    actor = next(n for n, s in enumerate(scene.subjects) if words.startswith(f"the {s.kind} "))
-    other = next((n for n, s in enumerate(scene.subjects) if words.endswith(f" the {s.kind}")), None)
-    return beat, actor, other
-
-
-@pytest.mark.parametrize("script", SCRIPTS, ids=range(10))
-def test_events_are_so_when_they_are_logged(script):
-    log = script.events()
-    assert len(log) >= 14 and [at for at, _ in log] == sorted(at for at, _ in log)
-    for at, words in log:
-        beat, actor, other = told(script, at, words)
-        earlier, now, later = (
-            script.at(float(np.clip(at + shift, beat.start, beat.stop - 1e-6))).subjects for shift in (-0.1, 0, 0.1)
-        )
-
-        def apart(subjects, actor=actor, other=other):
-            return np.hypot(*np.subtract(subjects[actor].position, subjects[other].position))
-
-        if "towards" in words:
-            assert apart(later) < apart(earlier)
-        elif "away from" in words:
-            assert apart(later) > apart(earlier)
-        elif " meets " in words or " stops at " in words:
-            assert apart(now) < apart(script.at(beat.start).subjects) - 0.5
-            assert (now[other].kind in motion.MOVERS) == (" meets " in words)
-        elif words.endswith("jumps"):
-            assert now[actor].height > 0.5
-        elif words.endswith("rises into the air"):
-            assert later[actor].height > earlier[actor].height
-        elif words.endswith("comes down"):
-            assert later[actor].height < earlier[actor].height
-        else:
-            assert words.endswith("turns round") and abs(later[actor].yaw - earlier[actor].yaw) > 0.1
-
-
 def test_all_deeds_are_done():
     done = {beat.deed.name for script in SCRIPTS for beat in script.beats}
     assert done == set(motion.DEEDS)

@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from macro.scenes.graph import Camera, Light, Relation, Scene, Subject, Surroundings
+from macro.scenes.assets.catalog import SUPPORTS
+from macro.scenes.graph import Camera, Light, Scene, Subject, Surroundings
 from macro.scenes.ground_truth import annotate
 from macro.scenes.ground_truth.relations import read_relations
 
@@ -157,16 +158,16 @@ def test_an_unseen_subject_has_no_relations():
     assert read_relations(masks, np.stack([masks[0], masks[0]]), np.array([3.0, np.inf])) == ()
 
 
-def toy_scene(count, relations=()):
-    subjects = tuple(
-        Subject("dog", ((1.0, 0.0, 0.0),) * 3, "plain", None, 1.0, (0.0, 0.0), 0.0, 0.0, 0.5, i + 1)
-        for i in range(count)
-    )
+def toy_scene(*subjects):
     white = (1.0, 1.0, 1.0)
     return Scene(
-        subjects, relations, Camera("perspective", (0.0, 1.0, -5.0), (0.0, 0.0, 0.0), 0.7),
+        subjects, Camera("perspective", (0.0, 1.0, -5.0), (0.0, 0.0, 0.0), 0.7),
         Light(0.0, 1.0, 0.0, 1.0), Surroundings(white, white, "plain", white, white, "open"), 0,
     )  # fmt: skip
+
+
+def toy(kind, number, height=0.0):
+    return Subject(kind, ((1.0, 0.0, 0.0),) * 3, "plain", None, 1.0, (0.0, 0.0), height, 0.0, 0.5, number)
 
 
 def test_truth_of_a_hand_made_buffer():
@@ -174,7 +175,7 @@ def test_truth_of_a_hand_made_buffer():
     amodal = np.stack([block(4, 12, 2, 10), block(8, 16, 6, 14)])
     ids[amodal[0]], ids[amodal[1]] = 1, 2
     depth = np.where(ids == 2, 3.0, np.where(ids == 1, 6.0, 50.0))
-    truth = annotate.truth_of(toy_scene(2), ids, amodal, depth)
+    truth = annotate.truth_of(toy_scene(toy("dog", 1), toy("dog", 2)), ids, amodal, depth)
     np.testing.assert_allclose(truth.boxes, [[0.1, 0.2, 0.5, 0.6], [0.3, 0.4, 0.7, 0.8]])
     np.testing.assert_allclose(truth.visibility, [48 / 64, 1])
     assert truth.depth_order == (2, 1)
@@ -183,10 +184,10 @@ def test_truth_of_a_hand_made_buffer():
 
 
 def test_on_is_said_in_numbers_and_only_where_the_picture_agrees():
-    relations = (Relation("on", 0, (1,)),)
+    scene = toy_scene(toy("dog", 1, SUPPORTS["table"]), toy("table", 2))
     upper, lower, away = block(2, 8, 6, 12), block(8, 16, 4, 14), block(2, 8, 16, 20)
     for top, expected in ((upper, True), (away, False)):
         ids = np.where(lower, 2, 0) + np.where(top, 1, 0)
         depth = np.where(ids > 0, 4.0, 50.0)
-        truth = annotate.truth_of(toy_scene(2, relations), ids, np.stack([top, lower]), depth)
+        truth = annotate.truth_of(scene, ids, np.stack([top, lower]), depth)
         assert ((1, "on", 2) in truth.relations) is expected

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 
 import numpy as np
-from scenes.reading import Eye
+from scenes.eye import Eye
 
 from macro.scenes.language import lexicon, questions
 

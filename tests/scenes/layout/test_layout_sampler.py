@@ -1,4 +1,4 @@
-"""Scenes drawn at random keep their promises in the picture: visibility, relations, colours."""
+"""Scenes drawn at random keep their promises in the picture: visibility, support, colours."""
 
 import itertools
 
@@ -8,7 +8,8 @@ from scenes.drawing import pictures, whole_masks
 
 from macro.scenes.assets.catalog import KINDS, SUPPORTS
 from macro.scenes.assets.palettes import COLOURS, colour_distance, colour_name
-from macro.scenes.layout.layout_sampler import RELATIONS, decimate, jitter, reference_scene, sample_scene
+from macro.scenes.layout.layout_sampler import decimate, jitter, reference_scene, sample_scene
+from macro.scenes.layout.placement import supports_of
 from macro.utils.errors import UserError
 
 COUNTS = list(range(1, 13)) * 6
@@ -43,44 +44,6 @@ def test_subjects_fill_the_frame_that_their_number_allows(scenes, seen):
     assert 1.0 < np.sqrt(np.mean(crowd)) * 8 < 1.8
 
 
-def _holds(name, u, v, foot, i, others):
-    j = others[0]
-    return {
-        "left of": lambda: u[i] < u[j],
-        "right of": lambda: u[i] > u[j],
-        "in front of": lambda: foot[i] > foot[j],
-        "behind": lambda: foot[i] < foot[j],
-        "on": lambda: v[i] < v[j] and abs(u[i] - u[j]) < 0.15,
-        "between": lambda: min(u[j], u[others[-1]]) < u[i] < max(u[j], u[others[-1]]),
-        "next to": lambda: np.hypot(u[i] - u[j], v[i] - v[j]) < 0.6,
-        "far from": lambda: np.hypot(u[i] - u[j], v[i] - v[j]) > 0.35,
-    }[name]()
-
-
-def test_relations_hold_in_the_picture(scenes, seen):
-    met = set()
-    for scene, whole in zip(scenes, seen[1], strict=True):
-        rows, columns = (np.indices((96, 96)) + 0.5) / 96
-        masks = [whole[k] for k in range(len(scene.subjects))]
-        u, v = ([axis[m].mean() for m in masks] for axis in (columns, rows))
-        foot = [rows[m].max() for m in masks]
-        for relation in scene.relations:
-            met.add(relation.name)
-            assert _holds(relation.name, u, v, foot, relation.subject, relation.objects), (scene, relation)
-    assert met == set(RELATIONS)
-
-
-def test_relations_mention_and_connect_everyone(scenes):
-    for scene in scenes:
-        linked = {0}
-        for _ in scene.subjects:
-            for relation in scene.relations:
-                group = {relation.subject, *relation.objects}
-                if linked & group:
-                    linked |= group
-        assert linked == set(range(len(scene.subjects)))
-
-
 def test_numbers_run_from_one_and_say_nothing_about_places(scenes):
     for scene in scenes:
         assert [s.number for s in scene.subjects] == list(range(1, len(scene.subjects) + 1))
@@ -107,7 +70,6 @@ def test_decimation_drops_the_smallest_and_moves_nobody(scenes):
         before = places[subject.position]
         assert (before.kind, before.scale) == (subject.kind, subject.scale)
     assert fewer.camera == scene.camera and fewer.surroundings == scene.surroundings
-    assert {i for r in fewer.relations for i in (r.subject, *r.objects)} <= set(range(4))
 
 
 def test_decimation_never_takes_a_table_from_under_its_guest():
@@ -149,10 +111,10 @@ def test_jitter_keeps_who_and_where(scenes):
 
 
 def test_some_stand_on_others_and_exactly_on_top(scenes):
-    riders = [(scene, r) for scene in scenes for r in scene.relations if r.name == "on"]
+    riders = [(scene, pair) for scene in scenes for pair in supports_of(scene.subjects).items()]
     assert len(riders) > 8
-    for scene, relation in riders:
-        rider, support = scene.subjects[relation.subject], scene.subjects[relation.objects[0]]
+    for scene, (i, j) in riders:
+        rider, support = scene.subjects[i], scene.subjects[j]
         assert abs(rider.height - SUPPORTS[support.kind] * support.scale) < 1e-6
 
 
