@@ -100,10 +100,10 @@ def _samples(seed: int, indices: Sequence[int], options: Options) -> list[Senten
     drawn = draw_scenes(seed, indices, options)
     orders = [_references(seed, index, d.scene, options) for index, d in zip(indices, drawn, strict=True)]
     alone = [scene for order in orders for _, scene in order]
-    images = iter(pixels_of(alone, options.reference_size, options.rays))
+    pixels = iter(pixels_of(alone, options.reference_size, options.rays))
     out = []
     for index, d, order in zip(indices, drawn, orders, strict=True):
-        images = [Image(next(images), subject=n, number=k) for k, (n, _) in enumerate(order, 1)]
+        images = [Image(next(pixels), subject=n, number=k) for k, (n, _) in enumerate(order, 1)]
         out.append(_sentence(_stream(seed, index, _WORDS), index, d, images, options))
     return out
 

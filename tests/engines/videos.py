@@ -22,7 +22,7 @@ def doing(scene: Scene, place: int, **changes) -> Scene:
     """The scene with other fields of one subject."""
     subjects = list(scene.subjects)
     subjects[place] = replace(subjects[place], **changes)
-    return replace(scene, subjects=tuple(subjects), relations=())
+    return replace(scene, subjects=tuple(subjects))
 
 
 def frames(*scenes: Scene) -> list[EngineImage]:

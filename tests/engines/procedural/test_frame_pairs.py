@@ -27,7 +27,7 @@ def still():
 def test_things_are_matched_by_their_looks(still):
     turned = doing(SCENE, 0, yaw=SCENE.subjects[0].yaw + 1.2)
     reordered = replace(turned, subjects=turned.subjects[::-1])
-    gone = replace(turned, subjects=(turned.subjects[0], AWAY, turned.subjects[2]), relations=())
+    gone = replace(turned, subjects=(turned.subjects[0], AWAY, turned.subjects[2]))
     (later, without) = frames(reordered, gone)
     found, fewer = match([still, still], [later, without])
     kinds = [subject.kind for subject in SCENE.subjects]

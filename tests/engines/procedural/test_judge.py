@@ -33,7 +33,7 @@ def recoloured(scene, place, colour="lime"):
 
 
 def without(scene, place):
-    return replace(scene, subjects=scene.subjects[:place] + scene.subjects[place + 1 :], relations=())
+    return replace(scene, subjects=scene.subjects[:place] + scene.subjects[place + 1 :])
 
 
 def mirrored(scene):
