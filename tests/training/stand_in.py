@@ -42,6 +42,10 @@ class Objective:
         }
 
     @staticmethod
+    def cast_frozen(params, config):
+        return params
+
+    @staticmethod
     def totals(batch, config):
         return {"tokens": jnp.sum(batch["text"]["sample"] >= 0)}
 
@@ -49,6 +53,9 @@ class Objective:
     def loss(params, batch, key, config, totals):
         x = batch["text"]["x"] @ params["eye"]["kernel"]
         y = (x @ params["line"]["kernel"] + params["line"]["bias"])[..., 0]
+        if "lora" in params:
+            pair = params["lora"]["line"]["kernel"]
+            y = y + ((x @ pair["a"]) @ pair["b"])[..., 0]
         noise = 0.01 * jax.random.normal(key, y.shape)
         held = batch["text"]["sample"] >= 0
         error = jnp.sum(jnp.square(y + noise - batch["text"]["y"]) * held) / totals["tokens"]
