@@ -12,7 +12,7 @@ from jaxtyping import Array
 from macro.models import sharding_rules
 from macro.models.composer import Composer
 from macro.models.params import cast_params, init_params
-from macro.models.thinning import MOST_PICTURES, Thinning, training_selection
+from macro.models.token_selection import MAX_TRAINING_IMAGES, TrainingSelection, training_selection
 from macro.models.vae import encode_images
 from macro.nn.layers import LORA
 from macro.objectives.draw import draw_losses, draw_weights, noised
@@ -69,7 +69,7 @@ def loss(
     if LORA in params:
         variables[LORA] = params[LORA]["composer"]
     apply = partial(Composer(model).apply, variables)
-    out = apply(batch, x_t, t, _thinning(config, key, text["ids"].shape[0]))
+    out = apply(batch, x_t, t, _token_selection(config, key, text["ids"].shape[0]))
     nats, plan_weight = plan_losses(partial(apply, method=Composer.logits), out["text"], text, model.llm.vocab)
     error, draw_weight = draw_losses(out["velocity"], target, latent)
     metrics = {
@@ -84,13 +84,13 @@ def loss(
     return total, metrics
 
 
-def _thinning(config, key: Array, rows: int) -> Thinning | None:
-    """What `config.select` asks for (missing: nothing)."""
+def _token_selection(config, key: Array, rows: int) -> TrainingSelection | None:
+    """What `config.token_selection` asks for; None where every token is kept."""
     selection = training_selection(config)
     if selection is None:
         return None
     keys = jax.random.split(jax.random.fold_in(key, 1), rows)
-    return Thinning(keys, selection, config.packing.samples * MOST_PICTURES)
+    return TrainingSelection(keys, selection, config.packing.samples * MAX_TRAINING_IMAGES)
 
 
 def _mean(values: Array, weight: Array, total: Array, empty: float = 0.0) -> Array:

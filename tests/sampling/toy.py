@@ -11,9 +11,9 @@ from macro.inputs.conditioning import CfgDropout
 from macro.inputs.packing import PackingConfig, pack_sentence
 from macro.inputs.rows import make_row
 from macro.objectives import joint, parts
+from macro.sampling.contexts import context_spans, continue_prompt, make_prompt, reading_plans
+from macro.sampling.options import PlanSamplingConfig, SamplingOptions
 from macro.sampling.pipeline import Pipeline
-from macro.sampling.plan import Writing
-from macro.sampling.settings import Settings
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Image, Sentence, Target, Text
 
@@ -71,9 +71,30 @@ def random_params() -> dict:
     return random_like(jax.eval_shape(lambda key: joint.init(key, EXPERIMENT), jax.random.key(0)))
 
 
-def pipeline(**settings) -> Pipeline:
-    made = Settings(**{"steps": 3, "writing": Writing(1.0, 0.95, 1.0, 1.0, limit=12)} | settings)
-    return Pipeline(random_params(), CONFIG, TOKENIZER, PACKING, made)
+OPTIONS = SamplingOptions(
+    num_timesteps=3,
+    timestep_shift=1.0,
+    cfg_text_scale=4.0,
+    cfg_overall_scale=1.5,
+    use_planner=True,
+    plan=PlanSamplingConfig(1.0, 0.95, 1.0, 1.0, max_cot_tokens=12),
+)
+
+
+def pipeline(**options) -> Pipeline:
+    return Pipeline(random_params(), CONFIG, TOKENIZER, PACKING, dataclasses.replace(OPTIONS, **options))
+
+
+def prompt_of(sentences, contexts, packing=PACKING):
+    """What these contexts read of the sentences."""
+    spans = [context_spans(each, contexts, "joint", TOKENIZER, packing) for each in sentences]
+    return make_prompt(spans, reading_plans(contexts, "joint"), TOKENIZER, packing)
+
+
+def continuation_of(sentences, plans, prompt, packing=PACKING):
+    """What follows: each sentence's plans, and its target."""
+    ids = [[plan and plan.tokens(TOKENIZER) for plan in each] for each in plans]
+    return continue_prompt(sentences, sentences[0].target.size, plans, ids, prompt, TOKENIZER, packing)
 
 
 def picture(seed: int, height: int = 32, width: int = 32) -> np.ndarray:
