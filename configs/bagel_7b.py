@@ -81,12 +81,11 @@ def get_config(arg: str = "") -> ConfigDict:
     }
     # What upstream recommends for editing; configs/bagel_sample.py has more.
     config.sampling = {
-        "mode": "bagel",
         "cfg_text_scale": 4.0,
         "cfg_img_scale": 2.0,
         "cfg_interval": (0.0, 1.0),
         "cfg_renorm_type": "text_channel",
-        "reuse": experiment.reuse(),
-        "select": experiment.select(),
+        "step_cache": experiment.step_cache(),
+        "token_selection": experiment.token_selection(),
     }
     return experiment.recipe(config, arg, "configs/bagel_7b.py")

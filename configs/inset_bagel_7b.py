@@ -53,11 +53,11 @@ def get_config(arg: str = "") -> ConfigDict:
         # Its guidance asks for contexts without text and without anything; a third without pictures, shares: [ours].
         config.cfg_dropout.update({"mode": "joint", "no_text": 0.1, "no_image": 0.1, "null": 0.1})
         config.sampling = {
-            "planned": False,
-            "steps": 50,  # [ours] BAGEL's
-            "shift": 3.0,  # [note]
-            "guidance": {"name": "inset", "cfg_text_image_scale": 4.0, "cfg_overall_scale": 1.5},  # [note] s1, s2
-            "reuse": experiment.reuse(),
-            "select": experiment.select(),
+            "num_timesteps": 50,  # [ours] BAGEL's
+            "timestep_shift": 3.0,  # [note]
+            "cfg_text_scale": 4.0,  # [note] s1
+            "cfg_overall_scale": 1.5,  # [note] s2
+            "step_cache": experiment.step_cache(),
+            "token_selection": experiment.token_selection(),
         }
     return experiment.recipe(config, arg, "configs/inset_bagel_7b.py")

@@ -72,10 +72,12 @@ def get_config(arg: str = "") -> ConfigDict:
         "ema_decay": 0.999,  # [ours]
     }
     config.sampling = {
-        "steps": 50,  # [ours]
-        "shift": 3.0,
-        "guidance": {"name": "inset", "cfg_text_image_scale": 4.0, "cfg_overall_scale": 1.5},  # [ours] INSET's
-        "reuse": experiment.reuse(),
-        "select": experiment.select(),
+        "use_planner": True,
+        "num_timesteps": 50,  # [ours]
+        "timestep_shift": 3.0,
+        "cfg_text_scale": 4.0,  # [ours] INSET's
+        "cfg_overall_scale": 1.5,  # [ours] INSET's
+        "step_cache": experiment.step_cache(),
+        "token_selection": experiment.token_selection(),
     }
     return experiment.recipe(config, arg, "configs/music_7b.py")

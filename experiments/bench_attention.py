@@ -32,11 +32,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from macro.kernels.attention import specs
+from macro.kernels.attention.block_mask import stack_fields, visible_block_pairs
 from macro.kernels.attention.blocked import attention_blocked
-from macro.kernels.attention.ordering import pairs_of_blocks, stacked
 from macro.kernels.attention.pallas_gpu import attention_gpu
 from macro.kernels.attention.pallas_tpu import attention_tpu, blocks
-from macro.kernels.attention.reference import attention_reference, sight_mask
+from macro.kernels.attention.reference import attention_mask, attention_reference
 from macro.models.variants import LLMConfig
 from macro.objectives.parts import model_config
 from macro.parallel import chips, topology
@@ -124,7 +124,7 @@ def batch_meta() -> tuple[dict, LLMConfig]:
 
 def attention_jax(q, k, v, q_meta, k_meta, implementation: str | None = None):
     """The library's attention, given the mask that the rule of sight makes."""
-    mask = sight_mask(q_meta, k_meta)[:, None]
+    mask = attention_mask(q_meta, k_meta)[:, None]
     attended = jax.nn.dot_product_attention(q, k, v, mask=mask, implementation=implementation)
     return (jnp.where(jnp.any(mask, axis=-1)[:, 0, :, None, None], attended, 0.0),)
 
@@ -137,7 +137,7 @@ def on_demo_rows(repeats: int) -> list[dict]:
     backends = {DENSE: attention_reference, "jax.nn": attention_jax, "ours (blocked)": attention_blocked}
     runs = {name: [waited(p, *arrays) for p in passes(f, meta, meta)] for name, f in backends.items()}
     seconds = medians(runs, repeats)
-    seen = float(jnp.mean(sight_mask(meta, meta)))
+    seen = float(jnp.mean(attention_mask(meta, meta)))
     rows = [
         {"contestant": name, "pass": what, "ms": 1e3 * pair[i], "times dense": seconds[DENSE][i] / pair[i]}
         for i, what in enumerate(PASSES)
@@ -191,7 +191,7 @@ def ahead_of_time() -> list[dict]:
             "least ms": 1e3 * seconds, "bound by": bound, "GB beside operands": memory / 1e9,
         })  # fmt: skip
     table = show("aot: v5e, all pairs, forward and backward", rows)
-    return table + show("aot rows: what the list of visits leaves of ours, v5e", [left(x, chip) for x in ROWS])
+    return table + show("aot rows: what the block mask leaves of ours, v5e", [left(x, chip) for x in ROWS])
 
 
 ROWS = ("train", "prefill", "vision")
@@ -201,7 +201,7 @@ def left(name: str, chip: chips.Chip) -> dict:
     """A packed row: pairs that see each other, pairs in the blocks that are visited, and their arithmetic."""
     shape, meta = specs.SHAPES[name], {f: jnp.asarray(x) for f, x in specs.row(name).items()}
     queries, keys = blocks(shape.nq, shape.nk, shape.heads // shape.kv_heads)
-    pairs, _ = pairs_of_blocks(stacked(meta, queries), stacked(meta, keys), queries, keys)
+    pairs, _ = visible_block_pairs(stack_fields(meta, queries), stack_fields(meta, keys), queries, keys)
     visited = int(jnp.sum(pairs)) * queries * keys / shape.nq**2
     flops = 18 * shape.heads * shape.head_dim * shape.nq**2
     return {

@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from macro.kernels.attention.api import attention_parts
-from macro.kernels.attention.reference import HIDDEN, sight_mask
+from macro.kernels.attention.api import attention_with_lse
+from macro.kernels.attention.reference import MASK_VALUE, attention_mask
 from macro.kernels.token_selection.api import (
     TopK,
     attention_received,
@@ -103,8 +103,8 @@ def score_materialised(q, k, lse, meta, image):
     # Heads before tokens, keys once for each query head: a plain batched product, which XLA's CPU backend does best.
     q, k = (x.swapaxes(1, 2) for x in (q * q.shape[-1] ** -0.5, jnp.repeat(k, q.shape[2] // k.shape[2], axis=2)))
     scores = jnp.einsum("bhqd,bhkd->bhqk", q, k, preferred_element_type=jnp.float32)
-    sight = sight_mask(meta, meta)
-    scores = jnp.where(sight[:, None], scores, HIDDEN)
+    sight = attention_mask(meta, meta)
+    scores = jnp.where(sight[:, None], scores, MASK_VALUE)
     weights = jnp.mean(jnp.exp(scores - lse.swapaxes(1, 2)[..., None]), axis=1)
     counted = [sight & x for x in query_classes(image[:, :, None], image[:, None, :])]
     means = [jnp.sum(jnp.where(x, weights, 0), axis=1) / jnp.maximum(jnp.sum(x, axis=1), 1) for x in counted]
@@ -165,7 +165,7 @@ def arguments(sizes: Selection):
     keys = jax.random.split(jax.random.key(0), 4)
     q = 3 * jax.random.normal(keys[0], (1, n, sizes.heads, d), dtype)
     k = jax.random.normal(keys[1], (1, n, sizes.kv_heads, d), dtype)
-    lse = jax.jit(lambda q, k, meta: attention_parts(q, k, k, meta, meta)[1])(q, k, meta)
+    lse = jax.jit(lambda q, k, meta: attention_with_lse(q, k, k, meta, meta)[1])(q, k, meta)
     cache = [jax.random.normal(key, (sizes.layers, 1, n, sizes.kv_heads, d), dtype) for key in keys[2:]]
     return q, k, lse, meta, image, *cache
 

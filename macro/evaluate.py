@@ -45,22 +45,21 @@ def main(config, workdir, bench="scenes", num=200, seed=0, json=None, weights=No
     import jax
 
     from macro.evals import report
-    from macro.sampling.load import load, sampling_of
-    from macro.sampling.pipeline import Pipeline
+    from macro.sampling.load import load
+    from macro.sampling.options import read_options
     from macro.training.data import data_config
     from macro.utils.tree import sha256
 
     data, options = data_config(config)
     if data.name != "scenes":
         raise UserError(f"--bench=scenes: config.data.name is {data.name!r}; take a config whose data are scenes")
-    kind, drawing = sampling_of(config.get("sampling", {}))
-    if kind is not Pipeline or not drawing.planned:
+    if not read_options(config.get("sampling", {})).use_planner:
         raise UserError("--bench=scenes: measures pictures by their plans, but config.sampling draws without one")
     pipeline = load(weights or config.get("demo", {}).get("weights", "demo"), config)
     settings = {
         "bench": bench,
         "weights_sha256": sha256(pipeline.params),
-        "sampling": repr(pipeline.settings),
+        "sampling": repr(pipeline.options),
     }
     results, strips = BENCHES[bench](pipeline, workdir, num, seed, plans, swaps, settings, options)
     results["settings"] |= {

@@ -135,7 +135,8 @@ def pieces_of(
         if isinstance(span, Image) and mask.bound and config.binding:
             copies = [_bound(copy, span.subject or 0) for copy in copies]
         if config.most_pictures and pictures == config.most_pictures:
-            raise UserError(f"sentence (task {sentence.task}): more than {pictures} pictures; leave config.select out")
+            most = f"more than {pictures} images"
+            raise UserError(f"sentence (task {sentence.task}): {most}; leave config.token_selection out")
         pieces += copies
         slots += any(isinstance(copy, Latents) for copy in copies)
         pictures += 1
@@ -183,8 +184,9 @@ def _pixels(span: Image | Target) -> np.ndarray:
 
 
 def _latent_shape(size: tuple[int, int], config) -> tuple[int, int, int]:
-    """The number of a size bucket, and its latent tokens along height and width."""
-    return config.images.buckets.index(size), size[0] // config.latent_stride, size[1] // config.latent_stride
+    """The number of a size bucket (-1 where sizes are free), and its latent tokens along height and width."""
+    bucket = config.images.buckets.index(size) if config.images.buckets else -1
+    return bucket, size[0] // config.latent_stride, size[1] // config.latent_stride
 
 
 def needs(pieces: list, config) -> np.ndarray:
@@ -208,9 +210,10 @@ def needs(pieces: list, config) -> np.ndarray:
 class _Builder:
     """Collects the tokens of one sample, keeping count of order, span and RoPE."""
 
-    def __init__(self, tokenizer, config):
-        self.tokenizer, self.config = tokenizer, config
-        self.order = self.span = self.rope = self.images = self.pictures = 0
+    def __init__(self, tokenizer, config, start: Cursor, with_pixels: bool):
+        self.tokenizer, self.config, self.with_pixels = tokenizer, config, with_pixels
+        self.order, self.span, self.rope = start
+        self.images = self.pictures = 0
         self.streams = {"text": [], "vision": [], "latent": []}
         self.pixels = {}
 
@@ -226,24 +229,21 @@ class _Builder:
         self.span += 1
 
     def seen(self, piece: Seen) -> None:
-        patch, n = self.config.patch, piece.rows * piece.columns
+        n = piece.rows * piece.columns
         values = {
-            "patches": patchify(self.config.images.vit_pixels(piece.pixels, piece.given), patch),
             "position": grid_positions(piece.rows, piece.columns, self.config.vision_side),
             "subject": np.full(n, piece.subject, np.int32),
             "picture": np.full(n, piece.picture, np.int32),
         }
+        if self.with_pixels:
+            values["patches"] = patchify(self.config.images.vit_pixels(piece.pixels, piece.given), self.config.patch)
         self.pictures = max(self.pictures, piece.picture + 1)
         self._framed("vision", n, FULL, values)
         self.rope += 1
 
     def latents(self, piece: Latents) -> None:
         n, noised = piece.rows * piece.columns, piece.t_raw is not None
-        if piece.slot not in self.pixels:
-            images = self.config.images
-            self.pixels[piece.slot] = (piece.bucket, images.vae_pixels(piece.pixels, images.buckets[piece.bucket]))
         values = {
-            "slot": np.full(n, list(self.pixels).index(piece.slot), np.int32),
             "token": np.arange(n, dtype=np.int32),
             "position": grid_positions(piece.rows, piece.columns, self.config.latent_side),
             "image": np.full(n, self.images, np.int32),
@@ -252,6 +252,11 @@ class _Builder:
             "loss": np.full(n, noised),
             "subjects": np.zeros((n, NUM_CLASSES), np.float32) if piece.shares is None else piece.shares,
         }
+        if self.with_pixels:
+            if piece.slot not in self.pixels:
+                size = piece.rows * self.config.latent_stride, piece.columns * self.config.latent_stride
+                self.pixels[piece.slot] = (piece.bucket, self.config.images.vae_pixels(piece.pixels, size))
+            values["slot"] = np.full(n, list(self.pixels).index(piece.slot), np.int32)
         self._framed("latent", n, NOISE if noised else FULL, values)
         self.pictures = max(self.pictures, piece.picture + 1)
         self.images += 1
@@ -282,9 +287,12 @@ class _Builder:
         self.order += n
 
 
-def lay(pieces: list, tokenizer, config) -> Packed:
-    """Gives every token of the pieces its place, and does the pixel work."""
-    builder = _Builder(tokenizer, config)
+def lay(pieces: list, tokenizer, config, start: Cursor | None = None, pixels: bool = True) -> Packed:
+    """Gives every token of the pieces its place, the first one that of `start`, and does the pixel work.
+
+    Without `pixels` images have no patches and no pixel slots: for pieces that are laid out a second time.
+    """
+    builder = _Builder(tokenizer, config, start or Cursor(), pixels)
     for piece in pieces:
         if isinstance(piece, Words):
             builder.words(piece)

@@ -6,8 +6,7 @@ import flax.linen as nn
 from jaxtyping import Array, Float, Int
 
 from macro.models.variants import ModelConfig
-from macro.nn.dense import Dense
-from macro.nn.embed import position_embedding, time_sinusoids
+from macro.nn.layers import Dense, position_embedding, time_sinusoids
 from macro.parallel.sharding import constrain
 
 
@@ -40,8 +39,8 @@ class DiffusionHead(nn.Module):
         self, x: Float[Array, "b n c"], t: Float[Array, "b n"], position: Int[Array, "b n"]
     ) -> Float[Array, "b n d"]:
         """Latent tokens at time `t` (0 = clean) and `position = row * latent_side + column`."""
-        place = position_embedding(position, self.config.latent_side, self.config.llm.width)
-        return self.latent_in(x) + (self.time(t) + place).astype(self.config.dtype)
+        embedded = position_embedding(position, self.config.latent_side, self.config.llm.width)
+        return self.latent_in(x) + (self.time(t) + embedded).astype(self.config.dtype)
 
     def velocity(self, hidden: Float[Array, "b n d"]) -> Float[Array, "b n c"]:
         """Velocity `eps - x0`, float32."""

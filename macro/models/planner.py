@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from macro.models.variants import ModelConfig
 from macro.models.vision import Connector, Vision
-from macro.nn.embed import position_embedding
+from macro.nn.layers import position_embedding
 
 
 class Planner(nn.Module):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from macro.nn import remat
+from macro.nn.layers import REMAT_CHOICES
 from macro.utils.errors import UserError
 
 PIXELS_PER_LATENT_TOKEN = 16
@@ -75,7 +75,7 @@ class ModelConfig:
     `binding_init` is the standard deviation of the binding table before training: 0 leaves an imported model what
     it was; a model trained from scratch wants 1, as large as the position tables, or finds the pictures of its
     subjects late. `dtype` is that of activations ("float32", "bfloat16"); parameters are float32. `remat`
-    says what of each layer the backward pass computes again (`macro/nn/remat.py`). `timestep_shift` is the shift of
+    says what of each layer the backward pass computes again (`macro/nn/layers.py`). `timestep_shift` is the shift of
     training times.
     """
 
@@ -92,8 +92,8 @@ class ModelConfig:
     timestep_shift: float = 1.0
 
     def __post_init__(self):
-        if self.remat not in remat.NAMES:
-            raise UserError(f"model.remat={self.remat!r}: choose one of {', '.join(remat.NAMES)}")
+        if self.remat not in REMAT_CHOICES:
+            raise UserError(f"model.remat={self.remat!r}: choose one of {', '.join(REMAT_CHOICES)}")
 
     @property
     def latent_channels(self) -> int:

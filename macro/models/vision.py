@@ -1,8 +1,8 @@
-"""What the model sees references with: a SigLIP vision transformer over packed patches, and its connector.
+"""The vision encoder: a SigLIP transformer over packed patches, and the connector to the language model.
 
-NaViT packing: the patches of many pictures of any size lie in one stream, and attention stays inside each
-picture. A patch enters as a linear map of its pixels plus a learned embedding of its place, `row * side +
-column`, so that a picture's size never needs interpolation.
+NaViT packing: the patches of many images of any size are one stream, and attention stays inside each image. A patch
+enters as a linear map of its pixels plus a learned embedding of its position, `row * side + column`, so position
+embeddings are never interpolated.
 
 Vision:     patches -> pre-LN transformer blocks (gelu_tanh MLP, biases everywhere) -> layer norm
 Connector:  vision width -> language width, two layers
@@ -19,8 +19,7 @@ from jaxtyping import Array, Float, Int
 
 from macro.kernels.attention.api import attention
 from macro.models.variants import VisionConfig
-from macro.nn.dense import LORA, Dense
-from macro.nn.remat import ATTENDED, rematerialised
+from macro.nn.layers import ATTENTION_OUT, LORA, Dense, apply_remat
 from macro.parallel.sharding import constrain
 from macro.sentence.sight import NOISE
 
@@ -45,7 +44,7 @@ class VisionBlock(nn.Module):
         y = norm("norm1")(x)
         q, k, v = (dense(config.width, name)(y).reshape(*y.shape[:2], heads, head_dim) for name in "qkv")
         q, k, v = (constrain(part, "batch", "tokens", "heads", "head_dim") for part in (q, k, v))
-        y = checkpoint_name(attention(q, k, v, meta, meta), ATTENDED).reshape(y.shape)
+        y = checkpoint_name(attention(q, k, v, meta, meta), ATTENTION_OUT).reshape(y.shape)
         x = x + dense(config.width, "out")(y)
         y = nn.gelu(dense(config.mlp, "fc1")(norm("norm2")(x)), approximate=True)
         y = constrain(y, "batch", "tokens", "mlp")
@@ -53,7 +52,7 @@ class VisionBlock(nn.Module):
 
 
 class Vision(nn.Module):
-    """Packed pictures to features.
+    """Packed images to features.
 
     Args of a call:
         patches: pixels in -1..1, `patch * patch * 3` values a patch in (row, column, channel) order.
@@ -62,7 +61,7 @@ class Vision(nn.Module):
         span: number of the picture's span; patches attend where sample and span agree.
 
     Returns:
-        Features `[b, n, width]`. Those of padding are finite and mean nothing.
+        Features `[b, n, width]`. Those of padding are finite but meaningless.
     """
 
     config: VisionConfig
@@ -83,12 +82,12 @@ class Vision(nn.Module):
         places = constrain(table, None, None)[position].astype(self.dtype)  # looked up whole: a few megabytes
         x = constrain(x + places, "batch", "tokens", "width")
 
-        # In the rule of sight a NOISE span sees itself whole and no other span sees it; with all orders
-        # equal that is just what keeps packed pictures apart.
+        # In the attention mask a NOISE block attends to itself and no other block attends to it; with all token
+        # indices equal this keeps packed images apart.
         zeros = jnp.zeros_like(sample)
         meta = {"sample": sample, "span": span, "order": zeros, "mode": zeros + NOISE}
         layers = nn.scan(
-            rematerialised(VisionBlock, self.remat),
+            apply_remat(VisionBlock, self.remat),
             variable_axes={"params": 0, LORA: 0, "intermediates": 0},
             split_rngs={"params": True},
             in_axes=nn.broadcast,

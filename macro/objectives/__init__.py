@@ -7,7 +7,7 @@
     FROZEN                                                           regexes of parameter paths that are never trained
     AXES                                                             rules of `macro/parallel/sharding.py`
 
-and, where the layers it trains can have LoRA's adapters (then `params["lora"]` holds them, `macro/nn/dense.py`),
+and, where the layers it trains can have LoRA's adapters (then `params["lora"]` holds them, `macro/nn/layers.py`),
 
     cast_frozen(params, config) -> params                            in the types they are multiplied in
 """

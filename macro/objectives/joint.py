@@ -12,9 +12,9 @@ from jaxtyping import Array
 from macro.models import sharding_rules
 from macro.models.composer import Composer
 from macro.models.params import cast_params, init_params
-from macro.models.thinning import MOST_PICTURES, Thinning, training_selection
+from macro.models.token_selection import MAX_TRAINING_IMAGES, TrainingSelection, training_selection
 from macro.models.vae import encode_images
-from macro.nn.dense import LORA
+from macro.nn.layers import LORA
 from macro.objectives.draw import draw_losses, draw_weights, noised
 from macro.objectives.parts import model_config
 from macro.objectives.plan import plan_losses, plan_weights
@@ -51,7 +51,7 @@ def loss(
     """The joint loss and its parts; those of the parts of a batch add up to those of the batch.
 
     Args:
-        params: `{"composer", "vae"}`, and under "lora" the adapters (`macro/nn/dense.py`) where there are some.
+        params: `{"composer", "vae"}`, and under "lora" the adapters (`macro/nn/layers.py`) where there are some.
         batch: packed streams and pixels.
         key: noise of this step.
         config: `loss.plan` and `loss.draw` are the weights; `tasks` names the tasks to report apart; `select` which
@@ -69,7 +69,7 @@ def loss(
     if LORA in params:
         variables[LORA] = params[LORA]["composer"]
     apply = partial(Composer(model).apply, variables)
-    out = apply(batch, x_t, t, _thinning(config, key, text["ids"].shape[0]))
+    out = apply(batch, x_t, t, _token_selection(config, key, text["ids"].shape[0]))
     nats, plan_weight = plan_losses(partial(apply, method=Composer.logits), out["text"], text, model.llm.vocab)
     error, draw_weight = draw_losses(out["velocity"], target, latent)
     metrics = {
@@ -84,13 +84,13 @@ def loss(
     return total, metrics
 
 
-def _thinning(config, key: Array, rows: int) -> Thinning | None:
-    """What `config.select` asks for (missing: nothing)."""
+def _token_selection(config, key: Array, rows: int) -> TrainingSelection | None:
+    """What `config.token_selection` asks for; None where every token is kept."""
     selection = training_selection(config)
     if selection is None:
         return None
     keys = jax.random.split(jax.random.fold_in(key, 1), rows)
-    return Thinning(keys, selection, config.packing.samples * MOST_PICTURES)
+    return TrainingSelection(keys, selection, config.packing.samples * MAX_TRAINING_IMAGES)
 
 
 def _mean(values: Array, weight: Array, total: Array, empty: float = 0.0) -> Array:

@@ -4,8 +4,7 @@ The file carries the model's sizes, and in its notes the parts of the experiment
 
     notes["config"] = {"packing": ..., "sampling": ..., "data": {"tokenizer": ...}}
 
-`sampling` may name a `mode`: "plan" (thought and layout first; the default) or "bagel" (BAGEL's own inference).
-Read next: `macro/sampling/pipeline.py`, `macro/sampling/bagel/pipeline.py`, `macro/models/weights.py`.
+Read next: `macro/sampling/pipeline.py`, `macro/models/weights.py`.
 """
 
 import os
@@ -21,24 +20,20 @@ from macro.models import weights
 from macro.models.checkpoints.lora import merge_file
 from macro.models.variants import ModelConfig
 from macro.parallel.mesh import make_mesh, parallel_config
-from macro.sampling.bagel.options import BagelOptions, read_options
-from macro.sampling.bagel.pipeline import BagelPipeline
+from macro.sampling.options import read_options
 from macro.sampling.pipeline import Pipeline
-from macro.sampling.settings import Settings, read_settings
 from macro.utils.config import from_config
 from macro.utils.errors import UserError
 from macro.utils.renamed_keys import with_current_keys
 
 ASSETS = Path(__file__).parents[1] / "assets"
-# mode -> what draws in it, and how its part of the config is read
-MODES = {"plan": (Pipeline, read_settings), "bagel": (BagelPipeline, read_options)}
 
 
 def load(
     name_or_path: str | os.PathLike = "demo",
     config: Mapping | ConfigDict | None = None,
     lora: str | os.PathLike | None = None,
-) -> Pipeline | BagelPipeline:
+) -> Pipeline:
     """Makes a model ready to compose.
 
     Args:
@@ -58,7 +53,7 @@ def load(
         params = merge_file(params, lora)
     values = config
     if config is None and "config" in notes:
-        values = with_current_keys(notes["config"])
+        values = _current(notes["config"])
     if values is None:
         raise UserError(f"{path}: does not say how it was trained; hand over the experiment's config as well")
     given = dict(values.get("data", {})).get("tokenizer") or _imported_tokenizer(path)
@@ -68,21 +63,17 @@ def load(
             f"{path}: has room for {model.llm.vocab} ids, but the tokenizer {tokenizer.vocab_size}"
         )
     packing = packing_of(model, dict(values.get("packing", {})))
-    kind, settings = sampling_of(values.get("sampling", {}))
+    options = read_options(values.get("sampling", {}))
     mesh = make_mesh(parallel_config(values)) if jax.device_count() > 1 else None
-    return kind(params, model, tokenizer, packing, settings, mesh)
+    return Pipeline(params, model, tokenizer, packing, options, mesh)
 
 
-def sampling_of(
-    values: Mapping | ConfigDict,
-) -> tuple[type[Pipeline] | type[BagelPipeline], Settings | BagelOptions]:
-    """`config.sampling`, read and checked: what draws, and the settings to give it."""
-    values = dict(values)
-    mode = values.pop("mode", "plan")
-    if mode not in MODES:
-        raise UserError(f"config.sampling.mode={mode!r}: must be one of {', '.join(MODES)}")
-    kind, read = MODES[mode]
-    return kind, read(values)
+def _current(stored: Mapping) -> dict:
+    """The config in a file's notes, by the keys of now."""
+    values = with_current_keys(stored)
+    if "steps" in stored.get("sampling", {}):  # an earlier version, whose defaults these were
+        values["sampling"] = {"use_planner": True, "cfg_text_scale": 4.0, "cfg_overall_scale": 1.5} | values["sampling"]
+    return values
 
 
 def packing_of(model: ModelConfig, values: Mapping) -> PackingConfig:

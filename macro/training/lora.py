@@ -3,7 +3,7 @@
     y = x W + alpha / rank * (x A) B        A [in, rank] random, B [rank, out] zero: training starts from W
 
 Adapters lie in the tree of parameters under "lora", by the path of the kernel they belong to; the dense layer
-multiplies by them (`macro/nn/dense.py`), so no gradient of a kernel's shape exists at any time:
+multiplies by them (`macro/nn/layers.py`), so no gradient of a kernel's shape exists at any time:
 
     {"composer": {... "q": {"kernel": W}}, "lora": {"composer": {... "q": {"kernel": {"a": A, "b": B}}}}}
 

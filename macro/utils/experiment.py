@@ -13,13 +13,13 @@ from ml_collections.config_dict import placeholder
 from macro.utils.errors import UserError
 
 
-def reuse() -> dict:
-    """No step caching (`config.sampling.reuse`), but all its keys, so that the command line can set them."""
+def step_cache() -> dict:
+    """No step caching (`config.sampling.step_cache`), but all its keys, so that the command line can set them."""
     return {"name": "none", "interval": placeholder(int), "order": placeholder(int), "limit": placeholder(float)}
 
 
-def select() -> dict:
-    """Every token of the pictures (`config.select`, `config.sampling.select`), but all keys of a selection.
+def token_selection() -> dict:
+    """Every token of the images (`config.token_selection`, `config.sampling.token_selection`), but all its keys.
 
     With `keep` or `budget` set some are left out.
     """
@@ -27,9 +27,9 @@ def select() -> dict:
         "keep": placeholder(float),
         "budget": placeholder(int),
         "method": "text",
-        "floor": 1,
+        "min_tokens": 1,
         "layers": (),
-        "weight": 1.0,
+        "cross_image_weight": 1.0,
     }
 
 
@@ -52,7 +52,7 @@ def defaults() -> ConfigDict:
     config.loss = {"plan": 0.5, "draw": 0.5}
     config.tasks = ("compose",)
     config.init_from = {}
-    config.select = select()  # which tokens of pictures the later layers see
+    config.token_selection = token_selection()  # which image tokens the later layers see
 
     config.data = {
         "name": "scenes",
@@ -104,7 +104,15 @@ def defaults() -> ConfigDict:
         "target_modules": placeholder(tuple),
         "modules_to_save": placeholder(tuple),
     }
-    config.sampling = {"steps": 10, "shift": 1.0, "reuse": reuse(), "select": select()}
+    config.sampling = {
+        "num_timesteps": 10,
+        "timestep_shift": 1.0,
+        "cfg_text_scale": 4.0,
+        "cfg_overall_scale": 1.5,
+        "use_planner": True,
+        "step_cache": step_cache(),
+        "token_selection": token_selection(),
+    }
     config.parallel = {"preset": "fsdp", "tensor": 1, "sequence": 1, "slices": 0, "rules": ()}
     return config
 

@@ -94,7 +94,7 @@ def test_pairs_of_blocks_that_are_left_out_are_not_touched(interpreted):
         np.testing.assert_allclose(a[:, :32], b[:, :32], atol=2e-5)
 
 
-def test_queries_that_meet_nobody_get_zeros(interpreted):
+def test_queries_that_see_nothing_get_zeros(interpreted):
     q, k, v = inputs(6, 1, 48, 48, 2, 1, 8)
     meta = sentences(16, 3)
     strangers = meta | {"sample": meta["sample"].at[:, 16:].add(7)}

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels.test_attention import biases, inputs, random_meta
 
-from macro.kernels.attention.api import attention_parts
-from macro.kernels.attention.reference import HIDDEN, sight_mask
+from macro.kernels.attention.api import attention_with_lse
+from macro.kernels.attention.reference import MASK_VALUE, attention_mask
 from macro.kernels.token_selection import api
 from macro.kernels.token_selection.api import TopK, gather_tokens, select_top_k
 from macro.kernels.token_selection.reference import attention_received_reference, query_counts_reference
@@ -34,13 +34,13 @@ def case(seed, b=2, nq=61, nk=61, heads=4, groups=2, d=8):
     image = jnp.where(meta["mode"] == CAUSAL, -1, meta["span"] % 5)
     last = {name: x[:, -nq:] for name, x in meta.items()}
     bias = biases(seed, b, nk)
-    lse = jax.jit(attention_parts)(q, k, v, last, meta, bias)[1]
+    lse = jax.jit(attention_with_lse)(q, k, v, last, meta, bias)[1]
     return q, k, lse, last, meta, image[:, -nq:], image, bias
 
 
 def loop(q, k, lse, q_meta, k_meta, q_image, k_image, bias):
     """(received, counts) token by token, float64."""
-    mask = np.asarray(sight_mask(q_meta, k_meta))
+    mask = np.asarray(attention_mask(q_meta, k_meta))
     q, k, lse, bias = (np.asarray(x, np.float64) for x in (q, k, lse, bias))
     q_image, k_image = np.asarray(q_image), np.asarray(k_image)
     (b, _, h, d), (nk, kv) = q.shape, k.shape[1:3]
@@ -68,7 +68,7 @@ class TestAttentionReceived:
 
     def test_who_sees_nothing_or_counts_for_nothing_adds_nothing(self, name):
         q, k, lse, q_meta, k_meta, q_image, k_image, bias = case(0)
-        found = RECEIVED[name](q, k, lse.at[:, 10:40].set(HIDDEN), q_meta, k_meta, q_image, k_image, bias)
+        found = RECEIVED[name](q, k, lse.at[:, 10:40].set(MASK_VALUE), q_meta, k_meta, q_image, k_image, bias)
         apart = RECEIVED[name](q, k, lse, q_meta, k_meta, q_image.at[:, 10:40].set(-2), k_image, bias)
         cut = [jnp.delete(x, slice(10, 40), axis=1) for x in (q, lse, q_image)]
         less = {field: jnp.delete(x, slice(10, 40), axis=1) for field, x in q_meta.items()}

@@ -7,9 +7,8 @@ import pytest
 
 from macro.kernels.attention.reference import FIELDS
 from macro.models.variants import config_from_name
-from macro.nn import remat
+from macro.nn.layers import REMAT_POLICIES, rope_angles
 from macro.nn.mot import MoT
-from macro.nn.rope import rope_angles
 from macro.utils.errors import UserError
 
 SIZES = {"width": 16, "mlp": 24, "layers": 2, "heads": 2, "kv_heads": 1, "head_dim": 8, "eps": 1e-6}
@@ -32,7 +31,7 @@ def plain():
     return gradient("none")
 
 
-@pytest.mark.parametrize("policy", remat.POLICIES)
+@pytest.mark.parametrize("policy", REMAT_POLICIES)
 def test_policies_agree(plain, policy):
     (expected, program), (found, other) = plain, gradient(policy)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), expected, found)

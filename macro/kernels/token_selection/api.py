@@ -17,8 +17,8 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Array, Float, Int
 
-from macro.kernels.attention.api import attention_parts
-from macro.kernels.attention.reference import HIDDEN
+from macro.kernels.attention.api import attention_with_lse
+from macro.kernels.attention.reference import MASK_VALUE
 from macro.kernels.token_selection.budgets import token_budget_bound, token_budgets
 from macro.kernels.token_selection.reference import TEXT, query_classes
 from macro.parallel.sharding import check_axes, constrain
@@ -69,7 +69,7 @@ def attention_received(
 
     Args:
         q, k: queries and keys as attention takes them; h a multiple of kv.
-        lse: float32 log-sum-exp of each query over all keys that it sees (`attention_parts`), which may be more keys
+        lse: float32 log-sum-exp of each query over all keys that it sees (`attention_with_lse`), which may be more keys
             than these. A query that sees nothing adds nothing.
         q_meta, k_meta: `sample`, `order`, `span`, `mode`, int32 `[b, nq]` and `[b, nk]`.
         q_image: image number of each query, below `MOST_IMAGES`; -1 for text, less for queries that do not count.
@@ -93,9 +93,9 @@ def attention_received(
     d = max(q.shape[-1], MOST_IMAGES + 1)
     q, k = (_widened(x, d) for x in (q * (d / q.shape[-1]) ** 0.5, k))
     values = jnp.zeros_like(k)
-    (attended, lse_here), gradient = jax.vjp(lambda v: attention_parts(q, k, v, q_meta, k_meta, k_bias), values)
+    (attended, lse_here), gradient = jax.vjp(lambda v: attention_with_lse(q, k, v, q_meta, k_meta, k_bias), values)
     # exp(score - lse) = exp(score - lse_here) exp(lse_here - lse)
-    share = jnp.where((lse_here > HIDDEN) & (lse > HIDDEN), jnp.exp(lse_here - lse), 0.0)
+    share = jnp.where((lse_here > MASK_VALUE) & (lse > MASK_VALUE), jnp.exp(lse_here - lse), 0.0)
     channels = jax.nn.one_hot(q_image - TEXT, d)[:, :, None]
     slopes = (share[..., None] * channels / q.shape[2]).astype(attended.dtype)
     [sums] = gradient((slopes, jnp.zeros_like(lse_here)))

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Float, Int
 
-from macro.kernels.attention.reference import HIDDEN, sight_mask
+from macro.kernels.attention.reference import MASK_VALUE, attention_mask
 
 TEXT = -1  # the image of a token that belongs to none
 
@@ -32,7 +32,7 @@ def query_classes(q_image: Int[Array, "*q"], k_image: Int[Array, "*k"]) -> tuple
 def _classes_seen(q_meta: Mapping, k_meta: Mapping, q_image: Array, k_image: Array) -> Array:
     """Which queries of each class see a key, `[b, 2, nq, nk]`."""
     counted = jnp.stack(query_classes(q_image[:, :, None], k_image[:, None, :]), axis=1)
-    return counted & sight_mask(q_meta, k_meta)[:, None]
+    return counted & attention_mask(q_meta, k_meta)[:, None]
 
 
 def attention_received_reference(
@@ -51,9 +51,9 @@ def attention_received_reference(
     scores = scores.reshape(scores.shape[0], -1, *scores.shape[3:])
     if k_bias is not None:
         scores = scores + k_bias[:, None, None]
-    lse = jnp.where(lse > HIDDEN, lse, jnp.inf).swapaxes(1, 2)[..., None]
+    lse = jnp.where(lse > MASK_VALUE, lse, jnp.inf).swapaxes(1, 2)[..., None]
     # Hidden scores first: they are in no sum, and their weight may be infinite.
-    scores = jnp.where(sight_mask(q_meta, k_meta)[:, None], scores, HIDDEN)
+    scores = jnp.where(attention_mask(q_meta, k_meta)[:, None], scores, MASK_VALUE)
     weights = jnp.mean(jnp.exp(scores - lse), axis=1)
     counted = _classes_seen(q_meta, k_meta, q_image, k_image)
     return jnp.sum(jnp.where(counted, weights[:, None], 0.0), axis=2)

@@ -27,7 +27,7 @@ from macro.models.bagel.folder import BagelFolder
 from macro.models.bagel.table import Turn, upstream_place
 from macro.models.params import init_params
 from macro.models.variants import ModelConfig, VAEConfig
-from macro.nn.embed import position_embedding
+from macro.nn.layers import position_embedding
 from macro.utils.errors import UserError
 from macro.utils.files import atomic_write
 from macro.utils.streaming_safetensors import Spec, TensorReader, streaming_writer

@@ -2,16 +2,16 @@ import numpy as np
 import pytest
 from sampling.toy import PIECES, TOKENIZER
 
-from macro.sampling.rules import CELL, CLOSED, plan_rules
+from macro.sampling.plan_decoding import CELL, CLOSED, plan_grammar
 
-RULES = plan_rules(TOKENIZER, 160, 2)
+GRAMMAR = plan_grammar(TOKENIZER, 160, 2)
 
 
 def _follow(*pieces: str) -> int:
     """The count after these tokens, -1 if one of them may not be written."""
     count = 0
     for piece in pieces:
-        count = int(RULES["moves"][count, PIECES.index(piece)])
+        count = int(GRAMMAR["transitions"][count, PIECES.index(piece)])
         if count < 0:
             return -1
     return count
@@ -48,14 +48,14 @@ def test_ordinary_text_stays_open():
 
 def test_marks_and_unknown_ids_are_never_text():
     marks = [TOKENIZER.bos, TOKENIZER.eos, TOKENIZER.image_start, TOKENIZER.layout_start, *TOKENIZER.cells]
-    assert (RULES["moves"][:, marks] == -1).all()
-    assert (RULES["moves"][:, TOKENIZER.vocab_size :] == -1).all()
+    assert (GRAMMAR["transitions"][:, marks] == -1).all()
+    assert (GRAMMAR["transitions"][:, TOKENIZER.vocab_size :] == -1).all()
 
 
 def test_layout_names_background_and_the_subjects_there_are():
-    assert np.flatnonzero(RULES["cells"]).tolist() == list(TOKENIZER.cells[:3])
-    assert (RULES["tail"] == CELL).sum() == 64
-    assert RULES["tail"][[0, -2, -1]].tolist() == [
+    assert np.flatnonzero(GRAMMAR["cells"]).tolist() == list(TOKENIZER.cells[:3])
+    assert (GRAMMAR["tail"] == CELL).sum() == 64
+    assert GRAMMAR["tail"][[0, -2, -1]].tolist() == [
         TOKENIZER.layout_start,
         TOKENIZER.layout_end,
         TOKENIZER.eos,
@@ -63,4 +63,4 @@ def test_layout_names_background_and_the_subjects_there_are():
 
 
 def test_without_subjects_there_is_no_layout():
-    assert plan_rules(TOKENIZER, 160, 0)["tail"].tolist() == [TOKENIZER.eos]
+    assert plan_grammar(TOKENIZER, 160, 0)["tail"].tolist() == [TOKENIZER.eos]

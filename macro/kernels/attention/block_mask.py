@@ -1,8 +1,9 @@
-"""In which order tokens are laid before they are cut into blocks, and which pairs of blocks have to be visited.
+"""The block mask: which pairs of blocks of queries and keys a kernel has to visit, and which of them are full.
 
-The rule of sight holds token by token, in any order. But blocks of tokens that stand together in a sentence see few
-other blocks. Which pairs meet is told from a few extremes per block, without looking at pairs of tokens; a pair too
-many costs time, never correctness.
+The attention mask holds token by token, in any order. But blocks of tokens that stand together in a sentence see few
+other blocks. Which they are is told from a few extremes of each block, without looking at pairs of tokens; a visit too
+many costs time, never correctness. In a full block every query sees every key; a partial one is masked pair by pair.
+In the literature: FlexAttention's `BlockMask`, splash attention's `MaskInfo`.
 Read next: `blocked.py` (CPU), `pallas_tpu.py`, `pallas_gpu.py`.
 """
 
@@ -21,29 +22,29 @@ from macro.sentence.sight import CAUSAL, FIELDS, NOISE
 _LAST, _FIRST = jnp.iinfo(jnp.int32).max, jnp.iinfo(jnp.int32).min
 
 
-def sorting(meta: Mapping) -> Int[Array, "b n"]:
+def sort_order(meta: Mapping) -> Int[Array, "b n"]:
     """Where to take each row's tokens from so that sentences follow one another, padding last."""
     sample = jnp.where(meta["sample"] < 0, _LAST, meta["sample"])
     return jnp.lexsort((meta["order"], sample), axis=-1)
 
 
-def even_block(n: int, most: int, unit: int) -> int:
-    """Tokens of a block, whole units and at most so many, such that n tokens leave little of the last one empty."""
+def balanced_block_size(n: int, most: int, unit: int) -> int:
+    """The size of a block of n tokens, a multiple of `unit` and at most `most`, that gives the fewest blocks."""
     unit = min(unit, most)
     count = -(-n // (most - most % unit))
     return -(-n // (count * unit)) * unit
 
 
-def padded(x: Array, axis: int, block: int, value: int = 0) -> Array:
+def pad_to_multiple(x: Array, axis: int, block: int, value: int = 0) -> Array:
     """`x` with an axis in whole blocks."""
     widths = [(0, -x.shape[axis] % block if i == axis else 0) for i in range(x.ndim)]
     return jnp.pad(x, widths, constant_values=value)
 
 
-def blocks_in_order(x: Array, order: Int[Array, "b n"], block: int) -> Array:
+def sorted_blocks(x: Array, order: Int[Array, "b n"], block: int) -> Array:
     """`x [b, n, ...]` in the given order as `[b, m, block, ...]`; padding is -1 in integers and 0 in floats."""
     x = jnp.take_along_axis(x, order.reshape(*order.shape, *(1,) * (x.ndim - 2)), axis=1)
-    x = padded(x, 1, block, -1 if jnp.issubdtype(x.dtype, jnp.integer) else 0)
+    x = pad_to_multiple(x, 1, block, -1 if jnp.issubdtype(x.dtype, jnp.integer) else 0)
     return x.reshape(x.shape[0], -1, block, *x.shape[2:])
 
 
@@ -52,37 +53,37 @@ def block_at(tree, number: Array):
     return jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, number, keepdims=False), tree)
 
 
-def stacked(meta: Mapping, block: int, names: Sequence[str] = FIELDS) -> Int[Array, "b fields n"]:
-    """Metadata `[b, n]` by field as one array, padded to whole blocks with nobody."""
-    return padded(jnp.stack([meta[name] for name in names], axis=1), 2, block, -1)
+def stack_fields(meta: Mapping, block: int, names: Sequence[str] = FIELDS) -> Int[Array, "b fields n"]:
+    """Metadata `[b, n]` by field as one array, padded to whole blocks with padding tokens (-1)."""
+    return pad_to_multiple(jnp.stack([meta[name] for name in names], axis=1), 2, block, -1)
 
 
-def in_blocks(fields: Int[Array, "b fields n"], block: int, names: Sequence[str] = FIELDS) -> dict:
-    """`stacked` metadata by field, `[b, m, block]`."""
+def split_blocks(fields: Int[Array, "b fields n"], block: int, names: Sequence[str] = FIELDS) -> dict:
+    """`stack_fields` metadata by field, `[b, m, block]`."""
     return {name: fields[:, i].reshape(fields.shape[0], -1, block) for i, name in enumerate(names)}
 
 
-def pairs_of_blocks(
+def visible_block_pairs(
     q_fields: Int[Array, "b fields nq"], k_fields: Int[Array, "b fields nk"], queries: int, keys: int
 ) -> tuple[Bool[Array, "b m n"], Bool[Array, "b m n"]]:
-    """In which blocks of `keys` tokens which blocks of `queries` tokens may see somebody, and surely see all."""
-    sides = in_blocks(q_fields, queries), in_blocks(k_fields, keys)
-    return may_see(*sides), all_see(*sides)
+    """Which blocks of `queries` tokens may see any key of which blocks of `keys` tokens, and which surely see all."""
+    sides = split_blocks(q_fields, queries), split_blocks(k_fields, keys)
+    return any_visible(*sides), all_visible(*sides)
 
 
-class Visits(NamedTuple):
-    """Which pairs of blocks a kernel visits, a list per row that is sorted by `outer`; int32.
+class BlockMask(NamedTuple):
+    """The pairs of blocks that a kernel visits, a list per row that is sorted by `outer`; int32.
 
     Attributes:
         outer: `[b, s]` number of the block on the first axis; every block occurs.
-        inner: `[b, s]` number of the block on the second, -1: this outer block meets nobody.
-        whole: `[b, s]` 1 where all of the one surely see all of the other.
-        counts: `[b]` how many entries count; those after it repeat the last one.
+        inner: `[b, s]` number of the block on the second, -1: this outer block has nothing to visit.
+        full: `[b, s]` 1 where every query of the pair sees every key.
+        counts: `[b]` how many entries are valid; those after it repeat the last one.
     """
 
     outer: Array
     inner: Array
-    whole: Array
+    full: Array
     counts: Array
 
 
@@ -96,8 +97,8 @@ def _overlap(q: tuple[Array, Array], k: tuple[Array, Array]) -> Array:
     return (q[0][:, :, None] <= k[1][:, None, :]) & (k[0][:, None, :] <= q[1][:, :, None])
 
 
-def may_see(q_meta: Mapping, k_meta: Mapping) -> Bool[Array, "b m n"]:
-    """Which blocks of queries `[b, m, tokens]` may see somebody in which blocks of keys `[b, n, tokens]`.
+def any_visible(q_meta: Mapping, k_meta: Mapping) -> Bool[Array, "b m n"]:
+    """Which blocks of queries `[b, m, tokens]` may see any key of which blocks of keys `[b, n, tokens]`.
 
     A key is seen because it comes earlier and is no noise, or because it stands in the same span and is no text. In
     either case a pair of blocks is left out only where the ranges of their samples, orders or spans cannot meet.
@@ -127,8 +128,8 @@ def _only(x: Array) -> Array:
     return jnp.where(low == high, low, -1)
 
 
-def all_see(q_meta: Mapping, k_meta: Mapping) -> Bool[Array, "b m n"]:
-    """Pairs of blocks, as in `may_see`, in which surely every query sees every key."""
+def all_visible(q_meta: Mapping, k_meta: Mapping) -> Bool[Array, "b m n"]:
+    """Pairs of blocks, as in `any_visible`, in which surely every query sees every key."""
 
     def same(name):
         q, k = _only(q_meta[name])[:, :, None], _only(k_meta[name])[:, None, :]
@@ -139,10 +140,10 @@ def all_see(q_meta: Mapping, k_meta: Mapping) -> Bool[Array, "b m n"]:
     return same("sample") & ((later & ~noisy) | (same("span") & ~textual))
 
 
-def visits(pairs: Bool[Array, "b m n"], whole: Bool[Array, "b m n"]) -> Visits:
-    """The pairs as a list, block of the first axis by block."""
+def block_mask(pairs: Bool[Array, "b m n"], full: Bool[Array, "b m n"]) -> BlockMask:
+    """The visible pairs of blocks as a list, in the order of the first axis."""
     b, m, n = pairs.shape
-    # One more block on the second axis stands for nobody.
+    # One more block on the second axis stands for no visit.
     alone = ~jnp.any(pairs, axis=-1, keepdims=True)
     wanted = jnp.concatenate([alone, pairs], axis=-1).reshape(b, m * (n + 1))
     so_far = jnp.cumsum(wanted, axis=-1, dtype=jnp.int32)
@@ -151,5 +152,5 @@ def visits(pairs: Bool[Array, "b m n"], whole: Bool[Array, "b m n"]) -> Visits:
     last = jnp.minimum(jnp.arange(m * n), counts[:, None] - 1)
     places = jnp.sum(so_far[:, None, :] <= last[:, :, None], axis=-1, dtype=jnp.int32)
     outer, inner = places // (n + 1), places % (n + 1) - 1
-    flags = jnp.take_along_axis(whole.reshape(b, m * n), outer * n + jnp.maximum(inner, 0), axis=-1)
-    return Visits(outer, inner, flags.astype(jnp.int32), counts)
+    flags = jnp.take_along_axis(full.reshape(b, m * n), outer * n + jnp.maximum(inner, 0), axis=-1)
+    return BlockMask(outer, inner, flags.astype(jnp.int32), counts)

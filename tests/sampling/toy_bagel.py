@@ -1,5 +1,7 @@
 """A model of odd sizes with random weights: no size in it is BAGEL's, nor that of another test's model."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from sampling.toy import ToyTokenizer, picture, random_like
@@ -8,10 +10,9 @@ from macro.inputs.packing import PackingConfig
 from macro.models.composer import Composer, dummy_batch
 from macro.models.vae import VAE
 from macro.models.variants import LLMConfig, ModelConfig, VAEConfig, VisionConfig
-from macro.sampling.bagel.contexts import NAMES, Contexts
-from macro.sampling.bagel.options import BagelOptions
-from macro.sampling.bagel.pipeline import BagelPipeline
-from macro.sampling.bagel.sizes import prepared
+from macro.sampling.options import SamplingOptions
+from macro.sampling.pipeline import Pipeline
+from macro.sentence.spans import Image, Sentence, Target, Text
 
 CONFIG = ModelConfig(
     llm=LLMConfig(width=36, mlp=52, layers=3, heads=3, kv_heads=1, head_dim=12, vocab=150),
@@ -27,14 +28,12 @@ PACKING = PackingConfig(
 )  # fmt: skip
 FIRST, SECOND = picture(1, 24, 40), picture(2, 40, 16)
 PIECES = [FIRST, "one", SECOND, "and two"]
-OPTIONS = BagelOptions(
+OPTIONS = SamplingOptions(
     cfg_text_scale=3.0,
     cfg_img_scale=2.0,
-    cfg_interval=(0.0, 1.0),
+    cfg_renorm_type="global",
     num_timesteps=1,
     max_think_token_n=9,
-    vae_transform=(48, 8, 8),
-    vit_transform=(42, 7, 7),
     image_shapes=(32, 24),
 )
 
@@ -58,15 +57,12 @@ def _params() -> dict:
     return random_like(shapes | {"vae": shapes["vae"]["params"]})
 
 
-def contexts_of(pieces, names=NAMES, places=200, parity=False, selection=None) -> Contexts:
-    """What `PIPELINE` has read after these texts and pictures."""
-    contexts = Contexts(PIPELINE.params, CONFIG, TOKENIZER, PACKING, places, names, parity, selection)
-    for piece in pieces:
-        if isinstance(piece, str):
-            contexts.text(TOKENIZER.encode(piece))
-        else:
-            contexts.picture(prepared(piece, OPTIONS, CONFIG))
-    return contexts
+def sentence_of(pieces) -> Sentence:
+    """Texts and images in this order, and a target of 32 x 24."""
+    spans = [Text(piece) if isinstance(piece, str) else Image(piece) for piece in pieces]
+    return Sentence((*spans, Target(size=(32, 24))))
 
 
-PIPELINE = BagelPipeline(_params(), CONFIG, TOKENIZER, PACKING, OPTIONS)
+PIPELINE = Pipeline(_params(), CONFIG, TOKENIZER, PACKING, OPTIONS)
+# The same, whose images have BAGEL's free sizes.
+FREE = Pipeline(PIPELINE.params, CONFIG, TOKENIZER, dataclasses.replace(PACKING, buckets=None), OPTIONS)

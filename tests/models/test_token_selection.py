@@ -6,8 +6,14 @@ from sampling.toy import CONFIG, EXPERIMENT, random_params, training_row
 
 from macro.kernels.token_selection.api import select_top_k
 from macro.models.composer import Composer, image_ids
-from macro.models.selection import METHODS, Selection, counted, read_selection
-from macro.models.thinning import Thinning, training_selection
+from macro.models.token_selection import (
+    METHODS,
+    TokenSelection,
+    TrainingSelection,
+    image_counts,
+    read_selection,
+    training_selection,
+)
 from macro.objectives import joint
 from macro.sentence.plan import Plan
 from macro.utils.errors import UserError
@@ -24,8 +30,9 @@ def row():
 
 def outputs(row, selection=None):
     batch, x = row
-    thinning = None if selection is None else Thinning(jax.random.split(jax.random.key(0), 1), selection, PICTURES)
-    return jax.jit(Composer(CONFIG).apply)({"params": PARAMS}, batch, x, jnp.full(x.shape[:2], 0.3), thinning)
+    keys = jax.random.split(jax.random.key(0), 1)
+    training = None if selection is None else TrainingSelection(keys, selection, PICTURES)
+    return jax.jit(Composer(CONFIG).apply)({"params": PARAMS}, batch, x, jnp.full(x.shape[:2], 0.3), training)
 
 
 def close(a, b, where):
@@ -33,7 +40,7 @@ def close(a, b, where):
 
 
 def test_keeping_everything_changes_nothing(row):
-    all_of_it, plain = outputs(row, Selection(keep=1.0)), outputs(row)
+    all_of_it, plain = outputs(row, TokenSelection(keep=1.0)), outputs(row)
     text, latent = (np.asarray(row[0][name]["sample"] >= 0) for name in ("text", "latent"))
     close(all_of_it["text"], plain["text"], text)
     close(all_of_it["velocity"], plain["velocity"], latent)
@@ -44,15 +51,15 @@ def test_keeping_everything_changes_nothing(row):
 def test_later_layers_see_the_kept_tokens_only(row, method):
     """The shorter buffers against whole ones in which tokens that were not kept turn into padding."""
     batch, x = row
-    selection = Selection(keep=0.5, method=method, layers=(0,))
-    thinning = Thinning(jax.random.split(jax.random.key(0), 1), selection, PICTURES)
+    selection = TokenSelection(keep=0.5, method=method, layers=(0,))
+    training = TrainingSelection(jax.random.split(jax.random.key(0), 1), selection, PICTURES)
 
     def by_padding(model):
         und, gen = model._embed_und(batch["text"], batch["vision"]), model.embed_latent(batch["latent"], x, t)
         rotations, meta = model._joined([batch["text"], batch["vision"]], batch["latent"])
-        asking, end = thinning.asking(batch, image_ids(batch), meta, 2)
-        und, gen, (_, values), asked = model.mot.run(und, gen, rotations, meta, (), asking, (0, end))
-        kept, stays = thinning.kept(batch, meta, image_ids(batch), values, asked, 2)
+        probe, end = training.probe(batch, image_ids(batch), meta, 2)
+        und, gen, (_, values), asked = model.mot.run(und, gen, rotations, meta, (), probe, (0, end))
+        kept, stays = training.select(batch, meta, image_ids(batch), values, asked, 2)
         seen = jnp.zeros(batch["vision"]["sample"].shape, bool)
         seen = seen.at[jnp.arange(1)[:, None], kept.indices].max(kept.valid)
         text = jnp.ones(batch["text"]["sample"].shape, bool)
@@ -76,7 +83,7 @@ def test_the_loss_has_gradients_everywhere(row):
     batch, _ = row
     config = EXPERIMENT.copy_and_resolve_references()
     config.update({"tasks": ("compose",), "loss": {"plan": 0.5, "draw": 0.5}, "packing": {"samples": 1}})
-    config.select = {"keep": 0.5, "method": "text", "layers": (0,)}
+    config.token_selection = {"keep": 0.5, "method": "text", "layers": (0,)}
     params = random_params()
     totals = joint.totals(batch, config)
 
@@ -94,26 +101,27 @@ def test_the_loss_has_gradients_everywhere(row):
 def test_the_shorter_buffer_holds_what_any_row_keeps():
     """Rows of pictures of all sizes: nothing that the quotas grant is lost for want of places."""
     rng = np.random.default_rng(0)
-    thinning = Thinning(None, Selection(keep=0.3), PICTURES)
+    training = TrainingSelection(None, TokenSelection(keep=0.3), PICTURES)
     for _ in range(50):
         sizes = rng.integers(0, 9, PICTURES)
         own = jnp.asarray(np.repeat(np.arange(PICTURES), sizes)[None], jnp.int32)
         if not own.size:
             continue
-        share = jnp.ceil(0.3 * counted(own, PICTURES) - 1e-6).astype(jnp.int32)
-        kept = select_top_k(jnp.zeros(own.shape), own, share, thinning.places(own.shape[1], 64))
+        share = jnp.ceil(0.3 * image_counts(own, PICTURES) - 1e-6).astype(jnp.int32)
+        kept = select_top_k(jnp.zeros(own.shape), own, share, training.capacity(own.shape[1], 64))
         assert int(jnp.sum(kept.valid)) == int(jnp.sum(share))
 
 
 def test_a_section_of_a_config():
-    empty = {"keep": None, "budget": None, "method": "text", "floor": 1, "layers": (), "weight": 1.0}
-    assert read_selection(None, "select") is read_selection(empty, "select") is None
-    assert read_selection(empty | {"keep": 1.0}, "select") is None
-    assert read_selection(empty | {"budget": 9, "layers": [1]}, "select") == Selection(budget=9, layers=(1,))
-    with pytest.raises(UserError, match="config.sampling.select: unknown key 'kep'"):
-        read_selection({"kep": 0.5}, "sampling.select")
-    with pytest.raises(UserError, match="config.select.budget='a': must be of type int"):
-        read_selection({"budget": "a"}, "select")
+    empty = {"keep": None, "budget": None, "method": "text", "min_tokens": 1, "layers": (), "cross_image_weight": 1.0}
+    assert read_selection(None, "token_selection") is read_selection(empty, "token_selection") is None
+    assert read_selection(empty | {"keep": 1.0}, "token_selection") is None
+    read = read_selection(empty | {"budget": 9, "layers": [1]}, "token_selection")
+    assert read == TokenSelection(budget=9, layers=(1,))
+    with pytest.raises(UserError, match="config.sampling.token_selection: unknown key 'kep'"):
+        read_selection({"kep": 0.5}, "sampling.token_selection")
+    with pytest.raises(UserError, match="config.token_selection.budget='a': must be of type int"):
+        read_selection({"budget": "a"}, "token_selection")
 
 
 @pytest.mark.parametrize("softmax", [True, False])
@@ -127,15 +135,16 @@ def test_packed_sentences_and_noised_targets_do_not_ask_for_each_other(row, soft
         moved = jnp.where(stream["sample"] >= 0, 1, -1)
         stream["sample"] = stream["sample"].at[:, half:].set(moved[:, half:])
     x = jnp.concatenate([x, x], axis=1)
-    thinning = Thinning(None, Selection(keep=0.5, method="text" if softmax else "blocks", layers=(1,)), PICTURES)
+    method = "text" if softmax else "blocks"
+    training = TrainingSelection(None, TokenSelection(keep=0.5, method=method, layers=(1,)), PICTURES)
 
     def answers(streams, x):
         def ask(model):
             und = model._embed_und(streams["text"], streams["vision"])
             gen = model.embed_latent(streams["latent"], x, jnp.full(x.shape[:2], 0.3))
             rotations, meta = model._joined([streams["text"], streams["vision"]], streams["latent"])
-            asking, _ = thinning.asking(streams, image_ids(streams), meta, 2)
-            return model.mot.run(und, gen, rotations, meta, (), asking)[3][0][1], meta
+            probe, _ = training.probe(streams, image_ids(streams), meta, 2)
+            return model.mot.run(und, gen, rotations, meta, (), probe)[3][0][1], meta
 
         return Composer(CONFIG).apply({"params": PARAMS}, method=ask)
 
@@ -150,8 +159,7 @@ def test_packed_sentences_and_noised_targets_do_not_ask_for_each_other(row, soft
     assert float(jnp.max(jnp.abs(plain[0][:, first]))) > 1e-3
 
 
-@pytest.mark.parametrize(("select", "said"), [({"budget": 9}, "config.select.budget"),
-                                              ({"keep": 0.5, "method": "images"}, "config.select.method")])  # fmt: skip
-def test_what_training_does_not_have(select, said):
-    with pytest.raises(UserError, match=said):
-        training_selection({"select": select})
+def test_what_training_does_not_have():
+    for select, said in (({"budget": 9}, "budget"), ({"keep": 0.5, "method": "images"}, "method")):
+        with pytest.raises(UserError, match=f"config.token_selection.{said}"):
+            training_selection({"token_selection": select})

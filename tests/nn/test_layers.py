@@ -1,4 +1,4 @@
-"""`nn.dense` computes what `flax.linen.Dense` does, values and gradients."""
+"""`nn.layers.Dense` computes what `flax.linen.Dense` does, values and gradients."""
 
 import flax.linen as nn
 import jax
@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from macro.nn.dense import Dense
+from macro.nn.layers import Dense
 
 
 @pytest.mark.parametrize("inputs, outputs", [(3, 5), (5, 3), (4, 4)])
