@@ -93,7 +93,7 @@ def _chat(config, workdir: str, question: str, images: list[str], seed: int, wei
     from pathlib import Path
 
     from macro.sampling.load import load
-    from macro.utils.files import write_whole
+    from macro.utils.files import atomic_write
 
     questions = [each.strip() for each in question.split("||")]
     if not all(questions):
@@ -103,7 +103,7 @@ def _chat(config, workdir: str, question: str, images: list[str], seed: int, wei
         turn = chat.ask(each, images if number == 0 else ())
         print(f"> {turn.question}\n{turn.text}")
     turns = [dataclasses.asdict(turn) for turn in chat.turns]
-    write_whole(Path(workdir) / "chat.json", json.dumps(turns, indent=2, ensure_ascii=False) + "\n")
+    atomic_write(Path(workdir) / "chat.json", json.dumps(turns, indent=2, ensure_ascii=False) + "\n")
     print(f"wrote chat.json to {workdir}")
 
 

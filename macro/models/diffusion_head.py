@@ -39,8 +39,8 @@ class DiffusionHead(nn.Module):
         self, x: Float[Array, "b n c"], t: Float[Array, "b n"], position: Int[Array, "b n"]
     ) -> Float[Array, "b n d"]:
         """Latent tokens at time `t` (0 = clean) and `position = row * latent_side + column`."""
-        place = position_embedding(position, self.config.latent_side, self.config.llm.width)
-        return self.latent_in(x) + (self.time(t) + place).astype(self.config.dtype)
+        embedded = position_embedding(position, self.config.latent_side, self.config.llm.width)
+        return self.latent_in(x) + (self.time(t) + embedded).astype(self.config.dtype)
 
     def velocity(self, hidden: Float[Array, "b n d"]) -> Float[Array, "b n c"]:
         """Velocity `eps - x0`, float32."""

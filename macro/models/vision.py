@@ -1,8 +1,8 @@
-"""What the model sees references with: a SigLIP vision transformer over packed patches, and its connector.
+"""The vision encoder: a SigLIP transformer over packed patches, and the connector to the language model.
 
-NaViT packing: the patches of many pictures of any size lie in one stream, and attention stays inside each
-picture. A patch enters as a linear map of its pixels plus a learned embedding of its place, `row * side +
-column`, so that a picture's size never needs interpolation.
+NaViT packing: the patches of many images of any size are one stream, and attention stays inside each image. A patch
+enters as a linear map of its pixels plus a learned embedding of its position, `row * side + column`, so position
+embeddings are never interpolated.
 
 Vision:     patches -> pre-LN transformer blocks (gelu_tanh MLP, biases everywhere) -> layer norm
 Connector:  vision width -> language width, two layers
@@ -52,7 +52,7 @@ class VisionBlock(nn.Module):
 
 
 class Vision(nn.Module):
-    """Packed pictures to features.
+    """Packed images to features.
 
     Args of a call:
         patches: pixels in -1..1, `patch * patch * 3` values a patch in (row, column, channel) order.
@@ -61,7 +61,7 @@ class Vision(nn.Module):
         span: number of the picture's span; patches attend where sample and span agree.
 
     Returns:
-        Features `[b, n, width]`. Those of padding are finite and mean nothing.
+        Features `[b, n, width]`. Those of padding are finite but meaningless.
     """
 
     config: VisionConfig
@@ -82,8 +82,8 @@ class Vision(nn.Module):
         places = constrain(table, None, None)[position].astype(self.dtype)  # looked up whole: a few megabytes
         x = constrain(x + places, "batch", "tokens", "width")
 
-        # In the rule of sight a NOISE span sees itself whole and no other span sees it; with all orders
-        # equal that is just what keeps packed pictures apart.
+        # In the attention mask a NOISE block attends to itself and no other block attends to it; with all token
+        # indices equal this keeps packed images apart.
         zeros = jnp.zeros_like(sample)
         meta = {"sample": sample, "span": span, "order": zeros, "mode": zeros + NOISE}
         layers = nn.scan(

@@ -47,6 +47,7 @@ def defaults() -> ConfigDict:
     config.log_every_steps = 10
     # Which checkpoints stay: the newest, every multiple of so many steps, those of lowest mean loss; 0: none of a kind.
     config.checkpoint = {"keep_latest": 2, "keep_every_steps": 0, "keep_best": 0}
+    config.max_bad_steps = 3  # steps in a row with a loss or gradient that is not finite, before the run stops
     config.batch_size = 2  # packed rows
     config.grad_accum_steps = 1  # parts of a batch that are computed one after the other
     config.seed = 0

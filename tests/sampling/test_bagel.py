@@ -14,7 +14,7 @@ from macro.inputs.conditioning import CfgDropout
 from macro.inputs.packing import pack_sentence
 from macro.inputs.rows import make_row
 from macro.models.composer import Composer
-from macro.models.vae import latent_table
+from macro.models.vae import encode_images
 from macro.sampling import pipeline as pipeline_lib
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Image, Sentence, Target, Text
@@ -38,7 +38,7 @@ def _training_velocity(context: str) -> jax.Array:
 
 @jax.jit
 def _packed_velocity(row, drawn):
-    table = latent_table(PIPELINE.params["vae"], row["pixels"], CONFIG)
+    table = encode_images(PIPELINE.params["vae"], row["pixels"], CONFIG)
     x = jnp.take_along_axis(table, row["latent"]["source"][..., None], axis=1).at[0, drawn].set(NOISE[0])
     time = jnp.zeros(x.shape[:2]).at[0, drawn].set(1.0)
     return Composer(CONFIG).apply({"params": PIPELINE.params["composer"]}, row, x, time)["velocity"]

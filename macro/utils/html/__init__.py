@@ -19,7 +19,7 @@ from macro.utils.images import LABEL_COLOURS, data_uri, shrink_to
 
 
 def render(template: str, folder: str | Path | None = None, **values: Any) -> str:
-    """A page from a template of this folder, or of `folder`, where somebody else's lie."""
+    """A page from a template of this folder or of `folder`."""
     return _environment(folder and str(folder)).get_template(template).render(**values)
 
 
