@@ -181,3 +181,11 @@ def test_plan_without_a_grid_binds_nothing(tokenizer, make_picture):
     one = Sentence((Text("x"), Plan("thought"), Target(make_picture(0, 32, 32))))
     packed = pack_sentence(one, tokenizer, config(), np.random.default_rng(0))
     assert not packed.latent["subjects"].any() and packed.text["weights"].sum() > len("thought")
+
+
+def test_a_thought_that_can_never_be_decoded_is_not_trained_on(tokenizer, make_picture):
+    """The decoder's grammar has no '<' but that of </think>; a plan that is handed in may have it."""
+    one = Sentence((Text("x"), Plan("the <image 1> dog"), Target(make_picture(0, 32, 32))), idx=7)
+    with pytest.raises(UserError, match=r"sentence 7 \(task compose\): its chain of thought holds '<image 1> do'"):
+        pack_sentence(one, tokenizer, config(), np.random.default_rng(0))
+    assert len(pack_sentence(one, tokenizer, config()).text["ids"])
