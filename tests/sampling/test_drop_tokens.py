@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sampling.toy import CONFIG, continuation_of, picture, pipeline, prompt_of, random_params, sentence
 
-from macro.kernels.attention.reference import sight_mask
+from macro.kernels.attention.reference import attention_mask
 from macro.models.token_selection import METHODS, TokenSelection
 from macro.sampling.contexts import TEXT, image_of
 from macro.sampling.drop_tokens import choice_of, drop_tokens
@@ -76,7 +76,7 @@ def test_probes_find_what_attention_gives_the_images(half):
 
     def spy(q, k, v, q_meta, k_meta, k_bias=None):
         scores = jnp.einsum("bqhd,bkhd->bhqk", q, jnp.repeat(k, q.shape[2] // k.shape[2], axis=2)) / q.shape[-1] ** 0.5
-        caught.append((scores, sight_mask(q_meta, k_meta)))
+        caught.append((scores, attention_mask(q_meta, k_meta)))
         return attention_reference(q, k, v, q_meta, k_meta, k_bias)
 
     encoded = encode(PARAMS, alone.prompt, None, CONFIG)
@@ -145,10 +145,10 @@ def test_the_tokens_with_the_highest_scores_are_kept(half):
     total = (half.total() + np.asarray(half.plan_found[0]).sum(axis=0)[0]) / 2
     meta = half.caches["full"]["meta"]
     plan = {name: values[:1] for name, values in half.plans["meta"].items()}
-    seen = np.asarray(sight_mask(meta, meta))[0]
+    seen = np.asarray(attention_mask(meta, meta))[0]
     other = (images[:, None] >= 0) & (images[:, None] != images)
     counts = np.stack([seen[images < 0].sum(axis=0), (seen & other).sum(axis=0)])
-    counts[0] += np.asarray(sight_mask(plan, meta))[0].sum(axis=0)
+    counts[0] += np.asarray(attention_mask(plan, meta))[0].sum(axis=0)
     # The last image is seen by text alone: its own end token, the thought and the layout.
     assert (counts[0][images == 2] > 60).all() and not counts[1][images == 2].any()
     score = (total / np.maximum(counts, 1)).sum(axis=0)
