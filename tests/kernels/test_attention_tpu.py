@@ -19,7 +19,7 @@ from macro.kernels.attention.block_mask import all_visible, any_visible, block_m
 from macro.kernels.attention.pallas_tpu import attention_tpu
 from macro.kernels.attention.reference import attention_mask
 from macro.parallel.cost_model.hlo import compile_and_read
-from macro.sentence.sight import FIELDS, FULL, NOISE
+from macro.sentence.attention_mask import FULL, MASK_FIELDS, NOISE
 
 KERNELS = {"macro_attention_forward": 4, "macro_attention_dq": 6, "macro_attention_dkv": 8}  # operations a pair
 
@@ -65,7 +65,7 @@ def test_visits_list_the_pairs_in_order():
 def test_no_array_grows_with_the_square_of_the_tokens():
     n, h, d = 32768, 2, 128
     q, k, v = (jax.ShapeDtypeStruct((1, n, h, d), jnp.bfloat16) for _ in range(3))
-    meta = {name: jax.ShapeDtypeStruct((1, n), jnp.int32) for name in FIELDS}
+    meta = {name: jax.ShapeDtypeStruct((1, n), jnp.int32) for name in MASK_FIELDS}
 
     def slopes(q, k, v, meta):
         return jax.grad(lambda *x: jnp.sum(attention_tpu(*x, meta, meta)[0].astype(jnp.float32)), (0, 1, 2))(q, k, v)
@@ -80,7 +80,7 @@ def compiled_for(topology, shape, backward):
     """(compiled program, its text) of the kernel on one chip."""
     mesh = mesh_of(topology, {"x": 1})
     q, k, v = (spec_of(mesh, *x) for x in specs.arrays(shape))
-    metas = ({name: spec_of(mesh, (shape.b, n), jnp.int32) for name in FIELDS} for n in (shape.nq, shape.nk))
+    metas = ({name: spec_of(mesh, (shape.b, n), jnp.int32) for name in MASK_FIELDS} for n in (shape.nq, shape.nk))
 
     def slopes(q, k, v, *metas):
         return jax.grad(lambda *x: jnp.sum(attention_tpu(*x, *metas)[0].astype(jnp.float32)), (0, 1, 2))(q, k, v)
