@@ -143,7 +143,7 @@ Span = Text | Image | Plan | Target
 class Sentence(_Value):
     """Spans in order, the task they come from, its index there, and the truth where it is known.
 
-    `notes` are an engine's on how it was made (JSON-like; `macro/engines/drafts.py`): for people who look at data.
+    `notes` are an engine's on how it was made (JSON-like; `macro/engines/core.py`): for people who look at data.
 
     Raises:
         UserError: two plans, or more than 12 reference images.

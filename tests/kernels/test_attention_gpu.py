@@ -28,13 +28,13 @@ LOWERED = {name: specs.SHAPES[name] for name in ("denoise", "plan", "vision")} |
 }  # fmt: skip
 
 
-def test_meetings_list_the_pairs_that_need_the_rule_first():
+def test_the_block_mask_lists_partial_blocks_first():
     pairs = jnp.array([[[0, 1, 1, 1], [0, 0, 0, 0], [1, 0, 0, 1]]], bool)
-    whole = jnp.zeros((1, 3, 4), bool).at[0, 0, 1].set(True).at[0, 1, 2].set(True).at[0, 2].set(True)
-    others, ends = pallas_gpu._block_mask(pairs, whole)
-    assert ends[0].tolist() == [[2, 3], [0, 0], [0, 2]]
-    assert [row[:end].tolist() for row, (_, end) in zip(others[0], ends[0], strict=True)] == [[2, 3, 1], [], [0, 3]]
-    assert int(jnp.max(others)) < 4 and int(jnp.min(others)) >= 0
+    full = jnp.zeros((1, 3, 4), bool).at[0, 0, 1].set(True).at[0, 1, 2].set(True).at[0, 2].set(True)
+    indices, counts = pallas_gpu._block_mask(pairs, full)
+    assert counts[0].tolist() == [[2, 3], [0, 0], [0, 2]]
+    assert [row[:end].tolist() for row, (_, end) in zip(indices[0], counts[0], strict=True)] == [[2, 3, 1], [], [0, 3]]
+    assert int(jnp.max(indices)) < 4 and int(jnp.min(indices)) >= 0
 
 
 @pytest.mark.parametrize("name", ["train", "prefill", "vision"])
@@ -42,12 +42,12 @@ def test_named_rows_are_packed_rows_in_which_little_is_visited(name):
     shape, meta = specs.SHAPES[name], specs.row(name)
     assert all(meta[field].shape == (1, shape.nq) for field in MASK_FIELDS)
     fields = stack_fields({field: jnp.asarray(x) for field, x in meta.items()}, 128)
-    pairs, whole = visible_block_pairs(fields, fields, 128, 128)
+    pairs, full = visible_block_pairs(fields, fields, 128, 128)
     some = {field: x[0, ::61, None] for field, x in meta.items()}
     seen = np.mean(mask_mod(some, meta))
     # Blocks hold up to a fifth more pairs than are seen, short sentences (of ViT's one picture each) a half more.
     assert seen <= float(jnp.mean(pairs)) < seen * (1.5 if name == "vision" else 1.2)
-    assert float(jnp.mean(whole & pairs)) > 0.6 * float(jnp.mean(pairs))
+    assert float(jnp.mean(full & pairs)) > 0.6 * float(jnp.mean(pairs))
 
 
 def given(shape):
@@ -57,14 +57,14 @@ def given(shape):
     return *arrays, *metas, jax.ShapeDtypeStruct((shape.b, shape.nk), jnp.float32)
 
 
-def slopes(q, k, v, *rest):
+def gradients(q, k, v, *rest):
     return jax.grad(lambda *x: jnp.sum(attention_gpu(*x, *rest)[0].astype(jnp.float32)), (0, 1, 2))(q, k, v)
 
 
 @pytest.mark.parametrize("name", ["train", "denoise"])
 def test_no_array_grows_with_the_product_of_the_tokens(name):
     shape = specs.SHAPES[name]
-    shapes = re.findall(r"\b[a-z]+\d+\[([\d,]+)\]", str(jax.make_jaxpr(slopes)(*given(shape))))
+    shapes = re.findall(r"\b[a-z]+\d+\[([\d,]+)\]", str(jax.make_jaxpr(gradients)(*given(shape))))
     largest = max(math.prod(x.shape) for x in given(shape)[:2])
     padded = largest + shape.b * 64 * shape.heads * shape.head_dim  # up to whole blocks of queries
     assert largest <= max(math.prod(map(int, found.split(","))) for found in shapes) <= padded
@@ -96,7 +96,7 @@ def kernels_of(lowered) -> dict:
 
 
 def lowered_for_cuda(shape):
-    return kernels_of(jax.jit(slopes).trace(*given(shape)).lower(lowering_platforms=("cuda",)))
+    return kernels_of(jax.jit(gradients).trace(*given(shape)).lower(lowering_platforms=("cuda",)))
 
 
 @pytest.mark.parametrize("name", LOWERED)
@@ -112,9 +112,9 @@ def test_lowers_to_triton(name):
     kernels = lowered_for_cuda(shape)
     assert sorted(kernels) == sorted(KERNELS)
     b, nq, nk, h, kv, d, dtype = shape
-    case = pallas_gpu._kernel_config(pallas_gpu.BACKWARD, (b, nq, h, nk, kv, d), jnp.dtype(dtype), False)
-    assert kernels["macro_attention_dq"][0] == (-(-nq // case.queries), h, b)
-    assert kernels["macro_attention_dkv"][0] == (-(-nk // case.keys), kv, b)
+    config = pallas_gpu._kernel_config(pallas_gpu.BACKWARD, (b, nq, h, nk, kv, d), jnp.dtype(dtype), False)
+    assert kernels["macro_attention_dq"][0] == (-(-nq // config.queries), h, b)
+    assert kernels["macro_attention_dkv"][0] == (-(-nk // config.keys), kv, b)
     for _, _, _, text in kernels.values():
         # One loop that masks pair by pair, by six comparisons, and one that does not.
         assert [loop.count("arith.cmpi") for loop in text.split("scf.for")[1:]] == [6, 0]
@@ -179,6 +179,6 @@ class TestOrderOfBackends:
 
     def test_the_definition_is_not_what_anything_falls_back_to(self):
         for backends in api.BACKENDS.values():
-            last_why_not = backends[-1][1]
-            assert last_why_not(*inputs(0, 1, 4, 4, 1, 1, 8)[:2]) is None
+            last_reason = backends[-1][1]
+            assert last_reason(*inputs(0, 1, 4, 4, 1, 1, 8)[:2]) is None
             assert attention_reference not in [run for run, _ in backends]
