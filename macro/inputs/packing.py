@@ -101,7 +101,7 @@ class PackingConfig:
                 object.__setattr__(self, name, tuple(tuple(part) for part in getattr(self, name)))
         if self.arrangement not in (*ARRANGEMENTS, AS_GIVEN):
             raise UserError(
-                f"config.packing.arrangement={self.arrangement!r}: choose one of {', '.join(ARRANGEMENTS)}, {AS_GIVEN}"
+                f"config.data.arrangement={self.arrangement!r}: choose one of {', '.join(ARRANGEMENTS)}, {AS_GIVEN}"
             )
         if self.reference_max_side < self.patch:
             raise UserError(

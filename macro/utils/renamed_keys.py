@@ -41,7 +41,6 @@ RENAMED_KEYS: dict[str, str] = {
     "sampling.writing": "sampling.plan",
     "dropout": "cfg_dropout",
     "packing.item_dropout": "removed: set cfg_dropout.mode='per_item', its shares are cfg_dropout.per_item",
-    "data.arrangement": "packing.arrangement",
     "keep.latest": "checkpoint.keep_latest",
     "keep.every_steps": "checkpoint.keep_every_steps",
     "keep.best": "checkpoint.keep_best",
