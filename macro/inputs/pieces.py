@@ -21,9 +21,9 @@ import numpy as np
 
 from macro.inputs.conditioning import ConditionMask
 from macro.inputs.transforms import grid_positions, patchify
+from macro.sentence.attention_mask import CAUSAL, FULL, NOISE
 from macro.sentence.layout import NUM_CLASSES, layout_to_token_weights
 from macro.sentence.plan import Plan
-from macro.sentence.sight import CAUSAL, FULL, NOISE
 from macro.sentence.spans import Image, Sentence, Target, Text
 from macro.utils.errors import UserError
 
@@ -291,10 +291,10 @@ class _Builder:
 
     def _add(self, stream: str, n: int, mode: int, rope, values: dict) -> None:
         meta = {
-            "order": self.order + np.arange(n, dtype=np.int32),
-            "span": np.full(n, self.span, np.int32),
-            "mode": np.full(n, mode, np.int32),
-            "rope": np.broadcast_to(np.asarray(rope, np.int32), (n,)),
+            "token_index": self.order + np.arange(n, dtype=np.int32),
+            "block_id": np.full(n, self.span, np.int32),
+            "mask_mode": np.full(n, mode, np.int32),
+            "position_ids": np.broadcast_to(np.asarray(rope, np.int32), (n,)),
         }
         self.streams[stream].append(values | meta)
         self.order += n
