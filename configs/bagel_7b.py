@@ -41,6 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "name": "files",
         "dir": "",
         "mix": (("text_to_image", 1.0), ("edit", 1.0)),  # [data] equal weights
+        "arrangement": "in_sentence",  # [data] an edit: the image, then its instruction
         "workers": 8,  # [ours]
         "tokenizer": "weights/bagel/bagel/tokenizer.json",
     }
@@ -62,7 +63,6 @@ def get_config(arg: str = "") -> ConfigDict:
             "reference_max_side": 518,  # [data] ViT's transform in editing, in training and drawing alike
             "reference_min_side": 224,  # [data]
             "reference_vae": True,  # [script] a given picture is seen by VAE and ViT
-            "arrangement": "in_sentence",  # [data] an edit: the image, then its instruction
         }
     )
     # [ours] joint dropout. [script] drops each text, ViT and VAE copy for itself, so that several references are hardly
@@ -81,12 +81,11 @@ def get_config(arg: str = "") -> ConfigDict:
     }
     # What upstream recommends for editing; configs/bagel_sample.py has more.
     config.sampling = {
-        "mode": "bagel",
         "cfg_text_scale": 4.0,
         "cfg_img_scale": 2.0,
         "cfg_interval": (0.0, 1.0),
         "cfg_renorm_type": "text_channel",
-        "reuse": experiment.reuse(),
-        "select": experiment.select(),
+        "step_cache": experiment.step_cache(),
+        "token_selection": experiment.token_selection(),
     }
     return experiment.recipe(config, arg, "configs/bagel_7b.py")

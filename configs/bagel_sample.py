@@ -6,10 +6,10 @@
     python -m macro.sample --config=configs/bagel_sample.py:edit --workdir=runs/blue --weights=bagel/model.safetensors \
         --instruction='make it blue' --source=house.png
 
-Every option is a key of config.sampling (`macro/sampling/bagel/options.py` says what they do, and in which points
-`parity` differs). The argument picks what upstream recommends: nothing for text to picture, "edit" for editing.
+Every option is a key of config.sampling (`macro/sampling/options.py` says what they do, and in which points
+`policy="bagel"` differs). The argument picks what upstream recommends: nothing for text to picture, "edit" for editing.
 Hardware: the 7B model needs an accelerator with 80 GB; any model of this library draws in this mode, also on a CPU.
-Expected: with parity=True what the released code draws (tests/parity holds a small model to 2e-5).
+Expected: with policy="bagel" what the released code draws (tests/parity holds a small model to 2e-5).
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ import dataclasses
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from macro.sampling.bagel.options import BagelOptions
+from macro.sampling.options import SamplingOptions
 from macro.utils import experiment
 from macro.utils.errors import UserError
 
@@ -37,10 +37,14 @@ def get_config(arg: str = "") -> ConfigDict:
         raise UserError(f"configs/bagel_sample.py:{arg}: the argument can only be edit")
     config = ConfigDict()
     config.data = {"tokenizer": ""}  # empty: the one that came with the weights
-    config.packing = {}
-    values = dataclasses.asdict(BagelOptions(**RECOMMENDED[arg]))
-    del values["seed"]  # --seed
-    for name in ("image_shapes", "vae_transform", "vit_transform"):
-        values[name] = placeholder(tuple)
-    config.sampling = {"mode": "bagel", **values, "reuse": experiment.reuse(), "select": experiment.select()}
+    # BAGEL's own sizes, and both copies of every given image.
+    config.packing = {"buckets": placeholder(tuple), "reference_vae": True}
+    config.model = {"dtype": "bfloat16"}  # what the model runs in
+    config.parallel = experiment.parallel()
+    values = dataclasses.asdict(SamplingOptions(**RECOMMENDED[arg]))
+    values["image_shapes"] = placeholder(tuple)
+    config.sampling = values | {
+        "step_cache": experiment.step_cache(),
+        "token_selection": experiment.token_selection(),
+    }
     return config

@@ -50,10 +50,12 @@ def get_config(arg: str = "") -> ConfigDict:
         "images": tuple(f"data/fixtures/{name}.png" for name in ("robot", "flower", "cat", "house")),
     }
     config.sampling = {
-        "steps": 25,
-        "shift": 3.0,
-        "guidance": {"name": "inset", "cfg_text_image_scale": 3.0, "cfg_overall_scale": 1.5},
-        "reuse": experiment.reuse(),
-        "select": experiment.select(),
+        "use_planner": True,
+        "num_timesteps": 25,
+        "timestep_shift": 3.0,
+        "cfg_text_scale": 3.0,
+        "cfg_overall_scale": 1.5,
+        "step_cache": experiment.step_cache(),
+        "token_selection": experiment.token_selection(),
     }
     return experiment.sized(config, arg, "configs/demo.py")

@@ -41,6 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "dir": "",
         "workers": 8,
         "tokenizer": "weights/bagel/bagel/tokenizer.json",
+        "arrangement": "as_given",  # mostly in-sentence, a quarter image-first, as scenes are
         "size": 512,  # [ours]
         "reference_size": 224,  # [ours]
         "rays": 4,
@@ -72,10 +73,12 @@ def get_config(arg: str = "") -> ConfigDict:
         "ema_decay": 0.999,  # [ours]
     }
     config.sampling = {
-        "steps": 50,  # [ours]
-        "shift": 3.0,
-        "guidance": {"name": "inset", "cfg_text_image_scale": 4.0, "cfg_overall_scale": 1.5},  # [ours] INSET's
-        "reuse": experiment.reuse(),
-        "select": experiment.select(),
+        "use_planner": True,
+        "num_timesteps": 50,  # [ours]
+        "timestep_shift": 3.0,
+        "cfg_text_scale": 4.0,  # [ours] INSET's
+        "cfg_overall_scale": 1.5,  # [ours] INSET's
+        "step_cache": experiment.step_cache(),
+        "token_selection": experiment.token_selection(),
     }
     return experiment.recipe(config, arg, "configs/music_7b.py")

@@ -3,13 +3,13 @@
     shards -> begin -> detect -> area -> ... -> try again -> finish -+-> samples
                                                                      +-> dead letters
 
-An element is one shard on its way, (number, Batch): all of its drafts go through a step together. What the first try
-leaves open is tried again in one transform: written out step by step, four tries would only make the pipeline four
-times as long to set up. Every filter has two counters, "area kept" and "area dropped". A worker loads its models once
-(`shards.stages_of`). The files are those that `runners.local` writes, byte by byte.
+An element is one shard on its way, (number, Batch): all of its candidates go through a step together. What the
+first try leaves open is tried again in one transform: written out step by step, four tries would only make the
+pipeline four times as long to set up. Every filter has two counters, "area kept" and "area dropped". A worker loads
+its models once (`shards.provider_of`). The files are those that `runners.local` writes, byte by byte.
 
 Workers need this checkout and `--out`: a folder that all of them see, or a bucket.
-Read next: `shards.py`, `macro/engines/drafts.py`.
+Read next: `shards.py`, `macro/engines/core.py`.
 """
 
 import shlex
@@ -22,9 +22,9 @@ from apache_beam.metrics import Metrics
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.pvalue import TaggedOutput
 
-from data.shards import Recipe, about, dead_letters, load, note_spent, stages_of
-from macro.engines import drafts
-from macro.engines.drafts import Batch, Made
+from data.shards import Recipe, about, dead_letters, load, note_spent, provider_of
+from macro.engines import core
+from macro.engines.core import Batch, EngineOutput
 from macro.utils.errors import UserError
 
 # Beam's "DirectRunner" looks for a program to download first; this is the one that runs in Python.
@@ -85,15 +85,15 @@ class _Shard(beam.DoFn):
 
     def setup(self):
         self.engine = load(self.recipe.engine)
-        self.stages = stages_of(self.recipe.provider)
+        self.provider = provider_of(self.recipe.provider)
 
 
 class Begin(_Shard):
-    """Number -> (number, the first drafts of its places)."""
+    """Number -> (number, the first candidates of its places)."""
 
     def process(self, number: int):
         places = self.recipe.shards.places(number)
-        yield number, drafts.begin(self.engine, self.recipe.options, self.recipe.seed, places)
+        yield number, core.begin(self.engine, self.recipe.options, self.recipe.seed, places)
 
 
 class Advance(_Shard):
@@ -105,8 +105,8 @@ class Advance(_Shard):
 
     def process(self, shard: tuple[int, Batch]):
         number, batch = shard
-        batch = drafts.advance(batch, self.engine.steps[self.place], self.stages, self.recipe.options)
-        note_spent(self.recipe, self.stages)
+        batch = core.advance(batch, self.engine.steps[self.place], self.provider, self.recipe.options)
+        note_spent(self.recipe, self.provider)
         yield number, batch
 
 
@@ -115,8 +115,8 @@ class TryAgain(_Shard):
 
     def process(self, shard: tuple[int, Batch]):
         number, batch = shard
-        batch = drafts.go_on(batch, self.engine, self.stages, self.recipe.options)
-        note_spent(self.recipe, self.stages)
+        batch = core.go_on(batch, self.engine, self.provider, self.recipe.options)
+        note_spent(self.recipe, self.provider)
         yield number, batch
 
 
@@ -125,7 +125,7 @@ class Finish(_Shard):
 
     def process(self, shard: tuple[int, Batch]):
         number, batch = shard
-        made = drafts.finish(batch, self.engine, self.recipe.options)
+        made = core.finish(batch, self.engine, self.recipe.options)
         for (name, verdict), count in made.counts.items():
             Metrics.counter(self.engine.name, f"{name} {verdict}").inc(count)
         yield TaggedOutput("dead", (number, dead_letters(made.dead)))
@@ -135,7 +135,7 @@ class Finish(_Shard):
 class WriteSamples(_Shard):
     """Writes what is left of a shard."""
 
-    def process(self, shard: tuple[int, Made]):
+    def process(self, shard: tuple[int, EngineOutput]):
         number, made = shard
         self.recipe.shards.write_samples(number, made.samples, about(made))
 

@@ -66,7 +66,7 @@ def browse(folder: str, num: int, seed: int, out: str) -> tuple[int, int]:
             samples[kind] = [one.samples[index] for index in picked]
             shown += len(picked)
         chapters.append((one.name, found, samples))
-    about = f"{num} of each task and bucket, seed {seed}; pictures are shown at most {SIDE} pixels a side, as JPEG"
+    about = f"{num} of each task and bucket, seed {seed}; images are shown at most {SIDE} pixels a side, as JPEG"
     page = gallery(os.path.basename(os.path.abspath(folder)), about, chapters)
     atomic_write(out, page)
     return shown, len(page.encode())

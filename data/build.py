@@ -67,12 +67,12 @@ def main(
     if size is not None:
         engine_options = sizes(engine.options, size) | engine_options
     options = parse_overrides(engine.options, engine_options, "--engine")
-    if builder.asks_stages:
-        from data.providers import PROVIDERS, load, provider_of
+    if builder.needs_provider:
+        from data.providers import PROVIDERS, load, parse_provider
 
         if size is not None and provider in PROVIDERS:
             provider_options = sizes(load(PROVIDERS[provider][0]), size) | provider_options
-        more["provider"] = provider_of(provider, provider_options, material, material_options)
+        more["provider"] = parse_provider(provider, provider_options, material, material_options)
     elif provider != "procedural" or provider_options or material or material_options:
         raise UserError(f"--provider, --material: {dataset} asks no provider for anything; leave them out")
     if from_json:
@@ -151,7 +151,7 @@ def command(argv: Sequence[str] | None = None) -> None:
         material_options="--material.key=value sets how material is read (macro.engines.material.Options)",
         provider="who answers the engine's stages: procedural (rendered, exact) or foundation (real models)",
         material="folder of raw material for the foundation provider (macro/engines/material)",
-        size="side of all pictures but references, pixels: short for every option of that name",
+        size="side of all images but references, pixels: short for every option of that name",
         workers="processes that make shards side by side, on this machine",
         runner=f"who runs them: {', '.join(RUNNERS)}",
         runner_options="handed to Beam, such as '--project=p --region=r --temp_location=gs://b/tmp'",

@@ -15,7 +15,7 @@ from etils import epath
 
 from data.providers import NONE, procedural
 from data.runners import Runner, local
-from data.shards import Provider, Recipe, load
+from data.shards import ProviderSpec, Recipe, load
 from data.summary import summarise
 from macro.inputs.records import SentenceBuilder, hash_of
 from macro.inputs.shards import Shards, whole_anywhere
@@ -29,11 +29,11 @@ SHARD = 64
 class EngineBuilder(SentenceBuilder, skip_registration=True):
     """A data set made by an engine. Subclasses set `name`, `engine` ("module:NAME") and `VERSION`, the engine's.
 
-    `asks_stages`: False for an engine that needs no provider.
+    `needs_provider`: False for an engine that needs no provider.
     """
 
     engine: str
-    asks_stages = True
+    needs_provider = True
     unit = "places"
 
     def __init__(
@@ -43,7 +43,7 @@ class EngineBuilder(SentenceBuilder, skip_registration=True):
         seed: int = 0,
         num: int = 1000,
         options: Any = None,
-        provider: Provider | None = None,
+        provider: ProviderSpec | None = None,
         shard: int = SHARD,
         split: str = "train",
         workers: int = 1,
@@ -60,7 +60,7 @@ class EngineBuilder(SentenceBuilder, skip_registration=True):
             workers, runner: how many processes, and who makes the shards with them; the bytes are the same.
         """
         self.split, self._shard, self._runner, self.workers = split, shard, runner, workers
-        self._provider = provider or (procedural() if self.asks_stages else NONE)
+        self._provider = provider or (procedural() if self.needs_provider else NONE)
         options = load(self.engine).options() if options is None else options
         super().__init__(data_dir=data_dir, seed=seed, num=num, options=options, **kwargs)
 

@@ -8,23 +8,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from data.shards import Provider, load
-from macro.engines.stages import Stages
+from data.shards import ProviderSpec, load
+from macro.engines.provider import Provider
 from macro.utils.config import parse_overrides
 from macro.utils.errors import UserError
 
 # Name -> (its options, what makes its stages), imported when they are asked for.
 PROVIDERS = {
-    "procedural": ("macro.engines.procedural:Options", "macro.engines.procedural:stages"),
-    "foundation": ("macro.engines.foundation:Options", "data.providers:foundation_stages"),
+    "procedural": ("macro.engines.procedural:Options", "macro.engines.procedural:provider"),
+    "foundation": ("macro.engines.foundation:Options", "data.providers:foundation_provider"),
 }
-NONE = Provider("none")
+NONE = ProviderSpec("none")
 
 
-def procedural(options: Any = None) -> Provider:
+def procedural(options: Any = None) -> ProviderSpec:
     """The provider that renders; `options` are `macro.engines.procedural.Options`, None for the defaults."""
     made, maker = PROVIDERS["procedural"]
-    return Provider("procedural", maker, load(made)() if options is None else options)
+    return ProviderSpec("procedural", maker, load(made)() if options is None else options)
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class WithMaterial:
 
 
 class NoMaterial:
-    """`Sources` without anything in them.
+    """A `MaterialSource` with nothing in it.
 
     Raises, each of them: UserError.
     """
@@ -48,21 +48,19 @@ class NoMaterial:
     def _none(self, *which) -> NoReturn:
         raise UserError("--material is missing: this engine begins with raw material; name a folder of it")
 
-    photo = clip = story = ring = panorama = pooled = _none
+    photo = clip = story = turntable = panorama = pooled = _none
 
 
-def foundation_stages(options: WithMaterial) -> Stages:
-    """The stages of `macro.engines.foundation`."""
+def foundation_provider(options: WithMaterial) -> Provider:
+    """The provider of `macro.engines.foundation`."""
     from macro.engines import foundation
-    from macro.engines.material import Material
+    from macro.engines.material import FolderMaterial
 
-    sources = Material(options.material, options.reading) if options.material else NoMaterial()
-    return foundation.stages(options.models, sources)
+    sources = FolderMaterial(options.material, options.reading) if options.material else NoMaterial()
+    return foundation.provider(options.models, sources)
 
 
-def provider_of(
-    name: str, values: Mapping[str, str], material: str, reading: Mapping[str, str]
-) -> Provider:
+def parse_provider(name: str, values: Mapping[str, str], material: str, reading: Mapping[str, str]) -> ProviderSpec:
     """The provider that a command line describes.
 
     Args:
@@ -78,7 +76,7 @@ def provider_of(
     options = parse_overrides(load(options_of), values, "--provider")
     if name == "foundation":
         how = parse_overrides(load("macro.engines.material:Options"), reading, "--material")
-        return Provider(name, maker, WithMaterial(options, material, how))
+        return ProviderSpec(name, maker, WithMaterial(options, material, how))
     if material or reading:
         raise UserError(f"--material: {name} makes its own; leave it out, or take --provider=foundation")
-    return Provider(name, maker, options)
+    return ProviderSpec(name, maker, options)

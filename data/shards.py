@@ -2,7 +2,7 @@
 
 A `Recipe` is small and may be sent anywhere: engine and provider are names in it, and every process that makes
 shards loads them once. A shard's places go through the engine's steps together, as one batch.
-Read next: `runners.py` (who makes them), `beam.py`, `macro/engines/drafts.py`, `macro/inputs/shards.py` (files).
+Read next: `runners.py` (who makes them), `beam.py`, `macro/engines/core.py`, `macro/inputs/shards.py` (files).
 """
 
 import dataclasses
@@ -14,15 +14,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from macro.engines import drafts
-from macro.engines.drafts import Dead, Made
-from macro.engines.stages import Stages
+from macro.engines import core
+from macro.engines.core import EngineOutput, Rejection
+from macro.engines.provider import Provider
 from macro.inputs.shards import Shards
 from macro.sentence.spans import Sentence
 
 
 @dataclass(frozen=True)
-class Provider:
+class ProviderSpec:
     """Whoever answers the stages: `maker` ("module:function") is called with `options`, once in a process.
 
     An engine that needs no stages has a provider without maker.
@@ -39,7 +39,7 @@ class Recipe:
 
     engine: str
     options: Any
-    provider: Provider
+    provider: ProviderSpec
     seed: int
     shards: Shards
 
@@ -50,7 +50,7 @@ def load(name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def stages_of(provider: Provider) -> Stages | None:
+def provider_of(provider: ProviderSpec) -> Provider | None:
     """A provider's stages; they are loaded when they are first asked for in a process, and kept."""
     with _LOADING:
         return _stages(provider)
@@ -60,29 +60,29 @@ _LOADING = threading.Lock()  # Beam may begin several transforms of a process at
 
 
 @functools.cache
-def _stages(provider: Provider) -> Stages | None:
+def _stages(provider: ProviderSpec) -> Provider | None:
     return load(provider.maker)(provider.options) if provider.maker else None
 
 
 def make_shard(recipe: Recipe, number: int) -> int:
     """Makes a shard and writes it, whole or not at all; returns its number."""
-    engine, places, stages = load(recipe.engine), recipe.shards.places(number), stages_of(recipe.provider)
+    engine, places, provider = load(recipe.engine), recipe.shards.places(number), provider_of(recipe.provider)
     try:
-        made = drafts.make(engine, stages, recipe.options, recipe.seed, places)
+        made = core.make(engine, provider, recipe.options, recipe.seed, places)
     finally:
-        note_spent(recipe, stages)
+        note_spent(recipe, provider)
     recipe.shards.write(number, made.samples, about(made), dead_letters(made.dead))
     return number
 
 
-def note_spent(recipe: Recipe, stages: Stages | None) -> None:
+def note_spent(recipe: Recipe, provider: Provider | None) -> None:
     """Writes beside the shards what this process has spent on the stages since it last did, if anything."""
-    counts = {} if stages is None else stages.spent()
+    counts = {} if provider is None else provider.spent()
     if counts:
         recipe.shards.write_spent(counts)
 
 
-def about(made: Made) -> dict:
+def about(made: EngineOutput) -> dict:
     """What a shard's JSON file tells: what filters kept and dropped, tasks and buckets, how many references."""
     filters: dict[str, dict[str, int]] = {}
     for (name, verdict), count in sorted(made.counts.items()):
@@ -100,11 +100,11 @@ def bucket_of(sentence: Sentence) -> str:
 
 
 def bucket_of_count(references: int) -> str:
-    """MACRO's bucket of a number of pictures, as it is published: "1-3", "4-5", "6-7", ">=8" (and "0")."""
+    """MACRO's bucket of a number of images, as it is published: "1-3", "4-5", "6-7", ">=8" (and "0")."""
     buckets = (("0", 0), ("1-3", 3), ("4-5", 5), ("6-7", 7))
     return next((name for name, most in buckets if references <= most), ">=8")
 
 
-def dead_letters(dead: Sequence[Dead]) -> list[dict]:
+def dead_letters(dead: Sequence[Rejection]) -> list[dict]:
     """The dead as the dead-letter file holds them: by index, then attempt."""
     return [dataclasses.asdict(each) for each in sorted(dead, key=lambda each: (each.index, each.attempt))]

@@ -14,7 +14,7 @@ from data.shards import bucket_of
 from macro.sentence.spans import Image, Sentence, Target
 from macro.utils.errors import UserError
 
-# Upper ends of the classes that areas of boxes are counted in, as shares of the picture.
+# Upper ends of the classes that areas of boxes are counted in, as shares of the image.
 AREAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 REASONS = 12
 
@@ -28,7 +28,7 @@ class Statistics:
         places: (task, bucket) -> which samples, of those that were counted; in order.
         references, subjects: their number in a sample -> samples.
         areas: class of AREAS -> boxes.
-        filters: name -> {"kept", "dropped"}, of a build's summary. dead: (step, reason) -> drafts, the most frequent.
+        filters: name -> {"kept", "dropped"}, of a build's summary. dead: (step, reason) -> candidates, most frequent.
     """
 
     samples: int
@@ -41,9 +41,7 @@ class Statistics:
     dead: list[tuple[tuple[str, str], int]] = field(default_factory=list)
 
 
-def statistics_of(
-    outlines: Iterable[tuple[int, Sentence]], samples: int, summary: Path, dead: Path
-) -> Statistics:
+def statistics_of(outlines: Iterable[tuple[int, Sentence]], samples: int, summary: Path, dead: Path) -> Statistics:
     """The statistics of a data set.
 
     Args:
@@ -84,7 +82,7 @@ def _in_order(item: tuple[tuple[str, str], list[int]]) -> tuple:
 
 
 def references_of(sentence: Sentence) -> int:
-    """How many pictures are given before the one to draw."""
+    """How many images are given before the one to draw."""
     count = 0
     for span in sentence:
         if isinstance(span, Target):

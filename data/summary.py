@@ -12,7 +12,7 @@ def summarise(name: str, shards: Shards, steps: Sequence[str], countdown: Progre
     """The counts of all shards together; filters in the order of the engine's `steps`.
 
     Returns:
-        JSON-like: "places" asked for, "samples" there are, "empty" places, "dead" drafts, "filters" {name: {"kept",
+        JSON-like: "places" asked for, "samples" there are, "empty" places, "dead" candidates, "filters" {name: {"kept",
         "dropped"}}, "tasks" {task: {bucket: samples}}, "references" {number in a sample: samples} and their mean;
         "spent" at endpoints (`Endpoint.counts`), {} for nothing; "made" places in "seconds" by this call, at "rate" a
         second.

@@ -1,4 +1,4 @@
-"""The gradient of a gated MLP on this machine: `macro.nn.dense` and JAX's own derivative, side by side.
+"""The gradient of a gated MLP on this machine: `macro.nn.layers.Dense` and JAX's own derivative, side by side.
 
 python experiments/bench_dense.py [--rounds=9]
 
@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from macro.nn import dense
+from macro.nn.layers import Dense
 from macro.utils import config as config_lib
 
 LAYERS, TOKENS, WIDTH, HIDDEN = 6, (4, 784), 192, 512
@@ -26,10 +26,10 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        product = dense.dot_general if self.ours else None
+        dense = Dense if self.ours else nn.Dense
         y = nn.RMSNorm()(x)
-        gate, up = (nn.Dense(HIDDEN, False, dot_general=product, name=name)(y) for name in ("gate", "up"))
-        return x + nn.Dense(WIDTH, False, dot_general=product, name="down")(nn.silu(gate) * up), None
+        gate, up = (dense(HIDDEN, False, name=name)(y) for name in ("gate", "up"))
+        return x + dense(WIDTH, False, name="down")(nn.silu(gate) * up), None
 
 
 def main(rounds: int = 9) -> None:

@@ -3,19 +3,19 @@
     python -m experiments.bench_engine --sizes=64,128,256 --count=64 --repeats=5 --places=384 [--json=F]
 
 Samples are whole ones (scene, target, references of half its side, words, thoughts, layout, truth), made by two
-processes side by side, as `data.build --workers=2` makes them. Pictures are the targets alone, 16 at a time, 4 rays a
+processes side by side, as `data.build --workers=2` makes them. Images are the targets alone, 16 at a time, 4 rays a
 pixel: ours (colours, ids and depth) and mitsuba's (colours alone, `direct`, its variant for machines without a
 compiler), whose scenes are ours as triangles: every part in its place, size and colour, the ground, sky and sun, but no
 textures, marks, clouds or blobs. Contestants take turns; medians, and ratios within one run. Seconds of wall clock and
-of processor are both given: mitsuba spreads a picture over the cores, ours runs tile by tile on one.
+of processor are both given: mitsuba spreads an image over the cores, ours runs tile by tile on one.
 
 Written before measuring. Floor: a ray of a 64-pixel target meets some 4 parts that its tile lists, twice with its
 shadow, at 60 FLOPs each, and some 300 of shading: 16,384 rays, 13 MFLOP. On one core XLA does some 4 GFLOP/s of such
-arithmetic with branches: 3.3 ms a picture at 64 pixels, 13 at 128, 52 at 256; its bytes are nothing beside that (16
+arithmetic with branches: 3.3 ms an image at 64 pixels, 13 at 128, 52 at 256; its bytes are nothing beside that (16
 KB a tile). A sample has besides its target 6 references of half the side, mostly one subject each, which is another 1.2
 targets' worth, amodal masks (.3), and drawing again where a subject is hidden (.4): 2.9 targets, 10 ms at 64. Words and
 layouts in Python add some 15 ms, whatever the size. Predicted on two cores: 80 samples a second at 64 pixels, 38 at
-128, 12 at 256. Mitsuba: 16 ms of both cores a picture at 64 pixels in `DESIGN.md`, nearly all of it per ray: 8 times
+128, 12 at 256. Mitsuba: 16 ms of both cores an image at 64 pixels in `DESIGN.md`, nearly all of it per ray: 8 times
 ours in processor seconds at 64 pixels, 6 at 256, where tiles of ours that see only sky are no longer rare.
 Beam has to move a few hundred kilobytes a shard between transforms that it fuses, and takes about a second to begin:
 predicted 5% above the loop for some hundred places.
@@ -50,14 +50,14 @@ BILLS, CORES = (400_000, 15_000_000), 64  # samples of MacroData and of INSET; c
 
 def make(engine: str, size: int, start: int, count: int) -> int:
     """Makes samples of a size; how many there were."""
-    from macro.engines import drafts, music, procedural, scenes
+    from macro.engines import core, music, procedural, scenes
 
     if engine == "scenes":
         options = scenes.Options(size=size, reference_size=size // 2, rays=RAYS)
         return len(scenes.samples(SEED, start, count, options))
-    stages = procedural.stages(procedural.Options(size=size, rays=RAYS))
+    provider = procedural.provider(procedural.Options(size=size, rays=RAYS))
     options = music.Options(size=size, reference_size=size // 2)
-    return len(drafts.make(music.ENGINE, stages, options, SEED, range(start, start + count)).samples)
+    return len(core.make(music.ENGINE, provider, options, SEED, range(start, start + count)).samples)
 
 
 def _timed(engine: str, size: int, start: int) -> tuple[int, float]:
@@ -79,12 +79,23 @@ def samples_rows(engine: str, sizes: Sequence[int], count: int, repeats: int) ->
                     taken.append((time.perf_counter() - before, sum(cpu for _, cpu in shares)))
             made = sum(number for number, _ in shares)
             seconds, cpu = (statistics.median(times) / made for times in zip(*taken, strict=True))
-            rows.append({"step": "sample", "who": engine, "size": size, "count": made, "processes": PROCESSES,
-                         "repeats": repeats, "seconds": seconds, "cpu_seconds": cpu, "per_second": 1 / seconds})
+            rows.append(
+                {
+                    "step": "sample",
+                    "who": engine,
+                    "size": size,
+                    "count": made,
+                    "processes": PROCESSES,
+                    "repeats": repeats,
+                    "seconds": seconds,
+                    "cpu_seconds": cpu,
+                    "per_second": 1 / seconds,
+                }
+            )
     return rows  # fmt: skip
 
 
-# ---- pictures, ours and mitsuba's ----
+# ---- images, ours and mitsuba's ----
 
 
 def by_ours(compiled: list, size: int) -> np.ndarray:
@@ -163,7 +174,7 @@ def solid(family: int, shape: np.ndarray, around: int = 24, along: int = 12) -> 
     return corners, np.concatenate([np.stack([a, b, b + around], -1), np.stack([a, b + around, a + around], -1)])
 
 
-def pictures(sizes: Sequence[int], repeats: int) -> tuple[list[dict], float]:
+def images(sizes: Sequence[int], repeats: int) -> tuple[list[dict], float]:
     """Rows of both renderers, and the median `overlap` of their subjects."""
     try:
         import mitsuba as mi
@@ -193,7 +204,7 @@ def pictures(sizes: Sequence[int], repeats: int) -> tuple[list[dict], float]:
             return [np.array(mi.render(scene, sensor=camera, spp=RAYS)) for scene, camera in pairs]
 
         draw = {"ours": lambda size=size: by_ours(compiled, size), "mitsuba": by_mitsuba}
-        rows += _raced("picture", size, draw, repeats)
+        rows += _raced("image", size, draw, repeats)
     rows += _raced("prepared", 0, prepare, repeats)
     return rows, statistics.median(overlap(mi, one) for one in compiled)
 
@@ -262,13 +273,13 @@ def published(rows: list[dict]) -> list[dict]:
     return [
         {"step": "published", "who": "Blender", "size": row["size"], "seconds_per_megapixel": 1e6 * theirs,
          "times_ours_cpu": theirs / (row["cpu_seconds"] / row["size"] ** 2), "source": BLENDER["source"]}
-        for row in rows if row["step"] == "picture" and row["who"] == "ours"
+        for row in rows if row["step"] == "image" and row["who"] == "ours"
     ]  # fmt: skip
 
 
 def bill(rows: list[dict]) -> list[dict]:
     """Hours, and machines of `CORES` cores for a day, from processor seconds: cores that are kept busy."""
-    made = [row for row in rows if row["step"] == "sample"]
+    made = [row for row in rows if row["step"] == "segment_ids"]
     return [
         {"step": "bill", "who": row["who"], "size": row["size"], "samples": samples,
          "core_hours": samples * row["cpu_seconds"] / 3600,
@@ -288,7 +299,7 @@ def shown(row: dict) -> str:
     if row["step"] == "published":
         return f"{head} {row['seconds_per_megapixel']:8.1f} s a megapixel {row['times_ours_cpu']:8.0f} times ours"
     seconds = f"{1e3 * row['seconds']:9.2f} ms {1e3 * row['cpu_seconds']:9.2f} ms of processor"
-    if row["step"] == "sample":
+    if row["step"] == "segment_ids":
         return f"{head} {seconds} {row['per_second']:8.1f} samples a second"
     return f"{head} {seconds} {row['times_ours']:6.2f} of ours, {row['times_ours_cpu']:6.2f} of its processor's"
 
@@ -302,8 +313,8 @@ def main(
         raise UserError(f"--sizes={sizes}: write whole numbers with commas between them") from None
     if count < PROCESSES * CHUNK or repeats < 1 or min(sides) < 2:
         raise UserError(f"--count must be at least {PROCESSES * CHUNK}, --repeats 1 and --sizes 2")
-    rows, alike = pictures(sides, repeats)
-    print(f"subjects in both renderers' pictures overlap by {alike:.3f} (IoU, median)")
+    rows, alike = images(sides, repeats)
+    print(f"subjects in both renderers' images overlap by {alike:.3f} (IoU, median)")
     rows += published(rows)
     for engine in ENGINES:
         rows += samples_rows(engine, sides, count, repeats)
@@ -315,6 +326,6 @@ def main(
 
 if __name__ == "__main__":
     config_lib.run(
-        main, sizes="sides of pictures in pixels", count="samples that a repeat makes", json="file to write rows to",
+        main, sizes="sides of images in pixels", count="samples that a repeat makes", json="file to write rows to",
         repeats="how often each is run", places="of a data set that a plain loop and Beam make",
     )  # fmt: skip

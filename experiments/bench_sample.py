@@ -1,4 +1,4 @@
-"""Drawing with fewer of the pictures' tokens: time, memory and FLOPs by keep ratio, on the shipped model.
+"""Drawing with fewer image tokens: time, memory and FLOPs by keep ratio, on the shipped model.
 
     python -m experiments.bench_sample --references=10 --tokens-per-reference=1024 --keep=1.0,0.3 --repeats=3 --json=F
 
@@ -30,15 +30,16 @@ import jax.numpy as jnp
 import numpy as np
 
 import macro
-from macro.models.selection import Selection
+from macro.models.token_selection import TokenSelection
 from macro.models.variants import LLMConfig, ModelConfig
-from macro.sampling.contexts import Prompt, continue_prompt, read_prompt
-from macro.sampling.draw import decode_pictures
+from macro.sampling.contexts import Prompt, context_spans, continue_prompt, make_prompt, reading_plans
+from macro.sampling.denoise import decode_images
+from macro.sampling.drop_tokens import choice_of
 from macro.sampling.pipeline import Pipeline
-from macro.sampling.select import choice_of
+from macro.sampling.prefill import names_of
+from macro.sentence.attention_mask import CAUSAL
 from macro.sentence.formats import compose_sentence
 from macro.sentence.plan import Plan
-from macro.sentence.sight import CAUSAL
 from macro.sentence.spans import Sentence
 from macro.utils import config as config_lib
 from macro.utils.errors import UserError
@@ -64,11 +65,11 @@ def main(
     sentence = sentence_of(references, pixels, pipeline)
     grid = np.arange(64, dtype=np.int8).reshape(8, 8) % (references + 1)
     plan = Plan(THOUGHT, grid)
-    settings = {each: None if each == 1 else Selection(keep=each, method=method) for each in keeps}
+    settings = {each: None if each == 1 else TokenSelection(keep=each, method=method) for each in keeps}
     taken: dict[float, list] = {each: [] for each in keeps}
     for turn in range(repeats + 1):  # the first turn compiles
         for each, select in settings.items():
-            result = pipeline.compose_sentence(sentence, plan, select=select)
+            result = pipeline.compose_sentence(sentence, plan, token_selection=select)
             print(f"turn {turn}, keep {each}: {sum(result.seconds.values()):.2f} s", flush=True)
             if turn:
                 taken[each].append(result.seconds)
@@ -80,7 +81,7 @@ def main(
         each["loop_speedup"] = rows[0]["loop_seconds"] / each["loop_seconds"]
     show(rows)
     if json:
-        about = {"device": jax.devices()[0].device_kind, "references": references, "steps": pipeline.settings.steps}
+        about = {"device": jax.devices()[0].device_kind, "references": references, "steps": pipeline.options.steps}
         Path(json).write_text(json_lib.dumps({"rows": rows, **about}, indent=2) + "\n")
     if plot:
         draw_plot(rows, plot)
@@ -106,7 +107,7 @@ def stretched(tokens: int) -> tuple[Pipeline, int]:
     pixels = side * patch
     packing = dataclasses.replace(shipped.packing, reference_max_side=pixels)
     if side <= old:
-        return Pipeline(shipped.params, shipped.config, shipped.tokenizer, packing, shipped.settings), pixels
+        return Pipeline(shipped.params, shipped.config, shipped.tokenizer, packing, shipped.options), pixels
     vision = dict(shipped.params["composer"]["planner"]["vision"])
     table = vision["position_embedding"].reshape(old, old, -1)
     vision["position_embedding"] = jax.image.resize(table, (side, side, table.shape[2]), "linear").reshape(side**2, -1)
@@ -115,7 +116,7 @@ def stretched(tokens: int) -> tuple[Pipeline, int]:
     config = dataclasses.replace(shipped.config, vision=dataclasses.replace(shipped.config.vision, side=side))
     packing = dataclasses.replace(packing, vision_side=side)
     params = dict(shipped.params) | {"composer": composer}
-    return Pipeline(params, config, shipped.tokenizer, packing, shipped.settings), pixels
+    return Pipeline(params, config, shipped.tokenizer, packing, shipped.options), pixels
 
 
 def sentence_of(references: int, pixels: int, pipeline: Pipeline) -> Sentence:
@@ -129,11 +130,16 @@ def sentence_of(references: int, pixels: int, pipeline: Pipeline) -> Sentence:
 
 def row(pipeline: Pipeline, sentence: Sentence, plan: Plan, keep: float, select, taken: list[dict]) -> dict:
     """What one keep ratio took, holds and asks for."""
-    prompt = read_prompt([sentence], pipeline.settings.guidance.contexts, pipeline.tokenizer, pipeline.packing)
-    after = continue_prompt([sentence], [[plan]], prompt, pipeline.tokenizer, pipeline.packing)
-    choice = choice_of(select, prompt, pipeline.config)
-    contexts, llm = len(prompt.contexts), pipeline.config.llm
-    places = sum(stream["sample"].shape[1] for stream in prompt.streams.values()) if choice is None else choice.size
+    options, tokenizer, packing, config = pipeline.options, pipeline.tokenizer, pipeline.packing, pipeline.config
+    names = options.guidance.contexts
+    spans = context_spans(sentence, names, options.policy, tokenizer, packing)
+    prompt = make_prompt([spans], reading_plans(names, options.policy), tokenizer, packing)
+    ids = plan.tokens(tokenizer)
+    after = continue_prompt([sentence], sentence.target.size, [[plan]], [[ids]], prompt, tokenizer, packing)
+    choice = choice_of(select, prompt, config)
+    contexts, llm = len(prompt.distinct), config.llm
+    lengths = [names_of(prompt, prompt.contexts[name]) for name in prompt.distinct]
+    places = max(each.shape[1] if choice is None or not each.size else choice.size(each) for each in lengths)
     seconds = {
         name: statistics.median(sum(each.get(stage, 0) for stage in stages) for each in taken)
         for name, stages in STAGES.items()
@@ -150,19 +156,17 @@ def row(pipeline: Pipeline, sentence: Sentence, plan: Plan, keep: float, select,
 
 def flops(pipeline: Pipeline, prompt: Prompt, after, kept: int) -> dict:
     """Arithmetic of the whole and of the denoising loop; `kept` pictures' tokens, 0: all."""
-    config, steps = pipeline.config, pipeline.settings.steps
-    llm, contexts = config.llm, len(prompt.contexts)
+    config, steps = pipeline.config, pipeline.options.steps
+    llm = config.llm
     latents = after.latent["position"].shape[1]
-    read = vision = loop = 0
-    for row in range(contexts):
-        tokens = {name: stream["sample"][row] >= 0 for name, stream in prompt.streams.items()}
-        n = {name: int(held.sum()) for name, held in tokens.items()}
-        pairs = _pairs(prompt, tokens, row)
-        plan = int((after.plan["sample"][after.kept.index(row)] >= 0).sum()) if row in after.kept else 0
+    read = loop = 0
+    vision = _encoder(config, prompt.vision) if prompt.vision else 0
+    for row, name in enumerate(prompt.distinct):
+        pairs, n = _pairs(prompt, name)
+        plan = int((after.plan["segment_ids"][after.kept.index(row)] >= 0).sum()) if row in after.kept else 0
         prompted = sum(n.values())
         read += _layers(llm, prompted + plan, pairs + plan * prompted + plan * (plan + 1) // 2)
-        vision += _encoder(config, prompt.streams["vision"], row) if n.get("vision") else 0
-        keys = n["text"] + (kept or n.get("vision", 0)) if n.get("vision") else n["text"]
+        keys = n["text"] + (kept or n["vision"] if n["vision"] else 0)
         drawn = latents + 2
         loop += steps * _layers(llm, drawn, drawn * (keys + plan + drawn))
     decode = _decoder(pipeline, latents)
@@ -176,34 +180,38 @@ def _layers(llm: LLMConfig, tokens: int, pairs: int) -> int:
     return llm.layers * (tokens * matrices + pairs * 4 * heads)
 
 
-def _encoder(config: ModelConfig, vision: dict, row: int) -> int:
-    """Of the vision encoder, in which a picture's patches see one another."""
-    spans = vision["span"][row][vision["sample"][row] >= 0]
+def _encoder(config: ModelConfig, vision: dict) -> int:
+    """Of the vision encoder, in which an image's patches see one another."""
+    spans = vision["block_id"][0][vision["segment_ids"][0] >= 0]
     counts = np.unique(spans, return_counts=True)[1]
     width = config.vision.width
     matrices = 2 * width * (4 * width + 2 * config.vision.mlp)
     return config.vision.layers * int(counts.sum() * matrices + (counts**2).sum() * 4 * width)
 
 
-def _pairs(prompt: Prompt, tokens: dict, row: int) -> int:
-    """How many pairs of the prompt's tokens see one another: a text token itself and all before it, a picture's
-    token all up to the picture's end."""
+def _pairs(prompt: Prompt, name: str) -> tuple[int, dict[str, int]]:
+    """How many pairs of a context's tokens see one another, and how many tokens of each stream it has.
 
-    def joined(name: str) -> np.ndarray:
-        return np.concatenate([stream[name][row][tokens[kind]] for kind, stream in prompt.streams.items()])
-
-    order, span, mode = (joined(name) for name in ("order", "span", "mode"))
-    if not len(order):
-        return 0
+    A text token sees itself and all before it, an image's token all up to the image's end.
+    """
+    n, fields = {"text": 0, "vision": 0, "latent": 0}, []
+    for number in prompt.path(name):
+        for stream, values in prompt.chunks[number].streams.items():
+            real = values["segment_ids"][0] >= 0
+            n[stream] += int(real.sum())
+            fields.append(np.stack([values[field][0][real] for field in ("token_index", "block_id", "mask_mode")]))
+    if not sum(n.values()):
+        return 0, n
+    order, span, mode = np.concatenate(fields, axis=1)
     last = np.zeros(span.max() + 1, np.int64)
     np.maximum.at(last, span, order)
-    return int(np.where(mode == CAUSAL, order + 1, last[span] + 1).sum())
+    return int(np.where(mode == CAUSAL, order + 1, last[span] + 1).sum()), n
 
 
 def _decoder(pipeline: Pipeline, latents: int) -> int:
     height, width = (side // pipeline.packing.latent_stride for side in pipeline.packing.buckets[0][:2])
     given = pipeline.params["vae"], jnp.zeros((1, latents, pipeline.config.latent_channels))
-    lowered = decode_pictures.lower(*given, rows=height, columns=width, config=pipeline.config)
+    lowered = decode_images.lower(*given, rows=height, columns=width, config=pipeline.config)
     return int(lowered.compile().cost_analysis()["flops"])
 
 
@@ -242,7 +250,7 @@ if __name__ == "__main__":
         references="how many pictures",
         tokens_per_reference="vision tokens of each, a square",
         keep="shares of them to keep, the first one to be compared with",
-        method="how they are chosen (macro/models/selection.py)",
+        method="how they are chosen (macro/models/token_selection.py)",
         repeats="how often each is drawn, after once to compile",
         json="file for the rows",
         plot="picture of the speed-ups, .png (needs matplotlib)",

@@ -3,16 +3,8 @@
 python -m experiments.bench_select --repeats=5 [--json=F]      on this machine: 10,000 tokens on a CPU, 40,960 elsewhere
 python -m experiments.bench_select --aot [--json=F]            bytes and FLOPs of both programs, compiled for a TPU v5e
 
-One row, ten pictures in a sentence, a tenth of the tokens text, 30% of each picture kept; queries, keys and log-sum-exp
+One row, ten images in a sentence, a tenth of the tokens text, 30% of each image kept; queries, keys and log-sum-exp
 are given, the cache's keys and values are what is gathered. Contestants take turns; medians, and ratios within one run.
-
-Written before measuring. Floor: 2 h n n d = 38 GFLOP where all pairs are scored (4 heads of 48, n = 10,000); pairs
-that are seen and count are 41% of them, so 16 GFLOP and 160 M exponentials; bytes: a few passes over 10 MB.
-Materialised: all 38 GFLOP, and 1.6 GB of weights written and read some four times. Predicted on two cores: ours .5 s,
-materialised 2 s, so 4x; memory below 50 MB against 2 GB or more. The threshold takes 46 counts over 10 x n flags, 4.6 M
-at 10,000 tokens, the sort some 140,000 comparisons of two keys: a tie within 1.5x either way. On v5e (28 heads of 128,
-10,240 tokens): .75 TFLOP for both, but .8 GB of HBM traffic against 12 GB written once and read at least once: 20x
-fewer bytes or more.
 Measured: `LOG.md`.
 """
 
@@ -21,75 +13,110 @@ import json as json_lib
 import statistics
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from macro.kernels.attention.api import attention_parts
-from macro.kernels.attention.reference import HIDDEN, sight_mask
-from macro.kernels.select.api import Kept, choose, column_counts, column_sums, gather, quota_bound, quotas
-from macro.kernels.select.reference import choose_reference, classes
-from macro.kernels.select.specs import SPECS, Selection
+from macro.kernels.attention.api import attention_with_lse
+from macro.kernels.attention.reference import MASK_VALUE, attention_mask
+from macro.kernels.token_selection.api import (
+    TopK,
+    attention_received,
+    gather_tokens,
+    query_counts,
+    select_top_k,
+    token_budget_bound,
+    token_budgets,
+)
+from macro.kernels.token_selection.reference import query_classes
 from macro.parallel import topology
 from macro.parallel.cost_model import cost_analysis
 from macro.parallel.cost_model.hlo import compile_and_read
-from macro.sentence.sight import CAUSAL, FULL
+from macro.sentence.attention_mask import CAUSAL, FULL
 from macro.utils import config as config_lib
 
 KEEP = 0.3
+
+
+class Selection(NamedTuple):
+    """Selection over one prompt.
+
+    Attributes:
+        tokens: of a row: images, and a tenth of them text.
+        images: that the row holds.
+        heads, kv_heads, head_dim: of attention.
+        layers: whose cache the kept tokens are taken from.
+    """
+
+    tokens: int
+    images: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    layers: int
+
+
+SPECS = {
+    # configs/demo.py's model, of which a CPU is asked
+    "demo": Selection(10_000, 10, 4, 2, 48, 6),
+    # BAGEL's 7B language model with ten references of 512 x 512 pixels, and of 1024 x 1024 (VAE tokens too)
+    "bagel": Selection(10_240, 10, 28, 4, 128, 28),
+    "bagel_large": Selection(40_960, 10, 28, 4, 128, 28),
+}
 AXES = "layers", "batch", "tokens", "kv_heads", "head_dim"
 
 
 def sentence(sizes: Selection) -> tuple[dict, np.ndarray]:
-    """Metadata and pictures `[1, n]` of text and pictures in turn."""
-    each = sizes.tokens // sizes.pictures
+    """Metadata and images `[1, n]` of text and images in turn."""
+    each = sizes.tokens // sizes.images
     text = each // 10
-    lengths = [text, each - text] * sizes.pictures
+    lengths = [text, each - text] * sizes.images
     lengths[-2] += sizes.tokens - sum(lengths)
     spans = np.arange(len(lengths))
     fields = {
-        "sample": np.zeros(sizes.tokens),
-        "order": np.arange(sizes.tokens),
-        "span": np.repeat(spans, lengths),
-        "mode": np.repeat(np.where(spans % 2, FULL, CAUSAL), lengths),
+        "segment_ids": np.zeros(sizes.tokens),
+        "token_index": np.arange(sizes.tokens),
+        "block_id": np.repeat(spans, lengths),
+        "mask_mode": np.repeat(np.where(spans % 2, FULL, CAUSAL), lengths),
     }
-    picture = np.repeat(np.where(spans % 2, spans // 2, -1), lengths)
-    return {name: x.astype(np.int32)[None] for name, x in fields.items()}, picture.astype(np.int32)[None]
+    image = np.repeat(np.where(spans % 2, spans // 2, -1), lengths)
+    return {name: x.astype(np.int32)[None] for name, x in fields.items()}, image.astype(np.int32)[None]
 
 
 def limits(sizes: Selection) -> tuple[np.ndarray, int]:
-    """Quotas `[1, pictures]`, and a K that suffices."""
-    picture = sentence(sizes)[1]
-    counts = np.sum(picture[:, :, None] == np.arange(sizes.pictures), axis=1)
-    return quotas(counts, KEEP), quota_bound(int(counts.sum()), sizes.pictures, KEEP)
+    """Quotas `[1, images]`, and a K that suffices."""
+    image = sentence(sizes)[1]
+    counts = np.sum(image[:, :, None] == np.arange(sizes.images), axis=1)
+    return token_budgets(counts, KEEP), token_budget_bound(int(counts.sum()), sizes.images, KEEP)
 
 
-def score_ours(q, k, log_sum, meta, picture):
-    sums = column_sums(q, k, log_sum, meta, meta, picture, picture)
-    return jnp.sum(sums / jnp.maximum(column_counts(meta, meta, picture, picture), 1), axis=1)
+def score_ours(q, k, lse, meta, image):
+    sums = attention_received(q, k, lse, meta, meta, image, image)
+    return jnp.sum(sums / jnp.maximum(query_counts(meta, meta, image, image), 1), axis=1)
 
 
-def score_materialised(q, k, log_sum, meta, picture):
+def score_materialised(q, k, lse, meta, image):
     """One tensor of all weights, as one writes it down."""
     # Heads before tokens, keys once for each query head: a plain batched product, which XLA's CPU backend does best.
     q, k = (x.swapaxes(1, 2) for x in (q * q.shape[-1] ** -0.5, jnp.repeat(k, q.shape[2] // k.shape[2], axis=2)))
     scores = jnp.einsum("bhqd,bhkd->bhqk", q, k, preferred_element_type=jnp.float32)
-    sight = sight_mask(meta, meta)
-    scores = jnp.where(sight[:, None], scores, HIDDEN)
-    weights = jnp.mean(jnp.exp(scores - log_sum.swapaxes(1, 2)[..., None]), axis=1)
-    counted = [sight & x for x in classes(picture[:, :, None], picture[:, None, :])]
+    sight = attention_mask(meta, meta)
+    scores = jnp.where(sight[:, None], scores, MASK_VALUE)
+    weights = jnp.mean(jnp.exp(scores - lse.swapaxes(1, 2)[..., None]), axis=1)
+    counted = [sight & x for x in query_classes(image[:, :, None], image[:, None, :])]
     means = [jnp.sum(jnp.where(x, weights, 0), axis=1) / jnp.maximum(jnp.sum(x, axis=1), 1) for x in counted]
     return sum(means)
 
 
-def choose_top_k(scores, picture, each: tuple[int, ...], size: int):
-    """`jax.lax.top_k` of every picture, which needs its quota at trace time."""
-    best = [jax.lax.top_k(jnp.where(picture == p, scores, -jnp.inf), n)[1] for p, n in enumerate(each)]
+def choose_top_k(scores, image, each: tuple[int, ...], size: int):
+    """`jax.lax.top_k` of every image, which needs its quota at trace time."""
+    best = [jax.lax.top_k(jnp.where(image == p, scores, -jnp.inf), n)[1] for p, n in enumerate(each)]
     places = jnp.sort(jnp.concatenate(best, axis=1), axis=1)
     padding = (0, 0), (0, size - places.shape[1])
-    return Kept(jnp.pad(places, padding), jnp.pad(jnp.ones(places.shape, bool), padding))
+    return TopK(jnp.pad(places, padding), jnp.pad(jnp.ones(places.shape, bool), padding))
 
 
 def take(x, kept):
@@ -99,16 +126,16 @@ def take(x, kept):
 
 
 def contestants(sizes: Selection) -> dict:
-    """Both ways: functions of (q, k, log_sum, meta, picture, keys, values) that give kept, keys and values."""
+    """Both ways: functions of (q, k, lse, meta, image, keys, values) that give kept, keys and values."""
     each, size = limits(sizes)
 
-    def ours(q, k, log_sum, meta, picture, *cache):
-        kept = choose(score_ours(q, k, log_sum, meta, picture), picture, jnp.asarray(each), size)
-        return kept, *(gather(x, kept, *AXES) for x in cache)
+    def ours(q, k, lse, meta, image, *cache):
+        kept = select_top_k(score_ours(q, k, lse, meta, image), image, jnp.asarray(each), size)
+        return kept, *(gather_tokens(x, kept, *AXES) for x in cache)
 
-    def materialised(q, k, log_sum, meta, picture, *cache):
-        scores = score_materialised(q, k, log_sum, meta, picture)
-        kept = choose_top_k(scores, picture, tuple(map(int, each[0])), size)
+    def materialised(q, k, lse, meta, image, *cache):
+        scores = score_materialised(q, k, lse, meta, image)
+        kept = choose_top_k(scores, image, tuple(map(int, each[0])), size)
         return kept, *(take(x, kept) for x in cache)
 
     return {"ours": ours, "materialised": materialised}
@@ -118,29 +145,29 @@ def parts(sizes: Selection, given) -> dict:
     """The steps apart: name -> contestant -> (function, arguments)."""
     each, size = limits(sizes)
     *scoring, keys, _ = given
-    scores, picture = jax.jit(score_ours)(*scoring), given[4]
+    scores, image = jax.jit(score_ours)(*scoring), given[4]
     by_top_k = functools.partial(choose_top_k, each=tuple(map(int, each[0])), size=size)
-    kept = jax.jit(by_top_k)(scores, picture)
-    chosen = scores, picture, jnp.asarray(each)
-    pick, sort = (functools.partial(f, size=size) for f in (choose, choose_reference))
+    kept = jax.jit(by_top_k)(scores, image)
+    chosen = scores, image, jnp.asarray(each)
+    pick = functools.partial(select_top_k, size=size)
     return {
         "score": {"ours": (score_ours, scoring), "materialised": (score_materialised, scoring)},
-        "choose": {"ours": (pick, chosen), "sort": (sort, chosen), "top_k": (by_top_k, (scores, picture))},
-        "gather": {"ours": (lambda x, kept: gather(x, kept, *AXES), (keys, kept)), "take": (take, (keys, kept))},
+        "top_k": {"ours": (pick, chosen), "lax.top_k": (by_top_k, (scores, image))},
+        "gather": {"ours": (lambda x, kept: gather_tokens(x, kept, *AXES), (keys, kept)), "take": (take, (keys, kept))},
     }
 
 
 def arguments(sizes: Selection):
-    """Queries, keys, log-sum-exp, metadata, pictures, and a cache's keys and values."""
-    meta, picture = jax.tree.map(jnp.asarray, sentence(sizes))
+    """Queries, keys, log-sum-exp, metadata, images, and a cache's keys and values."""
+    meta, image = jax.tree.map(jnp.asarray, sentence(sizes))
     dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
     n, d = sizes.tokens, sizes.head_dim
     keys = jax.random.split(jax.random.key(0), 4)
     q = 3 * jax.random.normal(keys[0], (1, n, sizes.heads, d), dtype)
     k = jax.random.normal(keys[1], (1, n, sizes.kv_heads, d), dtype)
-    log_sum = jax.jit(lambda q, k, meta: attention_parts(q, k, k, meta, meta)[1])(q, k, meta)
+    lse = jax.jit(lambda q, k, meta: attention_with_lse(q, k, k, meta, meta)[1])(q, k, meta)
     cache = [jax.random.normal(key, (sizes.layers, 1, n, sizes.kv_heads, d), dtype) for key in keys[2:]]
-    return q, k, log_sum, meta, picture, *cache
+    return q, k, lse, meta, image, *cache
 
 
 def race(step: str, sizes: Selection, entries: dict, repeats: int) -> list[dict]:
@@ -174,16 +201,6 @@ def measured(sizes: Selection, repeats: int) -> list[dict]:
     return rows
 
 
-def choosing(tokens: int, repeats: int) -> list[dict]:
-    """Threshold against sort alone, at other lengths."""
-    sizes = SPECS["demo"]._replace(tokens=tokens)
-    each, size = limits(sizes)
-    scores = jax.random.normal(jax.random.key(1), (1, tokens))
-    given = scores, jnp.asarray(sentence(sizes)[1]), jnp.asarray(each)
-    pick, sort = (functools.partial(f, size=size) for f in (choose, choose_reference))
-    return race("choose", sizes, {"ours": (pick, given), "sort": (sort, given)}, repeats)
-
-
 def compiled_ahead(name: str) -> list[dict]:
     """Both programs for one chip of v5e, by what `macro/parallel/cost_model/cost_analysis.py` reads in them."""
     sizes, rows = SPECS[name], []
@@ -195,14 +212,14 @@ def compiled_ahead(name: str) -> list[dict]:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, PartitionSpec()))
 
     n, h, kv, d = sizes.tokens, sizes.heads, sizes.kv_heads, sizes.head_dim
-    meta, picture = jax.tree.map(lambda x: spec(x.shape, jnp.int32), sentence(sizes))
+    meta, image = jax.tree.map(lambda x: spec(x.shape, jnp.int32), sentence(sizes))
     cache = spec((sizes.layers, 1, n, kv, d), jnp.bfloat16)
     given = spec((1, n, h, d), jnp.bfloat16), spec((1, n, kv, d), jnp.bfloat16), spec((1, n, h), jnp.float32)
     for who, f in contestants(sizes).items():
         row = {"step": "selection", "who": who, "tokens": n, "chip": "v5e"}
         try:
             with jax.set_mesh(mesh):
-                compiled, text = compile_and_read(jax.jit(f).lower(*given, meta, picture, cache, cache))
+                compiled, text = compile_and_read(jax.jit(f).lower(*given, meta, image, cache, cache))
         except jax.errors.JaxRuntimeError as error:  # too large for the chip
             rows.append(row | {"refused": str(error).splitlines()[0]})
             continue
@@ -229,7 +246,6 @@ def main(repeats: int = 5, json: str | None = None, aot: bool = False) -> None:
     else:
         cpu = jax.default_backend() == "cpu"
         rows = measured(SPECS["demo" if cpu else "bagel_large"], repeats)
-        rows += [row for tokens in (1_000, 40_960) for row in choosing(tokens, repeats)]
         print(jax.devices()[0].device_kind)
     print("\n".join(map(shown, rows)))
     if json:

@@ -1,4 +1,4 @@
-"""macro: reads a sentence with pictures in it, plans the scene, and draws it.
+"""macro: reads a sentence with images in it, plans the scene, and draws it.
 
     pipeline = macro.load("demo")
     result = pipeline.compose("<image 1> left of <image 2>", ["dog.png", "house.png"])
@@ -8,10 +8,11 @@ Read next: `macro/sampling/pipeline.py`; what a sentence is: `macro/sentence/spa
 """
 
 __all__ = ["load"]
+__version__ = "0.1.0"
 
 
 def __getattr__(name: str):
-    # Lazily: importing the package must not start JAX, which worker processes may not touch.
+    # Lazily: importing the package must not start JAX, which worker processes must not touch.
     if name == "load":
         from macro.sampling.load import load
 

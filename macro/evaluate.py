@@ -5,7 +5,7 @@
 
 Prints a table and writes evaluation.json and evaluation.html (with pictures) to the workdir. A killed run
 goes on where it was when it is started again with the same flags. --plans=truth hands the true plans in,
-which tells what the planner costs from what the drawing does. What is measured: `macro/evals/scenes.py`.
+which tells what the planner costs from what the drawing does. What is measured: `macro/evals/benches/scenes.py`.
 """
 
 import os
@@ -16,7 +16,7 @@ from macro.utils.errors import UserError
 
 
 def _scenes(*arguments):
-    from macro.evals.scenes import evaluate
+    from macro.evals.benches.scenes import evaluate
 
     return evaluate(*arguments)
 
@@ -45,22 +45,21 @@ def main(config, workdir, bench="scenes", num=200, seed=0, json=None, weights=No
     import jax
 
     from macro.evals import report
-    from macro.sampling.load import load, sampling_of
-    from macro.sampling.pipeline import Pipeline
+    from macro.sampling.load import load
+    from macro.sampling.options import read_options
     from macro.training.data import data_config
     from macro.utils.tree import sha256
 
     data, options = data_config(config)
     if data.name != "scenes":
         raise UserError(f"--bench=scenes: config.data.name is {data.name!r}; take a config whose data are scenes")
-    kind, drawing = sampling_of(config.get("sampling", {}))
-    if kind is not Pipeline or not drawing.planned:
+    if not read_options(config.get("sampling", {})).use_planner:
         raise UserError("--bench=scenes: measures pictures by their plans, but config.sampling draws without one")
     pipeline = load(weights or config.get("demo", {}).get("weights", "demo"), config)
     settings = {
         "bench": bench,
         "weights_sha256": sha256(pipeline.params),
-        "sampling": repr(pipeline.settings),
+        "sampling": repr(pipeline.options),
     }
     results, strips = BENCHES[bench](pipeline, workdir, num, seed, plans, swaps, settings, options)
     results["settings"] |= {

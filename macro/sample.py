@@ -13,13 +13,16 @@ edits --source, which is <image 1> of the instruction, while --images go on from
 whether anything sensible comes of it is a matter of training (`macro/engines/edit.py` makes such samples; the shipped
 model has seen none).
 
-This config draws by BAGEL's own inference (`config.sampling.mode = "bagel"`): no layout, a thought only if
---config.sampling.think is set; all options are keys of config.sampling, by BAGEL's names
-(`macro/sampling/bagel/options.py`), the seed is --seed.
-What it runs: `macro/sampling/pipeline.py`, `macro/sampling/bagel/pipeline.py`.
+This config draws as BAGEL does: no layout, and a thought only if --config.sampling.think is set. All options are keys
+of config.sampling (`macro/sampling/options.py`), the seed is --seed.
+
+    python -m macro.sample --config=configs/bagel_sample.py --workdir=runs/chat --weights=bagel/model.safetensors \
+        --images=house.png --question='What is this? || What colour is its roof?'
+
+answers in text instead, a turn for each question between ||, prints the answers and writes chat.json.
+What it runs: `macro/sampling/pipeline.py`.
 """
 
-from macro.inputs.transforms import drawn_size
 from macro.utils.config import run
 from macro.utils.errors import UserError
 
@@ -31,7 +34,9 @@ HELPS = {
     "candidates": "how many plans and pictures to make and pick from",
     "seed": "the same seed gives the same pictures",
     "strengths": "how much each picture counts, separated by commas: 1 as trained, 2 twice, 0 not at all",
+    "question": "about --images, answered in text instead of drawing; further turns after ||",
     "weights": "a .safetensors file or the name of a shipped model; config.demo.weights if left out",
+    "lora": "a lora.safetensors or a folder of PEFT's, to be merged into the weights",
 }
 
 
@@ -45,7 +50,9 @@ def main(
     candidates=1,
     seed=0,
     strengths=None,
+    question=None,
     weights=None,
+    lora=None,
 ):
     # Imported here, and what was asked is read first: a mistake in it is named before JAX starts.
     import shlex
@@ -53,39 +60,61 @@ def main(
 
     from macro.sentence.formats import compose_sentence
 
+    if question is not None:
+        for flag, given in (("instruction", instruction), ("source", source), ("plan", plan), ("strengths", strengths)):
+            if given is not None:
+                raise UserError(f"--{flag} with --question, which is answered in text; leave one of them out")
+        _chat(config, workdir, question, _files(images), seed, weights, lora)
+        return
     instruction, images = _asked(config, instruction, images, source)
-    sentence = compose_sentence(instruction, images, _size(config, source), source)
+    sentence = compose_sentence(instruction, images, None, source)
     given = None if plan is None else _read_plan(plan, sentence.subjects)
-    settings = {} if strengths is None else {"strengths": _numbers(strengths)}
+    numbers = None if strengths is None else _numbers(strengths)
     weights = weights or _demo(config, "weights", "--weights")
 
     from macro.sampling import report
     from macro.sampling.load import load
+    from macro.sampling.options import read_options
 
-    result = load(weights, config).compose_sentence(sentence, given, candidates, seed, **settings)
+    read_options(config.get("sampling", {}))  # mistakes in it are named before the weights are read
+    pipeline = load(weights, config, lora)
+    result = pipeline.compose(instruction, images, given, candidates, seed, strengths=numbers, source=source)
     report.write(workdir, result, shlex.join(["python", "-m", "macro.sample", *sys.argv[1:]]))
+    if candidates > 1 and not result.scored:
+        print("nothing ranks the candidates, as they have no plans of their own: image.png is the first of them")
     seconds = ", ".join(f"{stage} {value:.2f} s" for stage, value in result.seconds.items())
     print(f"wrote plan.json, plan.png, image.png and report.html to {workdir} ({seconds})")
 
 
-def _size(config, source: str | None) -> tuple[int, int] | None:
-    """The size that a planned picture has; None where BAGEL's options decide, which are looked at here."""
-    mode = config.get("sampling", {}).get("mode", "plan")
-    if mode == "plan":
-        return drawn_size(config.packing.buckets, source)
-    if mode != "bagel":
-        raise UserError(f"config.sampling.mode={mode!r}: must be plan or bagel")
+def _chat(config, workdir: str, question: str, images: list[str], seed: int, weights, lora) -> None:
+    """Answers questions about images, turn by turn."""
+    import dataclasses
+    import json
+    from pathlib import Path
 
-    from macro.sampling.bagel.options import read_options
+    from macro.sampling.load import load
+    from macro.utils.files import atomic_write
 
-    read_options({key: value for key, value in config.sampling.items() if key != "mode"})
-    return None
+    questions = [each.strip() for each in question.split("||")]
+    if not all(questions):
+        raise UserError(f"--question={question}: an empty question; write text on both sides of ||")
+    chat = load(weights or _demo(config, "weights", "--weights"), config, lora).chat(seed)
+    for number, each in enumerate(questions):
+        turn = chat.ask(each, images if number == 0 else ())
+        print(f"> {turn.question}\n{turn.text}")
+    turns = [dataclasses.asdict(turn) for turn in chat.turns]
+    atomic_write(Path(workdir) / "chat.json", json.dumps(turns, indent=2, ensure_ascii=False) + "\n")
+    print(f"wrote chat.json to {workdir}")
+
+
+def _files(images: str | None) -> list[str]:
+    return [file for file in (images or "").split(",") if file]
 
 
 def _asked(config, instruction, images, source) -> tuple[str, list[str]]:
     """The user's instruction and pictures, or the config's example."""
     if instruction is not None:
-        return instruction, [file for file in (images or "").split(",") if file]
+        return instruction, _files(images)
     for flag, given in (("images", images), ("source", source)):
         if given is not None:
             raise UserError(f"--{flag} without --instruction; say with --instruction what to show")

@@ -4,8 +4,8 @@ python -m macro.train --config=configs/tiny.py --workdir=runs/tiny
 
 Writes to the workdir: `config.json`, `metrics.jsonl` (one record per line), `checkpoints/`, `sheets/` (what
 the model makes of a few samples) and, at the end, `model.safetensors` (averaged weights); with LoRA the
-adapters are merged into it, and `lora.safetensors` holds them alone. Killed at any moment, the same command goes on
-where it was.
+adapters are merged into it, and `lora.safetensors` holds them and what was trained in full besides. Killed at any
+moment, the same command goes on where it was.
 On several machines the same command runs on each. A TPU pod, Slurm, Open MPI and Kubernetes tell it the rest; elsewhere
 add `--coordinator=host:port --process=i --processes=n`, with host:port on the machine of process 0.
 What it runs: `macro/training/loop.py`.
@@ -32,8 +32,9 @@ def _train(config, workdir):
     from macro.models import weights
     from macro.objectives import OBJECTIVES
     from macro.objectives.parts import model_config
+    from macro.sampling.compatibility import training_record
     from macro.training import data, loop, lora, sheets
-    from macro.training.state import averaged
+    from macro.training.state import averaged, frozen
     from macro.utils import tree
     from macro.utils.config import choose, save_config
 
@@ -59,6 +60,7 @@ def _train(config, workdir):
     notes = {
         "command": shlex.join(["python", "-m", "macro.train", *sys.argv[1:]]),
         "config": json.loads(config.to_json_best_effort()),
+        "trained_with": training_record(model, tokenizer, packing),
         "steps": int(state.step),
         "examples_seen": int(state.examples),
         "parameters": tree.count(params),
@@ -66,7 +68,8 @@ def _train(config, workdir):
     _save(Path(workdir) / "model.safetensors", params, model, notes, dtype)
     settings = lora.lora_config(config)
     if settings.on:
-        adapters = {weights.ADAPTERS: trained[weights.ADAPTERS]}
+        objective = lora.adapted(objective, config)
+        adapters, _ = tree.split(trained, frozen(objective, config))  # and what was trained in full
         # `base`: the files that the rest of the model began as; what is in none of them followed from the seed.
         notes |= {"lora": dataclasses.asdict(settings), "base": config.init_from.to_dict()}
         notes |= {"parameters": tree.count(adapters)}

@@ -22,7 +22,7 @@ _MOST_WORKERS = 4  # each takes up to 3 GB
 # that are not here. Everywhere else compiling takes longer than running. Processes that tests start optimise.
 _OPTIMISED = (
     "colabs", "engines", "evals", "parity", "scenes", "models/test_params.py", "kernels/test_attention_tpu.py",
-    "kernels/test_select_compiled.py", "parallel/test_chips.py", "parallel/cost_model", "test_compile.py",
+    "parallel/test_chips.py", "parallel/cost_model", "test_compile.py",
 )  # fmt: skip
 
 

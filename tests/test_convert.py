@@ -6,7 +6,7 @@ from models.bagel import toy
 from macro.convert import main
 from macro.utils.config import run
 
-HELPS = {name: name for name in ("from_", "to", "source", "out", "vision", "vae", "max_latent_size", "seed")}
+HELPS = {name: name for name in ("from_", "to", "source", "out", "vision", "vae", "max_latent_size", "seed", "base")}
 
 
 @pytest.fixture

@@ -30,11 +30,11 @@ ONLY_IN = {
     "clu": ("utils/log.py",),
     "torch": ("judges/", "engines/foundation/"),
     "transformers": ("judges/", "engines/foundation/"),
-    "diffusers": ("engines/foundation/drawing.py",),
-    "cv2": ("engines/foundation/stillness.py", "engines/material/clips.py"),
-    "openai": ("judges/client.py", "judges/replies.py"),
+    "diffusers": ("engines/foundation/generators.py",),
+    "cv2": ("engines/foundation/orb_filter.py", "engines/material/videos.py"),
+    "openai": ("judges/endpoint.py", "judges/llm_errors.py"),
     "trimesh": ("engines/material/meshes.py",),
-    "mitsuba": ("engines/material/rings.py",),
+    "mitsuba": ("engines/material/turntables.py",),
     "apache_beam": (),
 }
 FORBIDDEN = {"sentence": {"jax", "flax"}, "inputs": {"jax", "flax"}, "diffusion": {"flax"}}

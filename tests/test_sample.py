@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
     """Weights, two pictures, a text file and some plans."""
     folder = tmp_path_factory.mktemp("sample")
     config = load_config(str(CONFIG))
-    config.sampling.steps = 2
+    config.sampling.num_timesteps = 2
     params = random_like(jax.eval_shape(lambda key: joint.init(key, config), jax.random.key(0)))
     notes = {"config": json.loads(config.to_json_best_effort())}
     weights.save(folder / "model.safetensors", params, parts.model_config(config), notes)
@@ -45,7 +45,7 @@ def folder(tmp_path_factory):
 
 def _run(folder, workdir, **changes) -> int:
     given = {"instruction": "<image 1> by <image 2>", "images": f"{folder}/a.png,{folder}/b.png"}
-    given |= {"weights": f"{folder}/model.safetensors", "config.sampling.steps": 2} | changes
+    given |= {"weights": f"{folder}/model.safetensors", "config.sampling.num_timesteps": 2} | changes
     file = given.pop("config", CONFIG)
     values = {key: value for key, value in given.items() if value is not None}
     argv = [f"--config={file}", f"--workdir={workdir}", *(f"--{k}={v}" for k, v in values.items())]
@@ -114,15 +114,15 @@ def test_a_source_is_edited(folder, tmp_path):
     assert "[picture]put [picture] on the &lt;image 1&gt; car" in heading and page.count("to edit") == 1
 
 
-def _run_bagel(folder, workdir, **changes) -> int:
-    """BAGEL's own inference, two steps of it."""
+def _run_bagel(folder, workdir, flags=None, **changes) -> int:
+    """As BAGEL draws, two steps of it."""
     given = {f"config.sampling.{key}": value for key, value in changes.items()}
-    steps = {"config.sampling.num_timesteps": 2, "config.sampling.max_think_token_n": 6, "config.sampling.steps": None}
-    return _run(folder, workdir, config=f"{BAGEL}:edit", **steps | given)
+    steps = {"config.sampling.num_timesteps": 2, "config.sampling.max_think_token_n": 6}
+    return _run(folder, workdir, config=f"{BAGEL}:edit", **steps | given | (flags or {}))
 
 
 @pytest.mark.slow
-def test_bagel_mode_writes_the_same_files(folder, tmp_path):
+def test_bagels_config_writes_the_same_files(folder, tmp_path):
     assert _run_bagel(folder, tmp_path, think=True, image_shapes="32,48", cfg_interval="(0.4, 1.0)") == 0
     assert {path.name for path in tmp_path.iterdir()} == FILES
     assert load(tmp_path / "image.png").shape == (32, 48, 3)
@@ -138,14 +138,34 @@ def test_bagel_mode_writes_the_same_files(folder, tmp_path):
         ({"num_timesteps": 0}, "sampling.num_timesteps"),
         ({"cfg_text_skale": 2.0}, "cfg_text_scale"),
         ({"image_shapes": "(1000, 64)"}, "1000x64"),
-        ({"mode": "begal"}, "sampling.mode"),
+        ({"policy": "begal"}, "sampling.policy"),
+        ({"mode": "bagel"}, "sampling.policy"),
     ],
 )
-def test_mistakes_in_bagel_mode_are_one_clear_line(folder, tmp_path, capsys, changes, said):
+def test_mistakes_in_bagels_options_are_one_clear_line(folder, tmp_path, capsys, changes, said):
     assert _run_bagel(folder, tmp_path, **changes) == 2
     line = capsys.readouterr().err
     assert line.startswith("error: ") and line.count("\n") == 1 and said in line
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_questions_are_answered_in_text(folder, tmp_path, capsys):
+    given = {"instruction": None, "images": f"{folder}/a.png", "question": "what is <image 1> || and where"}
+    assert _run_bagel(folder, tmp_path, flags=given) == 0
+    turns = json.loads((tmp_path / "chat.json").read_text())
+    assert [turn["question"] for turn in turns] == ["what is <image 1>", "and where"]
+    said = capsys.readouterr().out
+    assert all(turn["text"] in said for turn in turns) and {path.name for path in tmp_path.iterdir()} == {"chat.json"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"), [({"plan": "x.json"}, "--plan with --question"), ({"question": "a || "}, "empty question")]
+)
+def test_mistakes_in_questions_are_one_clear_line(folder, tmp_path, capsys, flags, said):
+    assert _run_bagel(folder, tmp_path, flags={"instruction": None, "question": "what"} | flags) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("error: ") and line.count("\n") == 1 and said in line
 
 
 def test_an_unwritable_workdir_is_said_first(folder, tmp_path, capsys):
@@ -156,8 +176,8 @@ def test_an_unwritable_workdir_is_said_first(folder, tmp_path, capsys):
 
 def test_load_finds_the_config_inside_the_weights(folder):
     pipeline = macro.load(folder / "model.safetensors")
-    assert pipeline.settings.steps == 2 and pipeline.packing.reference_max_side == 32
-    result = pipeline.compose("<image 1>", [np.zeros((20, 20, 3), np.uint8)], plan=Plan("x"), steps=1)
+    assert pipeline.options.num_timesteps == 2 and pipeline.packing.reference_max_side == 32
+    result = pipeline.compose("<image 1>", [np.zeros((20, 20, 3), np.uint8)], plan=Plan("x"), num_timesteps=1)
     assert result.pixels.shape == (64, 64, 3)
 
 

@@ -98,9 +98,9 @@ def test_with_lora_the_model_has_the_adapters_in_it_and_a_file_holds_them_alone(
 @pytest.mark.parametrize(
     ("sampling", "tiles"),
     [
-        ({"steps": 2}, 6),
-        ({"steps": 2, "planned": False}, 3),
-        ({"mode": "bagel", "num_timesteps": 2}, 3),
+        ({"num_timesteps": 2, "use_planner": True}, 6),
+        ({"num_timesteps": 2}, 3),
+        ({"policy": "bagel", "num_timesteps": 2}, 3),
     ],
 )
 def test_sheets_show_what_the_mode_has(small, tmp_path, sampling, tiles):

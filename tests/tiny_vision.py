@@ -18,7 +18,7 @@ def one_thread():
 
 
 def noise(seed: int, height: int = 64, width: int = 64, grain: int = 8) -> np.ndarray:
-    """A picture uint8[h, w, 3] of soft random blobs about `grain` pixels wide."""
+    """An image uint8[h, w, 3] of soft random blobs about `grain` pixels wide."""
     coarse = np.random.default_rng([seed]).integers(0, 256, (-(-height // grain), -(-width // grain), 3), np.uint8)
     return np.array(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
 

@@ -14,9 +14,9 @@ __all__ = ["Builder", "Options"]
 
 
 class Builder(EngineBuilder):
-    """A picture, a sentence that asks for one change, and the picture with that change."""
+    """An image, a sentence that asks for one change, and the image with that change."""
 
     name = "edit"
     engine = "macro.engines.edit:ENGINE"
-    asks_stages = False
+    needs_provider = False
     VERSION = tfds.core.Version(ENGINE.version)

@@ -14,7 +14,7 @@ __all__ = ["Builder", "Options"]
 
 
 class Builder(EngineBuilder):
-    """Captions with pictures in them, cut from the photo or from an earlier frame."""
+    """Captions with images in them, cut from the photo or from an earlier frame."""
 
     name = "inset"
     engine = "macro.engines.inset:ENGINE"

@@ -2,10 +2,10 @@
 
 python -m data.build macrodata --from_json=FOLDER --out=runs/data
 
-Any folder of MacroData or INSET files will do. A file that is no JSON, lacks a field, names a picture that is not
+Any folder of MacroData or INSET files will do. A file that is no JSON, lacks a field, names an image that is not
 there or lies outside the folder goes to the dead-letter file, and the others go on. Files under a folder `train` or
-`eval` belong to that split, others to any. Records keep pictures, prompt, task and idx, and no path.
-Read next: `layout.py` (the way out), `macro/engines/drafts.py`.
+`eval` belong to that split, others to any. Records keep images, prompt, task and idx, and no path.
+Read next: `layout.py` (the way out), `macro/engines/core.py`.
 """
 
 import dataclasses
@@ -20,8 +20,8 @@ import tensorflow_datasets as tfds
 
 from data.builders import EngineBuilder
 from data.shards import bucket_of_count
-from macro.engines.drafts import Draft, Engine, Step, notes_of
-from macro.engines.stages import Stages
+from macro.engines.core import Candidate, Engine, Step, notes_of
+from macro.engines.provider import Provider
 from macro.sentence.formats import ARRANGEMENTS, arrange, read, with_pixels
 from macro.sentence.spans import Image, Sentence, Target
 from macro.utils.errors import UserError
@@ -34,7 +34,7 @@ class Options:
     """What is read.
 
     Attributes:
-        arrangement: how the pictures of MacroData's prompts stand, one of `formats.ARRANGEMENTS`.
+        arrangement: how the images of MacroData's prompts stand, one of `formats.ARRANGEMENTS`.
         folder, split: which files; `digest` follows from their names and sizes: other files are another data set.
             All three are `options_of`'s to fill in.
     """
@@ -72,72 +72,77 @@ def files_of(folder: str, split: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, eq=False)
-class ReadDraft(Draft):
+class ReadCandidate(Candidate):
     """A file below the folder; its sentence once it has been read."""
 
     file: str = ""
     sentence: Sentence | None = None
 
 
-def start(seed: int, index: int, attempt: int, options: Options) -> ReadDraft:
+def start(seed: int, index: int, attempt: int, options: Options) -> ReadCandidate:
     """Task and bucket are the folders' names, until the file tells."""
     file = files_of(options.folder, options.split)[index]
     parts = Path(file).parts
     place = next((i for i, part in enumerate(parts[:-1]) if part == options.split and i), None)
     task, bucket = ("", "") if place is None else (parts[place - 1], "/".join(parts[place + 1 : -1]))
-    return ReadDraft(seed, index, attempt, task, bucket, file=file)
+    return ReadCandidate(seed, index, attempt, task, bucket, file=file)
 
 
-def _read(drafts: list[ReadDraft], stages: Stages | None, options: Options) -> list[ReadDraft]:
-    def parsed(draft: ReadDraft) -> ReadDraft:
-        sentence = arrange(read(os.path.join(options.folder, draft.file)), options.arrangement)
+def _read(candidates: list[ReadCandidate], provider: Provider | None, options: Options) -> list[ReadCandidate]:
+    def parsed(candidate: ReadCandidate) -> ReadCandidate:
+        sentence = arrange(read(os.path.join(options.folder, candidate.file)), options.arrangement)
         try:
             f"{sentence.task} {sentence.text}".encode()
         except UnicodeEncodeError:
-            raise UserError(f"{draft.file}: holds half a character (a lone surrogate); mend the text") from None
-        return draft.set(sentence=sentence, task=sentence.task, bucket=bucket_of_count(len(sentence.images)))
+            raise UserError(f"{candidate.file}: holds half a character (a lone surrogate); mend the text") from None
+        return candidate.replace(sentence=sentence, task=sentence.task, bucket=bucket_of_count(len(sentence.images)))
 
-    return [_or_dead("read", draft, options, parsed) for draft in drafts]
+    return [_or_dead("read", candidate, options, parsed) for candidate in candidates]
 
 
-def _stay_inside(drafts: list[ReadDraft], stages: Stages | None, options: Options) -> list[ReadDraft]:
-    """No picture outside the folder, also not through a link."""
+def _stay_inside(candidates: list[ReadCandidate], provider: Provider | None, options: Options) -> list[ReadCandidate]:
+    """No image outside the folder, also not through a link."""
     root = os.path.join(os.path.realpath(options.folder), "")
 
-    def inside(draft: ReadDraft) -> ReadDraft:
-        for span in draft.sentence:
+    def inside(candidate: ReadCandidate) -> ReadCandidate:
+        for span in candidate.sentence:
             if isinstance(span, Image | Target) and not os.path.realpath(span.path).startswith(root):
                 name = os.path.relpath(span.path, options.folder)
-                return draft.passes("inside", False, None, f"{draft.file}: {name} lies outside the folder")
-        return draft.passes("inside", True)
+                return candidate.check("inside", False, None, f"{candidate.file}: {name} lies outside the folder")
+        return candidate.check("inside", True)
 
-    return [inside(draft) for draft in drafts]
-
-
-def _load(drafts: list[ReadDraft], stages: Stages | None, options: Options) -> list[ReadDraft]:
-    def loaded(draft: ReadDraft) -> ReadDraft:
-        if draft.sentence.target is None:
-            raise UserError(f"{draft.file}: has no output_image; there is nothing to learn to draw")
-        return draft.set(sentence=with_pixels(draft.sentence))
-
-    return [_or_dead("pictures", draft, options, loaded) for draft in drafts]
+    return [inside(candidate) for candidate in candidates]
 
 
-def _or_dead(name: str, draft: ReadDraft, options: Options, then: Callable[[ReadDraft], ReadDraft]) -> ReadDraft:
-    """`then(draft)`, or the draft dropped with what was wrong, beginning with the file below the folder."""
+def _load(candidates: list[ReadCandidate], provider: Provider | None, options: Options) -> list[ReadCandidate]:
+    def loaded(candidate: ReadCandidate) -> ReadCandidate:
+        if candidate.sentence.target is None:
+            raise UserError(f"{candidate.file}: has no output_image; there is nothing to learn to draw")
+        return candidate.replace(sentence=with_pixels(candidate.sentence))
+
+    return [_or_dead("images", candidate, options, loaded) for candidate in candidates]
+
+
+def _or_dead(
+    name: str, candidate: ReadCandidate, options: Options, then: Callable[[ReadCandidate], ReadCandidate]
+) -> ReadCandidate:
+    """`then(candidate)`, or the candidate dropped with what was wrong, beginning with the file below the folder."""
     try:
-        return then(draft)
+        return then(candidate)
     except UserError as error:
         reason = str(error).replace(os.path.join(options.folder, ""), "")
-        return draft.set(dropped=(name, reason if reason.startswith(draft.file) else f"{draft.file}: {reason}"))
+        return candidate.replace(
+            dropped=(name, reason if reason.startswith(candidate.file) else f"{candidate.file}: {reason}")
+        )
 
 
-def finish(draft: ReadDraft, options: Options) -> Sentence:
+def finish(candidate: ReadCandidate, options: Options) -> Sentence:
     """The sentence without paths: they say nothing where the records go."""
     spans = (
-        dataclasses.replace(span, path=None) if isinstance(span, Image | Target) else span for span in draft.sentence
+        dataclasses.replace(span, path=None) if isinstance(span, Image | Target) else span
+        for span in candidate.sentence
     )
-    return draft.sentence.replace(spans=tuple(spans), notes=notes_of(draft, ENGINE, file=draft.file))
+    return candidate.sentence.replace(spans=tuple(spans), notes=notes_of(candidate, ENGINE, file=candidate.file))
 
 
 # A file does not change by being read again.
@@ -146,9 +151,9 @@ ENGINE = Engine(
     version="1.0.0",
     options=Options,
     start=start,
-    steps=(Step("read", _read), Step("inside", _stay_inside), Step("pictures", _load)),
+    steps=(Step("read", _read), Step("inside", _stay_inside), Step("images", _load)),
     finish=finish,
-    tries=1,
+    max_attempts=1,
 )
 
 
@@ -157,5 +162,5 @@ class Builder(EngineBuilder, skip_registration=True):
 
     name = "macrodata"
     engine = "data.macrodata.from_json:ENGINE"
-    asks_stages = False
+    needs_provider = False
     VERSION = tfds.core.Version(ENGINE.version)

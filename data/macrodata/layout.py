@@ -1,4 +1,4 @@
-"""MacroData's published layout: a JSON file a sample, pictures beside it, folders by task, split and bucket.
+"""MacroData's published layout: a JSON file a sample, images beside it, folders by task, split and bucket.
 
     <out>/data/filter/{task}/{train|eval}/{1-3|4-5|6-7|>=8}/00000012.json     task, idx, prompt, input_images, ...
                                                             00000012_input1.png

@@ -18,5 +18,5 @@ class Builder(EngineBuilder):
 
     name = "scenes"
     engine = "macro.engines.scenes:ENGINE"
-    asks_stages = False
+    needs_provider = False
     VERSION = tfds.core.Version(VERSION)

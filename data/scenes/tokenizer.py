@@ -2,7 +2,7 @@
 
 python -m data.scenes.tokenizer --data=runs/data --out=macro/assets/demo_tokenizer.json
 
-Prompts are learnt from with `<image n>` marks and cut at the pictures, thoughts with their marks, and all
+Prompts are learnt from with `<image n>` marks and cut at the images, thoughts with their marks, and all
 kinds of things besides, so that none depends on chance. Merges end when every word is one token, so the
 vocabulary may stay smaller than asked for. Ids belong to trained weights: use a model with the file it was
 trained with.

@@ -10,7 +10,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1]))
 
 from experiments import quality  # noqa: E402
-from macro.models.selection import METHODS, Selection  # noqa: E402
+from macro.models.token_selection import METHODS, TokenSelection  # noqa: E402
 
 KEEPS = (0.7, 0.5, 0.3, 0.2, 0.1)
 ALL = "all"
@@ -19,7 +19,8 @@ ALL = "all"
 def main():
     variants = {ALL: {}}
     for method in METHODS:
-        variants |= {f"{method} {keep}": {"select": Selection(keep=keep, method=method)} for keep in KEEPS}
+        each = {keep: TokenSelection(keep=keep, method=method) for keep in KEEPS}
+        variants |= {f"{method} {keep}": {"token_selection": selection} for keep, selection in each.items()}
     show(quality.run(HERE, variants, "8-10", num=64, seed=6))
 
 

@@ -14,10 +14,10 @@ from macro.diffusion.step_cache import TaylorSeer, TeaCache  # noqa: E402
 
 FAMILIES = {
     "plain steps": {f"{steps} steps": {"steps": steps} for steps in (25, 13, 9, 7, 5)},
-    "taylor, order 0": {f"taylor {n}, order 0": {"reuse": TaylorSeer(n, 0)} for n in (2, 3, 4, 6)},
-    "taylor, order 1": {f"taylor {n}, order 1": {"reuse": TaylorSeer(n, 1)} for n in (2, 3, 4, 6)},
-    "taylor, order 2": {f"taylor {n}, order 2": {"reuse": TaylorSeer(n, 2)} for n in (2, 3)},
-    "threshold": {f"threshold {limit:g}": {"reuse": TeaCache(limit)} for limit in (0.1, 0.2, 0.4)},
+    "taylor, order 0": {f"taylor {n}, order 0": {"step_cache": TaylorSeer(n, 0)} for n in (2, 3, 4, 6)},
+    "taylor, order 1": {f"taylor {n}, order 1": {"step_cache": TaylorSeer(n, 1)} for n in (2, 3, 4, 6)},
+    "taylor, order 2": {f"taylor {n}, order 2": {"step_cache": TaylorSeer(n, 2)} for n in (2, 3)},
+    "threshold": {f"threshold {limit:g}": {"step_cache": TeaCache(limit)} for limit in (0.1, 0.2, 0.4)},
 }
 
 

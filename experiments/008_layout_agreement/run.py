@@ -1,6 +1,6 @@
 """Agreement of MUSIC's layout with the exact one, by what goes wrong before it: results.json, table.md, curve.png.
 
-    python experiments/008_layout_agreement/run.py
+python experiments/008_layout_agreement/run.py
 """
 
 import sys
@@ -15,10 +15,10 @@ import json  # noqa: E402
 import numpy as np  # noqa: E402
 
 from macro.engines import music, procedural, scenes  # noqa: E402
-from macro.engines.known import labels  # noqa: E402
-from macro.engines.procedural.look import bled  # noqa: E402
-from macro.engines.sources import Picture  # noqa: E402
-from macro.engines.stages import Idea  # noqa: E402
+from macro.engines.ground_truth import labels  # noqa: E402
+from macro.engines.material.types import EngineImage  # noqa: E402
+from macro.engines.procedural.vision import bled  # noqa: E402
+from macro.engines.provider import ScenePrompt  # noqa: E402
 from macro.scenes.ground_truth.annotate import READINGS_OF_K, layout  # noqa: E402
 from macro.sentence.layout import grid_iou  # noqa: E402
 
@@ -63,28 +63,28 @@ def through_the_engine(drawn: Sequence[scenes.Drawn]) -> dict:
 
 def laid_out(drawn: Sequence[scenes.Drawn], noise: dict, shape: str) -> list[np.ndarray]:
     """The layouts that MUSIC's steps give, with the truth's numbers. What their filters would drop is not left out."""
-    stages = procedural.stages(procedural.Options(SIZE, 1, procedural.Noise(**noise)))
+    provider = procedural.provider(procedural.Options(SIZE, 1, procedural.Noise(**noise)))
     options = music.Options(size=SIZE, region=shape)
     run = {step.name: step.run for step in music.ENGINE.steps}
-    drafts = [
-        music.MusicDraft(
-            SEED, i, 0, "compose", "", count=len(d.truth.kinds), idea=Idea("", labels(d.scene), d.scene),
-            picture=Picture(d.pixels, d.scene),
+    candidates = [
+        music.MusicCandidate(
+            SEED, i, 0, "compose", "", count=len(d.truth.kinds), idea=ScenePrompt("", labels(d.scene), d.scene),
+            image=EngineImage(d.pixels, d.scene),
         )
         for i, d in enumerate(drawn)
     ]  # fmt: skip
-    drafts = run["detect"](drafts, stages, options)
-    found = [draft for draft in drafts if draft.regions]
+    candidates = run["detect"](candidates, provider, options)
+    found = [candidate for candidate in candidates if candidate.regions]
     for step in STEPS[1:]:
-        found = run[step](found, stages, options)
-    grids = {draft.index: _renumbered(draft, labels(drawn[draft.index].scene)) for draft in found}
+        found = run[step](found, provider, options)
+    grids = {candidate.index: _renumbered(candidate, labels(drawn[candidate.index].scene)) for candidate in found}
     return [grids.get(i, np.zeros((8, 8), np.int8)) for i in range(len(drawn))]
 
 
-def _renumbered(draft: music.MusicDraft, names: Sequence[str]) -> np.ndarray:
+def _renumbered(candidate: music.MusicCandidate, names: Sequence[str]) -> np.ndarray:
     """Region numbers become the numbers of the subjects that they are said to show."""
-    numbers = np.array([0, *(names.index(region.label) + 1 for region in draft.regions)], np.int8)
-    return numbers[draft.grid]
+    numbers = np.array([0, *(names.index(region.label) + 1 for region in candidate.regions)], np.int8)
+    return numbers[candidate.grid]
 
 
 def agreement(grids: Sequence[np.ndarray], exact: Sequence[np.ndarray]) -> dict[str, list[float]]:

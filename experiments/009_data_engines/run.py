@@ -1,9 +1,9 @@
 """Statistics of built data sets beside the papers', and a sheet of samples: results.json, table.md, samples.png here.
 
-    python -m data.build macrodata --num=800 --out=runs/engines --seed=0 --workers=2
-    python -m data.build music --num=500 --out=runs/engines --seed=0 --workers=2
-    python -m data.build inset --num=200 --out=runs/engines --seed=0 --workers=2
-    python experiments/009_data_engines/run.py --data=runs/engines
+python -m data.build macrodata --num=800 --out=runs/engines --seed=0 --workers=2
+python -m data.build music --num=500 --out=runs/engines --seed=0 --workers=2
+python -m data.build inset --num=200 --out=runs/engines --seed=0 --workers=2
+python experiments/009_data_engines/run.py --data=runs/engines
 """
 
 import json
@@ -78,12 +78,12 @@ def music(samples: list[Sentence]) -> dict:
 
 
 def inset(samples: list[Sentence]) -> dict:
-    """Pictures per sample, and which branch they come from."""
+    """Images per sample, and which branch they come from."""
     counts = [len(sample.images) for sample in samples]
     video = np.mean([sample.notes["bucket"] == "video" for sample in samples])
     return {
         "inset samples": [len(samples), "15,000,000"],
-        "inset pictures per sample, least to most (mean)": [
+        "inset images per sample, least to most (mean)": [
             f"{min(counts)} to {max(counts)} ({np.mean(counts):.2f})", "3 to 8"
         ],
         "inset share of the video branch": [round(float(video), 3), 0.333],

@@ -59,6 +59,33 @@ class Guidance:
         if self.renorm not in RENORMS:
             raise UserError(f"guidance: no renorm {self.renorm!r}; use one of {', '.join(RENORMS)}")
 
+    @classmethod
+    def from_scales(
+        cls,
+        cfg_text_scale: float = 1.0,
+        cfg_img_scale: float = 1.0,
+        cfg_overall_scale: float = 1.0,
+        cfg_interval: tuple[float, float] = (0.0, 1.0),
+        cfg_renorm_type: str = "none",
+        cfg_renorm_min: float = 0.0,
+        as_released: bool = False,
+    ) -> "Guidance":
+        """Guidance by BAGEL's names; a scale of at most 1 switches its stage off, as there.
+
+        Args:
+            cfg_text_scale: away from the context without text. INSET's s1, the balance between text and images.
+            cfg_img_scale: away from the context without images.
+            cfg_overall_scale: the result away from the empty context: INSET's s2, the overall strength.
+            as_released: as in the released BAGEL code there is no image guidance without text guidance, and `global`
+                takes one norm for the whole batch.
+        """
+        scales = (("no_text", cfg_text_scale), ("no_image", cfg_img_scale), ("null", cfg_overall_scale))
+        stages = tuple((name, scale) for name, scale in scales if scale > 1)
+        if not stages or as_released and cfg_text_scale <= 1:
+            return cls()
+        renorm = "batch" if as_released and cfg_renorm_type == "global" else cfg_renorm_type
+        return cls(stages, cfg_interval, renorm, cfg_renorm_min)
+
     @property
     def contexts(self) -> tuple[str, ...]:
         """The contexts that have to be evaluated, `full` first, each once."""
@@ -82,39 +109,6 @@ class Guidance:
     def active(self, t):
         """Whether guidance applies at time `t`; outside, the velocity is that of the full context."""
         return (t > self.interval[0]) & (t <= self.interval[1])
-
-
-def inset(cfg_text_image_scale: float = 4.0, cfg_overall_scale: float = 1.5) -> Guidance:
-    """INSET's two stages (its section 3.1).
-
-    Args:
-        cfg_text_image_scale: the paper's s1, the balance between text and images: text and images against images only.
-        cfg_overall_scale: the paper's s2, the overall strength: the result of the first stage against an empty context.
-    """
-    return Guidance(stages=(("no_text", cfg_text_image_scale), ("null", cfg_overall_scale)))
-
-
-def bagel(
-    cfg_text_scale: float = 4.0,
-    cfg_img_scale: float = 2.0,
-    cfg_interval: tuple[float, float] = (0.0, 1.0),
-    cfg_renorm_type: str = "global",
-    cfg_renorm_min: float = 0.0,
-    parity: bool = False,
-) -> Guidance:
-    """BAGEL's text and image guidance, by its own names; as there, a scale of at most 1 switches its stage off.
-
-    `parity` restores two more behaviours of upstream: without text guidance there is no image guidance either, and
-    `global` takes one norm for the whole batch.
-    """
-    stages = tuple((name, s) for name, s in (("no_text", cfg_text_scale), ("no_image", cfg_img_scale)) if s > 1)
-    if not stages or parity and cfg_text_scale <= 1:
-        return Guidance()
-    renorm = "batch" if parity and cfg_renorm_type == "global" else cfg_renorm_type
-    return Guidance(stages, cfg_interval, renorm, cfg_renorm_min)
-
-
-SPECS = {"inset": inset, "bagel": bagel, "none": Guidance}
 
 
 def guide(guidance: Guidance, velocities: Mapping[str, Float[Array, "b n c"]]) -> Float[Array, "b n c"]:

@@ -3,19 +3,18 @@
     scene       categories are sampled, an LLM keeps those that go together and writes their scene
     draw        text-to-image
     detect      an open-vocabulary detector finds the subjects
-    area        boxes of less than .01 of the picture leave
+    area        boxes of less than .01 of the image leave
     verify      a VLM checks the boxes
     decimate    the smallest subjects leave, in some samples; drawn again without them where that can be
     segment     masks
     region      mask or box: the mask if CLIP says that it fits the label better
-    layout      the 8 x 8 grid by the dynamic threshold (`macro/scenes/ground_truth/annotate.py`); who has no cell ends
-                the draft
+    layout      the 8 x 8 grid by the dynamic threshold (`scenes/ground_truth/annotate.py`); who has no cell ends it
     redraw      a reference of each subject, from another view: never a crop
     instruct    a VLM writes the instruction
     think       ... and the chain of thought
 
 A subject that is not found, too small or not what it should be leaves the sample; the sample goes on while
-`min_subjects` are left. Where the picture's scene is known its truth comes along. Read next: `drafts.py`, `stages.py`.
+`min_subjects` are left. Where the image's scene is known its truth comes along. Read next: `core.py`, `provider.py`.
 """
 
 from collections.abc import Sequence
@@ -24,17 +23,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Int8
 
-from macro.engines.drafts import Draft, Engine, Step, fill, notes_of, regroup, use
-from macro.engines.known import narrowed_truth, subject_at, truths
+from macro.engines.core import Candidate, Engine, Step, group_answers, map_answers, notes_of, set_answers
+from macro.engines.ground_truth import ground_truths, subject_at, truth_subset
+from macro.engines.material.types import EngineImage
+from macro.engines.provider import PromptRequest, Provider, Region, ScenePrompt, SceneRequest
 from macro.engines.scenes import MIXTURE, bucket_of, check_counts, draw_counts
-from macro.engines.sources import Picture
-from macro.engines.stages import Brief, Fault, Idea, Region, SceneAsk, Stages
 from macro.scenes.ground_truth import annotate
 from macro.scenes.language import questions
 from macro.sentence.formats import ARRANGEMENTS, marker
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Image, Sentence, Target, Truth
-from macro.utils.errors import UserError
+from macro.utils.errors import ItemError, UserError
 
 
 @dataclass(frozen=True)
@@ -45,8 +44,8 @@ class Options:
         size, reference_size: sides of target and references, pixels.
         counts: weight of 1..12 subjects.
         choice: how many times as many categories are offered as subjects are wanted.
-        min_area: share of the picture that a subject's box must reach [paper: .01].
-        min_subjects: with fewer left, a draft that was to have more is dropped.
+        min_area: share of the image that a subject's box must reach [paper: .01].
+        min_subjects: with fewer left, a candidate that was to have more is dropped.
         decimation: share of samples whose smallest subjects leave.
         K, region: the layout rule's readings (`annotate.layout`); region "clip" lets CLIP choose mask or box [paper].
         image_first: share of samples in the image-first arrangement.
@@ -76,187 +75,195 @@ class Options:
 
 
 @dataclass(frozen=True, eq=False)
-class MusicDraft(Draft):
+class MusicCandidate(Candidate):
     """What is known of a sample; `count` subjects are wanted, after `lost` smaller ones have left."""
 
     count: int = 1
     lost: int = 0
-    idea: Idea | None = None
-    picture: Picture | None = None
+    idea: ScenePrompt | None = None
+    image: EngineImage | None = None
     regions: tuple[Region, ...] = ()
     shapes: tuple[str, ...] = ()  # "mask" or "box", subject by subject
     grid: Int8[np.ndarray, "8 8"] | None = None
-    references: tuple[Picture, ...] = ()
+    references: tuple[EngineImage, ...] = ()
     prompt: str = ""
     cot: str = ""
     truth: Truth | None = None
 
     @property
-    def brief(self) -> Brief:
-        return Brief(self.picture, self.regions, self.references, self.number("words"))
+    def brief(self) -> PromptRequest:
+        return PromptRequest(self.image, self.regions, self.references, self.seed_for("words"))
 
 
-def start(seed: int, index: int, attempt: int, options: Options) -> MusicDraft:
-    """An empty draft: how many subjects it is for is the same for every attempt, or hard counts would grow rare."""
-    rng = MusicDraft(seed, index, 0, "compose", "").stream("count")
+def start(seed: int, index: int, attempt: int, options: Options) -> MusicCandidate:
+    """An empty candidate: how many subjects it is for is the same for every attempt, or hard counts would grow rare."""
+    rng = MusicCandidate(seed, index, 0, "compose", "").rng("count")
     count, lost = draw_counts(rng, options.counts, options.decimation)
-    return MusicDraft(seed, index, attempt, "compose", bucket_of(count), count=count, lost=lost)
+    return MusicCandidate(seed, index, attempt, "compose", bucket_of(count), count=count, lost=lost)
 
 
 # ---- steps ----
 
 
-def _write_scene(drafts: list[MusicDraft], stages: Stages, options: Options) -> list[MusicDraft]:
+def _write_scene(candidates: list[MusicCandidate], provider: Provider, options: Options) -> list[MusicCandidate]:
     asks = []
-    for draft in drafts:
-        wanted = draft.count + draft.lost
-        offered = min(len(stages.categories), options.choice * wanted)
-        chosen = draft.stream("categories").choice(stages.categories, offered, replace=False)
-        asks.append(SceneAsk(tuple(map(str, chosen)), wanted))
-    return fill(drafts, "scene", "idea", stages.write_scene(asks, [d.number("scene") for d in drafts]))
+    for candidate in candidates:
+        wanted = candidate.count + candidate.lost
+        offered = min(len(provider.categories), options.choice * wanted)
+        chosen = candidate.rng("categories").choice(provider.categories, offered, replace=False)
+        asks.append(SceneRequest(tuple(map(str, chosen)), wanted))
+    return set_answers(
+        candidates, "scene", "idea", provider.write_scene(asks, [d.seed_for("scene") for d in candidates])
+    )
 
 
-def _draw(drafts: list[MusicDraft], stages: Stages, options: Options) -> list[MusicDraft]:
-    ideas, seeds = [d.idea for d in drafts], [d.number("draw") for d in drafts]
-    return fill(drafts, "draw", "picture", stages.draw(ideas, [options.size] * len(drafts), seeds))
+def _draw(candidates: list[MusicCandidate], provider: Provider, options: Options) -> list[MusicCandidate]:
+    ideas, seeds = [d.idea for d in candidates], [d.seed_for("draw") for d in candidates]
+    return set_answers(candidates, "draw", "image", provider.draw(ideas, [options.size] * len(candidates), seeds))
 
 
-def _detect(drafts: list[MusicDraft], stages: Stages, options: Options) -> list[MusicDraft]:
-    def found(draft: MusicDraft, regions: list[Region]) -> MusicDraft:
-        return _still_enough(draft.set(regions=tuple(regions)), "detect", len(draft.idea.labels), options)
+def _detect(candidates: list[MusicCandidate], provider: Provider, options: Options) -> list[MusicCandidate]:
+    def found(candidate: MusicCandidate, regions: list[Region]) -> MusicCandidate:
+        return _still_enough(candidate.replace(regions=tuple(regions)), "detect", len(candidate.idea.labels), options)
 
-    answers = stages.detect([d.picture for d in drafts], [d.idea.labels for d in drafts])
-    return use(drafts, "detect", answers, found)
+    answers = provider.detect([d.image for d in candidates], [d.idea.labels for d in candidates])
+    return map_answers(candidates, "detect", answers, found)
 
 
-def _area(drafts: list[MusicDraft], stages: Stages, options: Options) -> list[MusicDraft]:
+def _area(candidates: list[MusicCandidate], provider: Provider, options: Options) -> list[MusicCandidate]:
     return [
-        _kept(draft, "area", [region.area >= options.min_area for region in draft.regions], options)
-        for draft in drafts
+        _kept(candidate, "area", [region.area >= options.min_area for region in candidate.regions], options)
+        for candidate in candidates
     ]
 
 
-def _verify(drafts: list[MusicDraft], stages: Stages, options: Options) -> list[MusicDraft]:
-    answers = stages.verify([d.picture for d in drafts], [d.regions for d in drafts])
-    return use(drafts, "verify", answers, lambda draft, right: _kept(draft, "verify", right, options))
+def _verify(candidates: list[MusicCandidate], provider: Provider, options: Options) -> list[MusicCandidate]:
+    answers = provider.verify([d.image for d in candidates], [d.regions for d in candidates])
+    return map_answers(
+        candidates, "verify", answers, lambda candidate, right: _kept(candidate, "verify", right, options)
+    )
 
 
-def _kept(draft: MusicDraft, name: str, right: Sequence[bool], options: Options) -> MusicDraft:
-    """The draft with those of its regions that are right, and the verdict on it."""
-    kept = tuple(region for region, good in zip(draft.regions, right, strict=True) if good)
-    return _still_enough(draft.set(regions=kept), name, len(draft.regions), options)
+def _kept(candidate: MusicCandidate, name: str, right: Sequence[bool], options: Options) -> MusicCandidate:
+    """The candidate with those of its regions that are right, and the verdict on it."""
+    kept = tuple(region for region, good in zip(candidate.regions, right, strict=True) if good)
+    return _still_enough(candidate.replace(regions=kept), name, len(candidate.regions), options)
 
 
-def _still_enough(draft: MusicDraft, name: str, before: int, options: Options) -> MusicDraft:
+def _still_enough(candidate: MusicCandidate, name: str, before: int, options: Options) -> MusicCandidate:
     """A verdict on how many subjects are left of `before`; its value is their share."""
-    left = len(draft.regions)
-    enough = left >= min(options.min_subjects, draft.count)
-    return draft.passes(name, enough, left / max(before, 1), f"{left} of {before} subjects left")
+    left = len(candidate.regions)
+    enough = left >= min(options.min_subjects, candidate.count)
+    return candidate.check(name, enough, left / max(before, 1), f"{left} of {before} subjects left")
 
 
-def _decimate(drafts: list[MusicDraft], stages: Stages, options: Options) -> list[MusicDraft]:
-    """The smallest boxes leave until `count` are left; the picture is drawn again without them where that can be."""
+def _decimate(candidates: list[MusicCandidate], provider: Provider, options: Options) -> list[MusicCandidate]:
+    """The smallest boxes leave until `count` are left; the image is drawn again without them where that can be."""
 
-    def largest(draft: MusicDraft) -> tuple[Region, ...]:
-        by_size = sorted(range(len(draft.regions)), key=lambda i: -draft.regions[i].area)
-        return tuple(draft.regions[i] for i in sorted(by_size[: draft.count]))
+    def largest(candidate: MusicCandidate) -> tuple[Region, ...]:
+        by_size = sorted(range(len(candidate.regions)), key=lambda i: -candidate.regions[i].area)
+        return tuple(candidate.regions[i] for i in sorted(by_size[: candidate.count]))
 
-    def drawn_again(draft: MusicDraft, again: tuple[Picture, list[Region]] | None) -> MusicDraft:
+    def drawn_again(candidate: MusicCandidate, again: tuple[EngineImage, list[Region]] | None) -> MusicCandidate:
         if again is None:
-            return draft.set(regions=largest(draft))
-        return draft.set(picture=again[0], regions=tuple(again[1]))
+            return candidate.replace(regions=largest(candidate))
+        return candidate.replace(image=again[0], regions=tuple(again[1]))
 
-    crowded = [draft for draft in drafts if len(draft.regions) > draft.count]
-    answers = stages.without([d.picture for d in crowded], [largest(d) for d in crowded])
-    fewer = {draft.index: draft for draft in use(crowded, "decimate", answers, drawn_again)}
-    return [fewer.get(draft.index, draft) for draft in drafts]
-
-
-def _segment(drafts: list[MusicDraft], stages: Stages, options: Options) -> list[MusicDraft]:
-    def masked(draft: MusicDraft, masks: list[np.ndarray]) -> MusicDraft:
-        pairs = zip(draft.regions, masks, strict=True)
-        return draft.set(regions=tuple(replace(region, mask=mask) for region, mask in pairs))
-
-    answers = stages.segment([d.picture for d in drafts], [d.regions for d in drafts])
-    return use(drafts, "segment", answers, masked)
+    crowded = [candidate for candidate in candidates if len(candidate.regions) > candidate.count]
+    answers = provider.without([d.image for d in crowded], [largest(d) for d in crowded])
+    fewer = {candidate.index: candidate for candidate in map_answers(crowded, "decimate", answers, drawn_again)}
+    return [fewer.get(candidate.index, candidate) for candidate in candidates]
 
 
-def _choose_region(drafts: list[MusicDraft], stages: Stages, options: Options) -> list[MusicDraft]:
+def _segment(candidates: list[MusicCandidate], provider: Provider, options: Options) -> list[MusicCandidate]:
+    def masked(candidate: MusicCandidate, masks: list[np.ndarray]) -> MusicCandidate:
+        pairs = zip(candidate.regions, masks, strict=True)
+        return candidate.replace(regions=tuple(replace(region, mask=mask) for region, mask in pairs))
+
+    answers = provider.segment([d.image for d in candidates], [d.regions for d in candidates])
+    return map_answers(candidates, "segment", answers, masked)
+
+
+def _choose_region(candidates: list[MusicCandidate], provider: Provider, options: Options) -> list[MusicCandidate]:
     """Mask where `Sim_mask > Sim_unmask`, else box, subject by subject; an empty mask is no choice."""
     if options.region != "clip":
-        return [draft.set(shapes=(options.region,) * len(draft.regions)) for draft in drafts]
-    things = [(draft.picture, region) for draft in drafts for region in draft.regions]
-    pictures, regions = [picture for picture, _ in things], [region for _, region in things]
-    texts, sizes = [region.label for region in regions], [len(draft.regions) for draft in drafts]
-    with_mask = stages.compare(pictures, regions, texts, [True] * len(things))
-    with_box = stages.compare(pictures, regions, texts, [False] * len(things))
+        return [candidate.replace(shapes=(options.region,) * len(candidate.regions)) for candidate in candidates]
+    things = [(candidate.image, region) for candidate in candidates for region in candidate.regions]
+    images, regions = [image for image, _ in things], [region for _, region in things]
+    texts, sizes = [region.label for region in regions], [len(candidate.regions) for candidate in candidates]
+    with_mask = provider.compare(images, regions, texts, [True] * len(things))
+    with_box = provider.compare(images, regions, texts, [False] * len(things))
 
-    def chosen(draft: MusicDraft, fits: list[tuple[float, float]]) -> MusicDraft:
-        pairs = zip(draft.regions, fits, strict=True)
+    def chosen(candidate: MusicCandidate, fits: list[tuple[float, float]]) -> MusicCandidate:
+        pairs = zip(candidate.regions, fits, strict=True)
         shapes = ("mask" if mask > box and region.mask.any() else "box" for region, (mask, box) in pairs)
-        return draft.set(shapes=tuple(shapes))
+        return candidate.replace(shapes=tuple(shapes))
 
     answers = [
-        next((side for side in sides if isinstance(side, Fault)), sides)
+        next((side for side in sides if isinstance(side, ItemError)), sides)
         for sides in zip(with_mask, with_box, strict=True)
     ]
-    return use(drafts, "region", regroup(answers, sizes), chosen)
+    return map_answers(candidates, "region", group_answers(answers, sizes), chosen)
 
 
-def _lay_out(drafts: list[MusicDraft], stages: Stages, options: Options) -> list[MusicDraft]:
-    def with_grid(draft: MusicDraft) -> MusicDraft:
-        masks = np.stack([region.mask for region in draft.regions])
-        boxes = np.array([region.box for region in draft.regions], np.float32)
-        grid = annotate.layout(masks, boxes, options.K, draft.shapes)
+def _lay_out(candidates: list[MusicCandidate], provider: Provider, options: Options) -> list[MusicCandidate]:
+    def with_grid(candidate: MusicCandidate) -> MusicCandidate:
+        masks = np.stack([region.mask for region in candidate.regions])
+        boxes = np.array([region.box for region in candidate.regions], np.float32)
+        grid = annotate.layout(masks, boxes, options.K, candidate.shapes)
         lost = sorted(set(range(1, len(masks) + 1)) - set(np.unique(grid).tolist()))
-        names = ", ".join(draft.regions[n - 1].label for n in lost)
-        return draft.set(grid=grid).passes("layout", not lost, float(len(lost)), names and f"no cell for {names}")
+        names = ", ".join(candidate.regions[n - 1].label for n in lost)
+        return candidate.replace(grid=grid).check(
+            "layout", not lost, float(len(lost)), names and f"no cell for {names}"
+        )
 
-    return [with_grid(draft) for draft in drafts]
-
-
-def _redraw(drafts: list[MusicDraft], stages: Stages, options: Options) -> list[MusicDraft]:
-    things = [(d.picture, region, d.number(f"redraw {n}")) for d in drafts for n, region in enumerate(d.regions)]
-    pictures, regions, seeds = ([thing[i] for thing in things] for i in range(3))
-    answers = stages.redraw(pictures, regions, [options.reference_size] * len(things), seeds)
-    grouped = regroup(answers, [len(draft.regions) for draft in drafts])
-    return use(drafts, "redraw", grouped, lambda draft, pictures: draft.set(references=tuple(pictures)))
+    return [with_grid(candidate) for candidate in candidates]
 
 
-def _instruct(drafts: list[MusicDraft], stages: Stages, options: Options) -> list[MusicDraft]:
-    def complete(draft: MusicDraft, prompt: str) -> MusicDraft:
-        missing = [marker(n) for n in range(1, len(draft.references) + 1) if marker(n) not in prompt]
+def _redraw(candidates: list[MusicCandidate], provider: Provider, options: Options) -> list[MusicCandidate]:
+    things = [(d.image, region, d.seed_for(f"redraw {n}")) for d in candidates for n, region in enumerate(d.regions)]
+    images, regions, seeds = ([thing[i] for thing in things] for i in range(3))
+    answers = provider.redraw(images, regions, [options.reference_size] * len(things), seeds)
+    grouped = group_answers(answers, [len(candidate.regions) for candidate in candidates])
+    return map_answers(
+        candidates, "redraw", grouped, lambda candidate, images: candidate.replace(references=tuple(images))
+    )
+
+
+def _instruct(candidates: list[MusicCandidate], provider: Provider, options: Options) -> list[MusicCandidate]:
+    def complete(candidate: MusicCandidate, prompt: str) -> MusicCandidate:
+        missing = [marker(n) for n in range(1, len(candidate.references) + 1) if marker(n) not in prompt]
         reason = missing and f"the instruction does not mention {', '.join(missing)}"
-        return draft.set(prompt=prompt).passes("instruct", not missing, float(len(missing)), reason or "")
+        return candidate.replace(prompt=prompt).check("instruct", not missing, float(len(missing)), reason or "")
 
-    return use(drafts, "instruct", stages.instruct([d.brief for d in drafts]), complete)
+    return map_answers(candidates, "instruct", provider.instruct([d.brief for d in candidates]), complete)
 
 
-def _think(drafts: list[MusicDraft], stages: Stages, options: Options) -> list[MusicDraft]:
-    thoughts = stages.think([d.brief for d in drafts], [d.prompt for d in drafts])
-    thought = fill(drafts, "think", "cot", thoughts)
-    known = [draft for draft in thought if draft.dropped is None and draft.picture.scene is not None]
-    exact = dict(zip([d.index for d in known], truths([d.picture for d in known]), strict=True))
+def _think(candidates: list[MusicCandidate], provider: Provider, options: Options) -> list[MusicCandidate]:
+    thoughts = provider.think([d.brief for d in candidates], [d.prompt for d in candidates])
+    thought = set_answers(candidates, "think", "cot", thoughts)
+    known = [candidate for candidate in thought if candidate.dropped is None and candidate.image.scene is not None]
+    exact = dict(zip([d.index for d in known], ground_truths([d.image for d in known]), strict=True))
     return [_with_truth(d, exact[d.index]) if d.index in exact else d for d in thought]
 
 
-def _with_truth(draft: MusicDraft, truth: Truth) -> MusicDraft:
+def _with_truth(candidate: MusicCandidate, truth: Truth) -> MusicCandidate:
     """The truth about the subjects that the sample speaks of, in its order."""
-    order = [subject_at(truth, region) for region in draft.regions]
-    about = narrowed_truth(truth, order)
-    return draft.set(truth=replace(about, questions=questions.ask(about, draft.stream("questions"))))
+    order = [subject_at(truth, region) for region in candidate.regions]
+    about = truth_subset(truth, order)
+    return candidate.replace(truth=replace(about, questions=questions.ask(about, candidate.rng("questions"))))
 
 
-def finish(draft: MusicDraft, options: Options) -> Sentence:
+def finish(candidate: MusicCandidate, options: Options) -> Sentence:
     """Prompt and references in one of the two arrangements, plan, target."""
-    images = [Image(shown.pixels, subject=n, number=n) for n, shown in enumerate(draft.references, 1)]
-    arrangement = "image_first" if draft.stream("arrangement").random() < options.image_first else "in_sentence"
-    spans = ARRANGEMENTS[arrangement](draft.prompt, images)
-    found = draft.set(bucket=bucket_of(len(draft.regions)))
-    regions = [{"label": r.label, "box": list(r.box), "score": r.score} for r in draft.regions]
-    notes = notes_of(found, ENGINE, regions=regions, shapes=list(draft.shapes), caption=draft.idea.caption)
-    spans = (*spans, Plan(draft.cot, draft.grid), Target(draft.picture.pixels))
-    return Sentence(spans, "compose", draft.index, draft.truth, notes)
+    images = [Image(shown.pixels, subject=n, number=n) for n, shown in enumerate(candidate.references, 1)]
+    arrangement = "image_first" if candidate.rng("arrangement").random() < options.image_first else "in_sentence"
+    spans = ARRANGEMENTS[arrangement](candidate.prompt, images)
+    found = candidate.replace(bucket=bucket_of(len(candidate.regions)))
+    regions = [{"label": r.label, "box": list(r.box), "score": r.score} for r in candidate.regions]
+    notes = notes_of(found, ENGINE, regions=regions, shapes=list(candidate.shapes), caption=candidate.idea.caption)
+    spans = (*spans, Plan(candidate.cot, candidate.grid), Target(candidate.image.pixels))
+    return Sentence(spans, "compose", candidate.index, candidate.truth, notes)
 
 
 ENGINE = Engine(

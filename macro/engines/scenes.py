@@ -1,7 +1,7 @@
 """Seeded samples from rendered scenes: references, instruction, chain of thought, layout, target, truth.
 
 Sample `index` of `seed` is a pure function of (seed, index, options): alone or in a batch it is the same.
-Pictures are rendered in batches, targets and references each in one go. A quarter of the scenes are decimated
+Images are rendered in batches, targets and references each in one go. A quarter of the scenes are decimated
 as in MUSIC (arXiv 2604.07422, "subject-count decimation"): the smallest subjects leave and the rest is
 rendered again, so that the target is true.
 Read next: `macro/scenes/ground_truth/annotate.py`, `macro/scenes/language/captions.py`.
@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import UInt8
 
-from macro.engines.drafts import Draft, Engine, Step
-from macro.engines.stages import Stages
+from macro.engines.core import Candidate, Engine, Step
+from macro.engines.provider import Provider
 from macro.scenes.graph import Scene
 from macro.scenes.ground_truth import annotate
 from macro.scenes.language import captions, chain_of_thought, questions
 from macro.scenes.layout import layout_sampler
-from macro.scenes.render.batches import pixels_of, with_truth
+from macro.scenes.render.batches import render_images, render_with_truth
 from macro.sentence.formats import ARRANGEMENTS
 from macro.sentence.plan import Plan
 from macro.sentence.spans import MAX_REFERENCES, Image, Sentence, Target, Truth
@@ -54,8 +54,8 @@ class Options:
         rays: samples per pixel, 1..4.
         decimation: share of samples whose scene has lost its smallest subjects.
         image_first: share of samples in the image-first arrangement; the others are in-sentence.
-        views: how many references a subject has, each equally likely as long as twelve pictures are enough.
-        min_area: visible share of the picture that every subject must reach, or the scene is drawn again ...
+        views: how many references a subject has, each equally likely as long as twelve images are enough.
+        min_area: visible share of the image that every subject must reach, or the scene is drawn again ...
         tries: ... up to this many times; then the best of them stays.
         K, region: the layout rule's switches (`annotate.layout`).
     """
@@ -100,10 +100,10 @@ def _samples(seed: int, indices: Sequence[int], options: Options) -> list[Senten
     drawn = draw_scenes(seed, indices, options)
     orders = [_references(seed, index, d.scene, options) for index, d in zip(indices, drawn, strict=True)]
     alone = [scene for order in orders for _, scene in order]
-    pictures = iter(pixels_of(alone, options.reference_size, options.rays))
+    pixels = iter(render_images(alone, options.reference_size, options.rays))
     out = []
     for index, d, order in zip(indices, drawn, orders, strict=True):
-        images = [Image(next(pictures), subject=n, number=k) for k, (n, _) in enumerate(order, 1)]
+        images = [Image(next(pixels), subject=n, number=k) for k, (n, _) in enumerate(order, 1)]
         out.append(_sentence(_stream(seed, index, _WORDS), index, d, images, options))
     return out
 
@@ -111,7 +111,7 @@ def _samples(seed: int, indices: Sequence[int], options: Options) -> list[Senten
 def rerenders(seed: int, start: int, count: int, options: Options = DEFAULT) -> list[Pixels]:
     """The targets of those samples rendered again under other light, with other poses and texture phases.
 
-    What a perfect composer would draw, who is told who stands where but not the light (`grammar.jitter`).
+    What a perfect composer would draw, who is told who stands where but not the light (`layout_sampler.jitter`).
 
     Returns:
         uint8[size, size, 3] for each of samples `start` .. `start + count - 1`.
@@ -121,7 +121,7 @@ def rerenders(seed: int, start: int, count: int, options: Options = DEFAULT) -> 
         layout_sampler.jitter(drawn.scene, _stream(seed, index, _JITTER))
         for index, drawn in zip(indices, draw_scenes(seed, indices, options), strict=True)
     ]
-    return pixels_of(again, options.size, options.rays)
+    return render_images(again, options.size, options.rays)
 
 
 def rerender(seed: int, index: int, options: Options = DEFAULT) -> Pixels:
@@ -134,7 +134,7 @@ def rerender(seed: int, index: int, options: Options = DEFAULT) -> Pixels:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A scene with its picture and truth (without questions); `fault` is 0 if every subject shows well."""
+    """A scene with its image and truth (without questions); `fault` is 0 if every subject shows well."""
 
     scene: Scene
     pixels: Pixels
@@ -182,8 +182,8 @@ def draw_counts(rng: np.random.Generator, counts: Sequence[int | float], decimat
 
 
 def _rendered(scenes: list[Scene], options: Options) -> Iterator[Drawn]:
-    pictures = with_truth(scenes, options.size, options.size, options.rays)
-    for scene, (pixels, truth) in zip(scenes, pictures, strict=True):
+    images = render_with_truth(scenes, options.size, options.size, options.rays)
+    for scene, (pixels, truth) in zip(scenes, images, strict=True):
         yield Drawn(scene, pixels, truth, _fault(truth, options))
 
 
@@ -196,7 +196,7 @@ def _fault(truth: Truth, options: Options) -> float:
 
 
 def _references(seed: int, index: int, scene: Scene, options: Options) -> list[tuple[int, Scene]]:
-    """(subject, scene of it alone) in the order of their picture numbers."""
+    """(subject, scene of it alone) in the order of their image numbers."""
     rng = _stream(seed, index, _REFERENCES)
     order, spare = [], MAX_REFERENCES - len(scene.subjects)
     for n in range(1, len(scene.subjects) + 1):
@@ -209,9 +209,7 @@ def _references(seed: int, index: int, scene: Scene, options: Options) -> list[t
 # ---- sentences ----
 
 
-def _sentence(
-    rng: np.random.Generator, index: int, drawn: Drawn, images: list[Image], options: Options
-) -> Sentence:
+def _sentence(rng: np.random.Generator, index: int, drawn: Drawn, images: list[Image], options: Options) -> Sentence:
     scene, truth = drawn.scene, drawn.truth
     numbers = [[i.number for i in images if i.subject == n] for n in range(1, len(scene.subjects) + 1)]
     prompt = captions.instruction(scene, truth, rng, numbers)
@@ -227,7 +225,7 @@ def _sentence(
 
 
 @dataclass(frozen=True, eq=False)
-class SceneDraft(Draft):
+class SceneCandidate(Candidate):
     sentence: Sentence | None = None
 
 
@@ -237,19 +235,19 @@ def bucket_of(count: int) -> str:
     return f"{bucket[0]}-{bucket[-1]}"
 
 
-def _start(seed: int, index: int, attempt: int, options: Options) -> SceneDraft:
-    return SceneDraft(seed, index, attempt, "compose", bucket_of(_counts(seed, index, options)[0]))
+def _start(seed: int, index: int, attempt: int, options: Options) -> SceneCandidate:
+    return SceneCandidate(seed, index, attempt, "compose", bucket_of(_counts(seed, index, options)[0]))
 
 
-def _render(drafts: list[SceneDraft], stages: Stages | None, options: Options) -> list[SceneDraft]:
+def _render(candidates: list[SceneCandidate], provider: Provider | None, options: Options) -> list[SceneCandidate]:
     """All of a sample at once: whatever is known of a scene is known when it is drawn."""
-    made = _samples(drafts[0].seed, [draft.index for draft in drafts], options)
-    return [draft.set(sentence=sentence) for draft, sentence in zip(drafts, made, strict=True)]
+    made = _samples(candidates[0].seed, [candidate.index for candidate in candidates], options)
+    return [candidate.replace(sentence=sentence) for candidate, sentence in zip(candidates, made, strict=True)]
 
 
-def _finish(draft: SceneDraft, options: Options) -> Sentence:
-    return draft.sentence
+def _finish(candidate: SceneCandidate, options: Options) -> Sentence:
+    return candidate.sentence
 
 
 # Nothing is ever dropped: a scene that shows its subjects badly has been drawn again before.
-ENGINE = Engine("scenes", VERSION, Options, _start, (Step("render", _render),), _finish, tries=1)
+ENGINE = Engine("scenes", VERSION, Options, _start, (Step("render", _render),), _finish, max_attempts=1)

@@ -2,10 +2,9 @@
 
 A measure of a bucket is the sum over its samples divided by the number of things (subjects, cells, samples);
 its interval is the 95% bootstrap over samples. Values over all buckets are the mean of the buckets' values,
-each bucket resampled by itself. Read next: `journal.py`, `scenes.py`.
+each bucket resampled by itself. Read next: `journal.py`, `benches/scenes.py`.
 """
 
-import html
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from macro.utils.files import atomic_write
-from macro.utils.images import data_uri, load
+from macro.utils.html import render
+from macro.utils.images import load
 
 RESAMPLES = 1000
 DIGITS = 4
@@ -117,65 +117,23 @@ def _shown(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-# ---- the page ----
-
-_LEGEND = (
-    "Shares from 0 to 1, with 95% intervals; palette distance in Oklab. The last rows are yardsticks: the true "
-    "picture through the VAE, the true scene in another light and pose (what a perfect composer would score), "
-    "and another sample's picture. A right layout need not be the true one: compare it with the agreement of "
-    "two independent layouts of one instruction."
-)
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 84rem; padding: 0 1rem; color: #24292f }
-table { border-collapse: collapse; margin: 1rem 0 }
-td, th { padding: .25rem .7rem; text-align: right }
-th { border-bottom: 2px solid #888; font-weight: 600 }
-tr.rule td { border-top: 1px solid #bbb }
-td:first-child, th:first-child { text-align: left }
-small { color: #667; white-space: nowrap }
-img { max-width: 100% }
-section { border-top: 1px solid #ddd; padding: .6rem 0 }
-pre { white-space: pre-wrap; color: #556 }
-"""
-
-
 def page(results: Mapping, strips: Sequence[tuple[str, Path]]) -> str:
-    """A page that stands alone: the table with intervals, and pictures.
+    """A page that stands alone: the table with intervals, and images.
 
     Args:
         results: see `summary`.
-        strips: what stands under each picture strip, and its file.
+        strips: the text under each strip of images, and its file.
     """
-    parts = [
-        f"<title>scenes</title><style>{_STYLE}</style><h1>Benchmark &ldquo;scenes&rdquo;</h1>",
-        _table(results),
-        f"<p>{_LEGEND}</p>",
-    ]
-    for words, file in strips:
-        picture = f'<img src="{data_uri(load(file))}" alt="">'
-        parts.append(f"<section>{picture}<br>{html.escape(words)}</section>")
-    settings = json.dumps(results["settings"], indent=2, ensure_ascii=False)
-    parts.append(f"<h2>Settings</h2><pre>{html.escape(settings)}</pre>")
-    return '<!doctype html><html lang="en"><meta charset="utf-8">' + "".join(parts) + "</html>"
-
-
-def _table(results: Mapping) -> str:
-    head = "".join(f"<th>{html.escape(key.replace('_', ' '))}</th>" for key in HEADS)
     rows = [(values["bucket"], values) for values in results["buckets"]]
     rows += [("all", results["overall"]), *results["yardsticks"].items()]
-    body = ""
-    for name, values in rows:
-        ruled = ' class="rule"' if name in ("all", *list(results["yardsticks"])[:1]) else ""
-        cells = "".join(f"<td>{_with_interval(values, key)}</td>" for key in HEADS)
-        body += f"<tr{ruled}><td>{html.escape(name)}</td>{cells}</tr>"
-    return f"<table><tr><th>references</th>{head}</tr>{body}</table>"
-
-
-def _with_interval(values: Mapping, key: str) -> str:
-    interval = values["intervals"][key]
-    if values[key] is None or interval is None:
-        return "-"
-    return f"{values[key]:.3f}<br><small>{interval[0]:.3f}&ndash;{interval[1]:.3f}</small>"
+    return render(
+        "evaluation.html",
+        measures=list(HEADS),
+        rows=rows,
+        ruled=["all", *list(results["yardsticks"])[:1]],
+        strips=[(words, load(file)) for words, file in strips],
+        settings=json.dumps(results["settings"], indent=2, ensure_ascii=False),
+    )
 
 
 def write(workdir: str | Path, results: Mapping, strips: Sequence[tuple[str, Path]], json_file: str | None) -> None:

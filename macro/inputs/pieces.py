@@ -21,9 +21,9 @@ import numpy as np
 
 from macro.inputs.conditioning import ConditionMask
 from macro.inputs.transforms import grid_positions, patchify
+from macro.sentence.attention_mask import CAUSAL, FULL, NOISE
 from macro.sentence.layout import NUM_CLASSES, layout_to_token_weights
 from macro.sentence.plan import Plan
-from macro.sentence.sight import CAUSAL, FULL, NOISE
 from macro.sentence.spans import Image, Sentence, Target, Text
 from macro.utils.errors import UserError
 
@@ -123,7 +123,10 @@ def pieces_of(
         if isinstance(span, Text | Plan):
             if i in mask.text:
                 continue
-            plan = span if isinstance(span, Plan) else plan
+            if isinstance(span, Plan):
+                plan = span
+                if rng is not None:
+                    _check_decodable(span, sentence)
             body = span.tokens(tokenizer) if isinstance(span, Plan) else tokenizer.encode(span.text)
             learnt = mask.scored and (isinstance(span, Plan) or span.learn)
             pieces.append(Words([tokenizer.bos, *body, tokenizer.eos], learnt))
@@ -135,11 +138,22 @@ def pieces_of(
         if isinstance(span, Image) and mask.bound and config.binding:
             copies = [_bound(copy, span.subject or 0) for copy in copies]
         if config.most_pictures and pictures == config.most_pictures:
-            raise UserError(f"sentence (task {sentence.task}): more than {pictures} pictures; leave config.select out")
+            most = f"more than {pictures} images"
+            raise UserError(f"sentence (task {sentence.task}): {most}; leave config.token_selection out")
         pieces += copies
         slots += any(isinstance(copy, Latents) for copy in copies)
         pictures += 1
     return pieces
+
+
+def _check_decodable(plan: Plan, sentence: Sentence) -> None:
+    """UserError for a chain of thought that the plan decoder's grammar (sampling/plan_decoding.py) cannot write."""
+    if "<" in plan.cot:
+        at = plan.cot.index("<")
+        raise UserError(
+            f"sentence {sentence.idx} (task {sentence.task}): its chain of thought holds {plan.cot[at : at + 12]!r}, "
+            "but a thought that is decoded has no '<'; take it out of the sample"
+        )
 
 
 def _picture(i: int, span, config, mask: ConditionMask, slot: int, number: int, given: int, followed: bool) -> list:
@@ -183,8 +197,9 @@ def _pixels(span: Image | Target) -> np.ndarray:
 
 
 def _latent_shape(size: tuple[int, int], config) -> tuple[int, int, int]:
-    """The number of a size bucket, and its latent tokens along height and width."""
-    return config.images.buckets.index(size), size[0] // config.latent_stride, size[1] // config.latent_stride
+    """The number of a size bucket (-1 where sizes are free), and its latent tokens along height and width."""
+    bucket = config.images.buckets.index(size) if config.images.buckets else -1
+    return bucket, size[0] // config.latent_stride, size[1] // config.latent_stride
 
 
 def needs(pieces: list, config) -> np.ndarray:
@@ -208,9 +223,10 @@ def needs(pieces: list, config) -> np.ndarray:
 class _Builder:
     """Collects the tokens of one sample, keeping count of order, span and RoPE."""
 
-    def __init__(self, tokenizer, config):
-        self.tokenizer, self.config = tokenizer, config
-        self.order = self.span = self.rope = self.images = self.pictures = 0
+    def __init__(self, tokenizer, config, start: Cursor, with_pixels: bool):
+        self.tokenizer, self.config, self.with_pixels = tokenizer, config, with_pixels
+        self.order, self.span, self.rope = start
+        self.images = self.pictures = 0
         self.streams = {"text": [], "vision": [], "latent": []}
         self.pixels = {}
 
@@ -226,24 +242,21 @@ class _Builder:
         self.span += 1
 
     def seen(self, piece: Seen) -> None:
-        patch, n = self.config.patch, piece.rows * piece.columns
+        n = piece.rows * piece.columns
         values = {
-            "patches": patchify(self.config.images.vit_pixels(piece.pixels, piece.given), patch),
             "position": grid_positions(piece.rows, piece.columns, self.config.vision_side),
             "subject": np.full(n, piece.subject, np.int32),
             "picture": np.full(n, piece.picture, np.int32),
         }
+        if self.with_pixels:
+            values["patches"] = patchify(self.config.images.vit_pixels(piece.pixels, piece.given), self.config.patch)
         self.pictures = max(self.pictures, piece.picture + 1)
         self._framed("vision", n, FULL, values)
         self.rope += 1
 
     def latents(self, piece: Latents) -> None:
         n, noised = piece.rows * piece.columns, piece.t_raw is not None
-        if piece.slot not in self.pixels:
-            images = self.config.images
-            self.pixels[piece.slot] = (piece.bucket, images.vae_pixels(piece.pixels, images.buckets[piece.bucket]))
         values = {
-            "slot": np.full(n, list(self.pixels).index(piece.slot), np.int32),
             "token": np.arange(n, dtype=np.int32),
             "position": grid_positions(piece.rows, piece.columns, self.config.latent_side),
             "image": np.full(n, self.images, np.int32),
@@ -252,6 +265,11 @@ class _Builder:
             "loss": np.full(n, noised),
             "subjects": np.zeros((n, NUM_CLASSES), np.float32) if piece.shares is None else piece.shares,
         }
+        if self.with_pixels:
+            if piece.slot not in self.pixels:
+                size = piece.rows * self.config.latent_stride, piece.columns * self.config.latent_stride
+                self.pixels[piece.slot] = (piece.bucket, self.config.images.vae_pixels(piece.pixels, size))
+            values["slot"] = np.full(n, list(self.pixels).index(piece.slot), np.int32)
         self._framed("latent", n, NOISE if noised else FULL, values)
         self.pictures = max(self.pictures, piece.picture + 1)
         self.images += 1
@@ -273,18 +291,21 @@ class _Builder:
 
     def _add(self, stream: str, n: int, mode: int, rope, values: dict) -> None:
         meta = {
-            "order": self.order + np.arange(n, dtype=np.int32),
-            "span": np.full(n, self.span, np.int32),
-            "mode": np.full(n, mode, np.int32),
-            "rope": np.broadcast_to(np.asarray(rope, np.int32), (n,)),
+            "token_index": self.order + np.arange(n, dtype=np.int32),
+            "block_id": np.full(n, self.span, np.int32),
+            "mask_mode": np.full(n, mode, np.int32),
+            "position_ids": np.broadcast_to(np.asarray(rope, np.int32), (n,)),
         }
         self.streams[stream].append(values | meta)
         self.order += n
 
 
-def lay(pieces: list, tokenizer, config) -> Packed:
-    """Gives every token of the pieces its place, and does the pixel work."""
-    builder = _Builder(tokenizer, config)
+def lay(pieces: list, tokenizer, config, start: Cursor | None = None, pixels: bool = True) -> Packed:
+    """Gives every token of the pieces its place, the first one that of `start`, and does the pixel work.
+
+    Without `pixels` images have no patches and no pixel slots: for pieces that are laid out a second time.
+    """
+    builder = _Builder(tokenizer, config, start or Cursor(), pixels)
     for piece in pieces:
         if isinstance(piece, Words):
             builder.words(piece)

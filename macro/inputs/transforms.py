@@ -3,14 +3,12 @@
 Read next: `macro/inputs/image_spec.py`.
 """
 
-import os
-from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float32
 
 from macro.utils.errors import UserError
-from macro.utils.images import nearest_size, size_of, to_float
+from macro.utils.images import to_float
 
 
 def fit_size(
@@ -41,19 +39,6 @@ def within(height: int, width: int, pixels: int) -> tuple[int, int]:
     """The size of at most about `pixels` with the same aspect; a picture that is small enough keeps its own."""
     scale = min(1.0, (pixels / (height * width)) ** 0.5)
     return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def drawn_size(
-    buckets: Sequence[Sequence[int]], source: str | os.PathLike | np.ndarray | None = None
-) -> tuple[int, int]:
-    """The (height, width) that a picture is drawn at, of those that a model was trained on: (height, width, ...) each.
-
-    The first, or for the edit of a `source` (a file or pixels) the one of its shape.
-    """
-    sizes = [(bucket[0], bucket[1]) for bucket in buckets]
-    if source is None:
-        return sizes[0]
-    return nearest_size(source.shape[:2] if isinstance(source, np.ndarray) else size_of(source), sizes)
 
 
 def _scaled(height: int, width: int, scale: float, stride: int) -> tuple[int, int]:

@@ -1,11 +1,11 @@
-"""CLIP: how well a picture fits a text, or another picture; cosines, -1..1.
+"""CLIP: how well an image fits a text, or another image; cosines, -1..1.
 
     clip = Clip()
     clip.text_similarity([pixels], ["a red dog"])                  CLIP-T
     clip.picture_similarity([drawn], [reference])                  CLIP-I
 
 MUSIC compares with ViT-L/14 whether a masked crop or a whole box shows a category (arXiv 2604.07422), and ranks
-candidates with it. Shared by the data engines, search and benchmarks. Read next: `dino.py`, `loading.py`.
+candidates with it. Shared by the data engines, search and benchmarks. Read next: `dino.py`, `model_loading.py`.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from macro.judges.loading import check_kind, device_of, format_of, loading, once
+from macro.judges.model_loading import check_kind, device_of, format_of, loading, once
 from macro.utils.errors import UserError
 from macro.utils.images import Pixels, resize_and_crop
 
@@ -29,7 +29,7 @@ class Clip:
         device: None is a GPU where there is one.
         dtype: float32 everywhere, because what is compared differs in the third decimal; a large model may be given
             bfloat16.
-        batch: pictures or texts that go through the model at a time; the answers do not depend on it.
+        batch: images or texts that go through the model at a time; the answers do not depend on it.
     """
 
     name: str = "openai/clip-vit-large-patch14"
@@ -41,16 +41,16 @@ class Clip:
         if self.batch < 1:
             raise UserError(f"CLIP: batch is {self.batch}; use at least 1")
 
-    def text_similarity(self, pictures: Sequence[Pixels], texts: Sequence[str]) -> Float32[np.ndarray, "n"]:
-        """Cosine of picture i and text i (CLIP-T). Texts are cut at CLIP's 77 tokens."""
-        return _cosines(self.pictures(pictures), self.texts(texts))
+    def text_similarity(self, images: Sequence[Pixels], texts: Sequence[str]) -> Float32[np.ndarray, "n"]:
+        """Cosine of image i and text i (CLIP-T). Texts are cut at CLIP's 77 tokens."""
+        return _cosines(self.images(images), self.texts(texts))
 
-    def picture_similarity(self, first: Sequence[Pixels], second: Sequence[Pixels]) -> Float32[np.ndarray, "n"]:
+    def image_similarity(self, first: Sequence[Pixels], second: Sequence[Pixels]) -> Float32[np.ndarray, "n"]:
         """Cosine of first[i] and second[i] (CLIP-I)."""
-        return _cosines(self.pictures(first), self.pictures(second))
+        return _cosines(self.images(first), self.images(second))
 
-    def pictures(self, pictures: Sequence[Pixels]) -> Float32[np.ndarray, "n d"]:
-        """Unit vectors of pictures of any sizes: the shorter side is fitted, and the middle seen."""
+    def images(self, images: Sequence[Pixels]) -> Float32[np.ndarray, "n d"]:
+        """Unit vectors of images of any sizes: the shorter side is fitted, and the middle seen."""
         model, processor = _load(self.name, self.device, self.dtype)
         import torch
 
@@ -65,7 +65,7 @@ class Clip:
             values = torch.from_numpy(values.transpose(0, 3, 1, 2).copy()).to(model.device, model.dtype)
             return model.visual_projection(model.vision_model(pixel_values=values).pooler_output)
 
-        return self._units(encode, pictures, model.config.projection_dim)
+        return self._units(encode, images, model.config.projection_dim)
 
     def texts(self, texts: Sequence[str]) -> Float32[np.ndarray, "n d"]:
         """Unit vectors of texts."""

@@ -1,7 +1,7 @@
-"""DINO and DINOv2: whether two pictures show the same thing; cosine of their CLS features, -1..1.
+"""DINO and DINOv2: whether two images show the same thing; cosine of their CLS features, -1..1.
 
 DreamBench's convention (as UNO and MUSIC report it): ViT-S/16, the shorter side to 256, the middle 224 x 224. The data
-engines take DINOv2 (MACRO's runs of similar key frames, arXiv 2603.25319). Read next: `clip.py`, `loading.py`.
+engines take DINOv2 (MACRO's runs of similar key frames, arXiv 2603.25319). Read next: `clip.py`, `model_loading.py`.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from macro.judges.loading import check_kind, device_of, format_of, loading, once
+from macro.judges.model_loading import check_kind, device_of, format_of, loading, once
 from macro.utils.errors import UserError
 from macro.utils.images import Pixels, resize_and_crop
 
@@ -32,7 +32,7 @@ class Dino:
         name: of the hub, or a folder; `DREAMBENCH` is the one that benchmarks are reported with.
         device: None is a GPU where there is one.
         dtype: float32, as for CLIP.
-        batch: pictures that go through the model at a time; the answers do not depend on it.
+        batch: images that go through the model at a time; the answers do not depend on it.
     """
 
     name: str = "facebook/dinov2-base"
@@ -48,15 +48,15 @@ class Dino:
         """Cosine of first[i] and second[i]."""
         return np.einsum("nd,nd->n", self.features(first), self.features(second))
 
-    def features(self, pictures: Sequence[Pixels]) -> Float32[np.ndarray, "n d"]:
-        """Unit vectors of pictures of any sizes."""
+    def features(self, images: Sequence[Pixels]) -> Float32[np.ndarray, "n d"]:
+        """Unit vectors of images of any sizes."""
         model = _load(self.name, self.device, self.dtype)
         import torch
 
         parts = [np.zeros((0, model.config.hidden_size), np.float32)]
         with torch.inference_mode():
-            for start in range(0, len(pictures), self.batch):
-                values = np.stack([_seen(picture) for picture in pictures[start : start + self.batch]])
+            for start in range(0, len(images), self.batch):
+                values = np.stack([_seen(image) for image in images[start : start + self.batch]])
                 values = torch.from_numpy(values).to(model.device, model.dtype)
                 features = model(pixel_values=values).last_hidden_state[:, 0].float()
                 parts.append(torch.nn.functional.normalize(features, dim=-1).cpu().numpy())
@@ -64,7 +64,7 @@ class Dino:
 
 
 def _seen(pixels: Pixels) -> Float32[np.ndarray, "3 224 224"]:
-    """What the model sees of a picture."""
+    """What the model sees of an image."""
     edge = (_RESIZED - _CROP) // 2
     middle = resize_and_crop(pixels, (_RESIZED, _RESIZED))[edge : edge + _CROP, edge : edge + _CROP]
     return np.ascontiguousarray(((middle.astype(np.float32) / 255 - _MEAN) / _DEVIATION).transpose(2, 0, 1))

@@ -1,10 +1,10 @@
-"""A `Chat` on a `transformers` model that is loaded here: Qwen3 for words, the Qwen-VL family for pictures too.
+"""A `Chat` on a `transformers` model that is loaded here: Qwen3 for words, the Qwen-VL family for images too.
 
     chat = LocalChat("Qwen/Qwen2.5-VL-7B-Instruct", device="cuda")
     chat.ask(asks)
 
 The model's own chat template says how a conversation is written. Words are drawn at random by each question's own
-seed, as an argmax of logits with Gumbel noise: so what else is in a batch changes no draw. Read next: `asking.py`.
+seed, as an argmax of logits with Gumbel noise: so what else is in a batch changes no draw. Read next: `chat.py`.
 """
 
 import inspect
@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from macro.judges.asking import Ask, Failure, Malformed, correction, instructions, key_of, understood
-from macro.judges.loading import device_of, format_of, loading, once
-from macro.judges.stored import Stored
+from macro.judges.chat import LlmRequest, cache_key, correction, parse_answer, system_prompt
+from macro.judges.model_loading import device_of, format_of, loading, once
+from macro.judges.response_cache import ResponseCache
 from macro.utils import images as image_io
-from macro.utils.errors import UserError
+from macro.utils.errors import ItemError, UserError
 
 _BEST = 20  # a word is drawn among so many: below them are hundreds of thousands that are all wrong
 
@@ -31,10 +31,10 @@ class _Value:
 
 @dataclass(frozen=True, eq=False)
 class _Conversation:
-    """Messages as chat templates take them, the pictures in them, and the seed of the next one."""
+    """Messages as chat templates take them, the images in them, and the seed of the next one."""
 
     messages: list[dict]
-    pictures: list[image_io.Pixels]
+    images: list[image_io.Pixels]
     seed: int
 
 
@@ -45,13 +45,13 @@ class LocalChat:
         model: its name or path.
         device: None is a GPU where there is one.
         dtype: "float32", "bfloat16" or "float16".
-        cache: folder of answers (`stored.py`); None keeps none.
+        cache: folder of answers (`response_cache.py`); None keeps none.
         mends: how often a malformed answer is sent back.
         batch: questions that go through the model together. With more than one the last bits of its numbers, and so
             now and then a word, depend on which ones those are.
         max_tokens: an answer ends there.
         temperature: 0 takes the likeliest word each time.
-        side: pictures with a longer side are shrunk to it, pixels.
+        side: images with a longer side are shrunk to it, pixels.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class LocalChat:
         device: str | None = None,
         dtype: str = "bfloat16",
         cache: str | os.PathLike | None = None,
-        mends: int = 2,
+        max_repairs: int = 2,
         batch: int = 1,
         max_tokens: int = 1024,
         temperature: int | float = 0.7,
@@ -71,14 +71,14 @@ class LocalChat:
             raise UserError(f"language model {model}: batch is {batch}; use at least 1")
         self.model = model
         self._device, self._dtype = device, dtype
-        self._stored, self._mends, self._batch = Stored(cache), mends, batch
+        self._stored, self._mends, self._batch = ResponseCache(cache), max_repairs, batch
         self._max_tokens, self._temperature, self._side = max_tokens, temperature, side
 
-    def ask(self, asks: Sequence[Ask]) -> list[Any]:
-        """What `read` made of each answer, or a `Failure`, in order; the same question twice is asked once.
+    def ask(self, asks: Sequence[LlmRequest]) -> list[Any]:
+        """What `read` made of each answer, or a `ItemError`, in order; the same question twice is asked once.
 
         Raises:
-            UserError: the model cannot be loaded, or is to see pictures and cannot.
+            UserError: the model cannot be loaded, or is to see images and cannot.
         """
         keys = [self._key(ask) for ask in asks]
         different = dict(zip(keys, asks, strict=True))
@@ -93,8 +93,8 @@ class LocalChat:
                     answers[key] = self._understood(key, different[key], written, turns[key])
         return [self._settled(answers[key], turns.get(key, ())) for key in keys]
 
-    def _key(self, ask: Ask) -> str:
-        return key_of(
+    def _key(self, ask: LlmRequest) -> str:
+        return cache_key(
             ask,
             local=self.model,
             dtype=self._dtype,
@@ -103,22 +103,22 @@ class LocalChat:
             temperature=self._temperature,
         )
 
-    def _known(self, key: str, ask: Ask) -> Any | None:
+    def _known(self, key: str, ask: LlmRequest) -> Any | None:
         stored = self._stored.get(key)
         if stored is None:
             return None
         try:
             return _Value(ask.read(stored))
-        except Malformed:  # `read` has become stricter since; it is asked again
+        except ItemError:  # `read` has become stricter since; it is asked again
             return None
 
-    def _understood(self, key: str, ask: Ask, written: Any, turns: list[tuple[str, str]]) -> Any | None:
+    def _understood(self, key: str, ask: LlmRequest, written: Any, turns: list[tuple[str, str]]) -> Any | None:
         """The value, a failure, or None where it is to be asked again."""
-        if isinstance(written, Failure):
+        if isinstance(written, ItemError):
             return written
         try:
-            answer, value = understood(ask, written)
-        except Malformed as error:
+            answer, value = parse_answer(ask, written)
+        except ItemError as error:
             turns.append((written, str(error)))
             return None
         self._stored.put(key, answer, self.model)
@@ -127,23 +127,23 @@ class LocalChat:
     @staticmethod
     def _settled(answer: Any, turns: Sequence[tuple[str, str]]) -> Any:
         if answer is None:
-            return Failure(f"malformed answer {len(turns)} times, last: {turns[-1][1]}")
+            return ItemError(f"malformed answer {len(turns)} times, last: {turns[-1][1]}")
         return answer.value if isinstance(answer, _Value) else answer
 
     # ---- the model ----
 
-    def _conversation(self, ask: Ask, turns: Sequence[tuple[str, str]]) -> _Conversation:
+    def _conversation(self, ask: LlmRequest, turns: Sequence[tuple[str, str]]) -> _Conversation:
         parts: list[dict] = []
-        pictures: list[image_io.Pixels] = []
+        images: list[image_io.Pixels] = []
         for part in ask.parts:
             if isinstance(part, str):
                 parts.append({"type": "text", "text": part})
             else:
                 parts.append({"type": "image"})
-                pictures.append(image_io.shrink_to(part, self._side))
-        words_only = "\n".join(part["text"] for part in parts) if not pictures else None
+                images.append(image_io.shrink_to(part, self._side))
+        words_only = "\n".join(part["text"] for part in parts) if not images else None
         messages = [
-            {"role": "system", "content": instructions(ask)},
+            {"role": "system", "content": system_prompt(ask)},
             {"role": "user", "content": words_only or parts},
         ]
         for written, reason in turns:
@@ -151,7 +151,7 @@ class LocalChat:
                 {"role": "assistant", "content": written},
                 {"role": "user", "content": correction(reason)},
             ]
-        return _Conversation(messages, pictures, ask.seed + len(turns))
+        return _Conversation(messages, images, ask.seed + len(turns))
 
     def _written(self, conversations: list[_Conversation]) -> list[Any]:
         """What the model writes in each; a batch that does not fit is asked one by one."""
@@ -161,7 +161,7 @@ class LocalChat:
         except (RuntimeError, ValueError) as error:
             if len(conversations) == 1:
                 lines = str(error).strip().splitlines()
-                return [Failure(f"{type(error).__name__}: {lines[0] if lines else 'no reason'}")]
+                return [ItemError(f"{type(error).__name__}: {lines[0] if lines else 'no reason'}")]
         return [written for conversation in conversations for written in self._written([conversation])]
 
     def _generated(self, conversations: list[_Conversation]) -> list[str]:
@@ -218,14 +218,14 @@ def _inputs(name: str, model: Any, tokenizer: Any, processor: Any, conversations
         )
         for c in conversations
     ]
-    pictures = [pixels for c in conversations for pixels in c.pictures]
-    if not pictures:
+    images = [pixels for c in conversations for pixels in c.images]
+    if not images:
         inputs = tokenizer(texts, padding=True, padding_side="left", add_special_tokens=False, return_tensors="pt")
         return {key: inputs[key].to(model.device) for key in ("input_ids", "attention_mask")}
     mark_id = getattr(model.config, "image_token_id", None)
     if processor is None or mark_id is None:
-        raise UserError(f"language model {name}: is to see pictures and cannot; name one such as Qwen2.5-VL")
-    seen = processor(images=pictures, return_tensors="pt")
+        raise UserError(f"language model {name}: is to see images and cannot; name one such as Qwen2.5-VL")
+    seen = processor(images=images, return_tensors="pt")
     counts = iter((seen["image_grid_thw"].prod(-1) // processor.merge_size**2).tolist())
     mark = tokenizer.convert_ids_to_tokens(mark_id)
     texts = [_with_room(text, mark, counts) for text in texts]
@@ -238,7 +238,7 @@ def _inputs(name: str, model: Any, tokenizer: Any, processor: Any, conversations
 
 
 def _plain(told: Any, marks: Sequence[str]) -> Any:
-    """Messages without what would be read as marks of the model's own: the start of a turn, the place of a picture."""
+    """Messages without what would be read as marks of the model's own: the start of a turn, the place of an image."""
     if isinstance(told, str):
         for mark in marks:
             told = told.replace(mark, "")
@@ -249,7 +249,7 @@ def _plain(told: Any, marks: Sequence[str]) -> Any:
 
 
 def _with_room(text: str, mark: str, counts: Any) -> str:
-    """The text with as many marks for each picture as it has tokens."""
+    """The text with as many marks for each image as it has tokens."""
     pieces = text.split(mark)
     return "".join(piece + mark * next(counts) for piece in pieces[:-1]) + pieces[-1]
 

@@ -21,29 +21,29 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from macro.kernels.select.api import gather
+from macro.kernels.token_selection.api import gather_tokens
 from macro.models.diffusion_head import DiffusionHead
 from macro.models.planner import Planner
-from macro.models.thinning import Thinning
+from macro.models.token_selection import TrainingSelection
 from macro.models.variants import ModelConfig
-from macro.nn.asking import Asking
+from macro.nn.attention_probe import AttentionProbe
+from macro.nn.layers import rope_angles
 from macro.nn.mot import MoT
-from macro.nn.rope import rope_angles
 from macro.parallel.sharding import constrain, join_tokens, split_tokens
-from macro.sentence.sight import FIELDS
+from macro.sentence.attention_mask import MASK_FIELDS
 
 Cache = dict
 
 
 def mask_fields(stream: Mapping) -> dict:
-    """The four integers per token that the rule of sight asks for."""
-    return {name: stream[name] for name in FIELDS}
+    """The four integers per token that the attention mask asks for."""
+    return {name: stream[name] for name in MASK_FIELDS}
 
 
 def concat_metadata(*metas: Mapping | None) -> dict:
     """Metadata of several buffers, one after the other along the token axis."""
     present = [meta for meta in metas if meta is not None]
-    return {name: join_tokens([meta[name] for meta in present]) for name in FIELDS}
+    return {name: join_tokens([meta[name] for meta in present]) for name in MASK_FIELDS}
 
 
 def index_cache(cache: Cache, rows: slice | Array) -> Cache:
@@ -66,7 +66,7 @@ def _text_of(und: Float[Array, "b n d"], text: Mapping, vision: Mapping | None) 
     """The text stream's share of the understanding tokens."""
     if vision is None:
         return und
-    return split_tokens(und, [text["ids"].shape[1], vision["position"].shape[1]])[0]
+    return split_tokens(und, [text["ids"].shape[1], vision["segment_ids"].shape[1]])[0]
 
 
 class Composer(nn.Module):
@@ -98,7 +98,7 @@ class Composer(nn.Module):
         streams: Mapping,
         x_t: Float[Array, "b n c"],
         t: Float[Array, "b n"],
-        thinning: Thinning | None = None,
+        selection: TrainingSelection | None = None,
     ) -> dict[str, Array]:
         """The training forward pass over packed sentences.
 
@@ -106,18 +106,18 @@ class Composer(nn.Module):
             streams: `text`, `vision`, `latent` as packed.
             x_t: latent tokens, noised to time `t` (0 where clean).
             t: time of each latent token, float32.
-            thinning: which tokens of pictures the later layers see; None: all.
+            selection: which image tokens the later layers see; None: all.
 
         Returns:
             `text` [b, n_text, d]: final hidden states of the text stream; `velocity` [b, n_latent, c].
         """
         und = self._embed_und(streams["text"], streams["vision"])
         gen = self.embed_latent(streams["latent"], x_t, t)
-        if thinning is None:
+        if selection is None:
             und, gen, *_ = self.mot(und, gen, *self._joined([streams["text"], streams["vision"]], streams["latent"]))
             text = _text_of(und, streams["text"], streams["vision"])
         else:
-            text, gen = self._thinned(und, gen, streams, thinning)
+            text, gen = self._with_selection(und, gen, streams, selection)
         return {"text": text, "velocity": self.diffusion_head.velocity(gen)}
 
     def logits(self, hidden: Float[Array, "*shape d"]) -> Float[Array, "*shape v"]:
@@ -129,29 +129,30 @@ class Composer(nn.Module):
         streams: Mapping,
         x: Float[Array, "b n c"] | None = None,
         caches: Sequence[Cache] = (),
-        asking: Asking | None = None,
+        probe: AttentionProbe | None = None,
     ) -> tuple[Float[Array, "b n_text d"], Cache, tuple[Array, ...] | None]:
         """Reads clean tokens: a prompt, or a further piece of one after what `caches` hold.
 
         Args:
-            streams: `text`, and where present `vision` and `latent` (clean reference latents, time 0).
+            streams: `text`, and where present `vision` (with `tokens` of `embed_vision` in place of patches, if there
+                are any) and `latent` (clean reference latents, time 0).
             x: the clean latents of `streams["latent"]`.
             caches: keys and values of what was read before, see `nn/mot.py`.
-            asking: what to find out on the way about pictures' tokens.
+            probe: what to measure on the way about image tokens.
 
         Returns:
             Final hidden states of the text stream; the cache of the new tokens alone: `k`, `v`
-            [layers, b, n_new, kv_heads, head_dim] and `meta`; text, vision, latent in this order; and what was asked,
-            [layers, rows, 2, keys] for each set of keys.
+            [layers, b, n_new, kv_heads, head_dim] and `meta`; text, vision, latent in this order; and what the
+            probe found, [layers, rows, 2, keys] for each set of keys.
         """
         text, vision, latent = streams["text"], streams.get("vision"), streams.get("latent")
         und = self._embed_und(text, vision)
         gen = None if latent is None else self.embed_latent(latent, x, jnp.zeros(x.shape[:2], jnp.float32))
         read = [text] if vision is None else [text, vision]
-        und, _, new, asked = self.mot(und, gen, *self._joined(read, latent), caches, asking)
+        und, _, new, found = self.mot(und, gen, *self._joined(read, latent), caches, probe)
         k, v = (constrain(kept, "layers", "batch", "tokens", "kv_heads", "head_dim") for kept in new)
         meta = concat_metadata(concat_metadata(*read), latent)
-        return _text_of(und, text, vision), {"k": k, "v": v, "meta": meta}, asked
+        return _text_of(und, text, vision), {"k": k, "v": v, "meta": meta}, found
 
     def embed_latent(
         self, latent: Mapping, x_t: Float[Array, "b n c"], t: Float[Array, "b n"]
@@ -180,28 +181,34 @@ class Composer(nn.Module):
         """Velocity, float32, from the hidden state that `denoise` gives."""
         return self.diffusion_head.velocity(self.mot.gen_norm(hidden))
 
+    def embed_vision(self, vision: Mapping) -> Float[Array, "b n d"]:
+        """Vision tokens before binding, of `patches`, `position`, `segment_ids` and `block_id`."""
+        return self.planner.embed_vision(vision)
+
     def _embed_und(self, text: Mapping, vision: Mapping | None) -> Float[Array, "b n d"]:
         tokens = self.planner.embed_text(text["ids"])
         if vision is None:
             return tokens
-        seen = self.planner.embed_vision(vision)
+        seen = vision["tokens"] if "tokens" in vision else self.embed_vision(vision)
         if self.config.binding:
             bound = jnp.take(self.binding, vision["subject"], axis=0).astype(seen.dtype)
             seen = seen + jnp.where((vision["subject"] > 0)[..., None], bound, 0)
         return constrain(join_tokens([tokens, seen]), "batch", "tokens", "width")
 
-    def _thinned(self, und, gen, streams: Mapping, thinning: Thinning) -> tuple[Array, Array]:
-        """Hidden states of text and latents, where the layers after the last asked one see the kept tokens only."""
+    def _with_selection(self, und, gen, streams: Mapping, selection: TrainingSelection) -> tuple[Array, Array]:
+        """Hidden states of text and latents, where the layers after the last found one see the kept tokens only."""
         text, vision, latent = streams["text"], streams["vision"], streams["latent"]
         rotations, meta = self._joined([text, vision], latent)
-        asking, end = thinning.asking(streams, image_ids(streams), meta, self.config.llm.layers)
-        und, gen, (_, values), asked = self.mot.run(und, gen, rotations, meta, (), asking, (0, end))
-        kept, stays = thinning.kept(streams, meta, image_ids(streams), values, asked, self.config.llm.layers)
+        probe, end = selection.probe(streams, image_ids(streams), meta, self.config.llm.layers)
+        und, gen, (_, values), found = self.mot.run(und, gen, rotations, meta, (), probe, (0, end))
+        kept, stays = selection.select(streams, meta, image_ids(streams), values, found, self.config.llm.layers)
         words, seen = split_tokens(und, [text["ids"].shape[1], vision["position"].shape[1]])
-        seen = gather(seen, kept, "batch", "tokens", "width")
-        fields = {name: jnp.take_along_axis(vision[name], kept.indices, axis=1) for name in (*FIELDS, "rope")}
-        vision = fields | {"sample": jnp.where(kept.valid, fields["sample"], -1)}
-        latent = {**latent, "sample": jnp.where(stays, latent["sample"], -1)}
+        seen = gather_tokens(seen, kept, "batch", "tokens", "width")
+        fields = {
+            name: jnp.take_along_axis(vision[name], kept.indices, axis=1) for name in (*MASK_FIELDS, "position_ids")
+        }
+        vision = fields | {"segment_ids": jnp.where(kept.valid, fields["segment_ids"], -1)}
+        latent = {**latent, "segment_ids": jnp.where(stays, latent["segment_ids"], -1)}
         given = self._joined([text, vision], latent)
         und, gen, *_ = self.mot.run(join_tokens([words, seen]), gen, *given, part=(end, self.config.llm.layers))
         words, _ = split_tokens(und, [words.shape[1], seen.shape[1]])
@@ -209,8 +216,8 @@ class Composer(nn.Module):
 
     def _joined(self, und_streams, latent):
         """Rotations and metadata of the tokens; understanding tokens stand before latents everywhere."""
-        rope = join_tokens([stream["rope"] for stream in und_streams])
-        angles = [rope] if latent is None else [rope, latent["rope"]]
+        rope = join_tokens([stream["position_ids"] for stream in und_streams])
+        angles = [rope] if latent is None else [rope, latent["position_ids"]]
         llm = self.config.llm
         rotations = [rope_angles(ids, llm.head_dim, llm.rope_theta) for ids in angles]
         rotations = (*rotations, None) if latent is None else tuple(rotations)
@@ -220,7 +227,10 @@ class Composer(nn.Module):
 
 def dummy_batch(model: ModelConfig) -> tuple[dict, Array, Array]:
     """Streams with one token each, latents and times: enough to shape every parameter by `Composer.init`."""
-    meta = {name: jnp.zeros((1, 1), jnp.int32) for name in ("sample", "order", "span", "mode", "rope")}
+    meta = {
+        name: jnp.zeros((1, 1), jnp.int32)
+        for name in ("segment_ids", "token_index", "block_id", "mask_mode", "position_ids")
+    }
     patch = jnp.zeros((1, 1, model.vision.patch**2 * 3))
     place = jnp.zeros((1, 1), jnp.int32)
     streams = {

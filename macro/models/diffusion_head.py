@@ -6,7 +6,7 @@ import flax.linen as nn
 from jaxtyping import Array, Float, Int
 
 from macro.models.variants import ModelConfig
-from macro.nn.embed import position_embedding, time_sinusoids
+from macro.nn.layers import Dense, position_embedding, time_sinusoids
 from macro.parallel.sharding import constrain
 
 
@@ -17,9 +17,9 @@ class TimeEmbedding(nn.Module):
 
     @nn.compact
     def __call__(self, t: Float[Array, "b n"]) -> Float[Array, "b n d"]:
-        hidden = nn.silu(nn.Dense(self.width, name="fc1")(time_sinusoids(t)))
+        hidden = nn.silu(Dense(self.width, name="fc1")(time_sinusoids(t)))
         hidden = constrain(hidden, "batch", "tokens", "width")
-        return constrain(nn.Dense(self.width, name="fc2")(hidden), "batch", "tokens", "width")
+        return constrain(Dense(self.width, name="fc2")(hidden), "batch", "tokens", "width")
 
 
 class DiffusionHead(nn.Module):
@@ -29,8 +29,8 @@ class DiffusionHead(nn.Module):
 
     def setup(self):
         width, dtype = self.config.llm.width, self.config.dtype
-        self.latent_in = nn.Dense(width, dtype=dtype)
-        self.latent_out = nn.Dense(
+        self.latent_in = Dense(width, dtype=dtype)
+        self.latent_out = Dense(
             self.config.latent_channels, dtype=dtype, kernel_init=nn.initializers.zeros_init()
         )
         self.time = TimeEmbedding(width)
@@ -39,8 +39,8 @@ class DiffusionHead(nn.Module):
         self, x: Float[Array, "b n c"], t: Float[Array, "b n"], position: Int[Array, "b n"]
     ) -> Float[Array, "b n d"]:
         """Latent tokens at time `t` (0 = clean) and `position = row * latent_side + column`."""
-        place = position_embedding(position, self.config.latent_side, self.config.llm.width)
-        return self.latent_in(x) + (self.time(t) + place).astype(self.config.dtype)
+        embedded = position_embedding(position, self.config.latent_side, self.config.llm.width)
+        return self.latent_in(x) + (self.time(t) + embedded).astype(self.config.dtype)
 
     def velocity(self, hidden: Float[Array, "b n d"]) -> Float[Array, "b n c"]:
         """Velocity `eps - x0`, float32."""

@@ -9,8 +9,8 @@ Convolutional residual levels with group normalisation and swish, a single-head 
 size, no skip connections. Modules carry the upstream checkpoint's names (`encoder.down.0.block.1.conv2` is
 `encoder/down_0/block_1/conv2` here), so that a table of regular expressions imports it.
 
-Read next: `macro/objectives/autoencode.py` for how a small one is trained, `macro/models/composer.py` for
-who eats the latents.
+Read next: `macro/objectives/autoencode.py`, which trains a small one, and `macro/models/composer.py`, which reads the
+latents.
 """
 
 from collections.abc import Mapping
@@ -25,8 +25,8 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 from macro.models.variants import ModelConfig, VAEConfig
 
 NORM_EPS = 1e-6
-ATTENTION_CHUNK = 1024  # queries of the middle attention that are looked at together
-ENCODE_CHUNK = 1 << 20  # of a row's pictures that are encoded together
+ATTENTION_CHUNK = 1024  # queries of the middle block's attention that are computed together
+ENCODE_CHUNK = 1 << 20  # pixels of a packed sequence's images that are encoded together
 
 
 def norm(groups: int, name: str, dtype: DTypeLike) -> nn.GroupNorm:
@@ -56,7 +56,7 @@ class ResBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Single-head self-attention over all places of the picture, at the smallest size only."""
+    """Single-head self-attention over all positions of the image, at the smallest size only."""
 
     groups: int
     dtype: DTypeLike = jnp.float32
@@ -71,7 +71,7 @@ class AttentionBlock(nn.Module):
             scores = jnp.einsum("bqc,bkc->bqk", q, k, preferred_element_type=jnp.float32) / c**0.5
             return jnp.einsum("bqk,bkc->bqc", jax.nn.softmax(scores).astype(v.dtype), v)
 
-        # A picture of 1024 x 1024 has 16,384 places, and a gigabyte of scores if all are looked at in one go.
+        # An image of 1024 x 1024 has 16,384 positions, and a gigabyte of scores if they are computed at once.
         chunks = h * w // ATTENTION_CHUNK if h * w % ATTENTION_CHUNK == 0 else 1
         parts = rearrange(q, "b (g m) c -> g b m c", g=chunks)
         y = rearrange(jax.lax.map(attend, parts), "g b m c -> b (g m) c")

@@ -1,8 +1,8 @@
-"""What the model sees references with: a SigLIP vision transformer over packed patches, and its connector.
+"""The vision encoder: a SigLIP transformer over packed patches, and the connector to the language model.
 
-NaViT packing: the patches of many pictures of any size lie in one stream, and attention stays inside each
-picture. A patch enters as a linear map of its pixels plus a learned embedding of its place, `row * side +
-column`, so that a picture's size never needs interpolation.
+NaViT packing: the patches of many images of any size are one stream, and attention stays inside each image. A patch
+enters as a linear map of its pixels plus a learned embedding of its position, `row * side + column`, so position
+embeddings are never interpolated.
 
 Vision:     patches -> pre-LN transformer blocks (gelu_tanh MLP, biases everywhere) -> layer norm
 Connector:  vision width -> language width, two layers
@@ -19,9 +19,9 @@ from jaxtyping import Array, Float, Int
 
 from macro.kernels.attention.api import attention
 from macro.models.variants import VisionConfig
-from macro.nn.remat import ATTENDED, rematerialised
+from macro.nn.layers import ATTENTION_OUT, LORA, Dense, apply_remat
 from macro.parallel.sharding import constrain
-from macro.sentence.sight import NOISE
+from macro.sentence.attention_mask import NOISE
 
 
 class VisionBlock(nn.Module):
@@ -36,7 +36,7 @@ class VisionBlock(nn.Module):
         heads, head_dim = config.heads, config.width // config.heads
 
         def dense(width, name):
-            return nn.Dense(width, dtype=self.dtype, name=name)
+            return Dense(width, dtype=self.dtype, name=name)
 
         def norm(name):
             return nn.LayerNorm(epsilon=config.eps, use_fast_variance=False, dtype=self.dtype, name=name)
@@ -44,7 +44,7 @@ class VisionBlock(nn.Module):
         y = norm("norm1")(x)
         q, k, v = (dense(config.width, name)(y).reshape(*y.shape[:2], heads, head_dim) for name in "qkv")
         q, k, v = (constrain(part, "batch", "tokens", "heads", "head_dim") for part in (q, k, v))
-        y = checkpoint_name(attention(q, k, v, meta, meta), ATTENDED).reshape(y.shape)
+        y = checkpoint_name(attention(q, k, v, meta, meta), ATTENTION_OUT).reshape(y.shape)
         x = x + dense(config.width, "out")(y)
         y = nn.gelu(dense(config.mlp, "fc1")(norm("norm2")(x)), approximate=True)
         y = constrain(y, "batch", "tokens", "mlp")
@@ -52,16 +52,16 @@ class VisionBlock(nn.Module):
 
 
 class Vision(nn.Module):
-    """Packed pictures to features.
+    """Packed images to features.
 
     Args of a call:
         patches: pixels in -1..1, `patch * patch * 3` values a patch in (row, column, channel) order.
         position: `row * side + column` of each patch inside its picture.
-        sample: index of the packed sentence a patch belongs to, -1 = padding.
-        span: number of the picture's span; patches attend where sample and span agree.
+        segment_ids: packed sample that a patch belongs to, -1 = padding.
+        block_id: block of the patch's image; patches attend where both agree.
 
     Returns:
-        Features `[b, n, width]`. Those of padding are finite and mean nothing.
+        Features `[b, n, width]`. Those of padding are finite but meaningless.
     """
 
     config: VisionConfig
@@ -73,22 +73,22 @@ class Vision(nn.Module):
         self,
         patches: Float[Array, "b n c"],
         position: Int[Array, "b n"],
-        sample: Int[Array, "b n"],
-        span: Int[Array, "b n"],
+        segment_ids: Int[Array, "b n"],
+        block_id: Int[Array, "b n"],
     ) -> Float[Array, "b n d"]:
         config = self.config
         table = self.param("position_embedding", nn.initializers.normal(0.02), (config.side**2, config.width))
-        x = nn.Dense(config.width, dtype=self.dtype, name="patch_embedding")(patches.astype(self.dtype))
+        x = Dense(config.width, dtype=self.dtype, name="patch_embedding")(patches.astype(self.dtype))
         places = constrain(table, None, None)[position].astype(self.dtype)  # looked up whole: a few megabytes
         x = constrain(x + places, "batch", "tokens", "width")
 
-        # In the rule of sight a NOISE span sees itself whole and no other span sees it; with all orders
-        # equal that is just what keeps packed pictures apart.
-        zeros = jnp.zeros_like(sample)
-        meta = {"sample": sample, "span": span, "order": zeros, "mode": zeros + NOISE}
+        # In the attention mask a NOISE block attends to itself and no other block attends to it; with all token
+        # indices equal this keeps packed images apart.
+        zeros = jnp.zeros_like(segment_ids)
+        meta = {"segment_ids": segment_ids, "block_id": block_id, "token_index": zeros, "mask_mode": zeros + NOISE}
         layers = nn.scan(
-            rematerialised(VisionBlock, self.remat),
-            variable_axes={"params": 0, "intermediates": 0},
+            apply_remat(VisionBlock, self.remat),
+            variable_axes={"params": 0, LORA: 0, "intermediates": 0},
             split_rngs={"params": True},
             in_axes=nn.broadcast,
             length=config.layers,
@@ -107,6 +107,6 @@ class Connector(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n c"]) -> Float[Array, "b n d"]:
-        x = nn.gelu(nn.Dense(self.width, dtype=self.dtype, name="fc1")(x), approximate=True)
+        x = nn.gelu(Dense(self.width, dtype=self.dtype, name="fc1")(x), approximate=True)
         x = constrain(x, "batch", "tokens", "width")
-        return constrain(nn.Dense(self.width, dtype=self.dtype, name="fc2")(x), "batch", "tokens", "width")
+        return constrain(Dense(self.width, dtype=self.dtype, name="fc2")(x), "batch", "tokens", "width")

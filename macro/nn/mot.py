@@ -23,11 +23,9 @@ from einops import rearrange
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
-from macro.kernels.attention.api import attention_parts, merged
-from macro.nn.asking import Asking, asked_of
-from macro.nn.dense import dot_general
-from macro.nn.remat import ATTENDED, rematerialised
-from macro.nn.rope import rotate
+from macro.kernels.attention.api import attention_with_lse, merge_partial_attention
+from macro.nn.attention_probe import AttentionProbe, probe_layer
+from macro.nn.layers import ATTENTION_OUT, LORA, Dense, apply_remat, apply_rope
 from macro.parallel.sharding import constrain, join_tokens, split_tokens
 
 Und = Float[Array, "b nu d"] | None
@@ -63,7 +61,7 @@ class Expert(nn.Module):
     def setup(self):
         def dense(features, bias=False, scale=1.0):
             init = nn.initializers.variance_scaling(scale, "fan_in", "normal")
-            return nn.Dense(features, bias, self.dtype, kernel_init=init, dot_general=dot_general)
+            return Dense(features, bias, self.dtype, init)
 
         self.input_norm = RMSNorm(self.eps)
         self.q = dense(self.heads * self.head_dim, bias=True)
@@ -83,7 +81,7 @@ class Expert(nn.Module):
         q = rearrange(self.q(x), "b n (h d) -> b n h d", d=self.head_dim)
         k = rearrange(self.k(x), "b n (h d) -> b n h d", d=self.head_dim)
         v = rearrange(self.v(x), "b n (h d) -> b n h d", d=self.head_dim)
-        q, k = rotate(self.q_norm(q), *rotation), rotate(self.k_norm(k), *rotation)
+        q, k = apply_rope(self.q_norm(q), *rotation), apply_rope(self.k_norm(k), *rotation)
         q = constrain(q, "batch", "tokens", "heads", "head_dim")
         return q, *(constrain(x, "batch", "tokens", "kv_heads", "head_dim") for x in (k, v))
 
@@ -104,38 +102,38 @@ class MoTLayer(nn.Module):
         self.und = Expert(**self.expert)
         self.gen = Expert(**self.expert)
 
-    def __call__(self, tokens: tuple[Und, Gen], scanned, rotations, meta, read, asking: Asking | None):
+    def __call__(self, tokens: tuple[Und, Gen], scanned, rotations, meta, read, probe: AttentionProbe | None):
         """One layer.
 
         Args:
-            scanned: ((k, v) of each cache, whether this layer is asked); rotations, meta: of the new tokens.
+            scanned: ((k, v) of each cache, whether this layer is probed); rotations, meta: of the new tokens.
             read: `meta` and perhaps `bias` of each cache.
 
         Returns:
-            ((und, gen), (k, v, asked)); k and v `[b, n_und + n_gen, kv, hd]` are those of the new tokens, `asked` is
-            what `asking` wants to know (None without).
+            ((und, gen), (k, v, found)); k and v `[b, n_und + n_gen, kv, hd]` are those of the new tokens, `found` is
+            what `probe` measures (None without).
         """
         experts = [
             (expert, x, rotation)
             for expert, x, rotation in zip((self.und, self.gen), tokens, rotations, strict=True)
             if x is not None
         ]
-        caches, chosen = scanned
+        caches, probed = scanned
         projected = [expert.project(x, rotation) for expert, x, rotation in experts]
         q, k, v = (join_tokens(parts) for parts in zip(*projected, strict=True))
-        parts = [attention_parts(q, k, v, meta, meta)]
+        parts = [attention_with_lse(q, k, v, meta, meta)]
         for cache, about in zip(caches, read, strict=True):
             old = (x.astype(k.dtype) for x in cache)
-            parts.append(attention_parts(q, *old, meta, about["meta"], about.get("bias")))
-        attended, log_sum = merged(parts)
-        attended = checkpoint_name(attended, ATTENDED)
-        asked = None
-        if asking is not None:
+            parts.append(attention_with_lse(q, *old, meta, about["meta"], about.get("bias")))
+        attended, lse = merge_partial_attention(parts)
+        attended = checkpoint_name(attended, ATTENTION_OUT)
+        found = None
+        if probe is not None:
             keys = [(k, meta), *((cache[0], about["meta"]) for cache, about in zip(caches, read, strict=True))]
-            asked = asked_of(asking, chosen, q, log_sum, meta, keys)
+            found = probe_layer(probe, probed, q, lse, meta, keys)
         shares = split_tokens(attended, [x.shape[1] for _, x, _ in experts])
         finished = iter([expert.finish(x, share) for (expert, x, _), share in zip(experts, shares, strict=True)])
-        return tuple(None if x is None else next(finished) for x in tokens), (k, v, asked)
+        return tuple(None if x is None else next(finished) for x in tokens), (k, v, found)
 
 
 class MoT(nn.Module):
@@ -165,8 +163,8 @@ class MoT(nn.Module):
         }
         self.expert = expert
         scanned = nn.scan(
-            rematerialised(MoTLayer, self.remat),
-            variable_axes={"params": 0, "intermediates": 0},
+            apply_remat(MoTLayer, self.remat),
+            variable_axes={"params": 0, LORA: 0, "intermediates": 0},
             split_rngs={"params": True},
             in_axes=(0, *[nn.broadcast] * 4),
             length=self.layers,
@@ -175,9 +173,9 @@ class MoT(nn.Module):
         self.und_norm = RMSNorm(self.eps)
         self.gen_norm = RMSNorm(self.eps)
 
-    def __call__(self, und: Und, gen: Gen, rotations, meta, caches: Sequence = (), asking: Asking | None = None):
+    def __call__(self, und: Und, gen: Gen, rotations, meta, caches: Sequence = (), probe: AttentionProbe | None = None):
         """As `run`, with the final norms."""
-        und, gen, *rest = self.run(und, gen, rotations, meta, caches, asking)
+        und, gen, *rest = self.run(und, gen, rotations, meta, caches, probe)
         und = None if und is None else self.und_norm(und)
         gen = None if gen is None else self.gen_norm(gen)
         return und, gen, *rest
@@ -189,7 +187,7 @@ class MoT(nn.Module):
         rotations,
         meta,
         caches: Sequence = (),
-        asking: Asking | None = None,
+        probe: AttentionProbe | None = None,
         part: tuple[int, int] | None = None,
     ):
         """Runs all layers, or those of a part of them.
@@ -200,27 +198,28 @@ class MoT(nn.Module):
             meta: metadata of the new tokens, und before gen.
             caches: earlier tokens, `k`, `v` `[layers, rows, n_cache, kv, hd]`, `meta` and perhaps `bias` each;
                 rows = b, or a divisor: then b / rows rows of new tokens after one another share one.
-            asking: what to find out about pictures' tokens on the way.
+            probe: what to measure on the way about image tokens.
             part: numbers of the first layer that is run and of the one after the last; None: all.
 
         Returns:
-            und, gen before the final norms, (k, v) `[layers, b, n_new, kv, hd]` of the new tokens, and what was asked,
-            `[layers, rows, 2, keys]` for each set of keys.
+            und, gen before the final norms, (k, v) `[layers, b, n_new, kv, hd]` of the new tokens, and what the probe
+            found, `[layers, rows, 2, keys]` for each set of keys.
         """
         keys = tuple((cache["k"], cache["v"]) for cache in caches)
         read = tuple({name: cache[name] for name in ("meta", "bias") if name in cache} for cache in caches)
-        chosen = None if asking is None else asking.layer_flags(self.layers)
-        given = (und, gen), (keys, chosen), rotations, meta, read, asking
-        (und, gen), (k, v, asked) = self.blocks(*given) if part is None else self._run_part(slice(*part), *given)
-        return und, gen, (k, v), asked
+        probed = None if probe is None else probe.layer_flags(self.layers)
+        given = (und, gen), (keys, probed), rotations, meta, read, probe
+        (und, gen), (k, v, found) = self.blocks(*given) if part is None else self._run_part(slice(*part), *given)
+        return und, gen, (k, v), found
 
     def _run_part(self, part: slice, tokens, scanned, *rest):
         """As `blocks`, of whose parameters it takes some layers'."""
-        layer = rematerialised(MoTLayer, self.remat)(self.expert, parent=None)
+        layer = apply_remat(MoTLayer, self.remat)(self.expert, parent=None)
 
         def run(tokens, of_layer):
-            params, scanned = of_layer
-            return layer.apply({"params": params}, tokens, scanned, *rest)
+            variables, scanned = of_layer
+            return layer.apply(variables, tokens, scanned, *rest)
 
-        of_layers = self.blocks.variables["params"], scanned
+        variables = self.blocks.variables
+        of_layers = {name: variables[name] for name in ("params", LORA) if name in variables}, scanned
         return jax.lax.scan(run, tokens, jax.tree.map(lambda x: x[part], of_layers))

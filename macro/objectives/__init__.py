@@ -6,6 +6,10 @@
     report(metrics) -> metrics                                       of a whole batch, as they are shown
     FROZEN                                                           regexes of parameter paths that are never trained
     AXES                                                             rules of `macro/parallel/sharding.py`
+
+and, where the layers it trains can have LoRA's adapters (then `params["lora"]` holds them, `macro/nn/layers.py`),
+
+    cast_frozen(params, config) -> params                            in the types they are multiplied in
 """
 
 from macro.objectives import autoencode, joint

@@ -12,8 +12,9 @@ from jaxtyping import Array
 from macro.models import sharding_rules
 from macro.models.composer import Composer
 from macro.models.params import cast_params, init_params
-from macro.models.thinning import MOST_PICTURES, Thinning, training_selection
+from macro.models.token_selection import MAX_TRAINING_IMAGES, TrainingSelection, training_selection
 from macro.models.vae import encode_images
+from macro.nn.layers import LORA
 from macro.objectives.draw import draw_losses, draw_weights, noised
 from macro.objectives.parts import model_config
 from macro.objectives.plan import plan_losses, plan_weights
@@ -26,6 +27,11 @@ AXES = sharding_rules.SHARDING_RULES
 def init(key: Array, config) -> dict:
     """Random parameters `{"composer", "vae"}`."""
     return init_params(key, model_config(config))
+
+
+def cast_frozen(params: Mapping, config) -> dict:
+    """Parameters in the type that they are multiplied in, which changes no result where they are not trained."""
+    return {**params, "composer": cast_params(params["composer"], model_config(config))}
 
 
 def totals(batch: Mapping, config) -> dict[str, Array]:
@@ -45,7 +51,7 @@ def loss(
     """The joint loss and its parts; those of the parts of a batch add up to those of the batch.
 
     Args:
-        params: `{"composer", "vae"}`.
+        params: `{"composer", "vae"}`, and under "lora" the adapters (`macro/nn/layers.py`) where there are some.
         batch: packed streams and pixels.
         key: noise of this step.
         config: `loss.plan` and `loss.draw` are the weights; `tasks` names the tasks to report apart; `select` which
@@ -59,8 +65,11 @@ def loss(
     text, latent = batch["text"], batch["latent"]
     table = encode_images(params["vae"], batch["pixels"], model)
     x_t, t, target = noised(table, latent, key, model)
-    apply = partial(Composer(model).apply, {"params": cast_params(params["composer"], model)})
-    out = apply(batch, x_t, t, _thinning(config, key, text["ids"].shape[0]))
+    variables = {"params": cast_params(params["composer"], model)}
+    if LORA in params:
+        variables[LORA] = params[LORA]["composer"]
+    apply = partial(Composer(model).apply, variables)
+    out = apply(batch, x_t, t, _token_selection(config, key, text["ids"].shape[0]))
     nats, plan_weight = plan_losses(partial(apply, method=Composer.logits), out["text"], text, model.llm.vocab)
     error, draw_weight = draw_losses(out["velocity"], target, latent)
     metrics = {
@@ -75,13 +84,13 @@ def loss(
     return total, metrics
 
 
-def _thinning(config, key: Array, rows: int) -> Thinning | None:
-    """What `config.select` asks for (missing: nothing)."""
+def _token_selection(config, key: Array, rows: int) -> TrainingSelection | None:
+    """What `config.token_selection` asks for; None where every token is kept."""
     selection = training_selection(config)
     if selection is None:
         return None
     keys = jax.random.split(jax.random.fold_in(key, 1), rows)
-    return Thinning(keys, selection, config.packing.samples * MOST_PICTURES)
+    return TrainingSelection(keys, selection, config.packing.samples * MAX_TRAINING_IMAGES)
 
 
 def _mean(values: Array, weight: Array, total: Array, empty: float = 0.0) -> Array:

@@ -1,14 +1,14 @@
-"""The devices of a run as a mesh with named axes, and batches laid over it.
+"""A run's devices as a mesh with named axes, and batches sharded over it.
 
-    data         between slices, which a slower network joins: each holds all parameters and a share of the rows
-    fsdp         rows and parameters, within a slice, over two axes (`sharding.FSDP` says why there are two)
+    data         between slices, over the slower network: each holds all parameters and a share of the batch
+    fsdp         batch and parameters, within a slice, over two axes (`sharding.FSDP` says why there are two)
     fsdp_inner
     tensor       heads and hidden units of every layer
-    sequence     tokens of every row
+    sequence     tokens of every packed sequence
 
     config.parallel = {"preset": "fsdp"}                              all of a slice's devices
     config.parallel = {"preset": "fsdp+tensor", "tensor": 4}          four devices share each layer
-    config.parallel = {"preset": "fsdp+sequence", "sequence": 4}      four devices share each row
+    config.parallel = {"preset": "fsdp+sequence", "sequence": 4}      four devices share each packed sequence
     config.parallel = {"preset": "fsdp+tensor+sequence", "tensor": 4, "sequence": 2}     both, for drawing
 
 Axes are of the Auto kind: the compiler divides the computation, guided by `sharding.constrain`, and linen's

@@ -145,11 +145,12 @@ def _agreed(stopped: threading.Event) -> Callable[[], bool]:
     """
     import jax
     import jax.numpy as jnp
-    from jax.sharding import AxisType, NamedSharding, PartitionSpec
+    from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
     if jax.process_count() == 1:
         return stopped.is_set
-    mesh = jax.make_mesh((jax.device_count(),), ("all",), axis_types=(AxisType.Auto,))
+    # Not `jax.make_mesh`, which orders devices by their coordinates: those of several slices repeat.
+    mesh = Mesh(np.array(jax.devices()), ("all",), axis_types=(AxisType.Auto,))
     place = NamedSharding(mesh, PartitionSpec("all"))
     flags = [
         jax.make_array_from_process_local_data(place, np.full(jax.local_device_count(), flag)) for flag in (False, True)

@@ -136,7 +136,7 @@ def _collect(listener: socket.socket, processes: int, seconds: int) -> tuple[str
 
 
 def _hello(connection: socket.socket) -> tuple[int, int] | None:
-    """(number, number of processes) that who connected says, or None for somebody who is no process of ours."""
+    """(number, number of processes) that a connection announces, or None if it is not one of our processes."""
     try:
         connection.settimeout(_HELLO_SECONDS)
         word, number, processes = _line(connection).split()

@@ -1,4 +1,4 @@
-"""Devices of TPU slices that are not here, to compile for: the libtpu wheel knows every topology by name.
+"""Devices of TPU slices that are not attached, to compile for: libtpu knows every topology by name.
 
     devices("v5p:4x4x4")                64 chips of one slice
     devices("v5e:16x16", slices=2)      two slices of 256
@@ -47,8 +47,8 @@ def devices(name: str, slices: int = 1) -> list[jax.Device]:
         UserError: no such topology, or the libtpu wheel is missing.
     """
     check(name)
-    # Without the first three libtpu asks for, or complains about, the machine that it is not on; what they say makes no
-    # difference to the topology. The last two are for its log.
+    # Without the first three libtpu looks for the TPU machine that this is not; their values make no difference to the
+    # topology. The last two quiet its log.
     for key, value in {
         "TPU_SKIP_MDS_QUERY": "1",
         "TPU_WORKER_HOSTNAMES": "localhost",
@@ -58,7 +58,7 @@ def devices(name: str, slices: int = 1) -> list[jax.Device]:
         "TPU_STDERR_LOG_LEVEL": "3",
     }.items():
         os.environ.setdefault(key, value)
-    # What is compiled for them cannot be read back here, and what is not compiled tells nothing.
+    # Programs for absent devices cannot be loaded from the cache, and a cached one writes no dump to count.
     jax.config.update("jax_enable_compilation_cache", False)
     from jax.experimental import topologies
 

@@ -1,74 +1,135 @@
-"""The contexts that guidance compares, as token streams side by side on the batch axis.
+"""The contexts that guidance compares: for each an ordered list of spans, and what of them is read together.
 
-A context is the sentence with spans left out *before* it is packed (`macro/inputs/transforms.py` says which),
-so that its tokens, orders and RoPE ids are the very ones that condition dropout showed the model in training:
+    policy   context    text                      images                       plan or thought
+    joint    full       reads                     reads                        reads
+             no_text    skips; position ids +0    reads                        skips
+             no_image   reads                     skips; position ids +1 per   reads
+                                                  ViT and VAE copy
+             null       skips                     skips, as no_image           skips
+    bagel    full       reads                     reads                        reads
+             no_text    what `full` had read before its last text, or after its last image if that came later
+             no_image   reads                     skips; position ids +0       skips
 
-    full      words, pictures, plan, binding        no_image  words and plan; RoPE as if pictures were there
-    no_text   pictures only                         null      nothing at all
+`joint` leaves spans out before the sentence is turned into tokens, exactly as condition dropout does in training
+(`macro/inputs/conditioning.py`), so the model has seen each of these contexts. `bagel` is what the released BAGEL code
+does (snapshots of the full context; /spec of it: section 2). A system prompt is read by every context.
 
-A drawing reads three parts one after the other: the *prompt* (all spans before the plan; read once for all
-candidates), the *plan*, and the *target* (two framing tokens and the latents between them). Each part starts
-where the one before ends, per context. Several sentences can be drawn side by side. Rows of a prompt go context by
-context, sentence by sentence; those of plan and target within each sentence candidate by candidate.
-Read next: `macro/sampling/plan.py` (writing and reading plans), `macro/sampling/draw.py`.
+`Prompt` is the plan of reading: a tree of `Chunk`s, each read in one call of the model with the sentences of a batch
+as its rows. Contexts that begin with the same images share the chunk that holds them, and contexts that are the same
+to the end are one. Nothing here runs a model. Read next: `macro/sampling/prefill.py`.
 """
 
+from __future__ import annotations
+
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from macro.inputs.packing import PackingConfig, pack_sentence, pack_target
-from macro.inputs.pieces import Cursor, Packed
-from macro.inputs.rows import make_row
+from macro.inputs.conditioning import context_mask
+from macro.inputs.packing import PackingConfig, pack_target
+from macro.inputs.pieces import Cursor, Latents, Packed, Seen, Words, lay, pieces_of
+from macro.sentence.attention_mask import CAUSAL
+from macro.sentence.formats import arrange
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Sentence
 
-# The fewest places of a buffer; capacities grow in steps from here, so that a few compiled programs serve sentences of
-# all lengths: by 1.3 to 1.5, and where attention to what is not there begins to cost by 1.07 to 1.13.
+POLICIES = ("joint", "bagel")
+# The smallest buffer, and the size from which buffers grow in fine steps: a few compiled programs then serve sentences
+# of all lengths.
 LEAST_CAPACITY, FINE_CAPACITY = 64, 1024
+# Names of tokens: `image * IMAGE_TOKENS + token` over an image's copies, the same in every context.
+IMAGE_TOKENS = 1 << 20
+TEXT, PADDING = -1, -2
+_META = ("segment_ids", "token_index", "block_id", "mask_mode", "position_ids")
+_FIELDS = {"text": ("ids",), "vision": ("index", "subject"), "latent": ("index", "position", "subjects")}
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """The prompts of one or several sentences in several contexts.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Chunk:
+    """Spans that are read in one call of the model, a row for each sentence.
 
     Attributes:
-        contexts: their names, in the order of the rows. sentences: how many rows each has.
-        streams: `text`, and where any context has tokens of it `vision` and `latent` (clean copies of
-            sources): arrays [contexts x sentences, n, ...] as `make_row` gives them.
-        pixels: by size bucket uint8[contexts x sentences, m, h, w, 3], what `latent["source"]` points into.
-        ends: where each row's continuation starts.
+        parent: number of the chunk that was read before; None for the first.
+        streams: `text`, and where any row has tokens of it `vision` and `latent`: arrays [s, n, ...]. `index` says
+            which of the sentence's encoded ViT or VAE tokens stands there.
+        names: of the tokens, by stream, int32[s, n].
     """
 
-    contexts: tuple[str, ...]
-    sentences: int
-    streams: dict
-    pixels: dict
-    ends: tuple[Cursor, ...]
+    parent: int | None
+    streams: dict[str, dict[str, np.ndarray]]
+    names: dict[str, np.ndarray]
 
 
-@dataclass(frozen=True)
-class Continuation:
-    """What follows the prompt in each of contexts x sentences x candidates rows.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prompt:
+    """All that is read before the plan or the target, for a batch of s sentences.
 
     Attributes:
-        plan: text stream [kept x sentences x candidates, m] of the contexts that keep the plan, padded; empty without
-            plans.
-        kept: numbers of these contexts; the full context is always 0.
+        chunks: in an order in which each stands after its parent.
+        contexts: by name the number of the last chunk it reads; None for a context without tokens.
+        ends: by name, where each sentence's continuation starts.
+        plans: names of the contexts that read a plan or thought.
+        vision: the images as the ViT sees them, as packed, [s, n, ...]; None without.
+        latents: by sentence the images as the VAE sees them, uint8[h, w, 3] (or float32 in -1..1).
+    """
+
+    chunks: tuple[Chunk, ...]
+    contexts: Mapping[str, int | None]
+    ends: Mapping[str, tuple[Cursor, ...]]
+    plans: tuple[str, ...]
+    vision: dict[str, np.ndarray] | None
+    latents: tuple[tuple[np.ndarray, ...], ...]
+
+    @property
+    def sentences(self) -> int:
+        return len(next(iter(self.ends.values())))
+
+    @property
+    def distinct(self) -> tuple[str, ...]:
+        """Names of the contexts that differ from all before them; `full` is the first."""
+        return tuple(dict.fromkeys(self.same.values()))
+
+    @property
+    def same(self) -> dict[str, str]:
+        """By name of a context the first context that is equal to it."""
+        first: dict[Any, str] = {}
+        return {name: first.setdefault(self._key(name), name) for name in self.contexts}
+
+    def _key(self, name: str):
+        return self.contexts[name], self.ends[name], name in self.plans
+
+    def path(self, name: str) -> tuple[int, ...]:
+        """Numbers of the chunks that a context reads, in order."""
+        found, number = [], self.contexts[name]
+        while number is not None:
+            found.append(number)
+            number = self.chunks[number].parent
+        return tuple(reversed(found))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Continuation:
+    """What follows the prompt in each of d x s x c rows (distinct contexts, sentences, candidates).
+
+    Attributes:
+        plan: text stream [kept x s x c, m] of the contexts that read the plan, padded; empty without plans.
+        kept: numbers of these contexts among the distinct ones; the full context is always 0.
         frame: text stream [rows, 2], the target's start and end tokens.
         latent: `position`, `subjects` and metadata [rows, n] of the target's tokens.
+        ends: by name, where the target starts for the first candidate of each sentence.
     """
 
     plan: dict
     kept: tuple[int, ...]
     frame: dict
     latent: dict
+    ends: Mapping[str, tuple[Cursor, ...]]
 
 
 def capacity(tokens: int) -> int:
-    """Places of the buffer that holds `tokens`: the next of 64, 96, 128, 192, ... 1024, 1152, ... 2048, 2304, ..."""
+    """The size of the buffer for so many tokens: the next of 64, 96, 128, 192, ... 1024, 1152, ... 2048, 2304, ..."""
     power = 1 << max(tokens - 1, 0).bit_length()
     if tokens > FINE_CAPACITY:
         step = power // 16
@@ -76,84 +137,270 @@ def capacity(tokens: int) -> int:
     return max(LEAST_CAPACITY, power * 3 // 4 if tokens <= power * 3 // 4 else power)
 
 
-def read_prompt(sentences: Sequence[Sentence], contexts: Sequence[str], tokenizer, packing: PackingConfig) -> Prompt:
-    """Packs what comes before the plan, once for every context, to common sizes."""
-    bare = [sentence.with_plan(None) for sentence in sentences]
-    packed = [pack_sentence(each, tokenizer, packing, context=context) for context in contexts for each in bare]
-    rows = [make_row([sample], _row_config(packed, packing)) for sample in packed]
-    streams = {"text": _stack([row["text"] for row in rows])}
-    for name in ("vision", "latent"):
-        if any(getattr(sample, name) for sample in packed):
-            streams[name] = _stack([row[name] for row in rows])
-    pixels = _stack([row["pixels"] for row in rows])
-    return Prompt(tuple(contexts), len(bare), streams, pixels, tuple(sample.cursor for sample in packed))
+# ---- spans of each context ----
+
+
+def context_spans(
+    sentence: Sentence, names: Sequence[str], policy: str, tokenizer, packing: PackingConfig, system: Sequence[int] = ()
+) -> dict[str, list]:
+    """What each context reads of the sentence before its plan and its last target, in order.
+
+    Args:
+        names: of the contexts, `full` the first.
+        policy: one of POLICIES.
+        system: ids of a system prompt; empty for none.
+
+    Returns:
+        Lists of `Words`, `Latents`, `Seen` and `Gap` (`macro/inputs/pieces.py`).
+    """
+    bare = arrange(sentence.with_plan(None), packing.arrangement)
+    head = [Words([tokenizer.bos, *system, tokenizer.eos], False)] if system else []
+
+    def read(context: str) -> list:
+        return head + pieces_of(bare, tokenizer, packing, context_mask(context, bare), None)
+
+    if policy == "joint":
+        return {name: read(name) for name in names}
+    found = snapshots(read("full"), len(head))
+    return {name: found[name] for name in names}
+
+
+def snapshots(full: Sequence, head: int = 0) -> dict[str, list]:
+    """The spans of BAGEL's three contexts, where `full` reads these, the first `head` of them a system prompt."""
+    texts = [n for n, piece in enumerate(full) if isinstance(piece, Words) and n >= head]
+    images = [n for n, piece in enumerate(full) if not isinstance(piece, Words)]
+    last = max([head, *texts, *(n + 1 for n in images)])
+    return {"full": list(full), "no_text": list(full[:last]), "no_image": [p for p in full if isinstance(p, Words)]}
+
+
+def reading_plans(names: Sequence[str], policy: str) -> tuple[str, ...]:
+    """Names of the contexts that read a plan or thought."""
+    return tuple(name for name in names if name == "full" or name == "no_image" and policy == "joint")
+
+
+def _key(piece):
+    """Equal for pieces that are read alike."""
+    if isinstance(piece, Words):
+        return tuple(piece.ids)
+    return type(piece).__name__, getattr(piece, "picture", None), getattr(piece, "subject", None)
+
+
+# ---- the tree of chunks ----
+
+
+class _Builder:
+    """Turns each context's spans into chunks."""
+
+    def __init__(self, tokenizer, packing: PackingConfig, full: Sequence[Sequence]):
+        self.tokenizer, self.packing, self.chunks = tokenizer, packing, []
+        self.packed = [lay(pieces, tokenizer, packing) for pieces in full]
+        self.places = [{stream: _places(packed, stream) for stream in ("vision", "latent")} for packed in self.packed]
+        self.chunk_of: dict[str, int | None] = {}
+        self.ends: dict[str, tuple[Cursor, ...]] = {}
+
+    def read(self, spans: dict[str, list[list]], chunk: int | None, ends: tuple, pending: list[list]) -> None:
+        """Reads what is left of each context's spans, by sentence, after `chunk`; `pending` comes first."""
+        lists = list(spans.values())
+        for number in range(len(ends)):
+            common = _common([each[number] for each in lists])
+            pending[number] = pending[number] + lists[0][number][:common]
+            for each in lists:
+                each[number] = each[number][common:]
+        if not any(any(each) for each in lists):
+            chunk, ends = self._extend(chunk, ends, pending)
+            self.chunk_of |= dict.fromkeys(spans, chunk)
+            self.ends |= dict.fromkeys(spans, ends)
+            return
+        # Only images are worth a call of their own.
+        if any(isinstance(piece, Seen | Latents) for pieces in pending for piece in pieces):
+            chunk, ends = self._extend(chunk, ends, pending)
+            pending = [[] for _ in ends]
+        groups: dict[Any, dict] = {}
+        for name, left in spans.items():
+            nexts = tuple(_key(pieces[0]) if pieces else None for pieces in left)
+            groups.setdefault(nexts, {})[name] = left
+        for group in groups.values():
+            self.read(group, chunk, ends, [list(pieces) for pieces in pending])
+
+    def _extend(self, chunk: int | None, ends: tuple, pieces: list[list]) -> tuple[int | None, tuple[Cursor, ...]]:
+        given = self.tokenizer, self.packing
+        packed = [lay(each, *given, start, pixels=False) for each, start in zip(pieces, ends, strict=True)]
+        if any(each.text for each in packed):
+            self.chunks.append(self._chunk(chunk, packed))
+            chunk = len(self.chunks) - 1
+        return chunk, tuple(each.cursor for each in packed)
+
+    def _chunk(self, parent: int | None, packed: Sequence[Packed]) -> Chunk:
+        streams, names = {}, {}
+        for stream in ("text", "vision", "latent"):
+            rows = [getattr(each, stream) for each in packed]
+            most = max(len(row.get("token_index", ())) for row in rows)
+            if not most and stream != "text":
+                continue
+            size, laid, named = capacity(most), [], []
+            for number, row in enumerate(rows):
+                tokens = self._names(number, stream, row)
+                named.append(np.pad(tokens, (0, size - len(tokens)), constant_values=PADDING))
+                laid.append(_pad(self._row(number, stream, row), size))
+            streams[stream], names[stream] = stack(laid), np.stack(named)
+        return Chunk(parent, streams, names)
+
+    def _names(self, number: int, stream: str, row: dict) -> np.ndarray:
+        if stream == "text" or not row:
+            return np.full(len(row.get("token_index", ())), TEXT, np.int32)
+        # Of one image the VAE copy's tokens are counted first.
+        offset = np.zeros(len(row["token_index"]), np.int32)
+        if stream == "vision":
+            clean = self.packed[number].latent.get("picture", np.zeros(0, np.int32))
+            offset = np.sum(row["picture"][:, None] == clean[None], axis=1)
+        return (row["picture"] * IMAGE_TOKENS + offset + _counted(row["picture"])).astype(np.int32)
+
+    def _row(self, number: int, stream: str, row: dict) -> dict:
+        if not row:
+            return _nothing(stream)
+        row = row | {"segment_ids": np.zeros(len(row["token_index"]), np.int32)}
+        if stream != "text":
+            starts = self.places[number][stream]
+            first = np.array([starts[picture] for picture in row["picture"]], np.int32)
+            row["index"] = first + _counted(row["picture"])
+        return {name: row[name] for name in (*_FIELDS[stream], *_META)}
+
+
+def make_prompt(
+    spans: Sequence[Mapping[str, list]],
+    plans: Sequence[str],
+    tokenizer,
+    packing: PackingConfig,
+    starts: Sequence[Cursor] | None = None,
+) -> Prompt:
+    """Divides what the contexts of several sentences read into chunks.
+
+    Args:
+        spans: of each sentence, as `context_spans` gives them.
+        plans: names of the contexts that will read a plan.
+        starts: where each sentence goes on; None: all begin.
+    """
+    builder = _Builder(tokenizer, packing, [each["full"] for each in spans])
+    left = {name: [list(each[name]) for each in spans] for name in spans[0]}
+    builder.read(left, None, tuple(starts or [Cursor()] * len(spans)), [[] for _ in spans])
+    names = list(spans[0])
+    return Prompt(
+        tuple(builder.chunks),
+        {name: builder.chunk_of[name] for name in names},
+        {name: builder.ends[name] for name in names},
+        tuple(plans),
+        _vision(builder.packed),
+        tuple(tuple(pixels for _, pixels in packed.pixels) for packed in builder.packed),
+    )
 
 
 def continue_prompt(
     sentences: Sequence[Sentence],
+    size: tuple[int, int],
     plans: Sequence[Sequence[Plan | None]],
+    texts: Sequence[Sequence[Sequence[int] | None]],
     prompt: Prompt,
     tokenizer,
     packing: PackingConfig,
 ) -> Continuation:
-    """Packs each plan and the target after it, for every context of `prompt`; or, without plans, the target alone.
+    """The tokens of each plan and of the target after it, for every distinct context of `prompt`.
 
-    A context without text has neither the plan's words nor its binding.
+    A context that does not read the plan does not have its binding either.
 
     Args:
-        sentences: those of `prompt`, all with targets of one size.
+        size: (height, width) of the targets in pixels.
         plans: candidates of each sentence, equally many; all there or all None.
+        texts: their ids, without bos and eos.
     """
-    texts, frames, latents, kept = [], [], [], []
-    for number, context in enumerate(prompt.contexts):
-        for row, sentence in enumerate(sentences, number * len(sentences)):
-            for plan in plans[row % len(sentences)]:
-                packed = pack_sentence(sentence.with_plan(plan), tokenizer, packing, context=context)
-                keeps = packed.cursor != prompt.ends[row]
-                bound, size = plan if keeps else None, sentence.target.size
-                target = pack_target(packed.cursor, size, tokenizer, packing, bound)
+    read, frames, latents, kept, ends = [], [], [], [], {}
+    for number, context in enumerate(prompt.distinct):
+        keeps = context in prompt.plans and texts[0][0] is not None
+        kept += [number] if keeps else []
+        for row in range(len(sentences)):
+            start = prompt.ends[context][row]
+            for plan, ids in zip(plans[row], texts[row], strict=True):
+                end = start
+                if keeps:
+                    read.append(text_tokens([tokenizer.bos, *ids, tokenizer.eos], start))
+                    moved = len(ids) + 2
+                    end = Cursor(start.order + moved, start.span + 1, start.rope + moved)
+                target = pack_target(end, size, tokenizer, packing, plan if keeps else None)
                 frames.append(target["text"])
                 latents.append(target["latent"])
-                if keeps:
-                    texts.append(_from(packed, prompt.ends[row]))
-        if keeps:
-            kept.append(number)
-    read = {}
-    if texts:
-        places = capacity(max(len(text["ids"]) for text in texts))
-        read = _stack([_pad(text, places) for text in texts])
-    return Continuation(read, tuple(kept), _stack(frames), _stack(latents))
+                ends.setdefault(context, {}).setdefault(row, end)
+    most = capacity(max((len(text["ids"]) for text in read), default=0))
+    plan = stack([_pad(text, most) for text in read]) if read else {}
+    first = {name: tuple(ends[same].values()) for name, same in prompt.same.items()}
+    return Continuation(plan, tuple(kept), stack(frames), stack(latents), first)
 
 
-def _row_config(packed: Sequence[Packed], packing: PackingConfig) -> PackingConfig:
-    """Row capacities that hold the largest of these samples."""
-
-    def most(stream: str) -> int:
-        return capacity(max(len(getattr(sample, stream).get("order", ())) for sample in packed))
-
-    slots = [
-        max(sum(bucket == number for bucket, _ in sample.pixels) for sample in packed)
-        for number in range(len(packing.buckets))
-    ]
-    buckets = tuple((h, w, m) for (h, w, _), m in zip(packing.buckets, slots, strict=True))
-    sizes = {stream: most(stream) for stream in ("text", "vision", "latent")}
-    return dataclasses.replace(packing, buckets=buckets, samples=1, **sizes)
-
-
-def _from(packed: Packed, start: Cursor) -> dict:
-    """The text tokens from `start` on."""
-    new = packed.text["order"] >= start.order
-    text = {name: values[new] for name, values in packed.text.items()}
-    return text | {"sample": np.zeros(new.sum(), np.int32)}
-
-
-def _pad(text: dict, places: int) -> dict:
-    padding = {"sample": -1, "span": -1, "labels": -1}
+def text_tokens(ids: Sequence[int], start: Cursor) -> dict[str, np.ndarray]:
+    """A text with its bos and eos as a text stream, whose every token but the last predicts the next."""
+    n = len(ids)
+    counted = np.arange(n, dtype=np.int32)
     return {
-        name: np.pad(values, (0, places - len(values)), constant_values=padding.get(name, 0))
-        for name, values in text.items()
+        "ids": np.array(ids, np.int32),
+        "labels": np.array([*ids[1:], -1], np.int32),
+        "segment_ids": np.zeros(n, np.int32),
+        "token_index": start.order + counted,
+        "block_id": np.full(n, start.span, np.int32),
+        "mask_mode": np.full(n, CAUSAL, np.int32),
+        "position_ids": start.rope + counted,
     }
 
 
-def _stack(rows: Sequence[dict]) -> dict:
+def image_of(names: np.ndarray) -> np.ndarray:
+    """The number of the image that each token shows, -1 for text and padding."""
+    return np.where(names < 0, -1, names // IMAGE_TOKENS).astype(np.int32)
+
+
+def stack(rows: Sequence[dict]) -> dict[str, np.ndarray]:
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def _common(lists: Sequence[list]) -> int:
+    """How many pieces at the beginning are the same in all lists."""
+    keys = [tuple(map(_key, pieces)) for pieces in lists]
+    shortest = min(map(len, keys))
+    return next((n for n in range(shortest) if len({each[n] for each in keys}) > 1), shortest)
+
+
+def _places(packed: Packed, stream: str) -> dict[int, int]:
+    """By image, where its tokens start among the sentence's encoded ones."""
+    images = getattr(packed, stream).get("picture", ())
+    return {int(image): n for n, image in reversed(list(enumerate(images)))}
+
+
+def _counted(images: np.ndarray) -> np.ndarray:
+    """The number of each token within its image, where the tokens of an image stand together."""
+    starts = np.flatnonzero(np.diff(images, prepend=-1))
+    return (np.arange(len(images)) - np.repeat(starts, np.diff([*starts, len(images)]))).astype(np.int32)
+
+
+def _vision(packed: Sequence[Packed]) -> dict[str, np.ndarray] | None:
+    most = max(len(each.vision.get("token_index", ())) for each in packed)
+    if not most:
+        return None
+    width = next(each.vision["patches"].shape[1] for each in packed if each.vision)
+    rows = []
+    for each in packed:
+        row = each.vision or {"patches": np.zeros((0, width), np.float32), "position": np.zeros(0, np.int32),
+                              "block_id": np.zeros(0, np.int32)}  # fmt: skip
+        row = {name: row[name] for name in ("patches", "position", "block_id")}
+        rows.append(_pad(row | {"segment_ids": np.zeros(len(row["block_id"]), np.int32)}, capacity(most)))
+    return stack(rows)
+
+
+def _nothing(stream: str) -> dict[str, np.ndarray]:
+    """A row without tokens."""
+    row = {name: np.zeros(0, np.int32) for name in (*_FIELDS[stream], *_META)}
+    return row | ({"subjects": np.zeros((0, 13), np.float32)} if stream == "latent" else {})
+
+
+def _pad(row: dict[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
+    filling = {"segment_ids": -1, "block_id": -1, "labels": -1}
+    return {
+        name: np.pad(values, [(0, size - len(values))] + [(0, 0)] * (values.ndim - 1),
+                     constant_values=filling.get(name, 0))
+        for name, values in row.items()
+    }  # fmt: skip

@@ -1,8 +1,9 @@
 """Prefill and denoising, lowered for devices that need not exist here; `macro.compile --program=sample` compiles them.
 
-The two programs are those that `macro/sampling/pipeline.py` runs, on a sentence of so many black images of the size
-that the config's rule gives them: reading the prompt in all contexts, and all denoising steps after it, a plan and,
-where the config asks for one, a token selection (with a step cache each step counts as if it ran the layers). Text is
+The two programs do what `macro/sampling/pipeline.py` does, on a sentence of so many black images of the size that the
+config's rule gives them: encoding the images and reading the prompt in all contexts (there a few programs), and all
+denoising steps after it, a plan and, where the config asks for one, a token selection (with a step cache each step
+counts as if it ran the layers). Text is
 tokenized by our own tokenizer, whatever the model's is: it is short beside the images.
 """
 
@@ -20,14 +21,20 @@ from macro.inputs.tokenizer import Tokenizer
 from macro.models.variants import ModelConfig
 from macro.parallel.sharding import activation_sharding
 from macro.sampling import placement
-from macro.sampling.bagel.options import BagelOptions
-from macro.sampling.bagel.pipeline import settings_of
-from macro.sampling.contexts import Continuation, Prompt, continue_prompt, read_prompt
-from macro.sampling.draw import draw
-from macro.sampling.load import packing_of, sampling_of
-from macro.sampling.plan import prefill, read
-from macro.sampling.select import choice_of, selected
-from macro.sampling.settings import Settings
+from macro.sampling.contexts import (
+    TEXT,
+    Continuation,
+    Prompt,
+    context_spans,
+    continue_prompt,
+    make_prompt,
+    reading_plans,
+)
+from macro.sampling.denoise import denoise
+from macro.sampling.drop_tokens import Choice, choice_of
+from macro.sampling.load import packing_of
+from macro.sampling.options import SamplingOptions, read_options
+from macro.sampling.prefill import gathered, names_of, read_plans, read_prompt
 from macro.sentence.formats import compose_sentence
 from macro.sentence.plan import Plan
 from macro.utils import tree
@@ -55,11 +62,10 @@ class SamplingLowering:
 
     def __init__(self, config, model: ModelConfig, mesh: Mesh):
         self._packing = packing_of(model, config.packing.to_dict() | {"tasks": tuple(config.tasks)})
-        _, settings = sampling_of(config.sampling)
-        self._settings = settings_of(settings) if isinstance(settings, BagelOptions) else settings
+        self._options = read_options(config.sampling)
         self._model, self._mesh, self._shapes = model, mesh, placement.shapes(model, mesh)
-        self.params, self.steps = tree.count(self._shapes), self._settings.steps
-        self.size = tuple(self._packing.buckets[0][:2])
+        self.params, self.steps = tree.count(self._shapes), self._options.steps
+        self.size = self._packing.images.output_size()
 
     def lower(self, references: int) -> LoweredSampling:
         """Both programs for a sentence with so many reference images."""
@@ -67,49 +73,72 @@ class SamplingLowering:
             return self._lower(references)
 
     def _lower(self, references: int) -> LoweredSampling:
-        params, model, settings, mesh = self._shapes, self._model, self._settings, self._mesh
-        prompt, after = _tokens(self._packing, settings, references)
-        choice = choice_of(settings.select, prompt, model)
-        streams, pixels = _whole(prompt.streams, mesh), _whole(prompt.pixels, mesh)
-        asking, again = (None, None) if choice is None else (choice.of_prompt(), choice.of_plan(after, 1))
-        given = params["composer"], params["vae"], streams, pixels, _whole(asking, mesh)
-        reading = prefill.lower(*given, config=model)
-        cache, asked = jax.eval_shape(lambda *given: prefill(*given, config=model), *given)
-        caches, answers = [cache], [asked]
+        params, model, options, mesh = self._shapes, self._model, self._options, self._mesh
+        prompt, after = _tokens(self._packing, options, references)
+        choice = choice_of(options.token_selection, prompt, model)
+        reading, caches = _reading(params, model, prompt, choice, mesh)
+        ends = {name: prompt.contexts[name] for name in prompt.distinct}
+        read = [None if n is None else caches[n] for n in ends.values()]
+        together = [jax.eval_shape(lambda read: gathered(read, 1, model), read)]
         if after.plan:
-            kept = {"config": model, "contexts": len(prompt.contexts), "kept": after.kept, "candidates": 1}
-            given = params["composer"], cache, after.plan, again
-            plans, _, asked = jax.eval_shape(lambda *given: read(*given, **kept), *given)
-            caches, answers = [cache, plans], [*answers, asked]
+            kept = {"config": model, "contexts": len(read), "kept": after.kept, "candidates": 1}
+            given = params["composer"], together[0], after.plan
+            together.append(jax.eval_shape(lambda *given: read_plans(*given, **kept), *given)[0])
         if choice is not None:
-            plans = caches[1] if after.plan else None
-            caches[0] = jax.eval_shape(lambda *given: selected(choice, *given, [0]), cache, plans, answers)
-        places = after.latent["position"].shape[1]
-        drawing = draw.lower(
+            sizes = [choice.size(names_of(prompt, n)) for n in ends.values() if n is not None]
+            together[0] = _shortened(together[0], max(sizes))
+        noise = jax.ShapeDtypeStruct((1, after.latent["position"].shape[1], model.latent_channels), jnp.float32)
+        drawing = denoise.lower(
             params["composer"],
-            [_laid_cache(cache, mesh) for cache in caches],
+            [_laid_cache(cache, mesh) for cache in together],
             _whole(after.frame, mesh),
             _whole(after.latent, mesh),
-            _whole(jax.ShapeDtypeStruct((1, places, model.latent_channels), jnp.float32), mesh),
-            _whole(sampling_times(settings.steps + 1, settings.shift), mesh),
+            _whole(noise, mesh),
+            _whole(sampling_times(options.steps + 1, options.timestep_shift), mesh),
             config=model,
-            guidance=settings.guidance,
-            reuse=settings.reuse,
+            guidance=options.guidance,
+            same=tuple(prompt.distinct.index(prompt.same[name]) for name in options.guidance.contexts),
+            step_cache=options.step_cache,
         )
-        context = sum(int((stream["sample"][0] >= 0).sum()) for stream in prompt.streams.values())
+        context = int((names_of(prompt, prompt.contexts["full"])[0] >= TEXT).sum())
         context += len(after.plan["ids"][0]) if after.plan else 0
         return LoweredSampling(reading, drawing, context)
 
 
-def _tokens(packing: PackingConfig, settings: Settings, number: int) -> tuple[Prompt, Continuation]:
-    size, tokenizer = packing.buckets[0][:2], Tokenizer.demo()
+def _reading(params, model: ModelConfig, prompt: Prompt, choice: Choice | None, mesh: Mesh):
+    """The program that reads a prompt, not compiled yet, and the shapes of the caches it gives."""
+    arrays = {"streams": [chunk.streams for chunk in prompt.chunks], "vision": prompt.vision, "latents": prompt.latents}
+    probes = {} if choice is None else choice.probes()
+
+    def read(params, arrays, probes):
+        chunks = [dataclasses.replace(c, streams=s) for c, s in zip(prompt.chunks, arrays["streams"], strict=True)]
+        given = dataclasses.replace(prompt, chunks=chunks, vision=arrays["vision"], latents=arrays["latents"])
+        return read_prompt(params, given, model, probes=probes)[0]
+
+    given = params, _whole(arrays, mesh), _whole(probes, mesh)
+    return jax.jit(read).lower(*given), jax.eval_shape(read, *given)
+
+
+def _shortened(cache: Mapping, size: int) -> dict:
+    """Shapes of a cache with so many tokens."""
+    kept = {part: (*cache[part].shape[:2], size, *cache[part].shape[3:]) for part in ("k", "v")}
+    kept = {part: jax.ShapeDtypeStruct(shape, cache[part].dtype) for part, shape in kept.items()}
+    rows = cache["k"].shape[1]
+    return kept | {"meta": {name: jax.ShapeDtypeStruct((rows, size), x.dtype) for name, x in cache["meta"].items()}}
+
+
+def _tokens(packing: PackingConfig, options: SamplingOptions, number: int) -> tuple[Prompt, Continuation]:
+    size, tokenizer = packing.images.output_size(), Tokenizer.demo()
     black = np.zeros((*size, 3), np.uint8)
     names = [f"<image {n}> stands beside the others" for n in range(1, number + 1)]
     sentence = compose_sentence(", ".join(names) or "a red fox in snow", [black] * number, size)
-    prompt = read_prompt([sentence], settings.guidance.contexts, tokenizer, packing)
+    contexts = options.guidance.contexts
+    spans = context_spans(sentence, contexts, options.policy, tokenizer, packing)
+    prompt = make_prompt([spans], reading_plans(contexts, options.policy), tokenizer, packing)
     grid = np.arange(64, dtype=np.int8).reshape(8, 8) % (number + 1)
-    plans = [Plan(THOUGHT, grid if packing.binding else None) if settings.planned else None]
-    return prompt, continue_prompt([sentence], [plans], prompt, tokenizer, packing)
+    plan = Plan(THOUGHT, grid if packing.binding else None) if options.use_planner else None
+    ids = None if plan is None else plan.tokens(tokenizer)
+    return prompt, continue_prompt([sentence], size, [[plan]], [[ids]], prompt, tokenizer, packing)
 
 
 def _whole(arrays, mesh: Mesh):

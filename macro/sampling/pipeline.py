@@ -1,16 +1,17 @@
-"""The whole way from a sentence with pictures to a plan and a picture.
+"""The whole way from a sentence with images in it to a plan and an image.
 
     pipeline = macro.load("demo")
     result = pipeline.compose("<image 1> leans on <image 2>.", ["dog.png", "lamp.jpg"], candidates=4)
     result.plan, result.pixels
 
-    sentences --prefill--> a cache per context --write--> plans --read--> caches --select--> fewer tokens
-        --draw--> latents --> pictures
+    sentences --context_spans--> what each context reads --prefill--> KV caches --plan_decoding--> plans or thoughts
+        --read_plans--> caches --drop_tokens--> fewer tokens --denoise--> latents --decode--> images
 
-Everything random follows from (seed, candidate); with `TeaCache` (`macro/diffusion/step_cache.py`) which steps are
-skipped depends on all rows of a batch. Programs are compiled per buffer size (`contexts.capacity`),
-so the first call of a size is slow and the rest are not.
-Read next: `macro/sampling/contexts.py`, `plan.py`, `select.py`, `draw.py`, in this order.
+One pipeline for every model of this library, MUSIC's, INSET's and BAGEL's; `SamplingOptions` says which of these steps
+there are and which contexts are compared. Everything random follows from (seed, candidate); with a threshold step cache
+which steps are skipped depends on all rows of a batch. Programs are compiled per buffer size (`contexts.capacity`), so
+the first call of a size is slow and the rest are not. Questions about images, answered in text: `chat`.
+Read next: `options.py`, `contexts.py`, `prefill.py`, `plan_decoding.py`, `denoise.py`, in this order.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,59 +28,90 @@ from jax.sharding import Mesh
 
 from macro.diffusion.flow import sampling_times
 from macro.inputs.packing import PackingConfig
-from macro.inputs.transforms import drawn_size
-from macro.models.composer import image_ids, index_cache
+from macro.models.composer import Cache
 from macro.models.variants import ModelConfig
-from macro.sampling.candidates import Candidate, pick
-from macro.sampling.contexts import Continuation, Prompt, continue_prompt, read_prompt
-from macro.sampling.draw import candidate_keys, decode_pictures, draw, noise_of
+from macro.sampling.chat import Chat
+from macro.sampling.contexts import Continuation, Prompt, context_spans, continue_prompt, make_prompt, reading_plans
+from macro.sampling.denoise import candidate_keys, decode_images, denoise, noise_of
+from macro.sampling.drop_tokens import Choice, choice_of, drop_tokens
+from macro.sampling.image_weights import check_weights, key_biases
+from macro.sampling.options import SamplingOptions
 from macro.sampling.placement import on, placed
-from macro.sampling.plan import prefill, read, write
-from macro.sampling.rules import plan_rules, rules_of_rows
-from macro.sampling.select import Choice, choice_of, selected
-from macro.sampling.settings import Settings
-from macro.sampling.strengths import by_span, check_strengths, log_strengths
-from macro.sentence.formats import compose_sentence
+from macro.sampling.plan_decoding import PlanDecoder, generate
+from macro.sampling.prefill import gathered, names_of, read_plans, read_prompt
+from macro.sentence.formats import arrange, compose_sentence
 from macro.sentence.layout import validate_grid
-from macro.sentence.plan import Plan
-from macro.sentence.spans import Sentence
+from macro.sentence.plan import Plan, parse_think
+from macro.sentence.spans import Sentence, Target
 from macro.utils.errors import UserError
 from macro.utils.images import to_uint8
 
+# What the released BAGEL was trained to take as the sign to think before it draws.
+THINK_PROMPT = (
+    "You should first think about the planning process in the mind and then generate the image. \n"
+    "The planning process is enclosed within <think> </think> tags, i.e. "
+    "<think> planning process here </think> image here"
+)
+_POSTERIOR = 2**31  # keys of given images count from here, those of candidates from 0
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Composition:
+class Candidate:
+    """One plan and the image drawn after it.
+
+    Attributes:
+        plan: text and layout; of a thought the text alone; empty where nothing was written or given.
+        pixels: uint8[h, w, 3].
+        score: mean log-likelihood of the plan's tokens in nats, 0 is certainty; None without a plan.
+        latents: float32[n, c], the image's latent tokens before the VAE's decoder.
+    """
+
+    plan: Plan
+    pixels: np.ndarray
+    score: float | None
+    latents: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PipelineOutput:
     """What `Pipeline.compose` returns.
 
     Attributes:
-        sentence: what was asked for.
-        candidates: every plan and picture.
-        best: number of the one picked.
-        seed, settings, strengths: how to get it again.
+        sentence: what was asked for, its target with the size that was drawn.
+        candidates: every plan and image.
+        best: number of the candidate with the highest score; 0 where nothing was scored (`scored`).
+        seed, options, strengths: how to get it again.
         given: whether the plan was handed in.
         seconds: time of each stage; the first call of a size includes compiling.
-        full_steps: how many of the steps ran the layers (`settings.reuse`).
+        full_steps: how many of the steps ran the layers (`options.step_cache`).
+        ends: by context, (tokens, position id) of the first candidate's context when drawing began.
     """
 
     sentence: Sentence
     candidates: tuple[Candidate, ...]
     best: int
     seed: int
-    settings: Settings
+    options: SamplingOptions
     given: bool
     seconds: Mapping[str, float]
     full_steps: int
     strengths: tuple[float, ...] | None = None
+    ends: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
     @property
     def plan(self) -> Plan:
-        """The picked candidate's plan."""
+        """The best candidate's plan."""
         return self.candidates[self.best].plan
 
     @property
     def pixels(self) -> np.ndarray:
-        """The picked candidate's picture, uint8[h, w, 3]."""
+        """The best candidate's image, uint8[h, w, 3]."""
         return self.candidates[self.best].pixels
+
+    @property
+    def scored(self) -> bool:
+        """Whether anything tells the candidates apart: there are several, each with a plan of its own."""
+        return len(self.candidates) > 1 and len({candidate.score for candidate in self.candidates}) > 1
 
 
 class Pipeline:
@@ -90,18 +123,18 @@ class Pipeline:
         config: ModelConfig,
         tokenizer,
         packing: PackingConfig,
-        settings: Settings,
+        options: SamplingOptions,
         mesh: Mesh | None = None,
     ):
         """
         Args:
             params: holds `composer` and `vae`.
-            packing: the one trained with, for its sizes.
+            packing: what the model was trained with: how images are sized and arranged, and become tokens.
             mesh: of devices that share the work; None: the one that JAX takes.
         """
         self.params, self._mesh = placed(params, config, mesh), mesh
-        self.config, self.tokenizer, self.packing, self.settings = config, tokenizer, packing, settings
-        self._rules: dict[int, dict] = {}
+        self.config, self.tokenizer, self.packing, self.options = config, tokenizer, packing, options
+        self.planner = PlanDecoder(config, tokenizer)
 
     def compose(
         self,
@@ -113,28 +146,31 @@ class Pipeline:
         size: tuple[int, int] | None = None,
         strengths: Sequence[float] | None = None,
         source: str | os.PathLike | np.ndarray | None = None,
+        arrangement: str | None = None,
         **changes,
-    ) -> Composition:
-        """Plans and draws one picture, or several to pick from.
+    ) -> PipelineOutput:
+        """Draws one image, or several to choose from, after a plan or thought if the options ask for one.
 
         Args:
-            instruction: what to show; names the n-th picture as `<image n>`, which shows subject n.
+            instruction: what to show; refers to the n-th image as `<image n>`, which shows subject n.
             images: files, or arrays uint8[h, w, 3]; at most 12.
-            plan: drawn instead of one that the model writes (if its settings are `planned`).
-            candidates: how many plans and pictures.
+            plan: drawn instead of one that the model writes. Without `use_planner` it is a thought, and has no layout.
+            candidates: how many plans and images.
             seed: the same seed gives the same result.
-            size: (height, width) of the picture; as trained if left out (an edit: that of the source's shape).
-            strengths: how much each picture counts in drawing, one number per picture: 1 as trained, 2 as if its
-                tokens were there twice, 0 as if they were not seen. What words and plan have read of it stays.
-            source: a picture to edit; it is then `<image 1>`, and `images` go on from `<image 2>`.
-            **changes: fields of `Settings` for this call, such as steps=50.
+            size: (height, width) of the image; if left out it follows from the options and the images.
+            strengths: how much each image counts in drawing, one number per image: 1 as trained, 2 as if its tokens
+                were there twice, 0 as if they were not seen. What text and plan have read of it stays.
+            source: an image to edit; it is then `<image 1>`, and `images` go on from `<image 2>`.
+            arrangement: of images and text, `in_sentence` or `image_first` (`macro/sentence/formats.py`); None: as in
+                training (`packing.arrangement`).
+            **changes: fields of `SamplingOptions` for this call, such as num_timesteps=50.
 
         Raises:
             UserError: see `formats.compose_sentence`; fewer than one candidate; a size that latent tokens do
-                not cover exactly; a plan that names an absent subject; strengths of another number than the pictures.
+                not cover exactly; a plan that names an absent subject; strengths of another number than the images.
         """
-        sentence = compose_sentence(instruction, images, size or drawn_size(self.packing.buckets, source), source)
-        return self.compose_sentence(sentence, plan, candidates, seed, strengths, **changes)
+        sentence = compose_sentence(instruction, images, size, source)
+        return self.compose_sentence(sentence, plan, candidates, seed, strengths, arrangement=arrangement, **changes)
 
     def compose_sentence(
         self,
@@ -144,10 +180,10 @@ class Pipeline:
         seed: int = 0,
         strengths: Sequence[float] | None = None,
         **changes,
-    ) -> Composition:
-        """As `compose`, for a sentence whose pictures are loaded and whose target has a size.
+    ) -> PipelineOutput:
+        """As `compose`, for a sentence whose images are loaded; its target, if it has one, says the size.
 
-        The sentence's own plan, if it has one, is not looked at.
+        The sentence's own plan, if it has one, is ignored.
         """
         return self.compose_batch([sentence], [plan], candidates, [seed], [strengths], **changes)[0]
 
@@ -158,171 +194,247 @@ class Pipeline:
         candidates: int = 1,
         seeds: Sequence[int] | None = None,
         strengths: Sequence[Sequence[float] | None] | None = None,
+        noise: np.ndarray | None = None,
+        posterior: Sequence[Sequence[np.ndarray]] | None = None,
+        arrangement: str | None = None,
         **changes,
-    ) -> list[Composition]:
-        """As `compose_sentence` for several sentences side by side, whatever the number and sizes of their pictures.
+    ) -> list[PipelineOutput]:
+        """As `compose_sentence` for several sentences side by side, whatever the number and sizes of their images.
 
-        Each result is, up to rounding, the one that it would be alone (but for settings whose `reuse` is a threshold).
+        Each result is, up to rounding, the one that it would be alone (but for a threshold step cache).
 
         Args:
             plans: one for each sentence or for none.
             seeds: one for each sentence; all 0 if left out.
             strengths: as `compose` has them, or None, for each sentence.
+            noise: [sentences x candidates, n, c] that the images start from, instead of what follows from the seeds.
+            posterior: the same for the clean latents of each sentence's images.
+            arrangement: as `compose` has it.
 
         Raises:
-            UserError: besides those of `compose`, targets of several sizes, or plans for some sentences only.
+            UserError: besides those of `compose`: targets of several sizes; plans for some sentences only; an earlier
+                target whose image is not given.
         """
+        if not sentences:
+            return []
         plans = [None] * len(sentences) if plans is None else list(plans)
         seeds = [0] * len(sentences) if seeds is None else list(seeds)
         strengths = [None] * len(sentences) if strengths is None else list(strengths)
-        for sentence, plan, each in zip(sentences, plans, strengths, strict=True):
-            self._check(sentence, plan, candidates, each)
-        sizes = {sentence.target.size for sentence in sentences}
-        if len(sizes) > 1:
-            raise UserError(f"size: targets of {len(sizes)} sizes, {sorted(sizes)}; draw each in a call of its own")
+        options = dataclasses.replace(self.options, **changes)
+        packing = self.packing if arrangement is None else dataclasses.replace(self.packing, arrangement=arrangement)
+        sentences = [arrange(sentence, packing.arrangement) for sentence in sentences]
         if len({plan is None for plan in plans}) > 1:
             raise UserError("plan: given for some sentences only; draw the others in a call of their own")
-        settings = dataclasses.replace(self.settings, **changes)
+        if plans[0] is not None and not options.use_planner:
+            options = dataclasses.replace(options, think=True)
+        sizes = {self._size(sentence, options) for sentence in sentences}
+        if len(sizes) > 1:
+            raise UserError(f"size: targets of {len(sizes)} sizes, {sorted(sizes)}; draw each in a call of its own")
+        for sentence, plan, each in zip(sentences, plans, strengths, strict=True):
+            _check(sentence, plan, candidates, each, options)
         with on(self._mesh):
-            made, seconds, full = _Drawing(self, sentences, candidates, seeds, settings).make(plans, strengths)
-        results = []
-        for sentence, plan, seed, strength, each in zip(sentences, plans, seeds, strengths, made, strict=True):
-            how = seed, settings, plan is not None, seconds, full, None if strength is None else tuple(strength)
-            results.append(Composition(sentence, each, pick(each), *how))
-        return results
+            drawing = _Drawing(self, packing, sentences, candidates, seeds, options, sizes.pop())
+            return drawing.run(plans, strengths, noise, posterior)
 
-    def _check(
-        self, sentence: Sentence, plan: Plan | None, candidates: int, strengths: Sequence[float] | None
-    ) -> None:
-        if candidates < 1:
-            raise UserError(f"candidates: {candidates}, but it must be at least 1")
-        stride, most = self.packing.latent_stride, self.packing.latent_stride * self.packing.latent_side
-        if any(side % stride or not 0 < side <= most for side in sentence.target.size):
-            height, width = sentence.target.size
-            raise UserError(f"size: {height}x{width}; both sides must be multiples of {stride}, up to {most}")
-        if plan is not None and plan.grid is not None:
-            validate_grid(plan.grid, sentence.subjects)
-        check_strengths(strengths, len(sentence.images))
+    def chat(self, seed: int = 0, **changes) -> Chat:
+        """A conversation about images, answered in text (BAGEL's understanding mode).
 
-    def rules_for(self, subjects: int) -> dict:
-        """What a plan with so many subjects may be (`rules.plan_rules`)."""
-        if subjects not in self._rules:
-            self._rules[subjects] = plan_rules(self.tokenizer, self.config.llm.vocab, subjects)
-        return self._rules[subjects]
+            chat = pipeline.chat(think=True)
+            chat.ask("What is in <image 1>?", ["dog.png"]).answer
+            chat.ask("Which breed?").answer
+
+        Args:
+            seed: of sampled answers (`do_sample=True`).
+            **changes: fields of `SamplingOptions`, of which thinking, sampling and the length of answers matter.
+        """
+        return Chat(self, dataclasses.replace(self.options, **changes), seed)
+
+    def _size(self, sentence: Sentence, options: SamplingOptions) -> tuple[int, int]:
+        """(height, width) of the image to draw."""
+        spec, images = self.packing.images, sentence.images
+        asked = next((span.size for span in reversed(sentence.spans) if isinstance(span, Target)), None)
+        size, aspect = asked or options.image_shapes, options.ratio
+        sources = [image for image in images if image.role == "source"]
+        like = sources[0] if sources else images[-1] if images and not spec.buckets else None
+        if images and options.as_released:
+            size, aspect, like = None, None, images[-1]
+        like = None if like is None else like.pixels.shape[:2]
+        return spec.output_size(like, len(images), size, None if size else aspect)
+
+
+def _check(sentence: Sentence, plan: Plan | None, candidates: int, strengths, options: SamplingOptions) -> None:
+    if candidates < 1:
+        raise UserError(f"candidates: {candidates}, but it must be at least 1")
+    if plan is not None and plan.grid is not None:
+        if not options.use_planner:
+            raise UserError(
+                "plan: it has a layout, but these settings draw after a thought alone (sampling.use_planner is off); "
+                "take the grid out"
+            )
+        validate_grid(plan.grid, sentence.subjects)
+    targets = [span for span in sentence if isinstance(span, Target)]
+    if any(target.pixels is None for target in targets[:-1]):
+        raise UserError(
+            f"sentence: has {len(targets)} targets; only the last is drawn, so the others need their pixels "
+            "(draw one after the other, and hand each image on)"
+        )
+    check_weights(strengths, len(sentence.images))
 
 
 class _Drawing:
-    """One batch on its way from sentences to pictures."""
+    """One batch on its way from sentences to images."""
 
-    def __init__(self, pipeline: Pipeline, sentences, candidates: int, seeds: Sequence[int], settings: Settings):
-        self.pipeline, self.sentences, self.candidates, self.settings = pipeline, sentences, candidates, settings
-        self.params, self.config = pipeline.params, pipeline.config
+    def __init__(self, pipeline: Pipeline, packing, sentences, candidates: int, seeds, options: SamplingOptions, size):
+        self.pipeline, self.sentences, self.candidates = pipeline, sentences, candidates
+        self.seeds, self.options, self.size = seeds, options, size
+        self.params, self.config, self.packing = pipeline.params, pipeline.config, packing
         keys = [candidate_keys(seed, candidates) for seed in seeds]
         self.plan_keys, self.noise_keys = (jnp.concatenate(each) for each in zip(*keys, strict=True))
-        self.seeds = seeds
         self.seconds: dict[str, float] = {}
 
-    def make(
-        self, plans: Sequence[Plan | None], strengths: Sequence[Sequence[float] | None]
-    ) -> tuple[list[tuple[Candidate, ...]], dict[str, float], int]:
-        """Each sentence's candidates, the time of each stage, and how many steps ran the layers."""
-        seconds = self.seconds
-        with timed(seconds, "prompt"):
-            prompt, choice, cache, asked = self._read_prompt()
+    def run(self, plans: Sequence[Plan | None], strengths, noise, posterior) -> list[PipelineOutput]:
+        """Each sentence's result."""
+        given = plans[0] is not None
+        with timed(self.seconds, "prompt"):
+            prompt = self._prompt()
+            choice = choice_of(self.options.token_selection, prompt, self.config)
+            caches, found = self._read_prompt(prompt, choice, posterior)
+        texts = [[None] * self.candidates for _ in plans]
         many = [[plan] * self.candidates for plan in plans]
-        if plans[0] is None and self.settings.planned:
-            with timed(seconds, "plan"):
-                many = self._write_plans(prompt, cache)
-        with timed(seconds, "read"):
-            after, read_plans, scores, asked_again = self._read_plans(prompt, choice, cache, many)
-        cache = cache | _biases(self.sentences, prompt, strengths)
+        if given:
+            texts = [[self._ids(plan) for plan in each] for each in many]
+        elif self.options.use_planner or self.options.think:
+            with timed(self.seconds, "plan"):
+                many, texts = self._write(prompt, caches["full"])
+        with timed(self.seconds, "read"):
+            after = continue_prompt(
+                self.sentences, self.size, many, texts, prompt, self.pipeline.tokenizer, self.packing
+            )
+            read, scores, plan_found = self._read_plans(prompt, choice, caches, after)
+        names = {name: names_of(prompt, prompt.contexts[name]) for name in caches}
         if choice is not None:
-            with timed(seconds, "select"):
-                cache = selected(choice, cache, read_plans, [asked, asked_again], self.seeds)
-                jax.block_until_ready(cache)
-        with timed(seconds, "draw"):
-            tokens, full = self._draw(after, [cache] if read_plans is None else [cache, read_plans])
-        with timed(seconds, "decode"):
-            pictures = self._decode(tokens, self.sentences[0].target.size)
-        made = [Candidate(plan or Plan(""), *rest) for plan, *rest in zip(sum(many, []), pictures, scores, strict=True)]
-        each = [tuple(made[n : n + self.candidates]) for n in range(0, len(made), self.candidates)]
-        return each, seconds, full
+            with timed(self.seconds, "select"):
+                caches, names = drop_tokens(choice, caches, read, found, plan_found, self.seeds)
+                jax.block_until_ready(caches)
+        cache = gathered(list(caches.values()), len(self.sentences), self.config)
+        cache = cache | key_biases(self.sentences, strengths, list(names.values()), cache["k"].shape[2])
+        with timed(self.seconds, "draw"):
+            latents, full = self._denoise(prompt, after, [cache] if read is None else [cache, read], noise)
+        with timed(self.seconds, "decode"):
+            pixels = self._decode(latents)
+        return self._results(prompt, after, given, sum(many, []), scores, pixels, latents, strengths, full)
 
-    def _read_prompt(self):
-        """The prompts, which tokens of them are to be chosen, their cache, and what was asked."""
-        settings, pipeline = self.settings, self.pipeline
-        prompt = read_prompt(self.sentences, settings.guidance.contexts, pipeline.tokenizer, pipeline.packing)
-        choice = choice_of(settings.select, prompt, self.config)
-        asking = None if choice is None else choice.of_prompt()
-        given = self.params["composer"], self.params["vae"], prompt.streams, prompt.pixels, asking
-        cache, asked = prefill(*given, config=self.config)
-        return prompt, choice, jax.block_until_ready(cache), asked
+    def _prompt(self) -> Prompt:
+        options, pipeline = self.options, self.pipeline
+        names = options.guidance.contexts
+        system = pipeline.tokenizer.encode(THINK_PROMPT) if options.think else ()
+        given = names, options.policy, pipeline.tokenizer, self.packing, system
+        spans = [context_spans(sentence, *given) for sentence in self.sentences]
+        return make_prompt(spans, reading_plans(names, options.policy), pipeline.tokenizer, self.packing)
 
-    def _write_plans(self, prompt: Prompt, cache) -> list[list[Plan]]:
-        rules = [self.pipeline.rules_for(sentence.subjects) for sentence in self.sentences]
-        ids, lengths, _ = write(
-            self.params["composer"],
-            index_cache(cache, slice(prompt.sentences)),
-            prompt.ends[: prompt.sentences],
-            rules_of_rows(rules, self.candidates),
-            self.plan_keys,
-            config=self.config,
-            writing=self.settings.writing,
-        )
-        rows = zip(np.asarray(ids).tolist(), np.asarray(lengths).tolist(), strict=True)
-        plans = [Plan.from_tokens(row[:length], self.pipeline.tokenizer) for row, length in rows]
-        return [plans[n : n + self.candidates] for n in range(0, len(plans), self.candidates)]
+    def _read_prompt(self, prompt: Prompt, choice: Choice | None, posterior):
+        """The caches of the distinct contexts, and what the probes found."""
+        noise = posterior
+        if noise is None and (self.options.sample_posterior or self.options.as_released):
+            noise = [self._posterior(seed, images) for seed, images in zip(self.seeds, prompt.latents, strict=True)]
+        probes = None if choice is None else choice.probes()
+        caches, found = read_prompt(self.params, prompt, self.config, noise, probes)
+        ends = {name: prompt.contexts[name] for name in prompt.distinct}
+        return {name: None if n is None else jax.block_until_ready(caches[n]) for name, n in ends.items()}, found
 
-    def _read_plans(self, prompt: Prompt, choice: Choice | None, cache, plans):
-        """What follows the prompts, the plans' cache (None without plans) and scores, and what was asked."""
-        pipeline = self.pipeline
-        after = continue_prompt(self.sentences, plans, prompt, pipeline.tokenizer, pipeline.packing)
+    def _posterior(self, seed: int, images: Sequence[np.ndarray]) -> list[jax.Array]:
+        """Noise for the posterior of each image; it follows from the seed."""
+        stride, z = self.config.vae.stride, self.config.vae.z
+        keys = [jax.random.fold_in(jax.random.key(seed), _POSTERIOR + n) for n in range(len(images))]
+        shapes = [(1, image.shape[0] // stride, image.shape[1] // stride, z) for image in images]
+        return [jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True)]
+
+    def _write(self, prompt: Prompt, cache: Cache | None) -> tuple[list[list[Plan]], list[list[list[int]]]]:
+        """Plans or thoughts of each sentence's candidates, and their ids."""
+        options, tokenizer, starts = self.options, self.pipeline.tokenizer, prompt.ends["full"]
+        given = self.params["composer"], gathered([cache], len(starts), self.config), starts
+        if options.use_planner:
+            subjects = [sentence.subjects for sentence in self.sentences]
+            plans = self.pipeline.planner.write(*given, subjects, self.plan_keys, options.plan)
+            return plans, [[self._ids(plan) for plan in each] for each in plans]
+        more = {"temperature": options.temperature, "max_tokens": options.max_think_token_n}
+        ids = generate(*given, tokenizer, self.plan_keys, config=self.config, **more)
+        thoughts = [tokenizer.decode(row) for row in ids]
+        plans = [Plan(parse_think(text)) for text in thoughts]
+        texts = list(map(tokenizer.encode, thoughts)) if options.as_released else list(map(self._ids, plans))
+        n = self.candidates
+        return tuple([rows[i : i + n] for i in range(0, len(rows), n)] for rows in (plans, texts))
+
+    def _ids(self, plan: Plan) -> list[int]:
+        return plan.tokens(self.pipeline.tokenizer)
+
+    def _read_plans(self, prompt: Prompt, choice: Choice | None, caches: Mapping[str, Any], after: Continuation):
+        """The plans' cache (None without plans), their scores, and what the probe found."""
         if not after.plan:
-            return after, None, [0.0] * len(self.noise_keys), None
-        read_plans, scores, asked = read(
+            return None, [None] * len(self.noise_keys), None
+        read, scores, found = read_plans(
             self.params["composer"],
-            cache,
+            gathered(list(caches.values()), prompt.sentences, self.config),
             after.plan,
-            None if choice is None else choice.of_plan(after, self.candidates),
+            None if choice is None else choice.plan_probe(after, self.candidates),
             config=self.config,
-            contexts=len(prompt.contexts),
+            contexts=len(caches),
             kept=after.kept,
             candidates=self.candidates,
         )
-        return after, read_plans, np.asarray(scores).tolist(), asked
+        return read, np.asarray(scores).tolist(), found
 
-    def _draw(self, after: Continuation, caches: Sequence) -> tuple[jax.Array, int]:
-        tokens, full = draw(
+    def _denoise(self, prompt: Prompt, after: Continuation, caches, noise) -> tuple[jax.Array, int]:
+        """Latent tokens of every image, and how many steps ran the layers."""
+        options, distinct = self.options, prompt.distinct
+        if noise is None:
+            noise = noise_of(self.noise_keys, after.latent["position"].shape[1], self.config.latent_channels)
+        latents, full = denoise(
             self.params["composer"],
             caches,
             after.frame,
             after.latent,
-            noise_of(self.noise_keys, after.latent["position"].shape[1], self.config.latent_channels),
-            sampling_times(self.settings.steps + 1, self.settings.shift),
+            jnp.asarray(noise),
+            sampling_times(options.steps + 1, options.timestep_shift),
             config=self.config,
-            guidance=self.settings.guidance,
-            reuse=self.settings.reuse,
+            guidance=options.guidance,
+            same=tuple(distinct.index(prompt.same[name]) for name in options.guidance.contexts),
+            step_cache=options.step_cache,
         )
-        return jax.block_until_ready(tokens), int(full)
+        return jax.block_until_ready(latents), int(full)
 
-    def _decode(self, tokens: jax.Array, size: tuple[int, int]) -> list[np.ndarray]:
-        rows, columns = (side // self.pipeline.packing.latent_stride for side in size)
-        pictures = decode_pictures(self.params["vae"], tokens, rows=rows, columns=columns, config=self.config)
-        return list(to_uint8(pictures))
+    def _decode(self, latents: jax.Array) -> list[np.ndarray]:
+        rows, columns = (side // self.config.pixels_per_token for side in self.size)
+        values = decode_images(self.params["vae"], latents, rows=rows, columns=columns, config=self.config)
+        return list(_truncated(values) if self.options.as_released else to_uint8(values))
+
+    def _results(self, prompt, after, given, plans, scores, pixels, latents, strengths, full) -> list[PipelineOutput]:
+        rows = zip(plans, pixels, scores, np.asarray(latents), strict=True)
+        made = [Candidate(plan or Plan(""), *rest) for plan, *rest in rows]
+        results = []
+        for n, (sentence, seed, each) in enumerate(zip(self.sentences, self.seeds, strengths, strict=True)):
+            mine = tuple(made[n * self.candidates : (n + 1) * self.candidates])
+            best = 0 if mine[0].score is None else int(np.argmax([candidate.score for candidate in mine]))
+            ends = {name: (after.ends[name][n].order, after.ends[name][n].rope) for name in prompt.contexts}
+            how = self.options, given, self.seconds, full, None if each is None else tuple(each), ends
+            results.append(PipelineOutput(_sized(sentence, self.size), mine, best, seed, *how))
+        return results
 
 
-def _biases(sentences: Sequence[Sentence], prompt: Prompt, strengths: Sequence[Sequence[float] | None]) -> dict:
-    """`bias` of the keys of a prompt's cache: the logarithm of their picture's strength; nothing where all are 1."""
-    if all(each is None or set(each) <= {1} for each in strengths):
-        return {}
-    picture = np.asarray(image_ids(prompt.streams))
-    bias = np.zeros(picture.shape, np.float32)
-    for row in range(len(picture)):
-        number = row % len(sentences)
-        if strengths[number] is None:
-            continue
-        bias[row] = log_strengths(by_span(sentences[number], strengths[number]))[picture[row]]
-    return {"bias": jnp.asarray(bias)}
+def _sized(sentence: Sentence, size: tuple[int, int]) -> Sentence:
+    """The sentence with its last target of this size, which is added if it has none."""
+    spans = list(sentence.spans)
+    places = [n for n, span in enumerate(spans) if isinstance(span, Target)]
+    if not places:
+        return sentence.replace(spans=(*spans, Target(size=size)))
+    if spans[places[-1]].size != size:
+        spans[places[-1]] = Target(size=size)
+    return sentence.replace(spans=tuple(spans))
+
+
+def _truncated(values: jax.Array | np.ndarray) -> np.ndarray:
+    """-1..1 to 0..255 as the released code does: the fraction is dropped."""
+    return (np.clip(np.asarray(values, np.float32) * 0.5 + 0.5, 0, 1) * 255).astype(np.uint8)
 
 
 @contextmanager

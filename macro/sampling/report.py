@@ -1,9 +1,9 @@
-"""One page that shows how a picture came about: `report.html`, whole in one file.
+"""One page that shows how an image was made: `report.html`, whole in one file.
 
-From the top: the sentence with its pictures standing at their words; the picture, the plan laid over it, and
-the plan; the chain of thought; the references; every candidate with its score; settings and times. Pictures
-are data URIs and grids are inline SVG, so the page needs nothing from anywhere and prints well.
-Read next: `macro/sampling/pipeline.py`, whose `Composition` is shown.
+From the top: the sentence with its images in their places; the image, the plan laid over it, and the plan; the chain
+of thought; the references; every candidate with its score; options and times. Images are data URIs and
+grids are inline SVG, so the page needs nothing from anywhere and prints well.
+Read next: `macro/sampling/pipeline.py`, whose `PipelineOutput` is shown.
 """
 
 import dataclasses
@@ -12,50 +12,49 @@ import tempfile
 from html import escape
 from pathlib import Path
 
-from macro.sampling.candidates import Candidate
-from macro.sampling.pipeline import Composition
-from macro.sentence.page import badge, colour, grid_svg, name_of, page, picture, words
+from macro.sampling.pipeline import Candidate, PipelineOutput
 from macro.sentence.plan import Plan
 from macro.utils.errors import UserError
+from macro.utils.html import badge, colour, grid_svg, image_html, name_of, page, spans_html
 from macro.utils.images import encode_png
 
 _STAGES = {
     "prompt": "reading the prompt",
     "plan": "writing the plan",
     "read": "reading the plan",
-    "select": "choosing the pictures' tokens",
-    "draw": "drawing",
-    "decode": "decoding the picture",
+    "select": "selecting image tokens",
+    "draw": "denoising",
+    "decode": "decoding the image",
 }
 
 
-def html(composition: Composition, command: str | None = None) -> str:
+def html(output: PipelineOutput, command: str | None = None) -> str:
     """The page.
 
     Args:
-        composition: what to show.
+        output: what to show.
         command: the command line that made it, if there was one.
     """
-    best = composition.candidates[composition.best]
+    best = output.candidates[output.best]
     sections = [
-        _sentence(composition),
+        _sentence(output),
         _result(best),
-        _thought(best.plan, composition.given),
-        _references(composition, best.plan),
-        _candidates(composition),
-        _settings(composition, command),
+        _thought(best.plan, output.given),
+        _references(output, best.plan),
+        _candidates(output),
+        _settings(output, command),
     ]
     body = "\n".join(section for section in sections if section)
     return page("macro: a picture and its plan", body)
 
 
-def _sentence(composition: Composition) -> str:
+def _sentence(output: PipelineOutput) -> str:
     """The instruction, its pictures as words."""
-    return f'<header><p class="mark">macro</p><h1 class="sentence">{words(composition.sentence)}</h1></header>'
+    return f'<header><p class="mark">macro</p><h1 class="sentence">{spans_html(output.sentence)}</h1></header>'
 
 
 def _result(best: Candidate) -> str:
-    drawn = picture(best.pixels, "the picture")
+    drawn = image_html(best.pixels, "the picture")
     figures = [f'<figure class="main">{drawn}<figcaption>Picture</figcaption></figure>']
     if best.plan.grid is not None:
         over = f'<div class="stack">{drawn}{grid_svg(best.plan.grid, over=True)}</div>'
@@ -71,8 +70,8 @@ def _thought(plan: Plan, given: bool) -> str:
     return f"<section><h2>Thought <small>{source}</small></h2><blockquote>{said}</blockquote></section>"
 
 
-def _references(composition: Composition, plan: Plan) -> str:
-    images = composition.sentence.images
+def _references(output: PipelineOutput, plan: Plan) -> str:
+    images = output.sentence.images
     cards = []
     for image in images:
         height, width = image.pixels.shape[:2]
@@ -82,87 +81,90 @@ def _references(composition: Composition, plan: Plan) -> str:
             facts += f"<br>{cells} cell{'' if cells == 1 else 's'}"
         facts += "<br>to edit" if image.role == "source" else ""
         cards.append(
-            f'<figure class="card"{colour(image.subject)}>{picture(image.pixels, name_of(image))}'
+            f'<figure class="card"{colour(image.subject)}>{image_html(image.pixels, name_of(image))}'
             f"{badge(image.subject)}<figcaption><b>{escape(name_of(image))}</b><br>{facts}</figcaption></figure>"
         )
     return f'<section><h2>References</h2><div class="cards">{"".join(cards)}</div></section>' if cards else ""
 
 
-def _candidates(composition: Composition) -> str:
-    if len(composition.candidates) == 1:
+def _candidates(output: PipelineOutput) -> str:
+    if len(output.candidates) == 1:
         return ""
     cards = []
-    for number, candidate in enumerate(composition.candidates):
-        picked = number == composition.best
-        label = (
-            f"<b>{number + 1}{' &mdash; picked' if picked else ''}</b><br>{candidate.score:.3f} nats a token"
-        )
+    for number, candidate in enumerate(output.candidates):
+        picked = number == output.best
+        score = "no score" if candidate.score is None else f"{candidate.score:.3f} nats per token"
+        label = f"<b>{number + 1}{' &mdash; picked' if picked else ''}</b><br>{score}"
         svg = "" if candidate.plan.grid is None else grid_svg(candidate.plan.grid)
         thought = f"<details><summary>thought</summary>{escape(candidate.plan.cot.strip())}</details>"
         cards.append(
             f'<figure class="candidate{" picked" if picked else ""}"><div class="pair">'
-            f"{picture(candidate.pixels, f'candidate {number + 1}')}{svg}</div>"
+            f"{image_html(candidate.pixels, f'candidate {number + 1}')}{svg}</div>"
             f"<figcaption>{label}{thought}</figcaption></figure>"
         )
     why = "the plan with the highest mean log-likelihood is picked"
-    if composition.given:
-        why = "all of one given plan, so the first is picked"
+    if not output.scored:
+        why = "nothing ranks them, as they have no plans of their own: the first is shown above"
     return (
         f"<section><h2>Candidates <small>{why}</small></h2>"
         f'<div class="candidates">{"".join(cards)}</div></section>'
     )
 
 
-def _settings(composition: Composition, command: str | None) -> str:
-    settings, best = composition.settings, composition.candidates[composition.best]
-    weights = ", ".join(f"{name} {weight:+g}" for name, weight in settings.guidance.weights.items())
-    writing = dataclasses.asdict(settings.writing)
-    height, width = composition.pixels.shape[:2]
+def _settings(output: PipelineOutput, command: str | None) -> str:
+    options, best = output.options, output.candidates[output.best]
+    guidance = options.guidance
+    weights = ", ".join(f"{name} {weight:+g}" for name, weight in guidance.weights.items())
+    height, width = output.pixels.shape[:2]
+    written = "none"
+    if options.use_planner:
+        written = ", ".join(f"{key} {value:g}" for key, value in dataclasses.asdict(options.plan).items())
+    elif options.think:
+        written = f"a thought, {f'temperature {options.text_temperature:g}' if options.do_sample else 'greedy'}"
     rows = {
-        "seed": composition.seed,
-        "picture": f"{width} × {height} pixels",
-        "steps": f"{settings.steps}, shift {settings.shift:g}",
-        "full steps": f"{composition.full_steps}, {settings.reuse or 'nothing is reused'}",
-        "pictures' tokens": settings.select or "all of them",
-        "strengths": "1 each" if composition.strengths is None else ", ".join(f"{s:g}" for s in composition.strengths),
-        "guidance": weights
-        if settings.guidance.renorm == "none"
-        else f"{weights}, {settings.guidance.renorm}",
-        "plan": "given" if composition.given else ", ".join(f"{k} {v:g}" for k, v in writing.items()),
-        "score of the plan": f"{best.score:.3f} nats a token",
+        "seed": output.seed,
+        "image": f"{width} × {height} pixels",
+        "steps": f"{options.steps}, shift {options.timestep_shift:g}",
+        "full steps": f"{output.full_steps}, {options.step_cache or 'no step cache'}",
+        "image tokens": options.token_selection or "all of them",
+        "strengths": "1 each" if output.strengths is None else ", ".join(f"{s:g}" for s in output.strengths),
+        "guidance": weights if guidance.renorm == "none" else f"{weights}, {guidance.renorm}",
+        "contexts": ", ".join(f"{name} {tokens} tokens" for name, (tokens, _) in output.ends.items()) or "unknown",
+        "plan": "given" if output.given else written,
+        "score of the plan": "none" if best.score is None else f"{best.score:.3f} nats per token",
     }
     table = "".join(f"<tr><th>{key}</th><td>{escape(str(value))}</td></tr>" for key, value in rows.items())
     again = f"<pre>{escape(command)}</pre>" if command else ""
     return (
-        f'<section class="how"><div><h2>Settings</h2><table>{table}</table></div>'
-        f"<div><h2>Time</h2>{_times(composition)}</div></section>{again}"
+        f'<section class="how"><div><h2>Options</h2><table>{table}</table></div>'
+        f"<div><h2>Time</h2>{_times(output)}</div></section>{again}"
     )
 
 
-def _times(composition: Composition) -> str:
-    total = sum(composition.seconds.values())
+def _times(output: PipelineOutput) -> str:
+    total = sum(output.seconds.values())
     bars = [
         f'<div class="time"><span>{_STAGES[stage]}</span>'
         f'<i style="width:{100 * seconds / total:.1f}%"></i><span>{seconds:.2f} s</span></div>'
-        for stage, seconds in composition.seconds.items()
+        for stage, seconds in output.seconds.items()
     ]
     return (
         f'{"".join(bars)}<div class="time total"><span>together</span><i></i><span>{total:.2f} s</span></div>'
     )
 
 
-def write(folder: str | os.PathLike, composition: Composition, command: str | None = None) -> None:
+def write(folder: str | os.PathLike, output: PipelineOutput, command: str | None = None) -> None:
     """Writes plan.json, plan.png, image.png and report.html: each whole, and none if one cannot be written.
 
     Raises:
         UserError: the folder cannot be written to.
     """
-    plan = composition.plan
+    plan = output.plan
     files = {
         "plan.json": plan.to_json().encode("utf-8"),
         "plan.png": encode_png(plan.picture()),
-        "image.png": encode_png(composition.pixels),
-        "report.html": html(composition, command).encode("utf-8"),
+        "image.png": encode_png(output.pixels),
+        "report.html": html(output, command).encode("utf-8"),
     }
     try:
         os.makedirs(folder, exist_ok=True)

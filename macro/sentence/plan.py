@@ -22,17 +22,6 @@ from jaxtyping import Int8, UInt8
 from macro.sentence.layout import GRID_SIZE, MAX_SUBJECTS, validate_grid
 from macro.utils.errors import UserError
 
-# Cell colours, background first: near numbers differ in hue, and dark figures can be read on all.
-COLOURS = np.array(
-    [
-        [240, 238, 233], [242, 125, 100], [92, 170, 216], [250, 205, 96], [122, 192, 130], [192, 144, 216],
-        [246, 164, 190], [74, 192, 186], [214, 172, 124], [152, 166, 234], [192, 210, 88], [222, 116, 152],
-        [162, 168, 176],
-    ],
-    np.uint8,
-)  # fmt: skip
-
-
 THINK, END_THINK = "<think>", "</think>"
 _MARK = re.compile(r"</?think>|</?layout>|<cell \d+>")
 
@@ -180,11 +169,11 @@ def _draw_grid(grid: Int8[np.ndarray, "8 8"], size: int) -> UInt8[np.ndarray, "h
     """Coloured cells, each with its subject's number; dark lines where one subject ends."""
     from PIL import Image, ImageDraw
 
-    from macro.utils.images import font, resize
+    from macro.utils.images import LABEL_COLOURS, font, resize
 
     cell = -(-2 * size // GRID_SIZE)  # drawn at twice the size, then shrunk: smooth figures and lines
     side = GRID_SIZE * cell
-    canvas = Image.fromarray(COLOURS[grid.repeat(cell, 0).repeat(cell, 1)])
+    canvas = Image.fromarray(LABEL_COLOURS[grid.repeat(cell, 0).repeat(cell, 1)])
     draw = ImageDraw.Draw(canvas)
     fine, bold = max(1, cell // 40), max(2, cell // 16)
     for at in range(cell, side, cell):

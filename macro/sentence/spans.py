@@ -52,7 +52,7 @@ def _same(a, b) -> bool:
 
 @dataclass(frozen=True)
 class Text:
-    """Words. `learn`: whether the model is trained to write them (the plan always is)."""
+    """Text. `learn`: whether the model is trained to write it (the plan always is)."""
 
     text: str
     learn: bool = False
@@ -109,9 +109,9 @@ class Target(_Value):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Truth(_Value):
-    """What is exactly so in a rendered target, for judges and tests.
+    """The ground truth of a rendered target, for judges and tests.
 
-    Arrays and lists run over the subjects in order; where a subject is named, it is by its number, from 1.
+    Arrays and lists run over the subjects in order; subject numbers start at 1.
 
     Attributes:
         kinds, textures: names.
@@ -143,7 +143,7 @@ Span = Text | Image | Plan | Target
 class Sentence(_Value):
     """Spans in order, the task they come from, its index there, and the truth where it is known.
 
-    `notes` are an engine's on how it was made (JSON-like; `macro/engines/drafts.py`): for people who look at data.
+    `notes` are an engine's on how it was made (JSON-like; `macro/engines/core.py`): for people who look at data.
 
     Raises:
         UserError: two plans, or more than 12 reference images.
@@ -192,9 +192,9 @@ class Sentence(_Value):
 
     @property
     def subjects(self) -> int:
-        """How many subjects a plan may name: those that the pictures show; 12 where one is a picture to edit.
+        """How many subjects a plan may name: those that the images show, or 12 if one is an image to edit.
 
-        What is in that nobody has numbered: references' subjects come first, and the others follow them.
+        The subjects of an image to edit have no numbers yet; they follow those of the references.
         """
         if any(image.role == "source" for image in self.images):
             return MAX_SUBJECTS

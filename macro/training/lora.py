@@ -1,21 +1,21 @@
-"""LoRA: large kernels stay as they are, and what is trained is a small matrix pair beside each (arXiv 2106.09685).
+"""LoRA: large kernels stay as they are, and a pair of small matrices is trained beside each (arXiv 2106.09685).
 
-    W  ->  W + alpha / rank * A B        A [in, rank] random, B [rank, out] zero: training starts from W
+    y = x W + alpha / rank * (x A) B        A [in, rank] random, B [rank, out] zero: training starts from W
 
-A transform of the parameter tree: no layer knows of it. In training the adapters lie in the tree under "lora",
-by the path of the kernel they belong to, and an objective sees the kernels with the adapters added:
+Adapters lie in the tree of parameters under "lora", by the path of the kernel they belong to; the dense layer
+multiplies by them (`macro/nn/layers.py`), so no gradient of a kernel's shape exists at any time:
 
     {"composer": {... "q": {"kernel": W}}, "lora": {"composer": {... "q": {"kernel": {"a": A, "b": B}}}}}
 
 Kernels of stacked layers [layers, in, out] have stacked adapters. Only the adapters and the parameters of
-`modules_to_save` have gradients, optimizer state and an average; the price of a transform is that the sums, and their
-gradients, exist in full within a step.
+`modules_to_save` have gradients, optimizer state and an average, and only they are in checkpoints. The rest is frozen
+and lies in the type that it is multiplied in (`config.model.dtype`).
 
     config.lora = {"preset": "music"}                                       what a paper trained with, by name
     config.lora = {"preset": "music", "rank": 16, "alpha": 16.0}            the same, two fields changed
     config.lora = {"rank": 8, "alpha": 16.0, "target_modules": (".*/gen/(q|v)/kernel$",)}
 
-Read next: `macro/models/peft.py`, the same adapters in the files of Hugging Face's PEFT.
+Read next: `macro/models/checkpoints/lora.py`, adapters merged and read from disk.
 """
 
 import dataclasses
@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from macro.models.checkpoints.lora import merge, pairs
 from macro.models.weights import ADAPTERS
 from macro.parallel.sharding import logical_axes
 from macro.training.state import shapes
@@ -44,8 +45,8 @@ _ENDS = r"^composer/(binding$|planner/(embed|head|connector/)|diffusion_head/)"
 PRESETS: dict[str, dict[str, Any]] = {
     # MUSIC, on SEED-X. Rank and alpha: its paper, section on training (spec/papers.md, 1); its learning rate is
     # 1e-4. Targets, modules to save and dropout it leaves to SEED-X, whose code says .05, these seven matrices, and
-    # norms, embeddings, language head and both resamplers in full, vision encoder frozen (spec/bagel.md, 5). Carried over
-    # to BAGEL by us: both experts; connector and diffusion head for the resamplers; the norms of queries and keys,
+    # norms, embeddings, language head and both resamplers in full, vision encoder frozen (spec/bagel.md, 5). To BAGEL
+    # carried over by us: both experts; connector and diffusion head for the resamplers; the norms of queries and keys,
     # which SEED-X has not, and the binding, which starts at zero, belong to what is trained in full.
     "music": {
         "rank": 64,
@@ -175,54 +176,20 @@ def init(key: Array, params: Mapping, config: LoRAConfig) -> dict:
     return tree.unflatten(adapters)
 
 
-def applied(params: Mapping, adapters: Mapping, config: LoRAConfig, key: Array | None = None) -> dict:
-    """`params` with the adapters added to their kernels; with a `key`, A drops input features at random.
+def scaled(adapters: Mapping, config: LoRAConfig, key: Array | None = None) -> dict:
+    """The adapters as the dense layer multiplies by them: B by alpha / rank; with a `key`, A with dropout.
 
-    A layer's kernel is one and the same for all its tokens, so dropout drops a feature for all tokens of the step
-    at once: rows of A, scaled by 1 / (1 - dropout). PEFT draws anew for every token. What is expected of the
-    output is the same; its noise is shared by the batch here.
+    A layer's A is one and the same for all its tokens, so dropout drops an input feature for all tokens of the step at
+    once: rows of A, the others scaled by 1 / (1 - dropout). PEFT draws anew for every token. The expected output is the
+    same; its noise is shared by the batch here.
     """
-    return _moved(params, adapters, config.scale, config.dropout, key)
-
-
-def merged(params: Mapping, adapters: Mapping, config: LoRAConfig) -> dict:
-    """`params` with the adapters added for good: the same tree, ready to sample from or to store."""
-    return _moved(params, adapters, config.scale)
-
-
-def unmerged(params: Mapping, adapters: Mapping, config: LoRAConfig) -> dict:
-    """The inverse of `merged`, up to rounding."""
-    return _moved(params, adapters, -config.scale)
-
-
-def _moved(params, adapters, scale: float, dropout: float = 0.0, key: Array | None = None) -> dict:
-    flat = tree.flatten(params)
-    for path, (a, b) in _pairs(adapters).items():
-        _check_fits(path, flat.get(path), a, b)
-        if key is not None and dropout:
-            kept = jax.random.bernoulli(_key_of(key, path), 1 - dropout, (*a.shape[:-1], 1))
-            a = jnp.where(kept, a / (1 - dropout), 0)
-        # Small, and the kernel's own precision: never in the lower one that accelerators multiply in.
-        product = jnp.einsum("...ir,...ro->...io", a, b, precision="highest")
-        flat[path] = flat[path] + (scale * product).astype(flat[path].dtype)
+    flat = {}
+    for path, (a, b) in pairs(adapters).items():
+        if key is not None and config.dropout:
+            kept = jax.random.bernoulli(_key_of(key, path), 1 - config.dropout, (*a.shape[:-1], 1))
+            a = jnp.where(kept, a / (1 - config.dropout), 0)
+        flat |= {f"{path}/a": a, f"{path}/b": config.scale * b}
     return tree.unflatten(flat)
-
-
-def _pairs(adapters: Mapping) -> dict[str, tuple]:
-    """(A, B) by the path of their kernel."""
-    flat = tree.flatten(adapters)
-    paths = {path.rpartition("/")[0] for path in flat}
-    return {path: (flat.get(f"{path}/a"), flat.get(f"{path}/b")) for path in sorted(paths)}
-
-
-def _check_fits(path: str, kernel, a, b) -> None:
-    shapes = [None if x is None else x.shape for x in (kernel, a, b)]
-    fits = None not in shapes and shapes[1][-1:] == shapes[2][-2:-1]
-    if not fits or shapes[0] != (*shapes[1][:-1], shapes[2][-1]) or shapes[1][:-2] != shapes[2][:-2]:
-        raise UserError(
-            f"the adapters of {path} do not fit: kernel {shapes[0]}, a {shapes[1]}, b {shapes[2]}; take those that "
-            "were made for this model"
-        )
 
 
 def _key_of(key: Array, path: str) -> Array:
@@ -235,6 +202,8 @@ class Adapted:
 
     def __init__(self, objective, config):
         """Raises UserError if `config.lora` does not fit the objective's parameters."""
+        if not hasattr(objective, "cast_frozen"):
+            raise UserError("config.lora: only the objective joint trains layers that take adapters; set its rank to 0")
         self.objective, self.settings = objective, lora_config(config)
         trained, _ = tree.split(shapes(objective, config), objective.FROZEN)
         full = chosen(trained, self.settings)[1]
@@ -244,15 +213,17 @@ class Adapted:
         self.totals, self.report = objective.totals, objective.report
 
     def init(self, key: Array, config) -> dict:
-        """The objective's own parameters, as they are without LoRA, and the adapters."""
+        """The objective's own parameters, the frozen ones in the type that they are multiplied in, and the adapters."""
         params = self.objective.init(key, config)
         trained, _ = tree.split(params, self.objective.FROZEN)
-        return params | {ADAPTERS: init(_key_of(key, ADAPTERS), trained, self.settings)}
+        adapters = {ADAPTERS: init(_key_of(key, ADAPTERS), trained, self.settings)}
+        full, _ = tree.split(params, self.FROZEN)
+        return tree.merge(self.objective.cast_frozen(params, config), full) | adapters
 
     def loss(self, params: Mapping, batch: Mapping, key: Array, config, totals: Mapping):
-        """The objective's loss with the adapters added to their kernels."""
-        whole = _taken_in(params, self.settings, _key_of(key, ADAPTERS))
-        return self.objective.loss(whole, batch, key, config, totals)
+        """The objective's loss with the adapters beside their kernels."""
+        adapters = scaled(params[ADAPTERS], self.settings, _key_of(key, ADAPTERS))
+        return self.objective.loss({**params, ADAPTERS: adapters}, batch, key, config, totals)
 
 
 def _axes(params: Mapping, config: LoRAConfig, own) -> list[tuple[str, tuple]]:
@@ -272,11 +243,14 @@ def adapted(objective, config):
     return Adapted(objective, config)
 
 
+def base_of(objective) -> tuple[str, ...]:
+    """Patterns of the parameters that a LoRA leaves as they are; none without LoRA."""
+    return objective.FROZEN if isinstance(objective, Adapted) else ()
+
+
 def without_adapters(params: Mapping, config) -> Mapping:
-    """A training's parameters as the objective itself, and all that draws, knows them: adapters merged in."""
-    return _taken_in(params, lora_config(config)) if ADAPTERS in params else params
-
-
-def _taken_in(params: Mapping, settings: LoRAConfig, key: Array | None = None) -> dict:
+    """A training's parameters as the objective itself, and all that samples, knows them: adapters merged in."""
+    if ADAPTERS not in params:
+        return params
     base = {name: part for name, part in params.items() if name != ADAPTERS}
-    return applied(base, params[ADAPTERS], settings, key)
+    return merge(base, params[ADAPTERS], lora_config(config).scale)

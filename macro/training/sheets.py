@@ -18,7 +18,7 @@ from macro.inputs.packing import PackingConfig
 from macro.models.vae import VAE, normalise
 from macro.models.variants import ModelConfig
 from macro.parallel import multihost
-from macro.sampling.load import sampling_of
+from macro.sampling.options import read_options
 from macro.sampling.pipeline import Pipeline
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Image, Sentence, Target
@@ -54,11 +54,11 @@ def hook(
 
 
 def _composed(config, model: ModelConfig, tokenizer, packing: PackingConfig) -> Callable:
-    kind, settings = sampling_of(config.sampling)
-    planned = kind is Pipeline and settings.planned
+    options = read_options(config.sampling)
+    planned = options.use_planner
 
     def rows(params: dict, samples: Sequence[Sentence]) -> Iterator[Tiles]:
-        pipeline = kind(params, model, tokenizer, packing, settings)
+        pipeline = Pipeline(params, model, tokenizer, packing, options)
         for seed, sample in enumerate(samples):
             asked = _at_a_size_of(packing, sample)
             drawn = pipeline.compose_sentence(asked, seed=seed)

@@ -1,10 +1,10 @@
 """Command lines: `python -m macro.<name> --config=configs/x.py[:arg] --config.total_steps=24 --workdir=W`.
 
-A command line is a function whose keyword arguments are its flags; `run(main, seed="what it is", ...)`
-reads them, calls it and turns every mistake of the user's into one line `error: ...` and exit code 2. The
-config is an `ml_collections.ConfigDict`; each of its keys can be overridden as a flag of its own, and an
-unknown one is an error with a suggestion. `from_config` does the same for a part of the config that somebody's
-dataclass describes, `parse_overrides` for a dataclass of options that has flags of its own (`--engine.size=64`).
+A command line is a function whose keyword arguments are its flags; `run(main, seed="help text", ...)` parses them,
+calls the function and turns a UserError into one line `error: ...` and exit code 2. The config is an
+`ml_collections.ConfigDict`; each key can be overridden by a flag, and an unknown key is an error with a suggestion.
+`from_config` makes a dataclass from a section of the config, `parse_overrides` one from flags such as
+`--engine.size=64`.
 """
 
 import ast
@@ -33,7 +33,7 @@ from macro.utils.errors import UserError
 from macro.utils.files import atomic_write, local
 from macro.utils.renamed_keys import explain
 
-# What `main` may take without describing it to `run`, because every command line means the same by it.
+# Help for parameters that mean the same on every command line.
 _SHARED_HELP = {
     "config": "config file, `configs/x.py` or `configs/x.py:arg`; override keys as --config.key=value",
     "workdir": "folder that everything is written to; made if it is not there",
@@ -93,10 +93,10 @@ def load(path: str) -> ConfigDict:
 
 
 def from_config(cls: type, values: Mapping | ConfigDict, where: str) -> Any:
-    """The dataclass `cls` made from a section of the config; `where` names the section in errors.
+    """The dataclass `cls` from a section of the config; `where` names the section in errors.
 
-    Whole numbers are taken for floats, lists for tuples. Raises UserError for a key that `cls` does not
-    have, a value of another type than its field, or a key without default that is missing.
+    Integers are accepted for floats, lists for tuples. Raises UserError for an unknown key, a value of the wrong type,
+    or a missing key without default.
     """
     return _section(cls, values, f"config.{where}")
 
@@ -121,8 +121,8 @@ def parse_overrides(cls: type, values: Mapping[str, str], where: str) -> Any:
     """The dataclass `cls` with some fields set from the command line, the others at their defaults.
 
     Args:
-        values: {"area": "0.02", "noise.boxes": "0.1"}: key, dotted for a field that is a dataclass itself, and value,
-            written as in Python where the field is no text.
+        values: {"area": "0.02", "noise.boxes": "0.1"}: a dotted key for a field of a nested dataclass; values are
+            Python literals unless the field is a str.
         where: names the section in errors, and on the command line: "--engine".
 
     Raises:
@@ -145,22 +145,22 @@ def parse_overrides(cls: type, values: Mapping[str, str], where: str) -> Any:
 
 
 def non_hash_field(**default: Any) -> Any:
-    """A `dataclasses.field` of options on which nothing depends that is made with them: threads, an address."""
+    """A `dataclasses.field` that does not change what is made with the options: threads, an address, a timeout."""
     return dataclasses.field(**default, metadata={"non_hash": True})
 
 
 def hash_fields(options: Any) -> dict[str, Any]:
-    """The fields of a dataclass of options that are not aside: `json.dumps(options, default=telling)`."""
+    """The fields that change what is made with the options; `json.dumps(options, default=hash_fields)` is hashed."""
     return {f.name: getattr(options, f.name) for f in dataclasses.fields(options) if not f.metadata.get("non_hash")}
 
 
 def option_names(cls: type) -> list[str]:
-    """The names that `parse_overrides` knows in a dataclass: "noise", "noise.boxes"."""
+    """The keys that `parse_overrides` accepts for a dataclass: "noise", "noise.boxes"."""
     return [path for path, _ in _paths(_nested(cls))]
 
 
 def _nested(cls: type) -> dict[str, Any]:
-    """The names of a dataclass's fields; of dataclasses among them, theirs too."""
+    """Names of a dataclass's fields, nested for fields that are dataclasses."""
     kinds = typing.get_type_hints(cls)
     return {
         field.name: _nested(kinds[field.name]) if dataclasses.is_dataclass(kinds[field.name]) else None
@@ -169,7 +169,7 @@ def _nested(cls: type) -> dict[str, Any]:
 
 
 def _read_as(kind: Any, text: str) -> Any:
-    """A value from the command line; what is not written as in Python is a text."""
+    """A value from the command line: a Python literal, else a str."""
     if kind is str or (isinstance(kind, types.UnionType) and str in kind.__args__ and text != "None"):
         return text
     if text.lower() in ("true", "false"):
@@ -201,9 +201,7 @@ def save_config(config: ConfigDict, workdir: str) -> None:
 
 
 def writable_folder(path: str) -> str:
-    """Makes the folder and proves that it can be written to, before hours are spent on what should go
-    there.
-    """
+    """Makes the folder and checks that it can be written to, before hours are spent on its content."""
     try:
         os.makedirs(local(path), exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -298,7 +296,7 @@ _PLAIN = (int, float, str, bool, tuple)
 
 
 def _taken_as(kind: Any, value: Any, name: str) -> Any:
-    """`value` as a field of this type holds it; types other than Python's plain ones are not looked into."""
+    """`value` converted to the type of a field; only plain Python types are checked."""
     if isinstance(kind, types.UnionType):
         kinds = kind.__args__
         if value is None and types.NoneType in kinds:
@@ -343,9 +341,7 @@ def _paths(config: Mapping | ConfigDict, prefix: str = "") -> Iterable[tuple[str
 
 
 def _suggestion(key: str, known: Sequence[str]) -> str:
-    """`; did you mean 'x'?` for the known key that is spelt most like `key`, or what there is to choose
-    from.
-    """
+    """`; did you mean 'x'?` with the known key spelt most like `key`, or the list of known keys."""
     last = {path.rsplit(".", 1)[-1]: path for path in known}
     close = difflib.get_close_matches(key, known, 1) or [
         last[name] for name in difflib.get_close_matches(key.rsplit(".", 1)[-1], last, 1)
@@ -366,10 +362,9 @@ def _print_help(main: Callable, values: flags.FlagValues, others: Sequence[str],
 
 
 def _cache_compilations() -> None:
-    """Lets JAX keep what it compiles, so that a command's second start is quick.
+    """Turns on JAX's compilation cache, so that a command's second start is quick.
 
-    One folder per kind of processor: code compiled for one may not run on another that shares the home
-    folder.
+    One folder per kind of processor: code compiled for one may not run on another that shares the home folder.
     """
     cpuinfo = Path("/proc/cpuinfo")
     features = re.search(r"^(flags|Features).*$", cpuinfo.read_text(), re.M) if cpuinfo.exists() else None

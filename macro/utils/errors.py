@@ -7,3 +7,20 @@ Everything else that goes wrong is a defect and keeps its traceback.
 
 class UserError(Exception):
     """A mistake of the user's: the message names the file or field, what is wrong with it, and the mend."""
+
+
+class ItemError(Exception):
+    """Why one item of a batch has no answer, in one line: a broken file, a reply without the promised fields.
+
+    Code that handles one item raises it; code that handles a batch returns it in the item's place, and goes on.
+    """
+
+    def __init__(self, reason: str):
+        super().__init__(reason)
+        self.reason = reason
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ItemError) and other.reason == self.reason
+
+    def __hash__(self) -> int:
+        return hash(self.reason)

@@ -13,13 +13,13 @@ from ml_collections.config_dict import placeholder
 from macro.utils.errors import UserError
 
 
-def reuse() -> dict:
-    """No step caching (`config.sampling.reuse`), but all its keys, so that the command line can set them."""
+def step_cache() -> dict:
+    """No step caching (`config.sampling.step_cache`), but all its keys, so that the command line can set them."""
     return {"name": "none", "interval": placeholder(int), "order": placeholder(int), "limit": placeholder(float)}
 
 
-def select() -> dict:
-    """Every token of the pictures (`config.select`, `config.sampling.select`), but all keys of a selection.
+def token_selection() -> dict:
+    """Every token of the images (`config.token_selection`, `config.sampling.token_selection`), but all its keys.
 
     With `keep` or `budget` set some are left out.
     """
@@ -27,10 +27,15 @@ def select() -> dict:
         "keep": placeholder(float),
         "budget": placeholder(int),
         "method": "text",
-        "floor": 1,
+        "min_tokens": 1,
         "layers": (),
-        "weight": 1.0,
+        "cross_image_weight": 1.0,
     }
+
+
+def parallel() -> dict:
+    """How work is divided over devices (`macro/parallel/mesh.py`)."""
+    return {"preset": "fsdp", "tensor": 1, "sequence": 1, "slices": 0, "rules": ()}
 
 
 def defaults() -> ConfigDict:
@@ -42,6 +47,7 @@ def defaults() -> ConfigDict:
     config.log_every_steps = 10
     # Which checkpoints stay: the newest, every multiple of so many steps, those of lowest mean loss; 0: none of a kind.
     config.checkpoint = {"keep_latest": 2, "keep_every_steps": 0, "keep_best": 0}
+    config.max_bad_steps = 3  # steps in a row with a loss or gradient that is not finite, before the run stops
     config.batch_size = 2  # packed rows
     config.grad_accum_steps = 1  # parts of a batch that are computed one after the other
     config.seed = 0
@@ -51,7 +57,7 @@ def defaults() -> ConfigDict:
     config.loss = {"plan": 0.5, "draw": 0.5}
     config.tasks = ("compose",)
     config.init_from = {}
-    config.select = select()  # which tokens of pictures the later layers see
+    config.token_selection = token_selection()  # which image tokens the later layers see
 
     config.data = {
         "name": "scenes",
@@ -60,6 +66,7 @@ def defaults() -> ConfigDict:
         "dir": "",
         "workers": 1,
         "tokenizer": "",
+        "arrangement": "as_given",
         "size": 64,
         "reference_size": 32,
         "rays": 1,
@@ -72,7 +79,6 @@ def defaults() -> ConfigDict:
         "buckets": ((64, 64, 4),),
         "draws": 2,
         "window": 256,
-        "arrangement": "as_given",
         "max_upscale": 2.0,
         "reference_max_side": 32,
         "reference_min_side": 0,
@@ -103,8 +109,16 @@ def defaults() -> ConfigDict:
         "target_modules": placeholder(tuple),
         "modules_to_save": placeholder(tuple),
     }
-    config.sampling = {"steps": 10, "shift": 1.0, "reuse": reuse(), "select": select()}
-    config.parallel = {"preset": "fsdp", "tensor": 1, "sequence": 1, "slices": 0, "rules": ()}
+    config.sampling = {
+        "num_timesteps": 10,
+        "timestep_shift": 1.0,
+        "cfg_text_scale": 4.0,
+        "cfg_overall_scale": 1.5,
+        "use_planner": True,
+        "step_cache": step_cache(),
+        "token_selection": token_selection(),
+    }
+    config.parallel = parallel()
     return config
 
 

@@ -10,7 +10,7 @@ from macro.utils.errors import UserError
 
 
 def local(path: str | os.PathLike) -> Path:
-    """The path as a Path. Raises UserError for an address such as gs://bucket/run, which would become a local folder."""
+    """The path as a Path. Raises UserError for an address such as gs://bucket/run, not to make a folder `gs:`."""
     if re.match(r"[a-z]\w+:/", os.fspath(path)):  # also as pathlib writes it, with one slash
         raise UserError(f"{path}: not a path on this machine's disks; name a mounted folder (gcsfuse, NFS) or a copy")
     return Path(path)

@@ -29,6 +29,15 @@ _WRITE = {
     ".jpeg": {"format": "JPEG", "quality": 95, "subsampling": 0},
     ".webp": {"format": "WEBP", "lossless": True},
 }
+# Colours of a layout's labels, background first: near numbers differ in hue, and dark figures can be read on all.
+LABEL_COLOURS = np.array(
+    [
+        [240, 238, 233], [242, 125, 100], [92, 170, 216], [250, 205, 96], [122, 192, 130], [192, 144, 216],
+        [246, 164, 190], [74, 192, 186], [214, 172, 124], [152, 166, 234], [192, 210, 88], [222, 116, 152],
+        [162, 168, 176],
+    ],
+    np.uint8,
+)  # fmt: skip
 
 
 def load(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Pixels:

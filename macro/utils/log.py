@@ -1,7 +1,7 @@
-"""What a run says about itself: one line of progress on the terminal, one JSON record per line in a file.
+"""A run's progress line on the terminal, and its metrics as one JSON record per line in a file.
 
-`metrics.jsonl` is the record that counts. A resumed run takes out the records of steps that it will do
-again, so no step stands there twice. TensorBoard gets the same numbers where `clu` can write for it.
+`metrics.jsonl` is the authoritative record. A resumed run removes the records of steps that it will repeat, so no step
+is recorded twice. TensorBoard gets the same numbers if `clu` can write for it.
 """
 
 import json
@@ -61,7 +61,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 class MeanMetrics:
-    """Means over the steps since the last record; NaN says `nothing of this kind in the batch`."""
+    """Means over the steps since the last record, without NaNs, which mean `nothing of this kind in the batch`."""
 
     def __init__(self):
         self._values: dict[str, list[float]] = {}
@@ -94,12 +94,12 @@ class Progress:
         return time.monotonic() - self._start
 
     def tick(self, step: int) -> None:
-        """To be told of each finished step."""
+        """Call after each finished step."""
         if self._warm is None:
             self._warm = (step, time.monotonic())
 
     def skip(self, seconds: float) -> None:
-        """Takes time that went into something else than steps out of the rate."""
+        """Excludes time that was not spent on steps from the rate."""
         if self._warm is not None:
             self._warm = (self._warm[0], self._warm[1] + seconds)
 
@@ -134,7 +134,7 @@ class Progress:
 
 
 class ProgressBar:
-    """How far work that may have been begun before has come, with its rate and the time left: lines on stderr."""
+    """Progress of work that may be resumed, with rate and time left, as lines on stderr."""
 
     def __init__(self, name: str, total: int, unit: str):
         """`total` of `unit` ("sentences") are to be done for what is called `name`."""

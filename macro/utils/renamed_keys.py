@@ -8,11 +8,39 @@ from collections.abc import Mapping
 from typing import Any
 
 # Dotted path of the old key -> that of the new one, both without the leading "config.". An entry for a section also
-# covers the keys inside it. Where nothing took the key's place the value is "removed: " and what to do instead.
+# covers the keys inside it, and stands after theirs. Where nothing took the key's place the value is "removed: " and
+# what to do instead.
 RENAMED_KEYS: dict[str, str] = {
+    "select.floor": "token_selection.min_tokens",
+    "select.weight": "token_selection.cross_image_weight",
+    "select": "token_selection",
+    "sampling.steps": "sampling.num_timesteps",
+    "sampling.shift": "sampling.timestep_shift",
+    "sampling.guidance.text": "sampling.cfg_text_scale",
+    "sampling.guidance.image": "sampling.cfg_img_scale",
+    "sampling.guidance.balance": "sampling.cfg_overall_scale",
+    "sampling.guidance.interval": "sampling.cfg_interval",
+    "sampling.guidance.renorm": "sampling.cfg_renorm_type",
+    "sampling.guidance.minimum": "sampling.cfg_renorm_min",
+    "sampling.guidance": "removed: scales are sampling.cfg_text_scale, cfg_img_scale and cfg_overall_scale",
+    "sampling.mode": "removed: sampling.policy is joint or bagel, and sampling.use_planner or think writes plans",
+    "sampling.parity": "removed: sampling.policy='bagel' does what the released code does",
+    "sampling.planned": "sampling.use_planner",
+    "sampling.reuse": "sampling.step_cache",
+    "sampling.seed": "removed: the seed is --seed, or an argument of compose",
+    "sampling.select.floor": "sampling.token_selection.min_tokens",
+    "sampling.select.weight": "sampling.token_selection.cross_image_weight",
+    "sampling.select": "sampling.token_selection",
+    "sampling.vae_transform": "removed: packing says how images are sized (macro/inputs/image_spec.py)",
+    "sampling.vit_transform": "removed: packing says how images are sized (macro/inputs/image_spec.py)",
+    "sampling.writing.words": "sampling.plan.cot_temperature",
+    "sampling.writing.words_top_p": "sampling.plan.cot_top_p",
+    "sampling.writing.cells": "sampling.plan.layout_temperature",
+    "sampling.writing.cells_top_p": "sampling.plan.layout_top_p",
+    "sampling.writing.limit": "sampling.plan.max_cot_tokens",
+    "sampling.writing": "sampling.plan",
     "dropout": "cfg_dropout",
     "packing.item_dropout": "removed: set cfg_dropout.mode='per_item', its shares are cfg_dropout.per_item",
-    "data.arrangement": "packing.arrangement",
     "keep.latest": "checkpoint.keep_latest",
     "keep.every_steps": "checkpoint.keep_every_steps",
     "keep.best": "checkpoint.keep_best",
@@ -21,9 +49,6 @@ RENAMED_KEYS: dict[str, str] = {
     "optim.ema": "optim.ema_decay",
     "lora.targets": "lora.target_modules",
     "lora.full": "lora.modules_to_save",
-    "sampling.guidance.text": "sampling.guidance.cfg_text_image_scale",  # of INSET
-    "sampling.guidance.balance": "sampling.guidance.cfg_overall_scale",
-    "sampling.guidance.image": "sampling.guidance.cfg_img_scale",  # of BAGEL
 }
 
 
@@ -48,7 +73,11 @@ def with_current_keys(values: Mapping) -> dict[str, Any]:
         value = node.pop(last)
         if not new.startswith("removed: "):
             *above, last = new.split(".")
-            _node(tree, above, create=True).setdefault(last, value)
+            node = _node(tree, above, create=True)
+            if isinstance(value, dict) and isinstance(node.get(last), dict):  # keys inside it were moved before
+                node[last] = value | node[last]
+            else:
+                node.setdefault(last, value)
     return tree
 
 

@@ -1,8 +1,7 @@
-"""Safetensors files larger than memory: read one tensor at a time, written piece by piece.
+"""Safetensors files larger than memory: read one tensor at a time, written slice by slice.
 
-The library `safetensors` writes only what is in memory as a whole. The format is simple: eight bytes with the
-header's length, a JSON header {name: {dtype, shape, data_offsets}}, then the tensors' bytes in any order
-without gaps.
+The library `safetensors` writes only tensors that are all in memory. The format: eight bytes with the header's length,
+a JSON header {name: {dtype, shape, data_offsets}}, then the tensors' bytes in any order without gaps.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ class Spec(NamedTuple):
 
 
 class TensorReader(Mapping):
-    """The tensors of one file, by name; `specs` tells of them, indexing reads one."""
+    """The tensors of one file by name; `specs` has their shapes and types, indexing reads one."""
 
     def __init__(self, path: str | os.PathLike):
         """
@@ -112,7 +111,7 @@ class TensorReader(Mapping):
             return np.fromfile(file, spec.dtype, prod(shape)).reshape(shape)
 
     def view(self, name: str) -> np.ndarray:
-        """One tensor, of which only what is looked at is read."""
+        """One tensor as a memory map: only what is accessed is read."""
         spec, start = self.specs[name], self._starts[name]
         if not spec.size:
             return np.zeros(spec.shape, spec.dtype)

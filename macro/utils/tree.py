@@ -1,8 +1,7 @@
 """Nested dicts of arrays, their leaves named by path: `llm/layers/q/kernel`.
 
-Paths are how regexes in configs pick parameters (frozen ones, later their sharding) and how a run states what
-it ended with: one hash over all leaves. Plain Python and numpy, so that a tree of shapes or of shardings
-does as well as one of arrays.
+Regexes in configs select parameters by path, and a run records one hash over all of them. Leaves may be arrays, shapes
+or shardings.
 """
 
 import hashlib
@@ -12,29 +11,17 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 
 def flatten(tree: Mapping) -> dict[str, Any]:
     """Leaves of nested dicts by path, sorted by path."""
-    flat = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= {f"{key}/{path}": leaf for path, leaf in flatten(value).items()}
-        else:
-            flat[key] = value
-    return dict(sorted(flat.items()))
+    return dict(sorted(flatten_dict(dict(tree), sep="/").items()))
 
 
 def unflatten(flat: Mapping[str, Any]) -> dict:
     """The inverse of `flatten`."""
-    tree = {}
-    for path, leaf in flat.items():
-        *folders, name = path.split("/")
-        node = tree
-        for folder in folders:
-            node = node.setdefault(folder, {})
-        node[name] = leaf
-    return tree
+    return unflatten_dict(flat, sep="/")
 
 
 def split(tree: Mapping, patterns: Iterable[str]) -> tuple[dict, dict]:
@@ -54,22 +41,19 @@ def split(tree: Mapping, patterns: Iterable[str]) -> tuple[dict, dict]:
 
 
 def merge(*trees: Mapping) -> dict:
-    """One tree out of several, the inverse of `split`; where two hold the same path the later one counts."""
-    flat = {}
-    for tree in trees:
-        flat |= flatten(tree)
-    return unflatten(flat)
+    """One tree from several, the inverse of `split`; if two have a path, the later one counts."""
+    return unflatten({path: leaf for tree in trees for path, leaf in flatten(tree).items()})
 
 
 def count(tree: Mapping) -> int:
-    """How many numbers the leaves hold together."""
+    """How many numbers the leaves hold in all."""
     return sum(math.prod(leaf.shape) for leaf in flatten(tree).values())
 
 
 def sha256(tree: Mapping, whole: Callable[[Any], np.ndarray] = np.asarray) -> str:
     """Hash of the raw bytes of all leaves in the order of their paths; the names are not part of it.
 
-    `whole` makes a leaf an array of numpy's; leaves that lie on several processes need one that fetches the rest.
+    `whole` turns a leaf into a numpy array; leaves sharded over processes need one that gathers them.
     """
     digest = hashlib.sha256()
     for leaf in flatten(tree).values():

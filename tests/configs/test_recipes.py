@@ -17,7 +17,7 @@ from macro.objectives import joint
 from macro.objectives.parts import model_config
 from macro.parallel import multihost
 from macro.parallel.mesh import make_mesh, parallel_config
-from macro.sampling.load import sampling_of
+from macro.sampling.options import read_options
 from macro.sentence.spans import Image, Sentence, Target, Text
 from macro.train import main
 from macro.training import data, lora, state
@@ -125,7 +125,7 @@ def test_macro_mixes_tasks_and_buckets_as_published():
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_say_how_pictures_are_drawn_and_what_a_wrong_argument_is(name):
-    sampling_of(recipe(name).sampling)
+    read_options(recipe(name).sampling)
     with pytest.raises(UserError, match=f"{name}.py:huge: the argument can only be smoke"):
         recipe(name, "huge")
 

@@ -93,7 +93,7 @@ def test_every_step_is_a_transform_and_every_filter_a_counter(tmp_path, plain):
     counters = result.metrics().query(MetricsFilter().with_namespace("toys"))["counters"]
     counted = {counter.key.metric.name: counter.committed for counter in counters}
     filters = json.loads((plain / "toys-summary.json").read_text())["filters"]
-    said = {f"{name} {verdict}": n for name, counts in filters.items() for verdict, n in counts.items() if n}
+    said = {f"{name} {result}": n for name, counts in filters.items() for result, n in counts.items() if n}
     assert counted == said
 
 
@@ -123,8 +123,8 @@ def test_real_engines_give_the_same_bytes_everywhere(dataset, tmp_path):
     builder = command.builder_of(dataset)
     engine = command.engine_of(builder)
     names = {name: "16" for name in command.option_names(engine.options) if name.endswith("size")}
-    options = command.overridden(engine.options, names, "--engine")
-    more = {"shard": 3, "provider": procedural(Options(size=24, rays=1)) if builder.asks_stages else None}
+    options = command.parse_overrides(engine.options, names, "--engine")
+    more = {"shard": 3, "provider": procedural(Options(size=24, rays=1)) if builder.needs_provider else None}
     ways = {"alone": {}, "two": {"workers": 2}, "beam": {"runner": ours.run}}
     for way, how in ways.items():
         build(builder, str(tmp_path / way), 1, 6, options, **more, **how)

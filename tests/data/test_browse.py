@@ -28,7 +28,7 @@ VERDICTS = [
 ]
 
 
-def picture(seed, height=32, width=32):
+def image(seed, height=32, width=32):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
@@ -38,11 +38,11 @@ def make(seed, start, count, options):
     for index in range(start, start + count):
         spans = (
             Text(f"put {options['words']} "),
-            Image(picture(index), subject=1, number=1, phrase=f"the {EVIL}"),
+            Image(image(index), subject=1, number=1, phrase=f"the {EVIL}"),
             Text(" by "),
-            Image(picture(index + 1000, 20, 300), subject=2, number=2),
+            Image(image(index + 1000, 20, 300), subject=2, number=2),
             Plan(f"think {EVIL.replace('</script>', '')}".replace("<", "(") if index % 2 else "a & b", GRID),
-            Target(picture(index + 2000, 300, 600)),
+            Target(image(index + 2000, 300, 600)),
             Text("afterwards"),
         )
         notes = {"engine": "toy 1", "bucket": ["1-3", "4-5"][index % 2], "attempt": 2, "caption": EVIL}
@@ -60,8 +60,8 @@ def folder(tmp_path_factory):
     (folder / "toy-dead.jsonl").write_text("".join(json.dumps(letter) + "\n" for letter in letters))
     files = folder / "published" / "customization" / "1-3"
     for index in range(3):
-        first = Image(picture(index), subject=1, phrase="owl")
-        spans = Text("an "), Image(first.pixels, subject=1, number=1, phrase="owl"), Text(" owl"), Target(picture(9))
+        first = Image(image(index), subject=1, phrase="owl")
+        spans = Text("an "), Image(first.pixels, subject=1, number=1, phrase="owl"), Text(" owl"), Target(image(9))
         write_macrodata(files / f"{index}.json", Sentence(spans, "customization", index))
     write_inset(files / "inset.json", Sentence(spans, "compose", 7))
     return folder
@@ -88,7 +88,7 @@ def test_all_words_are_escaped(page):
     bare = re.sub(r"<style>.*?</style>|<!doctype html>", "", page, flags=re.S)
     assert "<b>" not in bare and "<i>" not in bare and "<script" not in bare
     assert not re.search("[<>]", re.sub(ours, "", bare))
-    assert bare.count("&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt; &quot;quoted&quot; &amp;") >= 12
+    assert bare.count("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &#34;quoted&#34; &amp;") >= 12
 
 
 def test_every_sample_is_shown_whole(page):
@@ -111,7 +111,7 @@ def test_statistics_stand_at_the_top(page):
     assert "12 samples" in head
     assert "<td>compose</td><td>1-3</td><td>6</td>" in head and "<td>4-5</td><td>6</td>" in head
     assert "<td>area&lt;i&gt;</td><td>12</td><td>1,234</td>" in head
-    assert head.index("quoted&quot; &amp; &#x27;single&#x27;</td><td>3</td>") < head.index("<td>small</td><td>1</td>")
+    assert head.index("quoted&#34; &amp; &#39;single&#39;</td><td>3</td>") < head.index("<td>small</td><td>1</td>")
     assert re.search(r'title="12"><i style="height:100%"></i><span>2</span>', head)  # all have two references
     assert "area of a subject" in head
 
@@ -143,7 +143,7 @@ def test_the_seed_chooses_and_the_same_one_chooses_alike(folder, tmp_path):
     assert pages[0].replace("seed 0", "") != pages[2].replace("seed 1", "")
 
 
-def test_pictures_are_shrunk_and_samples_bounded(folder, page, monkeypatch):
+def test_images_are_shrunk_and_samples_bounded(folder, page, monkeypatch):
     assert "at most 256 pixels a side" in page
     assert len(page) < 500_000  # whole, its 300 x 600 targets of noise alone would take 4 x 720 kB
     monkeypatch.setattr(browse, "MOST", 4)
@@ -160,7 +160,7 @@ def test_very_large_sets_are_counted_at_even_distances(monkeypatch):
 def test_the_published_layout_alone_is_read_too(folder, tmp_path):
     shown, _ = browse.browse(str(folder / "published"), 8, 0, str(tmp_path / "page.html"))
     assert shown == 4
-    assert "no picture" not in (tmp_path / "page.html").read_text()
+    assert "no image" not in (tmp_path / "page.html").read_text()
 
 
 def test_json_that_a_build_wrote_beside_its_records_is_not_shown_twice(folder, tmp_path):
@@ -173,7 +173,7 @@ def test_json_that_a_build_wrote_beside_its_records_is_not_shown_twice(folder, t
 
 
 def test_a_sample_without_a_plan_or_notes_has_fewer_parts():
-    bare = Sentence((Text("an owl"), Target(picture(0))), "text_to_image", 3)
+    bare = Sentence((Text("an owl"), Target(image(0))), "text_to_image", 3)
     kind = "text_to_image", "0"
     page = gallery.gallery("x", "y", [("x", statistics.Statistics(1, places={kind: [0]}), {kind: [bare]})])
     card = page.split("<article>")[1]

@@ -9,8 +9,8 @@ import pytest
 
 from data import build as command
 from data.builders import EngineBuilder
-from data.providers import provider_of
-from data.shards import stages_of
+from data.providers import parse_provider
+from data.shards import provider_of
 from data.summary import printed
 from macro.inputs.records import build, open_source
 from macro.utils import images as image_io
@@ -165,26 +165,26 @@ def test_size_is_every_size(run, tmp_path):
 def test_providers():
     from macro.engines import foundation, material, procedural
 
-    assert provider_of("procedural", {"noise.boxes": "0.1"}, "", {}).options == procedural.Options(
+    assert parse_provider("procedural", {"noise.boxes": "0.1"}, "", {}).options == procedural.Options(
         noise=procedural.Noise(boxes=0.1)
     )
-    ours = provider_of("foundation", {"vlm": "v", "threads": "2"}, "", {"up": "z"})
+    ours = parse_provider("foundation", {"vlm": "v", "threads": "2"}, "", {"up": "z"})
     assert ours.options.models == foundation.Options(vlm="v", threads=2)
     assert ours.options.reading == material.Options(up="z")
-    drawn = provider_of("foundation", {"drawer.steps": "4", "drawer.guidance": "1"}, "", {}).options.models.drawer
+    drawn = parse_provider("foundation", {"drawer.steps": "4", "drawer.guidance": "1"}, "", {}).options.models.drawer
     assert (drawn.steps, drawn.guidance, drawn.name) == (4, 1.0, foundation.Options().drawer.name)
-    local = provider_of("foundation", {"llm": "local:a", "vlm": "local:b"}, "", {})
-    stages = stages_of(local)
-    assert stages is stages_of(provider_of("foundation", {"vlm": "local:b", "llm": "local:a"}, "", {}))
+    local = parse_provider("foundation", {"llm": "local:a", "vlm": "local:b"}, "", {})
+    provider = provider_of(local)
+    assert provider is provider_of(parse_provider("foundation", {"vlm": "local:b", "llm": "local:a"}, "", {}))
     with pytest.raises(UserError, match="--material is missing"):
-        stages.sources.photo(0, 0)
+        provider.sources.photo(0, 0)
 
 
 def test_bad_answers_and_bad_files_are_dead_letters_and_what_they_cost_is_told(run, tmp_path):
     photos = tmp_path / "material" / "photos"
     photos.mkdir(parents=True)
     image_io.save(photos / "good.png", np.zeros((32, 32, 3), np.uint8))
-    (photos / "broken.png").write_bytes(b"no picture")
+    (photos / "broken.png").write_bytes(b"no image")
 
     def answer(request, count):
         return written("{half of it" if count % 2 else {"title": "another field"})
@@ -211,7 +211,7 @@ def test_bad_answers_and_bad_files_are_dead_letters_and_what_they_cost_is_told(r
 def test_where_models_answer_changes_no_data_set_and_is_not_written_down(tmp_path):
     def builder(**models):
         values = {"llm": "l", "vlm": "v", **models}
-        provider = provider_of("foundation", values, "", {})
+        provider = parse_provider("foundation", values, "", {})
         return command.builder_of("music")(data_dir=str(tmp_path), provider=provider)
 
     ours = builder(base_url="http://me:secret@host/v1", threads="3", retries="0", cache="elsewhere")

@@ -15,7 +15,7 @@ from macro.inputs.files import Files
 from macro.inputs.records import build, open_source
 from macro.sentence.formats import numbered_images, prompt_of, read_macrodata
 from macro.sentence.spans import Image
-from macro.utils import images as pictures
+from macro.utils import images as image_io
 from macro.utils.errors import UserError
 from tests.data import toy
 
@@ -27,7 +27,7 @@ class LayoutToys(layout.LayoutBuilder, skip_registration=True):
 
     name = "toys"
     engine = toy.Builder.engine
-    asks_stages = False
+    needs_provider = False
     VERSION = toy.Builder.VERSION
 
 
@@ -111,7 +111,7 @@ def damage(folder):
     """Spoils files one way each; {file: what its dead letter says}."""
     files = [path for path in sorted(folder.glob("**/*.json"))]
     secret = folder.parent / "secret.png"
-    pictures.save(secret, np.zeros((4, 4, 3), np.uint8))
+    image_io.save(secret, np.zeros((4, 4, 3), np.uint8))
     (files[5].parent / "link.png").symlink_to(secret)
 
     def edit(path, **changes):

@@ -35,9 +35,7 @@ def test_builder_writes_what_its_engine_makes(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_commands(tmp_path):
     def run(*command):
-        done = subprocess.run(
-            [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False)
         return done.returncode, done.stdout, done.stderr
 
     sizes = ("--engine.size=32", "--engine.reference_size=16")

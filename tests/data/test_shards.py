@@ -12,8 +12,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.shards import Recipe, about, bucket_of, dead_letters, load, make_shard, note_spent, stages_of
-from macro.engines import drafts
+from data.shards import Recipe, about, bucket_of, dead_letters, load, make_shard, note_spent, provider_of
+from macro.engines import core
 from macro.inputs import shards as files
 from macro.inputs.codec import encode_sentence
 from macro.inputs.records import build
@@ -117,7 +117,7 @@ def test_a_shard_that_fails_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_what_is_told_is_what_there_is(tmp_path):
-    made = drafts.make(toy.ENGINE, None, toy.Options(), 3, range(24))
+    made = core.make(toy.ENGINE, None, toy.Options(), 3, range(24))
     told = about(made)
     make_shard(recipe(tmp_path, 24, 24), 0)
     shards = recipe(tmp_path, 24, 24).shards
@@ -161,10 +161,10 @@ def test_spending_is_added_up_beside_the_shards(tmp_path):
 
 def test_a_provider_is_loaded_once_in_a_process():
     toy.loads.clear()
-    ours = [toy.Provider("toy", "tests.data.toy:stages", toy.Answers(base)) for base in (7, 8)]
+    ours = [toy.ProviderSpec("toy", "tests.data.toy:provider", toy.Answers(base)) for base in (7, 8)]
     for _ in range(3):
         for provider in ours:
-            assert stages_of(provider) is None
+            assert provider_of(provider) is None
     assert toy.loads == [toy.Answers(7), toy.Answers(8)]
-    assert stages_of(toy.Provider("none")) is None
+    assert provider_of(toy.ProviderSpec("none")) is None
     assert load("tests.data.toy:ENGINE") is toy.ENGINE

@@ -8,12 +8,11 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from data.builders import EngineBuilder
-from data.shards import Provider
-from macro.engines.drafts import Draft, Engine, Step, fill, notes_of
-from macro.engines.stages import Fault
+from data.shards import ProviderSpec
+from macro.engines.core import Candidate, Engine, Step, notes_of, set_answers
 from macro.sentence.formats import in_sentence
 from macro.sentence.spans import Image, Sentence, Target
-from macro.utils.errors import UserError
+from macro.utils.errors import ItemError, UserError
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Answers:
 
 
 @dataclass(frozen=True, eq=False)
-class ToyDraft(Draft):
+class ToyCandidate(Candidate):
     pixels: np.ndarray | None = None
 
 
@@ -44,56 +43,56 @@ BUCKETS = ("1-3", "4-5", "6-7", ">=8")
 
 
 def start(seed, index, attempt, options):
-    return ToyDraft(seed, index, attempt, ("customization", "spatial")[index % 2], BUCKETS[index // 2 % 4])
+    return ToyCandidate(seed, index, attempt, ("customization", "spatial")[index % 2], BUCKETS[index // 2 % 4])
 
 
-def _draw(drafts, stages, options):
-    """The provider is asked for the base of all pictures; index `broken` raises, index `mistaken` is the user's."""
+def _draw(candidates, provider, options):
+    """The provider is asked for the base of all images; index `broken` raises, index `mistaken` is the user's."""
     if options.log:
         with Path(options.log).open("a") as file:
-            file.write(f"{drafts[0].index} {drafts[0].attempt}\n")
+            file.write(f"{candidates[0].index} {candidates[0].attempt}\n")
     time.sleep(options.nap)
-    for draft in drafts:
-        if draft.index == options.broken:
+    for candidate in candidates:
+        if candidate.index == options.broken:
             raise ZeroDivisionError("toy")
-        if draft.index == options.mistaken:
+        if candidate.index == options.mistaken:
             raise UserError("toy: a mistake of the user's")
 
-    def drawn(draft):
-        if draft.stream("fault").random() < 0.1:
-            return Fault("no answer came")
-        return draft.stream("draw").integers(0, 256, (options.size, options.size, 3), np.uint8)
+    def drawn(candidate):
+        if candidate.rng("fault").random() < 0.1:
+            return ItemError("no answer came")
+        return candidate.rng("draw").integers(0, 256, (options.size, options.size, 3), np.uint8)
 
-    return fill(drafts, "draw", "pixels", [drawn(draft) for draft in drafts])
+    return set_answers(candidates, "draw", "pixels", [drawn(candidate) for candidate in candidates])
 
 
-def _area(drafts, stages, options):
-    values = [draft.stream("area").random() for draft in drafts]
+def _area(candidates, provider, options):
+    values = [candidate.rng("area").random() for candidate in candidates]
     return [
-        draft.passes("area", value >= options.strict, value, f"{value:.3f} of 1")
-        for draft, value in zip(drafts, values, strict=True)
+        candidate.check("area", value >= options.strict, value, f"{value:.3f} of 1")
+        for candidate, value in zip(candidates, values, strict=True)
     ]
 
 
-def finish(draft, options):
-    numbers = range(1, (2, 4, 6, 9)[BUCKETS.index(draft.bucket)] + 1)
-    bound = draft.task == "customization"
-    images = [Image(np.roll(draft.pixels, n, 0), subject=n if bound else None) for n in numbers]
+def finish(candidate, options):
+    numbers = range(1, (2, 4, 6, 9)[BUCKETS.index(candidate.bucket)] + 1)
+    bound = candidate.task == "customization"
+    images = [Image(np.roll(candidate.pixels, n, 0), subject=n if bound else None) for n in numbers]
     prompt = "".join(f"a <image {n}> " for n in numbers) + "and “more”"
-    spans = (*in_sentence(prompt, images), Target(draft.pixels))
-    return Sentence(spans, draft.task, draft.index, notes=notes_of(draft, ENGINE))
+    spans = (*in_sentence(prompt, images), Target(candidate.pixels))
+    return Sentence(spans, candidate.task, candidate.index, notes=notes_of(candidate, ENGINE))
 
 
-ENGINE = Engine("toys", "1.0.0", Options, start, (Step("draw", _draw), Step("area", _area)), finish, tries=3)
+ENGINE = Engine("toys", "1.0.0", Options, start, (Step("draw", _draw), Step("area", _area)), finish, max_attempts=3)
 loads = []
 
 
-def stages(options: Answers) -> None:
+def provider(options: Answers) -> None:
     """Counts how often it is called; the toy engine asks nothing."""
     loads.append(options)
 
 
-PROVIDER = Provider("toy", "tests.data.toy:stages", Answers())
+PROVIDER = ProviderSpec("toy", "tests.data.toy:provider", Answers())
 
 
 class Builder(EngineBuilder, skip_registration=True):
@@ -101,5 +100,5 @@ class Builder(EngineBuilder, skip_registration=True):
 
     name = "toys"
     engine = "tests.data.toy:ENGINE"
-    asks_stages = False
+    needs_provider = False
     VERSION = tfds.core.Version("1.0.0")

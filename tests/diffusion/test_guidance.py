@@ -2,8 +2,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from macro.diffusion.guidance import Guidance, bagel, guide, inset
+from macro.diffusion.guidance import Guidance, guide
 from macro.utils.errors import UserError
+
+
+def inset(text=4.0, overall=1.5):
+    return Guidance.from_scales(text, cfg_overall_scale=overall)
+
+
+def bagel(cfg_text_scale=4.0, cfg_img_scale=2.0, **more):
+    return Guidance.from_scales(cfg_text_scale, cfg_img_scale, **{"cfg_renorm_type": "global"} | more)
 
 
 def _velocities(names, b=2, n=4, c=6, scale=1.0):
@@ -43,7 +51,7 @@ def test_agreeing_contexts_are_left_alone():
 def test_bagel_switches():
     assert bagel(cfg_text_scale=4.0, cfg_img_scale=1.0).contexts == ("full", "no_text")
     assert bagel(cfg_text_scale=1.0, cfg_img_scale=2.0).weights == {"full": 2.0, "no_image": -1.0}
-    assert bagel(cfg_text_scale=1.0, cfg_img_scale=2.0, parity=True) == Guidance()
+    assert bagel(cfg_text_scale=1.0, cfg_img_scale=2.0, as_released=True) == Guidance()
     assert bagel(cfg_text_scale=1.0, cfg_img_scale=1.0) == Guidance()
     assert bagel(cfg_text_scale=3.0, cfg_img_scale=2.0).weights == {"full": 6.0, "no_text": -4.0, "no_image": -1.0}
 
@@ -84,7 +92,7 @@ def test_image_guidance_alone_is_not_renormalised_by_text_channel():
 
 
 def test_parity_takes_one_norm_for_the_whole_batch():
-    spec = bagel(4.0, 2.0, parity=True)
+    spec = bagel(4.0, 2.0, as_released=True)
     v = _velocities(spec.contexts)
     plain = guide(bagel(4.0, 2.0, cfg_renorm_type="none"), v)
     ratio = _norm(v["full"].ravel(), 0) / _norm(plain.ravel(), 0)

@@ -7,9 +7,9 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from macro.engines import drafts, edit
+from macro.engines import core, edit
 from macro.engines.edit import ENGINE, Options
-from macro.engines.stages import Stages
+from macro.engines.provider import Provider
 from macro.inputs.codec import decode_sentence, encode_sentence
 from macro.scenes.edits import OPERATIONS
 from macro.scenes.ground_truth import annotate
@@ -28,14 +28,14 @@ class Silent:
     def __call__(self, *asked):
         raise AssertionError("an exact engine asks nobody")
 
-    photo = clip = story = ring = panorama = pooled = __call__
+    photo = clip = story = turntable = panorama = pooled = __call__
 
 
-STAGES = Stages(**{field.name: () if field.name == "categories" else Silent() for field in fields(Stages)})
+STAGES = Provider(**{field.name: () if field.name == "categories" else Silent() for field in fields(Provider)})
 
 
 def make(indices, options=OPTIONS):
-    return drafts.make(ENGINE, STAGES, options, SEED, indices)
+    return core.make(ENGINE, STAGES, options, SEED, indices)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_a_sample_holds_together(made):
         assert [region["label"] for region in sample.notes["regions"]] == list(sample.truth.kinds)
         mentions = {int(n) for n in re.findall(r"<image (\d+)>", prompt_of(sample))}
         assert mentions | {1} == set(range(1, len(images) + 1))
-        assert all(verdict["kept"] for verdict in sample.notes["verdicts"])
+        assert all(result["kept"] for result in sample.notes["verdicts"])
 
 
 def test_the_change_shows(made):
@@ -76,24 +76,24 @@ def test_the_change_shows(made):
         source = numbered_images(sample)[0].pixels.astype(int)
         changed = (np.abs(source - sample.target.pixels).max(-1) > 12).mean()
         assert OPTIONS.min_change <= changed < 0.8
-        verdicts = {verdict["filter"]: verdict["value"] for verdict in sample.notes["verdicts"]}
-        assert verdicts["change"] == pytest.approx(changed)
+        filter_results = {result["filter"]: result["value"] for result in sample.notes["verdicts"]}
+        assert filter_results["change"] == pytest.approx(changed)
         assert sample.truth.masks.mean((1, 2)).min() >= OPTIONS.min_area
 
 
 def test_a_reference_shows_the_newcomer_from_another_view():
     """Its yaw differs by at least a quarter of a radian, so no part of the target is a copy of it."""
     options = replace(OPTIONS, weights=(1, 0, 1, 0, 0))
-    batch = drafts.begin(ENGINE, options, SEED, range(8))
+    batch = core.begin(ENGINE, options, SEED, range(8))
     for step in ENGINE.steps[:1]:
-        batch = drafts.advance(batch, step, STAGES, options)
-    for draft in batch.drafts:
-        new = draft.edit.after.subjects[0]
-        for scene in edit._alone(draft, options):
+        batch = core.advance(batch, step, STAGES, options)
+    for candidate in batch.candidates:
+        new = candidate.edit.after.subjects[0]
+        for scene in edit._alone(candidate, options):
             (alone,) = scene.subjects
             assert (alone.kind, alone.palette, alone.texture) == (new.kind, new.palette, new.texture)
             assert abs(alone.yaw - new.yaw) > 0.4
-            assert scene.surroundings.style == "studio" and scene.light != draft.edit.after.light
+            assert scene.surroundings.style == "studio" and scene.light != candidate.edit.after.light
 
 
 def test_records_and_files_give_it_back(made, tmp_path):
@@ -112,7 +112,7 @@ def test_records_and_files_give_it_back(made, tmp_path):
 def test_operations_come_up_by_their_weights_whatever_is_dropped():
     options = replace(OPTIONS, weights=(2, 1, 1, 0, 0))
     drawn = [edit._start(SEED, i, 0, options) for i in range(2000)]
-    shares = Counter(draft.operation for draft in drawn)
+    shares = Counter(candidate.operation for candidate in drawn)
     assert abs(shares["add"] / 2000 - 0.5) < 0.04 and abs(shares["remove"] / 2000 - 0.25) < 0.04
     assert not shares["move"] + shares["recolour"]
     assert all(edit._start(SEED, i, 3, options).operation == drawn[i].operation for i in range(50))

@@ -1,22 +1,22 @@
-"""INSET's engine: pictures stand before their phrases, are cut from what they show, and read back from files."""
+"""INSET's engine: images stand before their phrases, are cut from what they show, and read back from files."""
 
 import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from engines.clips import SIZE, Material, doing, frames, scene_of
+from engines.videos import SIZE, FolderMaterial, doing, frames, scene_of
 
-from macro.engines import drafts, inset, procedural
-from macro.engines.inset.parts import cut_out
+from macro.engines import core, inset, procedural
+from macro.engines.ground_truth import ground_truths, overlap
+from macro.engines.inset.regions import cut_out
 from macro.engines.inset.video import far_apart
-from macro.engines.known import overlap, truths
-from macro.engines.sources import Clip
-from macro.engines.stages import Fault, Interleaved, Region
+from macro.engines.material.types import VideoClip
+from macro.engines.provider import InterleavedCaption, Region
 from macro.scenes.ground_truth import annotate
 from macro.sentence.formats import arrange, numbered_images, prompt_of, read_inset, with_pixels, write_inset
 from macro.sentence.spans import Image, Target, Text
-from macro.utils.errors import UserError
+from macro.utils.errors import ItemError, UserError
 
 OPTIONS = inset.Options(reference_size=32, areas=(0.005, 0.6), video=0.5)
 IMAGES = replace(OPTIONS, video=0.0)
@@ -25,21 +25,23 @@ COUNT = 12
 
 def known(noise=None):
     """The procedural provider with our material."""
-    return replace(procedural.stages(procedural.Options(SIZE, 1, noise or procedural.Noise())), sources=Material())
+    return replace(
+        procedural.provider(procedural.Options(SIZE, 1, noise or procedural.Noise())), sources=FolderMaterial()
+    )
 
 
 @pytest.fixture(scope="module")
-def stages():
+def provider():
     return known()
 
 
-def make(stages, options=OPTIONS, indices=range(COUNT)):
-    return drafts.make(inset.ENGINE, stages, options, 3, indices)
+def make(provider, options=OPTIONS, indices=range(COUNT)):
+    return core.make(inset.ENGINE, provider, options, 3, indices)
 
 
 @pytest.fixture(scope="module")
-def made(stages):
-    return make(stages)
+def made(provider):
+    return make(provider)
 
 
 def of_branch(samples, branch):
@@ -48,16 +50,16 @@ def of_branch(samples, branch):
     return chosen
 
 
-def test_pictures_stand_right_before_the_phrases_that_they_show(made):
+def test_images_stand_right_before_the_phrases_that_they_show(made):
     for sample in made.samples:
         spans, phrases = sample.spans, sample.notes["phrases"]
         assert sample.task == "compose" and isinstance(spans[-1], Target) and sample.plan is None
         assert [image.number for image in sample.images] == list(range(1, len(phrases) + 1))
-        for picture, words in zip(spans, spans[1:], strict=False):
-            if isinstance(picture, Image):
-                assert picture.subject == picture.number == phrases[picture.phrase]
-                assert isinstance(words, Text) and words.text.startswith(f" {picture.phrase}")
-                assert picture.pixels.shape == (32, 32, 3)
+        for image, words in zip(spans, spans[1:], strict=False):
+            if isinstance(image, Image):
+                assert image.subject == image.number == phrases[image.phrase]
+                assert isinstance(words, Text) and words.text.startswith(f" {image.phrase}")
+                assert image.pixels.shape == (32, 32, 3)
 
 
 def test_images_have_three_to_eight_references_of_things_in_the_target(made):
@@ -71,15 +73,15 @@ def test_images_have_three_to_eight_references_of_things_in_the_target(made):
         assert truth.questions
 
 
-def test_videos_show_things_as_they_were_and_draw_them_as_they_are(made, stages):
+def test_videos_show_things_as_they_were_and_draw_them_as_they_are(made, provider):
     for sample in of_branch(made.samples, "video"):
         assert sample.notes["seconds"] in ([0.0, 4.0], [1.0, 4.0])
         still = next(v for v in sample.notes["verdicts"] if v["filter"] == "stillness")
         assert still["value"] <= OPTIONS.stillest
         assert [image.phrase.split()[-1] for image in sample.images] == [k.split()[-1] for k in sample.truth.kinds]
     first = next(sample for sample in of_branch(made.samples, "video") if sample.notes["attempt"] == 0)
-    source = Material().clip(3, first.idx).frames[0]
-    (then,) = truths([source])
+    source = FolderMaterial().clip(3, first.idx).frames[0]
+    (then,) = ground_truths([source])
     for image, kind in zip(first.images, first.truth.kinds, strict=True):
         mask = then.masks[then.kinds.index(kind)]
         np.testing.assert_array_equal(image.pixels, cut_out(source.pixels, mask, OPTIONS))
@@ -96,10 +98,10 @@ def test_branches_keep_their_share_and_the_dead_say_why(made):
     assert first == later and 70 < first.count("video") < 130
 
 
-def test_a_sample_is_the_same_alone_and_in_a_batch(made, stages):
+def test_a_sample_is_the_same_alone_and_in_a_batch(made, provider):
     for place in (0, len(made.samples) - 1):
         index = made.samples[place].idx
-        assert make(stages, indices=[index]).samples == [made.samples[place]]
+        assert make(provider, indices=[index]).samples == [made.samples[place]]
 
 
 def test_samples_are_read_back_from_their_files(made, tmp_path):
@@ -125,18 +127,18 @@ def test_both_arrangements_come_from_one_sample(made):
         assert arrange(first, "in_sentence") == sample
 
 
-def test_a_plan_can_be_asked_for(stages):
+def test_a_plan_can_be_asked_for(provider):
     options = replace(OPTIONS, plan=True)
-    made = make(stages, options)
+    made = make(provider, options)
     for branch in ("image", "video"):
         for sample in of_branch(made.samples, branch):
             np.testing.assert_array_equal(sample.plan.grid, annotate.layout(sample.truth.masks))
             assert all(kind in sample.plan.cot for kind in sample.truth.kinds)
 
 
-def test_noise_spoils_samples_and_not_their_truth(stages):
+def test_noise_spoils_samples_and_not_their_truth(provider):
     noisy = make(known(procedural.Noise(missed=0.3, swapped=0.5, boxes=0.05, masks=0.2)), IMAGES, range(8))
-    clean = {sample.idx: sample for sample in make(stages, IMAGES, range(8)).samples}
+    clean = {sample.idx: sample for sample in make(provider, IMAGES, range(8)).samples}
     assert noisy.counts["sizes", "dropped"] > 0
     fewer = 0
     for sample in noisy.samples:
@@ -156,7 +158,7 @@ def test_noise_spoils_samples_and_not_their_truth(stages):
 def photos_of(scene):
     """Material whose every photo is of one scene."""
 
-    class One(Material):
+    class One(FolderMaterial):
         def photo(self, seed, index):
             return frames(scene)[0]
 
@@ -170,13 +172,13 @@ def judged(sample):
     return {each["label"]: each["reason"] for each in sample.notes["judged"] if each["filter"] == "sizes"}
 
 
-def test_extreme_sizes_leave_and_the_notes_say_so(stages):
+def test_extreme_sizes_leave_and_the_notes_say_so(provider):
     tiny = doing(SCENE, 1, scale=SCENE.subjects[1].scale * 0.3)
-    stages = replace(stages, sources=photos_of(tiny))
-    (sample,) = make(stages, replace(IMAGES, areas=(0.01, 0.5)), [0]).samples
+    provider = replace(provider, sources=photos_of(tiny))
+    (sample,) = make(provider, replace(IMAGES, areas=(0.01, 0.5)), [0]).samples
     assert judged(sample)["tree"].startswith("too small")
     assert "tree" not in prompt_of(sample) and len(sample.images) == 4
-    (sample,) = make(stages, replace(IMAGES, references=(2, 3)), [0]).samples
+    (sample,) = make(provider, replace(IMAGES, references=(2, 3)), [0]).samples
     reasons = judged(sample)
     assert sum(reason == "not among the 3 largest" for reason in reasons.values()) == 2 - ("too" in reasons["tree"])
     areas = {each["label"]: Region("", tuple(each["box"])).area for each in sample.notes["judged"]}
@@ -184,30 +186,30 @@ def test_extreme_sizes_leave_and_the_notes_say_so(stages):
     assert min(areas[label] for label in kept) >= max(areas[label] for label in set(areas) - kept)
 
 
-def test_too_few_things_drop_the_draft(stages):
-    stages = replace(stages, sources=photos_of(scene_of(2, 2)))
-    made = make(stages, IMAGES, [0])
-    assert not made.samples and len(made.dead) == inset.ENGINE.tries
+def test_too_few_things_drop_the_candidate(provider):
+    provider = replace(provider, sources=photos_of(scene_of(2, 2)))
+    made = make(provider, IMAGES, [0])
+    assert not made.samples and len(made.dead) == inset.ENGINE.max_attempts
     assert made.dead[0].step == "sizes" and made.dead[0].reason == "2 left of at least 3"
 
 
-def test_a_thing_found_twice_is_shown_once(stages):
-    def twice(pictures, labels):
-        return [[*found, replace(found[0], label="gadget")] for found in stages.detect(pictures, labels)]
+def test_a_thing_found_twice_is_shown_once(provider):
+    def twice(images, labels):
+        return [[*found, replace(found[0], label="gadget")] for found in provider.detect(images, labels)]
 
-    (sample,) = make(replace(stages, sources=photos_of(SCENE), detect=twice), IMAGES, [0]).samples
+    (sample,) = make(replace(provider, sources=photos_of(SCENE), detect=twice), IMAGES, [0]).samples
     assert judged(sample)["gadget"] == "found before by another name"
     boxes = [region["box"] for region in sample.notes["regions"]]
     assert all(overlap(tuple(a), tuple(b)) < 0.7 for i, a in enumerate(boxes) for b in boxes[:i])
 
 
-def test_things_without_a_mask_leave(stages):
-    def blind(pictures, regions):
-        masks = stages.segment(pictures, regions)
+def test_things_without_a_mask_leave(provider):
+    def blind(images, regions):
+        masks = provider.segment(images, regions)
         return [[np.zeros_like(m) if r.label == "car" else m for m, r in zip(*both, strict=True)]
                 for both in zip(masks, regions, strict=True)]  # fmt: skip
 
-    (sample,) = make(replace(stages, sources=photos_of(SCENE), segment=blind), IMAGES, [0]).samples
+    (sample,) = make(replace(provider, sources=photos_of(SCENE), segment=blind), IMAGES, [0]).samples
     assert {"filter": "masks", "label": "car"}.items() <= next(
         each for each in sample.notes["judged"] if each["filter"] == "masks" and not each["kept"]
     ).items()
@@ -217,45 +219,45 @@ def test_things_without_a_mask_leave(stages):
 @pytest.mark.parametrize(
     ("told", "reason"),
     [
-        (Interleaved("a robot and a tree.", {"robot": 1, "trees": 2}), "'trees', which has no place of its own"),
-        (Interleaved("a robot and a tree.", {"robot": 1, "tree": 9}), "'tree' to picture 9"),
-        (Interleaved("a robot and a tree.", {"robot": 1, "tree": 1}), "two phrases to one picture"),
-        (Interleaved("a <image 1> robot.", {"robot": 1}), "holds an <image n> marker"),
-        (Interleaved("", {}), "is empty"),
-        (Interleaved("a robot and a tree.", {"robot": 1, "tree": 2}), "2 left of at least 3"),
-        (Fault("an answer without the field 'caption'"), "without the field"),
+        (InterleavedCaption("a robot and a tree.", {"robot": 1, "trees": 2}), "'trees', which has no place of its own"),
+        (InterleavedCaption("a robot and a tree.", {"robot": 1, "tree": 9}), "'tree' to image 9"),
+        (InterleavedCaption("a robot and a tree.", {"robot": 1, "tree": 1}), "two phrases to one image"),
+        (InterleavedCaption("a <image 1> robot.", {"robot": 1}), "holds an <image n> marker"),
+        (InterleavedCaption("", {}), "is empty"),
+        (InterleavedCaption("a robot and a tree.", {"robot": 1, "tree": 2}), "2 left of at least 3"),
+        (ItemError("an answer without the field 'caption'"), "without the field"),
     ],
 )
-def test_a_bad_answer_drops_the_draft_with_its_reason(stages, told, reason):
-    stages = replace(stages, sources=photos_of(SCENE), merge=lambda *asked: [told])
-    made = make(stages, IMAGES, [0])
+def test_a_bad_answer_drops_the_candidate_with_its_reason(provider, told, reason):
+    provider = replace(provider, sources=photos_of(SCENE), merge=lambda *asked: [told])
+    made = make(provider, IMAGES, [0])
     assert not made.samples and reason in made.dead[0].reason
-    assert made.dead[0].step == ("merge" if isinstance(told, Fault) else "phrases")
+    assert made.dead[0].step == ("merge" if isinstance(told, ItemError) else "phrases")
 
 
-def test_what_the_caption_leaves_out_leaves_and_the_rest_is_renumbered(stages):
-    told = Interleaved("a dog, a house and a car.", {"dog": 5, "car": 3, "house": 4})
+def test_what_the_caption_leaves_out_leaves_and_the_rest_is_renumbered(provider):
+    told = InterleavedCaption("a dog, a house and a car.", {"dog": 5, "car": 3, "house": 4})
     seen = [subject.kind for subject in SCENE.subjects]
-    (sample,) = make(replace(stages, sources=photos_of(SCENE), merge=lambda *asked: [told]), IMAGES, [0]).samples
+    (sample,) = make(replace(provider, sources=photos_of(SCENE), merge=lambda *asked: [told]), IMAGES, [0]).samples
     assert prompt_of(sample) == "a <image 1> dog, a <image 2> house and a <image 3> car."
     assert sample.truth.kinds == tuple(seen[n - 1] for n in (5, 4, 3))
     assert [image.number for image in numbered_images(sample)] == [1, 2, 3]
 
 
 def test_frames_of_a_pair_are_far_apart():
-    clip = Clip(tuple(frames(SCENE)) * 5, (0.0, 1.0, 2.0, 3.0, 10.0))
+    clip = VideoClip(tuple(frames(SCENE)) * 5, (0.0, 1.0, 2.0, 3.0, 10.0))
     assert far_apart(clip, 0.5) == [(0, 4), (1, 4), (2, 4), (3, 4)]
     assert far_apart(clip, 0.0) == [(i, j) for i in range(5) for j in range(i + 1, 5)]
-    assert far_apart(Clip(tuple(frames(SCENE)), (0.0,)), 0.5) == far_apart(Clip((), ()), 0.5) == []
+    assert far_apart(VideoClip(tuple(frames(SCENE)), (0.0,)), 0.5) == far_apart(VideoClip((), ()), 0.5) == []
 
 
-def test_a_pair_without_real_change_is_dropped(stages):
-    class Panned(Material):
+def test_a_pair_without_real_change_is_dropped(provider):
+    class Panned(FolderMaterial):
         def clip(self, seed, index):
             panned = replace(SCENE, camera=replace(SCENE.camera, target=(0.2, 0.35, 0.0)))
-            return Clip(tuple(frames(SCENE, panned)), (0.0, 1.0))
+            return VideoClip(tuple(frames(SCENE, panned)), (0.0, 1.0))
 
-    made = make(replace(stages, sources=Panned()), replace(OPTIONS, video=1.0), [0])
+    made = make(replace(provider, sources=Panned()), replace(OPTIONS, video=1.0), [0])
     assert not made.samples and {dead.step for dead in made.dead} == {"changed"}
 
 
@@ -287,4 +289,3 @@ def test_a_cut_out_is_the_masked_part_on_plain_ground():
 def test_options_are_checked(changes, says):
     with pytest.raises(UserError, match=re.escape(f"inset options: {says}")):
         replace(inset.Options(), **changes)
-

@@ -6,8 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from macro.engines import drafts, music
-from macro.engines.known import overlap
+from macro.engines import core, music
+from macro.engines.ground_truth import overlap
 from macro.scenes.ground_truth import annotate
 from macro.sentence.formats import prompt_of
 from macro.utils.errors import UserError
@@ -19,7 +19,7 @@ COUNT = 24
 
 @pytest.fixture(scope="module")
 def made():
-    return drafts.make(music.ENGINE, exact.stages(), OPTIONS, 0, range(COUNT))
+    return core.make(music.ENGINE, exact.provider(), OPTIONS, 0, range(COUNT))
 
 
 def test_without_noise_every_place_is_filled_with_a_whole_sample(made):
@@ -32,7 +32,7 @@ def test_without_noise_every_place_is_filled_with_a_whole_sample(made):
         assert sample.target.pixels.shape == (64, 64, 3)
         assert all(image.pixels.shape == (32, 32, 3) for image in sample.images)
         assert sample.notes["bucket"] == music.bucket_of(count)
-        assert all(verdict["kept"] for verdict in sample.notes["verdicts"])
+        assert all(result["kept"] for result in sample.notes["verdicts"])
 
 
 def test_the_layout_is_the_paper_rule_on_exact_masks(made):
@@ -46,9 +46,9 @@ def test_the_layout_is_the_paper_rule_on_exact_masks(made):
 
 def test_a_sample_is_the_same_alone(made):
     for index in (3, 17):
-        alone = drafts.make(music.ENGINE, exact.stages(), OPTIONS, 0, [index])
+        alone = core.make(music.ENGINE, exact.provider(), OPTIONS, 0, [index])
         assert alone.samples == [made.samples[index]]
-    assert drafts.make(music.ENGINE, exact.stages(), OPTIONS, 1, [3]).samples != [made.samples[3]]
+    assert core.make(music.ENGINE, exact.provider(), OPTIONS, 1, [3]).samples != [made.samples[3]]
 
 
 def test_counts_follow_their_weights():
@@ -60,16 +60,16 @@ def test_counts_follow_their_weights():
 
 def test_decimation_leaves_the_largest_and_draws_again():
     options = music.Options(size=64, reference_size=32, counts=(0, 1) + (0,) * 10, decimation=1.0)
-    made = drafts.make(music.ENGINE, exact.stages(), options, 4, range(8))
+    made = core.make(music.ENGINE, exact.provider(), options, 4, range(8))
     for sample in made.samples:
         assert len(sample.truth.kinds) == 2 == len(sample.images)
-        # What left is named in the caption that the first picture was drawn from, and is not in the target.
+        # What left is named in the caption that the first image was drawn from, and is not in the target.
         assert sample.notes["caption"].count(",") >= 2
         assert set(np.unique(sample.plan.grid)) == {0, 1, 2}
 
 
 def test_subjects_that_detectors_miss_leave_the_sample():
-    noisy = drafts.make(music.ENGINE, exact.stages(missed=0.7), OPTIONS, 0, range(COUNT))
+    noisy = core.make(music.ENGINE, exact.provider(missed=0.7), OPTIONS, 0, range(COUNT))
     shares = Counter()
     for sample in noisy.samples:
         shares["left"] += len(sample.images)
@@ -83,14 +83,14 @@ def test_subjects_that_detectors_miss_leave_the_sample():
 
 
 def test_swapped_labels_are_caught_by_the_check():
-    swapped = drafts.make(music.ENGINE, exact.stages(swapped=1.0), OPTIONS, 0, range(COUNT))
+    swapped = core.make(music.ENGINE, exact.provider(swapped=1.0), OPTIONS, 0, range(COUNT))
     for sample in swapped.samples:
         for region, kind in zip(sample.notes["regions"], sample.truth.kinds, strict=True):
             assert kind in region["label"]
 
 
 def test_bad_masks_send_the_layout_back_to_boxes():
-    bled = drafts.make(music.ENGINE, exact.stages(masks=0.9), OPTIONS, 0, range(COUNT))
+    bled = core.make(music.ENGINE, exact.provider(masks=0.9), OPTIONS, 0, range(COUNT))
     shapes = Counter(shape for sample in bled.samples for shape in sample.notes["shapes"])
     assert shapes["box"] > 0 and shapes["mask"] > 0
 

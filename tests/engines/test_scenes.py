@@ -1,4 +1,4 @@
-"""Samples follow from (seed, index) alone, and hold together: numbers, pictures, plan, truth."""
+"""Samples follow from (seed, index) alone, and hold together: numbers, images, plan, truth."""
 
 import re
 from dataclasses import replace
@@ -63,8 +63,8 @@ def test_both_arrangements_come_up_and_carry_one_prompt(batch):
 
 def test_references_show_the_subject_alone_and_are_no_crops(batch):
     for sample in batch:
-        pictures = [image.pixels.tobytes() for image in sample.images]
-        assert len(set(pictures)) == len(pictures)
+        images = [image.pixels.tobytes() for image in sample.images]
+        assert len(set(images)) == len(images)
         # A neutral backdrop all around: the corners of one reference are nearly of one colour, and pale.
         for image in sample.images:
             corners = image.pixels[[0, 0], [0, -1]].astype(float)
@@ -134,7 +134,7 @@ def test_rerendered_targets_show_the_same_subjects_in_other_light(batch):
     assert again.shape == target.shape and again.dtype == target.dtype
     assert not np.array_equal(again, target)
     np.testing.assert_array_equal(again, scenes_engine.rerenders(SEED, 4, 2, OPTIONS)[1])
-    # Most of the picture is where it was: much closer to its own target than to others'.
+    # Most of the image is where it was: much closer to its own target than to others'.
     own = np.abs(again.astype(float) - target).mean()
     others = [np.abs(again.astype(float) - sample.target.pixels).mean() for sample in batch[1:]]
     assert own < min(others)

@@ -15,11 +15,11 @@ import pytest
 from kernels.test_attention import inputs
 
 from macro.kernels.attention import api, pallas_gpu, pallas_tpu, specs
-from macro.kernels.attention.ordering import pairs_of_blocks, stacked
+from macro.kernels.attention.api import warn_once
+from macro.kernels.attention.block_mask import stack_fields, visible_block_pairs
 from macro.kernels.attention.pallas_gpu import attention_gpu
 from macro.kernels.attention.reference import attention_reference
-from macro.kernels.backends import say_once
-from macro.sentence.sight import FIELDS, visible
+from macro.sentence.attention_mask import MASK_FIELDS, mask_mod
 
 KERNELS = ["macro_attention_forward", "macro_attention_dq", "macro_attention_dkv"]
 SMALL = specs.Shape(1, 300, 700, 6, 2, 48, "float32")
@@ -28,43 +28,43 @@ LOWERED = {name: specs.SHAPES[name] for name in ("denoise", "plan", "vision")} |
 }  # fmt: skip
 
 
-def test_meetings_list_the_pairs_that_need_the_rule_first():
+def test_the_block_mask_lists_partial_blocks_first():
     pairs = jnp.array([[[0, 1, 1, 1], [0, 0, 0, 0], [1, 0, 0, 1]]], bool)
-    whole = jnp.zeros((1, 3, 4), bool).at[0, 0, 1].set(True).at[0, 1, 2].set(True).at[0, 2].set(True)
-    others, ends = pallas_gpu._meetings(pairs, whole)
-    assert ends[0].tolist() == [[2, 3], [0, 0], [0, 2]]
-    assert [row[:end].tolist() for row, (_, end) in zip(others[0], ends[0], strict=True)] == [[2, 3, 1], [], [0, 3]]
-    assert int(jnp.max(others)) < 4 and int(jnp.min(others)) >= 0
+    full = jnp.zeros((1, 3, 4), bool).at[0, 0, 1].set(True).at[0, 1, 2].set(True).at[0, 2].set(True)
+    indices, counts = pallas_gpu._block_mask(pairs, full)
+    assert counts[0].tolist() == [[2, 3], [0, 0], [0, 2]]
+    assert [row[:end].tolist() for row, (_, end) in zip(indices[0], counts[0], strict=True)] == [[2, 3, 1], [], [0, 3]]
+    assert int(jnp.max(indices)) < 4 and int(jnp.min(indices)) >= 0
 
 
 @pytest.mark.parametrize("name", ["train", "prefill", "vision"])
 def test_named_rows_are_packed_rows_in_which_little_is_visited(name):
     shape, meta = specs.SHAPES[name], specs.row(name)
-    assert all(meta[field].shape == (1, shape.nq) for field in FIELDS)
-    fields = stacked({field: jnp.asarray(x) for field, x in meta.items()}, 128)
-    pairs, whole = pairs_of_blocks(fields, fields, 128, 128)
+    assert all(meta[field].shape == (1, shape.nq) for field in MASK_FIELDS)
+    fields = stack_fields({field: jnp.asarray(x) for field, x in meta.items()}, 128)
+    pairs, full = visible_block_pairs(fields, fields, 128, 128)
     some = {field: x[0, ::61, None] for field, x in meta.items()}
-    seen = np.mean(visible(some, meta))
+    seen = np.mean(mask_mod(some, meta))
     # Blocks hold up to a fifth more pairs than are seen, short sentences (of ViT's one picture each) a half more.
     assert seen <= float(jnp.mean(pairs)) < seen * (1.5 if name == "vision" else 1.2)
-    assert float(jnp.mean(whole & pairs)) > 0.6 * float(jnp.mean(pairs))
+    assert float(jnp.mean(full & pairs)) > 0.6 * float(jnp.mean(pairs))
 
 
 def given(shape):
     """Shapes of q, k, v, the metadata of both sides and the keys' bias."""
     arrays = [jax.ShapeDtypeStruct(*x) for x in specs.arrays(shape)]
-    metas = [{f: jax.ShapeDtypeStruct((shape.b, n), jnp.int32) for f in FIELDS} for n in (shape.nq, shape.nk)]
+    metas = [{f: jax.ShapeDtypeStruct((shape.b, n), jnp.int32) for f in MASK_FIELDS} for n in (shape.nq, shape.nk)]
     return *arrays, *metas, jax.ShapeDtypeStruct((shape.b, shape.nk), jnp.float32)
 
 
-def slopes(q, k, v, *rest):
+def gradients(q, k, v, *rest):
     return jax.grad(lambda *x: jnp.sum(attention_gpu(*x, *rest)[0].astype(jnp.float32)), (0, 1, 2))(q, k, v)
 
 
 @pytest.mark.parametrize("name", ["train", "denoise"])
 def test_no_array_grows_with_the_product_of_the_tokens(name):
     shape = specs.SHAPES[name]
-    shapes = re.findall(r"\b[a-z]+\d+\[([\d,]+)\]", str(jax.make_jaxpr(slopes)(*given(shape))))
+    shapes = re.findall(r"\b[a-z]+\d+\[([\d,]+)\]", str(jax.make_jaxpr(gradients)(*given(shape))))
     largest = max(math.prod(x.shape) for x in given(shape)[:2])
     padded = largest + shape.b * 64 * shape.heads * shape.head_dim  # up to whole blocks of queries
     assert largest <= max(math.prod(map(int, found.split(","))) for found in shapes) <= padded
@@ -96,7 +96,7 @@ def kernels_of(lowered) -> dict:
 
 
 def lowered_for_cuda(shape):
-    return kernels_of(jax.jit(slopes).trace(*given(shape)).lower(lowering_platforms=("cuda",)))
+    return kernels_of(jax.jit(gradients).trace(*given(shape)).lower(lowering_platforms=("cuda",)))
 
 
 @pytest.mark.parametrize("name", LOWERED)
@@ -112,11 +112,11 @@ def test_lowers_to_triton(name):
     kernels = lowered_for_cuda(shape)
     assert sorted(kernels) == sorted(KERNELS)
     b, nq, nk, h, kv, d, dtype = shape
-    case = pallas_gpu._case(pallas_gpu.BACKWARD, (b, nq, h, nk, kv, d), jnp.dtype(dtype), False)
-    assert kernels["macro_attention_dq"][0] == (-(-nq // case.queries), h, b)
-    assert kernels["macro_attention_dkv"][0] == (-(-nk // case.keys), kv, b)
+    config = pallas_gpu._kernel_config(pallas_gpu.BACKWARD, (b, nq, h, nk, kv, d), jnp.dtype(dtype), False)
+    assert kernels["macro_attention_dq"][0] == (-(-nq // config.queries), h, b)
+    assert kernels["macro_attention_dkv"][0] == (-(-nk // config.keys), kv, b)
     for _, _, _, text in kernels.values():
-        # One loop in which the rule of sight is asked, by its six comparisons, and one in which it is not.
+        # One loop that masks pair by pair, by six comparisons, and one that does not.
         assert [loop.count("arith.cmpi") for loop in text.split("scf.for")[1:]] == [6, 0]
 
 
@@ -146,7 +146,7 @@ def test_compiles_for_an_h100(name, tmp_path):
 class TestOrderOfBackends:
     def large(self, d):
         q, k, v = (jax.ShapeDtypeStruct((1, 300, 2, d), jnp.float32) for _ in range(3))
-        meta = {f: jax.ShapeDtypeStruct((1, 300), jnp.int32) for f in FIELDS}
+        meta = {f: jax.ShapeDtypeStruct((1, 300), jnp.int32) for f in MASK_FIELDS}
         return q, k, v, meta, meta
 
     def traced(self, *given):
@@ -154,7 +154,7 @@ class TestOrderOfBackends:
 
     def test_what_triton_cannot_run_goes_to_the_next_and_is_said_once(self, monkeypatch):
         monkeypatch.setattr(api, "platform", lambda: "gpu")
-        say_once.cache_clear()
+        warn_once.cache_clear()
         with pytest.warns(UserWarning, match="attention_gpu cannot run this.*264 values"):
             traced = self.traced(*self.large(264))
         assert "while" in traced and "pallas_call" not in traced
@@ -167,18 +167,18 @@ class TestOrderOfBackends:
     def test_old_devices_are_named(self, monkeypatch, capability, runs):
         device = type("Device", (), {"compute_capability": capability})()
         monkeypatch.setattr(jax, "local_devices", lambda: [device])
-        reason = pallas_gpu.why_not(*inputs(0, 1, 4, 4, 1, 1, 8)[:2])
+        reason = pallas_gpu.unsupported_reason(*inputs(0, 1, 4, 4, 1, 1, 8)[:2])
         assert (reason is None) == runs
         assert runs or capability in reason
 
     @pytest.mark.parametrize(("b", "runs"), [(1, True), (64, False)])
     def test_lists_too_long_for_a_tpu_are_named(self, b, runs):
         reasons, (q, k, *_) = [], given(specs.SHAPES["train"]._replace(b=b))
-        jax.eval_shape(lambda *x: reasons.append(pallas_tpu.why_not(*x)), q, k)
+        jax.eval_shape(lambda *x: reasons.append(pallas_tpu.unsupported_reason(*x)), q, k)
         assert (reasons == [None]) if runs else "131,072 pairs" in reasons[0]
 
     def test_the_definition_is_not_what_anything_falls_back_to(self):
         for backends in api.BACKENDS.values():
-            last_why_not = backends[-1][1]
-            assert last_why_not(*inputs(0, 1, 4, 4, 1, 1, 8)[:2]) is None
+            last_reason = backends[-1][1]
+            assert last_reason(*inputs(0, 1, 4, 4, 1, 1, 8)[:2]) is None
             assert attention_reference not in [run for run, _ in backends]

@@ -1,76 +1,30 @@
-"""The TPU kernel: which pairs of blocks it visits, and compiled ahead of time for real chips.
-
-Its numbers: `test_attention_pallas.py`.
-"""
+"""The TPU kernel, compiled ahead of time for real chips. Its numbers: `test_attention_pallas.py`."""
 
 import math
 import re
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
-from kernels.test_attention import random_meta
-from kernels.test_attention_pallas import sentences
 from parallel.aot import mesh_of, spec_of
 
 from macro.kernels.attention import specs
-from macro.kernels.attention.ordering import all_see, may_see, sorting, visits
 from macro.kernels.attention.pallas_tpu import attention_tpu
-from macro.kernels.attention.reference import sight_mask
 from macro.parallel.cost_model.hlo import compile_and_read
-from macro.sentence.sight import FIELDS, FULL, NOISE
+from macro.sentence.attention_mask import MASK_FIELDS
 
 KERNELS = {"macro_attention_forward": 4, "macro_attention_dq": 6, "macro_attention_dkv": 8}  # operations a pair
-
-
-def in_blocks(meta, size):
-    return {name: x.reshape(x.shape[0], -1, size) for name, x in meta.items()}
-
-
-@pytest.mark.parametrize("order", ["sorted", "as they lie"])
-def test_no_pair_is_forgotten_and_none_is_whole_by_mistake(order):
-    meta = random_meta(np.random.default_rng(8), 4, 192)
-    if order == "sorted":
-        meta = {name: jnp.take_along_axis(x, sorting(meta), axis=1) for name, x in meta.items()}
-    mask = np.asarray(sight_mask(meta, meta)).reshape(4, 48, 4, 96, 2)
-    pairs, whole = (np.asarray(f(in_blocks(meta, 4), in_blocks(meta, 2))) for f in (may_see, all_see))
-    assert np.all(pairs[mask.any((2, 4))])
-    assert np.all(mask.all((2, 4))[whole])
-
-
-@pytest.mark.parametrize("mode", [FULL, NOISE])
-def test_pairs_are_told_exactly_where_blocks_do_not_straddle(mode):
-    text, image = sentences(32, 3), sentences(32, 3, mode)
-    np.testing.assert_array_equal(may_see(in_blocks(text, 8), in_blocks(text, 8))[0],
-                                  np.kron(np.eye(3), np.tril(np.ones((4, 4)))))
-    np.testing.assert_array_equal(all_see(in_blocks(text, 8), in_blocks(text, 8))[0],
-                                  np.kron(np.eye(3), np.tril(np.ones((4, 4)), -1)))
-    for told in (may_see, all_see):
-        found = told(in_blocks(image, 8), in_blocks(image, 8))[0]
-        np.testing.assert_array_equal(found, np.kron(np.eye(3), np.ones((4, 4))))
-
-
-def test_visits_list_the_pairs_in_order():
-    pairs = jnp.array([[[0, 1, 1], [0, 0, 0], [1, 0, 0]], [[1, 1, 1], [1, 1, 1], [1, 1, 1]]], bool)
-    whole = jnp.zeros((2, 3, 3), bool).at[0, 0, 2].set(True).at[0, 2, 1].set(True)
-    outer, inner, flags, counts = visits(pairs, whole)
-    assert counts.tolist() == [4, 9]
-    assert outer[0].tolist() == [0, 0, 1] + [2] * 6
-    assert inner[0].tolist() == [1, 2, -1] + [0] * 6
-    assert flags[0].tolist() == [0, 1] + [0] * 7
-    assert (outer[1] * 3 + inner[1]).tolist() == list(range(9))
 
 
 def test_no_array_grows_with_the_square_of_the_tokens():
     n, h, d = 32768, 2, 128
     q, k, v = (jax.ShapeDtypeStruct((1, n, h, d), jnp.bfloat16) for _ in range(3))
-    meta = {name: jax.ShapeDtypeStruct((1, n), jnp.int32) for name in FIELDS}
+    meta = {name: jax.ShapeDtypeStruct((1, n), jnp.int32) for name in MASK_FIELDS}
 
-    def slopes(q, k, v, meta):
+    def gradients(q, k, v, meta):
         return jax.grad(lambda *x: jnp.sum(attention_tpu(*x, meta, meta)[0].astype(jnp.float32)), (0, 1, 2))(q, k, v)
 
-    traced = str(jax.make_jaxpr(slopes)(q, k, v, meta))
+    traced = str(jax.make_jaxpr(gradients)(q, k, v, meta))
     assert all(name in traced for name in KERNELS)
     shapes = re.findall(r"\b[a-z]+\d+\[([\d,]+)\]", traced)
     assert max(math.prod(map(int, shape.split(","))) for shape in shapes) == n * h * d
@@ -80,12 +34,12 @@ def compiled_for(topology, shape, backward):
     """(compiled program, its text) of the kernel on one chip."""
     mesh = mesh_of(topology, {"x": 1})
     q, k, v = (spec_of(mesh, *x) for x in specs.arrays(shape))
-    metas = ({name: spec_of(mesh, (shape.b, n), jnp.int32) for name in FIELDS} for n in (shape.nq, shape.nk))
+    metas = ({name: spec_of(mesh, (shape.b, n), jnp.int32) for name in MASK_FIELDS} for n in (shape.nq, shape.nk))
 
-    def slopes(q, k, v, *metas):
+    def gradients(q, k, v, *metas):
         return jax.grad(lambda *x: jnp.sum(attention_tpu(*x, *metas)[0].astype(jnp.float32)), (0, 1, 2))(q, k, v)
 
-    return compile_and_read(jax.jit(slopes if backward else attention_tpu).lower(q, k, v, *metas))
+    return compile_and_read(jax.jit(gradients if backward else attention_tpu).lower(q, k, v, *metas))
 
 
 def told_costs(text) -> dict:
@@ -101,7 +55,7 @@ def told_costs(text) -> dict:
 def test_compiles_for_training(topology, n):
     compiled, text = compiled_for(topology, specs.SHAPES["train"].of(n), backward=True)
     assert told_costs(text) == {name: operations * 28 * n * n * 128 for name, operations in KERNELS.items()}
-    # Some copies of the queries (in order, their slopes), and no scores, of which one head's alone would be 4 n n.
+    # Some copies of the queries (in order, their gradients), and no scores, of which one head's alone would be 4 n n.
     assert compiled.memory_analysis().temp_size_in_bytes < 10 * n * 28 * 128 * 2
 
 

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
-from sampling.toy import picture, pipeline
+from sampling.toy import TOKENIZER, picture, pipeline
 
 from macro.diffusion.step_cache import TaylorSeer, TeaCache
+from macro.sentence.formats import image_first
 from macro.sentence.plan import Plan
+from macro.sentence.spans import Image, Sentence, Target, Text
 from macro.utils.errors import UserError
 
 PIPELINE = pipeline()
@@ -25,6 +27,7 @@ def test_a_plan_and_a_picture_come_out(one):
     assert one.pixels.shape == (64, 64, 3) and one.pixels.dtype == np.uint8 and one.pixels.std() > 1
     assert one.plan.grid.shape == (8, 8) and set(one.plan.named) <= {1, 2}
     assert list(one.seconds) == ["prompt", "plan", "read", "draw", "decode"]
+    assert one.sentence.target.size == (64, 64) and list(one.ends) == ["full", "no_text", "null"]
 
 
 def test_same_seed_same_picture(one):
@@ -43,7 +46,7 @@ def test_a_candidate_is_what_it_would_be_alone(one, three):
 
 def test_the_likeliest_plan_is_picked(three):
     scores = [candidate.score for candidate in three.candidates]
-    assert len(set(scores)) == 3 and three.best == int(np.argmax(scores))
+    assert len(set(scores)) == 3 and three.scored and three.best == int(np.argmax(scores))
     assert three.plan is three.candidates[three.best].plan
 
 
@@ -60,24 +63,25 @@ def test_an_edited_plan_changes_the_picture(one):
 
 
 def test_without_pictures_the_plan_is_words():
-    result = PIPELINE.compose("A field.", steps=1)
+    result = PIPELINE.compose("A field.", num_timesteps=1)
     assert result.plan.grid is None and result.pixels.shape == (64, 64, 3)
 
 
 def test_unplanned_draws_from_the_sentence_alone(one):
-    two = PIPELINE.compose(**CALL, candidates=2, planned=False)
-    assert "plan" not in two.seconds and two.plan == Plan("") and two.candidates[0].score == 0
-    assert np.abs(two.pixels.astype(int) - PIPELINE.compose(**CALL, planned=False).pixels).max() <= 1
+    two = PIPELINE.compose(**CALL, candidates=2, use_planner=False)
+    assert "plan" not in two.seconds and two.plan == Plan("") and two.candidates[0].score is None
+    assert two.best == 0 and not two.scored
+    assert np.abs(two.pixels.astype(int) - PIPELINE.compose(**CALL, use_planner=False).pixels).max() <= 1
     assert (two.candidates[0].pixels != two.candidates[1].pixels).any() and (two.pixels != one.pixels).any()
     # The picture that a sentence without plan conditions on is all there is: its words tell.
-    other = PIPELINE.compose(**CALL | {"instruction": "A <image 1> on <image 2>."}, planned=False)
+    other = PIPELINE.compose(**CALL | {"instruction": "A <image 1> on <image 2>."}, use_planner=False)
     assert (other.pixels != two.pixels).any()
 
 
-@pytest.mark.parametrize("reuse", [TaylorSeer(3, 1), TeaCache(0.5)])
-def test_reuse_draws_nearly_the_same_from_fewer_full_steps(one, reuse):
-    whole = PIPELINE.compose(**CALL, plan=one.plan, steps=10)
-    some, again = (PIPELINE.compose(**CALL, plan=one.plan, steps=10, reuse=reuse) for _ in range(2))
+@pytest.mark.parametrize("step_cache", [TaylorSeer(3, 1), TeaCache(0.5)])
+def test_a_step_cache_draws_nearly_the_same_from_fewer_full_steps(one, step_cache):
+    whole = PIPELINE.compose(**CALL, plan=one.plan, num_timesteps=10)
+    some, again = (PIPELINE.compose(**CALL, plan=one.plan, num_timesteps=10, step_cache=step_cache) for _ in range(2))
     assert whole.full_steps == 10 and 2 <= some.full_steps < 8
     np.testing.assert_array_equal(some.pixels, again.pixels)
     assert 0 < np.abs(some.pixels.astype(int) - whole.pixels).mean() < 0.5 * np.std(whole.pixels)
@@ -92,8 +96,8 @@ def test_reuse_draws_nearly_the_same_from_fewer_full_steps(one, reuse):
         ({"instruction": "A <image 7>."}, "<image 7>"),
         ({"images": [picture(0, 16, 16)] * 13}, "12"),
         ({"size": (60, 64)}, "60x64"),
-        ({"steps": 0}, "steps"),
-        ({"steps": 2, "reuse": TaylorSeer(2, 2)}, "steps: 2.*reuse"),
+        ({"num_timesteps": 0}, "num_timesteps"),
+        ({"num_timesteps": 2, "step_cache": TaylorSeer(2, 2)}, "num_timesteps=2.*step_cache"),
     ],
 )
 def test_mistakes_are_named(change, said):
@@ -112,3 +116,36 @@ def test_a_source_is_edited():
     assert (of_one.pixels != of_another.pixels).any()
     with pytest.raises(UserError, match="names subject 2"):
         PIPELINE.compose("<image 1>", [picture(1)], plan=busy)
+
+
+def test_image_first_is_drawn_as_it_is_trained():
+    made = PIPELINE.compose(**CALL, arrangement="image_first", num_timesteps=1)
+    marks = [span.text for span in made.sentence if isinstance(span, Text)]
+    assert marks == ["<image 1>", "<image 2>", CALL["instruction"]]
+    # An edit's spans are those of the training sample of the same arrangement.
+    source, target = picture(3, 64, 64), Target(size=(64, 64))
+    edit = PIPELINE.compose("dim it", source=source, arrangement="image_first", num_timesteps=1)
+    trained = image_first("dim it", [Image(source, role="source")])
+    assert edit.sentence.spans == (*trained, target)
+    with pytest.raises(UserError, match="arrangement='sentence_first'"):
+        PIPELINE.compose(**CALL, arrangement="sentence_first")
+
+
+def test_an_earlier_target_is_read_and_the_last_one_drawn():
+    first, last = Target(picture(5, 64, 64)), Target(size=(64, 64))
+    page = Sentence((Text("page one "), first, Text("page two "), last))
+    made, other = (
+        PIPELINE.compose_sentence(story, plan=Plan("abc"), num_timesteps=1)
+        for story in (page, page.replace(spans=(Text("page one "), Target(picture(6, 64, 64)), *page.spans[2:])))
+    )
+    assert (made.pixels != other.pixels).any()
+    # Text, clean VAE copy and ViT copy, text, plan.
+    copies = 16 + 2 + (32 // 16) ** 2 + 2
+    words = len("page one ") + len("page two ") + 4
+    assert made.ends["full"][0] == copies + words + len(TOKENIZER.encode("<think>abc</think>")) + 2
+    with pytest.raises(UserError, match="2 targets; only the last is drawn"):
+        PIPELINE.compose_sentence(page.replace(spans=(Text("x"), last, Text("y"), last)))
+
+
+def test_an_empty_batch_has_no_results():
+    assert PIPELINE.compose_batch([]) == []

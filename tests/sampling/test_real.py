@@ -11,9 +11,8 @@ from sampling.toy import random_like
 from macro.inputs.tokenizer import Tokenizer
 from macro.objectives import joint, parts
 from macro.sampling.load import packing_of
+from macro.sampling.options import PlanSamplingConfig, SamplingOptions
 from macro.sampling.pipeline import Pipeline
-from macro.sampling.plan import Writing
-from macro.sampling.settings import Settings
 from macro.sentence.formats import read_macrodata, with_pixels
 from macro.sentence.spans import Target
 
@@ -27,7 +26,8 @@ def test_macrodata_is_planned_and_drawn():
     model = parts.model_config(EXPERIMENT)
     params = random_like(jax.eval_shape(lambda key: joint.init(key, EXPERIMENT), jax.random.key(0)))
     packing = packing_of(model, {"buckets": ((64, 64, 2),), "reference_max_side": 64})
-    pipeline = Pipeline(params, model, Tokenizer.demo(), packing, Settings(2, writing=Writing(limit=8)))
+    options = SamplingOptions(num_timesteps=2, use_planner=True, plan=PlanSamplingConfig(max_cot_tokens=8))
+    pipeline = Pipeline(params, model, Tokenizer.demo(), packing, options)
     for path in SAMPLES:
         sample = with_pixels(read_macrodata(path))
         asked = sample.replace(

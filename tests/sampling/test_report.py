@@ -7,9 +7,8 @@ import pytest
 from sampling.toy import picture, sentence
 
 from macro.sampling import report
-from macro.sampling.candidates import Candidate
-from macro.sampling.pipeline import Composition
-from macro.sampling.settings import Settings
+from macro.sampling.options import SamplingOptions
+from macro.sampling.pipeline import Candidate, PipelineOutput
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Image
 from macro.utils.errors import UserError
@@ -18,15 +17,17 @@ from macro.utils.images import data_uri, load
 GRID = np.kron([[0, 1], [2, 2]], np.ones((4, 4))).astype(np.int8)
 
 
-def _composition(count=2, cot="A & <b>.", grid=GRID, given=False):
+def _output(count=2, cot="A & <b>.", grid=GRID, given=False):
     candidates = tuple(Candidate(Plan(cot, grid), picture(n, 64, 64), -1.0 - n) for n in range(count))
     seconds = {"prompt": 0.1, "plan": 0.2, "draw": 0.5, "decode": 0.1}
-    return Composition(sentence(), candidates, 0, 7, Settings(), given, seconds, full_steps=25)
+    options = SamplingOptions(use_planner=True, cfg_overall_scale=1.5)
+    ends = {"full": (31, 20), "no_text": (9, 2)}
+    return PipelineOutput(sentence(), candidates, 0, 7, options, given, seconds, 25, None, ends)
 
 
 @pytest.fixture(scope="module")
 def page():
-    return report.html(_composition(), "python -m macro.sample --seed=7")
+    return report.html(_output(), "python -m macro.sample --seed=7")
 
 
 def test_page_needs_nothing_from_elsewhere(page):
@@ -42,15 +43,22 @@ def test_pictures_stand_at_their_words(page):
 
 
 def test_everything_is_shown(page):
-    for shown in [*sentence().images, *_composition().candidates]:
+    for shown in [*sentence().images, *_output().candidates]:
         assert data_uri(shown.pixels) in page
     assert "-1.000 nats" in page and "-2.000 nats" in page and "picked" in page
     assert "0.90 s" in page and "--seed=7" in page
-    assert "full +6, no_text -4.5, null -0.5" in page
+    assert "full +6, no_text -4.5, null -0.5" in page and "full 31 tokens, no_text 9 tokens" in page
+
+
+def test_it_says_where_nothing_ranks_the_candidates(page):
+    alike = tuple(dataclasses.replace(each, score=None) for each in _output().candidates)
+    other = report.html(dataclasses.replace(_output(), candidates=alike))
+    assert "nothing ranks them" in other and other.count("no score") == 2 and "nats" not in other
+    assert "nothing ranks them" not in page
 
 
 def test_a_picture_to_edit_is_marked_as_such(page):
-    made = _composition()
+    made = _output()
     source = Image(picture(3, 20, 20), role="source")
     edit = dataclasses.replace(made, sentence=made.sentence.replace(spans=(source, *made.sentence.spans)))
     assert report.html(edit).count("to edit") == 1 and data_uri(source.pixels) in report.html(edit)
@@ -62,7 +70,7 @@ def test_words_are_escaped(page):
 
 
 def test_plans_without_a_grid_and_single_candidates_have_fewer_parts():
-    page = report.html(_composition(1, grid=None, given=True))
+    page = report.html(_output(1, grid=None, given=True))
     assert "<svg" not in page and "Candidates" not in page and "given" in page
 
 
@@ -75,7 +83,7 @@ def test_grid_svg_has_a_number_per_subject_and_a_line_per_border():
 
 
 def test_files_are_written_whole(tmp_path):
-    made = _composition()
+    made = _output()
     report.write(tmp_path / "new", made)
     assert {p.name for p in (tmp_path / "new").iterdir()} == {
         "plan.json",
@@ -93,5 +101,5 @@ def test_nothing_is_left_where_writing_fails(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(UserError, match="No space left"):
-        report.write(tmp_path, _composition())
+        report.write(tmp_path, _output())
     assert not list(tmp_path.iterdir())

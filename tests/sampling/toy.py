@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from macro.inputs.conditioning import CfgDropout
 from macro.inputs.packing import PackingConfig, pack_sentence
 from macro.inputs.rows import make_row
 from macro.objectives import joint, parts
+from macro.sampling.contexts import context_spans, continue_prompt, make_prompt, reading_plans
+from macro.sampling.options import PlanSamplingConfig, SamplingOptions
 from macro.sampling.pipeline import Pipeline
-from macro.sampling.plan import Writing
-from macro.sampling.settings import Settings
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Image, Sentence, Target, Text
 
@@ -70,9 +71,30 @@ def random_params() -> dict:
     return random_like(jax.eval_shape(lambda key: joint.init(key, EXPERIMENT), jax.random.key(0)))
 
 
-def pipeline(**settings) -> Pipeline:
-    made = Settings(**{"steps": 3, "writing": Writing(1.0, 0.95, 1.0, 1.0, limit=12)} | settings)
-    return Pipeline(random_params(), CONFIG, TOKENIZER, PACKING, made)
+OPTIONS = SamplingOptions(
+    num_timesteps=3,
+    timestep_shift=1.0,
+    cfg_text_scale=4.0,
+    cfg_overall_scale=1.5,
+    use_planner=True,
+    plan=PlanSamplingConfig(1.0, 0.95, 1.0, 1.0, max_cot_tokens=12),
+)
+
+
+def pipeline(**options) -> Pipeline:
+    return Pipeline(random_params(), CONFIG, TOKENIZER, PACKING, dataclasses.replace(OPTIONS, **options))
+
+
+def prompt_of(sentences, contexts, packing=PACKING):
+    """What these contexts read of the sentences."""
+    spans = [context_spans(each, contexts, "joint", TOKENIZER, packing) for each in sentences]
+    return make_prompt(spans, reading_plans(contexts, "joint"), TOKENIZER, packing)
+
+
+def continuation_of(sentences, plans, prompt, packing=PACKING):
+    """What follows: each sentence's plans, and its target."""
+    ids = [[plan and plan.tokens(TOKENIZER) for plan in each] for each in plans]
+    return continue_prompt(sentences, sentences[0].target.size, plans, ids, prompt, TOKENIZER, packing)
 
 
 def picture(seed: int, height: int = 32, width: int = 32) -> np.ndarray:
@@ -95,8 +117,8 @@ def sentence() -> Sentence:
 def training_row(plan: Plan, context: str) -> tuple[dict, jax.Array]:
     """`sentence()` with a plan, packed as training packs it where its dice say `context`; and values for the
     64 places of its latent stream, of which the target has the first 16."""
-    chances = {name: float(name == context) for name in ("no_text", "no_image", "null")}
-    config = dataclasses.replace(PACKING, text=256, vision=64, latent=64, samples=1, draws=1, **chances)
+    dropout = CfgDropout(**{name: float(name == context) for name in ("no_text", "no_image", "null")})
+    config = dataclasses.replace(PACKING, text=256, vision=64, latent=64, samples=1, draws=1, cfg_dropout=dropout)
     whole = sentence().with_plan(plan)
     whole = whole.replace(spans=(*whole.spans[:-1], Target(picture(9, 64, 64))))
     row = make_row([pack_sentence(whole, TOKENIZER, config, np.random.default_rng(0))], config)

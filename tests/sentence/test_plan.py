@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from macro.sentence.plan import COLOURS, Plan, parse_think, validate_cot, wrap_think
+from macro.sentence.plan import Plan, parse_think, validate_cot, wrap_think
 from macro.utils.errors import UserError
+from macro.utils.images import LABEL_COLOURS
 
 QUICK = settings(max_examples=40, deadline=None, derandomize=True)
 grids = st.lists(st.integers(0, 12), min_size=64, max_size=64).map(
@@ -101,7 +102,7 @@ def test_picture_shows_each_cell_in_its_colour_and_the_words_beside():
     assert picture.shape == (256, 512, 3)
     for row in range(8):  # a point beside the figure, away from the lines
         shown = picture[row * 32 + 6, 16 * 3 + 6].astype(int)
-        assert np.abs(shown - COLOURS[row]).max() <= 8
+        assert np.abs(shown - LABEL_COLOURS[row]).max() <= 8
     assert (picture[:, 256:] < 128).any() and (picture[:, 256:] > 250).mean() > 0.5
 
 
@@ -114,7 +115,7 @@ def test_picture_of_half_a_plan_is_one_panel():
 
 
 def test_colours_can_be_told_apart():
-    colours = COLOURS.astype(float)
+    colours = LABEL_COLOURS.astype(float)
     apart = np.linalg.norm(colours[:, None] - colours[None], axis=-1) + 1e3 * np.eye(13)
     assert apart.min() > 30
 

@@ -15,8 +15,8 @@ from macro.inputs.tokenizer import Tokenizer
 from macro.objectives import joint
 from macro.objectives.parts import model_config
 from macro.parallel.mesh import ParallelConfig, make_mesh, shard_batch
+from macro.sampling.options import SamplingOptions
 from macro.sampling.pipeline import Pipeline
-from macro.sampling.settings import Settings
 from macro.sentence.spans import Image, Sentence, Target, Text
 from macro.training import data, lora, state
 from macro.training.step import make_step
@@ -95,11 +95,12 @@ def draw(config, model, tokenizer, packing):
     shapes = state.shapes(joint, config)
     params = jax.tree.map(lambda x: jnp.asarray(0.05 * rng.normal(size=x.shape), x.dtype), shapes)
     picture = rng.integers(0, 255, (32, 32, 3), np.uint8)
+    options = SamplingOptions(num_timesteps=2, cfg_overall_scale=1.5, use_planner=True)
     found, base = {}, None
     both = ParallelConfig("fsdp+tensor+sequence", tensor=2, sequence=2)
     for name, parallel in {"one": None, "fsdp": ParallelConfig(), "both": both}.items():
         mesh = parallel and make_mesh(parallel)
-        pipeline = Pipeline(params, model, tokenizer, packing, Settings(steps=2), mesh)
+        pipeline = Pipeline(params, model, tokenizer, packing, options, mesh)
         drawn = pipeline.compose("a <image 1> dog", [picture], seed=3)
         base = drawn if base is None else base
         apart = int(np.max(np.abs(drawn.pixels.astype(int) - base.pixels.astype(int))))

@@ -1,17 +1,24 @@
 """LoRA: starts as no change, merges and comes apart, trains what it should and nothing else, names mistakes."""
 
+import dataclasses
+import math
 import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from ml_collections import ConfigDict
+from objectives.test_joint import CONFIG as MODEL_CONFIG
+from objectives.test_joint import batch as joint_batch
 from training.stand_in import Data, Objective, get_config
 
-from macro.models import peft
+from macro.models.checkpoints import peft
+from macro.models.checkpoints.lora import merge
 from macro.models.composer import Composer, dummy_batch
 from macro.models.variants import config_from_name
+from macro.objectives import autoencode, joint
 from macro.parallel.mesh import ParallelConfig, make_mesh, shard_batch
 from macro.training import loop, lora, optim
 from macro.training.lora import LoRAConfig
@@ -72,73 +79,18 @@ def test_another_target_leaves_the_adapters_of_the_others_alone(params):
     np.testing.assert_array_equal(few["out"]["kernel"]["a"], many["out"]["kernel"]["a"])
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_fresh_adapters_change_nothing(params, dropout):
-    config = LoRAConfig(rank=3, alpha=6.0, dropout=dropout, target_modules=TARGETS)
-    adapters = lora.init(jax.random.key(1), params, config)
-    same = lora.applied(params, adapters, config, jax.random.key(2))
-    jax.tree.map(np.testing.assert_array_equal, same, params)
-
-
-def test_the_sum_is_the_kernel_beside_its_adapters(params, trained):
-    """x (W + s A B) = x W + s (x A) B, for each stacked layer and for a kernel of its own."""
-    whole = lora.applied(params, trained, CONFIG)
-    x = np.random.default_rng(3).normal(size=(7, 6)).astype(np.float32)
-    q, out = trained["blocks"]["q"]["kernel"], trained["out"]["kernel"]
-    for layer in range(2):
-        beside = x @ params["blocks"]["q"]["kernel"][layer] + 2.0 * (x @ q["a"][layer]) @ q["b"][layer]
-        np.testing.assert_allclose(x @ whole["blocks"]["q"]["kernel"][layer], beside, atol=1e-4)
-    beside = x @ params["out"]["kernel"] + 2.0 * (x @ out["a"]) @ out["b"]
-    np.testing.assert_allclose(x @ whole["out"]["kernel"], beside, atol=1e-4)
-    for path in ("blocks/q/bias", "blocks/norm/scale", "conv/kernel", "embed"):
-        np.testing.assert_array_equal(tree.flatten(whole)[path], tree.flatten(params)[path])
-
-
-def test_merged_and_unmerged_are_inverses(params, trained):
-    whole = lora.merged(params, trained, CONFIG)
-    assert tree.flatten(whole).keys() == tree.flatten(params).keys()
-    assert not np.allclose(whole["out"]["kernel"], params["out"]["kernel"], atol=0.1)
-    again = lora.unmerged(whole, trained, CONFIG)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), again, params)
-    halved = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
-    assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(lora.merged(halved, trained, CONFIG)))
-
-
 def test_dropout_takes_whole_features_of_each_layer_and_keeps_the_mean(params, trained):
     config = LoRAConfig(rank=3, alpha=6.0, dropout=0.25, target_modules=TARGETS)
-    deltas = jax.vmap(
-        lambda key: (
-            lora.applied(params, trained, config, key)["blocks"]["q"]["kernel"] - params["blocks"]["q"]["kernel"]
-        )
-    )(jax.random.split(jax.random.key(4), 4000))
-    q = trained["blocks"]["q"]["kernel"]
-    full = 2.0 * jnp.einsum("lir,lro->lio", q["a"], q["b"])
-    dropped = np.all(np.abs(deltas) < 1e-5, axis=-1)
+    found = jax.vmap(lambda key: lora.scaled(trained, config, key))(jax.random.split(jax.random.key(4), 4000))
+    a, before = found["blocks"]["q"]["kernel"]["a"], trained["blocks"]["q"]["kernel"]["a"]
+    dropped = np.all(np.asarray(a) == 0, axis=-1)
     np.testing.assert_allclose(np.mean(dropped, axis=0), 0.25, atol=0.04)
     assert np.any(dropped[:, 0] != dropped[:, 1])
-    kept = np.where(dropped[..., None], 0.0, full / 0.75)
-    np.testing.assert_allclose(deltas, kept, atol=1e-4)
-    np.testing.assert_allclose(np.mean(deltas, axis=0), full, atol=0.3)
-    # Without a key nothing is dropped, and a key decides everything.
-    np.testing.assert_allclose(
-        lora.applied(params, trained, config)["out"]["kernel"], lora.merged(params, trained, CONFIG)["out"]["kernel"]
-    )
-
-
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        (lambda flat: flat.pop("out/kernel/b"), r"out/kernel do not fit: kernel \(6, 4\), a \(6, 3\), b None"),
-        (lambda flat: flat.update({"out/kernel/a": jnp.zeros((6, 2))}), r"a \(6, 2\), b \(3, 4\)"),
-        (lambda flat: flat.update({"in/kernel/a": 0 * flat["out/kernel/a"]}), "in/kernel do not fit: kernel None"),
-        (lambda flat: flat.update({"blocks/q/kernel/b": jnp.zeros((3, 3, 5))}), r"blocks/q/kernel.*b \(3, 3, 5\)"),
-    ],
-)
-def test_adapters_of_another_model_are_refused(params, trained, change, named):
-    flat = tree.flatten(trained)
-    change(flat)
-    with pytest.raises(UserError, match=named):
-        lora.merged(params, tree.unflatten(flat), CONFIG)
+    np.testing.assert_allclose(a, np.where(dropped[..., None], 0.0, before / 0.75), rtol=1e-5)
+    # Without a key nothing is dropped; alpha / rank is in B.
+    whole = lora.scaled(trained, config)
+    np.testing.assert_array_equal(whole["out"]["kernel"]["a"], trained["out"]["kernel"]["a"])
+    np.testing.assert_array_equal(whole["out"]["kernel"]["b"], 2.0 * trained["out"]["kernel"]["b"])
 
 
 # Mistakes in the config
@@ -231,12 +183,113 @@ def test_adapters_of_music_go_through_the_files_of_peft(tmp_path):
     params = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), {"composer": shapes})
     settings = LoRAConfig(**lora.PRESETS["music"])
     adapters = jax.tree.map(lambda x: x + 0.1, lora.init(jax.random.key(1), params, settings))
-    peft.save_peft(tmp_path, adapters, settings.rank, settings.alpha, settings.dropout)
+    peft.save_peft(tmp_path, {"lora": adapters}, settings.rank, settings.alpha, settings.dropout)
     loaded, fields = peft.load_peft(tmp_path)
     again = LoRAConfig(**fields)
     assert lora.chosen(params, again)[0] == lora.chosen(params, settings)[0]
-    both = lora.merged(params, adapters, settings), lora.merged(params, loaded, again)
+    both = merge(params, adapters, settings.scale), merge(params, loaded["lora"], again.scale)
     jax.tree.map(np.testing.assert_array_equal, *both)
+
+
+# The model itself
+
+EVERY = LoRAConfig(
+    rank=2, alpha=3.0, target_modules=("^composer/.*kernel$",), modules_to_save=("norm/scale$", "planner/(embed|head)$")
+)
+
+
+@pytest.fixture(scope="module")
+def model():
+    """(config, objective with adapters beside every kernel, all parameters at random, a batch, its totals)."""
+    config = ConfigDict(MODEL_CONFIG.to_dict() | {"seed": 0, "lora": dataclasses.asdict(EVERY)})
+    objective = lora.adapted(joint, config)
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(lambda: objective.init(jax.random.key(0), config))
+    params = jax.tree.map(lambda x: jnp.asarray(0.1 * rng.normal(size=x.shape), x.dtype), shapes)
+    batch = jax.tree.map(jnp.asarray, joint_batch())
+    return config, objective, params, batch, joint.totals(batch, config)
+
+
+def loss_of(objective, config, batch, totals):
+    return lambda params: objective.loss(params, batch, jax.random.key(5), config, totals)[0]
+
+
+def test_loss_and_gradients_are_those_of_the_merged_kernels(model):
+    config, objective, params, batch, totals = model
+    trained, frozen = tree.split(params, objective.FROZEN)
+    beside = loss_of(objective, config, batch, totals)
+    plain = loss_of(joint, config, batch, totals)
+
+    def merged(trained):
+        params = tree.merge(trained, frozen)
+        adapters = params.pop("lora")
+        return plain(merge(params, adapters, EVERY.scale))
+
+    loss, grads = jax.jit(jax.value_and_grad(lambda trained: beside(tree.merge(trained, frozen))))(trained)
+    expected, expected_grads = jax.jit(jax.value_and_grad(merged))(trained)
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+    flat, wanted = tree.flatten(grads), tree.flatten(expected_grads)
+    assert flat.keys() == wanted.keys() and any(path.startswith("lora/") for path in flat)
+    for path, gradient in flat.items():
+        scale = np.abs(wanted[path]).max()
+        assert scale > 0 or not path.startswith("lora/"), path
+        np.testing.assert_allclose(gradient, wanted[path], rtol=1e-3, atol=2e-5 * scale, err_msg=path)
+
+
+def products(jaxpr, times=1):
+    """(shape of the result, multiplications) of every dot_general, those of loops as often as they run."""
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "dot_general":
+            (contracted, _), _ = eqn.params["dimension_numbers"]
+            inner = math.prod(eqn.invars[0].aval.shape[axis] for axis in contracted)
+            yield eqn.outvars[0].aval.shape, times * inner * math.prod(eqn.outvars[0].aval.shape)
+        for part in jax.tree.leaves(eqn.params, is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")):
+            part = getattr(part, "jaxpr", part)
+            if hasattr(part, "eqns"):
+                yield from products(part, times * (eqn.params["length"] if eqn.primitive.name == "scan" else 1))
+
+
+def backward(loss, trained, frozen):
+    return list(products(jax.make_jaxpr(jax.grad(lambda x: loss(tree.merge(x, frozen))))(trained).jaxpr))
+
+
+def test_no_gradient_of_a_frozen_kernels_shape_is_computed(model):
+    config, objective, params, batch, totals = model
+    trained, frozen = tree.split(params, objective.FROZEN)
+    kernels = {path: x.shape for path, x in tree.flatten(frozen["composer"]["mot"]).items() if path.endswith("kernel")}
+    shapes = {shape for *_, i, o in kernels.values() for shape in ((i, o), (o, i))}
+    shapes -= {leaf.shape[::turn] for leaf in jax.tree.leaves(trained) for turn in (1, -1)}
+    assert len(shapes) >= 4
+    found = backward(loss_of(objective, config, batch, totals), trained, frozen)
+    assert not shapes & {shape for shape, _ in found}
+
+    base = {name: part for name, part in params.items() if name != "lora"}
+    whole = backward(loss_of(joint, config, batch, totals), *tree.split(base, joint.FROZEN))
+    assert shapes <= {shape for shape, _ in whole} | {shape[::-1] for shape, _ in whole}
+    # What is saved are the gradients of those kernels, and what comes on top are the adapters' three products a pair.
+    tokens = {"und": batch["text"]["ids"].size + batch["vision"]["position"].size}
+    tokens["gen"] = batch["latent"]["source"].size
+    saved = sum(tokens[path.split("/")[1]] * math.prod(shape) for path, shape in kernels.items())
+    most = max(tokens.values())
+    added = 3 * most * sum(math.prod(x.shape) for x in jax.tree.leaves(trained["lora"]))
+    spent, before = (sum(count for _, count in each) for each in (found, whole))
+    assert spent <= before - saved + added
+
+
+def test_the_frozen_base_lies_in_the_type_that_it_is_multiplied_in(model):
+    config, _, params, _, _ = model
+    config = ConfigDict(config.to_dict())
+    config.model.dtype = "bfloat16"
+    objective = lora.adapted(joint, config)
+    trained, frozen = tree.split(jax.eval_shape(lambda: objective.init(jax.random.key(0), config)), objective.FROZEN)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((trained, frozen["vae"])))
+    kernels = {path: x.dtype for path, x in tree.flatten(frozen["composer"]).items() if path.endswith("kernel")}
+    assert {path for path, dtype in kernels.items() if dtype != jnp.bfloat16} == {
+        f"diffusion_head/time/fc{n}/kernel" for n in (1, 2)
+    }
+    # The forward pass casts so anyway, and casting twice is casting once.
+    once = joint.cast_frozen(params, config)
+    jax.tree.map(np.testing.assert_array_equal, joint.cast_frozen(once, config), once)
 
 
 # Training, on the stand-in: eye is frozen, line is a kernel [5, 1] and a bias.
@@ -340,10 +393,33 @@ def test_killed_and_started_again_ends_the_same(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(again), jax.device_get(unbroken))
 
 
+def test_a_checkpoint_holds_what_is_trained_and_knows_its_base(tmp_path):
+    config = with_lora()
+    loop.run(Objective, config, Data(), str(tmp_path))
+    held = ocp.PyTreeCheckpointer().restore(tmp_path / "checkpoints" / "12" / "state")
+    trained = {"line/bias", "lora/line/kernel/a", "lora/line/kernel/b"}
+    assert tree.flatten(held["params"]).keys() == tree.flatten(held["ema"]).keys() == trained
+
+    class Another(Objective):
+        @staticmethod
+        def init(key, config):
+            return jax.tree.map(lambda x: x + 1, Objective.init(key, config))
+
+    config.total_steps = 14
+    with pytest.raises(UserError, match=r"12: eye/kernel of the base model is not what this run began with.*init_from"):
+        loop.run(Another, config, Data(), str(tmp_path))
+    assert loop.run(Objective, config, Data(), str(tmp_path)).step == 14
+
+
 def test_lora_does_not_go_on_from_a_run_without(tmp_path):
     loop.run(Objective, get_config(total_steps=2), Data(), str(tmp_path))
     with pytest.raises(UserError, match="the config asks for"):
         loop.run(Objective, with_lora(), Data(), str(tmp_path))
+
+
+def test_an_objective_without_such_layers_is_refused():
+    with pytest.raises(UserError, match="config.lora: only the objective joint"):
+        lora.adapted(autoencode, with_lora())
 
 
 def test_frozen_parameters_are_no_targets():

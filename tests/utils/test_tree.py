@@ -4,11 +4,12 @@ import hashlib
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from macro.utils import tree
 
+QUICK = settings(max_examples=25, deadline=None, derandomize=True)
 names = st.text("abz_.", min_size=1, max_size=3)
 trees = st.dictionaries(
     names,
@@ -17,16 +18,19 @@ trees = st.dictionaries(
 )
 
 
+@QUICK
 @given(trees)
 def test_unflatten_inverts_flatten(nested):
     assert tree.unflatten(tree.flatten(nested)) == nested
 
 
+@QUICK
 @given(trees)
 def test_paths_are_sorted(nested):
     assert list(tree.flatten(nested)) == sorted(tree.flatten(nested))
 
 
+@QUICK
 @given(trees)
 def test_merge_inverts_split(nested):
     patterns = ["a"] if any("a" in path for path in tree.flatten(nested)) else []

@@ -1,15 +1,15 @@
 """The provider of stages that asks real models, and looks at nothing but pixels.
 
-    stages = foundation.stages(foundation.Options(llm="qwen3-32b", vlm="qwen2.5-vl-72b"), sources)
+    provider = foundation.provider(foundation.Options(llm="qwen3-32b", vlm="qwen2.5-vl-72b"), sources)
 
 Language models are asked at an OpenAI-compatible endpoint (OPENAI_BASE_URL, OPENAI_API_KEY), or loaded here where
 their name starts with "local:". Vision models are loaded by `transformers` and `diffusers` when they are first
 called, so that an engine loads only what it uses.
 
-    language.py   scenes, captions, instructions, thoughts, judgements (`prompts.py`, `answers.py`)
+    language.py   scenes, captions, instructions, thoughts, judgements (`prompts.py`, `response_parsers.py`)
     vision.py     detecting, segmenting, drawing, resembling, stillness
 
-Read next: `macro/engines/stages.py`, `macro/judges/client.py`.
+Read next: `macro/engines/provider.py`, `macro/judges/endpoint.py`.
 """
 
 import os
@@ -23,10 +23,10 @@ from typing import Any, NamedTuple
 from macro.engines.foundation import vision
 from macro.engines.foundation.categories import CATEGORIES
 from macro.engines.foundation.language import Language
-from macro.engines.sources import Picture, Sources
-from macro.engines.stages import Region, Stages
-from macro.judges.asking import Chat
-from macro.judges.client import Endpoint
+from macro.engines.material.types import EngineImage, MaterialSource
+from macro.engines.provider import Provider, Region
+from macro.judges.chat import Chat
+from macro.judges.endpoint import Endpoint
 from macro.judges.local import LocalChat
 from macro.utils.config import non_hash_field
 from macro.utils.errors import UserError
@@ -51,7 +51,7 @@ class Options:
         cache: folder of answers, so that nothing is asked twice.
         time_limit: seconds for one request; retries: how often one is sent again; wait: seconds before the first.
         threads: requests under way at once.
-        side: pictures are shown to language models at most so large, pixels; jpeg: and sent compressed.
+        side: images are shown to language models at most so large, pixels; jpeg: and sent compressed.
         temperature: of language models; None leaves it to the server, and is Qwen's own .7 for local ones.
         detector, segmenter, clip, dino, drawer, redrawer, composer, stillness: the vision stages with settings of
             their own: `name` (of the hub, or a folder), `batch`, a drawer's `steps` and `guidance`, and so on.
@@ -132,7 +132,7 @@ def _chat(name: str, options: Options) -> Chat:
 
 
 class Spent:
-    """`Stages.spent`: what the endpoints among these have counted (`Endpoint.counts`) since it was last called."""
+    """`Provider.spent`: what the endpoints among these have counted (`Endpoint.counts`) since it was last called."""
 
     def __init__(self, asked: Chats):
         self._endpoints = [chat for chat in dict.fromkeys(asked) if isinstance(chat, Endpoint)]
@@ -146,13 +146,13 @@ class Spent:
         return dict(new)
 
 
-def without(pictures: Sequence[Picture], regions: Sequence[Sequence[Region]]) -> list[None]:
-    """A picture that a model has drawn cannot be drawn again with less in it and all else the same."""
+def without(images: Sequence[EngineImage], regions: Sequence[Sequence[Region]]) -> list[None]:
+    """An image that a model has drawn cannot be drawn again with less in it and all else the same."""
     del regions
-    return [None] * len(pictures)
+    return [None] * len(images)
 
 
-def stages(options: Options, sources: Sources) -> Stages:
+def provider(options: Options, sources: MaterialSource) -> Provider:
     """Every stage.
 
     Raises:
@@ -164,7 +164,7 @@ def stages(options: Options, sources: Sources) -> Stages:
     def placed(stage: Any) -> Any:
         return stage if stage.device is not None else replace(stage, device=options.device)
 
-    return Stages(
+    return Provider(
         sources=sources,
         categories=options.categories,
         draw=placed(options.drawer),

@@ -13,7 +13,7 @@ CATEGORIES = (
     "airplane", "helicopter", "hot air balloon", "skateboard", "stroller", "wheelbarrow",
     # furniture and what stands in rooms
     "chair", "armchair", "sofa", "stool", "bench", "table", "desk", "bed", "bookshelf", "cabinet", "lamp", "mirror",
-    "clock", "vase", "potted plant", "carpet", "curtain", "fan", "radiator", "piano", "picture frame",
+    "clock", "vase", "potted plant", "carpet", "curtain", "fan", "radiator", "piano", "image frame",
     # kitchen and food
     "refrigerator", "microwave", "toaster", "kettle", "teapot", "cup", "plate", "bowl", "bottle", "wine glass", "pot",
     "knife", "cake", "pizza", "hamburger", "bread", "sandwich", "apple", "banana", "orange", "pineapple", "watermelon",

@@ -1,14 +1,14 @@
 """What each language stage is told: our own words for what the three papers ask of their models.
 
 The system text says who the model is and what a good answer is; the request itself, with all its parameters, is a
-JSON object that starts the user's message, and pictures follow it by name. Read next: `language.py`.
+JSON object that starts the user's message, and images follow it by name. Read next: `language.py`.
 """
 
 _REQUEST = (
     "The request is a JSON object at the start of the user's message"
-    "{pictures}. Its `seed` only chooses between equally good wordings: never speak of it."
+    "{images}. Its `seed` only chooses between equally good wordings: never speak of it."
 )
-_PICTURES = "; pictures follow it, each after its name"
+_IMAGES = "; pictures follow it, each after its name"
 _BOXES = "Boxes are [x0, y0, x1, y1] as shares, 0 to 1, of the picture's width and height, from its upper left corner."
 _PLAIN = "Write plain English in one paragraph, without headings, lists or quotation marks."
 _MARKERS = (
@@ -16,7 +16,7 @@ _MARKERS = (
     '("the <image 2> lamp"). Every reference has its marker in the text, and no other number has one.'
 )
 
-# Stage -> (does it see pictures, what it is told).
+# Stage -> (does it see images, what it is told).
 _TOLD = {
     "write_scene": (
         False,
@@ -132,5 +132,5 @@ _TOLD = {
 
 def system(stage: str) -> str:
     """The system text of a stage."""
-    pictures, told = _TOLD[stage]
-    return f"{told}\n{_REQUEST.format(pictures=_PICTURES if pictures else '')}"
+    images, told = _TOLD[stage]
+    return f"{told}\n{_REQUEST.format(images=_IMAGES if images else '')}"

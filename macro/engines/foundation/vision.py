@@ -1,12 +1,12 @@
 """Every stage that is a vision model, by its usual loader; loaded when first called, once per process.
 
-Read next: the files that they are in, `macro/engines/stages.py` for what they answer.
+Read next: the files that they are in, `macro/engines/provider.py` for what they answer.
 """
 
-from macro.engines.foundation.detecting import GroundingDino
-from macro.engines.foundation.drawing import FluxCompose, FluxDraw, KontextRedraw
-from macro.engines.foundation.resembling import Clip, Dino
-from macro.engines.foundation.segmenting import Sam2
-from macro.engines.foundation.stillness import OrbStillness
+from macro.engines.foundation.detector import GroundingDino
+from macro.engines.foundation.embeddings import Clip, Dino
+from macro.engines.foundation.generators import FluxCompose, FluxDraw, KontextRedraw
+from macro.engines.foundation.orb_filter import OrbStillness
+from macro.engines.foundation.segmenter import Sam2
 
 __all__ = ["Clip", "Dino", "FluxCompose", "FluxDraw", "GroundingDino", "KontextRedraw", "OrbStillness", "Sam2"]

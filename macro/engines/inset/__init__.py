@@ -1,23 +1,24 @@
-"""INSET's data engine (arXiv 2605.12305): pictures are words of the sentence, cut from what it describes.
+"""INSET's data engine (arXiv 2605.12305): images are words of the sentence, cut from what it describes.
 
-    made = drafts.make(inset.ENGINE, stages, inset.Options(), seed=0, indices=range(8))
+    made = candidates.make(inset.ENGINE, stages, inset.Options(), seed=0, indices=range(8))
 
-"a [picture 1] striped red robot stands left of a [picture 2] teal tree": the target is a photo, or the later of two
-frames of a clip, and its references are cut out of the photo, or of the earlier frame. Drafts of both branches go
+"a [image 1] striped red robot stands left of a [image 2] teal tree": the target is a photo, or the later of two
+frames of a clip, and its references are cut out of the photo, or of the earlier frame. Candidates of both branches go
 through the same list of steps, each of which takes those that it is for.
-Read next: `parts.py` (options, what is fit to be a reference), `images.py`, `video.py`.
+Read next: `regions.py` (options, what is fit to be a reference), `images.py`, `video.py`.
 """
 
 from dataclasses import replace
 
 import numpy as np
 
-from macro.engines.drafts import Engine, Step, fill, notes_of
+from macro.engines.core import Engine, Step, notes_of, set_answers
+from macro.engines.ground_truth import ground_truths, subject_at, truth_subset
 from macro.engines.inset import images, video
-from macro.engines.inset.parts import (
+from macro.engines.inset.regions import (
     IMAGE,
     VIDEO,
-    InsetDraft,
+    InsetCandidate,
     Options,
     choose_sizes,
     cut,
@@ -25,8 +26,7 @@ from macro.engines.inset.parts import (
     only_in,
     segment,
 )
-from macro.engines.known import narrowed_truth, subject_at, truths
-from macro.engines.stages import Brief, Interleaved, Stages
+from macro.engines.provider import InterleavedCaption, PromptRequest, Provider
 from macro.scenes.ground_truth.annotate import layout
 from macro.scenes.language import questions
 from macro.sentence.formats import phrased, prompt_of
@@ -37,79 +37,83 @@ from macro.utils.errors import UserError
 __all__ = ["ENGINE", "Options"]
 
 
-def start(seed: int, index: int, attempt: int, options: Options) -> InsetDraft:
+def start(seed: int, index: int, attempt: int, options: Options) -> InsetCandidate:
     """The branch is that of the first attempt: trying again must not bend the mixture towards the easier one."""
-    first = InsetDraft(seed, index, 0, "compose", IMAGE)
-    return first.set(attempt=attempt, bucket=VIDEO if first.stream("branch").random() < options.video else IMAGE)
+    first = InsetCandidate(seed, index, 0, "compose", IMAGE)
+    return first.replace(attempt=attempt, bucket=VIDEO if first.rng("branch").random() < options.video else IMAGE)
 
 
-def check_phrases(drafts: list[InsetDraft], stages: Stages, options: Options) -> list[InsetDraft]:
+def check_phrases(candidates: list[InsetCandidate], provider: Provider, options: Options) -> list[InsetCandidate]:
     """Whoever told it may have left things out, which leave; the others are numbered in the order of their mention.
 
-    A phrase that is not in the caption, or a number that is no thing's, drops the draft.
+    A phrase that is not in the caption, or a number that is no thing's, drops the candidate.
     """
-    del stages
-    return [_checked(draft, options) for draft in drafts]
+    del provider
+    return [_checked(candidate, options) for candidate in candidates]
 
 
-def _checked(draft: InsetDraft, options: Options) -> InsetDraft:
+def _checked(candidate: InsetCandidate, options: Options) -> InsetCandidate:
     try:
-        spans = _spans(draft)
+        spans = _spans(candidate)
     except UserError as error:
-        return draft.passes("phrases", False, reason=str(error))
+        return candidate.check("phrases", False, reason=str(error))
     mentioned = [image.number for image in spans if isinstance(image, Image) and image.number is not None]
     numbers = {old: new for new, old in enumerate(mentioned, 1)}
-    told = Interleaved(draft.told.caption, {phrase: numbers[n] for phrase, n in draft.told.phrases.items()})
-    draft = draft.only([number - 1 for number in mentioned]).set(told=told)
-    return enough(draft, "phrases", len(mentioned), options)
+    told = InterleavedCaption(
+        candidate.told.caption, {phrase: numbers[n] for phrase, n in candidate.told.phrases.items()}
+    )
+    candidate = candidate.only([number - 1 for number in mentioned]).replace(told=told)
+    return enough(candidate, "phrases", len(mentioned), options)
 
 
-def _spans(draft: InsetDraft) -> tuple[Span, ...]:
-    pictures = [Image(picture.pixels, subject=n) for n, picture in enumerate(draft.references, 1)]
-    return phrased(draft.told.caption, draft.told.phrases, pictures)
+def _spans(candidate: InsetCandidate) -> tuple[Span, ...]:
+    images = [Image(image.pixels, subject=n) for n, image in enumerate(candidate.references, 1)]
+    return phrased(candidate.told.caption, candidate.told.phrases, images)
 
 
-def think(drafts: list[InsetDraft], stages: Stages, options: Options) -> list[InsetDraft]:
+def think(candidates: list[InsetCandidate], provider: Provider, options: Options) -> list[InsetCandidate]:
     """The chain of thought, where a plan is asked for."""
     if not options.plan:
-        return drafts
-    briefs = [Brief(d.target, d.placed, d.references, d.number("think")) for d in drafts]
-    return fill(drafts, "think", "cot", stages.think(briefs, [prompt_of(Sentence(_spans(d))) for d in drafts]))
+        return candidates
+    briefs = [PromptRequest(d.target, d.placed, d.references, d.seed_for("think")) for d in candidates]
+    return set_answers(
+        candidates, "think", "cot", provider.think(briefs, [prompt_of(Sentence(_spans(d))) for d in candidates])
+    )
 
 
-def finish(draft: InsetDraft, options: Options) -> Sentence:
-    """Caption with pictures in it, plan if asked for, target; the truth where the target's scene is known."""
+def finish(candidate: InsetCandidate, options: Options) -> Sentence:
+    """Caption with images in it, plan if asked for, target; the truth where the target's scene is known."""
     plan = ()
     if options.plan:
-        plan = (Plan(draft.cot, layout(_masks(draft))),)
+        plan = (Plan(candidate.cot, layout(_masks(candidate))),)
     notes = notes_of(
-        draft,
+        candidate,
         ENGINE,
-        regions=[{"label": r.label, "box": list(r.box), "score": r.score} for r in draft.placed],
-        phrases=draft.told.phrases,
-        judged=list(draft.judged),
+        regions=[{"label": r.label, "box": list(r.box), "score": r.score} for r in candidate.placed],
+        phrases=candidate.told.phrases,
+        judged=list(candidate.judged),
     )
-    if draft.bucket == IMAGE:
-        notes |= {"caption": draft.caption, "descriptions": list(draft.descriptions)}
+    if candidate.bucket == IMAGE:
+        notes |= {"caption": candidate.caption, "descriptions": list(candidate.descriptions)}
     else:
-        notes |= {"seconds": list(draft.pair.seconds)}
-    spans = (*_spans(draft), *plan, Target(draft.target.pixels))
-    return Sentence(spans, draft.task, draft.index, _truth(draft), notes)
+        notes |= {"seconds": list(candidate.pair.seconds)}
+    spans = (*_spans(candidate), *plan, Target(candidate.target.pixels))
+    return Sentence(spans, candidate.task, candidate.index, _truth(candidate), notes)
 
 
-def _masks(draft: InsetDraft) -> np.ndarray:
-    return np.stack([region.mask for region in draft.placed])
+def _masks(candidate: InsetCandidate) -> np.ndarray:
+    return np.stack([region.mask for region in candidate.placed])
 
 
-def _truth(draft: InsetDraft) -> Truth | None:
-    """Of the subjects that references show, in their order; questions are about the whole picture."""
-    if draft.target.scene is None:
+def _truth(candidate: InsetCandidate) -> Truth | None:
+    """Of the subjects that references show, in their order; questions are about the whole image."""
+    if candidate.target.scene is None:
         return None
-    (truth,) = truths([draft.target])
-    subjects = [subject_at(truth, region) for region in draft.placed]
+    (truth,) = ground_truths([candidate.target])
+    subjects = [subject_at(truth, region) for region in candidate.placed]
     if None in subjects or len(set(subjects)) < len(subjects):
         return None
-    return replace(narrowed_truth(truth, subjects), questions=questions.ask(truth, draft.stream("questions")))
+    return replace(truth_subset(truth, subjects), questions=questions.ask(truth, candidate.rng("questions")))
 
 
 ENGINE = Engine(

@@ -1,62 +1,68 @@
-"""INSET's image branch: a picture is captioned and taken apart, and its caption told again with the parts in it.
+"""INSET's image branch: an image is captioned and taken apart, and its caption told again with the parts in it.
 
-photo -> caption -> tag -> detect -> (sizes, masks, cut-outs: `parts.py`) -> describe -> merge
+photo -> caption -> tag -> detect -> (sizes, masks, cut-outs: `regions.py`) -> describe -> merge
 """
 
-from macro.engines.drafts import fill, gather, regroup, use
-from macro.engines.inset.parts import InsetDraft, Options, Pair
-from macro.engines.stages import Stages
+from macro.engines.core import group_answers, load_source, map_answers, set_answers
+from macro.engines.inset.regions import InsetCandidate, Options, Pair
+from macro.engines.provider import Provider
 
 
-def photo(drafts: list[InsetDraft], stages: Stages, options: Options) -> list[InsetDraft]:
-    """A picture, target and source of the references in one."""
+def photo(candidates: list[InsetCandidate], provider: Provider, options: Options) -> list[InsetCandidate]:
+    """An image, target and source of the references in one."""
     del options
 
-    def get(draft: InsetDraft) -> Pair:
-        picture = stages.sources.photo(*draft.material)
-        return Pair(picture, picture)
+    def get(candidate: InsetCandidate) -> Pair:
+        image = provider.sources.photo(*candidate.material)
+        return Pair(image, image)
 
-    return gather(drafts, "photo", "pair", get)
+    return load_source(candidates, "photo", "pair", get)
 
 
-def caption(drafts: list[InsetDraft], stages: Stages, options: Options) -> list[InsetDraft]:
-    """What the whole picture shows."""
+def caption(candidates: list[InsetCandidate], provider: Provider, options: Options) -> list[InsetCandidate]:
+    """What the whole image shows."""
     del options
-    answers = stages.caption([d.target for d in drafts], [d.number("caption") for d in drafts])
-    return fill(drafts, "caption", "caption", answers)
+    answers = provider.caption([d.target for d in candidates], [d.seed_for("caption") for d in candidates])
+    return set_answers(candidates, "caption", "caption", answers)
 
 
-def tag(drafts: list[InsetDraft], stages: Stages, options: Options) -> list[InsetDraft]:
+def tag(candidates: list[InsetCandidate], provider: Provider, options: Options) -> list[InsetCandidate]:
     """Labels for the detector."""
     del options
-    return use(drafts, "tag", stages.tag([d.target for d in drafts]), lambda d, labels: d.set(labels=tuple(labels)))
+    return map_answers(
+        candidates,
+        "tag",
+        provider.tag([d.target for d in candidates]),
+        lambda d, labels: d.replace(labels=tuple(labels)),
+    )
 
 
-def detect(drafts: list[InsetDraft], stages: Stages, options: Options) -> list[InsetDraft]:
+def detect(candidates: list[InsetCandidate], provider: Provider, options: Options) -> list[InsetCandidate]:
     """Where the labels' things are."""
     del options
-    answers = stages.detect([d.target for d in drafts], [d.labels for d in drafts])
-    return use(drafts, "detect", answers, lambda d, found: d.set(regions=tuple(found), placed=tuple(found)))
+    answers = provider.detect([d.target for d in candidates], [d.labels for d in candidates])
+    return map_answers(
+        candidates, "detect", answers, lambda d, found: d.replace(regions=tuple(found), placed=tuple(found))
+    )
 
 
-def describe(drafts: list[InsetDraft], stages: Stages, options: Options) -> list[InsetDraft]:
+def describe(candidates: list[InsetCandidate], provider: Provider, options: Options) -> list[InsetCandidate]:
     """A noun phrase for each region."""
     del options
-    asked = [(d.source, region, d.number(f"describe {n}")) for d in drafts for n, region in enumerate(d.regions)]
-    pictures, regions, seeds = ([thing[i] for thing in asked] for i in range(3))
-    answers = regroup(stages.describe(pictures, regions, seeds), [len(draft.regions) for draft in drafts])
-    return use(drafts, "describe", answers, lambda d, texts: d.set(descriptions=tuple(texts)))
+    asked = [(d.source, region, d.seed_for(f"describe {n}")) for d in candidates for n, region in enumerate(d.regions)]
+    images, regions, seeds = ([thing[i] for thing in asked] for i in range(3))
+    answers = group_answers(provider.describe(images, regions, seeds), [len(c.regions) for c in candidates])
+    return map_answers(candidates, "describe", answers, lambda d, texts: d.replace(descriptions=tuple(texts)))
 
 
-def merge(drafts: list[InsetDraft], stages: Stages, options: Options) -> list[InsetDraft]:
+def merge(candidates: list[InsetCandidate], provider: Provider, options: Options) -> list[InsetCandidate]:
     """Caption and descriptions become one interleaved caption."""
     del options
-    answers = stages.merge(
-        [d.target for d in drafts],
-        [d.caption for d in drafts],
-        [d.regions for d in drafts],
-        [d.descriptions for d in drafts],
-        [d.number("merge") for d in drafts],
+    answers = provider.merge(
+        [d.target for d in candidates],
+        [d.caption for d in candidates],
+        [d.regions for d in candidates],
+        [d.descriptions for d in candidates],
+        [d.seed_for("merge") for d in candidates],
     )
-    return fill(drafts, "merge", "told", answers)
-
+    return set_answers(candidates, "merge", "told", answers)

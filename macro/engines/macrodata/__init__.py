@@ -2,21 +2,21 @@
 
 Sample `index` belongs to one (task, bucket) pair (`mixture.py`); each task is a module of its own, with the same shape:
 
-    start(seed, index, attempt, bucket, options) -> draft      STEPS: its steps      finish(draft, options) -> sentence
+    start(seed, index, attempt, bucket, options) -> candidate  STEPS: its steps   finish(candidate, options) -> sentence
 
-A task's steps run on its own drafts and leave the others as they are; its sentences' notes become part of the engine's.
+A task's steps run on its own candidates and leave the others as they are.
 Read next: `customization.py`, `illustration.py`, `spatial.py`, `temporal.py`.
 """
 
 import functools
 from types import ModuleType
 
-from macro.engines.drafts import Draft, Engine, Step, notes_of
+from macro.engines.core import Candidate, Engine, Step, notes_of
 from macro.engines.macrodata import customization, illustration, spatial, temporal
 from macro.engines.macrodata.geometry import view_overlap
 from macro.engines.macrodata.mixture import pair_of
 from macro.engines.macrodata.options import Options
-from macro.engines.stages import Stages
+from macro.engines.provider import Provider
 from macro.sentence.spans import Sentence
 
 __all__ = ["ENGINE", "Options", "view_overlap"]
@@ -26,23 +26,25 @@ TASKS: dict[str, ModuleType] = {
 }  # fmt: skip
 
 
-def start(seed: int, index: int, attempt: int, options: Options) -> Draft:
-    """An empty draft of the task that sample `index` belongs to."""
+def start(seed: int, index: int, attempt: int, options: Options) -> Candidate:
+    """An empty candidate of the task that sample `index` belongs to."""
     task, bucket = pair_of(index)
     return TASKS[task].start(seed, index, attempt, bucket, options)
 
 
-def _on_own(task: str, step: Step, drafts: list[Draft], stages: Stages, options: Options) -> list[Draft]:
-    """The step of a task on the drafts of that task; the others are passed on."""
-    own = [draft for draft in drafts if draft.task == task]
-    stepped = iter(step.run(own, stages, options) if own else ())
-    return [next(stepped) if draft.task == task else draft for draft in drafts]
+def _on_own(
+    task: str, step: Step, candidates: list[Candidate], provider: Provider, options: Options
+) -> list[Candidate]:
+    """The step of a task on the candidates of that task; the others are passed on."""
+    own = [candidate for candidate in candidates if candidate.task == task]
+    stepped = iter(step.run(own, provider, options) if own else ())
+    return [next(stepped) if candidate.task == task else candidate for candidate in candidates]
 
 
-def finish(draft: Draft, options: Options) -> Sentence:
+def finish(candidate: Candidate, options: Options) -> Sentence:
     """The sentence of its task, with the engine's notes and the task's own."""
-    sentence = TASKS[draft.task].finish(draft, options)
-    return sentence.replace(notes=notes_of(draft, ENGINE, **sentence.notes))
+    sentence = TASKS[candidate.task].finish(candidate, options)
+    return sentence.replace(notes=notes_of(candidate, ENGINE, **sentence.notes))
 
 
 ENGINE = Engine(

@@ -55,9 +55,7 @@ def _apart(yaw1: Degrees, pitch1: Degrees, yaw2: Degrees, pitch2: Degrees) -> fl
     return 2 * math.asin(math.sqrt(min(max(haversine, 0.0), 1.0)))
 
 
-def view_overlap(
-    yaw1: Degrees, pitch1: Degrees, yaw2: Degrees, pitch2: Degrees, fov1: Degrees, fov2: Degrees
-) -> float:
+def view_overlap(yaw1: Degrees, pitch1: Degrees, yaw2: Degrees, pitch2: Degrees, fov1: Degrees, fov2: Degrees) -> float:
     """Overlap of two views of one panorama, 0..1: what their caps share over the smaller cap. All in degrees."""
     apart = _apart(yaw1, pitch1, yaw2, pitch2)
     large, small = sorted((math.radians(fov1) / 2, math.radians(fov2) / 2), reverse=True)

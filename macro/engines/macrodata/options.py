@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from macro.engines.macrodata import shots
+from macro.engines.macrodata import shot_boundaries
 from macro.scenes.ground_truth import annotate
 from macro.utils.errors import UserError
 
@@ -43,13 +43,13 @@ class TemporalOptions:
     Attributes:
         alike: neighbouring key frames must resemble one another by this much [paper: .7].
         words: a summary must have fewer [paper: 50].
-        cut_least, cut_times: what a cut is, see `shots.cuts`.
+        cut_least, cut_times: what a cut is, see `shot_boundaries.cuts`.
     """
 
     alike: float = 0.7
     words: int = 50
-    cut_least: float = shots.LEAST
-    cut_times: float = shots.TIMES
+    cut_least: float = shot_boundaries.LEAST
+    cut_times: float = shot_boundaries.TIMES
 
     def __post_init__(self):
         if not -1 <= self.alike <= 1:
@@ -65,11 +65,11 @@ class Options:
     """How samples are made.
 
     Attributes:
-        size: side of the pictures that are composed, and of views taken from a panorama, pixels.
+        size: side of the images that are composed, and of views taken from a panorama, pixels.
         accept: suitability, 0..10, from which proposed references are taken [code: 8] ...
         proposals: ... among up to this many; then the best of them is [code: 10].
         threshold: what every score of a judge must reach, 0..10 [paper: 6].
-        stories: how many stories are looked at for a page that needs the right number of earlier pictures.
+        stories: how many stories are looked at for a page that needs the right number of earlier images.
         K, region: the layout rule's switches (`annotate.layout`), where the layout is known.
         image_first: share of samples in the image-first arrangement; the others are in-sentence.
         spatial, temporal: those tasks' own settings.

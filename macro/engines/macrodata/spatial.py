@@ -1,12 +1,12 @@
 """MACRO's spatial task (arXiv 2603.25319): an object or a place from some views, and one more view of it to draw.
 
-    outside-in   an object from all round: eight named horizontal views, four low ones, top, bottom (`sources.Ring`)
+    outside-in   an object from all round: eight named horizontal views, four low ones, top, bottom (`Turntable`)
     inside-out   a place from one standpoint: eight named directions, top, bottom, cut from a panorama
 
     choose    which views, and how far their axes are off the level
     overlap   inside-out: the target's overlap with its inputs (`geometry.py`) must lie in .3 .. .8
     neighbour outside-in: a horizontal target has a view beside it among the inputs
-    draw      the pictures
+    draw      the images
     word      the prompt: it names every view and their order seen from above, and asks for one more
     judge     viewpoint and content, both 6 or more; the judge sees the true view
 
@@ -17,19 +17,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from macro.engines.drafts import Draft, Step, gather
-from macro.engines.known import truths
+from macro.engines.core import Candidate, Step, load_source
+from macro.engines.ground_truth import ground_truths
 from macro.engines.macrodata import geometry
+from macro.engines.macrodata.filters import judge_scores
 from macro.engines.macrodata.geometry import HORIZONTAL, LOW, POLES, YAWS
-from macro.engines.macrodata.judging import judged
 from macro.engines.macrodata.mixture import BUCKETS, stream
 from macro.engines.macrodata.options import Options, SpatialOptions
-from macro.engines.sources import Panorama, Picture, Ring, SourceFault
-from macro.engines.stages import Judgement, Stages
+from macro.engines.material.types import EngineImage, Panorama, Turntable
+from macro.engines.provider import JudgeRequest, Provider
 from macro.scenes.language.lexicon import listed
 from macro.scenes.render.cameras import looking, perspective_view
 from macro.sentence.formats import ARRANGEMENTS, marker
 from macro.sentence.spans import Image, Sentence, Target
+from macro.utils.errors import ItemError
 
 # How the views of an object are called, and what they are in a ring of views.
 OBJECT_VIEWS: dict[str, str] = {
@@ -39,7 +40,7 @@ OBJECT_VIEWS: dict[str, str] = {
 }  # fmt: skip
 PLACE_VIEWS = (*HORIZONTAL, *POLES)
 _HORIZONTAL = 0.8  # share of targets that are horizontal, before filters
-_DRAWS = 64  # selections that are looked at before a draft is dropped by its filter
+_DRAWS = 64  # selections that are looked at before a candidate is dropped by its filter
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class View:
 
 
 @dataclass(frozen=True, eq=False)
-class SpatialDraft(Draft):
+class SpatialCandidate(Candidate):
     """What is known of a sample with `count` inputs.
 
     Attributes:
@@ -60,7 +61,7 @@ class SpatialDraft(Draft):
         views, target: the inputs, and what is to be drawn.
         overlaps: of the target with each input (inside-out).
         material: the ring or panorama.
-        shown: the pictures of views and target, in this order.
+        shown: the images of views and target, in this order.
     """
 
     way: str = ""
@@ -68,55 +69,55 @@ class SpatialDraft(Draft):
     views: tuple[View, ...] = ()
     target: View | None = None
     overlaps: tuple[float, ...] = ()
-    material: Ring | Panorama | None = None
-    shown: tuple[Picture, ...] = ()
+    material: Turntable | Panorama | None = None
+    shown: tuple[EngineImage, ...] = ()
     prompt: str = ""
 
     @property
-    def references(self) -> tuple[Picture, ...]:
+    def references(self) -> tuple[EngineImage, ...]:
         return self.shown[:-1]
 
     @property
-    def picture(self) -> Picture:
+    def image(self) -> EngineImage:
         return self.shown[-1]
 
 
-def start(seed: int, index: int, attempt: int, bucket: str, options: Options) -> SpatialDraft:
-    """An empty draft: which way, and with how many inputs of the bucket's, is the same for every attempt."""
+def start(seed: int, index: int, attempt: int, bucket: str, options: Options) -> SpatialCandidate:
+    """An empty candidate: which way, and with how many inputs of the bucket's, is the same for every attempt."""
     rng = stream(seed, index, "spatial")
     way = "inside-out" if rng.random() < options.spatial.inside_out else "outside-in"
     most = len(PLACE_VIEWS if way == "inside-out" else OBJECT_VIEWS) - 1
     count = int(rng.choice([n for n in BUCKETS[bucket] if n <= most]))
-    return SpatialDraft(seed, index, attempt, "spatial", bucket, way=way, count=count)
+    return SpatialCandidate(seed, index, attempt, "spatial", bucket, way=way, count=count)
 
 
 # ---- steps ----
 
 
-def _choose(drafts: list[SpatialDraft], stages: Stages, options: Options) -> list[SpatialDraft]:
+def _choose(candidates: list[SpatialCandidate], provider: Provider, options: Options) -> list[SpatialCandidate]:
     """Views at random, anew until they pass the filter of their kind; the last selection if none does."""
-    del stages
-    return [_chosen(draft, options.spatial) for draft in drafts]
+    del provider
+    return [_chosen(candidate, options.spatial) for candidate in candidates]
 
 
-def _chosen(draft: SpatialDraft, options: SpatialOptions) -> SpatialDraft:
-    rng = draft.stream("views")
+def _chosen(candidate: SpatialCandidate, options: SpatialOptions) -> SpatialCandidate:
+    rng = candidate.rng("views")
     for _ in range(_DRAWS):
-        draft = _selection(draft, rng, options)
-        if _fits(draft, options):
+        candidate = _selection(candidate, rng, options)
+        if _fits(candidate, options):
             break
-    return draft
+    return candidate
 
 
-def _selection(draft: SpatialDraft, rng: np.random.Generator, options: SpatialOptions) -> SpatialDraft:
-    names = tuple(OBJECT_VIEWS if draft.way == "outside-in" else PLACE_VIEWS)
+def _selection(candidate: SpatialCandidate, rng: np.random.Generator, options: SpatialOptions) -> SpatialCandidate:
+    names = tuple(OBJECT_VIEWS if candidate.way == "outside-in" else PLACE_VIEWS)
     askable = HORIZONTAL if rng.random() < _HORIZONTAL else names[len(HORIZONTAL) :]
     target = str(rng.choice(askable))
-    inputs = [str(name) for name in rng.permutation([n for n in names if n != target])[: draft.count]]
-    if draft.way == "outside-in":
-        return draft.set(views=tuple(map(View, inputs)), target=View(target))
+    inputs = [str(name) for name in rng.permutation([n for n in names if n != target])[: candidate.count]]
+    if candidate.way == "outside-in":
+        return candidate.replace(views=tuple(map(View, inputs)), target=View(target))
     asked, *given = (_direction(name, rng, options) for name in (target, *inputs))
-    return draft.set(views=tuple(given), target=asked, overlaps=_overlaps(given, asked, options))
+    return candidate.replace(views=tuple(given), target=asked, overlaps=_overlaps(given, asked, options))
 
 
 def _direction(name: str, rng: np.random.Generator, options: SpatialOptions) -> View:
@@ -134,59 +135,59 @@ def _overlaps(views: list[View], target: View, options: SpatialOptions) -> tuple
     )
 
 
-def _fits(draft: SpatialDraft, options: SpatialOptions) -> bool:
-    if draft.way == "outside-in":
-        return geometry.has_neighbour(draft.target.name, [view.name for view in draft.views])
-    return options.lowest <= geometry.summed_up(draft.overlaps, options.overlap) <= options.highest
+def _fits(candidate: SpatialCandidate, options: SpatialOptions) -> bool:
+    if candidate.way == "outside-in":
+        return geometry.has_neighbour(candidate.target.name, [view.name for view in candidate.views])
+    return options.lowest <= geometry.summed_up(candidate.overlaps, options.overlap) <= options.highest
 
 
-def _filter_overlap(drafts: list[SpatialDraft], stages: Stages, options: Options) -> list[SpatialDraft]:
+def _filter_overlap(candidates: list[SpatialCandidate], provider: Provider, options: Options) -> list[SpatialCandidate]:
     """The filter of each kind, with its verdict."""
-    del stages
-    return [_filtered(draft, options.spatial) for draft in drafts]
+    del provider
+    return [_filtered(candidate, options.spatial) for candidate in candidates]
 
 
-def _filtered(draft: SpatialDraft, options: SpatialOptions) -> SpatialDraft:
-    kept = _fits(draft, options)
-    if draft.way == "outside-in":
-        return draft.passes("neighbour", kept, None, "" if kept else f"no view beside {draft.target.name}")
-    value = float(geometry.summed_up(draft.overlaps, options.overlap))
+def _filtered(candidate: SpatialCandidate, options: SpatialOptions) -> SpatialCandidate:
+    kept = _fits(candidate, options)
+    if candidate.way == "outside-in":
+        return candidate.check("neighbour", kept, None, "" if kept else f"no view beside {candidate.target.name}")
+    value = float(geometry.summed_up(candidate.overlaps, options.overlap))
     bounds = f"{options.lowest:g}..{options.highest:g}"
     reason = "" if kept else f"{options.overlap} overlap {value:.3f} not in {bounds}"
-    return draft.passes("overlap", kept, value, reason)
+    return candidate.check("overlap", kept, value, reason)
 
 
-def _draw(drafts: list[SpatialDraft], stages: Stages, options: Options) -> list[SpatialDraft]:
-    """The pictures of all views and of the target."""
+def _draw(candidates: list[SpatialCandidate], provider: Provider, options: Options) -> list[SpatialCandidate]:
+    """The images of all views and of the target."""
 
-    def found(draft: SpatialDraft) -> Ring | Panorama:
-        source = stages.sources.ring if draft.way == "outside-in" else stages.sources.panorama
-        return source(draft.seed, draft.number("material"))
+    def found(candidate: SpatialCandidate) -> Turntable | Panorama:
+        source = provider.sources.turntable if candidate.way == "outside-in" else provider.sources.panorama
+        return source(candidate.seed, candidate.seed_for("material"))
 
-    def shown(draft: SpatialDraft) -> tuple[Picture, ...]:
-        views = (*draft.views, draft.target)
-        if draft.way == "outside-in":
-            return tuple(_of_ring(draft.material, view) for view in views)
-        return tuple(_of_panorama(draft.material, view, options) for view in views)
+    def shown(candidate: SpatialCandidate) -> tuple[EngineImage, ...]:
+        views = (*candidate.views, candidate.target)
+        if candidate.way == "outside-in":
+            return tuple(_of_ring(candidate.material, view) for view in views)
+        return tuple(_of_panorama(candidate.material, view, options) for view in views)
 
-    supplied = gather(drafts, "draw", "material", found)
-    return [d if d.dropped else gather([d], "draw", "shown", shown)[0] for d in supplied]
+    supplied = load_source(candidates, "draw", "material", found)
+    return [d if d.dropped else load_source([d], "draw", "shown", shown)[0] for d in supplied]
 
 
-def _of_ring(ring: Ring, view: View) -> Picture:
+def _of_ring(ring: Turntable, view: View) -> EngineImage:
     key = OBJECT_VIEWS[view.name]
     if key not in ring.views:
-        raise SourceFault(f"{ring.name}: has no view {key!r}")
+        raise ItemError(f"{ring.name}: has no view {key!r}")
     return ring.views[key]
 
 
-def _of_panorama(panorama: Panorama, view: View, options: Options) -> Picture:
-    whole, scene = panorama.picture, panorama.picture.scene
+def _of_panorama(panorama: Panorama, view: View, options: Options) -> EngineImage:
+    whole, scene = panorama.image, panorama.image.scene
     if whole.pixels.shape[1] != 2 * whole.pixels.shape[0]:
-        raise SourceFault(f"{panorama.name}: not twice as wide as high, so no whole sphere")
+        raise ItemError(f"{panorama.name}: not twice as wide as high, so no whole sphere")
     pixels = perspective_view(whole.pixels, view.yaw, view.pitch, options.spatial.fov, options.size)
     seen = None if scene is None else looking(scene, view.yaw, view.pitch, options.spatial.fov)
-    return Picture(pixels, seen, whole.path)
+    return EngineImage(pixels, seen, whole.path)
 
 
 # ---- words ----
@@ -217,7 +218,7 @@ _ASKED = {
 
 
 def prompt_of(way: str, views: tuple[str, ...], target: str, rng: np.random.Generator) -> str:
-    """Names every view with its picture, their order seen from above, and asks for one more."""
+    """Names every view with its image, their order seen from above, and asks for one more."""
     style = int(rng.integers(3))
     first, others = _SHOWN[way][style]
     said = [(others if n > 1 else first).format(n=marker(n), view=view) for n, view in enumerate(views, 1)]
@@ -226,45 +227,47 @@ def prompt_of(way: str, views: tuple[str, ...], target: str, rng: np.random.Gene
     return f"{listed(said)}. {order}.{low} {_ASKED[way][style].format(view=target)}"
 
 
-def _word(drafts: list[SpatialDraft], stages: Stages, options: Options) -> list[SpatialDraft]:
-    del stages, options
+def _word(candidates: list[SpatialCandidate], provider: Provider, options: Options) -> list[SpatialCandidate]:
+    del provider, options
     return [
-        draft.set(
-            prompt=prompt_of(draft.way, tuple(v.name for v in draft.views), draft.target.name, draft.stream("words"))
+        candidate.replace(
+            prompt=prompt_of(
+                candidate.way, tuple(v.name for v in candidate.views), candidate.target.name, candidate.rng("words")
+            )
         )
-        for draft in drafts
+        for candidate in candidates
     ]
 
 
 # ---- judge, end ----
 
 
-def _judge(drafts: list[SpatialDraft], stages: Stages, options: Options) -> list[SpatialDraft]:
-    judgements = [Judgement("spatial", d.prompt, d.references, d.picture, d.picture) for d in drafts]
-    return judged(drafts, judgements, stages, options.threshold)
+def _judge(candidates: list[SpatialCandidate], provider: Provider, options: Options) -> list[SpatialCandidate]:
+    requests = [JudgeRequest("spatial", d.prompt, d.references, d.image, d.image) for d in candidates]
+    return judge_scores(candidates, requests, provider, options.threshold)
 
 
-def finish(draft: SpatialDraft, options: Options) -> Sentence:
-    """The prompt with its pictures in one of the two arrangements, the target, the truth of a rendered one.
+def finish(candidate: SpatialCandidate, options: Options) -> Sentence:
+    """The prompt with its images in one of the two arrangements, the target, the truth of a rendered one.
 
-    All pictures show the same: none stands for a subject.
+    All images show the same: none stands for a subject.
     """
-    images = [Image(picture.pixels, number=n) for n, picture in enumerate(draft.references, 1)]
-    arrangement = "image_first" if draft.stream("arrangement").random() < options.image_first else "in_sentence"
-    spans = (*ARRANGEMENTS[arrangement](draft.prompt, images), Target(draft.picture.pixels))
-    truth = None if draft.picture.scene is None else truths([draft.picture])[0]
+    images = [Image(image.pixels, number=n) for n, image in enumerate(candidate.references, 1)]
+    arrangement = "image_first" if candidate.rng("arrangement").random() < options.image_first else "in_sentence"
+    spans = (*ARRANGEMENTS[arrangement](candidate.prompt, images), Target(candidate.image.pixels))
+    truth = None if candidate.image.scene is None else ground_truths([candidate.image])[0]
     notes = {
-        "way": draft.way,
-        "material": draft.material.name,
-        "views": [_noted(draft, view) for view in draft.views],
-        "asked": _noted(draft, draft.target),
-        "overlaps": list(draft.overlaps),
+        "way": candidate.way,
+        "material": candidate.material.name,
+        "views": [_noted(candidate, view) for view in candidate.views],
+        "asked": _noted(candidate, candidate.target),
+        "overlaps": list(candidate.overlaps),
     }
-    return Sentence(spans, "spatial", draft.index, truth, notes)
+    return Sentence(spans, "spatial", candidate.index, truth, notes)
 
 
-def _noted(draft: SpatialDraft, view: View) -> dict:
-    if draft.way == "outside-in":
+def _noted(candidate: SpatialCandidate, view: View) -> dict:
+    if candidate.way == "outside-in":
         return {"view": view.name, "ring": OBJECT_VIEWS[view.name]}
     return {"view": view.name, "yaw": view.yaw, "pitch": view.pitch}
 

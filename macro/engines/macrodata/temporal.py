@@ -1,14 +1,14 @@
 """MACRO's temporal task (arXiv 2603.25319): key frames of a video, what happens in them, and the next one to draw.
 
     clip      frames of a video
-    shots     where the camera cuts, by the pixels (`shots.py`); the middle of each shot is its key frame
+    shots     where the camera cuts, by the pixels (`shot_boundaries.py`); the middle of each shot is its key frame
     resemble  runs of key frames of which neighbours are alike by .7 or more (DINOv2)
     summarise a VLM says in under 50 words what happens
     word      the prompt: the frames in order, the summary, and that the next one is wanted
     judge     context and sequence, both 6 or more
 
 A sample's inputs are `count` neighbours of one run, its target is the one after them. Buckets are numbers of inputs, so
-the last needs up to eleven shots of one story. Read next: `shots.py`, `spatial.py`.
+the last needs up to eleven shots of one story. Read next: `shot_boundaries.py`, `spatial.py`.
 """
 
 from collections.abc import Sequence
@@ -16,20 +16,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from macro.engines.drafts import Draft, Step, gather, regroup, use
-from macro.engines.known import truths
-from macro.engines.macrodata import shots
-from macro.engines.macrodata.judging import judged
+from macro.engines.core import Candidate, Step, group_answers, load_source, map_answers
+from macro.engines.ground_truth import ground_truths
+from macro.engines.macrodata import shot_boundaries
+from macro.engines.macrodata.filters import judge_scores
 from macro.engines.macrodata.mixture import references_of
 from macro.engines.macrodata.options import Options, TemporalOptions
-from macro.engines.sources import Clip, Picture
-from macro.engines.stages import Judgement, Stages
+from macro.engines.material.types import EngineImage, VideoClip
+from macro.engines.provider import JudgeRequest, Provider
+from macro.scenes.language.lexicon import listed
 from macro.sentence.formats import ARRANGEMENTS, marker
 from macro.sentence.spans import Image, Sentence, Target
 
 
 @dataclass(frozen=True, eq=False)
-class TemporalDraft(Draft):
+class TemporalCandidate(Candidate):
     """What is known of a sample with `count` inputs.
 
     Attributes:
@@ -39,7 +40,7 @@ class TemporalDraft(Draft):
     """
 
     count: int = 1
-    clip: Clip | None = None
+    clip: VideoClip | None = None
     cut: tuple[tuple[int, int], ...] = ()
     first: int = 0
     summary: str = ""
@@ -48,7 +49,7 @@ class TemporalDraft(Draft):
     @property
     def keys(self) -> tuple[int, ...]:
         """Places of all key frames, one a shot."""
-        return shots.centres(self.cut)
+        return shot_boundaries.centres(self.cut)
 
     @property
     def chosen(self) -> tuple[int, ...]:
@@ -56,61 +57,63 @@ class TemporalDraft(Draft):
         return self.keys[self.first : self.first + self.count + 1]
 
     @property
-    def shown(self) -> tuple[Picture, ...]:
+    def shown(self) -> tuple[EngineImage, ...]:
         """Inputs and target."""
         return tuple(self.clip.frames[i] for i in self.chosen)
 
 
-def start(seed: int, index: int, attempt: int, bucket: str, options: Options) -> TemporalDraft:
-    """An empty draft; its number of inputs is the same for every attempt."""
+def start(seed: int, index: int, attempt: int, bucket: str, options: Options) -> TemporalCandidate:
+    """An empty candidate; its number of inputs is the same for every attempt."""
     del options
-    return TemporalDraft(seed, index, attempt, "temporal", bucket, count=references_of(seed, index, bucket))
+    return TemporalCandidate(seed, index, attempt, "temporal", bucket, count=references_of(seed, index, bucket))
 
 
 # ---- steps ----
 
 
-def _clip(drafts: list[TemporalDraft], stages: Stages, options: Options) -> list[TemporalDraft]:
+def _clip(candidates: list[TemporalCandidate], provider: Provider, options: Options) -> list[TemporalCandidate]:
     del options
-    return gather(drafts, "clip", "clip", lambda draft: stages.sources.clip(draft.seed, draft.number("clip")))
+    return load_source(
+        candidates, "clip", "clip", lambda candidate: provider.sources.clip(candidate.seed, candidate.seed_for("clip"))
+    )
 
 
-def _shots(drafts: list[TemporalDraft], stages: Stages, options: Options) -> list[TemporalDraft]:
+def _shots(candidates: list[TemporalCandidate], provider: Provider, options: Options) -> list[TemporalCandidate]:
     """Key frames; a video needs one for each input and one more."""
-    del stages
-    return [_with_keys(draft, options.temporal) for draft in drafts]
+    del provider
+    return [_with_keys(candidate, options.temporal) for candidate in candidates]
 
 
-def _with_keys(draft: TemporalDraft, options: TemporalOptions) -> TemporalDraft:
-    clip = draft.clip
+def _with_keys(candidate: TemporalCandidate, options: TemporalOptions) -> TemporalCandidate:
+    clip = candidate.clip
     frames = [frame.pixels for frame in (clip.frames if clip.small is None else clip.small)]
-    cut = shots.shots(frames, options.cut_least, options.cut_times)
-    kept = len(cut) > draft.count
-    reason = "" if kept else f"the video has {len(cut)} shots; {draft.count} inputs and a target need more"
-    return draft.set(cut=cut).passes("shots", kept, float(len(cut)), reason)
+    cut = shot_boundaries.shots(frames, options.cut_least, options.cut_times)
+    kept = len(cut) > candidate.count
+    reason = "" if kept else f"the video has {len(cut)} shots; {candidate.count} inputs and a target need more"
+    return candidate.replace(cut=cut).check("shots", kept, float(len(cut)), reason)
 
 
-def _resemble(drafts: list[TemporalDraft], stages: Stages, options: Options) -> list[TemporalDraft]:
+def _resemble(candidates: list[TemporalCandidate], provider: Provider, options: Options) -> list[TemporalCandidate]:
     """A window of the runs that are long enough, each equally likely."""
-    pairs = [pair for draft in drafts for pair in _neighbours(draft)]
-    answers = stages.resemble([a for a, _ in pairs], [b for _, b in pairs])
-    grouped = regroup(answers, [len(draft.keys) - 1 for draft in drafts])
+    pairs = [pair for candidate in candidates for pair in _neighbours(candidate)]
+    answers = provider.resemble([a for a, _ in pairs], [b for _, b in pairs])
+    grouped = group_answers(answers, [len(candidate.keys) - 1 for candidate in candidates])
 
-    def choose(draft: TemporalDraft, alike: list[float]) -> TemporalDraft:
+    def choose(candidate: TemporalCandidate, alike: list[float]) -> TemporalCandidate:
         found = runs([value >= options.temporal.alike for value in alike])
         longest = max(stop - start for start, stop in found)
-        windows = [n for start, stop in found for n in range(start, stop - draft.count)]
-        reason = "" if windows else f"at most {longest} key frames in a row are alike, {draft.count + 1} are needed"
-        draft = draft.passes("resemble", bool(windows), float(longest), reason)
+        windows = [n for start, stop in found for n in range(start, stop - candidate.count)]
+        reason = "" if windows else f"at most {longest} key frames in a row are alike, {candidate.count + 1} are needed"
+        candidate = candidate.check("resemble", bool(windows), float(longest), reason)
         if not windows:
-            return draft
-        return draft.set(first=windows[int(draft.stream("window").integers(len(windows)))])
+            return candidate
+        return candidate.replace(first=windows[int(candidate.rng("window").integers(len(windows)))])
 
-    return use(drafts, "resemble", grouped, choose)
+    return map_answers(candidates, "resemble", grouped, choose)
 
 
-def _neighbours(draft: TemporalDraft) -> list[tuple[Picture, Picture]]:
-    keys = [draft.clip.frames[i] for i in draft.keys]
+def _neighbours(candidate: TemporalCandidate) -> list[tuple[EngineImage, EngineImage]]:
+    keys = [candidate.clip.frames[i] for i in candidate.keys]
     return list(zip(keys[:-1], keys[1:], strict=True))
 
 
@@ -120,18 +123,18 @@ def runs(alike: Sequence[bool]) -> list[tuple[int, int]]:
     return list(zip(edges[:-1], edges[1:], strict=True))
 
 
-def _summarise(drafts: list[TemporalDraft], stages: Stages, options: Options) -> list[TemporalDraft]:
+def _summarise(candidates: list[TemporalCandidate], provider: Provider, options: Options) -> list[TemporalCandidate]:
     most = options.temporal.words
 
-    def checked(draft: TemporalDraft, summary: str) -> TemporalDraft:
+    def checked(candidate: TemporalCandidate, summary: str) -> TemporalCandidate:
         words = len(summary.split())
         reason = "" if 0 < words < most else f"the summary has {words} words, not 1 to {most - 1}"
-        if "<image" in summary:  # it would name a picture of the prompt
+        if "<image" in summary:  # it would name an image of the prompt
             reason = "the summary names pictures"
-        return draft.set(summary=summary.strip()).passes("summarise", not reason, float(words), reason)
+        return candidate.replace(summary=summary.strip()).check("summarise", not reason, float(words), reason)
 
-    told = stages.summarise([draft.shown for draft in drafts], [draft.number("summary") for draft in drafts])
-    return use(drafts, "summarise", told, checked)
+    told = provider.summarise([c.shown for c in candidates], [c.seed_for("summary") for c in candidates])
+    return map_answers(candidates, "summarise", told, checked)
 
 
 _FRAMES = (
@@ -149,36 +152,33 @@ _FRAME = (
 def prompt_of(count: int, summary: str, rng: np.random.Generator) -> str:
     """Names the frames in order and what happens, and asks for the next."""
     ways = _FRAMES if count > 1 else _FRAME
-    names = [marker(n) for n in range(1, count + 1)]
-    listed = ", ".join(names[:-1]) + " and " + names[-1] if count > 1 else names[0]
-    return ways[int(rng.integers(len(ways)))].format(frames=listed, summary=summary)
+    frames = listed([marker(n) for n in range(1, count + 1)])
+    return ways[int(rng.integers(len(ways)))].format(frames=frames, summary=summary)
 
 
-def _word(drafts: list[TemporalDraft], stages: Stages, options: Options) -> list[TemporalDraft]:
-    del stages, options
-    return [
-        draft.set(prompt=prompt_of(draft.count, draft.summary, draft.stream("words"))) for draft in drafts
-    ]
+def _word(candidates: list[TemporalCandidate], provider: Provider, options: Options) -> list[TemporalCandidate]:
+    del provider, options
+    return [c.replace(prompt=prompt_of(c.count, c.summary, c.rng("words"))) for c in candidates]
 
 
-def _judge(drafts: list[TemporalDraft], stages: Stages, options: Options) -> list[TemporalDraft]:
-    judgements = [Judgement("temporal", d.prompt, d.shown[:-1], d.shown[-1]) for d in drafts]
-    return judged(drafts, judgements, stages, options.threshold)
+def _judge(candidates: list[TemporalCandidate], provider: Provider, options: Options) -> list[TemporalCandidate]:
+    requests = [JudgeRequest("temporal", d.prompt, d.shown[:-1], d.shown[-1]) for d in candidates]
+    return judge_scores(candidates, requests, provider, options.threshold)
 
 
-def finish(draft: TemporalDraft, options: Options) -> Sentence:
+def finish(candidate: TemporalCandidate, options: Options) -> Sentence:
     """The prompt with its frames in one of the two arrangements, the next frame, the truth of a rendered one.
 
     A frame shows several things: it stands for no one subject.
     """
-    *references, picture = draft.shown
+    *references, image = candidate.shown
     images = [Image(frame.pixels, number=n) for n, frame in enumerate(references, 1)]
-    arrangement = "image_first" if draft.stream("arrangement").random() < options.image_first else "in_sentence"
-    spans = (*ARRANGEMENTS[arrangement](draft.prompt, images), Target(picture.pixels))
-    truth = None if picture.scene is None else truths([picture])[0]
-    seconds = [float(draft.clip.seconds[i]) for i in draft.chosen]
-    notes = {"summary": draft.summary, "frames": list(draft.chosen), "seconds": seconds}
-    return Sentence(spans, "temporal", draft.index, truth, notes)
+    arrangement = "image_first" if candidate.rng("arrangement").random() < options.image_first else "in_sentence"
+    spans = (*ARRANGEMENTS[arrangement](candidate.prompt, images), Target(image.pixels))
+    truth = None if image.scene is None else ground_truths([image])[0]
+    seconds = [float(candidate.clip.seconds[i]) for i in candidate.chosen]
+    notes = {"summary": candidate.summary, "frames": list(candidate.chosen), "seconds": seconds}
+    return Sentence(spans, "temporal", candidate.index, truth, notes)
 
 
 STEPS = (

@@ -1,20 +1,20 @@
-"""Raw material from files: what `macro/engines/sources.py` asks for, out of pictures, videos, stories and meshes.
+"""Raw material from files: what `macro/engines/material/types.py` asks for, out of images, videos, stories and meshes.
 
-    sources = Material("my_material")
-    sources.photo(seed=0, index=3), sources.ring(0, 3), sources.pooled("human", 0, 3)
+    sources = FolderMaterial("my_material")
+    sources.photo(seed=0, index=3), sources.turntable(0, 3), sources.pooled("human", 0, 3)
 
     my_material/
-        photos/      pictures (.png .jpg .jpeg .webp .gif .bmp .tif .tiff), in folders of any depth, as everywhere
+        photos/      images (.png .jpg .jpeg .webp .gif .bmp .tif .tiff), in folders of any depth, as everywhere
         videos/      .mp4 .mov .m4v .mkv .webm .avi .mpg .mpeg
-        panoramas/   equirectangular pictures, twice as wide as high
+        panoramas/   equirectangular images, twice as wide as high
         meshes/      .obj .ply .glb .gltf .stl .off
-        stories/     .json with pictures beside it (`stories.py` says what is in it)
-        pool/human/ pool/cloth/ pool/object/ pool/scene/ pool/style/   pictures by category
+        stories/     .json with images beside it (`documents.py` says what is in it)
+        pool/human/ pool/cloth/ pool/object/ pool/scene/ pool/style/   images by category
 
 Folders that nobody asks for may be missing. A folder with none of these in it, or a single file, is material of every
-kind that its files' suffixes allow. Read next: `source.py`, then `clips.py`, `stories.py`, `meshes.py`.
+kind that its files' suffixes allow. Read next: `folder.py`, then `videos.py`, `documents.py`, `meshes.py`.
 """
 
-from macro.engines.material.source import CATEGORIES, Material, Options
+from macro.engines.material.folder import CATEGORIES, FolderMaterial, Options
 
-__all__ = ["CATEGORIES", "Material", "Options"]
+__all__ = ["CATEGORIES", "FolderMaterial", "Options"]

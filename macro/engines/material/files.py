@@ -1,6 +1,6 @@
-"""Which files there are, which of them is item (seed, index), and how a picture among them is read.
+"""Which files there are, which of them is item (seed, index), and how an image among them is read.
 
-Read next: `source.py`.
+Read next: `folder.py`.
 """
 
 import heapq
@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from macro.engines.sources import Picture, SourceFault
+from macro.engines.material.types import EngineImage
 from macro.utils import images as image_io
-from macro.utils.errors import UserError
+from macro.utils.errors import ItemError, UserError
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 MOST = 1_000_000  # files of a kind; a longer list would cost every worker gigabytes
 
@@ -109,11 +109,11 @@ def stream(seed: int, index: int, purpose: str) -> np.random.Generator:
 # ---- reading ----
 
 
-def beside(root: Path, path: Path, name: str) -> Path:
+def resolve_sibling(root: Path, path: Path, name: str) -> Path:
     """The file that a file of the material names, relative to itself.
 
     Raises:
-        SourceFault: it lies outside `root` (links are followed), or is not there.
+        ItemError: it lies outside `root` (links are followed), or is not there.
     """
     there = path.parent / name
     try:
@@ -121,31 +121,31 @@ def beside(root: Path, path: Path, name: str) -> Path:
         if inside and there.is_file():
             return there
     except (OSError, RuntimeError, ValueError):  # too long, a loop of links, a zero in it
-        raise SourceFault(f"{path}: names {name!r:.80}, which can be no file's name") from None
+        raise ItemError(f"{path}: names {name!r:.80}, which can be no file's name") from None
     if not inside:
-        raise SourceFault(f"{path}: names {name!r:.80}, which lies outside {root}")
-    raise SourceFault(f"{path}: names {name!r:.80}, which is not there")
+        raise ItemError(f"{path}: names {name!r:.80}, which lies outside {root}")
+    raise ItemError(f"{path}: names {name!r:.80}, which is not there")
 
 
 def pixels_of(path: Path) -> image_io.Pixels:
-    """The pixels of a picture file.
+    """The pixels of an image file.
 
     Raises:
-        SourceFault: as `macro.utils.images.load`.
+        ItemError: as `macro.utils.images.load`.
     """
     try:
         return image_io.load(path)
     except UserError as error:
-        raise SourceFault(str(error)) from None
+        raise ItemError(str(error)) from None
 
 
-def picture(path: Path, longest: int) -> Picture:
-    """A picture file, scaled down where its longer side is over `longest` pixels; raises as `pixels_of`."""
-    return Picture(fitted(pixels_of(path), longest), path=str(path))
+def read_image(path: Path, longest: int) -> EngineImage:
+    """An image file, scaled down where its longer side is over `longest` pixels; raises as `pixels_of`."""
+    return EngineImage(fitted(pixels_of(path), longest), path=str(path))
 
 
 def fitted(pixels: image_io.Pixels, longest: int) -> image_io.Pixels:
-    """The picture in its own aspect, its longer side at most `longest` pixels."""
+    """The image in its own aspect, its longer side at most `longest` pixels."""
     height, width = pixels.shape[:2]
     scale = longest / max(height, width)
     if scale >= 1:

@@ -1,7 +1,7 @@
 """A mesh file as painted triangles, in the middle of a ball of radius 1.
 
 `trimesh` reads the file and all that it names (materials, textures), which must lie in the material's folder. Colours
-are those of corners, faces or materials, or a texture. Read next: `rings.py`, which takes the pictures.
+are those of corners, faces or materials, or a texture. Read next: `turntables.py`, which takes the images.
 """
 
 from dataclasses import dataclass
@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from macro.engines.material.files import beside
-from macro.engines.sources import SourceFault
-from macro.utils.errors import UserError
+from macro.engines.material.files import resolve_sibling
+from macro.utils.errors import ItemError, UserError
 from macro.utils.images import MAX_PIXELS
 
 MESHES = (".obj", ".ply", ".glb", ".gltf", ".stl", ".off")
@@ -47,17 +46,17 @@ def read_mesh(path: Path, root: Path, up: str = "y") -> list[Piece]:
         up: "y", or "z" for a file whose z is up and whose front looks along -y.
 
     Raises:
-        SourceFault: broken, without faces of any size, too large, or naming a file that is missing or outside.
+        ItemError: broken, without faces of any size, too large, or naming a file that is missing or outside.
         UserError: trimesh is not installed.
     """
     found = _meshes(path, root)
     if sum(len(mesh.faces) for mesh in found) > MOST_FACES:
-        raise SourceFault(f"{path}: over {MOST_FACES:,} faces; too many to render")
+        raise ItemError(f"{path}: over {MOST_FACES:,} faces; too many to render")
     corners = np.concatenate([np.zeros((0, 3)), *(mesh.vertices[np.unique(mesh.faces)] for mesh in found)])
     if not len(corners):
-        raise SourceFault(f"{path}: has no faces to look at")
+        raise ItemError(f"{path}: has no faces to look at")
     if not (np.abs(corners) < 1e100).all():
-        raise SourceFault(f"{path}: has corners that are nowhere (NaN or infinite)")
+        raise ItemError(f"{path}: has corners that are nowhere (NaN or infinite)")
     middle = (corners.min(0) + corners.max(0)) / 2
     radius = np.linalg.norm(corners - middle, axis=1).max()
     turn = {"y": np.eye(3), "z": np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])}[up]
@@ -69,7 +68,7 @@ def read_mesh(path: Path, root: Path, up: str = "y") -> list[Piece]:
         if len(mesh.faces):
             pieces.append(_piece(path, mesh))
     if not pieces:
-        raise SourceFault(f"{path}: has no faces to look at, only lines and points")
+        raise ItemError(f"{path}: has no faces to look at, only lines and points")
     return pieces
 
 
@@ -89,14 +88,14 @@ def _meshes(path: Path, root: Path) -> list:
             if name == "model.gltf":  # asked for where the file itself is not JSON
                 raise OSError(f"{path}: not JSON")
             try:
-                return beside(root, path, name.strip()).read_bytes()
-            except SourceFault as fault:
+                return resolve_sibling(root, path, name.strip()).read_bytes()
+            except ItemError as fault:
                 refused.append(fault)
                 raise OSError(str(fault)) from None
 
     try:
         if path.stat().st_size > LARGEST:
-            raise SourceFault(f"{path}: over {LARGEST >> 20} MB, too large for one mesh")
+            raise ItemError(f"{path}: over {LARGEST >> 20} MB, too large for one mesh")
         with path.open("rb") as file:
             # Unprocessed: corners that are nowhere would be left out without a word.
             kind = path.suffix[1:].lower()
@@ -107,10 +106,10 @@ def _meshes(path: Path, root: Path) -> list:
             mesh = scene.geometry[name]
             if isinstance(mesh, trimesh.Trimesh) and len(mesh.faces):
                 meshes.append(mesh.copy().apply_transform(transform))
-    except SourceFault:
+    except ItemError:
         raise
     except Exception as error:  # a reader may raise anything on a broken file
-        raise refused[0] if refused else SourceFault(f"{path}: not a mesh that can be read ({error!r:.120})") from None
+        raise refused[0] if refused else ItemError(f"{path}: not a mesh that can be read ({error!r:.120})") from None
     if refused:
         raise refused[0]
     return meshes
@@ -135,20 +134,20 @@ def _paint(path: Path, mesh, faces: np.ndarray) -> tuple:
     if visual.kind != "texture":
         return plain * np.float32(GREY), None, None
     material = visual.material
-    picture = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
+    image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
     if hasattr(material, "baseColorTexture"):
         factor = material.baseColorFactor
         factor = plain if factor is None else plain * _colour(factor)
     else:
-        factor = plain if picture is not None else plain * _colour(material.main_color)
-    if picture is None or visual.uv is None:
+        factor = plain if image is not None else plain * _colour(material.main_color)
+    if image is None or visual.uv is None:
         return factor, None, None
-    if picture.width * picture.height > MAX_PIXELS:
-        raise SourceFault(f"{path}: a texture of {picture.width} x {picture.height} pixels is too large")
+    if image.width * image.height > MAX_PIXELS:
+        raise ItemError(f"{path}: a texture of {image.width} x {image.height} pixels is too large")
     try:
-        texture = np.array(picture.convert("RGB"))
-    except Exception as error:  # a decoder may raise anything on a broken picture
-        raise SourceFault(f"{path}: a texture of it is broken ({error})") from None
+        texture = np.array(image.convert("RGB"))
+    except Exception as error:  # a decoder may raise anything on a broken image
+        raise ItemError(f"{path}: a texture of it is broken ({error})") from None
     return factor, np.asarray(visual.uv, np.float32)[faces], texture
 
 

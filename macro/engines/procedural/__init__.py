@@ -1,37 +1,37 @@
-"""The provider of stages that knows the answers: every picture is rendered from a scene graph, which is asked.
+"""The provider of stages that knows the answers: every image is rendered from a scene graph, which is asked.
 
-    stages = procedural.stages(procedural.Options(noise=procedural.Noise(missed=.1)))
+    provider = procedural.provider(procedural.Options(noise=procedural.Noise(missed=.1)))
 
 Nothing is downloaded, nothing estimated; `noise.py` makes it err on purpose. Each file holds the stages of one kind:
 
-    sources.py   the raw material: photo.py, motion.py, story.py, views.py, pool.py
-    draw.py      write_scene, draw, redraw, without        frames.py    match, stillness, changed, narrate
-    look.py      detect, tag, verify, segment, compare     pool.py      rate, compose
-    write.py     caption, describe, instruct, think        story.py     rewrite
-    merge.py     merge                                     motion.py    resemble, summarise
+    material.py   the raw material: photo.py, videos.py, stories.py, views.py, composition.py
+    generators.py      write_scene, draw, redraw, without        frame_pairs.py    match, stillness, changed, narrate
+    vision.py      detect, tag, verify, segment, compare     composition.py      rate, compose
+    captions.py     caption, describe, instruct, think        stories.py     rewrite
+    interleaving.py     merge                                     videos.py    resemble, summarise
     judge.py     judge
 
-Read next: `macro/engines/stages.py`, `macro/engines/known.py`.
+Read next: `macro/engines/provider.py`, `macro/engines/ground_truth.py`.
 """
 
 from dataclasses import dataclass, field
 
-from macro.engines.procedural.draw import Drawing, write_scene
-from macro.engines.procedural.frames import changed, match, narrate, stillness
+from macro.engines.procedural.captions import Writing, caption, describe
+from macro.engines.procedural.composition import Pool
+from macro.engines.procedural.frame_pairs import changed, match, narrate, stillness
+from macro.engines.procedural.generators import Drawing, write_scene
+from macro.engines.procedural.interleaving import merge
 from macro.engines.procedural.judge import Judging
-from macro.engines.procedural.look import Looking
-from macro.engines.procedural.merge import merge
-from macro.engines.procedural.motion import resemble, summarise
+from macro.engines.procedural.material import RenderedMaterial
 from macro.engines.procedural.noise import Noise
-from macro.engines.procedural.pool import Pool
-from macro.engines.procedural.sources import RenderedSources
-from macro.engines.procedural.story import rewrite
-from macro.engines.procedural.write import Writing, caption, describe
-from macro.engines.stages import Stages
+from macro.engines.procedural.stories import rewrite
+from macro.engines.procedural.videos import resemble, summarise
+from macro.engines.procedural.vision import Looking
+from macro.engines.provider import Provider
 from macro.scenes.assets.catalog import KINDS
 from macro.utils.errors import UserError
 
-__all__ = ["Noise", "Options", "stages"]
+__all__ = ["Noise", "Options", "provider"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Options:
     """How it is rendered, and how well it answers.
 
     Attributes:
-        size: side of the raw material's pictures, pixels.
+        size: side of the raw material's images, pixels.
         rays: samples per pixel, 1..4.
         noise: how often stages err.
     """
@@ -55,12 +55,12 @@ class Options:
             raise UserError(f"procedural options: rays={self.rays} must be 1, 2, 3 or 4")
 
 
-def stages(options: Options) -> Stages:
+def provider(options: Options) -> Provider:
     """Every stage, answered exactly (but for `options.noise`)."""
     drawing, looking = Drawing(options.rays, options.noise), Looking(options.noise)
     writing, pool = Writing(options.noise), Pool(options.size, options.rays)
-    return Stages(
-        sources=RenderedSources(options.size, options.rays),
+    return Provider(
+        sources=RenderedMaterial(options.size, options.rays),
         categories=tuple(KINDS),
         write_scene=write_scene,
         draw=drawing.draw,

@@ -1,16 +1,16 @@
-"""A judge who knows the scenes of all pictures: MacroBench's rubrics, 0..10, graded from what is exactly so.
+"""A judge who knows the scenes of all images: MacroBench's rubrics, 0..10, graded from what is exactly so.
 
-    customization   consistency_n   is who (what cloth, place, light) reference n shows really in the picture?
+    customization   consistency_n   is who (what cloth, place, light) reference n shows really in the image?
                     following       does it hold what the prompt's words claim: who, relations, ground, how many?
-    illustration    image           are those whom the earlier pictures show, and who are in this one, still themselves?
+    illustration    image           are those whom the earlier images show, and who are in this one, still themselves?
                     text            does it hold what the page's words claim?
     spatial         viewpoint       angle between where it is seen from and where the true target is
                     content         are the same things there, in the same surroundings?
     temporal        context         are they still the things and surroundings of the frames before?
                     sequence        has since the last frame happened what the prompt tells last, and not much more?
 
-It reads prompts (`scenes/claims.py`) and scenes, and knows nothing of how a picture came about. `Noise.scores` makes
-it err. Read next: `pool.py`, `story.py`; `macro/judges/rubric.py` says how a real judge is asked.
+It reads prompts (`scenes/language/prompt_parser.py`) and scenes, and knows nothing of how an image came about.
+`Noise.scores` makes it err. Read next: `composition.py`, `stories.py`; `macro/judges/rubrics.py` (a real judge).
 """
 
 import re
@@ -18,27 +18,28 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from macro.engines.known import truths
+from macro.engines.ground_truth import ground_truths
+from macro.engines.material.types import EngineImage
 from macro.engines.procedural.noise import Noise, chance
-from macro.engines.procedural.roles import read_roles, without_roles
-from macro.engines.sources import Picture
-from macro.engines.stages import Fault, Judgement
+from macro.engines.procedural.reference_roles import read_roles, without_roles
+from macro.engines.provider import JudgeRequest
 from macro.scenes.animation.narration import changes, follows
 from macro.scenes.assets.catalog import KINDS
 from macro.scenes.assets.palettes import COLOURS
 from macro.scenes.graph import Scene, Subject
 from macro.scenes.language.lexicon import ground_words, named_colour
-from macro.scenes.language.prompt_parser import Claims, read_claims
-from macro.scenes.similarity import dressed, light_likeness, likeness, matched, surroundings_likeness
+from macro.scenes.language.prompt_parser import Claims, parse_prompt
+from macro.scenes.similarity import dressed, light_similarity, matched, subject_similarity, surroundings_similarity
 from macro.sentence.spans import Truth
+from macro.utils.errors import ItemError
 
-_UNKNOWN = Fault("a picture's scene is not known: only rendered pictures can be judged exactly")
-_SHOWN = 0.003  # of the picture: who shows less is hardly there
+_UNKNOWN = ItemError("an image's scene is not known: only rendered images can be judged exactly")
+_SHOWN = 0.003  # of the image: who shows less is hardly there
 _USUAL = 2  # so many do something between two frames: one stops, another starts ...
 _AHEAD = 0.7  # ... and for each more than between the frames before, that much is left of a score
 _VIEW = np.deg2rad(60)  # a viewpoint that is off by this much is another one
 
-# As `story.py` writes them behind a noun: "the dog of <image 1> and <image 3>".
+# As `stories.py` writes them behind a noun: "the dog of <image 1> and <image 3>".
 _PLACEHOLDERS = re.compile(r" of <image \d+>(?:(?:,| and) <image \d+>)*")
 _NAMED = re.compile(rf"\b({'|'.join(KINDS)})({_PLACEHOLDERS.pattern})")
 KIND_NUMBERS = {kind: n for n, kind in enumerate(KINDS, 1)}
@@ -50,36 +51,36 @@ class Judging:
     def __init__(self, noise: Noise):
         self._noise = noise
 
-    def judge(self, judgements: Sequence[Judgement]) -> list[dict[str, float] | Fault]:
-        known = [i for i, judgement in enumerate(judgements) if _all_known(judgement)]
-        out: list[dict[str, float] | Fault] = [_UNKNOWN] * len(judgements)
-        for i, truth in zip(known, truths([judgements[i].picture for i in known]), strict=True):
-            out[i] = self._scored(judgements[i], truth)
+    def judge(self, requests: Sequence[JudgeRequest]) -> list[dict[str, float] | ItemError]:
+        known = [i for i, request in enumerate(requests) if _all_known(request)]
+        out: list[dict[str, float] | ItemError] = [_UNKNOWN] * len(requests)
+        for i, truth in zip(known, ground_truths([requests[i].image for i in known]), strict=True):
+            out[i] = self._scored(requests[i], truth)
         return out
 
-    def _scored(self, judgement: Judgement, truth: Truth) -> dict[str, float] | Fault:
-        if judgement.rubric not in _RUBRICS:
-            return Fault(f"rubric {judgement.rubric!r} is none of {', '.join(_RUBRICS)}")
-        scores = _RUBRICS[judgement.rubric](judgement, truth)
-        if isinstance(scores, Fault):
+    def _scored(self, request: JudgeRequest, truth: Truth) -> dict[str, float] | ItemError:
+        if request.rubric not in _RUBRICS:
+            return ItemError(f"rubric {request.rubric!r} is none of {', '.join(_RUBRICS)}")
+        scores = _RUBRICS[request.rubric](request, truth)
+        if isinstance(scores, ItemError):
             return scores
-        rng = chance(judgement.picture.scene, "judge", judgement.rubric, judgement.prompt)
+        rng = chance(request.image.scene, "judge", request.rubric, request.prompt)
         return {
             name: float(np.clip(10 * share + self._noise.scores * rng.normal(), 0, 10))
             for name, share in scores.items()
         }
 
 
-def _all_known(judgement: Judgement) -> bool:
-    pictures = (*judgement.references, judgement.picture, *([judgement.truth] if judgement.truth else []))
-    return all(picture.scene is not None for picture in pictures)
+def _all_known(request: JudgeRequest) -> bool:
+    images = (*request.references, request.image, *([request.truth] if request.truth else []))
+    return all(image.scene is not None for image in images)
 
 
 # ---- claims ----
 
 
 def nouns_of(kinds: Mapping[int, str]) -> dict[str, int]:
-    """How an instruction may call subjects whose pictures have these numbers -> that number."""
+    """How an instruction may call subjects whose images have these numbers -> that number."""
     names = list(kinds.values())
     nouns = {f"<image {n}>": n for n in kinds} | {f"<image {n}> {kind}": n for n, kind in kinds.items()}
     return nouns | {kind: n for n, kind in kinds.items() if names.count(kind) == 1}
@@ -114,11 +115,11 @@ def _holds(relation, seen: Mapping[int, int], truth: Truth) -> bool:
 
 # ---- rubrics: shares, 0..1 ----
 
-Shares = dict[str, float] | Fault
+Shares = dict[str, float] | ItemError
 
 
-def customization(judgement: Judgement, truth: Truth) -> Shares:
-    references, scene, roles = judgement.references, judgement.picture.scene, read_roles(judgement.prompt)
+def customization(request: JudgeRequest, truth: Truth) -> Shares:
+    references, scene, roles = request.references, request.image.scene, read_roles(request.prompt)
     shown = [n for n in roles.somebody(len(references)) if references[n - 1].scene.subjects]
     meant = [references[n - 1].scene.subjects[0] for n in shown]
     wears = [n in roles.worn for n in shown]
@@ -128,27 +129,27 @@ def customization(judgement: Judgement, truth: Truth) -> Shares:
         place = places[number]
         if place is None:
             continue
-        alike = likeness(subject, scene.subjects[place], worn)
+        alike = subject_similarity(subject, scene.subjects[place], worn)
         shares[f"consistency_{number}"] = alike * _visible(truth, place)
         if worn:
             cloth = roles.worn[number]
             shares[f"consistency_{cloth}"] = _wears(scene.subjects[place], references, cloth) * _visible(truth, place)
     if roles.place and roles.place <= len(references):
         around = references[roles.place - 1].scene.surroundings
-        shares[f"consistency_{roles.place}"] = surroundings_likeness(around, scene.surroundings)
+        shares[f"consistency_{roles.place}"] = surroundings_similarity(around, scene.surroundings)
     if roles.light and roles.light <= len(references):
-        shares[f"consistency_{roles.light}"] = light_likeness(references[roles.light - 1].scene.light, scene.light)
+        shares[f"consistency_{roles.light}"] = light_similarity(references[roles.light - 1].scene.light, scene.light)
     kinds = {number: subject.kind for number, subject in zip(shown, meant, strict=True)}
-    claims = read_claims(without_roles(judgement.prompt), nouns_of(kinds))
+    claims = parse_prompt(without_roles(request.prompt), nouns_of(kinds))
     who = {n: place for n, place in places.items() if place is not None and scene.subjects[place].kind == kinds[n]}
     return shares | {"following": share_held(claims, who, scene, truth)}
 
 
-def _wears(subject: Subject, references: Sequence[Picture], cloth: int) -> float:
-    """How well a subject's clothes are the swatch of that picture."""
+def _wears(subject: Subject, references: Sequence[EngineImage], cloth: int) -> float:
+    """How well a subject's clothes are the swatch of that image."""
     if cloth > len(references):
         return 0.0
-    return likeness(dressed(subject, references[cloth - 1].scene.surroundings), subject)
+    return subject_similarity(dressed(subject, references[cloth - 1].scene.surroundings), subject)
 
 
 def _visible(truth: Truth, place: int) -> float:
@@ -157,24 +158,24 @@ def _visible(truth: Truth, place: int) -> float:
     return min(1.0, area / _SHOWN) * min(1.0, uncovered / 0.3)
 
 
-def illustration(judgement: Judgement, truth: Truth) -> Shares:
-    scene = judgement.picture.scene
-    claims = read_claims(_PLACEHOLDERS.sub("", judgement.prompt), KIND_NUMBERS)
+def illustration(request: JudgeRequest, truth: Truth) -> Shares:
+    scene = request.image.scene
+    claims = parse_prompt(_PLACEHOLDERS.sub("", request.prompt), KIND_NUMBERS)
     who = {KIND_NUMBERS[subject.kind]: n for n, subject in enumerate(scene.subjects)}
-    text = share_held(claims, who, scene, truth) * _colours_held(judgement.prompt, scene)
+    text = share_held(claims, who, scene, truth) * _colours_held(request.prompt, scene)
     likest = [
-        max((likeness(old, new) for old in picture.scene.subjects for new in scene.subjects), default=0.0)
-        for picture in judgement.references
+        max((subject_similarity(old, new) for old in image.scene.subjects for new in scene.subjects), default=0.0)
+        for image in request.references
     ]
-    # Who is named by earlier pictures must come back as they show him.
+    # Who is named by earlier images must come back as they show him.
     old = [
         one
-        for kind, numbers in _NAMED.findall(judgement.prompt)
+        for kind, numbers in _NAMED.findall(request.prompt)
         for n in map(int, re.findall(r"\d+", numbers))
-        for one in (judgement.references[n - 1].scene.subjects if 1 <= n <= len(judgement.references) else ())
+        for one in (request.references[n - 1].scene.subjects if 1 <= n <= len(request.references) else ())
         if one.kind == kind
     ]
-    back = [max((likeness(one, new) for new in scene.subjects), default=0.0) for one in old]
+    back = [max((subject_similarity(one, new) for new in scene.subjects), default=0.0) for one in old]
     return {"text": text, "image": float(np.mean(likest + back)) if likest else 0.0}
 
 
@@ -189,11 +190,11 @@ def _coloured_names() -> tuple[str, ...]:
     return tuple(f"{colour} {kind}" for colour in COLOURS for kind in KINDS)
 
 
-def spatial(judgement: Judgement, truth: Truth) -> Shares:
+def spatial(request: JudgeRequest, truth: Truth) -> Shares:
     del truth
-    if judgement.truth is None:
-        return Fault("the spatial rubric compares with the true target, which is not given")
-    seen, true = judgement.picture.scene, judgement.truth.scene
+    if request.truth is None:
+        return ItemError("the spatial rubric compares with the true target, which is not given")
+    seen, true = request.image.scene, request.truth.scene
     apart = np.arccos(np.clip(_seen_from(seen) @ _seen_from(true), -1, 1))
     return {"viewpoint": max(0.0, 1 - float(apart) / _VIEW), "content": _content(true, seen)}
 
@@ -210,31 +211,31 @@ def _seen_from(scene: Scene) -> np.ndarray:
 
 def _content(wanted: Scene, there: Scene) -> float:
     """How much of a scene's things and surroundings are those of another."""
-    around = surroundings_likeness(wanted.surroundings, there.surroundings)
+    around = surroundings_similarity(wanted.surroundings, there.surroundings)
     if not wanted.subjects:
         return around
     places = matched(wanted.subjects, there.subjects)
     alike = [
-        0.0 if place is None else likeness(one, there.subjects[place])
+        0.0 if place is None else subject_similarity(one, there.subjects[place])
         for one, place in zip(wanted.subjects, places, strict=True)
     ]
     uncalled = max(len(there.subjects) - len(wanted.subjects), 0)
     return 0.8 * sum(alike) / (len(alike) + uncalled) + 0.2 * around
 
 
-def temporal(judgement: Judgement, truth: Truth) -> Shares:
+def temporal(request: JudgeRequest, truth: Truth) -> Shares:
     del truth
-    now, before = judgement.picture.scene, [picture.scene for picture in judgement.references]
+    now, before = request.image.scene, [image.scene for image in request.references]
     if not before:
-        return Fault("the temporal rubric looks at the frames before, and there are none")
+        return ItemError("the temporal rubric looks at the frames before, and there are none")
     context = float(np.mean([_content(scene, now) for scene in before]))
     # Who is where one of the frames before has everybody shows that one again; who is far ahead has left something out.
     again = 0.3 if any(not changes(scene, now) for scene in before) else 1.0
     steps = [len(changes(one, other)) for one, other in zip(before[:-1], before[1:], strict=True)]
     ahead = max(len(changes(before[-1], now)) - max(steps, default=_USUAL), 0)
-    return {"context": context, "sequence": context * follows(before, now, judgement.prompt) * again * _AHEAD**ahead}
+    return {"context": context, "sequence": context * follows(before, now, request.prompt) * again * _AHEAD**ahead}
 
 
-_RUBRICS: dict[str, Callable[[Judgement, Truth], Shares]] = {
+_RUBRICS: dict[str, Callable[[JudgeRequest, Truth], Shares]] = {
     "customization": customization, "illustration": illustration, "spatial": spatial, "temporal": temporal,
 }  # fmt: skip

@@ -1,6 +1,6 @@
 """Errors that the procedural provider makes on purpose: how much engine noise hurts training is a question to study.
 
-All rates are 0 by default: then every answer is exact. What goes wrong follows from the picture and the thing asked
+All rates are 0 by default: then every answer is exact. What goes wrong follows from the image and the thing asked
 about, so the same question has the same wrong answer.
 """
 
@@ -20,12 +20,12 @@ class Noise:
 
     Attributes:
         missed: chance that the detector does not find a thing.
-        swapped: chance that it gives two things of a picture each other's labels.
+        swapped: chance that it gives two things of an image each other's labels.
         boxes: deviation of a box's edges, as a share of its sides.
         masks: how far masks bleed or shrink, up to this share of the thing's width.
         verified: chance that whoever checks a box says the contrary.
         drift: chance that a redrawn subject has another main colour.
-        words: chance that an instruction calls two subjects by each other's picture.
+        words: chance that an instruction calls two subjects by each other's image.
         scores: deviation of a judge's scores, points of 10.
     """
 

@@ -1,14 +1,17 @@
 """Attention over mixed, packed sentences: the one entry that the model calls.
 
-Who sees whom follows from the tokens' metadata (`macro/sentence/sight.py`), never from a mask that the caller
-makes. On a mesh every device attends for its own rows, heads and queries, to all keys of these rows: where tokens are
-divided, keys and values, which grouped heads keep small, are what is sent.
+Which query attends to which key follows from token metadata (`macro/sentence/attention_mask.py`), never from a mask
+that the caller makes. On a mesh every device attends for its own rows, heads and queries to all keys of these rows:
+where tokens are sharded, keys and values are sent, which grouped heads keep small.
 Read next: `reference.py`, which defines the result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +22,21 @@ from jaxtyping import Array, Float
 from macro.kernels.attention import pallas_gpu, pallas_tpu
 from macro.kernels.attention.blocked import attention_blocked
 from macro.kernels.attention.reference import attention_reference
-from macro.kernels.backends import Backend, first_able
 from macro.parallel.sharding import activation_spec, current_mesh_shape, platform
-from macro.sentence.sight import FIELDS
+from macro.sentence.attention_mask import MASK_FIELDS
+
+
+class Backend(NamedTuple):
+    """An implementation of attention.
+
+    Attributes:
+        run: arguments and results as `attention_with_lse`.
+        unsupported_reason: of (q, k), why it cannot run them; None where it can.
+    """
+
+    run: Callable
+    unsupported_reason: Callable[..., str | None] = lambda *given: None
+
 
 # Slow on accelerators, for it does one block after another, but it runs anything anywhere and its memory grows with n.
 # The definition would need 4 n^2 bytes a head where a kernel has to give up: 4 GB at 32,768 tokens.
@@ -29,8 +44,8 @@ _ANYWHERE = Backend(attention_blocked)
 # What runs where: the first that can. Elsewhere the definition.
 BACKENDS: dict[str, tuple[Backend, ...]] = {
     "cpu": (_ANYWHERE,),
-    "gpu": (Backend(pallas_gpu.attention_gpu, pallas_gpu.why_not), _ANYWHERE),
-    "tpu": (Backend(pallas_tpu.attention_tpu, pallas_tpu.why_not), _ANYWHERE),
+    "gpu": (Backend(pallas_gpu.attention_gpu, pallas_gpu.unsupported_reason), _ANYWHERE),
+    "tpu": (Backend(pallas_tpu.attention_tpu, pallas_tpu.unsupported_reason), _ANYWHERE),
 }
 # Below this many scores per head the loop over blocks costs more than the dense tensor (decoding).
 _WORTH_A_LOOP = 1 << 16
@@ -47,11 +62,11 @@ def attention(
     k_meta: Mapping,
     k_bias: Float[Array, "b nk"] | None = None,
 ) -> Float[Array, "b nq h d"]:
-    """Softmax attention under the rule of sight, scaled by 1/sqrt(d), grouped heads (h a multiple of kv).
+    """Softmax attention under the attention mask, scaled by 1/sqrt(d), grouped heads (h a multiple of kv).
 
     Args:
         q, k, v: queries, keys and values; query head `i` uses key head `i // (h // kv)`.
-        q_meta, k_meta: `sample`, `order`, `span`, `mode`, int32 `[b, nq]` and `[b, nk]`.
+        q_meta, k_meta: `segment_ids`, `token_index`, `block_id`, `mask_mode`, int32 `[b, nq]` and `[b, nk]`.
         k_bias: added to every score of a key: with log 2 it weighs as if it were there twice. No gradient flows to it.
 
     Returns:
@@ -60,10 +75,10 @@ def attention(
     Raises:
         ValueError: arrays whose shapes do not fit together, at trace time.
     """
-    return attention_parts(q, k, v, q_meta, k_meta, k_bias)[0]
+    return attention_with_lse(q, k, v, q_meta, k_meta, k_bias)[0]
 
 
-def attention_parts(
+def attention_with_lse(
     q: Float[Array, "r nq h d"],
     k: Float[Array, "b nk kv d"],
     v: Float[Array, "b nk kv d"],
@@ -71,11 +86,12 @@ def attention_parts(
     k_meta: Mapping,
     k_bias: Float[Array, "b nk"] | None = None,
 ) -> tuple[Float[Array, "r nq h d"], Float[Array, "r nq h"]]:
-    """As `attention`, together with the logarithm of each query's sum over keys.
+    """As `attention`, together with the log-sum-exp (lse) of each query's scores.
 
-    With it attention over several sets of keys becomes one (`merged`), and any weight can be told from its score. It
-    is float32, `reference.HIDDEN` for a query that sees nothing, and no gradient flows through it.
-    Queries may have several rows for each of the keys, one after the other: these share its keys, which are read once.
+    With it attention over several sets of keys becomes one (`merge_partial_attention`), and a weight is
+    exp(score - lse). It is float32, `reference.MASK_VALUE` for a query that sees nothing, and no gradient flows
+    through it. Queries may have several rows for each of the keys, one after the other: these share its keys, which
+    are read once.
     """
     shared = q.shape[0] // k.shape[0]
     if shared > 1 and _rows_lie(q) != _rows_lie(k):  # rows that are divided over devices are not put together
@@ -83,16 +99,16 @@ def attention_parts(
     elif shared > 1:
         fold, unfold = "(b c) n ... -> b (c n) ...", "b (c n) ... -> (b c) n ..."
         together = rearrange(q, fold, b=k.shape[0]), k, v
-        metas = {name: rearrange(q_meta[name], fold, b=k.shape[0]) for name in FIELDS}, k_meta
-        attended = attention_parts(*together, *metas, k_bias)
+        metas = {name: rearrange(q_meta[name], fold, b=k.shape[0]) for name in MASK_FIELDS}, k_meta
+        attended = attention_with_lse(*together, *metas, k_bias)
         return tuple(rearrange(x, unfold, n=q.shape[1]) for x in attended)
     _check(q, k, v, q_meta, k_meta, k_bias)
-    q_meta, k_meta = ({name: meta[name] for name in FIELDS} for meta in (q_meta, k_meta))
+    q_meta, k_meta = ({name: meta[name] for name in MASK_FIELDS} for meta in (q_meta, k_meta))
     sizes = current_mesh_shape()
     if not sizes:
         return _on_one_device(q, k, v, q_meta, k_meta, k_bias)
     queries, keys = on_mesh(sizes, q, k)
-    metas = [{name: PartitionSpec(*lies[:2]) for name in FIELDS} for lies in (queries, keys)]
+    metas = [{name: PartitionSpec(*lies[:2]) for name in MASK_FIELDS} for lies in (queries, keys)]
     bias = None if k_bias is None else PartitionSpec(*keys[:2])
     attend = jax.shard_map(
         _on_one_device,
@@ -117,24 +133,43 @@ def _rows_lie(x: Array) -> PartitionSpec | None:
     return activation_spec(current_mesh_shape(), x.shape[:1], "batch") if current_mesh_shape() else None
 
 
-def merged(
+def merge_partial_attention(
     parts: Sequence[tuple[Float[Array, "b nq h d"], Float[Array, "b nq h"]]],
 ) -> tuple[Float[Array, "b nq h d"], Float[Array, "b nq h"]]:
-    """`attention_parts` over all keys from those over sets of them: a mean weighted by their sums."""
+    """`attention_with_lse` over all keys from that over disjoint sets of them: means weighted by softmax(lse).
+
+    Gradients of several parts leave out how the weights depend on q and k, since none flows through an lse: only for
+    sets that are read and not trained, such as a KV cache.
+    """
     if len(parts) == 1:
         return parts[0]
-    attended, log_sums = (jnp.stack(x) for x in zip(*parts, strict=True))
-    shares = jax.nn.softmax(log_sums, axis=0)[..., None]
+    attended, lses = (jnp.stack(x) for x in zip(*parts, strict=True))
+    shares = jax.nn.softmax(lses, axis=0)[..., None]
     mean = jnp.sum(attended.astype(jnp.float32) * shares, axis=0).astype(attended.dtype)
-    # The sum over nobody stays what it is, not log(parts) more: HIDDEN absorbs it.
-    return mean, jax.nn.logsumexp(log_sums, axis=0)
+    # Of queries that see nothing in any part it stays MASK_VALUE, which absorbs log(parts).
+    return mean, jax.nn.logsumexp(lses, axis=0)
+
+
+def select_backend(op: str, backends: Sequence[Backend], otherwise: Callable, *given) -> Callable:
+    """The first backend that supports `given`, else `otherwise`; warns once of each that is passed over."""
+    for backend in backends:
+        reason = backend.unsupported_reason(*given)
+        if reason is None:
+            return backend.run
+        warn_once(f"{op}: {backend.run.__name__} cannot run this, the next in order does: {reason}")
+    return otherwise
+
+
+@functools.cache
+def warn_once(message: str) -> None:
+    warnings.warn(message, stacklevel=2)
 
 
 def _on_one_device(q, k, v, q_meta, k_meta, k_bias):
     few = q.shape[1] <= _FEW_QUERIES.get(platform(), 0)
     large = q.shape[1] * k.shape[1] >= _WORTH_A_LOOP and not few
     backends = BACKENDS.get(platform(), ()) if large else ()
-    return first_able("attention", backends, attention_reference, q, k)(q, k, v, q_meta, k_meta, k_bias)
+    return select_backend("attention", backends, attention_reference, q, k)(q, k, v, q_meta, k_meta, k_bias)
 
 
 def _check(q, k, v, q_meta, k_meta, k_bias) -> None:
@@ -147,7 +182,7 @@ def _check(q, k, v, q_meta, k_meta, k_bias) -> None:
     if h % kv:
         raise ValueError(f"attention: {h} heads of q are no multiple of the {kv} of k")
     for side, meta, shape in (("q_meta", q_meta, (b, nq)), ("k_meta", k_meta, (b, nk))):
-        for name in FIELDS:
+        for name in MASK_FIELDS:
             if name not in meta or meta[name].shape != shape:
                 found = meta[name].shape if name in meta else "missing"
                 raise ValueError(f"attention: {side}[{name!r}] is {found}, but its tokens are {shape}")

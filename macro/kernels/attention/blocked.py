@@ -1,4 +1,4 @@
-"""Attention on a CPU in blocks that a core's cache holds, and only those in which somebody sees somebody.
+"""Attention on a CPU in blocks that a core's cache holds, visiting only those in which a query sees a key.
 
 Packed rows hold several sentences, so most pairs of tokens never meet. Tokens are first put in the order of
 (sample, order); then each block of queries sees one contiguous run of key blocks, whose ends follow from the
@@ -18,9 +18,9 @@ from einops import rearrange
 from jax import lax
 from jaxtyping import Array, Float
 
-from macro.kernels.attention.ordering import block_at, blocks_in_order, sorting
-from macro.kernels.attention.reference import HIDDEN
-from macro.sentence.sight import FIELDS, visible
+from macro.kernels.attention.block_mask import block_at, sort_order, sorted_blocks
+from macro.kernels.attention.reference import MASK_VALUE
+from macro.sentence.attention_mask import MASK_FIELDS, mask_mod
 
 QUERIES, KEYS = 64, 64  # tokens of a block; measured best of 32 to 256
 _BIAS = "bias"  # of keys, beside their metadata
@@ -34,35 +34,35 @@ def attention_blocked(
     k_meta: Mapping,
     k_bias: Float[Array, "b nk"] | None = None,
 ) -> tuple[Float[Array, "b nq h d"], Float[Array, "b nq h"]]:
-    """Same values as `attention_reference`; arguments as in `api.attention_parts`."""
+    """Same values as `attention_reference`; arguments as in `api.attention_with_lse`."""
     dtype = q.dtype
     q, k, v = (x.astype(jnp.float32) for x in (q, k, v))
-    q_order, k_order = sorting(q_meta), sorting(k_meta)
+    q_order, k_order = sort_order(q_meta), sort_order(k_meta)
     bias = jnp.zeros(k.shape[:2]) if k_bias is None else lax.stop_gradient(k_bias)
-    q_meta = {name: blocks_in_order(x, q_order, QUERIES) for name, x in q_meta.items()}
-    k_meta = {name: blocks_in_order(x, k_order, KEYS) for name, x in (k_meta | {_BIAS: bias}).items()}
+    q_meta = {name: sorted_blocks(x, q_order, QUERIES) for name, x in q_meta.items()}
+    k_meta = {name: sorted_blocks(x, k_order, KEYS) for name, x in (k_meta | {_BIAS: bias}).items()}
     groups, heads = k.shape[2], q.shape[2]
     # Query heads of one key head lie in one axis with the queries: fewer, larger products.
-    scaled = blocks_in_order(q * q.shape[-1] ** -0.5, q_order, QUERIES)
+    scaled = sorted_blocks(q * q.shape[-1] ** -0.5, q_order, QUERIES)
     queries = rearrange(scaled, "b m n (g r) d -> b m g (r n) d", g=groups)
-    keys, values = (blocks_in_order(x, k_order, KEYS).swapaxes(2, 3) for x in (k, v))
-    attended, log_sum = lax.map(lambda row: _row(*row), (queries, keys, values, q_meta, k_meta))
+    keys, values = (sorted_blocks(x, k_order, KEYS).swapaxes(2, 3) for x in (k, v))
+    attended, lse = lax.map(lambda row: _row(*row), (queries, keys, values, q_meta, k_meta))
     back = jnp.argsort(q_order, axis=1)
     attended = rearrange(attended, "b m g (r n) d -> b (m n) (g r) d", n=QUERIES, r=heads // groups)
-    log_sum = rearrange(log_sum, "b m g (r n) -> b (m n) (g r)", n=QUERIES, r=heads // groups)
+    lse = rearrange(lse, "b m g (r n) -> b (m n) (g r)", n=QUERIES, r=heads // groups)
     attended = jnp.take_along_axis(attended, back[:, :, None, None], axis=1).astype(dtype)
-    return attended, lax.stop_gradient(jnp.take_along_axis(log_sum, back[:, :, None], axis=1))
+    return attended, lax.stop_gradient(jnp.take_along_axis(lse, back[:, :, None], axis=1))
 
 
 def _mask(q_meta: Mapping, k_meta: Mapping) -> Array:
-    """The rule of sight for `[..., queries, keys]`."""
-    q = {name: q_meta[name][..., :, None] for name in FIELDS}
-    k = {name: k_meta[name][..., None, :] for name in FIELDS}
-    return visible(q, k)
+    """The attention mask `[..., queries, keys]`."""
+    q = {name: q_meta[name][..., :, None] for name in MASK_FIELDS}
+    k = {name: k_meta[name][..., None, :] for name in MASK_FIELDS}
+    return mask_mod(q, k)
 
 
 def _runs(q_meta: Mapping, k_meta: Mapping) -> tuple[Array, Array]:
-    """Per block of queries: the first key block in which it sees somebody, and one after the last."""
+    """Per block of queries: the first key block in which it sees a key, and one after the last."""
 
     def run(block):
         seen = jnp.any(_mask(block, k_meta), axis=(1, 2))
@@ -76,7 +76,7 @@ def _scores(q: Array, k: Array, q_meta: Mapping, k_meta: Mapping) -> Array:
     """Scores `[groups, heads per group * queries, keys]` of one block of each, hidden ones marked."""
     scores = jnp.einsum("gqd,gkd->gqk", q, k) + k_meta[_BIAS]
     mask = jnp.tile(_mask(q_meta, k_meta), (q.shape[1] // QUERIES, 1))
-    return jnp.where(mask, scores, HIDDEN)
+    return jnp.where(mask, scores, MASK_VALUE)
 
 
 @jax.custom_vjp
@@ -107,33 +107,33 @@ def _forward(queries, keys, values, q_meta, k_meta):
             total = total * shrink + jnp.sum(weights, axis=-1)
             return new_top, total, attended * shrink[..., None] + jnp.einsum("gqk,gkd->gqd", weights, v)
 
-        start = jnp.full(q.shape[:2], HIDDEN), jnp.zeros(q.shape[:2]), jnp.zeros(q.shape)
+        start = jnp.full(q.shape[:2], MASK_VALUE), jnp.zeros(q.shape[:2]), jnp.zeros(q.shape)
         top, total, attended = lax.fori_loop(first, end, step, start)
-        seeing = top > HIDDEN
+        seeing = top > MASK_VALUE
         total = jnp.where(seeing, total, 1.0)
         attended = jnp.where(seeing[..., None], attended / total[..., None], 0.0)
-        return attended, jnp.where(seeing, top + jnp.log(total), HIDDEN)
+        return attended, jnp.where(seeing, top + jnp.log(total), MASK_VALUE)
 
-    attended, log_sum = lax.map(block, (queries, q_meta, first, end))
-    return (attended, log_sum), (queries, keys, values, q_meta, k_meta, first, end, attended, log_sum)
+    attended, lse = lax.map(block, (queries, q_meta, first, end))
+    return (attended, lse), (queries, keys, values, q_meta, k_meta, first, end, attended, lse)
 
 
-def _backward(kept, slopes):
-    queries, keys, values, q_meta, k_meta, first, end, attended, log_sum = kept
-    d_attended = slopes[0]
-    # Who sees nothing has weights of zero by an infinite log-sum-exp.
-    log_sum = jnp.where(log_sum > HIDDEN, log_sum, jnp.inf)
-    # sum_k weight * d_weight, without the weights
-    slopes = jnp.sum(d_attended * attended, axis=-1)
+def _backward(kept, cotangents):
+    queries, keys, values, q_meta, k_meta, first, end, attended, lse = kept
+    d_attended = cotangents[0]
+    # lse = inf gives weights of zero: queries that see nothing.
+    lse = jnp.where(lse > MASK_VALUE, lse, jnp.inf)
+    # sum_k weight * d_weight = sum_d d_out * attended
+    deltas = jnp.sum(d_attended * attended, axis=-1)
 
     def block(carry, arguments):
-        q, meta, first, end, d_out, log_sum, slope = arguments
+        q, meta, first, end, d_out, lse, delta = arguments
 
         def step(number, carry):
             d_q, d_keys, d_values = carry
             k, v, k_block = block_at((keys, values, k_meta), number)
-            weights = jnp.exp(_scores(q, k, meta, k_block) - log_sum[..., None])
-            d_scores = weights * (jnp.einsum("gqd,gkd->gqk", d_out, v) - slope[..., None])
+            weights = jnp.exp(_scores(q, k, meta, k_block) - lse[..., None])
+            d_scores = weights * (jnp.einsum("gqd,gkd->gqk", d_out, v) - delta[..., None])
             d_q = d_q + jnp.einsum("gqk,gkd->gqd", d_scores, k)
             d_keys = d_keys.at[number].add(jnp.einsum("gqk,gqd->gkd", d_scores, q))
             d_values = d_values.at[number].add(jnp.einsum("gqk,gqd->gkd", weights, d_out))
@@ -143,7 +143,7 @@ def _backward(kept, slopes):
         return tuple(carry), d_q
 
     start = jnp.zeros(keys.shape), jnp.zeros(values.shape)
-    blocks = queries, q_meta, first, end, d_attended, log_sum, slopes
+    blocks = queries, q_meta, first, end, d_attended, lse, deltas
     (d_keys, d_values), d_queries = lax.scan(block, start, blocks)
     return d_queries, d_keys, d_values, None, None
 

@@ -1,7 +1,7 @@
-"""Flash attention under the rule of sight for GPU, in Pallas' Triton backend.
+"""Flash attention under the attention mask for GPU, in Pallas' Triton backend.
 
 The mask is computed inside the kernels from the tokens' metadata. Each block of queries is handed a list of the blocks
-of keys in which it may see somebody (`ordering.py`), in the backward pass each block of keys a list of blocks of
+of keys to visit (`block_mask.py`), in the backward pass each block of keys a list of blocks of
 queries; what is on no list costs nothing. As on TPU tokens stay where they lie, keys are never repeated for grouped
 heads, softmax runs along the keys (Milakov & Gimelshein, arXiv 1805.02867) and the backward pass computes the weights
 again from the kept log-sum-exp (Dao et al., arXiv 2205.14135). Memory grows with n; the lists are one number a pair of
@@ -23,10 +23,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from macro.kernels.attention.ordering import padded, pairs_of_blocks, stacked
-from macro.kernels.attention.pallas_gpu_kernels import Case, Meetings, d_keys_values, d_queries, forward
-from macro.kernels.attention.reference import HIDDEN
-from macro.sentence.sight import FIELDS
+from macro.kernels.attention.block_mask import pad_to_multiple, stack_fields, visible_block_pairs
+from macro.kernels.attention.pallas_gpu_kernels import BlockMask, KernelConfig, d_keys_values, d_queries, forward
+from macro.kernels.attention.reference import MASK_VALUE
+from macro.sentence.attention_mask import MASK_FIELDS
 
 # Tokens of a block at most (queries, keys). With heads of 128 in bfloat16 and eight warps each kernel takes 100 KB of
 # an H100's 227 KB of shared memory and some 200 of 255 registers a thread; with four warps two of three spill.
@@ -39,17 +39,17 @@ _MOST = 256  # values of a head
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
-def why_not(q: Float[Array, "b nq h d"], k: Float[Array, "b nk kv d"]) -> str | None:
+def unsupported_reason(q: Float[Array, "b nq h d"], k: Float[Array, "b nk kv d"]) -> str | None:
     """Why `attention_gpu` cannot run such queries and keys on the devices that are here, or None."""
     if q.shape[-1] > _MOST:
         return f"heads of {q.shape[-1]} values do not fit a block, which takes {_MOST}"
     dtype = jnp.result_type(q, k)
     if dtype.name not in _DTYPES:
         return f"{dtype} is none of {', '.join(_DTYPES)}"
-    return why_not_here()
+    return unsupported_device()
 
 
-def why_not_here() -> str | None:
+def unsupported_device() -> str | None:
     """Why no kernel of Triton's runs on the devices that are here, or None."""
     capability = str(getattr(jax.local_devices()[0], "compute_capability", ""))
     # AMD writes "gfx90a".
@@ -67,7 +67,7 @@ def attention_gpu(
     k_bias: Float[Array, "b nk"] | None = None,
     interpret: bool = False,
 ) -> tuple[Float[Array, "b nq h d"], Float[Array, "b nq h"]]:
-    """Same values as `attention_reference`; arguments as in `api.attention_parts`.
+    """Same values as `attention_reference`; arguments as in `api.attention_with_lse`.
 
     Products of float32 are float32's own and not TF32's: exact, and an order of magnitude slower than bfloat16.
 
@@ -77,10 +77,10 @@ def attention_gpu(
     (b, nq, h, d), (nk, kv) = q.shape, k.shape[1:3]
     dtype = jnp.result_type(q, k, v)
     arrays = (x.astype(dtype) for x in (q, k, v))
-    q_meta, k_meta = ({name: meta[name] for name in FIELDS} for meta in (q_meta, k_meta))
+    q_meta, k_meta = ({name: meta[name] for name in MASK_FIELDS} for meta in (q_meta, k_meta))
     bias = None if k_bias is None else jax.lax.stop_gradient(k_bias.astype(jnp.float32))
-    attended, log_sum = _attend((b, nq, h, nk, kv, d), interpret, *arrays, q_meta, k_meta, bias)
-    return attended.astype(q.dtype), jax.lax.stop_gradient(log_sum.swapaxes(1, 2))
+    attended, lse = _attend((b, nq, h, nk, kv, d), interpret, *arrays, q_meta, k_meta, bias)
+    return attended.astype(q.dtype), jax.lax.stop_gradient(lse.swapaxes(1, 2))
 
 
 def power(n: int) -> int:
@@ -94,11 +94,13 @@ def blocks(sizes: tuple[int, int], tokens: tuple[int, int], shrink: int) -> tupl
     return queries, keys
 
 
-def _case(sizes: tuple[int, int], rectangle: tuple, dtype, interpret: bool) -> Case:
-    """The case with blocks of at most these sizes (queries, keys), smaller for wide heads and few tokens."""
+def _kernel_config(sizes: tuple[int, int], rectangle: tuple, dtype, interpret: bool) -> KernelConfig:
+    """The configuration with blocks of at most these sizes (queries, keys), smaller for wide heads and few tokens."""
     _, nq, _, nk, _, d = rectangle
     width, wide = power(d) * dtype.itemsize, _WIDE[dtype.itemsize]
-    return Case(*blocks(sizes, (nq, nk), max(1, width // wide)), 8 if width >= wide else 4, rectangle, interpret)
+    return KernelConfig(
+        *blocks(sizes, (nq, nk), max(1, width // wide)), 8 if width >= wide else 4, rectangle, interpret
+    )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -107,56 +109,57 @@ def _attend(rectangle, interpret, q, k, v, q_meta, k_meta, bias):
 
 
 def _attend_forward(rectangle, interpret, q, k, v, q_meta, k_meta, bias):
-    case = _case(FORWARD, rectangle, q.dtype, interpret)
-    arrays, (pairs, whole) = _laid_out(case, q, k, v, q_meta, k_meta, bias)
-    attended, log_sum = forward(case, _meetings(pairs, whole), *arrays)
-    # In whole blocks: attended [b, n, h, d], log_sum [b, h, n]
-    attended, log_sum = _restored(attended, q), log_sum[:, :, : q.shape[1]]
-    return (attended, log_sum), (q, k, v, q_meta, k_meta, bias, attended, log_sum)
+    config = _kernel_config(FORWARD, rectangle, q.dtype, interpret)
+    arrays, (pairs, full) = _laid_out(config, q, k, v, q_meta, k_meta, bias)
+    attended, lse = forward(config, _block_mask(pairs, full), *arrays)
+    # In whole blocks: attended [b, n, h, d], lse [b, h, n]
+    attended, lse = _from_kernel_layout(attended, q), lse[:, :, : q.shape[1]]
+    return (attended, lse), (q, k, v, q_meta, k_meta, bias, attended, lse)
 
 
-def _attend_backward(rectangle, interpret, kept, slopes):
-    q, k, v, q_meta, k_meta, bias, attended, log_sum = kept
-    d_attended = slopes[0]
-    case = _case(BACKWARD, rectangle, q.dtype, interpret)
-    arrays, (pairs, whole) = _laid_out(case, q, k, v, q_meta, k_meta, bias)
+def _attend_backward(rectangle, interpret, kept, cotangents):
+    q, k, v, q_meta, k_meta, bias, attended, lse = kept
+    d_attended = cotangents[0]
+    config = _kernel_config(BACKWARD, rectangle, q.dtype, interpret)
+    arrays, (pairs, full) = _laid_out(config, q, k, v, q_meta, k_meta, bias)
     # sum_k weight * d_weight, without the weights
-    slope = jnp.einsum("bnhd,bnhd->bhn", d_attended, attended, preferred_element_type=jnp.float32)
-    # Who sees nothing has weights of zero by an infinite log-sum-exp, and so has what pads a block.
-    log_sum = jnp.where(log_sum > HIDDEN, log_sum, jnp.inf)
-    padding = (0, 0), (0, 0), (0, -log_sum.shape[2] % case.queries)
-    log_sum, slope = jnp.pad(log_sum, padding, constant_values=jnp.inf), jnp.pad(slope, padding)
-    arrays = *arrays, arranged(d_attended, case.queries), log_sum, slope
-    d_q = d_queries(case, _meetings(pairs, whole), *arrays)
-    d_k, d_v = d_keys_values(case, _meetings(pairs.swapaxes(1, 2), whole.swapaxes(1, 2)), *arrays)
-    return _restored(d_q, q), _restored(d_k, k), _restored(d_v, v), None, None, None
+    delta = jnp.einsum("bnhd,bnhd->bhn", d_attended, attended, preferred_element_type=jnp.float32)
+    # lse = inf gives weights of zero: queries that see nothing, and padding of a block.
+    lse = jnp.where(lse > MASK_VALUE, lse, jnp.inf)
+    padding = (0, 0), (0, 0), (0, -lse.shape[2] % config.queries)
+    lse, delta = jnp.pad(lse, padding, constant_values=jnp.inf), jnp.pad(delta, padding)
+    arrays = *arrays, to_kernel_layout(d_attended, config.queries), lse, delta
+    d_q = d_queries(config, _block_mask(pairs, full), *arrays)
+    d_k, d_v = d_keys_values(config, _block_mask(pairs.swapaxes(1, 2), full.swapaxes(1, 2)), *arrays)
+    return _from_kernel_layout(d_q, q), _from_kernel_layout(d_k, k), _from_kernel_layout(d_v, v), None, None, None
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
 
 
-def _laid_out(case: Case, q, k, v, q_meta, k_meta, bias) -> tuple[tuple, tuple]:
-    """The arguments of the kernels in whole blocks, and which pairs of blocks meet and do so wholly."""
-    q_fields, k_fields = stacked(q_meta, case.queries), stacked(k_meta, case.keys)
-    bias = None if bias is None else padded(bias, 1, case.keys)[:, None]
-    arrays = arranged(q, case.queries), arranged(k, case.keys), arranged(v, case.keys), q_fields, k_fields, bias
-    return arrays, pairs_of_blocks(q_fields, k_fields, case.queries, case.keys)
+def _laid_out(config: KernelConfig, q, k, v, q_meta, k_meta, bias) -> tuple[tuple, tuple]:
+    """The arguments of the kernels in whole blocks, and which pairs of blocks are visited and which are full."""
+    q_fields, k_fields = stack_fields(q_meta, config.queries), stack_fields(k_meta, config.keys)
+    bias = None if bias is None else pad_to_multiple(bias, 1, config.keys)[:, None]
+    arrays = to_kernel_layout(q, config.queries), *(to_kernel_layout(x, config.keys) for x in (k, v))
+    arrays = *arrays, q_fields, k_fields, bias
+    return arrays, visible_block_pairs(q_fields, k_fields, config.queries, config.keys)
 
 
-def _meetings(pairs: Bool[Array, "b m n"], whole: Bool[Array, "b m n"]) -> Meetings:
-    """For each block of the first axis those that it meets on the second."""
+def _block_mask(pairs: Bool[Array, "b m n"], full: Bool[Array, "b m n"]) -> BlockMask:
+    """For each block of the first axis the blocks of the second to visit."""
     n = pairs.shape[2]
     # Sorted: pairs to be looked into, then whole ones, then those that do not meet.
-    rank = jnp.where(pairs, jnp.where(whole, n, 0) + jnp.arange(n), 2 * n)
-    ends = jnp.stack([jnp.sum(pairs & ~whole, axis=-1), jnp.sum(pairs, axis=-1)], axis=-1)
-    return Meetings(jnp.sort(rank, axis=-1).astype(jnp.int32) % n, ends.astype(jnp.int32))
+    rank = jnp.where(pairs, jnp.where(full, n, 0) + jnp.arange(n), 2 * n)
+    counts = jnp.stack([jnp.sum(pairs & ~full, axis=-1), jnp.sum(pairs, axis=-1)], axis=-1)
+    return BlockMask(jnp.sort(rank, axis=-1).astype(jnp.int32) % n, counts.astype(jnp.int32))
 
 
-def arranged(x: Array, block: int) -> Array:
+def to_kernel_layout(x: Array, block: int) -> Array:
     """`x [b, n, h, d]` with zeros up to whole blocks and a power of two; a copy only where that is to be done."""
     return jnp.pad(x, ((0, 0), (0, -x.shape[1] % block), (0, 0), (0, power(x.shape[3]) - x.shape[3])))
 
 
-def _restored(x: Array, like: Array) -> Array:
-    """`arranged` taken back, to the shape of `like`."""
+def _from_kernel_layout(x: Array, like: Array) -> Array:
+    """`to_kernel_layout` taken back, to the shape of `like`."""
     return x[:, : like.shape[1], :, : like.shape[3]]

@@ -1,7 +1,7 @@
-"""Flash attention under the rule of sight for TPU, in Pallas (Mosaic).
+"""Flash attention under the attention mask for TPU, in Pallas (Mosaic).
 
-The mask is computed inside the kernels from the tokens' metadata. A list of the pairs of blocks that may see each other
-(`ordering.py`) is handed to a kernel ahead of it (scalar prefetch), and its grid, of traced length, walks along that
+The mask is computed inside the kernels from the tokens' metadata. A list of the pairs of blocks to visit
+(`block_mask.py`) is handed to a kernel ahead of it (scalar prefetch), and its grid, of traced length, walks along that
 list: pairs left out cost nothing at all. Tokens stay where they lie: a packed row is a few buffers in each of which
 sentences follow one another, so a block sees few others as it is, and sorting would cost more (half a minute of
 compiling, too) than the last of the pairs. Keys are never repeated for grouped heads. Softmax runs along the keys
@@ -21,10 +21,16 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Float
 
-from macro.kernels.attention.ordering import even_block, padded, pairs_of_blocks, stacked, visits
-from macro.kernels.attention.pallas_tpu_kernels import LANES, Case, d_keys_values, d_queries, forward
-from macro.kernels.attention.reference import HIDDEN
-from macro.sentence.sight import FIELDS
+from macro.kernels.attention.block_mask import (
+    balanced_block_size,
+    block_mask,
+    pad_to_multiple,
+    stack_fields,
+    visible_block_pairs,
+)
+from macro.kernels.attention.pallas_tpu_kernels import LANES, KernelConfig, d_keys_values, d_queries, forward
+from macro.kernels.attention.reference import MASK_VALUE
+from macro.sentence.attention_mask import MASK_FIELDS
 
 # Tokens of a block at most, and query rows of a block over all heads of a key head.
 QUERIES, KEYS, ROWS = 512, 1024, 4096
@@ -32,7 +38,7 @@ QUERIES, KEYS, ROWS = 512, 1024, 4096
 _PAIRS = 85_000
 
 
-def why_not(q: Float[Array, "b nq h d"], k: Float[Array, "b nk kv d"]) -> str | None:
+def unsupported_reason(q: Float[Array, "b nq h d"], k: Float[Array, "b nk kv d"]) -> str | None:
     """Why `attention_tpu` cannot run such queries and keys, or None."""
     (b, nq, h, _), (nk, kv) = q.shape, k.shape[1:3]
     queries, keys = blocks(nq, nk, h // kv)
@@ -49,59 +55,59 @@ def attention_tpu(
     k_bias: Float[Array, "b nk"] | None = None,
     interpret: bool = False,
 ) -> tuple[Float[Array, "b nq h d"], Float[Array, "b nq h"]]:
-    """Same values as `attention_reference`; arguments as in `api.attention_parts`.
+    """Same values as `attention_reference`; arguments as in `api.attention_with_lse`.
 
     Args:
         interpret: run by Pallas' interpreter on any machine, for tests.
     """
     (b, nq, h, d), (nk, kv) = q.shape, k.shape[1:3]
-    case = Case(*blocks(nq, nk, h // kv), (b, nq, h, nk, kv, d), interpret)
+    config = KernelConfig(*blocks(nq, nk, h // kv), (b, nq, h, nk, kv, d), interpret)
     dtype = jnp.result_type(q, k, v)
     scaled = q.astype(dtype) * d**-0.5
-    q_meta, k_meta = ({name: meta[name] for name in FIELDS} for meta in (q_meta, k_meta))
+    q_meta, k_meta = ({name: meta[name] for name in MASK_FIELDS} for meta in (q_meta, k_meta))
     bias = jnp.zeros((b, nk)) if k_bias is None else jax.lax.stop_gradient(k_bias.astype(jnp.float32))
-    attended, log_sum = _attend(case, scaled, k.astype(dtype), v.astype(dtype), q_meta, k_meta, bias)
+    attended, lse = _attend(config, scaled, k.astype(dtype), v.astype(dtype), q_meta, k_meta, bias)
     # [b, kv, h // kv, n] with n in whole blocks
-    log_sum = rearrange(log_sum[..., :nq], "b g r n -> b n (g r)")
-    return attended.astype(q.dtype), jax.lax.stop_gradient(log_sum)
+    lse = rearrange(lse[..., :nq], "b g r n -> b n (g r)")
+    return attended.astype(q.dtype), jax.lax.stop_gradient(lse)
 
 
 def blocks(nq: int, nk: int, group: int) -> tuple[int, int]:
     """Queries and keys of a block where `group` heads share a key head."""
-    return even_block(nq, min(QUERIES, max(ROWS // group, LANES)), LANES), even_block(nk, KEYS, LANES)
+    return balanced_block_size(nq, min(QUERIES, max(ROWS // group, LANES)), LANES), balanced_block_size(nk, KEYS, LANES)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(case: Case, q, k, v, q_meta, k_meta, bias):
-    return _attend_forward(case, q, k, v, q_meta, k_meta, bias)[0]
+def _attend(config: KernelConfig, q, k, v, q_meta, k_meta, bias):
+    return _attend_forward(config, q, k, v, q_meta, k_meta, bias)[0]
 
 
-def _attend_forward(case: Case, q, k, v, q_meta, k_meta, bias):
-    q_fields, k_fields = stacked(q_meta, case.queries), stacked(k_meta, case.keys)
-    pairs = pairs_of_blocks(q_fields, k_fields, case.queries, case.keys)
-    arrays = arranged(q, case.queries), arranged(k, case.keys), arranged(v, case.keys)
-    attended, log_sum = forward(case, visits(*pairs), *arrays, q_fields, k_fields, _biases(bias, case.keys))
-    attended = _restored(attended, q)
-    return (attended, log_sum), (q, k, v, q_meta, k_meta, bias, attended, log_sum)
+def _attend_forward(config: KernelConfig, q, k, v, q_meta, k_meta, bias):
+    q_fields, k_fields = stack_fields(q_meta, config.queries), stack_fields(k_meta, config.keys)
+    pairs = visible_block_pairs(q_fields, k_fields, config.queries, config.keys)
+    arrays = to_kernel_layout(q, config.queries), to_kernel_layout(k, config.keys), to_kernel_layout(v, config.keys)
+    attended, lse = forward(config, block_mask(*pairs), *arrays, q_fields, k_fields, _biases(bias, config.keys))
+    attended = _from_kernel_layout(attended, q)
+    return (attended, lse), (q, k, v, q_meta, k_meta, bias, attended, lse)
 
 
-def _attend_backward(case: Case, kept, slopes):
-    q, k, v, q_meta, k_meta, bias, attended, log_sum = kept
-    d_attended = slopes[0]
-    # Who sees nothing has weights of zero by an infinite log-sum-exp.
-    log_sum = jnp.where(log_sum > HIDDEN, log_sum, jnp.inf)
-    q_fields, k_fields = stacked(q_meta, case.queries), stacked(k_meta, case.keys)
-    pairs = pairs_of_blocks(q_fields, k_fields, case.queries, case.keys)
-    # sum_k weight * d_weight, without the weights
-    slope = jnp.sum(d_attended.astype(jnp.float32) * attended.astype(jnp.float32), axis=-1, keepdims=True)
-    slope = _laid(slope, case.queries)[..., 0].reshape(log_sum.shape)
+def _attend_backward(config: KernelConfig, kept, cotangents):
+    q, k, v, q_meta, k_meta, bias, attended, lse = kept
+    d_attended = cotangents[0]
+    # lse = inf gives weights of zero: queries that see nothing.
+    lse = jnp.where(lse > MASK_VALUE, lse, jnp.inf)
+    q_fields, k_fields = stack_fields(q_meta, config.queries), stack_fields(k_meta, config.keys)
+    pairs = visible_block_pairs(q_fields, k_fields, config.queries, config.keys)
+    # sum_k weight * d_weight = sum_d d_out * attended
+    delta = jnp.sum(d_attended.astype(jnp.float32) * attended.astype(jnp.float32), axis=-1, keepdims=True)
+    delta = _heads_first(delta, config.queries)[..., 0].reshape(lse.shape)
     arguments = (
-        arranged(q, case.queries), arranged(k, case.keys), arranged(v, case.keys),
-        q_fields, k_fields, _biases(bias, case.keys), arranged(d_attended, case.queries), log_sum, slope,
+        to_kernel_layout(q, config.queries), to_kernel_layout(k, config.keys), to_kernel_layout(v, config.keys),
+        q_fields, k_fields, _biases(bias, config.keys), to_kernel_layout(d_attended, config.queries), lse, delta,
     )  # fmt: skip
-    d_q = d_queries(case, visits(*pairs), *arguments)
-    d_k, d_v = d_keys_values(case, visits(*(x.swapaxes(1, 2) for x in pairs)), *arguments)
-    return _restored(d_q, q), _restored(d_k, k), _restored(d_v, v), None, None, None
+    d_q = d_queries(config, block_mask(*pairs), *arguments)
+    d_k, d_v = d_keys_values(config, block_mask(*(x.swapaxes(1, 2) for x in pairs)), *arguments)
+    return _from_kernel_layout(d_q, q), _from_kernel_layout(d_k, k), _from_kernel_layout(d_v, v), None, None, None
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
@@ -109,19 +115,19 @@ _attend.defvjp(_attend_forward, _attend_backward)
 
 def _biases(bias: Array, block: int) -> Array:
     """The keys' bias `[b, 1, n]`, padded to whole blocks."""
-    return padded(bias, 1, block)[:, None]
+    return pad_to_multiple(bias, 1, block)[:, None]
 
 
-def _laid(x: Array, block: int) -> Array:
+def _heads_first(x: Array, block: int) -> Array:
     """`x [b, n, h, d]` as `[b, h, n, d]`, with zeros up to whole blocks."""
-    return padded(x, 1, block).swapaxes(1, 2)
+    return pad_to_multiple(x, 1, block).swapaxes(1, 2)
 
 
-def arranged(x: Array, block: int) -> Array:
-    """As `_laid`, d padded to whole lanes (which a TPU's memory does in any case)."""
-    return _laid(padded(x, 3, LANES), block)
+def to_kernel_layout(x: Array, block: int) -> Array:
+    """As `_heads_first`, d padded to whole lanes (which a TPU's memory does in any case)."""
+    return _heads_first(pad_to_multiple(x, 3, LANES), block)
 
 
-def _restored(x: Array, like: Array) -> Array:
-    """`arranged` taken back, to the shape of `like [b, n, h, d]`."""
+def _from_kernel_layout(x: Array, like: Array) -> Array:
+    """`to_kernel_layout` taken back, to the shape of `like [b, n, h, d]`."""
     return x[:, :, : like.shape[1], : like.shape[3]].swapaxes(1, 2)

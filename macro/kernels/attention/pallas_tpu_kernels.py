@@ -1,7 +1,7 @@
 """The three kernels of flash attention for TPU: forward, queries' gradient, keys' and values' gradient.
 
 All take tokens that `pallas_tpu.py` has put in order, padded and laid out as `[b, heads, tokens, d]`. The grid is
-(row, key head, visit): the list of visits says for each step which block of queries meets which block of keys, and is
+(row, key head, visit): the block mask says for each step which block of queries meets which block of keys, and is
 sorted by the block that is written (queries, or in the last kernel keys), so that a result stays in VMEM until all
 that goes into it has come. The query heads of one key head are worked on in one step: they share the mask.
 
@@ -20,16 +20,16 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array
 
-from macro.kernels.attention.ordering import Visits
-from macro.kernels.attention.reference import HIDDEN
-from macro.sentence.sight import FIELDS, visible
+from macro.kernels.attention.block_mask import BlockMask
+from macro.kernels.attention.reference import MASK_VALUE
+from macro.sentence.attention_mask import MASK_FIELDS, mask_mod
 
 LANES = 128
 # Blocks, scratch and scores take 14 to 23 MB at BAGEL's sizes in bfloat16, and v5p has 64 MiB.
 _VMEM_BYTES = 48 * 1024 * 1024
 
 
-class Case(NamedTuple):
+class KernelConfig(NamedTuple):
     """What a kernel has to know at trace time.
 
     Attributes:
@@ -45,15 +45,15 @@ class Case(NamedTuple):
 
 
 class _Blocks:
-    """Block specs by what they hold; the list of visits is sorted by the blocks of side `major`, "q" or "k"."""
+    """Block specs by what they hold; the block mask is sorted by the blocks of side `major`, "q" or "k"."""
 
-    def __init__(self, case: Case, q: Array, k: Array, major: str):
-        group, d, fields = q.shape[1] // k.shape[1], q.shape[3], len(FIELDS)
-        self.outer_blocks = q.shape[2] // case.queries if major == "q" else k.shape[2] // case.keys
+    def __init__(self, config: KernelConfig, q: Array, k: Array, major: str):
+        group, d, fields = q.shape[1] // k.shape[1], q.shape[3], len(MASK_FIELDS)
+        self.outer_blocks = q.shape[2] // config.queries if major == "q" else k.shape[2] // config.keys
         self.streamed = []
 
         def spec(shape, side, place):
-            def index(row, head, step, outer, inner, whole, counts):
+            def index(row, head, step, outer, inner, full, counts):
                 at = outer[row, step] if side == major else jnp.maximum(inner[row, step], 0)
                 return place(row, head, at)
 
@@ -62,22 +62,24 @@ class _Blocks:
                 self.streamed.append(block)
             return block
 
-        self.queries = spec((None, group, case.queries, d), "q", lambda row, head, at: (row, head, at, 0))
-        self.keys = spec((None, None, case.keys, d), "k", lambda row, head, at: (row, head, at, 0))
-        self.of_query = spec((None, None, group, case.queries), "q", lambda row, head, at: (row, head, 0, at))
-        self.q_columns = spec((None, case.queries, fields), "q", lambda row, head, at: (row, at, 0))
-        self.q_rows = spec((None, fields, case.queries), "q", lambda row, head, at: (row, 0, at))
-        self.k_columns = spec((None, case.keys, fields), "k", lambda row, head, at: (row, at, 0))
-        self.k_rows = spec((None, fields, case.keys), "k", lambda row, head, at: (row, 0, at))
-        self.bias_column = spec((None, case.keys, 1), "k", lambda row, head, at: (row, at, 0))
-        self.bias_row = spec((None, 1, case.keys), "k", lambda row, head, at: (row, 0, at))
+        self.queries = spec((None, group, config.queries, d), "q", lambda row, head, at: (row, head, at, 0))
+        self.keys = spec((None, None, config.keys, d), "k", lambda row, head, at: (row, head, at, 0))
+        self.of_query = spec((None, None, group, config.queries), "q", lambda row, head, at: (row, head, 0, at))
+        self.q_columns = spec((None, config.queries, fields), "q", lambda row, head, at: (row, at, 0))
+        self.q_rows = spec((None, fields, config.queries), "q", lambda row, head, at: (row, 0, at))
+        self.k_columns = spec((None, config.keys, fields), "k", lambda row, head, at: (row, at, 0))
+        self.k_rows = spec((None, fields, config.keys), "k", lambda row, head, at: (row, 0, at))
+        self.bias_column = spec((None, config.keys, 1), "k", lambda row, head, at: (row, at, 0))
+        self.bias_row = spec((None, 1, config.keys), "k", lambda row, head, at: (row, 0, at))
 
     def reads(self, block: pl.BlockSpec) -> int:
         """How often what comes in such blocks is read where every pair of blocks meets."""
         return self.outer_blocks if any(block is x for x in self.streamed) else 1
 
 
-def _call(kernel, name: str, case: Case, blocks: _Blocks, matmuls: int, visits, operands, results, scratch):
+def _call(
+    kernel, name: str, config: KernelConfig, blocks: _Blocks, matmuls: int, block_mask, operands, results, scratch
+):
     """One `pallas_call` over (row, key head, visit).
 
     Args:
@@ -85,7 +87,7 @@ def _call(kernel, name: str, case: Case, blocks: _Blocks, matmuls: int, visits, 
             is that of the whole rectangle of pairs, since which are visited depends on the data.
         operands: (array, block spec); results: (shape, dtype, block spec); scratch: shapes, float32.
     """
-    b, nq, h, nk, kv, d = case.rectangle
+    b, nq, h, nk, kv, d = config.rectangle
     arrays, specs = zip(*operands, strict=True)
     outputs = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype, _ in results]
     moved = sum(x.size * x.dtype.itemsize * blocks.reads(spec) for x, spec in operands)
@@ -93,8 +95,8 @@ def _call(kernel, name: str, case: Case, blocks: _Blocks, matmuls: int, visits, 
     call = pl.pallas_call(
         kernel,
         grid_spec=pltpu.PrefetchScalarGridSpec(
-            num_scalar_prefetch=len(visits),
-            grid=(b, kv, jnp.max(visits.counts)),
+            num_scalar_prefetch=len(block_mask),
+            grid=(b, kv, jnp.max(block_mask.counts)),
             in_specs=specs,
             out_specs=[spec for _, _, spec in results],
             scratch_shapes=[pltpu.VMEM(shape, jnp.float32) for shape in scratch],
@@ -106,41 +108,41 @@ def _call(kernel, name: str, case: Case, blocks: _Blocks, matmuls: int, visits, 
         cost_estimate=pl.CostEstimate(
             flops=2 * matmuls * b * h * nq * nk * d, bytes_accessed=moved, transcendentals=b * h * nq * nk
         ),
-        interpret=case.interpret,
+        interpret=config.interpret,
         name=name,
     )
-    return tuple(call(*visits, *arrays))
+    return tuple(call(*block_mask, *arrays))
 
 
-def _visit(outer, inner, whole, counts):
+def _visit(outer, inner, full, counts):
     """Whether this step is the first and the last of its outer block, whether its two blocks meet, and wholly so."""
     row, step = pl.program_id(0), pl.program_id(2)
     here, count = outer[row, step], counts[row]
     begins = (step == 0) | (outer[row, jnp.maximum(step - 1, 0)] != here)
     # Entries that do not count repeat the last one, so that no block changes after it.
     ends = (step == count - 1) | (outer[row, jnp.minimum(step + 1, outer.shape[1] - 1)] != here)
-    return begins, ends, (step < count) & (inner[row, step] >= 0), whole[row, step] == 1
+    return begins, ends, (step < count) & (inner[row, step] >= 0), full[row, step] == 1
 
 
 def _columns(ref) -> dict:
-    return {name: ref[:, i : i + 1] for i, name in enumerate(FIELDS)}
+    return {name: ref[:, i : i + 1] for i, name in enumerate(MASK_FIELDS)}
 
 
 def _rows(ref) -> dict:
-    return {name: ref[i : i + 1, :] for i, name in enumerate(FIELDS)}
+    return {name: ref[i : i + 1, :] for i, name in enumerate(MASK_FIELDS)}
 
 
-def _write_bias(bias, whole, sight, k_bias):
-    """The keys' bias where a query sees a key, HIDDEN elsewhere: scores vanish in it when added."""
+def _write_bias(bias, full, mask, k_bias):
+    """The keys' bias where a query sees a key, MASK_VALUE elsewhere: scores vanish in it when added."""
 
     # The rule takes as long as one head's products, and most pairs of blocks in a long sentence do not need it.
-    @pl.when(whole)
+    @pl.when(full)
     def _():
         bias[...] = jnp.broadcast_to(k_bias[...], bias.shape)
 
-    @pl.when(~whole)
+    @pl.when(~full)
     def _():
-        bias[...] = jnp.where(sight(), k_bias[...], HIDDEN)
+        bias[...] = jnp.where(mask(), k_bias[...], MASK_VALUE)
 
 
 def _lanes(x: Array, n: int) -> Array:
@@ -159,19 +161,19 @@ def _dot_t(a: Array, b: Array) -> Array:
 
 
 def _forward_kernel(*refs):
-    *visits, q_meta, k_meta, k_bias, q, k, v, attended, log_sum, top, total, sums, bias = refs
-    begins, ends, meets, whole = _visit(*visits)
+    *block_mask, q_meta, k_meta, k_bias, q, k, v, attended, lse, top, total, sums, bias = refs
+    begins, ends, meets, full = _visit(*block_mask)
     group, keys = q.shape[0], k.shape[0]
 
     @pl.when(begins)
     def _():
-        top[...] = jnp.full(top.shape, HIDDEN)
+        top[...] = jnp.full(top.shape, MASK_VALUE)
         total[...] = jnp.zeros(total.shape)
         sums[...] = jnp.zeros(sums.shape)
 
     @pl.when(meets)
     def _():
-        _write_bias(bias, whole, lambda: visible(_columns(q_meta), _rows(k_meta)), k_bias)
+        _write_bias(bias, full, lambda: mask_mod(_columns(q_meta), _rows(k_meta)), k_bias)
 
         @pl.loop(0, q.shape[0])
         def _(head):
@@ -188,39 +190,39 @@ def _forward_kernel(*refs):
     def _():
         @pl.loop(0, group)
         def _(head):
-            seeing = top[head] > HIDDEN
+            seeing = top[head] > MASK_VALUE
             divisor = jnp.where(seeing, total[head], 1.0)
             width = sums.shape[2]
-            mean = jnp.where(_lanes(top[head], width) > HIDDEN, sums[head] / _lanes(divisor, width), 0.0)
+            mean = jnp.where(_lanes(top[head], width) > MASK_VALUE, sums[head] / _lanes(divisor, width), 0.0)
             attended[head] = mean.astype(attended.dtype)
-            kept = jnp.where(seeing, top[head] + jnp.log(divisor), HIDDEN)
-            log_sum[pl.ds(head, 1), :] = kept.T[:1]
+            kept = jnp.where(seeing, top[head] + jnp.log(divisor), MASK_VALUE)
+            lse[pl.ds(head, 1), :] = kept.T[:1]
 
 
-def forward(case: Case, visits: Visits, q, k, v, q_meta, k_meta, k_bias) -> tuple[Array, Array]:
+def forward(config: KernelConfig, block_mask: BlockMask, q, k, v, q_meta, k_meta, k_bias) -> tuple[Array, Array]:
     """Attended values `[b, h, nq, d]` and log-sum-exp `[b, kv, h // kv, nq]`, float32.
 
     Args:
-        case: block sizes, of which the numbers of tokens here are multiples.
-        visits: sorted by blocks of queries.
+        config: block sizes, of which the numbers of tokens here are multiples.
+        block_mask: sorted by blocks of queries.
         q `[b, h, nq, d]`, scaled; k, v `[b, kv, nk, d]`; d a multiple of LANES.
-        q_meta, k_meta: int32 `[b, FIELDS, n]`.
+        q_meta, k_meta: int32 `[b, MASK_FIELDS, n]`.
         k_bias: float32 `[b, 1, nk]`.
     """
     (b, h, nq, d), kv = q.shape, k.shape[1]
-    group, blocks = h // kv, _Blocks(case, q, k, "q")
+    group, blocks = h // kv, _Blocks(config, q, k, "q")
     return _call(
-        _forward_kernel, "macro_attention_forward", case, blocks, 2, visits,
+        _forward_kernel, "macro_attention_forward", config, blocks, 2, block_mask,
         [(q_meta.swapaxes(1, 2), blocks.q_columns), (k_meta, blocks.k_rows), (k_bias, blocks.bias_row),
          (q, blocks.queries), (k, blocks.keys), (v, blocks.keys)],
         [(q.shape, q.dtype, blocks.queries), ((b, kv, group, nq), jnp.float32, blocks.of_query)],
-        [(group, case.queries, LANES)] * 2 + [(group, case.queries, d), (case.queries, case.keys)],
+        [(group, config.queries, LANES)] * 2 + [(group, config.queries, d), (config.queries, config.keys)],
     )  # fmt: skip
 
 
 def _d_queries_kernel(*refs):
-    *visits, q_meta, k_meta, k_bias, q, k, v, d_out, log_sum, slope, d_q, sums, log_sums, slopes, bias = refs
-    begins, ends, meets, whole = _visit(*visits)
+    *block_mask, q_meta, k_meta, k_bias, q, k, v, d_out, lse, delta, d_q, sums, lses, deltas, bias = refs
+    begins, ends, meets, full = _visit(*block_mask)
     group, keys = q.shape[0], k.shape[0]
 
     @pl.when(begins)
@@ -229,19 +231,19 @@ def _d_queries_kernel(*refs):
 
         @pl.loop(0, group)
         def _(head):
-            for kept, rows in ((log_sums, log_sum), (slopes, slope)):
+            for kept, rows in ((lses, lse), (deltas, delta)):
                 row = rows[pl.ds(head, 1), :]
                 kept[head] = jnp.broadcast_to(row, (LANES, row.shape[1])).T
 
     @pl.when(meets)
     def _():
-        _write_bias(bias, whole, lambda: visible(_columns(q_meta), _rows(k_meta)), k_bias)
+        _write_bias(bias, full, lambda: mask_mod(_columns(q_meta), _rows(k_meta)), k_bias)
 
         @pl.loop(0, q.shape[0])
         def _(head):
             scores = _dot_t(q[head], k[...]) + bias[...]
-            weights = jnp.exp(scores - _lanes(log_sums[head], keys))
-            d_scores = weights * (_dot_t(d_out[head], v[...]) - _lanes(slopes[head], keys))
+            weights = jnp.exp(scores - _lanes(lses[head], keys))
+            d_scores = weights * (_dot_t(d_out[head], v[...]) - _lanes(deltas[head], keys))
             sums[head] += _dot(d_scores.astype(k.dtype), k[...])
 
     @pl.when(ends)
@@ -249,27 +251,27 @@ def _d_queries_kernel(*refs):
         d_q[...] = sums[...].astype(d_q.dtype)
 
 
-def d_queries(case: Case, visits: Visits, q, k, v, q_meta, k_meta, k_bias, d_out, log_sum, slope) -> Array:
+def d_queries(config: KernelConfig, block_mask: BlockMask, q, k, v, q_meta, k_meta, k_bias, d_out, lse, delta) -> Array:
     """Gradient of the scaled queries, `[b, h, nq, d]`; arguments as `forward` has and gives them.
 
     Args:
         d_out: gradient of the attended values, laid out as q.
-        slope: `sum_d(d_out * attended)`, laid out as log_sum.
+        delta: `sum_d(d_out * attended)`, laid out as lse.
     """
-    d, group, blocks = q.shape[3], log_sum.shape[2], _Blocks(case, q, k, "q")
+    d, group, blocks = q.shape[3], lse.shape[2], _Blocks(config, q, k, "q")
     return _call(
-        _d_queries_kernel, "macro_attention_dq", case, blocks, 3, visits,
+        _d_queries_kernel, "macro_attention_dq", config, blocks, 3, block_mask,
         [(q_meta.swapaxes(1, 2), blocks.q_columns), (k_meta, blocks.k_rows), (k_bias, blocks.bias_row),
          (q, blocks.queries), (k, blocks.keys), (v, blocks.keys),
-         (d_out, blocks.queries), (log_sum, blocks.of_query), (slope, blocks.of_query)],
+         (d_out, blocks.queries), (lse, blocks.of_query), (delta, blocks.of_query)],
         [(q.shape, q.dtype, blocks.queries)],
-        [(group, case.queries, d)] + [(group, case.queries, LANES)] * 2 + [(case.queries, case.keys)],
+        [(group, config.queries, d)] + [(group, config.queries, LANES)] * 2 + [(config.queries, config.keys)],
     )[0]  # fmt: skip
 
 
 def _d_keys_values_kernel(*refs):
-    *visits, q_meta, k_meta, k_bias, q, k, v, d_out, log_sum, slope, d_k, d_v, k_sums, v_sums, bias = refs
-    begins, ends, meets, whole = _visit(*visits)
+    *block_mask, q_meta, k_meta, k_bias, q, k, v, d_out, lse, delta, d_k, d_v, k_sums, v_sums, bias = refs
+    begins, ends, meets, full = _visit(*block_mask)
 
     @pl.when(begins)
     def _():
@@ -278,14 +280,14 @@ def _d_keys_values_kernel(*refs):
 
     @pl.when(meets)
     def _():
-        _write_bias(bias, whole, lambda: visible(_rows(q_meta), _columns(k_meta)), k_bias)
+        _write_bias(bias, full, lambda: mask_mod(_rows(q_meta), _columns(k_meta)), k_bias)
 
         @pl.loop(0, q.shape[0])
         def _(head):
             scores = _dot_t(k[...], q[head]) + bias[...]
-            weights = jnp.exp(scores - log_sum[pl.ds(head, 1), :])
+            weights = jnp.exp(scores - lse[pl.ds(head, 1), :])
             v_sums[...] += _dot(weights.astype(d_out.dtype), d_out[head])
-            d_scores = weights * (_dot_t(v[...], d_out[head]) - slope[pl.ds(head, 1), :])
+            d_scores = weights * (_dot_t(v[...], d_out[head]) - delta[pl.ds(head, 1), :])
             k_sums[...] += _dot(d_scores.astype(q.dtype), q[head])
 
     @pl.when(ends)
@@ -295,16 +297,16 @@ def _d_keys_values_kernel(*refs):
 
 
 def d_keys_values(
-    case: Case, visits: Visits, q, k, v, q_meta, k_meta, k_bias, d_out, log_sum, slope
+    config: KernelConfig, block_mask: BlockMask, q, k, v, q_meta, k_meta, k_bias, d_out, lse, delta
 ) -> tuple[Array, Array]:
-    """Gradients of keys and values, `[b, kv, nk, d]`; as `d_queries`, but visits sorted by blocks of keys."""
-    d, blocks = q.shape[3], _Blocks(case, q, k, "k")
+    """Gradients of keys and values, `[b, kv, nk, d]`; as `d_queries`, but block_mask sorted by blocks of keys."""
+    d, blocks = q.shape[3], _Blocks(config, q, k, "k")
     return _call(
-        _d_keys_values_kernel, "macro_attention_dkv", case, blocks, 4, visits,
+        _d_keys_values_kernel, "macro_attention_dkv", config, blocks, 4, block_mask,
         [(q_meta, blocks.q_rows), (k_meta.swapaxes(1, 2), blocks.k_columns),
          (k_bias.swapaxes(1, 2), blocks.bias_column),
          (q, blocks.queries), (k, blocks.keys), (v, blocks.keys),
-         (d_out, blocks.queries), (log_sum, blocks.of_query), (slope, blocks.of_query)],
+         (d_out, blocks.queries), (lse, blocks.of_query), (delta, blocks.of_query)],
         [(k.shape, k.dtype, blocks.keys), (v.shape, v.dtype, blocks.keys)],
-        [(case.keys, d)] * 2 + [(case.keys, case.queries)],
+        [(config.keys, d)] * 2 + [(config.keys, config.queries)],
     )  # fmt: skip

@@ -27,7 +27,7 @@ from macro.models.bagel.folder import BagelFolder
 from macro.models.bagel.table import Turn, upstream_place
 from macro.models.params import init_params
 from macro.models.variants import ModelConfig, VAEConfig
-from macro.nn.embed import position_embedding
+from macro.nn.layers import position_embedding
 from macro.utils.errors import UserError
 from macro.utils.files import atomic_write
 from macro.utils.streaming_safetensors import Spec, TensorReader, streaming_writer
@@ -200,7 +200,7 @@ def export_bagel(source: str | Path, out: str | Path) -> list[Path]:
     beside = path.with_name(LORA)
     adapters = TensorReader(beside) if path.name == OURS and beside.is_file() else None
     alone = {name: reader for name in sorted(ours.keys() - {piece.path for piece in listed})}
-    alone |= {name: adapters for name in adapters or ()}
+    alone |= {name: adapters for name in adapters or () if _is_adapter(name)}
     (out / folders.EXTRA).unlink(missing_ok=True)  # another model's
     if alone:
         specs = {name: file.specs[name] for name, file in alone.items()}

@@ -10,30 +10,29 @@ from macro.engines import foundation
 from macro.engines.foundation import prompts, vision
 from macro.engines.foundation.categories import CATEGORIES
 from macro.engines.foundation.language import Language
-from macro.engines.sources import Picture
-from macro.engines.stages import (
-    Brief,
-    Fault,
-    Idea,
-    Interleaved,
-    Judgement,
+from macro.engines.material.types import EngineImage
+from macro.engines.provider import (
+    InterleavedCaption,
+    JudgeRequest,
     Match,
+    PromptRequest,
+    Provider,
     Region,
-    Rewritten,
-    SceneAsk,
-    Stages,
+    RewrittenPage,
+    ScenePrompt,
+    SceneRequest,
     Suitability,
 )
-from macro.judges.asking import Failure, Malformed, understood
-from macro.judges.client import Endpoint
+from macro.judges.chat import parse_answer
+from macro.judges.endpoint import Endpoint
 from macro.judges.local import LocalChat
-from macro.utils.errors import UserError
+from macro.utils.errors import ItemError, UserError
 from tests.judges.server import serving, written
 
 RNG = np.random.default_rng(0)
-A, B, C, D = (Picture(RNG.integers(0, 256, (20, 30, 3), np.uint8)) for _ in range(4))
+A, B, C, D = (EngineImage(RNG.integers(0, 256, (20, 30, 3), np.uint8)) for _ in range(4))
 DOG, LAMP = Region("dog", (0.1, 0.25, 0.5, 0.75)), Region("lamp", (0.6, 0.2, 0.9, 1.0), 0.8)
-BRIEF = Brief(A, (DOG, LAMP), (B, C), seed=9)
+BRIEF = PromptRequest(A, (DOG, LAMP), (B, C), seed=9)
 MATCHES = [Match("dog", DOG, LAMP), Match("lamp", LAMP, DOG)]
 
 
@@ -49,17 +48,17 @@ class Scripted:
     def _one(self, ask):
         self.asked.append(ask)
         try:
-            return understood(ask, json.dumps(self.answer))[1]
-        except Malformed as error:
-            return Failure(str(error))
+            return parse_answer(ask, json.dumps(self.answer))[1]
+        except ItemError as error:
+            return ItemError(str(error))
 
 
-# Stage -> what it is called with, a good answer, what comes of it, which pictures it shows whole, in order.
+# Stage -> what it is called with, a good answer, what comes of it, which images it shows whole, in order.
 CALLS = {
     "write_scene": (
-        lambda talk: talk.write_scene([SceneAsk(("dog", "lamp", "tree"), 2)], [5]),
+        lambda talk: talk.write_scene([SceneRequest(("dog", "lamp", "tree"), 2)], [5]),
         {"labels": ["dog", "small  lamp"], "caption": "a dog\nbeside a lamp"},
-        Idea("a dog beside a lamp", ("dog", "small lamp")),
+        ScenePrompt("a dog beside a lamp", ("dog", "small lamp")),
         [],
     ),
     "tag": (lambda talk: talk.tag([A]), {"labels": ["dog", "lamp"]}, ["dog", "lamp"], [A]),
@@ -72,7 +71,7 @@ CALLS = {
             "caption": "A dog by a lamp.",
             "phrases": [{"phrase": "lamp", "image": 2}, {"phrase": "dog", "image": 1}],
         },
-        Interleaved("A dog by a lamp.", {"lamp": 2, "dog": 1}),
+        InterleavedCaption("A dog by a lamp.", {"lamp": 2, "dog": 1}),
         [],
     ),
     "instruct": (
@@ -100,7 +99,7 @@ CALLS = {
             "caption": "The dog sits under the lamp.",
             "phrases": [{"phrase": "dog", "image": 1}, {"phrase": "lamp", "image": 2}],
         },
-        Interleaved("The dog sits under the lamp.", {"dog": 1, "lamp": 2}),
+        InterleavedCaption("The dog sits under the lamp.", {"dog": 1, "lamp": 2}),
         [A, B],
     ),
     "rate": (
@@ -112,12 +111,12 @@ CALLS = {
     "rewrite": (
         lambda talk: talk.rewrite([["once", "then"]], [[A, B, C]], ["at last"], [D], [5]),
         {"kept": [3, 1], "text": "the fox of <image 1> in the wood of <image 2>"},
-        Rewritten("the fox of <image 1> in the wood of <image 2>", (2, 0)),
+        RewrittenPage("the fox of <image 1> in the wood of <image 2>", (2, 0)),
         [A, B, C, D],
     ),
     "summarise": (lambda talk: talk.summarise([[A, B]], [5]), {"summary": "A dog runs."}, "A dog runs.", [A, B]),
     "judge": (
-        lambda talk: talk.judge([Judgement("spatial", "the back of <image 1>", (A,), B, C)]),
+        lambda talk: talk.judge([JudgeRequest("spatial", "the back of <image 1>", (A,), B, C)]),
         {"observations": "well", "viewpoint": 6, "content": 8.5},
         {"viewpoint": 6.0, "content": 8.5},
         [A, C, B],
@@ -141,9 +140,9 @@ def test_a_good_answer_becomes_what_the_stage_promises(stage):
     assert value == expected
     told = json.loads(ask.parts[0])
     assert told["stage"] == stage and told["seed"] == ask.seed
-    pictures = [part for part in ask.parts if not isinstance(part, str)]
-    assert [id(p) for p in pictures if p.shape == (20, 30, 3)] == [id(p.pixels) for p in shown]
-    for n, part in enumerate(ask.parts):  # every picture comes after its name
+    images = [part for part in ask.parts if not isinstance(part, str)]
+    assert [id(p) for p in images if p.shape == (20, 30, 3)] == [id(p.pixels) for p in shown]
+    for n, part in enumerate(ask.parts):  # every image comes after its name
         assert isinstance(part, str) or ask.parts[n - 1].endswith(":")
 
 
@@ -152,7 +151,7 @@ def test_an_answer_without_a_promised_field_is_a_fault(stage):
     answer = CALLS[stage][1]
     for left_out in answer:
         value, _ = answered(stage, {k: v for k, v in answer.items() if k != left_out})
-        assert isinstance(value, Fault) and left_out in value.reason
+        assert isinstance(value, ItemError) and left_out in value.reason
 
 
 @pytest.mark.parametrize("stage", CALLS)
@@ -160,7 +159,7 @@ def test_an_answer_of_another_type_is_a_fault(stage):
     answer = CALLS[stage][1]
     for name in answer:
         value, _ = answered(stage, answer | {name: {"strange": None}})
-        assert isinstance(value, Fault) and name in value.reason
+        assert isinstance(value, ItemError) and name in value.reason
 
 
 REFUSED = [
@@ -174,7 +173,7 @@ REFUSED = [
     ("merge", {"caption": "Dogs by a lamp."}, "'dog', which has no place of its own in the caption"),
     ("merge", {"caption": "<image 1> dog by a lamp."}, "marker"),
     ("merge", {"phrases": []}, "phrases has 0 entries, not 1 to 2"),
-    ("merge", {"phrases": [{"phrase": "dog", "image": n} for n in (1, 2)]}, "given to two pictures"),
+    ("merge", {"phrases": [{"phrase": "dog", "image": n} for n in (1, 2)]}, "given to two images"),
     ("merge", {"phrases": [{"phrase": word, "image": 1} for word in ("dog", "lamp")]}, "two phrases to one picture"),
     ("merge", {"phrases": [{"phrase": "dog", "image": 1}, {"phrase": "lamp", "image": 3}]}, "outside 1 to 2"),
     ("merge", {"phrases": [{"phrase": "dog", "image": 1}, {"phrase": "lamp", "image": 2.0}]}, "not a whole number"),
@@ -204,14 +203,14 @@ REFUSED = [
 @pytest.mark.parametrize(("stage", "wrong", "reason"), REFUSED)
 def test_a_wrong_answer_is_a_fault_with_its_reason(stage, wrong, reason):
     value, _ = answered(stage, CALLS[stage][1] | wrong)
-    assert isinstance(value, Fault) and reason in value.reason and "\n" not in value.reason
+    assert isinstance(value, ItemError) and reason in value.reason and "\n" not in value.reason
 
 
 def test_limits_are_where_they_are_said_to_be():
     assert answered("summarise", {"summary": "word " * 49})[0] == "word " * 48 + "word"
     assert answered("tag", {"labels": []})[0] == []
     assert answered("match", {"things": []})[0] == []
-    assert answered("rewrite", {"kept": [], "text": "a fox"})[0] == Rewritten("a fox", ())
+    assert answered("rewrite", {"kept": [], "text": "a fox"})[0] == RewrittenPage("a fox", ())
 
 
 def test_boxes_are_told_and_shown_with_a_margin():
@@ -230,7 +229,7 @@ def test_items_keep_their_places_whatever_becomes_of_the_others():
     talk = Language(chat, chat, chat)
     empty = Region("dog", (0.5, 0.5, 0.5, 0.5))
     good, none, stray, more = talk.verify([A, B, C, D], [[DOG], [], [empty], [DOG, LAMP]])
-    assert good == [True] and none == [] and isinstance(stray, Fault) and isinstance(more, Fault)
+    assert good == [True] and none == [] and isinstance(stray, ItemError) and isinstance(more, ItemError)
     assert len(chat.asked) == 2  # neither the one without regions nor the one that shows nothing
 
 
@@ -255,7 +254,7 @@ class NoSources:
     def photo(self, seed, index):
         raise AssertionError("asked for material")
 
-    clip = story = ring = panorama = pooled = photo
+    clip = story = turntable = panorama = pooled = photo
 
 
 def test_roles_of_one_model_share_it_and_local_ones_are_loaded_here(tmp_path):
@@ -268,19 +267,19 @@ def test_roles_of_one_model_share_it_and_local_ones_are_loaded_here(tmp_path):
 
 def test_the_bundle_has_every_stage_and_loads_nothing_yet(tmp_path):
     options = foundation.Options(llm="local:none", vlm="local:none", device="cpu", cache=str(tmp_path))
-    stages = foundation.stages(options, NoSources())
-    assert stages.categories == CATEGORIES
-    assert all(callable(getattr(stages, f.name)) for f in fields(Stages) if f.name not in ("sources", "categories"))
-    assert stages.without([A, B], [[DOG], []]) == [None, None]
+    provider = foundation.provider(options, NoSources())
+    assert provider.categories == CATEGORIES
+    assert all(callable(getattr(provider, f.name)) for f in fields(Provider) if f.name not in ("sources", "categories"))
+    assert provider.without([A, B], [[DOG], []]) == [None, None]
 
 
 def test_vision_stages_have_settings_of_their_own_and_one_device():
     drawer, clip = vision.FluxDraw("mine", steps=4, guidance=1.0), vision.Clip(device="cuda:1")
     options = foundation.Options(base_url=NOWHERE, drawer=drawer, clip=clip, device="cpu")
-    stages = foundation.stages(options, NoSources())
-    assert stages.draw == vision.FluxDraw("mine", "cpu", steps=4, guidance=1.0)
-    assert stages.compare == clip and stages.resemble == vision.Dino(device="cpu")
-    assert stages.stillness == vision.OrbStillness()
+    provider = foundation.provider(options, NoSources())
+    assert provider.draw == vision.FluxDraw("mine", "cpu", steps=4, guidance=1.0)
+    assert provider.compare == clip and provider.resemble == vision.Dino(device="cpu")
+    assert provider.stillness == vision.OrbStillness()
     for wrong in ({"features": 0}, {"side": 0}, {"alike": -1}, {"still": 0.0}):
         with pytest.raises(UserError, match=next(iter(wrong))):
             vision.OrbStillness(**wrong)
@@ -289,20 +288,20 @@ def test_vision_stages_have_settings_of_their_own_and_one_device():
 def test_what_is_spent_is_told_once_and_of_each_endpoint_once(tmp_path):
     with serving(lambda request, count: written({"labels": []})) as server:
         options = foundation.Options(llm="l", vlm="v", base_url=server.url, cache=str(tmp_path))
-        stages = foundation.stages(options, NoSources())
-        assert stages.spent() == {}
-        assert stages.tag([A, B]) == [[], []]
-        assert stages.spent() == {"asked": 2, "tokens_in": 14, "tokens_out": 6}
-        assert stages.spent() == {}
-        stages.tag([A, C])
-        assert stages.spent() == {"asked": 1, "cached": 1, "tokens_in": 7, "tokens_out": 3}
+        provider = foundation.provider(options, NoSources())
+        assert provider.spent() == {}
+        assert provider.tag([A, B]) == [[], []]
+        assert provider.spent() == {"asked": 2, "tokens_in": 14, "tokens_out": 6}
+        assert provider.spent() == {}
+        provider.tag([A, C])
+        assert provider.spent() == {"asked": 1, "cached": 1, "tokens_in": 7, "tokens_out": 3}
 
 
 def test_without_an_endpoint_the_user_is_told(monkeypatch):
     for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(UserError, match="set OPENAI_BASE_URL"):
-        foundation.stages(foundation.Options(), NoSources())
+        foundation.provider(foundation.Options(), NoSources())
 
 
 @pytest.mark.parametrize("wrong", [{"threads": 0}, {"retries": -1}, {"time_limit": 0}, {"categories": ()}])

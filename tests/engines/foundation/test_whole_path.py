@@ -1,7 +1,7 @@
 """Random weights pass no filter: here the whole foundation path runs with models that know the truth.
 
 Its samples are the procedural ones, word for word and pixel for pixel, though every question went through prompts,
-HTTP and JSON, and every picture as PNG, to a server that fails now and then.
+HTTP and JSON, and every image as PNG, to a server that fails now and then.
 """
 
 from dataclasses import replace
@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from macro.engines import drafts, inset, macrodata, music
+from macro.engines import core, inset, macrodata, music
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Image, Sentence
 from tests.engines import exact
@@ -20,12 +20,12 @@ pytestmark = pytest.mark.slow
 
 def both_ways(engine, options, seed, places, folder):
     """(the procedural provider's, the foundation provider's), the latter's also asked a second time."""
-    oracle = Oracle(exact.stages())
-    expected = drafts.make(engine, oracle.watching(), options, seed, range(places))
-    with serving_truth(oracle, str(folder)) as (stages, server):
-        made = drafts.make(engine, stages, options, seed, range(places))
+    oracle = Oracle(exact.provider())
+    expected = core.make(engine, oracle.watching(), options, seed, range(places))
+    with serving_truth(oracle, str(folder)) as (provider, server):
+        made = core.make(engine, provider, options, seed, range(places))
         asked = len(server.requests)
-        again = drafts.make(engine, stages, options, seed, range(places))
+        again = core.make(engine, provider, options, seed, range(places))
         assert asked == len(server.requests) > places  # and nothing is asked twice
     assert again.samples == made.samples
     assert [sample.idx for sample in made.samples] == [sample.idx for sample in expected.samples]
@@ -66,8 +66,8 @@ def test_macro_too(tmp_path):
 
 
 def without_layout(sentence: Sentence) -> Sentence:
-    """Without the plan, whose subjects pictures show, and what the notes say of them."""
+    """Without the plan, whose subjects images show, and what the notes say of them."""
     spans = (replace(s, subject=None) if isinstance(s, Image) else s for s in sentence.spans if not isinstance(s, Plan))
     notes = {name: note for name, note in sentence.notes.items() if name != "regions"}
-    notes["verdicts"] = [verdict for verdict in notes["verdicts"] if verdict["filter"] != "layout"]
+    notes["verdicts"] = [result for result in notes["verdicts"] if result["filter"] != "layout"]
     return sentence.replace(spans=tuple(spans), notes=notes)

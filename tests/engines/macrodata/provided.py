@@ -2,13 +2,13 @@
 
 import dataclasses
 
-from macro.engines.drafts import Engine
+from macro.engines.core import Engine
 from macro.engines.macrodata import Options
 from macro.engines.macrodata.mixture import BUCKETS
-from macro.engines.procedural import motion, views
+from macro.engines.procedural import videos, views
 from macro.engines.procedural.judge import Judging
 from macro.engines.procedural.noise import Noise
-from macro.engines.stages import Stages
+from macro.engines.provider import Provider
 
 SIZE = 32
 OPTIONS = Options(size=SIZE)
@@ -20,14 +20,14 @@ class Rendered:
     def __init__(self, **given):
         self.__dict__.update(given)
 
-    def ring(self, seed, index):
-        return views.ring(seed, index, SIZE, 1)
+    def turntable(self, seed, index):
+        return views.turntable(seed, index, SIZE, 1)
 
     def panorama(self, seed, index):
         return views.panorama(seed, index, SIZE, 1)
 
     def clip(self, seed, index):
-        return motion.clip(seed, index, SIZE, 1)
+        return videos.clip(seed, index, SIZE, 1)
 
     def photo(self, seed, index): ...
 
@@ -40,18 +40,18 @@ def nothing(*asked):
     raise AssertionError("a stage that this task does not need")
 
 
-def stages(sources=None, **given):
+def provider(sources=None, **given):
     """The stages that these tasks need; `given` replaces some."""
-    fields = {field.name: nothing for field in dataclasses.fields(Stages)}
-    known = {"resemble": motion.resemble, "summarise": motion.summarise, "judge": Judging(Noise()).judge}
-    return Stages(**fields | known | given | {"sources": sources or Rendered(), "categories": ()})
+    fields = {field.name: nothing for field in dataclasses.fields(Provider)}
+    known = {"resemble": videos.resemble, "summarise": videos.summarise, "judge": Judging(Noise()).judge}
+    return Provider(**fields | known | given | {"sources": sources or Rendered(), "categories": ()})
 
 
-def engine(task, tries=4):
+def engine(task, max_attempts=4):
     """A task alone, its buckets in turn."""
     buckets = list(BUCKETS)
 
     def start(seed, index, attempt, options):
         return task.start(seed, index, attempt, buckets[index % len(buckets)], options)
 
-    return Engine("one task", "0", Options, start, task.STEPS, task.finish, tries)
+    return Engine("one task", "0", Options, start, task.STEPS, task.finish, max_attempts)

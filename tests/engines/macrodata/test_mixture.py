@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from macro.engines.macrodata import TASKS, Options, customization, illustration
-from macro.engines.macrodata.judging import misnamed
+from macro.engines.macrodata.filters import marker_error
 from macro.engines.macrodata.mixture import BUCKETS, CYCLE, WEIGHTS, pair_of, references_of
 from macro.utils.errors import UserError
 
@@ -26,16 +26,16 @@ def test_numbers_of_references_are_even_within_a_bucket_and_the_same_for_every_a
         drawn = Counter(references_of(1, n, bucket) for n in range(600))
         assert set(drawn) == set(counts) and min(drawn.values()) > 0.75 * 600 / len(counts)
     for attempt in range(3):
-        draft = customization.start(3, 8, attempt, "6-7", Options())
-        assert draft.categories == customization.start(3, 8, 0, "6-7", Options()).categories
-        assert len(draft.categories) in (6, 7)
+        candidate = customization.start(3, 8, attempt, "6-7", Options())
+        assert candidate.categories == customization.start(3, 8, 0, "6-7", Options()).categories
+        assert len(candidate.categories) in (6, 7)
         assert illustration.start(3, 8, attempt, "8-10", Options()).wanted in (8, 9, 10)
 
 
-def test_prompts_must_name_each_of_their_pictures():
-    assert misnamed("<image 2> and <image 1>", 2) == ""
-    assert "does not name <image 2>" in misnamed("<image 1>", 2)
-    assert "names <image 3>, but there are 2" in misnamed("<image 1> <image 2> <image 3>", 2)
+def test_prompts_must_name_each_of_their_images():
+    assert marker_error("<image 2> and <image 1>", 2) == ""
+    assert "does not name <image 2>" in marker_error("<image 1>", 2)
+    assert "names <image 3>, but there are 2" in marker_error("<image 1> <image 2> <image 3>", 2)
 
 
 @pytest.mark.parametrize(

@@ -4,26 +4,25 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from engines.macrodata.provided import OPTIONS, SIZE, Rendered, engine, stages
+from engines.macrodata.provided import OPTIONS, SIZE, Rendered, engine, provider
 
-from macro.engines.drafts import make
+from macro.engines.core import make
 from macro.engines.macrodata import geometry, spatial
 from macro.engines.macrodata.mixture import BUCKETS
 from macro.engines.macrodata.options import Options, SpatialOptions
+from macro.engines.material.types import EngineImage, Panorama, Turntable
 from macro.engines.procedural import views as rendered
-from macro.engines.sources import Panorama, Picture, Ring, SourceFault
-from macro.engines.stages import Fault
 from macro.scenes.render.batches import render_all
 from macro.scenes.render.cameras import VIEWS, looking
 from macro.sentence.formats import marker, numbered_images, prompt_of
-from macro.utils.errors import UserError
+from macro.utils.errors import ItemError, UserError
 
 SEED, COUNT = 1, 16
 
 
 @pytest.fixture(scope="module")
 def made():
-    made = make(engine(spatial), stages(), OPTIONS, SEED, range(COUNT))
+    made = make(engine(spatial), provider(), OPTIONS, SEED, range(COUNT))
     assert len(made.samples) == COUNT
     return made
 
@@ -81,7 +80,7 @@ def test_overlaps_are_those_of_the_views_and_within_bounds(made):
         assert 0.3 <= max(overlaps) <= 0.8
 
 
-def test_pictures_are_the_views_that_the_notes_say(made):
+def test_images_are_the_views_that_the_notes_say(made):
     outside, inside = both(made)
     seen = 0
     for sample in [*outside[:2], *inside[:2]]:
@@ -89,11 +88,11 @@ def test_pictures_are_the_views_that_the_notes_say(made):
         views = [*sample.notes["views"], sample.notes["asked"]]
         pixels = [i.pixels for i in numbered_images(sample)] + [sample.target.pixels]
         if sample.notes["way"] == "outside-in":
-            ring = rendered.ring(SEED, which, SIZE, 1)
-            for view, picture in zip(views, pixels, strict=True):
-                np.testing.assert_array_equal(picture, ring.views[view["ring"]].pixels)
+            ring = rendered.turntable(SEED, which, SIZE, 1)
+            for view, image in zip(views, pixels, strict=True):
+                np.testing.assert_array_equal(image, ring.views[view["ring"]].pixels)
         else:
-            scene = rendered.panorama(SEED, which, SIZE, 1).picture.scene
+            scene = rendered.panorama(SEED, which, SIZE, 1).image.scene
             direct = [looking(scene, view["yaw"], view["pitch"], 90.0) for view in views]
             drawn = np.stack([part["pixels"] for part in render_all(direct, SIZE, SIZE, 1)]).astype(int)
             apart = np.abs(drawn[:, None] - np.stack(pixels)[None]).mean((2, 3, 4))
@@ -112,7 +111,7 @@ def test_the_truth_is_that_of_the_target(made):
 
 def test_a_sample_alone_is_the_same_as_in_a_batch(made):
     for index in (2, 3):
-        assert make(engine(spatial), stages(), OPTIONS, SEED, [index]).samples[0] == made.samples[index]
+        assert make(engine(spatial), provider(), OPTIONS, SEED, [index]).samples[0] == made.samples[index]
 
 
 def test_filters_are_counted(made):
@@ -125,7 +124,7 @@ def of_way(way, **changes):
 
 
 def only_dead(task_options, sources=None, index=0, **given):
-    made = make(engine(spatial, tries=2), stages(sources, **given), task_options, SEED, [index])
+    made = make(engine(spatial, max_attempts=2), provider(sources, **given), task_options, SEED, [index])
     assert not made.samples and [dead.attempt for dead in made.dead] == [0, 1]
     return made.dead[0]
 
@@ -136,7 +135,7 @@ def test_views_that_cannot_overlap_enough_are_dropped():
 
 
 def test_the_mean_overlap_asks_for_all_inputs_to_be_near():
-    made = make(engine(spatial), stages(), of_way("inside-out", overlap="mean"), SEED, [0, 4])
+    made = make(engine(spatial), provider(), of_way("inside-out", overlap="mean"), SEED, [0, 4])
     for sample in made.samples:
         assert 0.3 <= np.mean(sample.notes["overlaps"]) <= 0.8
     assert made.samples
@@ -144,47 +143,47 @@ def test_the_mean_overlap_asks_for_all_inputs_to_be_near():
 
 
 def test_unusable_material_is_said():
-    flat = Panorama("hall", Picture(np.zeros((16, 30, 3), np.uint8)))
+    flat = Panorama("hall", EngineImage(np.zeros((16, 30, 3), np.uint8)))
     dead = only_dead(of_way("inside-out"), Rendered(panorama=lambda seed, index: flat))
     assert dead.step == "draw" and dead.reason.startswith("hall: not twice as wide")
-    poor = Ring("cup", {"h000": Picture(np.zeros((8, 8, 3), np.uint8))})
+    poor = Turntable("cup", {"h000": EngineImage(np.zeros((8, 8, 3), np.uint8))})
     dead = only_dead(of_way("outside-in"), Rendered(ring=lambda seed, index: poor))
     assert dead.step == "draw" and dead.reason.startswith("cup: has no view")
 
     def broken(seed, index):
-        raise SourceFault("cup.glb: is broken")
+        raise ItemError("cup.glb: is broken")
 
     assert only_dead(of_way("outside-in"), Rendered(ring=broken)).reason == "cup.glb: is broken"
 
 
 def test_real_material_needs_no_scene():
     noise = np.random.default_rng(0).integers(0, 256, (64, 128, 3)).astype(np.uint8)
-    sources = Rendered(panorama=lambda seed, index: Panorama("hall", Picture(noise, path="hall.jpg")))
+    sources = Rendered(panorama=lambda seed, index: Panorama("hall", EngineImage(noise, path="hall.jpg")))
     given = {"judge": lambda asked: [{"viewpoint": 8.0, "content": 9.0} for _ in asked]}
-    sample = make(engine(spatial), stages(sources, **given), of_way("inside-out"), SEED, [0]).samples[0]
+    sample = make(engine(spatial), provider(sources, **given), of_way("inside-out"), SEED, [0]).samples[0]
     assert sample.truth is None and sample.target.pixels.shape == (SIZE, SIZE, 3)
 
 
 def test_the_judge_sees_the_true_view_and_both_scores_count():
     asked = []
 
-    def judge(judgements):
-        asked.extend(judgements)
-        return [{"viewpoint": 9.0, "content": 5.9} for _ in judgements]
+    def judge(requests):
+        asked.extend(requests)
+        return [{"viewpoint": 9.0, "content": 5.9} for _ in requests]
 
     dead = only_dead(of_way("outside-in"), judge=judge)
     assert dead.step == "content" and "5.9" in dead.reason
-    assert asked[0].rubric == "spatial" and asked[0].truth is asked[0].picture
-    assert only_dead(of_way("outside-in"), judge=lambda asked: [Fault("no answer") for _ in asked]).step == "judge"
+    assert asked[0].rubric == "spatial" and asked[0].truth is asked[0].image
+    assert only_dead(of_way("outside-in"), judge=lambda asked: [ItemError("no answer") for _ in asked]).step == "judge"
 
 
 def test_the_exact_judge_does_not_take_another_view_for_the_true_one(made):
-    judge, outside = stages().judge, both(made)[0]
-    ring = rendered.ring(SEED, int(outside[0].notes["material"].split()[1]), SIZE, 1)
+    judge, outside = provider().judge, both(made)[0]
+    ring = rendered.turntable(SEED, int(outside[0].notes["material"].split()[1]), SIZE, 1)
     true, other = ring.views["h045"], ring.views["h225"]
-    question = spatial.Judgement("spatial", "", (ring.views["h000"],), true, true)
+    question = spatial.JudgeRequest("spatial", "", (ring.views["h000"],), true, true)
     assert min(judge([question])[0].values()) > 9
-    assert judge([replace(question, picture=other)])[0]["viewpoint"] < 6
+    assert judge([replace(question, image=other)])[0]["viewpoint"] < 6
 
 
 @pytest.mark.parametrize(

@@ -4,17 +4,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from engines.macrodata.provided import OPTIONS, SIZE, Rendered, engine, stages
+from engines.macrodata.provided import OPTIONS, SIZE, Rendered, engine, provider
 
-from macro.engines.drafts import make
+from macro.engines.core import make
 from macro.engines.macrodata import temporal
 from macro.engines.macrodata.mixture import BUCKETS
 from macro.engines.macrodata.options import TemporalOptions
-from macro.engines.procedural import motion
-from macro.engines.sources import Clip, Picture, SourceFault
-from macro.engines.stages import Fault, Judgement
+from macro.engines.material.types import EngineImage, VideoClip
+from macro.engines.procedural import videos
+from macro.engines.provider import JudgeRequest
 from macro.sentence.formats import marker, numbered_images, prompt_of
-from macro.utils.errors import UserError
+from macro.utils.errors import ItemError, UserError
 
 SEED, COUNT = 3, 4
 
@@ -29,7 +29,7 @@ def clips():
 def kept(clips):
     def clip(seed, index):
         if index not in clips:
-            clips[index] = motion.clip(seed, index, SIZE, 1)
+            clips[index] = videos.clip(seed, index, SIZE, 1)
         return clips[index]
 
     return Rendered(clip=clip)
@@ -37,7 +37,7 @@ def kept(clips):
 
 @pytest.fixture(scope="module")
 def made(kept):
-    made = make(engine(temporal), stages(kept), OPTIONS, SEED, range(COUNT))
+    made = make(engine(temporal), provider(kept), OPTIONS, SEED, range(COUNT))
     assert len(made.samples) == COUNT
     return made
 
@@ -68,7 +68,7 @@ def test_frames_are_key_frames_in_order_and_the_target_the_next(made, clips):
 def test_neighbours_are_alike_and_of_one_place(made, clips):
     for sample in made.samples:
         frames = [clip_of(sample, clips).frames[place] for place in sample.notes["frames"]]
-        assert min(motion.resemble(frames[:-1], frames[1:])) >= 0.7
+        assert min(videos.resemble(frames[:-1], frames[1:])) >= 0.7
         assert len({frame.scene.surroundings for frame in frames}) == 1
 
 
@@ -81,31 +81,31 @@ def test_the_prompt_names_the_frames_in_order_and_tells_the_summary(made):
 
 
 def test_a_sample_alone_is_the_same_as_in_a_batch(made, kept):
-    again = make(engine(temporal), stages(kept), OPTIONS, SEED, [1]).samples[0]
+    again = make(engine(temporal), provider(kept), OPTIONS, SEED, [1]).samples[0]
     assert again == next(s for s in made.samples if s.idx == 1)
 
 
 def test_the_exact_judge_knows_the_next_frame_from_others(made, clips):
-    judge, worse = stages().judge, 0
+    judge, worse = provider().judge, 0
     for sample in made.samples:
         frames = [clip_of(sample, clips).frames[place] for place in sample.notes["frames"]]
-        question = Judgement("temporal", prompt_of(sample), tuple(frames[:-1]), frames[-1])
+        question = JudgeRequest("temporal", prompt_of(sample), tuple(frames[:-1]), frames[-1])
         assert min(judge([question])[0].values()) >= 6
-        assert judge([replace(question, picture=frames[-2])])[0]["sequence"] < 6  # the last frame again
+        assert judge([replace(question, image=frames[-2])])[0]["sequence"] < 6  # the last frame again
         elsewhere = next(c.frames[0] for c in clips.values() if c is not clip_of(sample, clips))
-        worse += min(judge([replace(question, picture=elsewhere)])[0].values()) < 6
+        worse += min(judge([replace(question, image=elsewhere)])[0].values()) < 6
     assert worse == len(made.samples)
 
 
 def test_likeness_of_frames(clips, made):
     clip, other = list(clips.values())[:2]
     one, next_one, strange = clip.frames[0], clip.frames[1], other.frames[0]
-    same, near, far = motion.resemble([one] * 3, [one, next_one, strange])
+    same, near, far = videos.resemble([one] * 3, [one, next_one, strange])
     assert same == pytest.approx(1) and 0.9 < near <= 1 and far < 0.6
-    assert motion.resemble([strange], [one])[0] == pytest.approx(far)
-    unknown = Picture(one.pixels)
-    assert isinstance(motion.resemble([one], [unknown])[0], Fault)
-    assert isinstance(motion.summarise([[one, unknown]], [0])[0], Fault)
+    assert videos.resemble([strange], [one])[0] == pytest.approx(far)
+    unknown = EngineImage(one.pixels)
+    assert isinstance(videos.resemble([one], [unknown])[0], ItemError)
+    assert isinstance(videos.summarise([[one, unknown]], [0])[0], ItemError)
 
 
 def test_runs():
@@ -119,20 +119,20 @@ def test_runs():
 
 def only_dead(clip=None, index=0, **given):
     sources = Rendered(clip=clip) if clip else None
-    made = make(engine(temporal, tries=2), stages(sources, **given), OPTIONS, SEED, [index])
+    made = make(engine(temporal, max_attempts=2), provider(sources, **given), OPTIONS, SEED, [index])
     assert not made.samples and [dead.attempt for dead in made.dead] == [0, 1]
     return made.dead[0]
 
 
 def still(seed, index):
-    return Clip((Picture(np.full((16, 16, 3), 90, np.uint8)),) * 8, tuple(n / 4 for n in range(8)))
+    return VideoClip((EngineImage(np.full((16, 16, 3), 90, np.uint8)),) * 8, tuple(n / 4 for n in range(8)))
 
 
 def patchwork(seed, index):
     """Twelve shots of four frames, each in a colour of its own."""
     colours = np.random.default_rng(0).integers(0, 256, (12, 1, 1, 3)).astype(np.uint8)
-    frames = [Picture(np.broadcast_to(c, (16, 16, 3)).copy()) for c in colours for _ in range(4)]
-    return Clip(tuple(frames), tuple(n / 4 for n in range(len(frames))))
+    frames = [EngineImage(np.broadcast_to(c, (16, 16, 3)).copy()) for c in colours for _ in range(4)]
+    return VideoClip(tuple(frames), tuple(n / 4 for n in range(len(frames))))
 
 
 AGREEING = {
@@ -147,13 +147,13 @@ def test_cuts_are_found_in_the_small_frames_where_there_are_such():
         clip = patchwork(seed, index)
         return replace(still(seed, index), frames=clip.frames[:1] * 48, seconds=clip.seconds, small=clip.frames)
 
-    sample = make(engine(temporal), stages(Rendered(clip=small), **AGREEING), OPTIONS, SEED, [0]).samples[0]
+    sample = make(engine(temporal), provider(Rendered(clip=small), **AGREEING), OPTIONS, SEED, [0]).samples[0]
     assert (np.diff(sample.notes["frames"]) == 4).all()
 
 
 def test_a_real_video_needs_no_scene():
     sources = Rendered(clip=patchwork)
-    samples = make(engine(temporal), stages(sources, **AGREEING), OPTIONS, SEED, range(4)).samples
+    samples = make(engine(temporal), provider(sources, **AGREEING), OPTIONS, SEED, range(4)).samples
     assert len(samples) == 4
     for sample in samples:
         assert sample.truth is None
@@ -168,7 +168,7 @@ def test_a_video_without_shots():
 
 def test_an_unreadable_video():
     def broken(seed, index):
-        raise SourceFault("a.mp4: is cut off")
+        raise ItemError("a.mp4: is cut off")
 
     assert only_dead(broken) == replace(only_dead(broken), step="clip", reason="a.mp4: is cut off")
 
@@ -176,7 +176,9 @@ def test_an_unreadable_video():
 def test_shots_that_are_not_alike():
     dead = only_dead(patchwork, **AGREEING | {"resemble": lambda a, b: [0.69] * len(a)})
     assert dead.step == "resemble" and "at most 1 key frames" in dead.reason
-    assert only_dead(patchwork, **AGREEING | {"resemble": lambda a, b: [Fault("no GPU")] * len(a)}).reason == "no GPU"
+    assert (
+        only_dead(patchwork, **AGREEING | {"resemble": lambda a, b: [ItemError("no GPU")] * len(a)}).reason == "no GPU"
+    )
 
 
 @pytest.mark.parametrize("summary", ["", "word " * 50, "<image 3> is shown"], ids=["none", "long", "marker"])

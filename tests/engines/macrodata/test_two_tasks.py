@@ -7,21 +7,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from engines.exact import stages
+from engines.exact import provider
 from engines.macrodata.provided import engine
 
-from macro.engines.drafts import advance, begin, make
+from macro.engines.core import advance, begin, make
 from macro.engines.macrodata import Options, customization, illustration
 from macro.engines.macrodata.mixture import BUCKETS
-from macro.engines.sources import SourceFault
-from macro.engines.stages import Fault, Rewritten
+from macro.engines.provider import RewrittenPage
 from macro.scenes.ground_truth import annotate
-from macro.scenes.similarity import likeness
+from macro.scenes.similarity import subject_similarity
 from macro.sentence.formats import numbered_images, prompt_of
+from macro.utils.errors import ItemError
 
 OPTIONS = Options(size=64, stories=20)
 SEED, COUNT = 2, 4
-STAGES = stages()
+STAGES = provider()
 
 
 def sourced(**given):
@@ -62,7 +62,7 @@ def test_a_sample_is_the_same_alone(custom, stories):
         assert make(engine(task), STAGES, OPTIONS, SEED, [3]).samples[0] == made.samples[3]
 
 
-def test_customization_s_plan_is_the_truth_s_and_pictures_know_their_subjects(custom):
+def test_customization_s_plan_is_the_truth_s_and_images_know_their_subjects(custom):
     for sample in custom.samples:
         np.testing.assert_array_equal(sample.plan.grid, annotate.layout(sample.truth.masks))
         assert sample.plan.cot
@@ -77,23 +77,25 @@ def test_customization_s_plan_is_the_truth_s_and_pictures_know_their_subjects(cu
         assert sorted(subjects) == list(range(1, len(sample.truth.kinds) + 1))
 
 
-def test_illustration_s_pictures_are_of_no_one_subject_and_distractors_are_left_out(stories):
+def test_illustration_s_images_are_of_no_one_subject_and_distractors_are_left_out(stories):
     for sample in stories.samples:
         assert sample.plan is None and all(image.subject is None for image in sample.images)
-    drawn = _drafts(illustration, 2)
-    for draft in drawn:
-        strangers = [picture for _, picture in draft.story.distractors]
-        assert draft.references and not any(one is stranger for one in draft.references for stranger in strangers)
-        target = draft.story.pages[draft.page].picture.scene
-        for picture in draft.references:
-            assert any(likeness(a, b) > 0.999 for a in picture.scene.subjects for b in target.subjects)
+    drawn = _candidates(illustration, 2)
+    for candidate in drawn:
+        strangers = [image for _, image in candidate.story.distractors]
+        assert candidate.references and not any(
+            one is stranger for one in candidate.references for stranger in strangers
+        )
+        target = candidate.story.pages[candidate.page].image.scene
+        for image in candidate.references:
+            assert any(subject_similarity(a, b) > 0.999 for a in image.scene.subjects for b in target.subjects)
 
 
-def _drafts(task, steps, count=4):
+def _candidates(task, steps, count=4):
     batch = begin(engine(task), OPTIONS, SEED, range(count))
     for step in task.STEPS[:steps]:
         batch = advance(batch, step, STAGES, OPTIONS)
-    return batch.drafts
+    return batch.candidates
 
 
 def test_categories_keep_the_rules_and_their_shares():
@@ -119,14 +121,14 @@ def test_the_best_of_the_proposals_stays():
 
     options = replace(OPTIONS, proposals=3)
     batch = begin(engine(customization), options, SEED, [0, 1])
-    for draft in advance(batch, customization.STEPS[0], dataclasses.replace(STAGES, rate=rate), options).drafts:
-        assert draft.suitability.score == 3.0
-        assert draft.verdicts[0].kept and draft.verdicts[0].reason == "the best of all proposals"
+    for candidate in advance(batch, customization.STEPS[0], dataclasses.replace(STAGES, rate=rate), options).candidates:
+        assert candidate.suitability.score == 3.0
+        assert candidate.filter_results[0].kept and candidate.filter_results[0].reason == "the best of all proposals"
     assert asked == [2, 2, 2]
 
 
 def _low(scores):
-    return lambda judgements: [scores(judgement) for judgement in judgements]
+    return lambda requests: [scores(request) for request in requests]
 
 
 @pytest.mark.parametrize(
@@ -136,19 +138,19 @@ def _low(scores):
          "consistency", "5.0, reference 2, below 6"),
         (customization, {"judge": _low(lambda j: {"consistency_1": 9.0, "following": 5.9})},
          "following", "5.9, below 6"),
-        (customization, {"rate": lambda *asked: [Fault("no JSON")] * len(asked[0])}, "propose", "no JSON"),
-        (customization, {"compose": lambda *asked: [Fault("timed out")] * len(asked[0])}, "compose", "timed out"),
+        (customization, {"rate": lambda *asked: [ItemError("no JSON")] * len(asked[0])}, "propose", "no JSON"),
+        (customization, {"compose": lambda *asked: [ItemError("timed out")] * len(asked[0])}, "compose", "timed out"),
         (illustration, {"judge": _low(lambda j: {"text": 8.0, "image": 2.0})}, "image", "2.0, below 6"),
-        (illustration, {"rewrite": lambda *asked: [Rewritten("a dog", (99,))] * len(asked[0])}, "rewrite",
-         r"keeps pictures \[99\]"),
-        (illustration, {"rewrite": lambda *asked: [Rewritten("<image 1> and <image 2>", (0,))] * len(asked[0])},
+        (illustration, {"rewrite": lambda *asked: [RewrittenPage("a dog", (99,))] * len(asked[0])}, "rewrite",
+         r"keeps images \[99\]"),
+        (illustration, {"rewrite": lambda *asked: [RewrittenPage("<image 1> and <image 2>", (0,))] * len(asked[0])},
          "rewrite", "names <image 2>, but there are 1"),
-        (illustration, {"rewrite": lambda *asked: [Rewritten("a dog", ())] * len(asked[0])},
-         "references", "0 pictures"),
+        (illustration, {"rewrite": lambda *asked: [RewrittenPage("a dog", ())] * len(asked[0])},
+         "references", "0 images"),
     ],
 )  # fmt: skip
 def test_what_is_dropped_says_why(task, changed, step, reason):
-    one = engine(task, tries=1)
+    one = engine(task, max_attempts=1)
     made = make(one, dataclasses.replace(STAGES, **changed), replace(OPTIONS, proposals=1), SEED, [0])
     assert not made.samples
     assert made.dead[0].step == step and re.search(reason, made.dead[0].reason)
@@ -160,13 +162,13 @@ def test_broken_material_costs_a_proposal_or_a_look_not_the_sample():
     def pooled(category, seed, index):
         broken.append(index)
         if len(broken) == 1:
-            raise SourceFault("cut off")
+            raise ItemError("cut off")
         return STAGES.sources.pooled(category, seed, index)
 
     def story(seed, index):
         broken.append(index)
         if len(broken) == 1:
-            raise SourceFault("no pages")
+            raise ItemError("no pages")
         return STAGES.sources.story(seed, index)
 
     assert make(engine(customization, 1), sourced(pooled=pooled), OPTIONS, SEED, [0]).samples
@@ -174,7 +176,7 @@ def test_broken_material_costs_a_proposal_or_a_look_not_the_sample():
     assert make(engine(illustration, 1), sourced(story=story), OPTIONS, SEED, [0]).samples
 
 
-def test_without_a_fitting_page_a_draft_is_dropped():
+def test_without_a_fitting_page_a_candidate_is_dropped():
     def story(seed, index):
         whole = STAGES.sources.story(seed, index)
         return replace(whole, pages=whole.pages[:3], distractors=())

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from macro.engines import macrodata
-from macro.engines.drafts import make
+from macro.engines.core import make
 from macro.engines.macrodata.mixture import BUCKETS, TASKS
-from macro.engines.material import CATEGORIES, Material, Options
-from macro.engines.sources import Picture
-from macro.engines.stages import Rewritten, Stages, Suitability
+from macro.engines.material import CATEGORIES, FolderMaterial, Options
+from macro.engines.material.types import EngineImage
+from macro.engines.provider import Provider, RewrittenPage, Suitability
 from macro.inputs.files import Files
 from macro.sentence.formats import marker, write_macrodata
 from macro.utils import images as image_io
@@ -29,7 +29,7 @@ def noise(rng, height, width):
     return rng.integers(255, size=(height, width, 3), dtype=np.uint8)
 
 
-def fill(root):
+def set_answers(root):
     """Two things of each kind and a broken one: meshes, panoramas, videos of 13 shots, stories of 12 pages, pools."""
     rng = np.random.default_rng(0)
     for folder in ("meshes", "videos", "stories"):
@@ -69,28 +69,28 @@ def stages_on(root):
         return [Suitability(9.0, ("it",) * len(r), " ".join(map(marker, range(1, len(r) + 1)))) for r in references]
 
     def compose(prompts, references, sizes, seeds):
-        return [Picture(np.full((size, size, 3), 200, np.uint8)) for size in sizes]
+        return [EngineImage(np.full((size, size, 3), 200, np.uint8)) for size in sizes]
 
-    def rewrite(texts, pictures, text, targets, seeds):
-        kept = [min(len(p), n) for p, n in zip(pictures, map(len, pictures), strict=True)]
-        return [Rewritten(" ".join(map(marker, range(1, n + 1))), tuple(range(n))) for n in kept]
+    def rewrite(texts, images, text, targets, seeds):
+        kept = [min(len(p), n) for p, n in zip(images, map(len, images), strict=True)]
+        return [RewrittenPage(" ".join(map(marker, range(1, n + 1))), tuple(range(n))) for n in kept]
 
     answers = {
         "rate": rate, "compose": compose, "rewrite": rewrite,
         "resemble": lambda first, second: [1.0] * len(first),
         "summarise": lambda frames, seeds: ["colours change"] * len(frames),
-        "judge": lambda judgements: [{"following": 8.0} for _ in judgements],
+        "judge": lambda requests: [{"following": 8.0} for _ in requests],
     }  # fmt: skip
-    stages = {field.name: nothing for field in dataclasses.fields(Stages)} | answers
-    sources = Material(root, Options(ring=SIZE, samples=1, seconds=60.0))
-    return Stages(**stages | {"sources": sources, "categories": ()})
+    provider = {field.name: nothing for field in dataclasses.fields(Provider)} | answers
+    sources = FolderMaterial(root, Options(ring=SIZE, samples=1, seconds=60.0))
+    return Provider(**provider | {"sources": sources, "categories": ()})
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("material")
-    fill(root)
-    engine = dataclasses.replace(macrodata.ENGINE, tries=12)
+    set_answers(root)
+    engine = dataclasses.replace(macrodata.ENGINE, max_attempts=12)
     return make(engine, stages_on(root), macrodata.Options(size=SIZE), SEED, range(32))
 
 
@@ -114,7 +114,7 @@ def test_what_was_broken_is_dead_with_its_reason(made):
 
 
 def test_what_is_made_can_be_written_and_read_back(made, tmp_path):
-    """Pictures are written as they are, whatever file they were taken from."""
+    """Images are written as they are, whatever file they were taken from."""
     for sample in made.samples:
         write_macrodata(tmp_path / f"{sample.idx:03}.json", sample)
     read = Files(tmp_path)

@@ -9,36 +9,36 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from macro.engines.material import CATEGORIES, Material, Options, files
-from macro.engines.sources import SourceFault, Sources
+from macro.engines.material import CATEGORIES, FolderMaterial, Options, files
+from macro.engines.material.types import MaterialSource
 from macro.utils import images as image_io
-from macro.utils.errors import UserError
+from macro.utils.errors import ItemError, UserError
 
 
-def picture_of(number, size=(6, 8)):
+def image_of(number, size=(6, 8)):
     return np.full((*size, 3), number, np.uint8)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Seven photos, two pooled pictures; picture n is all n."""
+    """Seven photos, two pooled images; image n is all n."""
     root = tmp_path_factory.mktemp("material")
     for n in range(6):
-        image_io.save(root / "photos" / ("a" if n % 2 else "b/c") / f"{n}.png", picture_of(n))
-    image_io.save(root / "photos/LAST.PNG".replace("PNG", "png"), picture_of(6))
+        image_io.save(root / "photos" / ("a" if n % 2 else "b/c") / f"{n}.png", image_of(n))
+    image_io.save(root / "photos/LAST.PNG".replace("PNG", "png"), image_of(6))
     (root / "photos/notes.txt").write_text("not a picture")
     (root / "photos/.hidden.png").write_bytes(b"")
     for n, category in enumerate(("human", "style"), 20):
-        image_io.save(root / "pool" / category / "one.png", picture_of(n))
+        image_io.save(root / "pool" / category / "one.png", image_of(n))
     return root
 
 
 def test_it_is_a_source(folder):
-    assert isinstance(Material(folder), Sources)
+    assert isinstance(FolderMaterial(folder), MaterialSource)
 
 
 def test_every_file_comes_once_a_round_in_an_order_of_the_seeds_own(folder):
-    material = Material(folder)
+    material = FolderMaterial(folder)
     orders = {}
     for seed in range(6):
         shown = [int(material.photo(seed, index).pixels[0, 0, 0]) for index in range(14)]
@@ -46,17 +46,17 @@ def test_every_file_comes_once_a_round_in_an_order_of_the_seeds_own(folder):
         orders[seed] = shown
     assert len({tuple(order[:7]) for order in orders.values()}) > 1
     assert any(order[:7] != order[7:] for order in orders.values())
-    assert [int(Material(folder).photo(2, index).pixels[0, 0, 0]) for index in range(14)] == orders[2]
+    assert [int(FolderMaterial(folder).photo(2, index).pixels[0, 0, 0]) for index in range(14)] == orders[2]
 
 
-def test_a_picture_says_its_file(folder):
-    picture = Material(folder).photo(0, 0)
-    assert picture.scene is None
-    np.testing.assert_array_equal(image_io.load(picture.path), picture.pixels)
+def test_an_image_says_its_file(folder):
+    photo = FolderMaterial(folder).photo(0, 0)
+    assert photo.scene is None
+    np.testing.assert_array_equal(image_io.load(photo.path), photo.pixels)
 
 
 def test_pools_go_by_category(folder):
-    material = Material(folder)
+    material = FolderMaterial(folder)
     assert material.pooled("human", 0, 5).pixels.max() == 20
     assert material.pooled("style", 3, 0).pixels.max() == 21
     with pytest.raises(UserError, match="no material for pool/cloth; put files .*into .*pool/cloth"):
@@ -65,30 +65,30 @@ def test_pools_go_by_category(folder):
         material.pooled("cat", 0, 0)
 
 
-@pytest.mark.parametrize("kind", ["clip", "story", "ring", "panorama"])
+@pytest.mark.parametrize("kind", ["clip", "story", "turntable", "panorama"])
 def test_no_material_of_a_kind_says_where_it_would_belong(folder, kind):
     with pytest.raises(UserError, match=r"no material for \w+; put files \(\.\w+.*\) into "):
-        getattr(Material(folder), kind)(0, 0)
+        getattr(FolderMaterial(folder), kind)(0, 0)
 
 
 def test_no_folder_at_all(tmp_path):
     with pytest.raises(UserError, match="nowhere: there is no such folder of material"):
-        Material(tmp_path / "nowhere")
+        FolderMaterial(tmp_path / "nowhere")
 
 
 def test_a_folder_without_order_and_a_single_file_are_material_too(tmp_path):
-    image_io.save(tmp_path / "x.png", picture_of(5))
-    assert Material(tmp_path).photo(0, 9).pixels.max() == 5
-    assert Material(tmp_path / "x.png").photo(1, 3).pixels.max() == 5
+    image_io.save(tmp_path / "x.png", image_of(5))
+    assert FolderMaterial(tmp_path).photo(0, 9).pixels.max() == 5
+    assert FolderMaterial(tmp_path / "x.png").photo(1, 3).pixels.max() == 5
     with pytest.raises(UserError, match="no material for videos"):
-        Material(tmp_path / "x.png").clip(0, 0)
+        FolderMaterial(tmp_path / "x.png").clip(0, 0)
     for category in CATEGORIES:  # nobody has said what they show
         with pytest.raises(UserError, match="no material for pool"):
-            Material(tmp_path).pooled(category, 0, 0)
+            FolderMaterial(tmp_path).pooled(category, 0, 0)
 
 
 def test_a_copy_lists_for_itself(folder):
-    material = Material(folder, Options(longest=4))
+    material = FolderMaterial(folder, Options(longest=4))
     before = material.photo(1, 2)
     data = pickle.dumps(material)
     assert b".png" not in data
@@ -104,28 +104,28 @@ def test_a_copy_lists_for_itself(folder):
         (lambda data: data[: len(data) // 2], "broken or cut off"),
     ],
 )
-def test_a_broken_picture_is_a_fault(tmp_path, spoil, reason):
+def test_a_broken_image_is_a_fault(tmp_path, spoil, reason):
     image_io.save(tmp_path / "x.png", np.random.default_rng(0).integers(255, size=(40, 40, 3), dtype=np.uint8))
     (tmp_path / "x.png").write_bytes(spoil((tmp_path / "x.png").read_bytes()))
-    with pytest.raises(SourceFault, match=rf"x\.png: .*({reason})") as caught:
-        Material(tmp_path).photo(0, 0)
+    with pytest.raises(ItemError, match=rf"x\.png: .*({reason})") as caught:
+        FolderMaterial(tmp_path).photo(0, 0)
     assert "\n" not in str(caught.value)
 
 
-def test_a_picture_that_has_gone_is_a_fault(tmp_path):
-    image_io.save(tmp_path / "x.png", picture_of(1))
-    material = Material(tmp_path)
+def test_an_image_that_has_gone_is_a_fault(tmp_path):
+    image_io.save(tmp_path / "x.png", image_of(1))
+    material = FolderMaterial(tmp_path)
     material.photo(0, 0)
     (tmp_path / "x.png").unlink()
-    with pytest.raises(SourceFault, match="no such file"):
+    with pytest.raises(ItemError, match="no such file"):
         material.photo(0, 0)
 
 
-def test_pictures_are_scaled_down_but_not_up(tmp_path):
-    image_io.save(tmp_path / "x.png", picture_of(9, (30, 60)))
-    assert Material(tmp_path, Options(longest=20)).photo(0, 0).pixels.shape == (10, 20, 3)
-    assert Material(tmp_path, Options(longest=60)).photo(0, 0).pixels.shape == (30, 60, 3)
-    assert files.fitted(picture_of(1, (1, 900)), 9).shape == (1, 9, 3)
+def test_images_are_scaled_down_but_not_up(tmp_path):
+    image_io.save(tmp_path / "x.png", image_of(9, (30, 60)))
+    assert FolderMaterial(tmp_path, Options(longest=20)).photo(0, 0).pixels.shape == (10, 20, 3)
+    assert FolderMaterial(tmp_path, Options(longest=60)).photo(0, 0).pixels.shape == (30, 60, 3)
+    assert files.fitted(image_of(1, (1, 900)), 9).shape == (1, 9, 3)
 
 
 @pytest.mark.parametrize(
@@ -139,13 +139,14 @@ def test_options_are_checked(wrong, message):
 
 
 @pytest.mark.parametrize(
-    "library, kind, name", [("cv2", "clip", "x.mp4"), ("trimesh", "ring", "x.ply"), ("mitsuba", "ring", "x.obj")]
+    "library, kind, name",
+    [("cv2", "clip", "x.mp4"), ("trimesh", "turntable", "x.ply"), ("mitsuba", "turntable", "x.obj")],
 )
 def test_a_library_that_is_missing_is_named_with_the_mend(tmp_path, monkeypatch, library, kind, name):
     (tmp_path / name).write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(UserError, match=r"is missing; pip install 'macro-compose\[engine\]'"):
-        getattr(Material(tmp_path), kind)(0, 0)
+        getattr(FolderMaterial(tmp_path), kind)(0, 0)
 
 
 # ---- lists and orders ----
@@ -153,17 +154,17 @@ def test_a_library_that_is_missing_is_named_with_the_mend(tmp_path, monkeypatch,
 
 def test_names_are_sorted_and_links_to_folders_not_entered(tmp_path):
     for name in ("b.png", "a/z.png", "a/b/y.png", "c/.cache/x.png", "a.png"):
-        image_io.save(tmp_path / name, picture_of(1))
+        image_io.save(tmp_path / name, image_of(1))
     os.symlink(tmp_path, tmp_path / "a" / "round")
-    assert files.find("photos", tmp_path, files.PICTURES).names == ("a/b/y.png", "a/z.png", "a.png", "b.png")
+    assert files.find("photos", tmp_path, files.IMAGES).names == ("a/b/y.png", "a/z.png", "a.png", "b.png")
 
 
 def test_of_too_many_files_the_first_are_taken(tmp_path, monkeypatch):
     for n in range(9):
-        image_io.save(tmp_path / f"{n % 2}" / f"{n}.png", picture_of(1))
+        image_io.save(tmp_path / f"{n % 2}" / f"{n}.png", image_of(1))
     monkeypatch.setattr(files, "MOST", 6)
     with pytest.warns(UserWarning, match="more than 6 files; the first 6 are used"):
-        names = files.find("photos", tmp_path, files.PICTURES).names
+        names = files.find("photos", tmp_path, files.IMAGES).names
     assert names == ("0/0.png", "0/2.png", "0/4.png", "0/6.png", "0/8.png", "1/1.png")
 
 

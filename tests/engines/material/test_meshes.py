@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from macro.engines.material import meshes
-from macro.engines.sources import SourceFault
+from macro.utils.errors import ItemError
 
 trimesh = pytest.importorskip("trimesh")
 
@@ -22,10 +22,10 @@ def box(extents=(1, 2, 3), at=(0, 0, 0), colour=None):
 
 def textured():
     """A square, 2 wide and high, in the plane z = 0; its texture is red, green over blue, white."""
-    picture = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 255]]], np.uint8)
+    image = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 255]]], np.uint8)
     corners = [[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]]
     uv = [[0, 0], [1, 0], [1, 1], [0, 1]]
-    material = trimesh.visual.material.SimpleMaterial(image=Image.fromarray(picture))
+    material = trimesh.visual.material.SimpleMaterial(image=Image.fromarray(image))
     visual = trimesh.visual.TextureVisuals(uv=uv, material=material)
     return trimesh.Trimesh(corners, [[0, 1, 2], [0, 2, 3]], visual=visual, process=False)
 
@@ -177,7 +177,7 @@ def test_what_is_no_mesh_is_a_fault_of_one_line(tmp_path, name, content, reason)
     folder.mkdir()
     (folder / "in.mtl").write_text("newmtl a\nmap_Kd /etc/hostname\n")
     (folder / name).write_bytes(content)
-    with pytest.raises(SourceFault, match=reason) as caught:
+    with pytest.raises(ItemError, match=reason) as caught:
         read(folder / name)
     assert "\n" not in str(caught.value) and name in str(caught.value)
 
@@ -187,20 +187,20 @@ def test_a_gltf_that_names_a_file_outside_is_a_fault(tmp_path):
     (tmp_path / "meshes").mkdir()
     record = {"asset": {"version": "2.0"}, "buffers": [{"uri": "../outside.bin", "byteLength": 100}]}
     (tmp_path / "meshes/x.gltf").write_text(json.dumps(record))
-    with pytest.raises(SourceFault, match="'../outside.bin', which lies outside"):
+    with pytest.raises(ItemError, match="'../outside.bin', which lies outside"):
         read(tmp_path / "meshes/x.gltf")
 
 
 def test_too_large_is_a_fault(tmp_path, monkeypatch):
     box().export(tmp_path / "box.ply")
     monkeypatch.setattr(meshes, "MOST_FACES", 11)
-    with pytest.raises(SourceFault, match="over 11 faces"):
+    with pytest.raises(ItemError, match="over 11 faces"):
         read(tmp_path / "box.ply")
     monkeypatch.setattr(meshes, "LARGEST", 10)
-    with pytest.raises(SourceFault, match="too large for one mesh"):
+    with pytest.raises(ItemError, match="too large for one mesh"):
         read(tmp_path / "box.ply")
     textured().export(tmp_path / "square.glb")
     monkeypatch.setattr(meshes, "LARGEST", 10**6)
     monkeypatch.setattr(meshes, "MAX_PIXELS", 3)
-    with pytest.raises(SourceFault, match="texture of 2 x 2 pixels is too large"):
+    with pytest.raises(ItemError, match="texture of 2 x 2 pixels is too large"):
         read(tmp_path / "square.glb")

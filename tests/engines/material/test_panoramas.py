@@ -1,15 +1,15 @@
-"""Panoramas: real spheres pass, as the scenes' own camera renders them; pictures that are none do not."""
+"""Panoramas: real spheres pass, as the scenes' own camera renders them; images that are none do not."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from macro.engines.material import Material, Options
-from macro.engines.sources import SourceFault
+from macro.engines.material import FolderMaterial, Options
 from macro.scenes.layout import layout_sampler
 from macro.scenes.render import batches
 from macro.utils import images as image_io
+from macro.utils.errors import ItemError
 
 
 @pytest.fixture(scope="module")
@@ -22,13 +22,13 @@ def sphere():
 
 def panorama(tmp_path, pixels, **options):
     image_io.save(tmp_path / "panoramas/room.png", pixels)
-    return Material(tmp_path, Options(**options)).panorama(0, 0)
+    return FolderMaterial(tmp_path, Options(**options)).panorama(0, 0)
 
 
 def test_a_sphere_is_a_panorama(tmp_path, sphere):
     found = panorama(tmp_path, sphere)
-    assert found.name == "room" and found.picture.path == str(tmp_path / "panoramas/room.png")
-    np.testing.assert_array_equal(found.picture.pixels, sphere)
+    assert found.name == "room" and found.image.path == str(tmp_path / "panoramas/room.png")
+    np.testing.assert_array_equal(found.image.pixels, sphere)
 
 
 def test_whichever_way_it_is_turned(tmp_path, sphere):
@@ -37,9 +37,9 @@ def test_whichever_way_it_is_turned(tmp_path, sphere):
 
 
 def test_large_ones_are_scaled_down_and_nearly_right_ones_to_the_right_shape(tmp_path, sphere):
-    assert panorama(tmp_path, sphere, panorama=64).picture.pixels.shape == (32, 64, 3)
-    assert panorama(tmp_path, sphere[:, :-1]).picture.pixels.shape == (63, 126, 3)
-    assert panorama(tmp_path, sphere[:-1]).picture.pixels.shape == (64, 128, 3)
+    assert panorama(tmp_path, sphere, panorama=64).image.pixels.shape == (32, 64, 3)
+    assert panorama(tmp_path, sphere[:, :-1]).image.pixels.shape == (63, 126, 3)
+    assert panorama(tmp_path, sphere[:-1]).image.pixels.shape == (64, 128, 3)
 
 
 @pytest.mark.parametrize(
@@ -52,13 +52,13 @@ def test_large_ones_are_scaled_down_and_nearly_right_ones_to_the_right_shape(tmp
         (lambda p: np.where(np.arange(128)[None, :, None] < 64, p, 255 - p), "edges do not meet"),
     ],
 )
-def test_other_pictures_are_none(tmp_path, sphere, spoil, reason):
-    with pytest.raises(SourceFault, match=rf"room\.png: .*{reason}"):
+def test_other_images_are_none(tmp_path, sphere, spoil, reason):
+    with pytest.raises(ItemError, match=rf"room\.png: .*{reason}"):
         panorama(tmp_path, np.ascontiguousarray(spoil(sphere)))
 
 
 def test_a_broken_one_is_a_fault(tmp_path, sphere):
     image_io.save(tmp_path / "panoramas/room.png", sphere)
     (tmp_path / "panoramas/room.png").write_bytes(b"")
-    with pytest.raises(SourceFault, match="not a picture"):
-        Material(tmp_path).panorama(0, 0)
+    with pytest.raises(ItemError, match="not an image"):
+        FolderMaterial(tmp_path).panorama(0, 0)

@@ -1,27 +1,28 @@
-"""The judge who knows the scenes: the true picture scores 10, and each wrong one low on what is wrong with it."""
+"""The judge who knows the scenes: the true image scores 10, and each wrong one low on what is wrong with it."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from macro.engines.procedural import pool
-from macro.engines.procedural.draw import drawing
+from macro.engines.material.types import EngineImage
+from macro.engines.procedural.composition import Pool, pooled_scene
+from macro.engines.procedural.generators import drawing
 from macro.engines.procedural.judge import Judging
 from macro.engines.procedural.noise import Noise
-from macro.engines.procedural.story import Stories, rewrite
-from macro.engines.sources import Picture
-from macro.engines.stages import Fault, Judgement
+from macro.engines.procedural.stories import Stories, rewrite
+from macro.engines.provider import JudgeRequest
 from macro.scenes.animation import motion, narration
 from macro.scenes.assets.palettes import COLOURS
+from macro.utils.errors import ItemError
 
 CASE = ("human", "object", "cloth", "object", "scene", "style")
-POOL, JUDGE = pool.Pool(32, 1), Judging(Noise())
+POOL, JUDGE = Pool(32, 1), Judging(Noise())
 
 
 def judged(rubric, prompt, references, scenes, truth=None):
-    pictures = drawing(list(scenes), [64] * len(scenes), 1)
-    return JUDGE.judge([Judgement(rubric, prompt, tuple(references), picture, truth) for picture in pictures])
+    images = drawing(list(scenes), [64] * len(scenes), 1)
+    return JUDGE.judge([JudgeRequest(rubric, prompt, tuple(references), image, truth) for image in images])
 
 
 def recoloured(scene, place, colour="lime"):
@@ -32,7 +33,7 @@ def recoloured(scene, place, colour="lime"):
 
 
 def without(scene, place):
-    return replace(scene, subjects=scene.subjects[:place] + scene.subjects[place + 1 :], relations=())
+    return replace(scene, subjects=scene.subjects[:place] + scene.subjects[place + 1 :])
 
 
 def mirrored(scene):
@@ -72,7 +73,7 @@ def test_one_wrong_reference_is_seen_and_no_other(composition):
             replace(s, texture="plain", palette=(COLOURS["lime"], COLOURS["lime"], s.palette[2]))
             if n == places[1] else s for n, s in enumerate(scene.subjects)
         )),
-        5: replace(scene, surroundings=pool.pooled_scene("scene", 5, 5).surroundings),
+        5: replace(scene, surroundings=pooled_scene("scene", 5, 5).surroundings),
         6: replace(scene, light=replace(scene.light, azimuth=-scene.light.azimuth, strength=2.0)),
     }  # fmt: skip
     scored = judged("customization", prompt, references, wrong.values())
@@ -85,15 +86,13 @@ def test_a_missing_subject_and_a_stranger_cost_following(composition):
     prompt, references, scene, places = composition
     stranger = replace(scene.subjects[places[2]], kind="castle", position=(0.0, 2.0))
     more = replace(scene, subjects=(*scene.subjects, stranger))
-    gone, crowded, right = judged(
-        "customization", prompt, references, [without(scene, places[4]), more, scene]
-    )
+    gone, crowded, right = judged("customization", prompt, references, [without(scene, places[4]), more, scene])
     assert gone["consistency_4"] < 3 and gone["following"] < 6
     assert 6 < crowded["following"] < right["following"]
 
 
 def test_following_reads_the_words(composition):
-    """The same picture under a prompt that says the contrary; and the mirrored one under a prompt of sides."""
+    """The same image under a prompt that says the contrary; and the mirrored one under a prompt of sides."""
     _, references, scene, places = composition
     kinds = {n: scene.subjects[place].kind for n, place in places.items()}
     sides = sorted(places, key=lambda n: scene.subjects[places[n]].position[0])
@@ -127,16 +126,16 @@ def page():
     """(prompt, references, scene, place of somebody known) of a late page of a story."""
     for index in range(9):
         tale = Stories(32, 1).story(6, index)
-        target, before = tale.pages[-1], [p.picture for p in tale.pages[:-1]]
-        answer = rewrite([[""] * len(before)], [before], [target.text], [target.picture], [0])[0]
+        target, before = tale.pages[-1], [p.image for p in tale.pages[:-1]]
+        answer = rewrite([[""] * len(before)], [before], [target.text], [target.image], [0])[0]
         if len(answer.kept) >= 3 and len(target.characters) >= 2:
-            return answer.text, [before[n] for n in answer.kept], target.picture.scene
+            return answer.text, [before[n] for n in answer.kept], target.image.scene
     raise AssertionError("no late page with two characters")
 
 
 def test_illustration_sees_who_has_changed_and_what_is_not_told(page):
     prompt, references, scene = page
-    strange = pool.pooled_scene("object", 1, 1)
+    strange = pooled_scene("object", 1, 1)
     right, other, recolour, gone, flipped = judged(
         "illustration", prompt, references,
         [scene, strange, recoloured(scene, 0, "lime" if scene.subjects[0].palette[0] != COLOURS["lime"] else "pink"),
@@ -150,7 +149,7 @@ def test_illustration_sees_who_has_changed_and_what_is_not_told(page):
 
 
 def test_spatial_measures_the_angle_and_the_things():
-    whole = pool.pooled_scene("object", 2, 2)
+    whole = pooled_scene("object", 2, 2)
     subject, camera = whole.subjects[0], whole.camera
 
     def turned(degrees):
@@ -159,11 +158,11 @@ def test_spatial_measures_the_angle_and_the_things():
     truth = drawing([whole], [64], 1)[0]
     angles = [judged("spatial", "draw", [truth], [turned(d)], truth)[0]["viewpoint"] for d in (0, 15, 30, 90, 180)]
     assert angles[0] > 9.9 and angles == sorted(angles, reverse=True) and angles[1] > 7 and angles[3] < 1
-    other = replace(pool.pooled_scene("object", 2, 4), camera=camera)
+    other = replace(pooled_scene("object", 2, 4), camera=camera)
     same, wrong = judged("spatial", "draw", [truth], [turned(40), other], truth)
     assert same["content"] > 9.9 and wrong["content"] < 5
-    missing = JUDGE.judge([Judgement("spatial", "draw", (truth,), truth)])[0]
-    assert isinstance(missing, Fault) and "true target" in missing.reason
+    missing = JUDGE.judge([JudgeRequest("spatial", "draw", (truth,), truth)])[0]
+    assert isinstance(missing, ItemError) and "true target" in missing.reason
 
 
 def test_temporal_wants_the_next_frame_and_no_other():
@@ -171,8 +170,8 @@ def test_temporal_wants_the_next_frame_and_no_other():
     for seed in range(8):
         script = motion.write(np.random.default_rng([5, seed]), 9)
         scenes = [script.at((beat.start + beat.stop) / 2) for beat in script.beats]
-        frames = [Picture(np.zeros((64, 64, 3), np.uint8), scene) for scene in scenes]
-        prompt = f"a video: {narration.retell(scenes[:6], np.random.default_rng(seed))} draw the next."
+        frames = [EngineImage(np.zeros((64, 64, 3), np.uint8), scene) for scene in scenes]
+        prompt = f"a video: {narration.summarise_changes(scenes[:6], np.random.default_rng(seed))} draw the next."
         elsewhere = motion.write(np.random.default_rng([6, seed]), 4).at(0.5)
         scored = judged("temporal", prompt, frames[:5], [scenes[5], scenes[4], scenes[2], elsewhere])
         true.append(min(scored[0].values()))
@@ -183,12 +182,12 @@ def test_temporal_wants_the_next_frame_and_no_other():
 
 def test_faults_and_noise(composition):
     prompt, references, scene, _ = composition
-    picture = drawing([scene], [64], 1)[0]
-    blank = Picture(picture.pixels)
-    asked = [Judgement("customization", prompt, tuple(references), blank), Judgement("taste", prompt, (), picture)]
+    image = drawing([scene], [64], 1)[0]
+    blank = EngineImage(image.pixels)
+    asked = [JudgeRequest("customization", prompt, tuple(references), blank), JudgeRequest("taste", prompt, (), image)]
     unknown, strange = JUDGE.judge(asked)
     assert "not known" in unknown.reason and "'taste' is none of customization" in strange.reason
-    question = Judgement("customization", prompt, tuple(references), picture)
+    question = JudgeRequest("customization", prompt, tuple(references), image)
     erring = Judging(Noise(scores=2.0))
     first, again = erring.judge([question])[0], erring.judge([question])[0]
     exact = JUDGE.judge([question])[0]

@@ -16,7 +16,7 @@ from macro.models.bagel.exchange import check, export_bagel, fixed_tables, impor
 from macro.models.bagel.folder import LATENT_TABLE, open_folder
 from macro.models.composer import Composer, dummy_batch
 from macro.models.variants import VAEConfig
-from macro.nn.embed import position_embedding
+from macro.nn.layers import position_embedding
 from macro.utils.errors import UserError
 
 

@@ -1,14 +1,19 @@
-"""Whole runs from pictures and texts to a picture: what `InterleaveInferencer` does, recorded six times."""
+"""Whole runs from images and texts to an image: what `InterleaveInferencer` does, recorded six times."""
+
+import dataclasses
+from unittest import mock
 
 import numpy as np
 from parity.golden import TOLERANCE, Golden
 
-from macro.sampling.bagel.options import BagelOptions
-from macro.sampling.bagel.pipeline import BagelPipeline
-from macro.sampling.bagel.sizes import prepared
-from macro.sampling.draw import decode_pictures
+from macro.inputs.image_spec import ImageSpec, ResizeRule
+from macro.sampling.denoise import decode_images
+from macro.sampling.options import SamplingOptions
+from macro.sampling.pipeline import Pipeline, _Drawing
+from macro.sentence.spans import Image, Sentence, Text
 
-OPTIONS = BagelOptions(
+OPTIONS = SamplingOptions(
+    policy="bagel",
     cfg_text_scale=4.0,
     cfg_img_scale=1.5,
     cfg_interval=(0.0, 1.0),
@@ -17,11 +22,8 @@ OPTIONS = BagelOptions(
     timestep_shift=3.0,
     num_timesteps=5,
     max_think_token_n=6,
-    vae_transform=(64, 32, 16),
-    vit_transform=(56, 28, 14),
-    parity=True,
 )
-# Numbers are the recorded pictures.
+# Numbers are the recorded images.
 RUNS = {
     "t2i": (["a red fox"], {"image_shapes": (48, 32)}),
     "edit": ([0, "make it blue"], {}),
@@ -32,37 +34,47 @@ RUNS = {
 }
 
 
+def _packing(golden: Golden):
+    """Both copies of every image, by the recorded runs' rules (longest, shortest side, stride)."""
+    packing = dataclasses.replace(golden.packing, reference_vae=True)
+    limits = packing.images.vae_limit, packing.images.vit_limit
+    packing.__dict__["images"] = ImageSpec(ResizeRule(64, 32, 16), ResizeRule(56, 28, 14), *limits)
+    return packing
+
+
 def check_preparation(golden: Golden):
-    recorded = golden.load("e2e")
+    recorded, images = golden.load("e2e"), _packing(golden).images
     for number in (0, 1):
-        pixels = prepared(recorded[f"image{number}"], OPTIONS, golden.model)
-        resized = np.round((pixels[0] + 1) * 127.5).astype(np.uint8)
+        given = recorded[f"image{number}"]
+        resized = images.vae_pixels(given, images.vae_size(given.shape[:2]))
         np.testing.assert_array_equal(resized, recorded[f"image{number}_resized"])
-        for ours, copy in zip(pixels, ("vae", "vit"), strict=True):
-            golden.close(np.moveaxis(ours, -1, 0), recorded[f"image{number}_{copy}_tensor"], f"image {copy} tensor")
+        for ours, copy in ((resized, "vae"), (images.vit_pixels(given), "vit")):
+            ours = np.moveaxis(ours.astype(np.float32) / 127.5 - 1, -1, 0)
+            golden.close(ours, recorded[f"image{number}_{copy}_tensor"], f"image {copy} tensor")
 
 
 def _check_run(golden: Golden, run: str):
     recorded = golden.load("e2e")
-    pieces, changes = RUNS[run]
-    pieces = [recorded[f"image{piece}"] if isinstance(piece, int) else piece for piece in pieces]
-    with_pictures = any(isinstance(piece, np.ndarray) for piece in pieces)
-    vae = golden.vae if with_pictures or golden.has_vae else {}
+    spans, changes = RUNS[run]
+    spans = [Image(recorded[f"image{span}"]) if isinstance(span, int) else Text(span) for span in spans]
+    with_images = any(isinstance(span, Image) for span in spans)
+    vae = golden.vae if with_images or golden.has_vae else {}
     params = {"composer": golden.composer, "vae": vae}
-    pipeline = BagelPipeline(params, golden.model, golden.tokenizer, golden.packing, OPTIONS)
-    if not vae:
-        # The small copy has no VAE: latents are compared all the same.
-        pipeline._decode = lambda latents, size, options: []
+    pipeline = Pipeline(params, golden.model, golden.tokenizer, _packing(golden), OPTIONS)
     posterior = [np.moveaxis(recorded[key], 1, -1) for key in sorted(recorded) if key.startswith(f"{run}_vae_eps")]
-    drawn = pipeline.interleave(pieces, noise=recorded[f"{run}_init_noise"][None], posterior=posterior, **changes)
+    replay = {"noise": recorded[f"{run}_init_noise"][None], "posterior": [posterior]}
+    # The small copy has no VAE: latents are compared all the same.
+    decode = _Drawing._decode if vae else lambda drawing, latents: [np.zeros((1, 1, 3), np.uint8)]
+    with mock.patch.object(_Drawing, "_decode", decode):
+        (drawn,) = pipeline.compose_batch([Sentence(tuple(spans))], **replay, **changes)
 
-    ends = [drawn.contexts.of[name].end for name in ("full", "no_text", "no_image")]
-    assert [end.order for end in ends] == recorded[f"{run}_kv_lens"].tolist()
-    assert [end.rope for end in ends] == recorded[f"{run}_ropes"].tolist()
+    lengths, ropes = recorded[f"{run}_kv_lens"].tolist(), recorded[f"{run}_ropes"].tolist()
+    assert list(drawn.ends.values()) == list(zip(lengths, ropes, strict=True))
     if run == "think":
-        assert list(map(ord, drawn.thought)) == recorded["think_text_codepoints"].tolist()
-        assert golden.tokenizer.encode(drawn.thought) == recorded["think_text_ids"].tolist()
-    golden.close(drawn.latents[0], recorded[f"{run}_latent"], f"{run} latent")
+        assert list(map(ord, drawn.plan.cot)) == recorded["think_text_codepoints"].tolist()
+        assert golden.tokenizer.encode(drawn.plan.cot) == recorded["think_text_ids"].tolist()
+    latents = drawn.candidates[0].latents
+    golden.close(latents, recorded[f"{run}_latent"], f"{run} latent")
     if vae:
         _check_pixels(golden, drawn, recorded[f"{run}_image"])
 
@@ -70,14 +82,13 @@ def _check_run(golden: Golden, run: str):
 def _check_pixels(golden: Golden, drawn, recorded: np.ndarray):
     """Equal, but for levels that the tolerance leaves on either side of the cut to whole numbers."""
     (height, width), stride = recorded.shape[:2], golden.model.pixels_per_token
-    values = decode_pictures(
-        golden.vae, drawn.latents, rows=height // stride, columns=width // stride, config=golden.model
-    )[0]
+    latents, cells = drawn.candidates[0].latents[None], {"rows": height // stride, "columns": width // stride}
+    values = decode_images(golden.vae, latents, **cells, config=golden.model)[0]
     levels = np.clip(np.asarray(values, np.float64) * 0.5 + 0.5, 0, 1) * 255
     room = TOLERANCE * np.abs(values).max() * 127.5
     certain = np.floor(levels - room) == np.floor(levels + room)
-    np.testing.assert_array_equal(drawn.pictures[0][certain], recorded[certain])
-    assert np.abs(drawn.pictures[0].astype(int) - recorded).max() <= 1
+    np.testing.assert_array_equal(drawn.pixels[certain], recorded[certain])
+    assert np.abs(drawn.pixels.astype(int) - recorded).max() <= 1
 
 
 def check_text_to_image(golden: Golden):

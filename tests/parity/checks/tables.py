@@ -8,7 +8,7 @@ from parity.golden import FIXED, LATENT_TABLE, Golden
 
 from macro.diffusion.flow import sampling_times
 from macro.inputs.transforms import fit_size, grid_positions
-from macro.nn.embed import position_embedding, time_sinusoids
+from macro.nn.layers import position_embedding, time_sinusoids
 
 
 def check_time(golden: Golden):

@@ -1,0 +1,166 @@
+"""Grounding DINO as a stage: labels to boxes.
+
+All labels of an image stand in one prompt, "a dog. a red house.". A query's box answers to a label as far as the
+most certain of the label's own tokens says so; labels stay apart, where the usual post-processing glues together
+whichever words of the prompt fired. Read next: `segmenter.py`.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from macro.engines.foundation.batching import answer
+from macro.engines.ground_truth import overlap
+from macro.engines.material.types import EngineImage
+from macro.engines.provider import Box, Region
+from macro.judges.model_loading import check_kind, device_of, format_of, loading, once
+from macro.utils.errors import ItemError, UserError
+from macro.utils.images import Pixels
+
+
+@dataclass(frozen=True)
+class GroundingDino:
+    """`stages.Detect` by Grounding DINO.
+
+    Attributes:
+        name: of the hub, or a folder.
+        device: None is a GPU where there is one.
+        dtype: "float32", "bfloat16" or "float16".
+        batch: images that go through the model at a time; only those of one size share a batch, so that the answers
+            do not depend on it.
+        box_threshold: the least score that a box has for any word of the prompt, 0..1.
+        text_threshold: the least score that it has for the label that it is given, 0..1.
+        overlap: two regions that overlap by more (intersection over union) show the same thing, the surer one stays.
+    """
+
+    name: str = "IDEA-Research/grounding-dino-base"
+    device: str | None = None
+    dtype: str = "float32"
+    batch: int = 4
+    box_threshold: float = 0.3
+    text_threshold: float = 0.25
+    overlap: float = 0.7
+
+    def __post_init__(self):
+        for field in ("box_threshold", "text_threshold", "overlap"):
+            if not 0 <= getattr(self, field) <= 1:
+                raise UserError(f"Grounding DINO: {field} is {getattr(self, field)}; it is a share of 0..1")
+        if self.batch < 1:
+            raise UserError(f"Grounding DINO: batch is {self.batch}; use at least 1")
+
+    def __call__(
+        self, images: Sequence[EngineImage], labels: Sequence[Sequence[str]]
+    ) -> list[list[Region] | ItemError]:
+        """At most one region for each time that a label stands in its list, best first.
+
+        Raises:
+            UserError: the model cannot be loaded.
+        """
+
+        def run(items: list[tuple[Pixels, tuple[str, ...]]]) -> list[list[Region] | ItemError]:
+            return self._regions([pixels for pixels, _ in items], [asked for _, asked in items])
+
+        items = [(p.pixels, tuple(asked)) for p, asked in zip(images, labels, strict=True)]
+        named = iter(answer(run, [i for i in items if _names(i[1])], self.batch, key=lambda item: item[0].shape))
+        return [next(named) if _names(asked) else [] for _, asked in items]
+
+    def _regions(self, images: list[Pixels], labels: list[tuple[str, ...]]) -> list[list[Region] | ItemError]:
+        model, processor = _load(self.name, self.device, self.dtype)
+        import torch
+
+        names = [_names(asked) for asked in labels]
+        inputs = processor(images=images, text=[". ".join(n) + "." for n in names], padding=True, return_tensors="pt")
+        if inputs["input_ids"].shape[1] > model.config.max_text_len:
+            raise ValueError(f"the labels are longer than the {model.config.max_text_len} tokens of a prompt")
+        inputs = inputs.to(model.device)
+        inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
+        with torch.inference_mode():
+            outputs = model(**inputs)
+        words = _words(inputs["input_ids"].cpu().numpy(), processor.tokenizer)
+        scores = outputs.logits.float().sigmoid().cpu().numpy()
+        boxes = outputs.pred_boxes.float().cpu().numpy()
+        found = []
+        for n, asked, word, score, box in zip(names, labels, words, scores, boxes, strict=True):
+            if not np.isfinite(box).all():
+                found.append(ItemError("Grounding DINO's boxes are not numbers"))
+                continue
+            # Scores have columns beyond the prompt's tokens, for longer ones.
+            score = score[:, : len(word)]
+            by_name = np.stack([score[:, word == i].max(1, initial=0.0) for i in range(len(n))], 1)
+            by_name[score[:, word >= 0].max(1, initial=0.0) < self.box_threshold] = -1
+            found.append(chosen(by_name, box, n, asked, self.text_threshold, self.overlap))
+        return found
+
+
+def _name(label: str) -> str:
+    """A label as it stands in the prompt, in which full stops and question marks part one from the next."""
+    return " ".join(label.lower().replace(".", " ").replace("?", " ").split())
+
+
+def _names(labels: Sequence[str]) -> list[str]:
+    """The different names among labels, in order; a label without letters has none."""
+    return [name for name in dict.fromkeys(map(_name, labels)) if name]
+
+
+def _words(ids: Int[np.ndarray, "b n"], tokenizer: Any) -> Int[np.ndarray, "b n"]:
+    """Which name, from 0, each token of "[CLS] a dog . a house . [SEP]" belongs to; -1 to none."""
+    stop = ids == tokenizer.convert_tokens_to_ids(".")
+    number = np.cumsum(stop, axis=1)
+    frame = (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id)
+    return np.where(stop | np.isin(ids, frame), -1, number)
+
+
+def chosen(
+    scores: Float[np.ndarray, "q l"],
+    boxes: Float[np.ndarray, "q 4"],
+    names: Sequence[str],
+    labels: Sequence[str],
+    threshold: float,
+    most: float,
+) -> list[Region]:
+    """The regions that answer labels: greedily, the surest first, each label as often as it was asked for.
+
+    Args:
+        scores: of query q for name l, 0..1; below 0 for what must not be chosen.
+        boxes: (middle x, middle y, width, height) of each query, 0..1 of the image.
+        names: of the columns; labels: as they were asked for.
+        threshold: least score.
+        most: overlap with a region already chosen, of whatever label, above which a query shows the same thing.
+    """
+    wanted = Counter(map(_name, labels))
+    spelt = {name: [label for label in labels if _name(label) == name] for name in wanted}
+    regions: list[Region] = []
+    # Stable, so that equal scores are taken in the order of queries and labels.
+    for place in np.argsort(-scores, axis=None, kind="stable"):
+        query, column = np.unravel_index(place, scores.shape)
+        score, name = float(scores[query, column]), names[column]
+        if score < threshold:
+            break
+        box = _corners(boxes[query])
+        if not wanted[name] or Region(name, box).area == 0 or any(overlap(box, r.box) > most for r in regions):
+            continue
+        label = spelt[name][-wanted[name]]
+        wanted[name] -= 1
+        regions.append(Region(label, box, score))
+    return regions
+
+
+def _corners(box: Float[np.ndarray, "4"]) -> Box:
+    x, y, width, height = (float(value) for value in box)
+    edges = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+    return tuple(min(max(edge, 0.0), 1.0) for edge in edges)
+
+
+@once
+def _load(name: str, device: str | None, dtype: str) -> tuple[Any, Any]:
+    with loading("Grounding DINO", name):
+        from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
+
+        on, numbers = device_of(device), format_of(dtype)
+        check_kind(name, ("grounding-dino", "mm-grounding-dino"))
+        model = AutoModelForZeroShotObjectDetection.from_pretrained(name).to(device=on, dtype=numbers).eval()
+        return model, AutoProcessor.from_pretrained(name)

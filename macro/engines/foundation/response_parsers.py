@@ -1,0 +1,173 @@
+"""From answers of the right shape to what stages promise: what a model wrote is held against what it was given.
+
+Each reader raises `ItemError` with a reason that the model can mend, and is asked again with it.
+Read next: `language.py`.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from macro.engines.provider import (
+    Box,
+    InterleavedCaption,
+    Match,
+    Region,
+    RewrittenPage,
+    ScenePrompt,
+    SceneRequest,
+    Suitability,
+)
+from macro.judges.json_schema import Schema, array, integer, number, obj, text
+from macro.sentence.formats import check_prompt, marker, phrased
+from macro.sentence.plan import validate_cot
+from macro.sentence.spans import Image
+from macro.utils.errors import ItemError, UserError
+
+SUMMARY_WORDS = 50  # MACRO: a summary has fewer
+
+BOX = array(number(0, 1), 4, 4)
+
+
+def phrases(count: int) -> Schema:
+    """Phrases for `count` images; engines do without an image that is left out."""
+    return array(obj(phrase=text(), image=integer(1, count)), 1, count)
+
+
+def line(written: str) -> str:
+    """A text in one line with single spaces."""
+    return " ".join(written.split())
+
+
+def words(field: str) -> Callable[[dict], str]:
+    """Reads one field as a line."""
+    return lambda answer: line(answer[field])
+
+
+def noun_phrase(answer: dict) -> str:
+    phrase = line(answer["phrase"]).rstrip(".")
+    if not phrase:
+        raise ItemError("phrase is empty")
+    return phrase
+
+
+def labels(answer: dict) -> list[str]:
+    return [line(label) for label in answer["labels"]]
+
+
+def idea(ask: SceneRequest) -> Callable[[dict], ScenePrompt]:
+    """A scene of the categories that were offered, an adjective before them where that tells two apart."""
+
+    def read(answer: dict) -> ScenePrompt:
+        chosen = tuple(map(line, answer["labels"]))
+        for label in chosen:
+            if not any(f" {label}".lower().endswith(f" {category}".lower()) for category in ask.categories):
+                raise ItemError(f"label {label!r} is none of the categories")
+        return ScenePrompt(line(answer["caption"]), chosen)
+
+    return read
+
+
+def with_markers(written: str, count: int, field: str) -> str:
+    """A line that names every one of `count` images, and no other."""
+    prompt = line(written)
+    try:
+        check_prompt(prompt, count, field)
+    except UserError as error:
+        raise ItemError(str(error)) from None
+    missing = [marker(n) for n in range(1, count + 1) if marker(n) not in prompt]
+    if missing:
+        raise ItemError(f"{field} lacks {', '.join(missing)}")
+    return prompt
+
+
+def thought(regions: Sequence[Region]) -> Callable[[dict], str]:
+    """A chain of thought that speaks of every subject, by its number, its label, or at least its noun."""
+
+    def read(answer: dict) -> str:
+        cot = line(answer["thought"])
+        try:
+            validate_cot(cot)
+        except UserError as error:
+            raise ItemError(str(error)) from None
+        for n, region in enumerate(regions, 1):
+            noun = region.label.lower().split()[-1]
+            if not (holds(cot, str(n)) or holds(cot.lower(), noun)):
+                raise ItemError(f"thought says nothing of subject {n}, the {region.label}")
+        return cot
+
+    return read
+
+
+def holds(written: str, phrase: str) -> bool:
+    """Whether a phrase stands in a text as whole words."""
+    return re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", written) is not None
+
+
+def interleaved(count: int) -> Callable[[dict], InterleavedCaption]:
+    """A caption, and a phrase of its own in it for each of those of `count` images that it mentions."""
+
+    def read(answer: dict) -> InterleavedCaption:
+        caption = line(answer["caption"])
+        found: dict[str, int] = {}
+        for entry in answer["phrases"]:
+            phrase = line(entry["phrase"])
+            if phrase in found:
+                raise ItemError(f"phrase {phrase!r} is given to two images")
+            found[phrase] = entry["image"]
+        try:
+            phrased(caption, found, [Image(path=str(n)) for n in range(1, count + 1)], "the answer")
+        except UserError as error:
+            raise ItemError(str(error)) from None
+        return InterleavedCaption(caption, found)
+
+    return read
+
+
+def box(given: Sequence[int | float], at: str) -> Box:
+    """A box that holds something; the shape has made sure that it lies in the image."""
+    x0, y0, x1, y1 = map(float, given)
+    if not (x0 < x1 and y0 < y1):
+        raise ItemError(f"{at} box [{x0:g}, {y0:g}, {x1:g}, {y1:g}] is empty; it must have x0 < x1 and y0 < y1")
+    return x0, y0, x1, y1
+
+
+def matches(answer: dict) -> list[Match]:
+    found = []
+    for thing in answer["things"]:
+        label = line(thing["label"])
+        if label in [match.label for match in found]:
+            raise ItemError(f"label {label!r} stands twice")
+        before, after = (Region(label, box(thing[side], f"{label}'s {side}")) for side in ("before", "after"))
+        found.append(Match(label, before, after))
+    return found
+
+
+def suitability(count: int) -> Callable[[dict], Suitability]:
+    def read(answer: dict) -> Suitability:
+        instruction = with_markers(answer["instruction"], count, "instruction")
+        return Suitability(float(answer["score"]), tuple(map(line, answer["descriptions"])), instruction)
+
+    return read
+
+
+def rewritten(answer: dict) -> RewrittenPage:
+    """Which images a page needs, and a text that names each of them, the first of `kept` as `<image 1>`."""
+    kept: list[int] = answer["kept"]
+    if len(set(kept)) < len(kept):
+        raise ItemError("kept names an image twice")
+    prompt = with_markers(answer["text"], len(kept), "text")
+    return RewrittenPage(prompt, tuple(n - 1 for n in kept))
+
+
+def summary(answer: dict) -> str:
+    told = line(answer["summary"])
+    count = len(told.split())
+    if count >= SUMMARY_WORDS:
+        raise ItemError(f"summary has {count} words; it must have fewer than {SUMMARY_WORDS}")
+    return told
+
+
+def field(name: str) -> Callable[[dict], Any]:
+    """Reads one field as it is."""
+    return lambda answer: answer[name]

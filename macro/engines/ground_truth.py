@@ -1,0 +1,103 @@
+"""What is exactly so in an image whose scene is known: its truth, its subjects' labels, which one a region shows.
+
+The procedural provider answers from it, and engines take from it what real images cannot give: `Sentence.truth`.
+Read next: `procedural/`, `music.py`.
+"""
+
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from macro.engines.material.types import EngineImage
+from macro.engines.provider import Box, Region
+from macro.scenes.graph import Scene
+from macro.scenes.language.lexicon import named_colour
+from macro.scenes.layout.placement import supports_of
+from macro.scenes.render.batches import render_with_truth
+from macro.sentence.spans import Truth
+
+_KEPT = 256  # truths of that many images are remembered: a step looks at those that the last one looked at
+_TRUTHS: OrderedDict[tuple[Scene, int, int], Truth] = OrderedDict()
+
+
+def ground_truths(images: Sequence[EngineImage]) -> list[Truth]:
+    """The truth (without questions) of images that have a scene; subject i of a scene has number i + 1."""
+    keys = [(image.scene, *image.pixels.shape[:2]) for image in images]
+    found = {key: _TRUTHS[key] for key in keys if key in _TRUTHS}
+    missing = [key for key in dict.fromkeys(keys) if key not in found]
+    for size in dict.fromkeys(key[1:] for key in missing):
+        scenes = [key[0] for key in missing if key[1:] == size]
+        for scene, (_, truth) in zip(scenes, render_with_truth(scenes, *size, rays=1), strict=True):
+            found[scene, *size] = truth
+    for key in keys:
+        _TRUTHS[key] = found[key]
+        _TRUTHS.move_to_end(key)
+    while len(_TRUTHS) > _KEPT:
+        _TRUTHS.popitem(last=False)
+    return [found[key] for key in keys]
+
+
+def labels(scene: Scene) -> tuple[str, ...]:
+    """What each subject is called: "dog", or "red dog" where the scene has two."""
+    shared = Counter(subject.kind for subject in scene.subjects)
+    return tuple(s.kind if shared[s.kind] == 1 else f"{named_colour(s.palette[0])} {s.kind}" for s in scene.subjects)
+
+
+def overlap(first: Box, second: Box) -> float:
+    """Intersection over union of two boxes."""
+    across = min(first[2], second[2]) - max(first[0], second[0])
+    down = min(first[3], second[3]) - max(first[1], second[1])
+    common = max(across, 0.0) * max(down, 0.0)
+    both = Region("", first).area + Region("", second).area - common
+    return common / both if both > 0 else 0.0
+
+
+def box_of(truth: Truth, subject: int) -> Box:
+    """The box of subject `subject`, counted from 0."""
+    return tuple(float(edge) for edge in truth.boxes[subject])
+
+
+def subject_at(truth: Truth, region: Region) -> int | None:
+    """Which subject (from 0) a region shows: the one whose box overlaps it most, None if none overlaps it."""
+    shares = [overlap(box_of(truth, i), region.box) for i in range(len(truth.kinds))]
+    return int(np.argmax(shares)) if shares and max(shares) > 0 else None
+
+
+def scene_subset(scene: Scene, subjects: Sequence[int]) -> Scene:
+    """The scene with only these subjects (from 0), renumbered in this order; who stood on one that left is put down."""
+    new = {old: i for i, old in enumerate(subjects)}
+    resting = supports_of(scene.subjects)
+    kept = []
+    for old in subjects:
+        left_alone = old in resting and resting[old] not in new
+        subject = replace(scene.subjects[old], number=new[old] + 1)
+        kept.append(replace(subject, height=0.0) if left_alone else subject)
+    return replace(scene, subjects=tuple(kept))
+
+
+def truth_subset(truth: Truth, subjects: Sequence[int]) -> Truth:
+    """The truth as far as it is about these subjects (from 0), renumbered in this order; without questions."""
+    new = {old + 1: i + 1 for i, old in enumerate(subjects)}
+    order = list(subjects)
+
+    def renumbered(j):
+        if isinstance(j, tuple):
+            # "between" names its two in the order of their numbers, also the new ones.
+            both = [new[k] for k in j if k in new]
+            return tuple(sorted(both)) if len(both) == len(j) else None
+        return new.get(j)
+
+    relations = ((new.get(i), name, renumbered(j)) for i, name, j in truth.relations)
+    return Truth(
+        kinds=tuple(truth.kinds[i] for i in order),
+        palettes=truth.palettes[order],
+        textures=tuple(truth.textures[i] for i in order),
+        boxes=truth.boxes[order],
+        masks=truth.masks[order],
+        amodal=truth.amodal[order],
+        visibility=truth.visibility[order],
+        depth_order=tuple(new[i] for i in truth.depth_order if i in new),
+        relations=tuple(r for r in relations if None not in (r[0], r[2])),
+    )

@@ -1,0 +1,139 @@
+"""`FolderMaterial`: the engines' raw material (`types.py`) from a folder; `__init__.py` shows its layout.
+
+At construction only the folder is looked for; a kind's files are listed when the first of them is asked for. Item
+`index` of `seed` is a file chosen by a seeded order over them, and follows from the folder, seed and index alone.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from macro.engines.material import documents, files, meshes, turntables, videos
+from macro.engines.material.types import EngineImage, Panorama, Story, Turntable, VideoClip
+from macro.utils.errors import ItemError, UserError
+from macro.utils.images import resize
+
+CATEGORIES = ("human", "cloth", "object", "scene", "style")
+SUFFIXES = {
+    "photos": files.IMAGES,
+    "videos": videos.VIDEOS,
+    "stories": (".json",),
+    "meshes": meshes.MESHES,
+    "panoramas": files.IMAGES,
+} | {f"pool/{category}": files.IMAGES for category in CATEGORIES}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How files are read.
+
+    Attributes:
+        longest: side in pixels that larger images are scaled down to.
+        frame_longest: the same for frames of videos, of which many are held in memory.
+        rate, seconds: frames a second that are read from a video, and how many seconds of a long one.
+        panorama: width in pixels that larger panoramas are scaled down to; even.
+        ring: side in pixels of views of a mesh, from `samples` rays a pixel (a square number).
+        up: which axis of a mesh is up, "y" (its front looks along z) or "z" (along -y).
+    """
+
+    longest: int = 1024
+    frame_longest: int = 512
+    rate: float = 2.0
+    seconds: float = 90.0
+    panorama: int = 2048
+    ring: int = 256
+    samples: int = 4
+    up: str = "y"
+
+    def __post_init__(self):
+        for name in ("longest", "frame_longest", "rate", "seconds", "panorama", "ring", "samples"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise UserError(f"material options: {name}={getattr(self, name)!r} must be above 0")
+        if self.panorama % 2:
+            raise UserError(f"material options: panorama={self.panorama} must be even; it is twice as wide as high")
+        if self.up not in ("y", "z"):
+            raise UserError(f"material options: up={self.up!r} must be 'y' or 'z'")
+
+
+DEFAULT = Options()
+
+
+class FolderMaterial:
+    """Raw material from a folder, or from one file."""
+
+    def __init__(self, root: str | os.PathLike, options: Options = DEFAULT):
+        """
+        Raises:
+            UserError: there is no such folder or file.
+        """
+        self.root, self.options = Path(root), options
+        if not self.root.exists():
+            raise UserError(f"{root}: there is no such folder of material; check the path")
+        self._found: dict[str, files.Files] = {}
+
+    def __reduce__(self):
+        # Lists of files may be long: whoever gets a copy looks for itself.
+        return FolderMaterial, (self.root, self.options)
+
+    def photo(self, seed: int, index: int) -> EngineImage:
+        return files.read_image(self._files("photos").at(seed, index), self.options.longest)
+
+    def pooled(self, category: str, seed: int, index: int) -> EngineImage:
+        if category not in CATEGORIES:
+            raise UserError(f"category {category!r}: there are {', '.join(CATEGORIES)}")
+        return files.read_image(self._files(f"pool/{category}").at(seed, index), self.options.longest)
+
+    def clip(self, seed: int, index: int) -> VideoClip:
+        """A long video is read from a place of (seed, index)'s own."""
+        path, options = self._files("videos").at(seed, index), self.options
+        where = float(files.stream(seed, index, "clip").random())
+        return videos.read_clip(path, float(options.rate), float(options.seconds), options.frame_longest, where)
+
+    def story(self, seed: int, index: int) -> Story:
+        found = self._files("stories")
+        return documents.read_story(found.at(seed, index), found.folder, self.options.longest)
+
+    def turntable(self, seed: int, index: int) -> Turntable:
+        found = self._files("meshes")
+        path = found.at(seed, index)
+        pieces = meshes.read_mesh(path, found.folder, self.options.up)
+        return Turntable(path.stem, turntables.Views(pieces, self.options.ring, self.options.samples, path))
+
+    def panorama(self, seed: int, index: int) -> Panorama:
+        path = self._files("panoramas").at(seed, index)
+        pixels = files.pixels_of(path)
+        _check_sphere(path, pixels)
+        width = min(self.options.panorama, pixels.shape[1] // 2 * 2)
+        return Panorama(path.stem, EngineImage(resize(pixels, (width // 2, width)), path=str(path)))
+
+    def _files(self, kind: str) -> files.Files:
+        """The files of a kind.
+
+        Raises:
+            UserError: there are none.
+        """
+        if kind not in self._found:
+            sorted_by_kind = any((self.root / name).is_dir() for name in (*SUFFIXES, "pool"))
+            where = self.root / kind if sorted_by_kind else self.root
+            found = files.Files(kind, where, ())
+            if where.exists() and (sorted_by_kind or not kind.startswith("pool/")):
+                found = files.find(kind, where, SUFFIXES[kind])
+            if not found.names:
+                suffixes = " ".join(SUFFIXES[kind])
+                raise UserError(f"{self.root}: no material for {kind}; put files ({suffixes}) into {self.root / kind}")
+            self._found[kind] = found
+        return self._found[kind]
+
+
+def _check_sphere(path: Path, pixels: np.ndarray) -> None:
+    """A panorama is twice as wide as high, and its left edge goes on where its right edge ends."""
+    height, width = pixels.shape[:2]
+    if abs(width - 2 * height) > max(2, 0.01 * width):
+        raise ItemError(f"{path}: {width} x {height}; an equirectangular panorama is twice as wide as high")
+    columns = pixels.astype(np.int16)
+    steps = np.abs(np.diff(columns, axis=1)).mean((0, 2))
+    seam = np.abs(columns[:, 0] - columns[:, -1]).mean()
+    if seam > 3 * np.quantile(steps, 0.99) + 6:
+        raise ItemError(f"{path}: its left and right edges do not meet; a wide photo, not a 360 panorama")

@@ -1,0 +1,111 @@
+"""The raw material of the data engines: images, clips, stories, rings of views, panoramas, pools by category.
+
+A source gives item (seed, index) of its kind, always the same one. `procedural/sources.py` renders them, exactly
+known; `material/` reads them from files. Read next: `provider.py`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import UInt8
+
+from macro.scenes.graph import Scene
+
+
+@dataclass(frozen=True, eq=False)
+class EngineImage:
+    """Pixels uint8[h, w, 3], the scene they were rendered from where that is known, the file they came from.
+
+    `path` is for people: it may be a video or a mesh, so samples carry the pixels alone.
+    """
+
+    pixels: UInt8[np.ndarray, "h w 3"]
+    scene: Scene | None = None
+    path: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class VideoClip:
+    """Frames in order, and `seconds` of each from the start.
+
+    `small` are all frames once more, small, where that costs less than to look at all of `frames`.
+    """
+
+    frames: Sequence[EngineImage]
+    seconds: tuple[float, ...]
+    small: Sequence[EngineImage] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Page:
+    """A page of a story: its text, its image, and where known which characters (by name) are in it."""
+
+    text: str
+    image: EngineImage
+    characters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Story:
+    """Pages in order; `distractors` are images that stand between them and belong to no page: (place, image).
+
+    A place p stands before page p, from 0. `casts` says who is on each page where that is known before it is drawn.
+    """
+
+    title: str
+    pages: Sequence[Page]
+    distractors: Sequence[tuple[int, EngineImage]] = ()
+    casts: tuple[tuple[str, ...], ...] = ()
+
+    def cast(self, page: int) -> tuple[str, ...]:
+        """Who is on a page (by name), where that is known."""
+        return self.casts[page] if self.casts else self.pages[page].characters
+
+
+@dataclass(frozen=True, eq=False)
+class Turntable:
+    """One object seen from all round: view name -> image.
+
+    Names are those of `macro.scenes.render.cameras.VIEWS`: "h000" to "h345" (24, 15 degrees apart), "low000" to
+    "low330" (12), "top", "bottom"; angle 0 shows its front, angles grow as the camera goes round counter-clockwise,
+    seen from above.
+    """
+
+    name: str
+    views: Mapping[str, EngineImage]
+
+
+@dataclass(frozen=True, eq=False)
+class Panorama:
+    """A whole sphere from one point: `pixels` equirectangular, 2 : 1, its middle column looks along yaw 0.
+
+    Yaw grows to the right, pitch upwards.
+    """
+
+    name: str
+    image: EngineImage
+
+
+@runtime_checkable
+class MaterialSource(Protocol):
+    """Raw material by (seed, index).
+
+    Raises, each of them: UserError where there is no such material at all (no folder given for it); `ItemError` where
+    this one item is unusable.
+    """
+
+    def photo(self, seed: int, index: int) -> EngineImage: ...
+
+    def clip(self, seed: int, index: int) -> VideoClip: ...
+
+    def story(self, seed: int, index: int) -> Story: ...
+
+    def turntable(self, seed: int, index: int) -> Turntable: ...
+
+    def panorama(self, seed: int, index: int) -> Panorama: ...
+
+    def pooled(self, category: str, seed: int, index: int) -> EngineImage:
+        """A reference of a MACRO category: "human", "cloth", "object", "scene" or "style"."""
+        ...

@@ -1,0 +1,116 @@
+"""Scenes written and drawn by the grammar: ideas, images, references from another view, images with less in."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from macro.engines.ground_truth import ground_truths, labels, scene_subset, subject_at
+from macro.engines.material.types import EngineImage
+from macro.engines.procedural.noise import Noise
+from macro.engines.procedural.vision import regions_of
+from macro.engines.provider import Region, ScenePrompt, SceneRequest
+from macro.scenes.assets.catalog import KINDS
+from macro.scenes.assets.palettes import COLOURS
+from macro.scenes.graph import Scene
+from macro.scenes.language import captions
+from macro.scenes.language.lexicon import a_or_an, ground_words
+from macro.scenes.layout import layout_sampler
+from macro.scenes.render.batches import render_images
+from macro.utils.errors import ItemError
+
+UNKNOWN = ItemError("shows no subject of a scene that is known")
+
+
+def write_scene(asks: Sequence[SceneRequest], seeds: Sequence[int]) -> list[ScenePrompt | ItemError]:
+    """Draws a scene of the categories that are kinds of ours; the caption names its subjects and its ground."""
+    return [_idea(ask, np.random.default_rng([seed, 0])) for ask, seed in zip(asks, seeds, strict=True)]
+
+
+def _idea(ask: SceneRequest, rng: np.random.Generator) -> ScenePrompt | ItemError:
+    kinds = tuple(category for category in ask.categories if category in KINDS)
+    if not kinds:
+        return ItemError(f"none of the categories {', '.join(ask.categories)} is a kind of subject")
+    scene = captions.in_order_of_mention(layout_sampler.sample_scene(rng, ask.count, kinds), rng)
+    named = labels(scene)
+    listed = ", ".join(a_or_an(name) for name in named)
+    return ScenePrompt(f"{listed} on {ground_words(scene.surroundings)}", named, scene)
+
+
+def drawing(scenes: Sequence[Scene], sizes: Sequence[int], rays: int) -> list[EngineImage]:
+    """Scenes as square images of these sides, each size in one go."""
+    images: list[EngineImage | None] = [None] * len(scenes)
+    for size in dict.fromkeys(sizes):
+        places = [i for i, side in enumerate(sizes) if side == size]
+        for i, pixels in zip(places, render_images([scenes[i] for i in places], size, rays), strict=True):
+            images[i] = EngineImage(pixels, scenes[i])
+    return images
+
+
+class Drawing:
+    """The stages that render: `draw`, `redraw`, `without`."""
+
+    def __init__(self, rays: int, noise: Noise):
+        self._rays, self._noise = rays, noise
+
+    def draw(
+        self, ideas: Sequence[ScenePrompt], sizes: Sequence[int], seeds: Sequence[int]
+    ) -> list[EngineImage | ItemError]:
+        """The ideas' scenes; seeds change nothing, for an idea has one image."""
+        del seeds
+        known = [i for i, idea in enumerate(ideas) if idea.scene is not None]
+        drawn = drawing([ideas[i].scene for i in known], [sizes[i] for i in known], self._rays)
+        return _filled(len(ideas), known, drawn)
+
+    def redraw(
+        self, images: Sequence[EngineImage], regions: Sequence[Region], sizes: Sequence[int], seeds: Sequence[int]
+    ) -> list[EngineImage | ItemError]:
+        """The subject alone before a backdrop, in another view, pose and light."""
+        subjects = _subjects(images, regions)
+        known = [i for i, subject in enumerate(subjects) if subject is not None]
+        alone = [self._reference(images[i].scene, subjects[i], seeds[i]) for i in known]
+        return _filled(len(images), known, drawing(alone, [sizes[i] for i in known], self._rays))
+
+    def _reference(self, scene: Scene, subject: int, seed: int) -> Scene:
+        rng = np.random.default_rng([seed, 1])
+        alone = layout_sampler.reference_scene(scene, subject, rng)
+        if rng.random() >= self._noise.drift:
+            return alone
+        shown = alone.subjects[0]
+        main = COLOURS[str(rng.choice([name for name, rgb in COLOURS.items() if rgb != shown.palette[0]]))]
+        return replace(alone, subjects=(replace(shown, palette=(main, *shown.palette[1:])),))
+
+    def without(
+        self, images: Sequence[EngineImage], regions: Sequence[Sequence[Region]]
+    ) -> list[tuple[EngineImage, list[Region]] | None | ItemError]:
+        """Only the regions' subjects, in their order, everything else as it was."""
+        narrow, sizes, known = [], [], []
+        for i, (image, kept) in enumerate(zip(images, regions, strict=True)):
+            found = _subjects([image] * len(kept), kept)
+            if None not in found and len(set(found)) == len(found):
+                known.append(i)
+                narrow.append(scene_subset(image.scene, found))
+                sizes.append(image.pixels.shape[0])
+        drawn = drawing(narrow, sizes, self._rays)
+        again = [
+            (image, regions_of(truth, [region.label for region in regions[i]]))
+            for i, image, truth in zip(known, drawn, ground_truths(drawn), strict=True)
+        ]
+        return _filled(len(images), known, again)
+
+
+def _subjects(images: Sequence[EngineImage], regions: Sequence[Region]) -> list[int | None]:
+    """Which subject of its image each region shows, None where that is not known."""
+    known = [i for i, image in enumerate(images) if image.scene is not None]
+    found: list[int | None] = [None] * len(images)
+    for i, truth in zip(known, ground_truths([images[i] for i in known]), strict=True):
+        found[i] = subject_at(truth, regions[i])
+    return found
+
+
+def _filled(count: int, places: Sequence[int], answers: Sequence) -> list:
+    """`answers` at their places, and everywhere else the fault that the scene is not known."""
+    out: list = [UNKNOWN] * count
+    for place, answer in zip(places, answers, strict=True):
+        out[place] = answer
+    return out

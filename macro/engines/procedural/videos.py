@@ -1,0 +1,109 @@
+"""Rendered clips, how alike their frames are, and what happens in them: exact, for scenes know their subjects.
+
+Two frames resemble one another by how much of what they show is the same: subjects (less where they have moved),
+surroundings, and the camera's direction.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from macro.engines.material.types import EngineImage, VideoClip
+from macro.engines.procedural.generators import drawing
+from macro.engines.procedural.vision import UNKNOWN
+from macro.scenes.animation import motion, narration
+from macro.scenes.graph import Scene, Subject
+from macro.scenes.layout.placement import projected_box
+from macro.scenes.render.scene_compiler import camera_basis
+from macro.scenes.similarity import matched, subject_similarity, surroundings_similarity
+from macro.utils.errors import ItemError
+
+RATE = 4.0  # frames a second
+_SMALL = 48  # pixels a side are enough to see a cut
+_SUBJECTS, _AROUND, _CAMERA = 0.6, 0.25, 0.15
+_ELSEWHERE = 0.3  # what a subject loses that has gone somewhere else
+
+
+def clip(seed: int, index: int, size: int, rays: int) -> VideoClip:
+    """About a quarter of a minute in 13 to 16 shots; half of the clips leave their place for two shots once."""
+    rng = np.random.default_rng([seed, index, 9])
+    episodes = int(rng.integers(1, 3))
+    script = motion.write(rng, int(rng.integers(13, 15)) + 2 * (episodes - 1), episodes=episodes)
+    scenes, seconds = motion.frames(script, RATE)
+    return VideoClip(RenderedFrames(scenes, size, rays), seconds, RenderedFrames(scenes, _SMALL, 1))
+
+
+class RenderedFrames(Sequence[EngineImage]):
+    """Frames that are rendered when they are looked at: one that is asked for alone, or all that are gone through."""
+
+    def __init__(self, scenes: Sequence[Scene], size: int, rays: int):
+        self._scenes, self._size, self._rays = tuple(scenes), size, rays
+        self._drawn: dict[int, EngineImage] = {}
+
+    def __len__(self) -> int:
+        return len(self._scenes)
+
+    def __getitem__(self, place: int) -> EngineImage:
+        return self._draw([range(len(self))[place]])[0]
+
+    def __iter__(self) -> Iterator[EngineImage]:
+        return iter(self._draw(range(len(self))))
+
+    def _draw(self, places: Sequence[int]) -> list[EngineImage]:
+        missing = [place for place in places if place not in self._drawn]
+        new = drawing([self._scenes[place] for place in missing], [self._size] * len(missing), self._rays)
+        self._drawn.update(zip(missing, new, strict=True))
+        return [self._drawn[place] for place in places]
+
+
+def resemble(first: Sequence[EngineImage], second: Sequence[EngineImage]) -> list[float | ItemError]:
+    """How much of each pair of images is the same, 0..1."""
+    return [
+        UNKNOWN if one.scene is None or other.scene is None else resemblance(one.scene, other.scene)
+        for one, other in zip(first, second, strict=True)
+    ]
+
+
+def resemblance(one: Scene, other: Scene) -> float:
+    """Of two scenes, 0..1; 1 for the same scene, the same for either order."""
+    around = surroundings_similarity(one.surroundings, other.surroundings)
+    ahead = float(camera_basis(one.camera)[2] @ camera_basis(other.camera)[2])
+    alike = _SUBJECTS * _cast_likeness(in_frame(one), in_frame(other)) + _AROUND * around
+    return alike + _CAMERA * (0.5 + 0.5 * min(ahead, 1.0))
+
+
+def in_frame(scene: Scene) -> list[Subject]:
+    """Subjects whose middle is in the image; of a panorama all."""
+    if scene.camera.kind != "perspective":
+        return list(scene.subjects)
+    inside = []
+    for subject in scene.subjects:
+        u0, v0, u1, v1 = projected_box(scene.camera, subject)
+        if 0 <= (u0 + u1) / 2 <= 1 and 0 <= (v0 + v1) / 2 <= 1:
+            inside.append(subject)
+    return inside
+
+
+def _cast_likeness(one: Sequence[Subject], other: Sequence[Subject]) -> float:
+    """Of all who are in either image, how many are in both, each by how alike and how near it is."""
+    if not one and not other:
+        return 1.0
+    pairs = [(a, other[n]) for a, n in zip(one, matched(one, other), strict=True) if n is not None]
+    alike = sum(subject_similarity(a, b) * (1 - _ELSEWHERE * _gone(a, b)) for a, b in pairs)
+    return alike / (len(one) + len(other) - len(pairs))
+
+
+def _gone(a: Subject, b: Subject) -> float:
+    """How far from where it was: 0 at the same place, near 1 some metres away."""
+    way = np.hypot(*np.subtract(a.position, b.position)) + abs(a.height - b.height)
+    return float(1 - np.exp(-way))
+
+
+def summarise(frames: Sequence[Sequence[EngineImage]], seeds: Sequence[int]) -> list[str | ItemError]:
+    """What happens in key frames, in order, in under 50 words."""
+    out: list[str | ItemError] = []
+    for images, seed in zip(frames, seeds, strict=True):
+        scenes = [image.scene for image in images]
+        known = scenes and None not in scenes
+        out.append(narration.summarise_changes(scenes, np.random.default_rng([seed, 10])) if known else UNKNOWN)
+    return out

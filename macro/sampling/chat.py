@@ -1,0 +1,108 @@
+"""Questions about images, answered in text: BAGEL's understanding mode, over several turns.
+
+    turn = [image as the ViT sees it] ... [bos] question [eos]   ->   [bos] answer [eos]
+
+There is no chat template: turns follow one another, and images come without their VAE copies, as in BAGEL's
+`InterleaveInferencer(understanding_output=True)`. With `think` a system prompt asks for a thought, and an answer
+begins with it. The context is read once and grows from turn to turn. Read next: `macro/sampling/plan_decoding.py`.
+"""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from macro.inputs.conditioning import ConditionMask
+from macro.inputs.pieces import Cursor, Latents, Words, pieces_of
+from macro.models.composer import Cache
+from macro.sampling.contexts import make_prompt
+from macro.sampling.options import SamplingOptions
+from macro.sampling.placement import on
+from macro.sampling.plan_decoding import generate
+from macro.sampling.prefill import gathered, read_prompt
+from macro.sentence.formats import arrange, compose_sentence
+from macro.sentence.plan import END_THINK, THINK, parse_think
+
+# What the released BAGEL was trained to take as the sign to think before it answers.
+THINK_PROMPT = (
+    "You should first think about the reasoning process in the mind and then provide the user with the answer. \n"
+    "The reasoning process is enclosed within <think> </think> tags, i.e. "
+    "<think> reasoning process here </think> answer here"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Turn:
+    """A question and what the model wrote.
+
+    Attributes:
+        question: as asked.
+        thought: what was written between `<think>` and `</think>`; "" without.
+        answer: what was written after it.
+        text: all that was written.
+    """
+
+    question: str
+    thought: str
+    answer: str
+    text: str
+
+
+class Chat:
+    """A conversation; `Pipeline.chat` begins one."""
+
+    def __init__(self, pipeline, options: SamplingOptions, seed: int = 0):
+        self._pipeline, self._options, self._seed = pipeline, options, seed
+        self._cache: Cache | None = None
+        self._end, self._unread = Cursor(), []
+        self.turns: list[Turn] = []
+        if options.think:
+            self._unread.append(self._text(THINK_PROMPT))
+
+    def ask(self, question: str, images: Sequence[str | os.PathLike | np.ndarray] = ()) -> Turn:
+        """The model's answer to a question, after all turns before it.
+
+        Args:
+            question: refers to the n-th of `images` as `<image n>`; images that it does not name come first.
+            images: files, or arrays uint8[h, w, 3]; at most 12.
+
+        Raises:
+            UserError: see `formats.compose_sentence`.
+        """
+        pipeline, options = self._pipeline, self._options
+        sentence = arrange(compose_sentence(question, images, None), pipeline.packing.arrangement)
+        pieces = pieces_of(sentence, pipeline.tokenizer, pipeline.packing, ConditionMask(), None)
+        self._unread += [piece for piece in pieces if not isinstance(piece, Latents)]
+        with on(pipeline._mesh):
+            self._read()
+            key = jax.random.fold_in(jax.random.key(self._seed), len(self.turns))
+            (ids,) = generate(
+                pipeline.params["composer"],
+                gathered([self._cache], 1, pipeline.config),
+                [self._end],
+                pipeline.tokenizer,
+                key[None],
+                config=pipeline.config,
+                temperature=options.temperature,
+                max_tokens=options.max_think_token_n,
+            )
+        text = pipeline.tokenizer.decode(ids)
+        self._unread = [self._text(text)]
+        thought, answer = "", text
+        if text.lstrip().startswith(THINK):
+            thought, answer = parse_think(text), text.partition(END_THINK)[2].strip()
+        self.turns.append(Turn(question, thought, answer, text))
+        return self.turns[-1]
+
+    def _read(self) -> None:
+        """Reads what was said since the last answer, and that answer, after the cache."""
+        pipeline = self._pipeline
+        prompt = make_prompt([{"full": self._unread}], (), pipeline.tokenizer, pipeline.packing, (self._end,))
+        caches, _ = read_prompt(pipeline.params, prompt, pipeline.config, before=self._cache)
+        self._cache, self._end, self._unread = caches[-1], prompt.ends["full"][0], []
+
+    def _text(self, text: str) -> Words:
+        tokenizer = self._pipeline.tokenizer
+        return Words([tokenizer.bos, *tokenizer.encode(text), tokenizer.eos], False)
