@@ -1,7 +1,7 @@
 """How good the shipped model's pictures are under other sampling settings: the same scenes, plans, seeds each time.
 
-Scenes, measures and their meaning are those of the benchmark "scenes" (`macro/evals/scenes.py`), of which this takes
-one bucket. The plans are the model's own, written once. Used by `006_selection` and `007_step_caching`.
+Scenes, measures and their meaning are those of the benchmark "scenes" (`macro/evals/benches/scenes.py`), of which this
+takes one bucket. The plans are the model's own, written once. Used by `006_selection` and `007_step_caching`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 import macro
-from macro.evals.classifier.model import load as load_reader
-from macro.evals.scenes import Judge, cases, question, read_cells
+from macro.evals.benches.scenes import Judge, cases, classify_cells, question
+from macro.evals.classifier.model import load as load_classifier
 from macro.training.data import data_config
 from macro.utils import config as config_lib
 
@@ -31,12 +31,12 @@ class Quality:
     def __init__(self, bucket: str, num: int, seed: int):
         config = config_lib.load("configs/demo.py")
         _, options = data_config(config)
-        self.pipeline, self.reader = macro.load("demo", config), load_reader()
+        self.pipeline, self.classifier = macro.load("demo", config), load_classifier()
         self.cases = cases(bucket, 0, num, seed, 0, options)
         self.asked = [question(case.sentence) for case in self.cases]
         self.plans = [made.plan for made in self._compose(None)[0]]
         grids, counts = [case.sentence.plan.grid for case in self.cases], self._counts()
-        self.true = read_cells(self.reader, [case.sentence.target.pixels for case in self.cases], grids, counts)
+        self.true = classify_cells(self.classifier, [case.sentence.target.pixels for case in self.cases], grids, counts)
 
     def _counts(self) -> list[int]:
         return [len(case.sentence.truth.kinds) for case in self.cases]
@@ -56,11 +56,11 @@ class Quality:
         """Means over subjects with 95% intervals over scenes, and seconds of a batch's loop."""
         made, seconds = self._compose(self.plans, **changes)
         grids = [result.plan.grid for result in made]
-        readings = read_cells(self.reader, [result.pixels for result in made], grids, self._counts())
+        predictions = classify_cells(self.classifier, [result.pixels for result in made], grids, self._counts())
         records = []
-        for case, result, reading, true in zip(self.cases, made, readings, self.true, strict=True):
+        for case, result, prediction, true in zip(self.cases, made, predictions, self.true, strict=True):
             judge = Judge(case)
-            measures = judge.colour_measures(result.pixels, result.plan.grid) | judge.kind_measures(reading, true)
+            measures = judge.colour_measures(result.pixels, result.plan.grid) | judge.kind_measures(prediction, true)
             records.append({name: measures[name] for name in NAMES})
         found = {name: _mean(np.array([record[name] for record in records], float)) for name in NAMES}
         return found | {"loop_seconds": seconds, "full_steps": made[0].full_steps}

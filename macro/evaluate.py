@@ -5,7 +5,7 @@
 
 Prints a table and writes evaluation.json and evaluation.html (with pictures) to the workdir. A killed run
 goes on where it was when it is started again with the same flags. --plans=truth hands the true plans in,
-which tells what the planner costs from what the drawing does. What is measured: `macro/evals/scenes.py`.
+which tells what the planner costs from what the drawing does. What is measured: `macro/evals/benches/scenes.py`.
 """
 
 import os
@@ -16,7 +16,7 @@ from macro.utils.errors import UserError
 
 
 def _scenes(*arguments):
-    from macro.evals.scenes import evaluate
+    from macro.evals.benches.scenes import evaluate
 
     return evaluate(*arguments)
 

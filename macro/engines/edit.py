@@ -22,7 +22,7 @@ from macro.scenes.graph import Scene
 from macro.scenes.ground_truth import annotate
 from macro.scenes.language import captions, chain_of_thought, edit_instructions, questions
 from macro.scenes.layout import layout_sampler
-from macro.scenes.render.batches import pixels_of, with_truth
+from macro.scenes.render.batches import render_images, render_with_truth
 from macro.sentence.formats import ARRANGEMENTS
 from macro.sentence.plan import Plan
 from macro.sentence.spans import MAX_REFERENCES, Image, Sentence, Target, Truth
@@ -120,7 +120,7 @@ def _proposal(candidate: EditCandidate, options: Options) -> Edit | ItemError:
 def _draw(candidates: list[EditCandidate], provider: Provider | None, options: Options) -> list[EditCandidate]:
     """Both images and what is so in them."""
     scenes = [scene for candidate in candidates for scene in (candidate.edit.before, candidate.edit.after)]
-    drawn = with_truth(scenes, options.size, options.size, options.rays)
+    drawn = render_with_truth(scenes, options.size, options.size, options.rays)
     out = []
     for candidate in candidates:
         (source, before), (target, after) = next(drawn), next(drawn)
@@ -169,7 +169,8 @@ def _views(candidate: EditCandidate, options: Options) -> int:
 def _refer(candidates: list[EditCandidate], provider: Provider | None, options: Options) -> list[EditCandidate]:
     """Images of the newcomers alone, from other views and in other light."""
     scenes = [_alone(candidate, options) for candidate in candidates]
-    images = iter(pixels_of([scene for several in scenes for scene in several], options.reference_size, options.rays))
+    every = [scene for several in scenes for scene in several]
+    images = iter(render_images(every, options.reference_size, options.rays))
     return [
         candidate.replace(references=tuple(EngineImage(next(images), scene) for scene in several))
         for candidate, several in zip(candidates, scenes, strict=True)

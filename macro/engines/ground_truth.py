@@ -15,7 +15,7 @@ from macro.engines.provider import Box, Region
 from macro.scenes.graph import Scene
 from macro.scenes.language.lexicon import named_colour
 from macro.scenes.layout.placement import supports_of
-from macro.scenes.render.batches import with_truth
+from macro.scenes.render.batches import render_with_truth
 from macro.sentence.spans import Truth
 
 _KEPT = 256  # truths of that many images are remembered: a step looks at those that the last one looked at
@@ -29,7 +29,7 @@ def ground_truths(images: Sequence[EngineImage]) -> list[Truth]:
     missing = [key for key in dict.fromkeys(keys) if key not in found]
     for size in dict.fromkeys(key[1:] for key in missing):
         scenes = [key[0] for key in missing if key[1:] == size]
-        for scene, (_, truth) in zip(scenes, with_truth(scenes, *size, rays=1), strict=True):
+        for scene, (_, truth) in zip(scenes, render_with_truth(scenes, *size, rays=1), strict=True):
             found[scene, *size] = truth
     for key in keys:
         _TRUTHS[key] = found[key]

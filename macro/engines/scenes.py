@@ -19,7 +19,7 @@ from macro.scenes.graph import Scene
 from macro.scenes.ground_truth import annotate
 from macro.scenes.language import captions, chain_of_thought, questions
 from macro.scenes.layout import layout_sampler
-from macro.scenes.render.batches import pixels_of, with_truth
+from macro.scenes.render.batches import render_images, render_with_truth
 from macro.sentence.formats import ARRANGEMENTS
 from macro.sentence.plan import Plan
 from macro.sentence.spans import MAX_REFERENCES, Image, Sentence, Target, Truth
@@ -100,7 +100,7 @@ def _samples(seed: int, indices: Sequence[int], options: Options) -> list[Senten
     drawn = draw_scenes(seed, indices, options)
     orders = [_references(seed, index, d.scene, options) for index, d in zip(indices, drawn, strict=True)]
     alone = [scene for order in orders for _, scene in order]
-    pixels = iter(pixels_of(alone, options.reference_size, options.rays))
+    pixels = iter(render_images(alone, options.reference_size, options.rays))
     out = []
     for index, d, order in zip(indices, drawn, orders, strict=True):
         images = [Image(next(pixels), subject=n, number=k) for k, (n, _) in enumerate(order, 1)]
@@ -121,7 +121,7 @@ def rerenders(seed: int, start: int, count: int, options: Options = DEFAULT) -> 
         layout_sampler.jitter(drawn.scene, _stream(seed, index, _JITTER))
         for index, drawn in zip(indices, draw_scenes(seed, indices, options), strict=True)
     ]
-    return pixels_of(again, options.size, options.rays)
+    return render_images(again, options.size, options.rays)
 
 
 def rerender(seed: int, index: int, options: Options = DEFAULT) -> Pixels:
@@ -182,7 +182,7 @@ def draw_counts(rng: np.random.Generator, counts: Sequence[int | float], decimat
 
 
 def _rendered(scenes: list[Scene], options: Options) -> Iterator[Drawn]:
-    images = with_truth(scenes, options.size, options.size, options.rays)
+    images = render_with_truth(scenes, options.size, options.size, options.rays)
     for scene, (pixels, truth) in zip(scenes, images, strict=True):
         yield Drawn(scene, pixels, truth, _fault(truth, options))
 

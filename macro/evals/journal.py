@@ -3,7 +3,7 @@
     {"settings": {...}}                                 first line: what all records were made with
     {"bucket": "4-5", "index": 17, "model": {...}, ...}
 
-A line cut short by a kill is left out, and its sample done again. Read next: `scenes.py`, `report.py`.
+A line cut short by a kill is left out, and its sample done again. Read next: `benches/scenes.py`, `report.py`.
 """
 
 import json

@@ -2,7 +2,7 @@
 
 A measure of a bucket is the sum over its samples divided by the number of things (subjects, cells, samples);
 its interval is the 95% bootstrap over samples. Values over all buckets are the mean of the buckets' values,
-each bucket resampled by itself. Read next: `journal.py`, `scenes.py`.
+each bucket resampled by itself. Read next: `journal.py`, `benches/scenes.py`.
 """
 
 import json

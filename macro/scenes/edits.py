@@ -6,7 +6,7 @@
 
 Camera, light, surroundings, seed and every other subject stay; `Scene.phases` keeps their textures where they were. So
 two renderings differ only where the edited subject stood or stands, and where its shadow falls. Newcomers become
-subject 1, as the pictures of a sentence are numbered before what they are put into; the others follow in their order.
+subject 1, as the images of a sentence are numbered before what they are put into; the others follow in their order.
 Read next: `edit_instructions.py` (how one asks for it), `macro/engines/edit.py`.
 """
 
@@ -25,7 +25,7 @@ from macro.scenes.layout.placement import (
     ground_point,
     hidden_shares,
     horizon_of,
-    picture_box,
+    projected_box,
     put,
     put_on,
     share,
@@ -38,7 +38,7 @@ OPERATIONS = ("add", "remove", "replace", "move", "recolour")
 
 _TRIES = 60  # places looked at for a newcomer or a mover
 _HIDDEN = 0.2  # of the edited subject's box, at most
-_FARTHER = 0.18  # of the picture: how far a mover goes, at least
+_FARTHER = 0.18  # of the image: how far a mover goes, at least
 _ASIDE = 0.8  # of the widths on the ground: two boxes nearer than that would stand in each other
 
 
@@ -110,9 +110,9 @@ def _replace(scene: Scene, rng: np.random.Generator) -> Edit | None:
         if under is not None:
             new = put_on(newcomer, under, rng, rng.uniform(0.95, 1.25))
         else:
-            u0, v0, u1, v1 = picture_box(scene.camera, old)
+            u0, v0, u1, v1 = projected_box(scene.camera, old)
             new = replace(newcomer, position=old.position)
-            a0, b0, a1, b1 = picture_box(scene.camera, new)
+            a0, b0, a1, b1 = projected_box(scene.camera, new)
             new = replace(new, scale=float(np.sqrt((u1 - u0) * (v1 - v0) / (a1 - a0) / (b1 - b0))))
         placed = [*scene.subjects[:place], new, *scene.subjects[place + 1 :]]
         if _fits(scene, placed, place):
@@ -189,20 +189,20 @@ def _newcomer(scene: Scene, rng: np.random.Generator) -> Subject | None:
 
 
 def _foot(scene: Scene, rng: np.random.Generator) -> tuple[float, float]:
-    """A picture point on the ground that the subjects stand on, or a little around."""
+    """An image point on the ground that the subjects stand on, or a little around."""
     feet = max(horizon_of(scene.camera) + 0.12, 0.3)
     return float(rng.uniform(0.12, 0.88)), float(rng.uniform(min(feet, 0.8), 0.95))
 
 
 def _middle(scene: Scene, subject: Subject) -> np.ndarray:
-    u0, v0, u1, v1 = picture_box(scene.camera, subject)
+    u0, v0, u1, v1 = projected_box(scene.camera, subject)
     return np.array([(u0 + u1) / 2, (v0 + v1) / 2])
 
 
 def _fits(scene: Scene, placed: Sequence[Subject], place: int) -> bool:
-    """Whether the subject at `place` is in the picture, large and open enough, stands in nobody and hides nobody."""
+    """Whether the subject at `place` is in the image, large and open enough, stands in nobody and hides nobody."""
     subject, camera = placed[place], scene.camera
-    u0, v0, u1, v1 = picture_box(camera, subject)
+    u0, v0, u1, v1 = projected_box(camera, subject)
     hidden = hidden_shares(camera, list(placed))
     seen = (u1 - u0) * (v1 - v0) * filled(subject.kind, subject.pose, subject.yaw) * (1 - hidden[place])
     inside = u0 >= 0.01 and u1 <= 0.99 and v0 >= 0.01 and v1 <= 0.99

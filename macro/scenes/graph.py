@@ -46,12 +46,12 @@ class Subject:
 
 @dataclass(frozen=True)
 class Camera:
-    """Where the picture is taken from.
+    """Where the image is taken from.
 
     Attributes:
       kind: "perspective" or "equirectangular" (the whole sphere around `eye`, `target` in the middle).
       eye: position in metres.
-      target: the point in the middle of the picture.
+      target: the point in the middle of the image.
       fov: vertical field of view in radians (perspective only).
     """
 

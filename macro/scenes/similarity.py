@@ -1,6 +1,6 @@
-"""How alike two subjects, surroundings or lights of scenes are, 0..1: who is who in two pictures of known scenes.
+"""How alike two subjects, surroundings or lights of scenes are, 0..1: who is who in two images of known scenes.
 
-Identity is what a reference picture fixes: kind, palette, texture and decal. Pose, place, size and heading are free.
+Identity is what a reference image fixes: kind, palette, texture and decal. Pose, place, size and heading are free.
 Another kind or another main colour is somebody else, whatever the rest is like.
 Read next: `engines/procedural/judge.py`.
 """
@@ -14,32 +14,32 @@ from macro.scenes.assets.palettes import CONFUSABLE, colour_distance
 from macro.scenes.graph import RGB, Light, Subject, Surroundings
 from macro.scenes.render.scene_compiler import sun_direction
 
-_OTHER_KIND, _OTHER_TEXTURE, _OTHER_DECAL = 0.15, 0.75, 0.8  # what is left of a likeness where these differ
+_OTHER_KIND, _OTHER_TEXTURE, _OTHER_DECAL = 0.15, 0.75, 0.8  # factors of the similarity where these differ
 
 
-def colour_likeness(a: RGB, b: RGB) -> float:
+def colour_similarity(a: RGB, b: RGB) -> float:
     """1 for the same colour, 0 for colours that nobody confuses."""
     return max(0.0, 1 - colour_distance(a, b) / CONFUSABLE)
 
 
-def likeness(a: Subject, b: Subject, dressed: bool = False) -> float:
+def subject_similarity(a: Subject, b: Subject, dressed: bool = False) -> float:
     """Of two subjects, 0..1.
 
     Args:
         dressed: `b` may wear a cloth, which hides main colour, second colour and texture of whoever wears it.
     """
-    accent = colour_likeness(a.palette[2], b.palette[2])
+    accent = colour_similarity(a.palette[2], b.palette[2])
     kind = 1.0 if a.kind == b.kind else _OTHER_KIND
     decal = 1.0 if a.decal == b.decal else _OTHER_DECAL
     if dressed:
         return kind * decal * (0.4 + 0.6 * accent)
-    main, second = (colour_likeness(a.palette[i], b.palette[i]) for i in (0, 1))
+    main, second = (colour_similarity(a.palette[i], b.palette[i]) for i in (0, 1))
     texture = 1.0 if a.texture == b.texture else _OTHER_TEXTURE
     return kind * decal * texture * (0.2 + 0.8 * main) * (0.7 + 0.2 * second + 0.1 * accent)
 
 
 def dressed(subject: Subject, cloth: Surroundings) -> Subject:
-    """The subject wearing a swatch of textile: a picture of nothing but a ground."""
+    """The subject wearing a swatch of textile: an image of nothing but a ground."""
     palette = (cloth.ground, cloth.ground_second, subject.palette[2])
     return replace(subject, palette=palette, texture=cloth.ground_texture)
 
@@ -52,7 +52,7 @@ def matched(wanted: Sequence[Subject], there: Sequence[Subject], dressed: Sequen
     """
     worn = list(dressed) or [False] * len(wanted)
     alike = {
-        (i, j): likeness(a, b, worn[i]) for i, a in enumerate(wanted) for j, b in enumerate(there)
+        (i, j): subject_similarity(a, b, worn[i]) for i, a in enumerate(wanted) for j, b in enumerate(there)
     }
     found: list[int | None] = [None] * len(wanted)
     for i, j in sorted(alike, key=lambda pair: (-alike[pair], pair)):
@@ -61,15 +61,15 @@ def matched(wanted: Sequence[Subject], there: Sequence[Subject], dressed: Sequen
     return found
 
 
-def surroundings_likeness(a: Surroundings, b: Surroundings) -> float:
+def surroundings_similarity(a: Surroundings, b: Surroundings) -> float:
     """Of ground and sky."""
     pairs = ((a.ground, b.ground, 0.5), (a.ground_second, b.ground_second, 0.1), (a.zenith, b.zenith, 0.2))
-    colours = sum(share * colour_likeness(x, y) for x, y, share in (*pairs, (a.horizon, b.horizon, 0.2)))
+    colours = sum(share * colour_similarity(x, y) for x, y, share in (*pairs, (a.horizon, b.horizon, 0.2)))
     texture = 1.0 if a.ground_texture == b.ground_texture else _OTHER_TEXTURE
     return colours * texture * (1.0 if a.style == b.style else 0.8)
 
 
-def light_likeness(a: Light, b: Light) -> float:
+def light_similarity(a: Light, b: Light) -> float:
     """Of where it comes from, its colour and its strength."""
     apart = np.arccos(np.clip(sun_direction(a) @ sun_direction(b), -1, 1))
     direction = max(0.0, 1 - float(apart) / np.deg2rad(60))

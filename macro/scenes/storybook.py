@@ -1,9 +1,9 @@
-"""Picture stories as scenes: who is who from page to page, where it happens, and pictures that do not belong.
+"""Illustrated stories as scenes: who is who from page to page, where it happens, and images that do not belong.
 
 A tale has a hero and friends, each of a kind of its own, who look the same on every page; they move through a few
 places. Page by page some of them are there, with a thing beside them now and then; on some pages only the others, and
-towards the end often all of them, so that a late page can need up to ten of the pictures before it. Between the pages
-stand distractors: pictures of strangers, some of the hero's own kind in other colours.
+towards the end often all of them, so that a late page can need up to ten of the images before it. Between the pages
+stand distractors: images of strangers, some of the hero's own kind in other colours.
 
 `tale` is a pure function of the generator, `text_of` of the page's truth besides: what is said is what can be seen.
 Read next: `captions.py`, `macro/engines/procedural/story.py`.
@@ -141,7 +141,7 @@ def _page(rng: np.random.Generator, cast: list[Character], around: Surroundings)
 def _stranger(
     rng: np.random.Generator, characters: tuple[Character, ...], places: tuple[Surroundings, ...]
 ) -> Scene:
-    """A picture that belongs to no page: nobody in it is a character; half of them show a hero's double."""
+    """An image that belongs to no page: nobody in it is a character; half of them show a hero's double."""
     looked_like = {c.look.palette[0] for c in characters}
     around = places[int(rng.integers(len(places)))]
     palettes = [p for p in appearance.palettes(rng, len(COLOURS), around) if p[0] not in looked_like]
@@ -157,7 +157,7 @@ def _stranger(
 
 
 def text_of(story: Tale, page: int, truth: Truth, rng: np.random.Generator) -> str:
-    """The text of a page, in which every word about the picture holds.
+    """The text of a page, in which every word about the image holds.
 
     Args:
         page: from 0.

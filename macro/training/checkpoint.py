@@ -2,6 +2,7 @@
 
     <workdir>/checkpoints/<step>/state      the arrays, by orbax
     <workdir>/checkpoints/<step>/data       one JSON record: the place in the data, shape, type and sum of every array
+                                            (of a LoRA's base too, whose arrays are not in `state`)
     <workdir>/checkpoints.damaged/<step>    what could not be read; never deleted
 
 Orbax writes under a temporary name in the background and renames at the end, so a run that is killed at any
@@ -21,7 +22,7 @@ import json
 import logging
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from macro.parallel import multihost
 from macro.training.state import TrainState
+from macro.utils import tree
 from macro.utils.config import from_config
 from macro.utils.errors import UserError
 
@@ -70,8 +72,13 @@ def checkpoint_policy(config) -> CheckpointPolicy:
 class Checkpoints:
     """The checkpoints of one run. Close it (it is a context manager): a save ends in the background."""
 
-    def __init__(self, workdir: str, policy: CheckpointPolicy):
-        """Opens `<workdir>/checkpoints`, and clears away what was left there half written."""
+    def __init__(self, workdir: str, policy: CheckpointPolicy, base: Sequence[str] = ()):
+        """Opens `<workdir>/checkpoints`, and clears away what was left there half written.
+
+        Args:
+          base: patterns of parameters that never change and are not saved, only what tells whether they are the same.
+        """
+        self._base, self._base_record = tuple(base), None
         self.folder = Path(workdir).absolute() / "checkpoints"
         self._best = _Best(policy.keep_best)
         kinds = [policies.LatestN(policy.keep_latest), self._best]
@@ -108,29 +115,38 @@ class Checkpoints:
           score: finite; lower is better. Only `CheckpointPolicy.keep_best` looks at it.
         """
         step = int(state.step)
+        params, base = tree.split(state.params, self._base)
+        state = state.replace(params=params)
+        if self._base_record is None:  # It never changes, and is large.
+            self._base_record = _described(base)
         record = {
             "iterator": data_state,
             "examples_seen": int(state.examples),
             "score": score,
-            "arrays": {path: [*kind, total] for (path, kind), total in zip(_kinds(state), _sums(state), strict=True)},
+            "arrays": _described(state),
+            "base": self._base_record,
         }
         self._best.scores[step] = score
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(_sealed(record)))
         self._manager.save(step, args=args, force=True)  # Forced: without it, a step that is not newest is passed over.
 
-    def restore(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+    def restore(
+        self, like: TrainState, make_params: Callable[[], Mapping] | None = None
+    ) -> tuple[TrainState, dict[str, Any]]:
         """The newest checkpoint that is whole; newer damaged ones are named on stderr and moved aside.
 
         Args:
           like: a state of ShapeDtypeStructs with shardings of any mesh, such as `jax.eval_shape` gives.
+          make_params: makes the run's first parameters anew; only called, and needed, where some are `base`.
 
         Returns:
           (state, what the iterator's `get_state` returned).
 
         Raises:
-          UserError: what was saved has other parameters or shapes than `like`, or all checkpoints are damaged; then
-            none is moved.
+          UserError: what was saved has other parameters or shapes than `like`, or another base; or all checkpoints are
+            damaged; then none is moved.
         """
+        like = like.replace(params=tree.split(like.params, self._base)[0])
         found, faults = None, {}
         with _quietly():
             for step in sorted(self._manager.all_steps(), reverse=True):
@@ -140,7 +156,8 @@ class Checkpoints:
                 faults[step] = fault
         if found is not None:
             self._set_aside(faults, step)
-            return found
+            state, record = found
+            return self._with_base(step, state, record["base"], make_params), record["iterator"]
         named = "; ".join(f"{step}: {fault}" for step, fault in faults.items())
         raise UserError(
             f"{self.folder}: no checkpoint there can be read ({named}); bring one back from a copy, or name another "
@@ -148,7 +165,7 @@ class Checkpoints:
         )
 
     def _read(self, step: int, like: TrainState) -> tuple[tuple[TrainState, dict] | None, str]:
-        """(what `restore` returns, "") or (None, what is wrong with that step), the same on every process."""
+        """((state, record), "") or (None, what is wrong with that step), the same on every process."""
         folder = self.folder / str(step)
         record, fault = _try(_read_record, folder)
         if fault := _agreed(fault):
@@ -162,7 +179,21 @@ class Checkpoints:
         totals = zip(_kinds(state), _sums(state), strict=True)
         if wrong := [path for (path, _), total in totals if record["arrays"][path][-1] != total]:
             return None, f"{', '.join(wrong[:3])}{' and others' * (len(wrong) > 3)}: other numbers than were saved"
-        return (state, record["iterator"]), ""
+        return (state, record), ""
+
+    def _with_base(self, step: int, state: TrainState, saved: dict, make_params) -> TrainState:
+        """The state with the base beside what was saved, if it is the one that the run began with."""
+        if not self._base:
+            return state
+        base = tree.split(make_params(), self._base)[1]
+        found = self._base_record = _described(base)
+        wrong = [path for path in sorted(saved.keys() | found.keys()) if saved.get(path) != found.get(path)]
+        if wrong:
+            raise UserError(
+                f"{self.folder / str(step)}: {wrong[0]} of the base model is not what this run began with; let "
+                "config.init_from name the same files, unchanged, or name another --workdir"
+            )
+        return state.replace(params=tree.merge(state.params, base))
 
     def _check_fits(self, step: int, saved: dict[str, list], like: TrainState) -> None:
         wanted = dict(_kinds(like))
@@ -208,20 +239,25 @@ class _Best(policies.PreservationPolicy):
         return [info.step in best for info in checkpoints]
 
 
-def _kinds(tree) -> list[tuple[str, list]]:
+def _kinds(arrays) -> list[tuple[str, list]]:
     """(path, [shape, type]) of every leaf, as JSON holds them."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    leaves = jax.tree_util.tree_leaves_with_path(arrays)
     names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
     return [(name, [list(x.shape), str(x.dtype)]) for name, (_, x) in zip(names, leaves, strict=True)]
+
+
+def _described(arrays) -> dict[str, list]:
+    """{path: [shape, type, sum]} of every leaf."""
+    return {path: [*kind, total] for (path, kind), total in zip(_kinds(arrays), _sums(arrays), strict=True)}
 
 
 def _kind(found: list | None) -> tuple[tuple[int, ...] | None, str | None]:
     return (None, None) if found is None else (tuple(found[0]), found[1])
 
 
-def _sums(tree) -> list[int]:
+def _sums(arrays) -> list[int]:
     """Of each leaf one number that follows from its bits and where they stand, however it lies on the devices."""
-    return [int(total) for total in jax.device_get(_sum_all(jax.tree.leaves(tree)))]
+    return [int(total) for total in jax.device_get(_sum_all(jax.tree.leaves(arrays)))]
 
 
 @jax.jit  # All at once: JAX keeps only what took long to compile, and a restart should not compile this again.

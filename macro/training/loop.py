@@ -5,7 +5,8 @@
 So a checkpoint of step t holds the data's place before batch t, and a run that is killed at any moment and
 started again repeats exactly what it would have done. The numbers of a step are read after the next one has
 been handed to the device, so that the device does not wait for the host; before an evaluation or a save
-they are read first, so that nothing with a loss that is not finite is ever saved.
+they are read first. A step whose loss or gradient is not finite is skipped (`macro/training/step.py`), counted and
+named; `config.max_bad_steps` of them in a row stop the run.
 Read next: `macro/training/step.py`, `macro/training/checkpoint.py`.
 """
 
@@ -23,7 +24,7 @@ from macro.parallel import mesh as mesh_lib
 from macro.parallel import multihost, sharding
 from macro.training import lora, optim
 from macro.training.checkpoint import Checkpoints, checkpoint_policy
-from macro.training.state import TrainState, check_frozen, create, placement
+from macro.training.state import TrainState, check_frozen, create, first_params, placement
 from macro.training.step import make_step
 from macro.utils import tree
 from macro.utils.errors import UserError
@@ -31,6 +32,8 @@ from macro.utils.log import MeanMetrics, MetricsLog, Progress
 
 # Shown on the progress line beside step, speed and ETA, where the objective has them.
 _SHOWN = ("loss", "plan", "draw", "grad_norm")
+
+MAX_BAD_STEPS = 3  # in a row, unless config.max_bad_steps says otherwise
 
 # What `run` calls at evaluations: hook(state, step). It writes its own files and must not keep the state,
 # whose buffers the next step uses up.
@@ -49,7 +52,7 @@ class Data(Protocol):
 
 
 class NonFiniteLoss(UserError):
-    """The loss or a gradient stopped being a number; the message says at which step and which batch."""
+    """The loss or a gradient was not finite for `config.max_bad_steps` steps in a row; names step and batch."""
 
 
 def run(objective, config, data: Data, workdir: str, hooks: Sequence[Hook] = ()) -> TrainState | None:
@@ -79,12 +82,13 @@ def run(objective, config, data: Data, workdir: str, hooks: Sequence[Hook] = ())
     step_fn = make_step(objective, config, mesh)
     with (
         jax.set_mesh(mesh),
-        Checkpoints(workdir, checkpoint_policy(config)) as checkpoints,
+        Checkpoints(workdir, checkpoint_policy(config), lora.base_of(objective)) as checkpoints,
         multihost.preemption_guard() as preempted,
     ):
         state = _start(objective, config, data, checkpoints, mesh)
         first, total = int(state.step), config.total_steps
-        with contextlib.closing(_Recorder(workdir, first, total, config.log_every_steps)) as recorder:
+        most_bad = config.get("max_bad_steps", MAX_BAD_STEPS)
+        with contextlib.closing(_Recorder(workdir, first, total, config.log_every_steps, most_bad)) as recorder:
             for step in range(first, total):
                 stopping = preempted()
                 if step > first and _due(step, config.eval_every_steps) and not stopping:
@@ -136,7 +140,7 @@ def _start(objective, config, data: Data, checkpoints: Checkpoints, mesh) -> Tra
         return create(objective, config, mesh)
     whole, laid = placement(objective, config, mesh)
     like = sharding.abstract_with_shardings(whole, laid)
-    state, place = checkpoints.restore(like)
+    state, place = checkpoints.restore(like, lambda: first_params(objective, config, mesh))
     data.set_state(place)
     return state
 
@@ -144,11 +148,12 @@ def _start(objective, config, data: Data, checkpoints: Checkpoints, mesh) -> Tra
 class _Recorder:
     """Reads a step's numbers one step late, checks them, writes every `every`-th record and the last one."""
 
-    def __init__(self, workdir: str, first: int, total: int, every: int):
+    def __init__(self, workdir: str, first: int, total: int, every: int, most_bad: int):
         self._log = MetricsLog(workdir, first, multihost.is_primary())
         self._progress = Progress(first, total, multihost.is_primary())
         self._means = MeanMetrics()
-        self._total, self._every = total, every
+        self._total, self._every, self._most_bad = total, every, most_bad
+        self._bad_steps, self._bad_in_a_row = 0, 0
         self._pending = None
         self._losses: list[float] = []
         self.close, self.say = self._log.close, self._progress.say
@@ -165,10 +170,10 @@ class _Recorder:
             hook(state, step)
         self._progress.skip(time.monotonic() - start)
 
-    def score(self) -> float:
-        """Mean loss over the steps since it was asked last, or since this process began."""
+    def score(self) -> float | None:
+        """Mean loss over the steps since it was asked last, or since this process began; None if all were skipped."""
         losses, self._losses = self._losses, []
-        return sum(losses) / len(losses)
+        return sum(losses) / len(losses) if losses else None
 
     def flush(self, extra: Mapping[str, Any] = MappingProxyType({})) -> None:
         """Waits for the step taken last and records it; `extra` joins the record if one is due."""
@@ -177,21 +182,35 @@ class _Recorder:
         step, metrics, waited, place, examples = self._pending
         self._pending = None
         values = {key: value.item() for key, value in jax.device_get(metrics).items()}
-        if not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
-            raise NonFiniteLoss(
-                f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}, on the batch at "
-                f"{_name_batch(place, examples)}; look at these examples or lower config.optim.lr, and start "
-                "the same command again from the last checkpoint"
-            )
-        self._losses.append(values["loss"])
+        if math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"]):
+            self._bad_in_a_row = 0
+            self._losses.append(values["loss"])
+            self._means.add(values | {"data_seconds": waited})
+        else:
+            self._skip(step, values, place, examples)
         self._progress.tick(step)
-        self._means.add(values | {"data_seconds": waited})
         if step == self._total or _due(step, self._every):
             speed = {"seconds": self._progress.seconds(), "steps_per_second": self._progress.rate(step)}
             of_this_step = {key: values[key] for key in ("examples_seen", "lr")}
             means = self._means.take()
-            self._log.write({"step": step} | means | of_this_step | speed | extra)
+            counts = of_this_step | {"bad_steps": self._bad_steps}
+            self._log.write({"step": step} | means | counts | speed | extra)
             self._progress.show(step, {key: means[key] for key in _SHOWN if key in means})
+
+    def _skip(self, step: int, values: dict, place: dict, examples: np.ndarray) -> None:
+        """Counts and names a step that changed nothing, because its loss or gradient was not finite."""
+        self._bad_steps += 1
+        self._bad_in_a_row += 1
+        what = (
+            f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}, on the batch at "
+            f"{_name_batch(place, examples)}"
+        )
+        if self._bad_in_a_row >= self._most_bad:
+            raise NonFiniteLoss(
+                f"{what}; the last {self._bad_in_a_row} were so (config.max_bad_steps): look at these examples or "
+                "lower config.optim.lr, and start the same command again from the last checkpoint"
+            )
+        self.say(f"{what}; the step was skipped")
 
 
 def _due(step: int, every: int) -> bool:

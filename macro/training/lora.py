@@ -243,6 +243,11 @@ def adapted(objective, config):
     return Adapted(objective, config)
 
 
+def base_of(objective) -> tuple[str, ...]:
+    """Patterns of the parameters that a LoRA leaves as they are; none without LoRA."""
+    return objective.FROZEN if isinstance(objective, Adapted) else ()
+
+
 def without_adapters(params: Mapping, config) -> Mapping:
     """A training's parameters as the objective itself, and all that samples, knows them: adapters merged in."""
     if ADAPTERS not in params:

@@ -72,15 +72,14 @@ def learning_rate(config: OptimConfig, total_steps: int) -> optax.Schedule:
     to 0 at `total_steps`.
     """
     warmup = min(config.warmup_steps, total_steps)
-
-    def rate(t: jax.Array | int) -> jax.Array:
-        rise = jnp.minimum(1.0, (t + 1) / (warmup + 1))
-        if config.schedule == "constant":
-            return config.lr * rise
-        done = jnp.clip((t - warmup) / max(total_steps - warmup, 1), 0.0, 1.0)
-        return config.lr * rise * 0.5 * (1 + jnp.cos(jnp.pi * done))
-
-    return rate
+    if config.schedule == "constant":
+        after = optax.constant_schedule(config.lr)
+    else:
+        after = optax.cosine_decay_schedule(config.lr, max(total_steps - warmup, 1))
+    if warmup == 0:
+        return after
+    rise = optax.linear_schedule(config.lr / (warmup + 1), config.lr, warmup)
+    return optax.join_schedules([rise, after], [warmup])
 
 
 def optimizer(config: OptimConfig, total_steps: int) -> optax.GradientTransformation:
@@ -95,16 +94,22 @@ def _adamw(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTransform
 
 
 def _muon(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTransformation:
-    return optax.contrib.muon(
+    muon = optax.contrib.muon(
         rate,
         consistent_rms=MUON_RMS,
         weight_decay=config.weight_decay,
-        adam_b1=config.b1,
-        adam_b2=config.b2,
         eps=config.eps,
-        adam_weight_decay=config.weight_decay,
         muon_weight_dimension_numbers=orthogonal,
     )
+    # Not Muon's own Adam, which decays everything.
+    adam = optax.adamw(
+        rate, config.b1, config.b2, config.eps, weight_decay=config.weight_decay, mask=decayed, nesterov=True
+    )
+
+    def labels(params: Mapping) -> dict:
+        return tree.unflatten({p: "muon" if _dimensions(p, x) else "adam" for p, x in tree.flatten(params).items()})
+
+    return optax.partition({"muon": muon, "adam": adam}, labels)
 
 
 RULES = {"adamw": _adamw, "muon": _muon}
@@ -131,10 +136,12 @@ def _dimensions(path: str, leaf: jax.Array | optax.MaskedNode) -> optax.contrib.
 
 def decayed(params: Mapping) -> dict:
     """True for matrices, False for biases and the scales of norms; same tree as `params`."""
-    flat = tree.flatten(params)
-    return tree.unflatten(
-        {path: leaf.ndim >= 2 and path.rsplit("/", 1)[-1] not in VECTORS for path, leaf in flat.items()}
-    )
+
+    def is_matrix(path: str, leaf: jax.Array | optax.MaskedNode) -> bool:
+        # optax asks with the parameters that Muon takes masked out.
+        return not isinstance(leaf, optax.MaskedNode) and leaf.ndim >= 2 and path.rsplit("/", 1)[-1] not in VECTORS
+
+    return tree.unflatten({path: is_matrix(path, leaf) for path, leaf in tree.flatten(params).items()})
 
 
 def ema_decay(t: jax.Array | int, limit: float) -> jax.Array:

@@ -65,8 +65,15 @@ def placement(objective, config, mesh: sharding.AnyMesh) -> tuple[TrainState, Tr
 
 
 def create(objective, config, mesh: Mesh) -> TrainState:
-    """The state before the first step, laid over the mesh; its parameters follow from `config.seed`, or stand in the
-    files that `config.init_from` names."""
+    """The state before the first step, laid over the mesh."""
+    _, laid = placement(objective, config, mesh)
+    begin = jax.jit(lambda params: _beginning(params, objective, config), out_shardings=laid, donate_argnums=0)
+    return begin(first_params(objective, config, mesh))
+
+
+def first_params(objective, config, mesh: Mesh) -> dict:
+    """The parameters before the first step, laid over the mesh: they follow from `config.seed`, or stand in the files
+    that `config.init_from` names."""
     whole, laid = placement(objective, config, mesh)
     files = start_files(config, whole.params)
 
@@ -77,8 +84,7 @@ def create(objective, config, mesh: Mesh) -> TrainState:
     params = jax.jit(made_up, out_shardings=lying)(jax.random.key(config.seed))
     for part, path in files.items():
         params[part] = read_part(part, path, config, whole.params[part], laid.params[part])
-    begin = jax.jit(lambda params: _beginning(params, objective, config), out_shardings=laid, donate_argnums=0)
-    return begin({part: params[part] for part in whole.params})
+    return {part: params[part] for part in whole.params}
 
 
 def _beginning(params: Mapping, objective, config) -> TrainState:

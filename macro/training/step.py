@@ -66,8 +66,12 @@ def make_step(objective, config, mesh: Mesh) -> Step:
                 "examples_seen": examples,
             }
         )
-        params = tree.merge(trained, frozen)
-        return TrainState(state.step + 1, examples, params, ema, opt_state), metrics
+        # A step whose loss or gradient is not finite changes nothing but the counts.
+        finite = jnp.isfinite(loss) & jnp.isfinite(metrics["grad_norm"])
+        before = tree.split(state.params, kept)[0], state.ema, state.opt_state
+        after = (trained, ema, opt_state)
+        trained, ema, opt_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, before)
+        return TrainState(state.step + 1, examples, tree.merge(trained, frozen), ema, opt_state), metrics
 
     _, laid = placement(objective, config, mesh)
     return jax.jit(step, donate_argnums=0, out_shardings=(laid, NamedSharding(mesh, PartitionSpec())))
@@ -94,5 +98,5 @@ def _accumulated(gradient: Callable, batch: dict, key: jax.Array, parts: int):
 
 def _fill(batch: dict) -> dict:
     """Share of places of each packed stream that hold a token rather than padding."""
-    streams = {name: part for name, part in batch.items() if isinstance(part, dict) and "sample" in part}
-    return {f"fill/{name}": jnp.mean(part["sample"] >= 0) for name, part in streams.items()}
+    streams = {name: part for name, part in batch.items() if isinstance(part, dict) and "segment_ids" in part}
+    return {f"fill/{name}": jnp.mean(part["segment_ids"] >= 0) for name, part in streams.items()}

@@ -33,6 +33,11 @@ def token_selection() -> dict:
     }
 
 
+def parallel() -> dict:
+    """How work is divided over devices (`macro/parallel/mesh.py`)."""
+    return {"preset": "fsdp", "tensor": 1, "sequence": 1, "slices": 0, "rules": ()}
+
+
 def defaults() -> ConfigDict:
     """The settings of a joint training on rendered scenes; a config file sets sizes, data and duration."""
     config = ConfigDict()
@@ -42,6 +47,7 @@ def defaults() -> ConfigDict:
     config.log_every_steps = 10
     # Which checkpoints stay: the newest, every multiple of so many steps, those of lowest mean loss; 0: none of a kind.
     config.checkpoint = {"keep_latest": 2, "keep_every_steps": 0, "keep_best": 0}
+    config.max_bad_steps = 3  # steps in a row with a loss or gradient that is not finite, before the run stops
     config.batch_size = 2  # packed rows
     config.grad_accum_steps = 1  # parts of a batch that are computed one after the other
     config.seed = 0
@@ -60,6 +66,7 @@ def defaults() -> ConfigDict:
         "dir": "",
         "workers": 1,
         "tokenizer": "",
+        "arrangement": "as_given",
         "size": 64,
         "reference_size": 32,
         "rays": 1,
@@ -72,7 +79,6 @@ def defaults() -> ConfigDict:
         "buckets": ((64, 64, 4),),
         "draws": 2,
         "window": 256,
-        "arrangement": "as_given",
         "max_upscale": 2.0,
         "reference_max_side": 32,
         "reference_min_side": 0,
@@ -112,7 +118,7 @@ def defaults() -> ConfigDict:
         "step_cache": step_cache(),
         "token_selection": token_selection(),
     }
-    config.parallel = {"preset": "fsdp", "tensor": 1, "sequence": 1, "slices": 0, "rules": ()}
+    config.parallel = parallel()
     return config
 
 

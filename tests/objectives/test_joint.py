@@ -20,7 +20,13 @@ def batch() -> dict:
     """One row: four text tokens of task a, one picture, four noised tokens of task a; no token of task b."""
     rng = np.random.default_rng(0)
     n, zeros = 4, np.zeros((1, 4), np.int32)
-    meta = {"sample": zeros, "order": np.arange(4, dtype=np.int32)[None], "span": zeros, "mode": zeros, "rope": zeros}
+    meta = {
+        "segment_ids": zeros,
+        "token_index": np.arange(4, dtype=np.int32)[None],
+        "block_id": zeros,
+        "mask_mode": zeros,
+        "position_ids": zeros,
+    }
     return {
         "text": {
             **meta, "ids": zeros + 3, "labels": np.array([[5, -1, 7, 2]], np.int32),

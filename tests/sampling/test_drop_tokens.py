@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sampling.toy import CONFIG, continuation_of, picture, pipeline, prompt_of, random_params, sentence
 
-from macro.kernels.attention.reference import sight_mask
+from macro.kernels.attention.reference import attention_mask
 from macro.models.token_selection import METHODS, TokenSelection
 from macro.sampling.contexts import TEXT, image_of
 from macro.sampling.drop_tokens import choice_of, drop_tokens
@@ -76,7 +76,7 @@ def test_probes_find_what_attention_gives_the_images(half):
 
     def spy(q, k, v, q_meta, k_meta, k_bias=None):
         scores = jnp.einsum("bqhd,bkhd->bhqk", q, jnp.repeat(k, q.shape[2] // k.shape[2], axis=2)) / q.shape[-1] ** 0.5
-        caught.append((scores, sight_mask(q_meta, k_meta)))
+        caught.append((scores, attention_mask(q_meta, k_meta)))
         return attention_reference(q, k, v, q_meta, k_meta, k_bias)
 
     encoded = encode(PARAMS, alone.prompt, None, CONFIG)
@@ -117,7 +117,7 @@ def test_quotas_hold_in_every_method_and_context(method):
     left = {name: np.bincount(image_of(each[0])[each[0] >= 0], minlength=3).tolist() for name, each in names.items()}
     for name in ("full", "no_text"):
         assert np.sum(names[name] == TEXT) == np.sum(read.names[name] == TEXT)  # all text stays
-        assert np.array_equal(np.asarray(caches[name]["meta"]["sample"]) >= 0, names[name] >= TEXT)
+        assert np.array_equal(np.asarray(caches[name]["meta"]["segment_ids"]) >= 0, names[name] >= TEXT)
         assert set(names["full"][names["full"] >= 0]) == set(names[name][names[name] >= 0])
     assert caches["null"] is None and left["no_text"] == left["full"]
     if method == "images":
@@ -129,10 +129,10 @@ def test_quotas_hold_in_every_method_and_context(method):
 def test_what_is_kept_is_moved_bit_by_bit(half):
     caches, names = half.dropped()
     for context in ("full", "no_text"):
-        order = np.asarray(half.caches[context]["meta"]["order"][0])
+        order = np.asarray(half.caches[context]["meta"]["token_index"][0])
         places = {int(order[n]): n for n in np.flatnonzero(half.names[context][0] >= TEXT)}
         for n in np.flatnonzero(names[context][0] >= TEXT):
-            old = places[int(caches[context]["meta"]["order"][0, n])]
+            old = places[int(caches[context]["meta"]["token_index"][0, n])]
             assert names[context][0, n] == half.names[context][0, old]
             for part in ("k", "v"):
                 new, whole = caches[context][part], half.caches[context][part]
@@ -145,10 +145,10 @@ def test_the_tokens_with_the_highest_scores_are_kept(half):
     total = (half.total() + np.asarray(half.plan_found[0]).sum(axis=0)[0]) / 2
     meta = half.caches["full"]["meta"]
     plan = {name: values[:1] for name, values in half.plans["meta"].items()}
-    seen = np.asarray(sight_mask(meta, meta))[0]
+    seen = np.asarray(attention_mask(meta, meta))[0]
     other = (images[:, None] >= 0) & (images[:, None] != images)
     counts = np.stack([seen[images < 0].sum(axis=0), (seen & other).sum(axis=0)])
-    counts[0] += np.asarray(sight_mask(plan, meta))[0].sum(axis=0)
+    counts[0] += np.asarray(attention_mask(plan, meta))[0].sum(axis=0)
     # The last image is seen by text alone: its own end token, the thought and the layout.
     assert (counts[0][images == 2] > 60).all() and not counts[1][images == 2].any()
     score = (total / np.maximum(counts, 1)).sum(axis=0)

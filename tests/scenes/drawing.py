@@ -1,4 +1,4 @@
-"""Pictures for tests, always in batches of four: every other shape would compile the renderer once more."""
+"""Images for tests, in batches as the library's own: every other shape would compile the renderer once more."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from macro.scenes.render.raycast import amodal, render
 from macro.scenes.render.scene_compiler import compile_scene, stack
 
 PLAIN = Surroundings((0.8,) * 3, (0.8,) * 3, "plain", (0.9,) * 3, (0.9,) * 3, "studio")
-AT_ONCE = 4
+AT_ONCE = 16
 
 
 def alone(kind: str, texture="plain", decal=None, yaw=0.7, pose=0.5) -> Scene:
@@ -19,18 +19,18 @@ def alone(kind: str, texture="plain", decal=None, yaw=0.7, pose=0.5) -> Scene:
     return Scene((subject,), camera, Light(0.6, 0.9, 0.2, 1.0), PLAIN, 0)
 
 
-def _in_fours(scenes, draw) -> list:
+def _in_batches(scenes, draw) -> list:
     compiled = [compile_scene(scene) for scene in scenes]
     compiled += compiled[-1:] * (-len(compiled) % AT_ONCE)
     return [draw(stack(compiled[i : i + AT_ONCE])) for i in range(0, len(compiled), AT_ONCE)]
 
 
-def pictures(scenes, height=32, width=32, samples=1) -> dict[str, np.ndarray]:
+def pictures(scenes, height=64, width=64, samples=1) -> dict[str, np.ndarray]:
     """`render` of any number of scenes."""
-    parts = _in_fours(scenes, lambda batch: render(batch, height, width, samples))
+    parts = _in_batches(scenes, lambda batch: render(batch, height, width, samples))
     return {key: np.concatenate([part[key] for part in parts])[: len(scenes)] for key in parts[0]}
 
 
-def whole_masks(scenes, height=32, width=32) -> np.ndarray:
+def whole_masks(scenes, height=64, width=64) -> np.ndarray:
     """`amodal` of any number of scenes."""
-    return np.concatenate(_in_fours(scenes, lambda batch: amodal(batch, height, width)))[: len(scenes)]
+    return np.concatenate(_in_batches(scenes, lambda batch: amodal(batch, height, width)))[: len(scenes)]

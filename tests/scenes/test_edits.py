@@ -13,7 +13,7 @@ from macro.scenes.edits import OPERATIONS, propose
 from macro.scenes.language import edit_instructions, lexicon
 from macro.scenes.layout import layout_sampler
 from macro.scenes.layout.placement import stands_on
-from macro.scenes.render.batches import with_truth
+from macro.scenes.render.batches import render_with_truth
 from macro.scenes.render.scene_compiler import compile_scene, sun_direction
 
 SIZE = 64
@@ -39,8 +39,9 @@ def edits():
 @pytest.fixture(scope="module")
 def drawn(edits):
     """(edit, truth before, truth after) of every second edit."""
-    edits = edits[::2]
-    truths = [truth for _, truth in with_truth([s for e in edits for s in (e.before, e.after)], SIZE, SIZE, rays=1)]
+    edits = edits[::2]  # forty: five whole batches
+    scenes = [scene for edit in edits for scene in (edit.before, edit.after)]
+    truths = [truth for _, truth in render_with_truth(scenes, SIZE, SIZE, rays=1)]
     return list(zip(edits, truths[::2], truths[1::2], strict=True))
 
 

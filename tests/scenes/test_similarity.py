@@ -9,7 +9,7 @@ from macro.scenes.assets import appearance
 from macro.scenes.assets.palettes import COLOURS
 from macro.scenes.graph import TEXTURES, Surroundings
 from macro.scenes.layout import layout_sampler
-from macro.scenes.similarity import dressed, light_likeness, likeness, matched, surroundings_likeness
+from macro.scenes.similarity import dressed, light_similarity, matched, subject_similarity, surroundings_similarity
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def crowd():
 def test_pose_and_place_are_free(crowd):
     for one in crowd:
         elsewhere = replace(one, position=(3.0, 1.0), height=0.4, yaw=2.0, pose=0.1, scale=3.0, number=12)
-        assert likeness(one, elsewhere) == pytest.approx(1.0)
+        assert subject_similarity(one, elsewhere) == pytest.approx(1.0)
 
 
 def test_what_differs_costs(crowd):
@@ -32,10 +32,10 @@ def test_what_differs_costs(crowd):
         "texture": replace(one, texture="dot"),
         "decal": replace(one, decal="star"),
     }
-    alike = {name: likeness(one, somebody) for name, somebody in other.items()}
+    alike = {name: subject_similarity(one, somebody) for name, somebody in other.items()}
     assert alike["kind"] < 0.2 and alike["main"] < 0.3
     assert 0.6 < alike["texture"] < 0.9 and 0.6 < alike["decal"] < 0.9 and 0.6 < alike["second"] < 0.95
-    assert all(likeness(somebody, one) == pytest.approx(alike[name]) for name, somebody in other.items())
+    assert all(subject_similarity(somebody, one) == pytest.approx(alike[name]) for name, somebody in other.items())
 
 
 def test_clothes_hide_colours_but_not_who_wears_them(crowd):
@@ -43,8 +43,8 @@ def test_clothes_hide_colours_but_not_who_wears_them(crowd):
     for one in crowd:
         worn = dressed(one, cloth)
         assert worn.palette == (COLOURS["teal"], COLOURS["pink"], one.palette[2]) and worn.texture == "check"
-        assert likeness(one, worn, dressed=True) == pytest.approx(1.0)
-        assert likeness(dressed(worn, cloth), worn) == pytest.approx(1.0)
+        assert subject_similarity(one, worn, dressed=True) == pytest.approx(1.0)
+        assert subject_similarity(dressed(worn, cloth), worn) == pytest.approx(1.0)
 
 
 def test_matching_finds_a_shuffled_crowd(crowd):
@@ -58,10 +58,10 @@ def test_places_and_lights():
     rng = np.random.default_rng(1)
     places = [appearance.surroundings(rng) for _ in range(20)]
     for a in places:
-        assert surroundings_likeness(a, a) == pytest.approx(1.0)
+        assert surroundings_similarity(a, a) == pytest.approx(1.0)
         texture = next(t for t in TEXTURES if t != a.ground_texture)
-        assert surroundings_likeness(a, replace(a, ground_texture=texture)) < 0.8
-        assert all(surroundings_likeness(a, b) < 0.95 for b in places if b.ground != a.ground)
+        assert surroundings_similarity(a, replace(a, ground_texture=texture)) < 0.8
+        assert all(surroundings_similarity(a, b) < 0.95 for b in places if b.ground != a.ground)
     light = appearance.light(rng)
-    assert light_likeness(light, light) == pytest.approx(1.0, abs=1e-3)
-    assert light_likeness(light, replace(light, azimuth=-light.azimuth, warmth=1.0 - light.warmth)) < 0.8
+    assert light_similarity(light, light) == pytest.approx(1.0, abs=1e-3)
+    assert light_similarity(light, replace(light, azimuth=-light.azimuth, warmth=1.0 - light.warmth)) < 0.8

@@ -1,4 +1,4 @@
-"""Stories: the same characters from page to page, text that is true of its picture, distractors that are strangers."""
+"""Stories: the same characters from page to page, text that is true of its image, distractors that are strangers."""
 
 import re
 from collections import Counter
@@ -9,9 +9,9 @@ import pytest
 from macro.scenes import storybook
 from macro.scenes.assets.catalog import FIGURES, OBJECTS
 from macro.scenes.language.lexicon import ground_words, named_colour
-from macro.scenes.language.prompt_parser import read_claims
-from macro.scenes.render.batches import with_truth
-from macro.scenes.similarity import likeness
+from macro.scenes.language.prompt_parser import parse_prompt
+from macro.scenes.render.batches import render_with_truth
+from macro.scenes.similarity import subject_similarity
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def tales():
 
 
 def same(a, b):
-    return likeness(a, b) > 0.999
+    return subject_similarity(a, b) > 0.999
 
 
 def test_a_tale_follows_from_its_generator(tales):
@@ -73,18 +73,19 @@ def test_late_pages_can_need_ten_pictures(tales):
 
 
 def test_text_is_true_of_its_picture(tales):
-    said = 0
-    for number, tale in enumerate(tales[:6]):
-        scenes = [leaf.scene for leaf in tale.leaves]
-        for page, (scene, (_, truth)) in enumerate(zip(scenes, with_truth(scenes, 64, 64, 1), strict=True)):
-            text = storybook.text_of(tale, page, truth, np.random.default_rng([number, page]))
-            claims = read_claims(text, {kind: n for n, kind in enumerate(truth.kinds, 1)})
-            assert sorted(claims.mentioned) == list(range(1, len(truth.kinds) + 1)), text
-            assert set(claims.relations) <= set(truth.relations), text
-            assert claims.ground in (None, ground_words(scene.surroundings))
-            said += len(claims.relations)
-            for who in tale.leaves[page].fresh:
-                look = tale.characters[who].look
-                noun = f"{tale.characters[who].name}, an? {named_colour(look.palette[0])} {look.kind}\\b"
-                assert re.search(noun, text), text
-    assert said > 50
+    pages = [(tale, page) for tale in tales[:7] for page in range(len(tale.leaves))][:48]  # three whole batches
+    scenes, said = [tale.leaves[page].scene for tale, page in pages], 0
+    for n, ((tale, page), scene, (_, truth)) in enumerate(
+        zip(pages, scenes, render_with_truth(scenes, 64, 64, 1), strict=True)
+    ):
+        text = storybook.text_of(tale, page, truth, np.random.default_rng(n))
+        claims = parse_prompt(text, {kind: n for n, kind in enumerate(truth.kinds, 1)})
+        assert sorted(claims.mentioned) == list(range(1, len(truth.kinds) + 1)), text
+        assert set(claims.relations) <= set(truth.relations), text
+        assert claims.ground in (None, ground_words(scene.surroundings))
+        said += len(claims.relations)
+        for who in tale.leaves[page].fresh:
+            look = tale.characters[who].look
+            noun = f"{tale.characters[who].name}, an? {named_colour(look.palette[0])} {look.kind}\\b"
+            assert re.search(noun, text), text
+    assert len(pages) == 48 and said > 50

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from training.stand_in import Data, Objective, get_config
@@ -105,18 +106,38 @@ def test_sigterm_saves_and_leaves(tmp_path, unbroken):
     assert records(tmp_path)[-1]["params_sha256"] == unbroken[-1]["params_sha256"]
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_names_the_batch(tmp_path):
+def test_a_step_that_is_not_finite_is_skipped_counted_and_named(tmp_path, capsys):
     # Example 41 lies in row 10: window 1, row 2, batch 5.
-    with pytest.raises(loop.NonFiniteLoss, match=r"step 6: loss nan.* window 1, row 2; examples 40, 41,"):
-        train(tmp_path, Data(broken_at=41), save_every_steps=3)
-    assert [r["step"] for r in records(tmp_path)] == [1, 2, 3, 4, 5]
-    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["3"]
+    state = train(tmp_path, Data(broken_at=41), save_every_steps=6)
+    assert "step 6: loss nan" in (out := capsys.readouterr().out) and "window 1, row 2; examples 40, 41," in out
+    found = records(tmp_path)
+    assert [r["step"] for r in found] == list(range(1, 13))
+    assert [r["bad_steps"] for r in found] == [0] * 5 + [1] * 7
+    assert "loss" not in found[5] and all(np.isfinite(r["loss"]) for r in found[:5] + found[6:])
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(state))
+    # Nothing but the counts changed in it.
+    steady = {"optim": {"schedule": "constant"}}
+    before, after = (train(tmp_path / f"to_{n}", Data(broken_at=41), total_steps=n, **steady) for n in (5, 6))
+    assert (int(before.step), int(after.step), int(after.examples)) == (5, 6, 36)
+    same = jax.tree.map(np.array_equal, (before.params, before.opt_state), (after.params, after.opt_state))
+    assert all(jax.tree.leaves(same))
 
 
-def test_what_is_not_finite_is_never_saved(tmp_path):
-    with pytest.raises(loop.NonFiniteLoss, match="step 6"):
-        train(tmp_path, Data(broken_at=41), save_every_steps=6)
-    assert list((tmp_path / "checkpoints").iterdir()) == []
+def test_so_many_in_a_row_stop_the_run(tmp_path):
+    config = {"max_bad_steps": 2, "save_every_steps": 3}
+    for _ in range(2):  # from the checkpoint on it stops again: it does not train on nothing
+        with pytest.raises(loop.NonFiniteLoss, match=r"step [78]: loss nan.*the last 2 were so \(config\.max"):
+            train(tmp_path, Broken(), **config)
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["3", "6"]
+
+
+class Broken(Data):
+    """Nothing but NaN from the sixth batch on."""
+
+    def __next__(self):
+        row = self.state["window"] * 8 + self.state["row"]
+        self.broken_at = 4 * row if row >= 10 else None
+        return super().__next__()
 
 
 def test_evaluations_come_before_saves_and_at_the_end(tmp_path):

@@ -7,6 +7,7 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from ml_collections import ConfigDict
 from objectives.test_joint import CONFIG as MODEL_CONFIG
@@ -390,6 +391,24 @@ def test_killed_and_started_again_ends_the_same(tmp_path):
     again = loop.run(Objective, with_lora(), data, str(tmp_path / "killed"))
     assert len(data.served) == 6 * 8  # it went on at step 4 of 12
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(again), jax.device_get(unbroken))
+
+
+def test_a_checkpoint_holds_what_is_trained_and_knows_its_base(tmp_path):
+    config = with_lora()
+    loop.run(Objective, config, Data(), str(tmp_path))
+    held = ocp.PyTreeCheckpointer().restore(tmp_path / "checkpoints" / "12" / "state")
+    trained = {"line/bias", "lora/line/kernel/a", "lora/line/kernel/b"}
+    assert tree.flatten(held["params"]).keys() == tree.flatten(held["ema"]).keys() == trained
+
+    class Another(Objective):
+        @staticmethod
+        def init(key, config):
+            return jax.tree.map(lambda x: x + 1, Objective.init(key, config))
+
+    config.total_steps = 14
+    with pytest.raises(UserError, match=r"12: eye/kernel of the base model is not what this run began with.*init_from"):
+        loop.run(Another, config, Data(), str(tmp_path))
+    assert loop.run(Objective, config, Data(), str(tmp_path)).step == 14
 
 
 def test_lora_does_not_go_on_from_a_run_without(tmp_path):

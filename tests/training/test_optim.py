@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from macro.models.composer import Composer, dummy_batch
+from macro.models.variants import config_from_name
 from macro.training import optim
+from macro.utils import tree
 from macro.utils.errors import UserError
 
 
@@ -45,6 +48,31 @@ def test_only_matrices_decay_even_where_layers_are_stacked():
     assert np.allclose(updates["layers"]["q"]["kernel"], -0.05)
     assert np.all(updates["layers"]["q"]["bias"] == 0)
     assert np.all(updates["layers"]["norm"]["scale"] == 0)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_decay_on_the_real_parameters(name):
+    """Without a gradient only matrices move: no bias, no norm's scale, whichever rule has them."""
+    model = config_from_name("XXS/64", llm={"layers": 1}, vision={"layers": 1})
+    shapes = jax.eval_shape(Composer(model).init, jax.random.key(0), *dummy_batch(model))["params"]
+    params = jax.tree.map(lambda x: jnp.ones(x.shape), shapes)
+    config = optim.OptimConfig(lr=0.1, warmup_steps=0, weight_decay=0.5, schedule="constant", name=name)
+    optimizer = optim.optimizer(config, 10)
+    zero = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = jax.jit(optimizer.update)(zero, optimizer.init(params), params)
+    names = set()
+    for path, update in tree.flatten(updates).items():
+        names.add(path.rsplit("/", 1)[-1])
+        np.testing.assert_allclose(update, 0.0 if path.endswith(("bias", "scale")) else -0.05, rtol=1e-6, err_msg=path)
+    assert names == {"kernel", "bias", "scale", "embed", "head", "position_embedding", "binding"}
+
+
+def test_no_clipping():
+    for off in (0.0, None):
+        optimizer = optim.optimizer(optim.OptimConfig(lr=0.1, warmup_steps=0, grad_clip_norm=off), 10)
+        params = {"kernel": jnp.ones((3, 3))}
+        _, state = optimizer.update({"kernel": jnp.full((3, 3), 7.0)}, optimizer.init(params), params)
+        assert np.allclose(state[1][0].mu["kernel"], 0.7)
 
 
 def test_clip_bounds_what_adam_sees():

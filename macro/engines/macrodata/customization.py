@@ -23,7 +23,7 @@ from macro.engines.material.types import EngineImage
 from macro.engines.provider import JudgeRequest, Provider, Suitability
 from macro.scenes.ground_truth import annotate
 from macro.scenes.language import chain_of_thought, questions
-from macro.scenes.similarity import dressed, likeness, matched
+from macro.scenes.similarity import dressed, matched, subject_similarity
 from macro.sentence.formats import ARRANGEMENTS
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Image, Sentence, Target, Truth
@@ -167,7 +167,7 @@ def _subjects_of(candidate: CustomizationCandidate) -> tuple[int | None, ...]:
         if category == "cloth":
             cloth = candidate.references[n].scene.surroundings
             humans = [places[m] for m in shown if candidate.categories[m] == "human" and places[m] is not None]
-            found[n] = 1 + max(humans, key=lambda place: likeness(dressed(there[place], cloth), there[place]))
+            found[n] = 1 + max(humans, key=lambda place: subject_similarity(dressed(there[place], cloth), there[place]))
         elif places.get(n) is not None:
             found[n] = places[n] + 1
     return tuple(found)

@@ -30,12 +30,12 @@ from macro.scenes.assets.palettes import colour_distance
 from macro.scenes.graph import TEXTURES, Camera, Light, Scene, Subject, Surroundings
 from macro.scenes.language import captions
 from macro.scenes.language.lexicon import TEXTURE_WORDS, a_or_an, ground_words, named_colour, sky_words
-from macro.scenes.language.prompt_parser import read_claims
+from macro.scenes.language.prompt_parser import parse_prompt
 from macro.scenes.layout import layout_sampler
 from macro.scenes.layout.placement import view_of
-from macro.scenes.render.batches import with_truth
+from macro.scenes.render.batches import render_with_truth
 from macro.scenes.render.scene_compiler import MAX_SUBJECTS
-from macro.scenes.similarity import colour_likeness, dressed
+from macro.scenes.similarity import colour_similarity, dressed
 from macro.sentence.formats import marker
 from macro.sentence.spans import Truth
 from macro.utils.errors import ItemError
@@ -234,7 +234,7 @@ def _told(asked: Sequence[tuple[str, Sequence[EngineImage], Roles, int]], turn: 
         for way in range(ARRANGEMENTS)
     ]
     best: dict[int, tuple[float, Told]] = {}
-    imagined = with_truth([scene for _, scene, _ in ways], _LOOK, _LOOK, rays=1)
+    imagined = render_with_truth([scene for _, scene, _ in ways], _LOOK, _LOOK, rays=1)
     for (i, scene, shown), (_, truth) in zip(ways, imagined, strict=True):
         share = _share_told(asked[i][0], scene, shown, truth)
         if i not in best or share > best[i][0]:
@@ -251,7 +251,7 @@ def _in_order_of_mention(prompt: str, scene: Scene, shown: Sequence[int]) -> Tol
 def _share_told(prompt: str, scene: Scene, shown: Sequence[int], truth: Truth) -> float:
     """How much of a prompt holds in a scene whose subjects are shown by these images, 0..1."""
     kinds = {number: subject.kind for number, subject in zip(shown, scene.subjects, strict=True)}
-    claims = read_claims(without_roles(prompt), nouns_of(kinds))
+    claims = parse_prompt(without_roles(prompt), nouns_of(kinds))
     return share_held(claims, {number: n for n, number in enumerate(shown)}, scene, truth)
 
 
@@ -266,7 +266,7 @@ def _suitability(
 ) -> Suitability:
     scene, shown = _arrangement(references, roles, int(rng.integers(ARRANGEMENTS)))
     # What is told must hold from afar and from near: gaps of a pixel open and close with the image's size.
-    (_, truth), (_, closer) = (next(with_truth([scene], side, side, rays=1)) for side in (_LOOK, 2 * _LOOK))
+    (_, truth), (_, closer) = (next(render_with_truth([scene], side, side, rays=1)) for side in (_LOOK, 2 * _LOOK))
     truth = replace(truth, relations=tuple(r for r in truth.relations if r in closer.relations))
     kinds = {number: subject.kind for number, subject in zip(shown, scene.subjects, strict=True)}
     instruction = captions.instruction(scene, truth, rng, [(number,) for number in shown])
@@ -281,7 +281,7 @@ def _score(scene: Scene) -> float:
     for i, one in enumerate(scene.subjects):
         for other in scene.subjects[:i]:
             if one.kind == other.kind:
-                score -= 3.0 if colour_likeness(one.palette[0], other.palette[0]) > 0.4 else 1.0
+                score -= 3.0 if colour_similarity(one.palette[0], other.palette[0]) > 0.4 else 1.0
         if colour_distance(one.palette[0], scene.surroundings.ground) < appearance.APART_FROM_GROUND:
             score -= 2.0
     return max(score, 0.0)

@@ -55,7 +55,7 @@ def _on_pairs(
 
 
 def _common(before: Scene, after: Scene, then: Truth, now: Truth) -> tuple[tuple[int, int], ...]:
-    earlier = narration.followed(before, after)
+    earlier = narration.tracked_subjects(before, after)
     return tuple((i, j) for j, i in sorted(earlier.items()) if min(then.masks[i].mean(), now.masks[j].mean()) >= SEEN)
 
 
@@ -146,6 +146,6 @@ def _told_deeds(pair: _Pair, told: set[int], phrases: Sequence[str]) -> list[str
     for deed in _deeds(pair):
         subject = pair.after.subjects[deed.subject]
         sentence = f"the {called[subject.kind, subject.palette]} {deed.words}."
-        if not any(captions.times_said(sentence, name) for name in unsaid):
+        if not any(captions.count_phrase(sentence, name) for name in unsaid):
             out.append(sentence)
     return out[:DEEDS]

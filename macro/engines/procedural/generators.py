@@ -16,7 +16,7 @@ from macro.scenes.graph import Scene
 from macro.scenes.language import captions
 from macro.scenes.language.lexicon import a_or_an, ground_words
 from macro.scenes.layout import layout_sampler
-from macro.scenes.render.batches import pixels_of
+from macro.scenes.render.batches import render_images
 from macro.utils.errors import ItemError
 
 UNKNOWN = ItemError("shows no subject of a scene that is known")
@@ -42,7 +42,7 @@ def drawing(scenes: Sequence[Scene], sizes: Sequence[int], rays: int) -> list[En
     images: list[EngineImage | None] = [None] * len(scenes)
     for size in dict.fromkeys(sizes):
         places = [i for i, side in enumerate(sizes) if side == size]
-        for i, pixels in zip(places, pixels_of([scenes[i] for i in places], size, rays), strict=True):
+        for i, pixels in zip(places, render_images([scenes[i] for i in places], size, rays), strict=True):
             images[i] = EngineImage(pixels, scenes[i])
     return images
 

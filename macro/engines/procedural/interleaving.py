@@ -48,7 +48,7 @@ def phrases_of(descriptions: Sequence[str]) -> list[str]:
     shared = {
         phrase
         for i, phrase in enumerate(bare)
-        if any(captions.times_said(other, phrase) for j, other in enumerate(bare) if j != i)
+        if any(captions.count_phrase(other, phrase) for j, other in enumerate(bare) if j != i)
     }
     seen: Counter[str] = Counter()
     out = []
@@ -74,7 +74,7 @@ def interleaved(
     walk = [subjects[i] for i in order]
     spoken = [phrases[i] for i in order]
     caption = captions.caption_with(scene_subset(scene, walk), truth_subset(truth, walk), rng, spoken)
-    unclear = next((phrase for phrase in phrases if captions.times_said(caption, phrase) != 1), None)
+    unclear = next((phrase for phrase in phrases if captions.count_phrase(caption, phrase) != 1), None)
     if unclear is not None:
         return ItemError(f"the phrase {unclear!r} does not stand exactly once in {caption!r}")
     return InterleavedCaption(caption, {phrase: number for number, phrase in enumerate(phrases, 1)})

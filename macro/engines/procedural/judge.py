@@ -28,8 +28,8 @@ from macro.scenes.assets.catalog import KINDS
 from macro.scenes.assets.palettes import COLOURS
 from macro.scenes.graph import Scene, Subject
 from macro.scenes.language.lexicon import ground_words, named_colour
-from macro.scenes.language.prompt_parser import Claims, read_claims
-from macro.scenes.similarity import dressed, light_likeness, likeness, matched, surroundings_likeness
+from macro.scenes.language.prompt_parser import Claims, parse_prompt
+from macro.scenes.similarity import dressed, light_similarity, matched, subject_similarity, surroundings_similarity
 from macro.sentence.spans import Truth
 from macro.utils.errors import ItemError
 
@@ -129,18 +129,18 @@ def customization(request: JudgeRequest, truth: Truth) -> Shares:
         place = places[number]
         if place is None:
             continue
-        alike = likeness(subject, scene.subjects[place], worn)
+        alike = subject_similarity(subject, scene.subjects[place], worn)
         shares[f"consistency_{number}"] = alike * _visible(truth, place)
         if worn:
             cloth = roles.worn[number]
             shares[f"consistency_{cloth}"] = _wears(scene.subjects[place], references, cloth) * _visible(truth, place)
     if roles.place and roles.place <= len(references):
         around = references[roles.place - 1].scene.surroundings
-        shares[f"consistency_{roles.place}"] = surroundings_likeness(around, scene.surroundings)
+        shares[f"consistency_{roles.place}"] = surroundings_similarity(around, scene.surroundings)
     if roles.light and roles.light <= len(references):
-        shares[f"consistency_{roles.light}"] = light_likeness(references[roles.light - 1].scene.light, scene.light)
+        shares[f"consistency_{roles.light}"] = light_similarity(references[roles.light - 1].scene.light, scene.light)
     kinds = {number: subject.kind for number, subject in zip(shown, meant, strict=True)}
-    claims = read_claims(without_roles(request.prompt), nouns_of(kinds))
+    claims = parse_prompt(without_roles(request.prompt), nouns_of(kinds))
     who = {n: place for n, place in places.items() if place is not None and scene.subjects[place].kind == kinds[n]}
     return shares | {"following": share_held(claims, who, scene, truth)}
 
@@ -149,7 +149,7 @@ def _wears(subject: Subject, references: Sequence[EngineImage], cloth: int) -> f
     """How well a subject's clothes are the swatch of that image."""
     if cloth > len(references):
         return 0.0
-    return likeness(dressed(subject, references[cloth - 1].scene.surroundings), subject)
+    return subject_similarity(dressed(subject, references[cloth - 1].scene.surroundings), subject)
 
 
 def _visible(truth: Truth, place: int) -> float:
@@ -160,11 +160,11 @@ def _visible(truth: Truth, place: int) -> float:
 
 def illustration(request: JudgeRequest, truth: Truth) -> Shares:
     scene = request.image.scene
-    claims = read_claims(_PLACEHOLDERS.sub("", request.prompt), KIND_NUMBERS)
+    claims = parse_prompt(_PLACEHOLDERS.sub("", request.prompt), KIND_NUMBERS)
     who = {KIND_NUMBERS[subject.kind]: n for n, subject in enumerate(scene.subjects)}
     text = share_held(claims, who, scene, truth) * _colours_held(request.prompt, scene)
     likest = [
-        max((likeness(old, new) for old in image.scene.subjects for new in scene.subjects), default=0.0)
+        max((subject_similarity(old, new) for old in image.scene.subjects for new in scene.subjects), default=0.0)
         for image in request.references
     ]
     # Who is named by earlier images must come back as they show him.
@@ -175,7 +175,7 @@ def illustration(request: JudgeRequest, truth: Truth) -> Shares:
         for one in (request.references[n - 1].scene.subjects if 1 <= n <= len(request.references) else ())
         if one.kind == kind
     ]
-    back = [max((likeness(one, new) for new in scene.subjects), default=0.0) for one in old]
+    back = [max((subject_similarity(one, new) for new in scene.subjects), default=0.0) for one in old]
     return {"text": text, "image": float(np.mean(likest + back)) if likest else 0.0}
 
 
@@ -211,12 +211,12 @@ def _seen_from(scene: Scene) -> np.ndarray:
 
 def _content(wanted: Scene, there: Scene) -> float:
     """How much of a scene's things and surroundings are those of another."""
-    around = surroundings_likeness(wanted.surroundings, there.surroundings)
+    around = surroundings_similarity(wanted.surroundings, there.surroundings)
     if not wanted.subjects:
         return around
     places = matched(wanted.subjects, there.subjects)
     alike = [
-        0.0 if place is None else likeness(one, there.subjects[place])
+        0.0 if place is None else subject_similarity(one, there.subjects[place])
         for one, place in zip(wanted.subjects, places, strict=True)
     ]
     uncalled = max(len(there.subjects) - len(wanted.subjects), 0)

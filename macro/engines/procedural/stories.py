@@ -17,8 +17,8 @@ from macro.engines.provider import RewrittenPage
 from macro.scenes import storybook as tales
 from macro.scenes.graph import Scene, Subject
 from macro.scenes.language.lexicon import listed
-from macro.scenes.render.batches import with_truth
-from macro.scenes.similarity import likeness
+from macro.scenes.render.batches import render_with_truth
+from macro.scenes.similarity import subject_similarity
 from macro.sentence.formats import marker
 from macro.utils.errors import ItemError
 
@@ -70,7 +70,7 @@ def _pages(
     tale: tales.Tale, casts: Sequence[tuple[str, ...]], rng: np.random.Generator, size: int, rays: int
 ) -> list[Page]:
     scenes = [leaf.scene for leaf in tale.leaves]
-    drawn = enumerate(zip(scenes, with_truth(scenes, size, size, rays), strict=True))
+    drawn = enumerate(zip(scenes, render_with_truth(scenes, size, size, rays), strict=True))
     return [
         Page(tales.text_of(tale, n, truth, rng), EngineImage(pixels, scene), casts[n])
         for n, (scene, (pixels, truth)) in drawn
@@ -113,7 +113,7 @@ def _rewritten(images: Sequence[EngineImage], text: str, target: EngineImage, se
 
 def is_in(subject: Subject, scene: Scene) -> bool:
     """Whether a scene shows that very subject."""
-    return any(likeness(subject, other) > 0.999 for other in scene.subjects)
+    return any(subject_similarity(subject, other) > 0.999 for other in scene.subjects)
 
 
 def _shared_out(shown: dict[int, list[int]]) -> dict[int, list[int]]:

@@ -13,9 +13,9 @@ from macro.engines.procedural.generators import drawing
 from macro.engines.procedural.vision import UNKNOWN
 from macro.scenes.animation import motion, narration
 from macro.scenes.graph import Scene, Subject
-from macro.scenes.layout.placement import picture_box
+from macro.scenes.layout.placement import projected_box
 from macro.scenes.render.scene_compiler import camera_basis
-from macro.scenes.similarity import likeness, matched, surroundings_likeness
+from macro.scenes.similarity import matched, subject_similarity, surroundings_similarity
 from macro.utils.errors import ItemError
 
 RATE = 4.0  # frames a second
@@ -66,7 +66,7 @@ def image_similarity(first: Sequence[EngineImage], second: Sequence[EngineImage]
 
 def resemblance(one: Scene, other: Scene) -> float:
     """Of two scenes, 0..1; 1 for the same scene, the same for either order."""
-    around = surroundings_likeness(one.surroundings, other.surroundings)
+    around = surroundings_similarity(one.surroundings, other.surroundings)
     ahead = float(camera_basis(one.camera)[2] @ camera_basis(other.camera)[2])
     alike = _SUBJECTS * _cast_likeness(in_frame(one), in_frame(other)) + _AROUND * around
     return alike + _CAMERA * (0.5 + 0.5 * min(ahead, 1.0))
@@ -78,7 +78,7 @@ def in_frame(scene: Scene) -> list[Subject]:
         return list(scene.subjects)
     inside = []
     for subject in scene.subjects:
-        u0, v0, u1, v1 = picture_box(scene.camera, subject)
+        u0, v0, u1, v1 = projected_box(scene.camera, subject)
         if 0 <= (u0 + u1) / 2 <= 1 and 0 <= (v0 + v1) / 2 <= 1:
             inside.append(subject)
     return inside
@@ -89,7 +89,7 @@ def _cast_likeness(one: Sequence[Subject], other: Sequence[Subject]) -> float:
     if not one and not other:
         return 1.0
     pairs = [(a, other[n]) for a, n in zip(one, matched(one, other), strict=True) if n is not None]
-    alike = sum(likeness(a, b) * (1 - _ELSEWHERE * _gone(a, b)) for a, b in pairs)
+    alike = sum(subject_similarity(a, b) * (1 - _ELSEWHERE * _gone(a, b)) for a, b in pairs)
     return alike / (len(one) + len(other) - len(pairs))
 
 
@@ -105,5 +105,5 @@ def summarise(frames: Sequence[Sequence[EngineImage]], seeds: Sequence[int]) -> 
     for images, seed in zip(frames, seeds, strict=True):
         scenes = [image.scene for image in images]
         known = scenes and None not in scenes
-        out.append(narration.retell(scenes, np.random.default_rng([seed, 10])) if known else UNKNOWN)
+        out.append(narration.summarise_changes(scenes, np.random.default_rng([seed, 10])) if known else UNKNOWN)
     return out

@@ -1,14 +1,13 @@
-"""How the reader is taught: crops of rendered scenes, spoilt a little, and lessons in seeing nothing.
+"""Training of the classifier of subjects: augmented crops of rendered scenes, and crops that show nothing.
 
-A lesson is a crop around a subject's cells, as the layout rule gives them, moved and scaled a little, since
-planners do not hit cells exactly; neighbours intrude as they do in real scenes. Pictures are mirrored,
-recoloured, blurred slightly and made noisy, for drawn pictures are less crisp than renders. A share of the
-lessons shows `NOTHING`: the same crops so blurred that only a blob of colour is left, soft ellipses in a
-subject's colours, empty ground.
+A training sample is a crop around a subject's cells, as the layout rule gives them, shifted and scaled a little, since
+planners do not hit cells exactly; neighbours intrude as they do in real scenes. Augmentation: mirroring, colour gain
+and offset, slight blur, noise, for drawn images are less crisp than renders. A share of the samples is of the class
+`NOTHING`: the same crops under heavy blur, soft ellipses in a subject's colours, empty sky.
 
     loss = CE(kind or nothing) + TEXTURE CE(texture, where there is a kind)
 
-Read next: `classifier.py` (the network and its use).
+Read next: `model.py` (weights and use), `macro/nn/subject_classifier.py` (the network).
 """
 
 import functools
@@ -21,42 +20,36 @@ import numpy as np
 import optax
 from jaxtyping import Float, Int, UInt8
 
-from macro.evals.classifier.model import CROP, MARGIN, NOTHING, Network, Reader, crop, square
+from macro.evals.classifier.model import NOTHING, Classifier, cells_box, save
+from macro.nn.subject_classifier import CROP, MARGIN, SubjectClassifier, crop, square
 from macro.scenes.assets.catalog import KINDS
 from macro.scenes.graph import TEXTURES, Scene
 from macro.scenes.ground_truth import annotate
 from macro.scenes.layout import layout_sampler
-from macro.scenes.render import raycast
-from macro.sentence.layout import GRID_SIZE, Grid
+from macro.scenes.render.batches import render_all
+from macro.sentence.layout import GRID_SIZE
+from macro.utils.errors import UserError
 
 SIZE = 128
 BATCH = 128
 TEXTURE = 2.0
 _STREAM = 1_620_202  # first number of all its seeds: data sets and evaluations begin theirs with another
-LESSONS, HELD_OUT, _NETWORK = range(3)  # what a stream is for
+TRAINING, HELD_OUT, _NETWORK = range(3)  # what a stream is for
 _RENDERED_AT_ONCE = 16
-_SMALLEST, _LEAST_VISIBLE = 0.004, 0.35  # of the picture, of the silhouette: less teaches nothing
-_BLURRED, _EMPTY, _ELLIPSE = 0.06, 0.03, 0.04  # shares of the lessons that show nothing
+_SMALLEST, _LEAST_VISIBLE = 0.004, 0.35  # of the image, of the silhouette: less teaches nothing
+_BLURRED, _EMPTY, _ELLIPSE = 0.06, 0.03, 0.04  # shares of the samples that show nothing
 _READABLE_BLUR, _BLOB_BLUR = 0.022, (0.10, 0.22)  # standard deviations, as shares of the crop's side
-
-
-def cells_box(grid: Grid, number: int) -> Float[np.ndarray, "4"] | None:
-    """(x0, y0, x1, y1) in 0..1 around a subject's cells; None if it has none."""
-    rows, columns = np.nonzero(grid == number)
-    if not len(rows):
-        return None
-    return np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], np.float64) / GRID_SIZE
 
 
 @dataclass(frozen=True, eq=False)
 class Views:
-    """Pictures and, for each lesson in them: picture index, square (middle x, y, side), kind, texture, count.
+    """Images and, for each sample in them: image index, square (middle x, y, side), kind, texture, count.
 
-    `counts` says with how many others a subject shares its picture, to report by.
+    `counts` says with how many others a subject shares its image, to report by.
     """
 
-    pictures: UInt8[np.ndarray, "n h w 3"]
-    picture: Int[np.ndarray, "m"]
+    images: UInt8[np.ndarray, "n h w 3"]
+    image: Int[np.ndarray, "m"]
     squares: Float[np.ndarray, "m 3"]
     kinds: Int[np.ndarray, "m"]
     textures: Int[np.ndarray, "m"]
@@ -65,7 +58,7 @@ class Views:
 
 
 def _scene(seed: int, purpose: int, index: int) -> Scene:
-    """A scene for lessons; small counts more often, so that no count fills most of the crops."""
+    """A scene for samples; small counts more often, so that no count fills most of the crops."""
     rng = np.random.default_rng([_STREAM, seed, purpose, index])
     odds = np.arange(1, 13) ** -0.5
     count = 1 + int(rng.choice(12, p=odds / odds.sum()))
@@ -76,22 +69,18 @@ def _scene(seed: int, purpose: int, index: int) -> Scene:
 
 def views(seed: int, purpose: int, scenes: int, say=lambda done: None) -> Views:
     """Renders `scenes` scenes and lists the subjects that can be seen well enough."""
-    pictures, rows = [], []
+    images, rows = [], []
     for start in range(0, scenes, _RENDERED_AT_ONCE):
-        graphs = [_scene(seed, purpose, start + n) for n in range(_RENDERED_AT_ONCE)][: scenes - start]
-        padded = graphs + graphs[-1:] * (_RENDERED_AT_ONCE - len(graphs))
-        batch = raycast.stack([raycast.compile_scene(graph) for graph in padded])
-        out = {name: np.asarray(values) for name, values in raycast.render(batch, SIZE, SIZE).items()}
-        whole = np.asarray(raycast.amodal(batch, SIZE, SIZE)).sum((2, 3))
-        for n, graph in enumerate(graphs):
-            pictures.append(out["pixels"][n])
-            rows += _lessons_in(graph, out["ids"][n], whole[n], len(pictures) - 1)
-        say(len(pictures))
+        graphs = [_scene(seed, purpose, n) for n in range(start, min(start + _RENDERED_AT_ONCE, scenes))]
+        for graph, out in zip(graphs, render_all(graphs, SIZE, SIZE, silhouettes=True), strict=True):
+            images.append(out["pixels"])
+            rows += _samples_in(graph, out["ids"], out["amodal"].sum((1, 2)), len(images) - 1)
+        say(len(images))
     columns = [np.array(column) for column in zip(*rows, strict=True)]
-    return Views(np.stack(pictures), *columns)
+    return Views(np.stack(images), *columns)
 
 
-def _lessons_in(scene: Scene, ids: np.ndarray, whole: np.ndarray, picture: int) -> list[tuple]:
+def _samples_in(scene: Scene, ids: np.ndarray, whole: np.ndarray, image: int) -> list[tuple]:
     count = len(scene.subjects)
     masks = ids[None] == np.arange(1, count + 1)[:, None, None]
     grid = annotate.layout(masks)
@@ -101,7 +90,7 @@ def _lessons_in(scene: Scene, ids: np.ndarray, whole: np.ndarray, picture: int) 
         if box is None or mask.mean() < _SMALLEST or mask.sum() < _LEAST_VISIBLE * whole[n]:
             continue
         kind, texture = 1 + list(KINDS).index(subject.kind), TEXTURES.index(subject.texture)
-        rows.append((picture, square(box), kind, texture, count, subject.palette[0]))
+        rows.append((image, square(box), kind, texture, count, subject.palette[0]))
     return rows
 
 
@@ -112,10 +101,10 @@ def _moved(rng: np.random.Generator, squares: np.ndarray) -> np.ndarray:
     return np.concatenate([squares[:, :2] + shift, squares[:, 2:] * scale[:, None]], 1)
 
 
-def _batch(rng: np.random.Generator, lessons: Views) -> dict[str, np.ndarray]:
-    """One batch of lessons; what is done to their pixels follows in `_spoil`."""
-    chosen = rng.integers(len(lessons.picture), size=BATCH)
-    kinds, squares = lessons.kinds[chosen].copy(), _moved(rng, lessons.squares[chosen])
+def _batch(rng: np.random.Generator, samples: Views) -> dict[str, np.ndarray]:
+    """One batch of samples; what is done to their pixels follows in `_augment`."""
+    chosen = rng.integers(len(samples.image), size=BATCH)
+    kinds, squares = samples.kinds[chosen].copy(), _moved(rng, samples.squares[chosen])
     blur = rng.uniform(0, 1, BATCH) ** 2 * _READABLE_BLUR
     draw = rng.random(BATCH)
     blurred = draw < _BLURRED
@@ -124,24 +113,24 @@ def _batch(rng: np.random.Generator, lessons: Views) -> dict[str, np.ndarray]:
     blur[blurred] = rng.uniform(*_BLOB_BLUR, blurred.sum())
     # Soft ellipses stand on crops whose own subject has been blurred away beneath them.
     blur[ellipse] = _BLOB_BLUR[1]
-    # The uppermost strip of a picture is sky: a small square there is empty.
+    # The uppermost strip of an image is sky: a small square there is empty.
     sky = np.stack([rng.uniform(0.1, 0.9, BATCH), np.full(BATCH, 0.04), np.full(BATCH, 0.07)], 1)
     squares[empty] = sky[empty]
     kinds[blurred | ellipse | empty] = 0
     shape = np.stack([*rng.uniform(0.4, 0.6, (2, BATCH)), *rng.uniform(0.15, 0.42, (2, BATCH))], 1)
     return {
-        "picture": lessons.picture[chosen],
+        "image": samples.image[chosen],
         "squares": squares.astype(np.float32),
         "blur": blur.astype(np.float32),
         "kinds": kinds,
-        "textures": lessons.textures[chosen],
+        "textures": samples.textures[chosen],
         "ellipse": ellipse,
         "shape": shape.astype(np.float32),
-        "colour": lessons.colours[chosen].astype(np.float32),
+        "colour": samples.colours[chosen].astype(np.float32),
     }
 
 
-def _spoil(key, crops, batch):
+def _augment(key, crops, batch):
     """Soft ellipses, mirroring, other colours and contrast, noise."""
     keys = jax.random.split(key, 5)
     b = crops.shape[0]
@@ -165,30 +154,30 @@ def _loss(params, network, crops, kinds, textures):
     return kind.mean() + TEXTURE * jnp.where(kinds > 0, texture, 0.0).mean()
 
 
-def teach(scenes: int, steps: int, seed: int) -> Reader:
-    """Renders lessons, trains on them, examines on other scenes; prints progress with the time left."""
+def train_and_examine(scenes: int, steps: int, seed: int) -> Classifier:
+    """Renders samples, trains on them, examines on other scenes; prints progress with the time left."""
     progress = _Progress("rendered", scenes, 50 * _RENDERED_AT_ONCE)
-    reader = train(views(seed, LESSONS, scenes, progress.tell), steps, seed)
+    classifier = train(views(seed, TRAINING, scenes, progress.tell), steps, seed)
     notes = {"scenes": scenes, "steps": steps, "seed": seed}
-    notes |= examine(reader, views(seed, HELD_OUT, max(scenes // 12, _RENDERED_AT_ONCE)))
+    notes |= examine(classifier, views(seed, HELD_OUT, max(scenes // 12, _RENDERED_AT_ONCE)))
     print(notes, flush=True)
-    return replace(reader, notes=notes)
+    return replace(classifier, notes=notes)
 
 
-def train(lessons: Views, steps: int, seed: int) -> Reader:
-    """A reader taught for `steps` batches of `BATCH` lessons."""
+def train(samples: Views, steps: int, seed: int) -> Classifier:
+    """A classifier trained for `steps` batches of `BATCH` samples."""
     kinds = (NOTHING, *KINDS)
-    network = Network(len(kinds), len(TEXTURES))
+    network = SubjectClassifier(len(kinds), len(TEXTURES))
     key = jax.random.key(seed)
     params = network.init(key, jnp.zeros((1, CROP, CROP, 3)))["params"]
     rate = optax.warmup_cosine_decay_schedule(0.0, 2e-3, min(200, steps // 4 + 1), steps, 1e-5)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=0.02))
-    pictures = jnp.asarray(lessons.pictures)
+    images = jnp.asarray(samples.images)
 
     @functools.partial(jax.jit, donate_argnums=(0, 1))
-    def step(params, state, key, batch, pictures):
-        crops = crop(pictures[batch["picture"]], batch["squares"], batch["blur"])
-        crops = _spoil(key, crops, batch)
+    def step(params, state, key, batch, images):
+        crops = crop(images[batch["image"]], batch["squares"], batch["blur"])
+        crops = _augment(key, crops, batch)
         loss, gradient = jax.value_and_grad(_loss)(params, network, crops, batch["kinds"], batch["textures"])
         updates, state = optimizer.update(gradient, state, params)
         return optax.apply_updates(params, updates), state, loss
@@ -196,11 +185,11 @@ def train(lessons: Views, steps: int, seed: int) -> Reader:
     state, rng, losses = optimizer.init(params), np.random.default_rng([_STREAM, seed, _NETWORK]), []
     progress = _Progress("step", steps, 100)
     for n in range(steps):
-        params, state, loss = step(params, state, jax.random.fold_in(key, n), _batch(rng, lessons), pictures)
+        params, state, loss = step(params, state, jax.random.fold_in(key, n), _batch(rng, samples), images)
         losses = [*losses[-99:], loss]
         if progress.due(n + 1):
             progress.tell(n + 1, f", loss {np.mean([float(loss) for loss in losses]):.3f}")
-    return Reader(jax.tree.map(np.asarray, params), kinds, tuple(TEXTURES), {})
+    return Classifier(jax.tree.map(np.asarray, params), kinds, tuple(TEXTURES), {})
 
 
 class _Progress:
@@ -218,14 +207,14 @@ class _Progress:
             print(f"{self.what} {done}/{self.total}{more}, {left:.1f} min left", flush=True)
 
 
-def examine(reader: Reader, held: Views) -> dict[str, float]:
-    """Accuracy on scenes that it was not taught with: by subject count, and of kinds in blurred crops."""
+def examine(classifier: Classifier, held: Views) -> dict[str, float]:
+    """Accuracy on scenes that it was not trained on: by subject count, and of kinds in blurred crops."""
     middle, half = held.squares[:, :2], held.squares[:, 2:] / 2 / MARGIN
     boxes = list(np.concatenate([middle - half, middle + half], 1))
-    pictures = [held.pictures[n] for n in held.picture]
-    readings = reader.read(pictures, boxes)
-    kind = np.array([r.kind for r in readings]) == np.array(reader.kinds)[held.kinds]
-    texture = np.array([r.texture for r in readings]) == np.array(reader.textures)[held.textures]
+    images = [held.images[n] for n in held.image]
+    predictions = classifier.classify(images, boxes)
+    kind = np.array([r.kind for r in predictions]) == np.array(classifier.kinds)[held.kinds]
+    texture = np.array([r.texture for r in predictions]) == np.array(classifier.textures)[held.textures]
     few = held.counts <= 5
     out = {
         "kind_1_5": kind[few].mean(), "kind_6_12": kind[~few].mean(),
@@ -233,6 +222,25 @@ def examine(reader: Reader, held: Views) -> dict[str, float]:
         "both_1_5": (kind & texture)[few].mean(), "both_6_12": (kind & texture)[~few].mean(),
     }  # fmt: skip
     for blur in (0.02, 0.05, 0.1):
-        blurred = np.array([r.kind for r in reader.read(pictures, boxes, blur)])
-        out[f"kind_blurred_{blur}"] = (blurred == np.array(reader.kinds)[held.kinds]).mean()
+        blurred = np.array([r.kind for r in classifier.classify(images, boxes, blur)])
+        out[f"kind_blurred_{blur}"] = (blurred == np.array(classifier.kinds)[held.kinds]).mean()
     return {name: round(float(value), 4) for name, value in out.items()}
+
+
+def main(out: str, scenes: int = 6000, steps: int = 3000, seed: int = 0) -> None:
+    """Trains a classifier and writes it to `out`."""
+    if scenes < 1 or steps < 1 or seed < 0:
+        raise UserError("--scenes and --steps must be at least 1, --seed at least 0")
+    save(train_and_examine(scenes, steps, seed), out)
+
+
+if __name__ == "__main__":
+    from macro.utils.config import run
+
+    run(
+        main,
+        out="safetensors file to write",
+        scenes="how many scenes to render for the samples",
+        steps="optimizer steps of 128 crops",
+        seed="of scenes, samples and first weights",
+    )

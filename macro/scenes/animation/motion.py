@@ -24,7 +24,7 @@ WALKERS = (*(kind for kind in GROUPS["animal"] if kind != "fish"), "robot", "sno
 MOVERS = (*WALKERS, *DRIVERS, *FLYERS)
 PROPS = tuple(kind for group in ("building", "furniture", "plant") for kind in GROUPS[group])
 
-DEEDS = ("goes", "leaves", "jumps", "rises", "lands", "turns")
+ACTIONS = ("goes", "leaves", "jumps", "rises", "lands", "turns")
 _ROOM = 1.8  # metres from the middle of the stage to its edge
 _GAP = 0.25  # metres left between those who meet
 _RISE = 1.1  # metres
@@ -40,10 +40,10 @@ class State:
 
 
 @dataclass(frozen=True)
-class Deed:
+class Action:
     """What one of the cast does in one beat.
 
-    `actor` is an index into the cast, `name` one of `DEEDS`, `goal` an index of whom it goes to or leaves, else None;
+    `actor` is an index into the cast, `name` one of `ACTIONS`, `goal` an index of whom it goes to or leaves, else None;
     `before` and `after` are its states at the beat's ends.
     """
 
@@ -63,7 +63,7 @@ class Beat:
 
     start: float
     stop: float
-    deed: Deed
+    action: Action
     states: tuple[State, ...]
     camera: Camera
 
@@ -109,7 +109,7 @@ class Script:
 def _frame(episode: Episode, beat: Beat, seconds: float) -> Scene:
     share = (seconds - beat.start) / (beat.stop - beat.start)
     states = list(beat.states)
-    states[beat.deed.actor] = _during(beat.deed, share)
+    states[beat.action.actor] = _during(beat.action, share)
     subjects = tuple(
         replace(subject, position=state.position, height=state.height, yaw=state.yaw)
         for subject, state in zip(episode.cast, states, strict=True)
@@ -117,16 +117,16 @@ def _frame(episode: Episode, beat: Beat, seconds: float) -> Scene:
     return Scene(subjects, beat.camera, episode.light, episode.surroundings, episode.seed)
 
 
-def _during(deed: Deed, share: float) -> State:
+def _during(action: Action, share: float) -> State:
     """The actor's state when this share (0..1) of the beat has passed: it starts and stops gently."""
     done = share * share * (3 - 2 * share)
-    (x0, z0), (x1, z1) = deed.before.position, deed.after.position
-    height = deed.before.height + done * (deed.after.height - deed.before.height)
-    if deed.name == "jumps":
+    (x0, z0), (x1, z1) = action.before.position, action.after.position
+    height = action.before.height + done * (action.after.height - action.before.height)
+    if action.name == "jumps":
         height += 4 * share * (1 - share) * 0.7
     # One that goes somewhere looks there from the first fifth of the beat on.
-    turned = min(5 * share, 1.0) if deed.name in ("goes", "leaves") else done
-    yaw = deed.before.yaw + turned * (deed.after.yaw - deed.before.yaw)
+    turned = min(5 * share, 1.0) if action.name in ("goes", "leaves") else done
+    yaw = action.before.yaw + turned * (action.after.yaw - action.before.yaw)
     return State((x0 + done * (x1 - x0), z0 + done * (z1 - z0)), height, yaw)
 
 
@@ -179,9 +179,9 @@ def _episode(
     light, seed, beats, last = appearance.light(rng), int(rng.integers(2**31)), [], None
     for n in range(count):
         stop = start + seconds * float(rng.uniform(0.85, 1.25))
-        deed = _deed(rng, cast, states, len(movers), last)
-        beats.append(Beat(start, stop, deed, tuple(states), _camera(rng, states, deed, n)))
-        states[deed.actor], start, last = deed.after, stop, deed
+        action = _action(rng, cast, states, len(movers), last)
+        beats.append(Beat(start, stop, action, tuple(states), _camera(rng, states, action, n)))
+        states[action.actor], start, last = action.after, stop, action
     return Episode(cast, light, around, seed, tuple(beats))
 
 
@@ -215,9 +215,9 @@ def _free(rng: np.random.Generator, others: Sequence[Subject], depth: tuple[floa
     return float(best[0]), float(best[1])
 
 
-def _deed(
-    rng: np.random.Generator, cast: Sequence[Subject], states: Sequence[State], movers: int, last: Deed | None
-) -> Deed:
+def _action(
+    rng: np.random.Generator, cast: Sequence[Subject], states: Sequence[State], movers: int, last: Action | None
+) -> Action:
     """Something that one of the movers can do now; nobody does the same twice in a row."""
     actors = [int(i) for i in rng.permutation(movers)]
     for actor in actors:
@@ -228,34 +228,34 @@ def _deed(
             own = "rises" if kind in FLYERS else "jumps" if kind in WALKERS else "turns"
             possible = ["goes", "goes", "leaves", "turns", own]
         for name in rng.permutation(possible):
-            deed = _done(rng, cast, states, actor, str(name))
-            if deed is not None and not (last and (last.actor, last.name) == (actor, deed.name)):
-                return deed
+            action = _done(rng, cast, states, actor, str(name))
+            if action is not None and not (last and (last.actor, last.name) == (actor, action.name)):
+                return action
     return _turn(rng, states, actors[0])
 
 
-def _turn(rng: np.random.Generator, states: Sequence[State], actor: int) -> Deed:
+def _turn(rng: np.random.Generator, states: Sequence[State], actor: int) -> Action:
     state = states[actor]
     yaw = state.yaw + float(rng.choice([-1.0, 1.0]) * rng.uniform(1.6, 2.8))
-    return Deed(actor, "turns", None, state, replace(state, yaw=yaw))
+    return Action(actor, "turns", None, state, replace(state, yaw=yaw))
 
 
 def _done(
     rng: np.random.Generator, cast: Sequence[Subject], states: Sequence[State], actor: int, name: str
-) -> Deed | None:
+) -> Action | None:
     state = states[actor]
     if name == "turns":
         return _turn(rng, states, actor)
     if name == "jumps":
-        return Deed(actor, name, None, state, state)
+        return Action(actor, name, None, state, state)
     if name in ("rises", "lands"):
-        return Deed(actor, name, None, state, replace(state, height=_RISE if name == "rises" else 0.0))
+        return Action(actor, name, None, state, replace(state, height=_RISE if name == "rises" else 0.0))
     if name == "leaves":
         return _leaving(rng, cast, states, actor)
     for goal in rng.permutation(len(cast)):
         after = _arrival(cast, states, actor, int(goal))
         if after is not None:
-            return Deed(actor, "goes", int(goal), state, after)
+            return Action(actor, "goes", int(goal), state, after)
     return None
 
 
@@ -274,7 +274,7 @@ def _arrival(cast: Sequence[Subject], states: Sequence[State], actor: int, goal:
 
 def _leaving(
     rng: np.random.Generator, cast: Sequence[Subject], states: Sequence[State], actor: int
-) -> Deed | None:
+) -> Action | None:
     """To a free place on the stage, away from whoever is nearest."""
     here = np.array(states[actor].position)
     feet = np.array([state.position for state in states])
@@ -284,7 +284,7 @@ def _leaving(
     for end in np.stack([rng.uniform(-_ROOM, _ROOM, 16), rng.uniform(-1.4, 1.0, 16)], 1):
         farther = np.linalg.norm(end - feet[nearest]) > away[nearest] + 0.7
         if farther and _free_way(cast, states, actor, end, ()):
-            return Deed(actor, "leaves", nearest, states[actor], _walked(states[actor], end))
+            return Action(actor, "leaves", nearest, states[actor], _walked(states[actor], end))
     return None
 
 
@@ -322,18 +322,18 @@ def _nearest_turn(start: float, end: float) -> float:
     return end + 2 * np.pi * round((start - end) / (2 * np.pi))
 
 
-def _camera(rng: np.random.Generator, states: Sequence[State], deed: Deed, number: int) -> Camera:
+def _camera(rng: np.random.Generator, states: Sequence[State], action: Action, number: int) -> Camera:
     """The whole stage, or nearer to who acts; from another side than the shot before."""
-    feet = np.array([*(s.position for s in states), deed.after.position])
+    feet = np.array([*(s.position for s in states), action.after.position])
     middle = (feet.min(0) + feet.max(0)) / 2
-    acting = (np.array(deed.before.position) + np.array(deed.after.position)) / 2
+    acting = (np.array(action.before.position) + np.array(action.after.position)) / 2
     near = number % 3 == 2
     focus = 0.4 * middle + 0.6 * acting if near else middle
     reach = max(1.3, float(np.linalg.norm(feet - focus, axis=1).max()) + 0.5) * (0.72 if near else 1.0)
     angle = float((1 if number % 2 else -1) * rng.uniform(0.2, 0.6))
     rise, fov = float(rng.uniform(0.18, 0.42)), 0.62
     away = reach / np.tan(fov / 2)
-    lift = 0.45 + 0.5 * max(deed.before.height, deed.after.height)
+    lift = 0.45 + 0.5 * max(action.before.height, action.after.height)
     eye = (
         float(focus[0] + away * np.sin(angle) * np.cos(rise)), float(lift + away * np.sin(rise)),
         float(focus[1] - away * np.cos(angle) * np.cos(rise)),

@@ -1,10 +1,10 @@
 """What has happened between scenes, in words: read off where everybody is, by somebody who was told nothing else.
 
-    changes(before, after)     who walks towards whom, jumps up, comes down, turns, comes or goes
-    retell(scenes, rng)        "on grass, a dog and a tree. first the dog walks towards the tree, then ..."
-    follows(scenes, now, text) is this what comes next?
+    changes(before, after)          who walks towards whom, jumps up, comes down, turns, comes or goes
+    summarise_changes(scenes, rng)  "on grass, a dog and a tree. first the dog walks towards the tree, then ..."
+    follows(scenes, now, text)      is this what comes next?
 
-Subjects of two scenes are the same where all that a reference picture fixes is: kind, colours, texture, emblem.
+Subjects of two scenes are the same where all that a reference image fixes is: kind, colours, texture, emblem.
 Distances are metres. Read next: `motion.py` (scripts that say the same from the inside).
 """
 
@@ -36,12 +36,12 @@ class Change:
 
 
 def same(one: Subject, other: Subject) -> bool:
-    """Whether two subjects of different scenes are one: all that a reference picture fixes is the same."""
+    """Whether two subjects of different scenes are one: all that a reference image fixes is the same."""
     look = (one.kind, one.palette, one.texture, one.decal)
     return look == (other.kind, other.palette, other.texture, other.decal)
 
 
-def followed(before: Scene, after: Scene) -> dict[int, int]:
+def tracked_subjects(before: Scene, after: Scene) -> dict[int, int]:
     """Place in the later scene -> place in the earlier one, of everybody who is in both."""
     free, found = list(range(len(before.subjects))), {}
     for n, subject in enumerate(after.subjects):
@@ -63,7 +63,7 @@ def names(scenes: Sequence[Scene]) -> dict[tuple, str]:
 
 def changes(before: Scene, after: Scene) -> tuple[Change, ...]:
     """What everybody has done between two scenes, the most striking first."""
-    called, both = names((before, after)), followed(before, after)
+    called, both = names((before, after)), tracked_subjects(before, after)
     found = [_change(before, after, both, n, called) for n in both]
     found += [Change(n, "comes", 1.0) for n in range(len(after.subjects)) if n not in both]
     gone = set(range(len(before.subjects))) - set(both.values())
@@ -108,7 +108,7 @@ _THEN = ("then", "next", "after that")
 _LAST = ("at last", "in the end", "finally")
 
 
-def retell(scenes: Sequence[Scene], rng: np.random.Generator, most: int = MOST_WORDS) -> str:
+def summarise_changes(scenes: Sequence[Scene], rng: np.random.Generator, most: int = MOST_WORDS) -> str:
     """What happens in scenes, in order, in at most so many words; `rng` chooses the wording.
 
     Of every step from one scene to the next the most striking change is told; one that goes on is told once. Where
@@ -118,7 +118,7 @@ def retell(scenes: Sequence[Scene], rng: np.random.Generator, most: int = MOST_W
         ValueError: no scenes.
     """
     if not scenes:
-        raise ValueError("retell: there are no scenes to tell of")
+        raise ValueError("summarise_changes: there are no scenes")
     told = [_told(before, after, names(scenes)) for before, after in zip(scenes[:-1], scenes[1:], strict=True)]
     steps = _once([step for step in told if step is not None])
     opening, joints = _opening(scenes), [str(rng.choice(words)) for words in (_FIRST, _THEN, _LAST)]
@@ -135,7 +135,7 @@ def _once(steps: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
 
 
 def follows(before: Sequence[Scene], now: Scene, text: str) -> float:
-    """How well a scene comes next after others of which a text tells, as `retell` does, up to this one: 0..1.
+    """How well a scene comes next after others, when a text tells (as `summarise_changes` does) up to this one: 0..1.
 
     1 where the text ends with what has changed most since the last scene, less where it tells that somewhere, half
     where it does not, least where nothing has changed: then the scene repeats the last.
@@ -148,7 +148,7 @@ def follows(before: Sequence[Scene], now: Scene, text: str) -> float:
 
 def _told(before: Scene, after: Scene, called: dict[tuple, str]) -> tuple[float, str] | None:
     """(how striking, words) of what changes most; None where nothing does."""
-    if not followed(before, after) and before.surroundings != after.surroundings:
+    if not tracked_subjects(before, after) and before.surroundings != after.surroundings:
         return 3.0, f"the story moves on to {ground_words(after.surroundings)}"
     found = changes(before, after)
     if not found:

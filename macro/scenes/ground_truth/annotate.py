@@ -1,4 +1,4 @@
-"""What is exactly so in a rendered picture: masks, boxes, visibility, depth order, relations, MUSIC's layout.
+"""What is exactly so in a rendered image: masks, boxes, visibility, depth order, relations, MUSIC's layout.
 
 The renderer's id buffer says which subject each pixel shows, so nothing here is estimated. The layout rule is
 that of MUSIC (arXiv 2604.07422): for the region b_i of subject i (its mask, or its box) and a patch p of the

@@ -11,7 +11,8 @@ Widths and gaps are shares of the image, distances are metres from the camera:
     hides               covers at least a twentieth of the other's silhouette
 
 The margins leave out what is arguable, so a pair may have no relation at all. `Extents.from_boxes` applies the same
-rules to projected bounding boxes, before an image is rendered (`macro/evals/layouts.py`). Read next: `annotate.py`.
+rules to projected bounding boxes, before an image is rendered (`macro/evals/benches/alternative_layouts.py`).
+Read next: `annotate.py`.
 """
 
 from dataclasses import dataclass

@@ -1,9 +1,9 @@
-"""Instructions, written from the scene graph and from relations that hold in the picture.
+"""Instructions, written from the scene graph and from relations that hold in the image.
 
     "the <image 1> robot stands left of the <image 2> tree. behind the tree is the <image 3> car."
 
 `<image n>` stands right before its noun at the first mention; subjects come up in the order of their numbers.
-Only kinds and relations are named: colour and texture are for the reference pictures to say, cells for the
+Only kinds and relations are named: colour and texture are for the reference images to say, cells for the
 plan. What each sentence says is a move of `sentence_templates.py`; how it is put is decided here.
 Read next: `chain_of_thought.py` (the chain of thought), `questions.py`.
 """
@@ -65,7 +65,7 @@ def instruction(
         scene: for the surroundings.
         truth: kinds and relations; subjects come up in its order.
         rng: chooses the wording.
-        references: the picture numbers of each subject; by default subject n is `<image n>` alone.
+        references: the image numbers of each subject; by default subject n is `<image n>` alone.
     """
     references = references or [(n,) for n in range(1, len(truth.kinds) + 1)]
     style = _draw_style(rng)
@@ -73,13 +73,13 @@ def instruction(
 
 
 def caption(scene: Scene, truth: Truth, rng: np.random.Generator) -> str:
-    """What the picture shows, every subject by its name: an instruction without pictures, told, not ordered."""
+    """What the image shows, every subject by its name: an instruction without images, told, not ordered."""
     style = _Style("tell", str(rng.choice(["the", "a"])), bare=False)
     return _told(scene, truth, _named(truth, style.article), style, rng)
 
 
 def caption_with(scene: Scene, truth: Truth, rng: np.random.Generator, phrases: Sequence[str]) -> str:
-    """What the picture shows, subject n called `phrases[n - 1]`, which no other words of the caption repeat.
+    """What the image shows, subject n called `phrases[n - 1]`, which no other words of the caption repeat.
 
     Phrases come without article, all different and none a part of another. Who has no other name ("the dog" for a
     "red dog") is mentioned only once.
@@ -87,13 +87,13 @@ def caption_with(scene: Scene, truth: Truth, rng: np.random.Generator, phrases: 
     style = _Style("tell", "a", bare=False)
     first = tuple(map(a_or_an, phrases))
     again = tuple(
-        name if name and not any(times_said(name, phrase) for phrase in phrases) else None
+        name if name and not any(count_phrase(name, phrase) for phrase in phrases) else None
         for name in _named(truth, "the").again
     )
     return _told(scene, truth, _Names(first, again), style, rng)
 
 
-def times_said(text: str, phrase: str) -> int:
+def count_phrase(text: str, phrase: str) -> int:
     """How often a phrase stands in a text, as whole words."""
     return len(re.findall(rf"(?<!\w){re.escape(phrase)}(?!\w)", text))
 
@@ -138,7 +138,7 @@ class _Style:
     """What stays the same through one instruction.
 
     manner: "tell" (the robot stands ...), "order" (put the robot ...) or "list" (robot left of tree).
-    article: before a first mention. bare: kinds are left to the pictures, "<image 3>" alone.
+    article: before a first mention. bare: kinds are left to the images, "<image 3>" alone.
     """
 
     manner: str

@@ -29,7 +29,7 @@ _ALL = ("subjects", "things", "figures")
 
 
 def cot(scene: Scene, truth: Truth, rng: np.random.Generator) -> str:
-    """The thought that goes before the layout of `truth`'s picture; about eight words a subject.
+    """The thought that goes before the layout of `truth`'s image; about eight words a subject.
 
     Args:
         scene: its distances say who is near and who far back.

@@ -1,10 +1,10 @@
-"""How one asks for an edit, and what one thinks of it: sentences with pictures in them.
+"""How one asks for an edit, and what one thinks of it: sentences with images in them.
 
     remove the <image 1> dog.                             put a <image 2> robot left of the tree in <image 1>.
     move the car behind the house.                        replace the tree by the <image 2> cactus.
 
-`<image 1>` is the picture to edit, the others show the newcomer. Whoever is named is named so that there is only one
-like it in that picture; where the edited subject is to stand is what holds in the picture after the edit, and for one
+`<image 1>` is the image to edit, the others show the newcomer. Whoever is named is named so that there is only one
+like it in that image; where the edited subject is to stand is what holds in the image after the edit, and for one
 that moves did not hold before. Read next: `edits.py`, `lexicon.py`.
 """
 
@@ -30,25 +30,25 @@ _THOUGHTS = {
 
 
 def instruction(
-    edit: Edit, before: Truth, after: Truth, rng: np.random.Generator, pictures: Sequence[int] = (2,)
+    edit: Edit, before: Truth, after: Truth, rng: np.random.Generator, images: Sequence[int] = (2,)
 ) -> str | None:
     """What one would ask for; None where nothing that is true names everyone clearly.
 
     Args:
-        before, after: what is so in the two pictures.
+        before, after: what is so in the two images.
         rng: chooses the wording.
-        pictures: numbers of the pictures that show the newcomer, where there is one.
+        images: numbers of the images that show the newcomer, where there is one.
     """
     old = None if edit.subject is None else distinct_nouns(before)[edit.subject - 1]
     if edit.subject is not None and old is None:
         return None
     words = {"colour": edit.colour, "old": f"the {old}"}
-    # The picture to edit is named before the noun, at the end or start of the sentence, or not at all.
+    # The image to edit is named before the noun, at the end or start of the sentence, or not at all.
     named = str(rng.choice(["", "noun", "end", "start"], p=[0.25, 0.35, 0.2, 0.2]))
     if named == "noun" and old is not None:
         words["old"] = f"the <image 1> {old}"
     if edit.operation in ("add", "replace"):
-        markers = " ".join(f"<image {n}>" for n in pictures)
+        markers = " ".join(f"<image {n}>" for n in images)
         words["new"] = f"{rng.choice(['the', 'a'])} {markers} {after.kinds[0]}"
     if edit.operation in ("add", "move"):
         words["where"] = _where(edit, before, after, rng)
@@ -86,7 +86,7 @@ def _relations(truth: Truth, number: int) -> list[tuple[str, tuple[int, ...]]]:
 
 
 def _where(edit: Edit, before: Truth, after: Truth, rng: np.random.Generator) -> str | None:
-    """One claim in words; who is named has its name in both pictures."""
+    """One claim in words; who is named has its name in both images."""
     then, now = distinct_nouns(before), distinct_nouns(after)
     names = {
         n: now[n - 1]

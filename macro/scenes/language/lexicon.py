@@ -136,7 +136,7 @@ _PLACES = {
     "desert": ("orange sand", "pale sky"),
 }
 
-_LEAST_SKY = 0.04  # of the picture's height
+_LEAST_SKY = 0.04  # of the image's height
 
 
 def place_of(surroundings: Surroundings) -> str:

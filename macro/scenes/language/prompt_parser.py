@@ -1,9 +1,9 @@
-"""What a text in the words of `captions.py` claims of a picture, read back from the words alone.
+"""What a text in the words of `captions.py` claims of an image, read back from the words alone.
 
     "on sand, the <image 1> dog stands left of the <image 2> tree. behind the tree is the car."
     Claims((1, 2, 3), ((1, "left of", 2), (3, "behind", 2)), "sand")
 
-Whoever judges a picture by its prompt holds these against the picture's truth. The reader knows the grammar of
+Whoever judges an image by its prompt holds these against the image's truth. The reader knows the grammar of
 `sentence_templates.py` (pairs, fans, chains, joints, rows, "between") and passes over all other words.
 Read next: `captions.py`.
 """
@@ -29,7 +29,7 @@ _PASSED_OVER = {"the", "a", "an", "is", "are", "stands", "can", "be", "seen", "p
 
 @dataclass(frozen=True)
 class Claims:
-    """What a text says of a picture.
+    """What a text says of an image.
 
     Attributes:
         mentioned: numbers of all that is named, in order of mention.
@@ -42,7 +42,7 @@ class Claims:
     ground: str | None
 
 
-def read_claims(text: str, nouns: Mapping[str, int]) -> Claims:
+def parse_prompt(text: str, nouns: Mapping[str, int]) -> Claims:
     """The claims of a text.
 
     Args:

@@ -1,4 +1,4 @@
-"""Yes/no questions about a picture with exact answers, half of them yes and half no.
+"""Yes/no questions about an image with exact answers, half of them yes and half no.
 
 "No" is never "not clearly": a false relation is one whose contrary is in the truth (left for right, before
 for behind, the lower one on the upper), a false kind is one that is nowhere, a false colour is far from all

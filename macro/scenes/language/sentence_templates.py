@@ -120,6 +120,8 @@ def _near(i: int, j: int) -> float:
 def _pairs(known: _Known, said: int) -> Iterator[Move]:
     for i in range(1, min(said + 1, known.count) + 1):
         for name, j in known.of[i]:
+            if max(i, j) <= said or not (_in_turn((i, j), said) or _in_turn((j, i), said)):
+                continue
             weight, claims = RELATION_WEIGHTS[name] * _near(i, j), ((i, name, j),)
             yield Move("pair", (i,), (name, j), claims, weight)
             if i == said + 1 and j <= said:
@@ -130,7 +132,7 @@ def _fans(known: _Known, said: int) -> Iterator[Move]:
     i = said + 1
     for name, j in known.of[i]:
         for other, k in known.of[i]:
-            if name != other and j != k:
+            if name != other and j != k and _in_turn((i, j, k), said):
                 weight = RELATION_WEIGHTS[name] * _near(i, j) * RELATION_WEIGHTS[other] * _near(i, k)
                 claims = ((i, name, j), (i, other, k))
                 yield Move("fan", (i,), (name, j, "and", other, k), claims, weight)

@@ -15,7 +15,7 @@ from macro.scenes.layout.placement import (
     filled,
     hidden_shares,
     horizon_of,
-    picture_box,
+    projected_box,
     put,
     put_on,
     share,
@@ -26,7 +26,7 @@ from macro.scenes.layout.placement import (
 from macro.scenes.render.scene_compiler import MAX_SUBJECTS
 from macro.utils.errors import UserError
 
-SMALLEST, MOST_HIDDEN = 0.012, 0.42  # of the picture's area; of a subject's box
+SMALLEST, MOST_HIDDEN = 0.012, 0.42  # of the image's area; of a subject's box
 ATTEMPTS = 12
 
 
@@ -53,7 +53,7 @@ def _placed(
     size = share(len(standing) + 0.5 * len(riders))
     placed, horizon = list(subjects), horizon_of(camera)
     for i, (u, v, width) in zip(standing, slots(rng, len(standing), size), strict=True):
-        # Between equal in the picture (exponent 0) and equal on the ground (1).
+        # Between equal in the image (exponent 0) and equal on the ground (1).
         own = size * rng.uniform(0.85, 1.12) * ((v - horizon) / (0.8 - horizon)) ** 0.4
         placed[i] = put(subjects[i], camera, u, v, width, own)
     for rider, support in riders.items():
@@ -133,7 +133,7 @@ def arrange(
 
 def _faults(camera: Camera, subjects: list[Subject], riders: dict[int, int]) -> float:
     """How far a composition is from good: 0 if everyone is large enough and visible enough."""
-    boxes = np.array([picture_box(camera, s) for s in subjects])
+    boxes = np.array([projected_box(camera, s) for s in subjects])
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     hidden = hidden_shares(camera, subjects)
     hidden[list(riders.values())] -= 0.1  # what stands on a table hides some of it: as it should
@@ -142,14 +142,14 @@ def _faults(camera: Camera, subjects: list[Subject], riders: dict[int, int]) -> 
 
 
 def decimate(scene: Scene, keep: int) -> Scene:
-    """The scene with only its `keep` largest subjects (in the picture), renumbered; nobody moves.
+    """The scene with only its `keep` largest subjects (in the image), renumbered; nobody moves.
 
     A subject that carries another stays as long as that one does.
     """
     subjects = list(scene.subjects)
     while len(subjects) > max(keep, 1):
         loose = [s for s in subjects if not any(stands_on(other, s) for other in subjects)]
-        boxes = np.array([picture_box(scene.camera, s) for s in loose])
+        boxes = np.array([projected_box(scene.camera, s) for s in loose])
         areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         subjects.remove(loose[int(areas.argmin())])
     placed = tuple(replace(s, number=n + 1) for n, s in enumerate(subjects))
@@ -167,7 +167,7 @@ def reference_scene(scene: Scene, index: int, rng: np.random.Generator) -> Scene
     alone = replace(subject, position=(0.0, 0.0), height=0.0, scale=1.0, yaw=yaw, pose=float(rng.random()))
     camera = Camera("perspective", eye, (0.0, 0.0, 0.0), fov)
     for _ in range(3):
-        u0, v0, u1, v1 = picture_box(camera, alone)
+        u0, v0, u1, v1 = projected_box(camera, alone)
         alone = replace(alone, scale=alone.scale * 0.8 / max(u1 - u0, v1 - v0))
         middle = 0.5 * alone.scale * (v0 + v1 - 1.0)
         camera = replace(camera, target=(0.0, camera.target[1] - middle * distance * fov / alone.scale, 0.0))

@@ -1,11 +1,11 @@
-"""Where subjects stand: composed in the picture first, then carried to the ground.
+"""Where subjects stand: composed in the image first, then carried to the ground.
 
 A composition is a few rows in depth, each cut into slots. A slot asks for a foot point and a size in the
-picture; the camera's ray through the foot point gives the place on the ground, and the size gives the
+image; the camera's ray through the foot point gives the place on the ground, and the size gives the
 scale. So subjects are as large as their number allows whatever the perspective, and "left of" on the ground
-is "left of" in the picture.
+is "left of" in the image.
 
-Picture coordinates are (u, v) in 0..1 from the top left corner of a square picture.
+Image coordinates are (u, v) in 0..1 from the top left corner of a square image.
 """
 
 import functools
@@ -24,7 +24,7 @@ _CORNERS = np.array(list(itertools.product((-1.0, 1.0), repeat=3)))
 
 
 def project(camera: Camera, points: np.ndarray) -> np.ndarray:
-    """World points [..., 3] to (u, v, distance along the view) [..., 3], for a square perspective picture."""
+    """World points [..., 3] to (u, v, distance along the view) [..., 3], for a square perspective image."""
     seen = (points - np.array(camera.eye)) @ camera_basis(camera).T
     tangent = np.tan(camera.fov / 2)
     depth = np.maximum(seen[..., 2], 1e-3)
@@ -34,7 +34,7 @@ def project(camera: Camera, points: np.ndarray) -> np.ndarray:
 
 
 def ground_point(camera: Camera, u: float, v: float) -> tuple[float, float]:
-    """(x, z) of the ground under picture point (u, v), which must be below the horizon."""
+    """(x, z) of the ground under image point (u, v), which must be below the horizon."""
     tangent = np.tan(camera.fov / 2)
     ray = np.array([(2 * u - 1) * tangent, (1 - 2 * v) * tangent, 1.0]) @ camera_basis(camera)
     at = np.array(camera.eye) - ray * camera.eye[1] / ray[1]
@@ -68,7 +68,7 @@ def world_box(subject: Subject) -> np.ndarray:
     return foot + subject.scale * _extent(subject.kind, subject.pose, subject.yaw)
 
 
-def picture_box(camera: Camera, subject: Subject) -> np.ndarray:
+def projected_box(camera: Camera, subject: Subject) -> np.ndarray:
     """(u0, v0, u1, v1) of the subject, cut by nothing; a little generous for round kinds."""
     low, high = world_box(subject)
     # A solid seldom fills the corners of its box: draw them in across the view.
@@ -81,7 +81,7 @@ def picture_box(camera: Camera, subject: Subject) -> np.ndarray:
 def view_of(rng: np.random.Generator, count: int) -> Camera:
     """A camera for `count` subjects of about a metre: nearly level for one, well above the ground for twelve.
 
-    What is drawn is the horizon's place in the picture: below the upper third for one subject, out of it
+    What is drawn is the horizon's place in the image: below the upper third for one subject, out of it
     for ten.
     """
     crowd = ((count - 1) / 11) ** 0.75
@@ -95,13 +95,13 @@ def view_of(rng: np.random.Generator, count: int) -> Camera:
 
 
 def horizon_of(camera: Camera) -> float:
-    """v of the horizon in the picture (below 0: above its upper edge)."""
+    """v of the horizon in the image (below 0: above its upper edge)."""
     forward = camera_basis(camera)[2]
     return float(0.5 + 0.5 * forward[1] / np.hypot(forward[0], forward[2]) / np.tan(camera.fov / 2))
 
 
 def share(count: float) -> float:
-    """Side of a subject's square in the picture, for `count` of them: .5 for one, .22 for twelve."""
+    """Side of a subject's square in the image, for `count` of them: .5 for one, .22 for twelve."""
     return min(0.5, 0.62 / count**0.41)
 
 
@@ -137,16 +137,16 @@ def slots(rng: np.random.Generator, count: int, size: float) -> list[tuple[float
 
 
 def put(subject: Subject, camera: Camera, u: float, v: float, width: float, size: float) -> Subject:
-    """`subject` with its foot at picture point (u, v), about `size` large and at most `width` wide there."""
+    """`subject` with its foot at image point (u, v), about `size` large and at most `width` wide there."""
     v = min(v, 0.97)
     size = size * min(1.2, max(0.92, (0.7 / filled(subject.kind, subject.pose, subject.yaw)) ** 0.4))
     here = replace(subject, position=ground_point(camera, u, v), scale=1.0, height=0.0)
     for _ in range(2):  # perspective bends the size a little: one correction settles it
-        u0, v0, u1, v1 = picture_box(camera, here)
+        u0, v0, u1, v1 = projected_box(camera, here)
         wide, high = u1 - u0, v1 - v0
         ratio = min(size / np.sqrt(wide * high), 1.12 * width / wide, 1.45 * size / high)
         here = replace(here, scale=float(here.scale * ratio))
-    u0, v0, u1, v1 = picture_box(camera, here)
+    u0, v0, u1, v1 = projected_box(camera, here)
     sideways = max(0.02 - u0, 0.0) - max(u1 - 0.98, 0.0)
     upwards = max(v1 - 0.98, 0.0) - max(0.03 - v0, 0.0)
     return replace(here, position=ground_point(camera, u + sideways, v - upwards))
@@ -185,7 +185,7 @@ def supports_of(subjects: Sequence[Subject]) -> dict[int, int]:
 
 def hidden_shares(camera: Camera, subjects: list[Subject]) -> np.ndarray:
     """[s]: share of each subject's box that nearer boxes cover or the frame cuts (an upper estimate)."""
-    boxes = np.array([picture_box(camera, s) for s in subjects])
+    boxes = np.array([projected_box(camera, s) for s in subjects])
     nearness = np.array([-s.position[1] + 1e-3 * s.height for s in subjects])
     steps = (np.arange(12) + 0.5) / 12
     out = []

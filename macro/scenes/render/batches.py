@@ -1,4 +1,4 @@
-"""Many scenes rendered together, at any number: pictures, and their exact truth.
+"""Many scenes rendered together, at any number: images, and their exact truth.
 
 A batch is cut into chunks of two sizes, so that its length never compiles anything anew. Every scene comes out as it
 would alone. Read next: `raycast.py`, `annotate.py`.
@@ -37,14 +37,14 @@ def render_all(
         start += chunk
 
 
-def pixels_of(scenes: Sequence[Scene], size: int, rays: int = 4) -> list[UInt8[np.ndarray, "h w 3"]]:
-    """The square pictures of scenes, `size` pixels a side."""
+def render_images(scenes: Sequence[Scene], size: int, rays: int = 4) -> list[UInt8[np.ndarray, "h w 3"]]:
+    """The square images of scenes, `size` pixels a side."""
     return [part["pixels"] for part in render_all(scenes, size, size, rays)]
 
 
-def with_truth(
+def render_with_truth(
     scenes: Sequence[Scene], height: int, width: int, rays: int = 4
 ) -> Iterator[tuple[UInt8[np.ndarray, "h w 3"], Truth]]:
-    """Each scene's picture and what is exactly so in it (without questions)."""
+    """Each scene's image and what is exactly so in it (without questions)."""
     for scene, part in zip(scenes, render_all(scenes, height, width, rays, silhouettes=True), strict=True):
         yield part["pixels"], annotate.truth_of(scene, part["ids"], part["amodal"], part["depth"])

@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from macro.scenes.assets import appearance
 from macro.scenes.assets.catalog import GROUPS, KINDS, SUPPORTS
 from macro.scenes.graph import RGB, Camera, Scene, Subject, Surroundings
-from macro.scenes.layout.placement import picture_box, put_on, world_box
+from macro.scenes.layout.placement import projected_box, put_on, world_box
 from macro.scenes.render.scene_compiler import MAX_SUBJECTS, camera_basis
 from macro.utils.errors import UserError
 from macro.utils.images import resize
@@ -39,7 +39,7 @@ FRONTED = tuple(kind for kind in KINDS if kind not in ROUND)
 
 _FOV = 0.36  # of the cameras round an object, radians
 _AWAY = 4.0  # metres from the camera to a turntable's middle
-_FILLED = 0.84  # of the picture's side, by the largest of the views
+_FILLED = 0.84  # of the image's side, by the largest of the views
 _STEEP = 1e-3  # radians that a pole's camera is off the vertical, so that it knows its upper edge
 
 # Floor, its second tone, wall: rooms are studios with a floor.
@@ -106,12 +106,12 @@ def _middle(subjects: Sequence[Subject]) -> np.ndarray:
 
 
 def _distance(subjects: Sequence[Subject]) -> float:
-    """How far from the middle all cameras are so that the subjects fill `_FILLED` of the fullest picture."""
+    """How far from the middle all cameras are so that the subjects fill `_FILLED` of the fullest image."""
     middle, away = _middle(subjects), 100.0
     for _ in range(3):  # exact for a far camera; a near one sees the front larger
         angles = [(angle, 0.3) for angle in np.deg2rad(np.arange(0, 360, 15))] + [(0.0, np.pi / 2 - _STEEP)]
         cameras = [_towards(middle, away, angle, rise) for angle, rise in angles]
-        boxes = np.array([picture_box(camera, subject) for camera in cameras for subject in subjects])
+        boxes = np.array([projected_box(camera, subject) for camera in cameras for subject in subjects])
         away *= float(np.abs(boxes - 0.5).max()) * 2 / _FILLED
     return away
 
@@ -207,7 +207,7 @@ def perspective_view(panorama: Pixels, yaw: float, pitch: float, fov: float, siz
         panorama: uint8[h, w, 3], w = 2 h; its middle column looks along yaw 0.
         yaw, pitch: degrees to the right and upwards; beyond 90 the camera goes on over the top, upside down.
         fov: degrees, both ways.
-        size: side of the picture, pixels.
+        size: side of the image, pixels.
 
     Raises:
         UserError: a panorama that is not twice as wide as high, or a field of view outside 0..180.

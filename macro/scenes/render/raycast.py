@@ -1,6 +1,6 @@
-"""Scenes to pictures: a ray caster in JAX, one pass for colours, subject ids and depth.
+"""Scenes to images: a ray caster in JAX, one pass for colours, subject ids and depth.
 
-A picture is cut into square tiles. For each tile the primitives whose bounds its rays can touch are listed,
+An image is cut into square tiles. For each tile the primitives whose bounds its rays can touch are listed,
 and a loop over that list (no longer than it must be) keeps the nearest hit of every sample; a second loop
 over the same list paints what was hit; a third, over the primitives between the tile's hits and the sun,
 casts hard shadows. Nothing is gathered or scattered per sample. On a CPU tiles run one after another, so
@@ -29,7 +29,7 @@ SAMPLES = np.array([(0.0, 0.0), *_CIRCLE], np.float32)
 
 
 def _rays(scene, rows, columns, height, width):
-    """Unit directions (three arrays) through picture points, given in pixels from the top left corner."""
+    """Unit directions (three arrays) through image points, given in pixels from the top left corner."""
     right, up, forward = scene["basis"]
 
     def perspective():
@@ -210,7 +210,7 @@ def render(batch, height: int, width: int, samples: int = 4):
 
     Args:
       batch: arrays of `compile_scene`, stacked by `stack`.
-      height, width: size of the pictures in pixels.
+      height, width: size of the images in pixels.
       samples: rays per pixel, 1 to 4.
 
     Returns:

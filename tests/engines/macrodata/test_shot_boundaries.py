@@ -5,7 +5,7 @@ import pytest
 
 from macro.engines.macrodata import shot_boundaries
 from macro.scenes.animation import motion
-from macro.scenes.render.batches import pixels_of
+from macro.scenes.render.batches import render_images
 
 
 def wall(seed: int, side: int = 96) -> np.ndarray:
@@ -68,6 +68,6 @@ def test_cuts_of_rendered_clips():
     for seed in range(2):
         scenes, _ = motion.frames(motion.write(np.random.default_rng(seed), 12, episodes=1 + seed % 2), 4.0)
         true = {n for n in range(1, len(scenes)) if scenes[n].camera != scenes[n - 1].camera}
-        found = set(shot_boundaries.cuts(pixels_of(scenes, 32, 1)))
+        found = set(shot_boundaries.cuts(render_images(scenes, 32, 1)))
         hits, misses, false = hits + len(true & found), misses + len(true - found), false + len(found - true)
     assert hits >= 20 and misses <= 2 and false == 0

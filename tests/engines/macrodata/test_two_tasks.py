@@ -14,7 +14,7 @@ from macro.engines.macrodata import Options, customization, illustration
 from macro.engines.macrodata.mixture import BUCKETS
 from macro.engines.provider import RewrittenPage
 from macro.scenes.ground_truth import annotate
-from macro.scenes.similarity import likeness
+from macro.scenes.similarity import subject_similarity
 from macro.sentence.formats import numbered_images, prompt_of
 from macro.utils.errors import ItemError
 
@@ -87,7 +87,7 @@ def test_illustration_s_images_are_of_no_one_subject_and_distractors_are_left_ou
         )
         target = candidate.story.pages[candidate.page].image.scene
         for image in candidate.references:
-            assert any(likeness(a, b) > 0.999 for a in image.scene.subjects for b in target.subjects)
+            assert any(subject_similarity(a, b) > 0.999 for a in image.scene.subjects for b in target.subjects)
 
 
 def _candidates(task, steps, count=4):

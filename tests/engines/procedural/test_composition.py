@@ -11,8 +11,8 @@ from macro.engines.procedural import composition
 from macro.engines.procedural.judge import nouns_of, share_held
 from macro.engines.procedural.reference_roles import read_roles, without_roles
 from macro.scenes.assets.catalog import FIGURES, OBJECTS
-from macro.scenes.language.prompt_parser import read_claims
-from macro.scenes.similarity import dressed, likeness
+from macro.scenes.language.prompt_parser import parse_prompt
+from macro.scenes.similarity import dressed, subject_similarity
 from macro.utils.errors import ItemError
 
 POOL = composition.Pool(32, 1)
@@ -63,7 +63,7 @@ def test_compositions_hold_what_their_references_show(composed):
                 wanted = reference.scene.subjects[0]
                 if n in roles.worn:
                     wanted = dressed(wanted, references[roles.worn[n] - 1].scene.surroundings)
-                assert max(likeness(wanted, one) for one in scene.subjects) > 0.999
+                assert max(subject_similarity(wanted, one) for one in scene.subjects) > 0.999
             if category == "scene":
                 assert scene.surroundings == reference.scene.surroundings
             if category == "style":
@@ -78,7 +78,7 @@ def test_instructions_name_every_image_and_tell_the_composition(composed):
         assert len(rated.descriptions) == len(case) and 0 <= rated.score <= 10
         shown = read_roles(rated.instruction).somebody(len(case))
         kinds = {n: references[n - 1].scene.subjects[0].kind for n in shown}
-        assert sorted(read_claims(without_roles(rated.instruction), nouns_of(kinds)).mentioned) == shown
+        assert sorted(parse_prompt(without_roles(rated.instruction), nouns_of(kinds)).mentioned) == shown
 
 
 def test_the_composer_listens_to_the_instruction(composed):
@@ -129,6 +129,6 @@ def test_what_an_instruction_tells_holds_from_near_too():
     images = POOL.compose(told, references, [128] * len(cases), range(len(cases)))
     for prompt, shown, image, truth in zip(told, references, images, ground_truths(images), strict=True):
         kinds = {n: reference.scene.subjects[0].kind for n, reference in enumerate(shown, 1)}
-        claims = read_claims(prompt, nouns_of(kinds))
+        claims = parse_prompt(prompt, nouns_of(kinds))
         assert [kinds[n] for n in claims.mentioned] == list(truth.kinds)
         assert share_held(claims, {n: at for at, n in enumerate(claims.mentioned)}, image.scene, truth) == 1

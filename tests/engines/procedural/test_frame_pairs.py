@@ -11,7 +11,7 @@ from macro.engines.material.types import EngineImage
 from macro.engines.procedural.frame_pairs import BACKGROUND, changed, match, narrate, stillness
 from macro.engines.procedural.videos import RenderedFrames
 from macro.engines.provider import InterleavedCaption
-from macro.scenes.language.captions import times_said
+from macro.scenes.language.captions import count_phrase
 from macro.scenes.layout import layout_sampler
 from macro.utils.errors import ItemError
 
@@ -113,7 +113,7 @@ def test_a_tale_names_every_match_once_and_says_what_each_did(still):
         assert isinstance(tale, InterleavedCaption)
         assert tale.caption.endswith(f". the {subject.kind} {says}.")
         assert sorted(tale.phrases.values()) == [1, 2, 3]
-        assert all(times_said(tale.caption, phrase) == 1 for phrase in tale.phrases)
+        assert all(count_phrase(tale.caption, phrase) == 1 for phrase in tale.phrases)
 
 
 def test_a_still_scene_and_one_who_has_no_other_name_have_no_deeds_to_tell(still):
@@ -124,7 +124,7 @@ def test_a_still_scene_and_one_who_has_no_other_name_have_no_deeds_to_tell(still
     assert changed([still, first], [still, second]) == [False, True]
     for tale in tales:
         assert not {"turns", "moves", "jumps", "changes"} & set(tale.caption.split())
-        assert all(times_said(tale.caption, phrase) == 1 for phrase in tale.phrases)
+        assert all(count_phrase(tale.caption, phrase) == 1 for phrase in tale.phrases)
 
 
 def test_frames_that_cannot_be_compared_are_faults(still):

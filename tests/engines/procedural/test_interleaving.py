@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from scenes.reading import Eye, read_instruction
+from scenes.eye import Eye
 
 from macro.engines.ground_truth import box_of, ground_truths, scene_subset, truth_subset
 from macro.engines.material.types import EngineImage
@@ -13,8 +13,9 @@ from macro.engines.procedural.interleaving import merge, phrases_of
 from macro.engines.procedural.material import photo
 from macro.engines.procedural.vision import regions_of
 from macro.engines.provider import InterleavedCaption, Region
-from macro.scenes.language.captions import times_said
+from macro.scenes.language.captions import count_phrase
 from macro.scenes.language.lexicon import coloured_nouns
+from macro.scenes.language.prompt_parser import names_in_instructions, parse_prompt
 from macro.utils.errors import ItemError
 
 COUNT = 12
@@ -51,14 +52,15 @@ def test_every_phrase_stands_once_and_every_statement_holds(images, regions, see
         assert isinstance(answer, InterleavedCaption)
         assert list(answer.phrases.values()) == list(range(1, len(found) + 1))
         assert [phrase for phrase in answer.phrases] == [re.sub("^(an|a) ", "", text) for text in texts]
-        assert all(times_said(answer.caption, phrase) == 1 for phrase in answer.phrases)
+        assert all(count_phrase(answer.caption, phrase) == 1 for phrase in answer.phrases)
         kinds = [region.label for region in found]
         scene, truth = _as_regions_go(image, found)
         prompt = answer.caption
         for phrase, n in [*answer.phrases.items(), *zip(coloured_nouns(truth), range(1, len(found) + 1), strict=True)]:
             prompt = re.sub(rf"\b{phrase}\b", f"<image {n}> {kinds[n - 1]}", prompt)
-        said, order = read_instruction(prompt, kinds)
-        assert sorted(order) == list(range(1, len(found) + 1))
+        claims = parse_prompt(prompt, names_in_instructions(truth))
+        said = claims.relations
+        assert sorted(claims.mentioned) == list(range(1, len(found) + 1))
         eye = Eye(scene, truth)
         assert all(eye.sees(*statement) for statement in said if statement[1] != "on"), prompt
         statements, told = statements + len(said), told + len(found)
@@ -97,7 +99,7 @@ def test_phrases_have_no_article_and_are_no_part_of_each_other(descriptions, phr
 def test_things_described_alike_are_told_apart(images, regions):
     (answer,) = merge(images[:1], [""], regions[:1], [["a thing"] * len(regions[0])], [0])
     assert list(answer.phrases)[:3] == ["first thing", "second thing", "third thing"]
-    assert all(times_said(answer.caption, phrase) == 1 for phrase in answer.phrases)
+    assert all(count_phrase(answer.caption, phrase) == 1 for phrase in answer.phrases)
 
 
 def test_what_cannot_be_told_is_a_fault(images, regions):

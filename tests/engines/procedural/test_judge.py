@@ -171,7 +171,7 @@ def test_temporal_wants_the_next_frame_and_no_other():
         script = motion.write(np.random.default_rng([5, seed]), 9)
         scenes = [script.at((beat.start + beat.stop) / 2) for beat in script.beats]
         frames = [EngineImage(np.zeros((64, 64, 3), np.uint8), scene) for scene in scenes]
-        prompt = f"a video: {narration.retell(scenes[:6], np.random.default_rng(seed))} draw the next."
+        prompt = f"a video: {narration.summarise_changes(scenes[:6], np.random.default_rng(seed))} draw the next."
         elsewhere = motion.write(np.random.default_rng([6, seed]), 4).at(0.5)
         scored = judged("temporal", prompt, frames[:5], [scenes[5], scenes[4], scenes[2], elsewhere])
         true.append(min(scored[0].values()))

@@ -1,4 +1,4 @@
-"""The reader: its crops, its file, and what it sees in renders that it was not taught with."""
+"""The classifier: its crops, its file, and what it sees in renders that it was not trained on."""
 
 import dataclasses
 
@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scenes.drawing import pictures
 
-from macro.evals.classifier import model as classifier
-from macro.evals.classifier.model import CROP, MARGIN, NOTHING, Reader, crop, square
-from macro.evals.classifier.training import cells_box
+from macro.evals.classifier import model, training
+from macro.evals.classifier.model import NOTHING, Classifier, cells_box
+from macro.nn.subject_classifier import CROP, MARGIN, crop, square
 from macro.scenes.assets.catalog import KINDS
 from macro.scenes.graph import TEXTURES
 from macro.scenes.ground_truth.annotate import layout
@@ -22,7 +22,7 @@ COUNTS = (1, 2, 3, 4, 5, 3, 4, 5)
 
 @pytest.fixture(scope="module")
 def subjects():
-    """(picture, box around its cells, kind, texture) of the subjects of a few rendered scenes."""
+    """(image, box around its cells, kind, texture) of the subjects of a few rendered scenes."""
     graphs = [sample_scene(np.random.default_rng((77, n)), count) for n, count in enumerate(COUNTS)]
     drawn = pictures(graphs, 128, 128, 4)
     found = []
@@ -34,8 +34,8 @@ def subjects():
     return found
 
 
-def readings(subjects, blur=0.0):
-    return classifier.load().read([s[0] for s in subjects], [s[1] for s in subjects], blur)
+def predictions(subjects, blur=0.0):
+    return model.load().classify([s[0] for s in subjects], [s[1] for s in subjects], blur)
 
 
 # ---- crops ----
@@ -71,18 +71,18 @@ def test_blur_keeps_the_mean_and_outside_is_grey():
     assert np.abs(beyond[:, : CROP // 2 - 3]).max() < 0.01 and beyond[:, CROP // 2 + 3 :].min() > 0.98
 
 
-# ---- the shipped reader ----
+# ---- the shipped classifier ----
 
 
-def test_shipped_reader_knows_all_kinds_and_is_small():
-    reader = classifier.load()
-    assert reader.kinds == (NOTHING, *KINDS) and reader.textures == tuple(TEXTURES)
-    assert classifier.SHIPPED.stat().st_size < 1.5e6
-    assert reader.notes["kind_1_5"] >= 0.9 and reader.notes["kind_blurred_0.1"] <= 0.05
+def test_shipped_classifier_knows_all_kinds_and_is_small():
+    classifier = model.load()
+    assert classifier.kinds == (NOTHING, *KINDS) and classifier.textures == tuple(TEXTURES)
+    assert model.SHIPPED.stat().st_size < 1.5e6
+    assert classifier.notes["kind_1_5"] >= 0.9 and classifier.notes["kind_blurred_0.1"] <= 0.05
 
 
 def test_it_reads_renders(subjects):
-    seen = readings(subjects)
+    seen = predictions(subjects)
     assert len(seen) == len(subjects) >= 25
     kinds = np.mean([r.kind == s[2] for r, s in zip(seen, subjects, strict=True)])
     textures = np.mean([r.texture == s[3] for r, s in zip(seen, subjects, strict=True)])
@@ -90,7 +90,7 @@ def test_it_reads_renders(subjects):
 
 
 def test_it_reads_through_a_little_blur_but_sees_no_dogs_in_blobs(subjects):
-    a_little, much = readings(subjects, 0.015), readings(subjects, 0.12)
+    a_little, much = predictions(subjects, 0.015), predictions(subjects, 0.12)
     assert np.mean([r.kind == s[2] for r, s in zip(a_little, subjects, strict=True)]) >= 0.8
     assert np.mean([r.kind == s[2] for r, s in zip(much, subjects, strict=True)]) <= 0.05
 
@@ -102,42 +102,42 @@ def test_flat_cells_are_nothing(subjects):
         painted = picture.copy()
         painted[y0:y1, x0:x1] = picture[y0:y1, x0:x1].mean((0, 1))
         flat.append((painted, box, kind, texture))
-    assert np.mean([r.kind == s[2] for r, s in zip(readings(flat), flat, strict=True)]) <= 0.15
+    assert np.mean([r.kind == s[2] for r, s in zip(predictions(flat), flat, strict=True)]) <= 0.15
 
 
 def test_any_number_of_crops(subjects):
-    everyone = readings(subjects)
-    assert readings(subjects[:1]) == everyone[:1]
-    assert readings([]) == []
+    everyone = predictions(subjects)
+    assert predictions(subjects[:1]) == everyone[:1]
+    assert predictions([]) == []
 
 
 # ---- files ----
 
 
 def test_saved_and_loaded(tmp_path, subjects):
-    noted = dataclasses.replace(classifier.load(), notes={"seed": 5})
-    classifier.save(noted, tmp_path / "reader.safetensors")
-    again = classifier.load(tmp_path / "reader.safetensors")
-    assert again.notes == {"seed": 5} and isinstance(again, Reader)
+    noted = dataclasses.replace(model.load(), notes={"seed": 5})
+    model.save(noted, tmp_path / "reader.safetensors")
+    again = model.load(tmp_path / "reader.safetensors")
+    assert again.notes == {"seed": 5} and isinstance(again, Classifier)
     few = subjects[:4]
-    assert again.read([s[0] for s in few], [s[1] for s in few]) == readings(few)
+    assert again.classify([s[0] for s in few], [s[1] for s in few]) == predictions(few)
 
 
-def test_what_is_no_reader(tmp_path):
-    with pytest.raises(UserError, match="no such reader"):
-        classifier.load(tmp_path / "none.safetensors")
+def test_what_is_no_classifier(tmp_path):
+    with pytest.raises(UserError, match="none.safetensors: no such file"):
+        model.load(tmp_path / "none.safetensors")
     (tmp_path / "broken.safetensors").write_bytes(b"12345678 not a file")
-    with pytest.raises(UserError, match="not a reader"):
-        classifier.load(tmp_path / "broken.safetensors")
+    with pytest.raises(UserError, match="not a classifier"):
+        model.load(tmp_path / "broken.safetensors")
 
 
 @pytest.mark.slow
 def test_training_command(tmp_path):
-    classifier.main(str(tmp_path / "reader.safetensors"), scenes=16, steps=3)
-    reader = classifier.load(tmp_path / "reader.safetensors")
-    assert reader.notes["steps"] == 3 and "kind_1_5" in reader.notes
-    classifier.main(str(tmp_path / "again.safetensors"), scenes=16, steps=3)
-    again = classifier.load(tmp_path / "again.safetensors")
-    assert again.notes == reader.notes
-    same = jax.tree.map(lambda a, b: np.allclose(a, b, atol=1e-3), reader.params, again.params)
+    training.main(str(tmp_path / "reader.safetensors"), scenes=16, steps=3)
+    classifier = model.load(tmp_path / "reader.safetensors")
+    assert classifier.notes["steps"] == 3 and "kind_1_5" in classifier.notes
+    training.main(str(tmp_path / "again.safetensors"), scenes=16, steps=3)
+    again = model.load(tmp_path / "again.safetensors")
+    assert again.notes == classifier.notes
+    same = jax.tree.map(lambda a, b: np.allclose(a, b, atol=1e-3), classifier.params, again.params)
     assert all(jax.tree.leaves(same))

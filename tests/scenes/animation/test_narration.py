@@ -67,7 +67,7 @@ def test_only_who_acts_is_told_of(seed):
     script = motion.write(np.random.default_rng(seed), 10)
     scenes = middles(script)
     for n, (before, after) in enumerate(zip(scenes[:-1], scenes[1:], strict=True)):
-        acting = {script.beats[n].deed.actor, script.beats[n + 1].deed.actor}
+        acting = {script.beats[n].action.actor, script.beats[n + 1].action.actor}
         assert {c.subject for c in narration.changes(before, after)} <= acting
 
 
@@ -75,7 +75,7 @@ def test_only_who_acts_is_told_of(seed):
 def test_stories_are_short_begin_with_the_place_and_end_with_the_last_change(seed):
     scenes = middles(motion.write(np.random.default_rng(seed), 13, episodes=2))
     for stop in (2, 5, 12, len(scenes)):
-        text = narration.retell(scenes[:stop], np.random.default_rng(seed))
+        text = narration.summarise_changes(scenes[:stop], np.random.default_rng(seed))
         assert 3 < len(text.split()) < 50 and text.startswith("on ") and "<" not in text
         if narration.changes(scenes[stop - 2], scenes[stop - 1]):
             assert narration.follows(scenes[: stop - 1], scenes[stop - 1], text) == 1.0
@@ -83,7 +83,7 @@ def test_stories_are_short_begin_with_the_place_and_end_with_the_last_change(see
 
 def test_another_scene_than_the_next_follows_less(scene):
     after = moved(scene, 0, position=(1.2, 0.0))
-    text = narration.retell((scene, after), np.random.default_rng(0))
+    text = narration.summarise_changes((scene, after), np.random.default_rng(0))
     assert "the dog walks towards the tree." in text
     assert narration.follows((scene,), after, text) == 1.0
     assert narration.follows((scene,), moved(scene, 2, height=1.0), text) == 0.5
@@ -92,19 +92,19 @@ def test_another_scene_than_the_next_follows_less(scene):
 
 def test_what_goes_on_is_told_once(scene):
     higher = [moved(scene, 2, height=height) for height in (0.0, 0.5, 1.0)]
-    assert narration.retell(higher, np.random.default_rng(0)).count("rises") == 1
+    assert narration.summarise_changes(higher, np.random.default_rng(0)).count("rises") == 1
 
 
 def test_a_shortened_story_does_not_repeat_itself(scene):
     """The turn between two jumps strikes least: where it is left out, the jumps stand side by side."""
     up, turned = moved(scene, 0, height=0.6), moved(scene, 0, height=0.6, yaw=1.0)
     frames = (scene, up, turned, moved(turned, 0, height=1.2))
-    told = [narration.retell(frames, np.random.default_rng(0), most) for most in (49, 25)]
+    told = [narration.summarise_changes(frames, np.random.default_rng(0), most) for most in (49, 25)]
     assert told[0].count("jumps up") == 2 and "turns" in told[0]
     assert told[1].count("jumps up") == 1 and "turns" not in told[1]
 
 
 def test_nobody_moves(scene):
-    assert narration.retell((scene, scene), np.random.default_rng(0)).endswith("nobody moves.")
+    assert narration.summarise_changes((scene, scene), np.random.default_rng(0)).endswith("nobody moves.")
     with pytest.raises(ValueError, match="no scenes"):
-        narration.retell((), np.random.default_rng(0))
+        narration.summarise_changes((), np.random.default_rng(0))

@@ -19,20 +19,24 @@ def test_there_are_enough_and_each_belongs_to_one_group():
     assert sorted(KINDS) == sorted(kind for kinds in GROUPS.values() for kind in kinds)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_primitives_stand_on_the_ground_and_are_about_a_unit(kind):
-    for pose in (0.0, 0.4, 1.0):
-        parts = KINDS[kind](pose)
-        assert 3 <= len(parts) <= 7
-        low, high = box_of(tuple(parts))
-        assert -0.12 < low[1] < 0.08, "floats or sinks"
-        assert 0.6 < max(high - low) < 1.7
-        assert np.abs((low + high)[[0, 2]]).max() < 0.6, "far from its own middle"
+def test_primitives_stand_on_the_ground_and_are_about_a_unit():
+    wrong = []
+    for kind, build in KINDS.items():
+        for pose in (0.0, 0.4, 1.0):
+            parts = build(pose)
+            low, high = box_of(tuple(parts))
+            checks = {
+                "has 3 to 7 parts": 3 <= len(parts) <= 7,
+                "neither floats nor sinks": -0.12 < low[1] < 0.08,
+                "is about a unit large": 0.6 < max(high - low) < 1.7,
+                "stands around its own middle": np.abs((low + high)[[0, 2]]).max() < 0.6,
+            }
+            wrong += [(kind, pose, check) for check, holds in checks.items() if not holds]
+    assert not wrong
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_pose_moves_something(kind):
-    assert KINDS[kind](0.0) != KINDS[kind](1.0)
+def test_pose_moves_something():
+    assert not [kind for kind, build in KINDS.items() if build(0.0) == build(1.0)]
 
 
 def test_a_decal_has_a_place_on_most_kinds():
@@ -65,7 +69,7 @@ def test_decals_and_textures_change_the_picture():
     for i in range(len(looks)):
         for j in range(i):
             changed = (np.abs(pixels[i] - pixels[j]).max(-1) > 40).sum()
-            assert changed >= 5, f"{looks[i]} looks like {looks[j]}"
+            assert changed >= 20, f"{looks[i]} looks like {looks[j]}"
 
 
 def test_supports_have_a_flat_top_at_the_stated_height():

@@ -1,4 +1,4 @@
-"""Instructions and thoughts: read back, every statement holds in the picture; short; few words."""
+"""Instructions and thoughts: read back, every statement holds in the image; short; few words."""
 
 import itertools
 import re
@@ -11,22 +11,34 @@ from scenes.eye import Eye
 from macro.scenes.assets import appearance
 from macro.scenes.ground_truth.relations import centroids
 from macro.scenes.language import captions, chain_of_thought, lexicon
-from macro.scenes.language.prompt_parser import names_in_instructions, read_claims
+from macro.scenes.language.prompt_parser import names_in_instructions, parse_prompt
 
 WORDINGS = 4
 
 
-def spoken(drawn_scenes, write):
+def written(drawn_scenes, write):
     """(scene drawn, text) of every scene in several wordings."""
-    for index, drawn in enumerate(drawn_scenes):
-        for wording in range(WORDINGS):
-            yield drawn, write(drawn.scene, drawn.truth, np.random.default_rng((index, wording)))
+    return [
+        (drawn, write(drawn.scene, drawn.truth, np.random.default_rng((index, wording))))
+        for index, drawn in enumerate(drawn_scenes)
+        for wording in range(WORDINGS)
+    ]
 
 
-def test_every_statement_of_an_instruction_holds_in_the_picture(drawn_scenes):
+@pytest.fixture(scope="module")
+def instructions(drawn_scenes):
+    return written(drawn_scenes, captions.instruction)
+
+
+@pytest.fixture(scope="module")
+def thoughts(drawn_scenes):
+    return written(drawn_scenes, chain_of_thought.cot)
+
+
+def test_every_statement_of_an_instruction_holds_in_the_picture(drawn_scenes, instructions):
     told = 0
-    for drawn, prompt in spoken(drawn_scenes, captions.instruction):
-        claims = read_claims(prompt, names_in_instructions(drawn.truth))
+    for drawn, prompt in instructions:
+        claims = parse_prompt(prompt, names_in_instructions(drawn.truth))
         eye = Eye(drawn.scene, drawn.truth)
         assert claims.mentioned == tuple(range(1, len(drawn.truth.kinds) + 1)), prompt
         for claim in claims.relations:
@@ -36,10 +48,10 @@ def test_every_statement_of_an_instruction_holds_in_the_picture(drawn_scenes):
     assert told > 0.6 * subjects, "instructions must say how subjects relate"
 
 
-def test_what_stands_on_something_is_said_to(drawn_scenes):
+def test_what_stands_on_something_is_said_to(instructions):
     seen = 0
-    for drawn, prompt in spoken(drawn_scenes, captions.instruction):
-        claims = read_claims(prompt, names_in_instructions(drawn.truth))
+    for drawn, prompt in instructions:
+        claims = parse_prompt(prompt, names_in_instructions(drawn.truth))
         for relation in drawn.truth.relations:
             if relation[1] == "on":
                 assert relation in claims.relations, prompt
@@ -47,10 +59,10 @@ def test_what_stands_on_something_is_said_to(drawn_scenes):
     assert seen
 
 
-def test_instructions_are_lower_case_short_and_without_colours_or_places(drawn_scenes):
+def test_instructions_are_lower_case_short_and_without_colours_or_places(instructions):
     count, subjects = 0, 0
     colours = set(appearance.COLOURS)
-    for drawn, prompt in spoken(drawn_scenes, captions.instruction):
+    for drawn, prompt in instructions:
         assert prompt == prompt.lower() and "  " not in prompt and prompt.endswith(".")
         bare = re.sub(r"<image \d+>", "", prompt)
         assert not re.search(r"\d", bare), "no coordinates"
@@ -62,10 +74,10 @@ def test_instructions_are_lower_case_short_and_without_colours_or_places(drawn_s
     assert 4 < count / subjects < 8
 
 
-def test_most_instructions_name_the_ground_and_the_sky_where_it_is_seen(drawn_scenes):
+def test_most_instructions_name_the_ground_and_the_sky_where_it_is_seen(instructions):
     grounds = {ground.split()[-1] for ground, _ in lexicon._PLACES.values()}
     named, skies = [], []
-    for drawn, prompt in spoken(drawn_scenes, captions.instruction):
+    for drawn, prompt in instructions:
         named.append(bool(grounds & set(re.findall("[a-z]+", prompt))))
         eye, target = (np.array(point) for point in (drawn.scene.camera.eye, drawn.scene.camera.target))
         rise = (target - eye)[1] / np.linalg.norm(target - eye)
@@ -126,10 +138,10 @@ def subject_of(noun, truth):
     return names[0]
 
 
-def test_place_nounare_true_of_the_masks_centroid(drawn_scenes):
+def test_places_are_true_of_the_masks_centroid(thoughts):
     columns = {"far left": (0, 0.2), "left": (0.2, 0.4), "centre": (0.4, 0.6), "right": (0.6, 0.8)}
     rows = {"upper ": (0, 0.4), None: (0.4, 0.6), "lower ": (0.6, 1)}
-    for drawn, thought in spoken(drawn_scenes, chain_of_thought.cot):
+    for drawn, thought in thoughts:
         for n, entry in enumerate(entries_of(thought, drawn.truth.kinds), 1):
             found = _PLACE.search(entry)
             x, y = Eye(drawn.scene, drawn.truth).middle(n) + np.full(2, 0.5 / 64)
@@ -138,9 +150,9 @@ def test_place_nounare_true_of_the_masks_centroid(drawn_scenes):
             assert left <= x <= right and top <= y <= bottom, (entry, x, y)
 
 
-def test_whoever_is_near_stands_before_whoever_is_far_back(drawn_scenes):
+def test_whoever_is_near_stands_before_whoever_is_far_back(thoughts):
     checked = 0
-    for drawn, thought in spoken(drawn_scenes, chain_of_thought.cot):
+    for drawn, thought in thoughts:
         order, entries = drawn.truth.depth_order, entries_of(thought, drawn.truth.kinds)
         near = [n for n, entry in enumerate(entries, 1) if re.search(r"\bnear\b", entry)]
         far = [n for n, entry in enumerate(entries, 1) if "far back" in entry]
@@ -159,14 +171,14 @@ def test_in_a_level_row_nobody_is_near_or_far_back(drawn_scenes):
     assert lexicon.ranges(replace(scene, subjects=tuple(row))) == ("far back", "near", "near", "near")
 
 
-def test_relations_and_hiding_in_thoughts_hold(drawn_scenes):
+def test_relations_and_hiding_in_thoughts_hold(thoughts):
     relation = re.compile(
         r", (hides part of|partly hides|covers part of|partly behind|partly hidden by"
         r"|left of|right of|in front of|behind|next to|on) (the [a-z ]+|subject \d+|\d+)\.$"
     )
     hides = ("hides part of", "partly hides", "covers part of")
     checked = {"hides": 0, "other": 0}
-    for drawn, thought in spoken(drawn_scenes, chain_of_thought.cot):
+    for drawn, thought in thoughts:
         eye = Eye(drawn.scene, drawn.truth)
         for n, entry in enumerate(entries_of(thought, drawn.truth.kinds), 1):
             found = relation.search(entry)
@@ -183,8 +195,8 @@ def test_relations_and_hiding_in_thoughts_hold(drawn_scenes):
     assert checked["hides"] > 20 and checked["other"] > 50
 
 
-def test_much_hidden_subjects_are_said_to_be(drawn_scenes):
-    for drawn, thought in spoken(drawn_scenes, chain_of_thought.cot):
+def test_much_hidden_subjects_are_said_to_be(thoughts):
+    for drawn, thought in thoughts:
         hidden = {j for _, name, j in drawn.truth.relations if name == "hides"}
         hiding = {i for i, name, _ in drawn.truth.relations if name == "hides"}
         for n, entry in enumerate(entries_of(thought, drawn.truth.kinds), 1):
@@ -192,8 +204,8 @@ def test_much_hidden_subjects_are_said_to_be(drawn_scenes):
             assert bool(told) == (n in hidden | hiding), thought
 
 
-def test_colours_in_thoughts_are_the_palettes(drawn_scenes):
-    for drawn, thought in spoken(drawn_scenes, chain_of_thought.cot):
+def test_colours_in_thoughts_are_the_palettes(thoughts):
+    for drawn, thought in thoughts:
         colours = lexicon.main_colours(drawn.truth)
         for colour, kind, entry in zip(
             colours, drawn.truth.kinds, entries_of(thought, drawn.truth.kinds), strict=True
@@ -203,11 +215,11 @@ def test_colours_in_thoughts_are_the_palettes(drawn_scenes):
             assert named <= {colour}, entry
 
 
-def test_thoughts_are_short_and_the_vocabulary_small(drawn_scenes):
-    texts = [t for _, t in spoken(drawn_scenes, chain_of_thought.cot)]
+def test_thoughts_are_short_and_the_vocabulary_small(drawn_scenes, instructions, thoughts):
+    texts = [t for _, t in thoughts]
     subjects = WORDINGS * sum(len(drawn.truth.kinds) for drawn in drawn_scenes)
     assert 5 < sum(len(text.split()) for text in texts) / subjects < 9.5
-    texts += [t for _, t in spoken(drawn_scenes, captions.instruction)]
+    texts += [t for _, t in instructions]
     assert all(text == text.lower() and "  " not in text for text in texts)
     assert len({word for text in texts for word in re.findall(r"[a-z]+", text)}) < 200
 

@@ -5,20 +5,10 @@ import pytest
 
 from macro.scenes.language import captions, sentence_templates
 from macro.scenes.language.lexicon import distinct_nouns, ground_words
-from macro.scenes.language.prompt_parser import Claims, grounds, names_in_instructions, read_claims
-from macro.scenes.layout import layout_sampler
-from macro.scenes.render.batches import with_truth
+from macro.scenes.language.prompt_parser import Claims, grounds, names_in_instructions, parse_prompt
 
 NOUNS = {"dog": 1, "tree": 2, "car": 3, "ice cream": 4}
 NOUNS |= {f"<image {n}>": n for n in (1, 2, 3)} | {f"<image {n}> {noun}": n for noun, n in NOUNS.items()}
-
-
-@pytest.fixture(scope="module")
-def written():
-    """(scene, truth) of crowds of all sizes."""
-    drawn = [(np.random.default_rng([7, i]), 1 + i % 12) for i in range(24)]
-    scenes = [captions.in_order_of_mention(layout_sampler.sample_scene(rng, count), rng) for rng, count in drawn]
-    return [(scene, truth) for scene, (_, truth) in zip(scenes, with_truth(scenes, 64, 64, 1), strict=True)]
 
 
 @pytest.fixture
@@ -35,13 +25,14 @@ def said(monkeypatch):
     return log
 
 
-def test_instructions_are_read_back_exactly(written, said):
+def test_instructions_are_read_back_exactly(drawn_scenes, said):
     relations = 0
-    for seed, (scene, truth) in enumerate(written):
-        for way in range(3):
+    for seed, drawn in enumerate(drawn_scenes):
+        scene, truth = drawn.scene, drawn.truth
+        for way in range(2):
             said.clear()
             text = captions.instruction(scene, truth, np.random.default_rng([seed, way]))
-            claims = read_claims(text, names_in_instructions(truth))
+            claims = parse_prompt(text, names_in_instructions(truth))
             assert set(claims.relations) == set(said), text
             assert sorted(claims.mentioned) == list(range(1, len(truth.kinds) + 1)), text
             assert claims.ground in (None, ground_words(scene.surroundings)), text
@@ -49,14 +40,15 @@ def test_instructions_are_read_back_exactly(written, said):
     assert relations > 200
 
 
-def test_captions_are_read_back_exactly(written, said):
-    for seed, (scene, truth) in enumerate(written):
+def test_captions_are_read_back_exactly(drawn_scenes, said):
+    for seed, drawn in enumerate(drawn_scenes):
+        scene, truth = drawn.scene, drawn.truth
         names = distinct_nouns(truth)
         if None in names:
             continue
         said.clear()
         text = captions.caption(scene, truth, np.random.default_rng(seed))
-        claims = read_claims(text, {name: n for n, name in enumerate(names, 1)})
+        claims = parse_prompt(text, {name: n for n, name in enumerate(names, 1)})
         assert set(claims.relations) == set(said), text
 
 
@@ -80,11 +72,11 @@ def test_captions_are_read_back_exactly(written, said):
     ],
 )
 def test_each_way_to_say_it(text, relations):
-    assert read_claims(text, NOUNS).relations == relations
+    assert parse_prompt(text, NOUNS).relations == relations
 
 
 def test_the_ground_is_heard_where_it_is_said():
-    assert read_claims("all on striped orange sand under a pale sky.", NOUNS) == Claims((), (), "striped orange sand")
-    assert read_claims("a dog; speckled snow below, a blue sky above.", NOUNS) == Claims((1,), (), "speckled snow")
-    assert read_claims("a dog on a car, far from sandy tales.", NOUNS).ground is None
+    assert parse_prompt("all on striped orange sand under a pale sky.", NOUNS) == Claims((), (), "striped orange sand")
+    assert parse_prompt("a dog; speckled snow below, a blue sky above.", NOUNS) == Claims((1,), (), "speckled snow")
+    assert parse_prompt("a dog on a car, far from sandy tales.", NOUNS).ground is None
     assert len(set(grounds())) == len(grounds()) == 40

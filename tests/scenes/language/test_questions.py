@@ -27,7 +27,7 @@ def subject(noun, truth):
 
 
 def answer_again(text, drawn):
-    """Looks at the picture's ids, depth and palettes; returns (topic, answer)."""
+    """Looks at the image's ids, depth and palettes; returns (topic, answer)."""
     truth, eye = drawn.truth, Eye(drawn.scene, drawn.truth)
     colours = lexicon.main_colours(truth)
     visible = [n for n in range(1, len(truth.kinds) + 1) if truth.masks[n - 1].any()]

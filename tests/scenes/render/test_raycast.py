@@ -26,33 +26,31 @@ def test_shapes_and_types(scenes):
     assert out["ids"].shape == (4, 40, 24) and out["ids"].dtype == np.int32
     assert out["depth"].shape == (4, 40, 24) and out["depth"].dtype == np.float32
     assert not np.isnan(out["depth"]).any()
-    assert whole_masks(scenes).shape == (4, 12, 32, 32)
+    assert whole_masks(scenes).shape == (4, 12, 64, 64)
 
 
-def _brute_force_ids(scene, side: int) -> np.ndarray:
-    """One pixel (of a chequerboard) and primitive after the other, in float64, by marching."""
+def _brute_force_ids(scene, side: int, step: int) -> np.ndarray:
+    """One pixel (of every `step`-th row and column) and primitive after the other, in float64, by marching."""
     arrays, camera = compile_scene(scene), scene.camera
-    ids = np.zeros((side, side), int)
-    for row in range(side):
-        for column in range(row % 2, side, 2):
-            tangent = np.tan(camera.fov / 2)
-            aim = np.array([(2 * column + 1) / side - 1, 1 - (2 * row + 1) / side, 1 / tangent])
-            ray = aim @ camera_basis(camera)
-            ray = ray / np.linalg.norm(ray)
-            nearest = -camera.eye[1] / ray[1] if ray[1] < 0 else np.inf
-            for k in np.flatnonzero(arrays["bound"][:, 3] > 0):
-                shape, frame = arrays["shape"][k], arrays["frame"][k]
-                t = first_hit(arrays["family"][k], shape, frame, camera.eye, ray, 14.0, 1500)
-                if t < nearest:
-                    nearest, ids[row, column] = t, arrays["owner"][k] + 1
+    ids = np.zeros((side, side), int)[::step, ::step]
+    for row, column in np.ndindex(ids.shape):
+        tangent = np.tan(camera.fov / 2)
+        aim = np.array([(2 * step * column + 1) / side - 1, 1 - (2 * step * row + 1) / side, 1 / tangent])
+        ray = aim @ camera_basis(camera)
+        ray = ray / np.linalg.norm(ray)
+        nearest = -camera.eye[1] / ray[1] if ray[1] < 0 else np.inf
+        for k in np.flatnonzero(arrays["bound"][:, 3] > 0):
+            shape, frame = arrays["shape"][k], arrays["frame"][k]
+            t = first_hit(arrays["family"][k], shape, frame, camera.eye, ray, 14.0, 1500)
+            if t < nearest:
+                nearest, ids[row, column] = t, arrays["owner"][k] + 1
     return ids
 
 
 def test_ids_agree_with_a_brute_force_loop():
     scene = sample_scene(np.random.default_rng(3), 3, kinds=("bear", "rocket", "house"))
-    seen = pictures([scene])["ids"][0]
-    expected = _brute_force_ids(scene, 32)
-    seen = np.where(np.indices((32, 32)).sum(0) % 2, 0, seen)
+    seen = pictures([scene])["ids"][0][::3, ::3]
+    expected = _brute_force_ids(scene, 64, 3)
     assert set(np.unique(expected)) == {0, 1, 2, 3}
     # Marching steps of a centimetre may jump over an edge that the closed form meets.
     assert (seen != expected).sum() <= 2
@@ -92,10 +90,10 @@ def test_depth_of_the_ground_and_the_sky():
     scene = alone("crate")
     level = replace(scene, camera=Camera("perspective", (0.0, 2.0, -6.0), (0.0, 2.0, 0.0), 0.8))
     out = pictures([level])
-    assert np.isinf(out["depth"][0, :15]).all()
-    # The lowest row looks down by 15.5 of the 16 half-rows; the ground is 2 m below the eye.
-    down, across = np.tan(0.4) * 15.5 / 16, np.tan(0.4) * (np.arange(32) - 15.5) / 16
-    np.testing.assert_allclose(out["depth"][0, 31], 2.0 / down * np.sqrt(1 + down**2 + across**2), rtol=1e-4)
+    assert np.isinf(out["depth"][0, :30]).all()
+    # The lowest row looks down by 31.5 of the 32 half-rows; the ground is 2 m below the eye.
+    down, across = np.tan(0.4) * 31.5 / 32, np.tan(0.4) * (np.arange(64) - 31.5) / 32
+    np.testing.assert_allclose(out["depth"][0, 63], 2.0 / down * np.sqrt(1 + down**2 + across**2), rtol=1e-4)
 
 
 def test_sun_casts_a_shadow_on_the_side_away_from_it():
@@ -107,7 +105,7 @@ def test_sun_casts_a_shadow_on_the_side_away_from_it():
         lit = replace(scene, camera=above, light=light)
         out = pictures([lit])
         pixels = np.where(out["ids"][0][..., None] > 0, 255, out["pixels"][0]).mean(-1)
-        shade[side] = pixels[:, :13].mean() - pixels[:, -13:].mean()
+        shade[side] = pixels[:, :26].mean() - pixels[:, -26:].mean()
     assert shade[1.0] < -3 and shade[-1.0] > 3
 
 
@@ -116,19 +114,19 @@ def test_equirectangular_sees_all_around():
     ahead = Camera("equirectangular", (0.0, 0.5, -2.0), (0.0, 0.5, 0.0), 0.0)
     behind = replace(ahead, target=(0.0, 0.5, -4.0))
     front, back = (pictures([replace(scene, camera=c)])["ids"][0] > 0 for c in (ahead, behind))
-    assert front[:, 12:20].sum() > 5 and front.sum() == front[:, 12:20].sum()
-    np.testing.assert_array_equal(front, np.roll(back, 16, axis=1))
+    assert front[:, 24:40].sum() > 20 and front.sum() == front[:, 24:40].sum()
+    np.testing.assert_array_equal(front, np.roll(back, 32, axis=1))
     depth = pictures([replace(scene, camera=ahead)])["depth"][0]
-    assert np.isinf(depth[:8]).all() and np.isfinite(depth[-8:]).all()
+    assert np.isinf(depth[:16]).all() and np.isfinite(depth[-16:]).all()
 
 
 @pytest.mark.slow
 def test_side_by_side_equals_one_after_the_other(scenes, monkeypatch):
-    """Accelerators run all tiles under `vmap`; the CPU one after another. The pictures must be the same."""
+    """Accelerators run all tiles under `vmap`; the CPU one after another. The images must be the same."""
     batch = stack([compile_scene(s) for s in scenes])
     expected = pictures(scenes, samples=4)
     monkeypatch.setattr("macro.scenes.render.raycast.jax.default_backend", lambda: "an accelerator")
-    vectorised = jax.jit(functools.partial(render.__wrapped__, height=32, width=32, samples=4))(batch)
+    vectorised = jax.jit(functools.partial(render.__wrapped__, height=64, width=64, samples=4))(batch)
     np.testing.assert_array_equal(vectorised["ids"], expected["ids"])
     np.testing.assert_allclose(vectorised["depth"], expected["depth"], rtol=1e-5)
     assert np.abs(np.asarray(vectorised["pixels"], int) - expected["pixels"]).max() <= 1

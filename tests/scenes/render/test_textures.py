@@ -17,7 +17,7 @@ def test_value_noise_is_smooth_bounded_and_fixed():
     step = np.asarray(textures.value_noise(POINTS[0] + 1e-2, *POINTS[1:]))
     assert noise.min() >= 0 and noise.max() <= 1 and noise.std() > 0.1
     assert np.abs(step - noise).max() < 0.03
-    # Integer points show the hash itself. It must never change: stored pictures were rendered with it.
+    # Integer points show the hash itself. It must never change: stored images were rendered with it.
     corner = textures.value_noise(jnp.float32(3), jnp.float32(-7), jnp.float32(11))
     h = (3 * 374761393 + (-7 % 2**32) * 668265263 + 11 * 2147483647) % 2**32
     h = ((h ^ (h >> 13)) * 1274126177) % 2**32

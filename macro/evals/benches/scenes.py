@@ -1,17 +1,17 @@
-"""The benchmark "scenes": does a drawn picture show what the plan, the references and the instruction say?
+"""The benchmark "scenes": does a drawn image show what the plan, the references and the instruction say?
 
 `num` samples for each bucket of reference counts, from scenes that no training set holds. For each of them
-the model plans and draws, and the same measures are taken of four pictures in the cells of their plans:
+the model plans and draws, and the same measures are taken of four images in the cells of their plans:
 
-    model      the model's own picture and plan (or, with plans="truth", its picture of the true plan)
-    vae        the true picture through the model's VAE: what is lost before any composing
+    model      the model's own image and plan (or, with plans="truth", its image of the true plan)
+    vae        the true image through the model's VAE: what is lost before any composing
     rerender   the true scene under another light, in other poses: what a perfect composer would score
-    chance     another sample's picture (and layout)
+    chance     another sample's image (and layout)
 
     layout_iou              plan against true layout; a right plan need not agree with the truth, see the next
-    layout_iou_independent  a second layout of the same instruction against the true one (`layouts.py`)
-    subject_recall          share of subjects whose cells hold their palette (`metrics.py`)
-    kind_recall             share of subjects of which the reader (`classifier/model.py`) names kind and texture
+    layout_iou_independent  a second layout of the same instruction against the true one (`alternative_layouts.py`)
+    subject_recall          share of subjects whose cells hold their palette (`../metrics/palettes.py`)
+    kind_recall             share of subjects of which the classifier (`classifier/model.py`) names kind and texture
                             right from the crop around their cells; kind_alone and texture_alone tell the two apart
     palette_distance        from a subject's colours to the dominant colours of its cells
     swap_rate               share of subjects' cells that hold another subject's palette rather than their own
@@ -20,7 +20,7 @@ the model plans and draws, and the same measures are taken of four pictures in t
 
 A subject without a cell is neither recalled nor read; it has no palette distance. Every measure of a sample
 is kept as [sum, number of things], so that shares are over subjects, and intervals over samples. Read next:
-`report.py`.
+`../report.py`.
 """
 
 import functools
@@ -34,12 +34,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from macro.engines import scenes as scenes_engine
-from macro.evals import layouts, report
-from macro.evals.classifier.model import Reader, Reading
-from macro.evals.classifier.model import load as load_reader
-from macro.evals.classifier.training import cells_box
+from macro.evals import report
+from macro.evals.benches import alternative_layouts
+from macro.evals.classifier.model import Classifier, Prediction, cells_box
+from macro.evals.classifier.model import load as load_classifier
 from macro.evals.journal import Journal, Progress
-from macro.evals.metrics import PRESENT, Colours, Judged, Picture, cells_mask, expected_amounts
+from macro.evals.metrics.palettes import PRESENT, Colours, Judged, Picture, cells_mask, expected_amounts
 from macro.models.vae import VAE, normalise
 from macro.models.variants import VAEConfig
 from macro.sampling.pipeline import Pipeline
@@ -61,7 +61,7 @@ KEYS = (
 FIRST_SEED, CALIBRATION = 1_000_000_000, 3_000_000_000
 _BUCKET = 1_000_000  # samples of a bucket start at a multiple of this
 CHUNK = 16
-SHOWN = 4  # samples of each bucket with pictures on the page
+SHOWN = 4  # samples of each bucket with images on the page
 
 Compose = Callable[[Sequence[Sentence], Sequence[int], Sequence[Plan] | None], list[tuple[Plan, Picture]]]
 Measures = dict[str, list[int | float]]  # name -> [sum, number of things]
@@ -75,7 +75,7 @@ class Case:
         bucket, index: which.
         sentence: references, instruction, true plan, target and truth.
         rerendered: the target under another light, in other poses.
-        other: a neighbour in the bucket, whose picture is chance.
+        other: a neighbour in the bucket, whose image is chance.
         independent: a second layout of the instruction; None if none was found.
         pair: the two subjects to exchange, neither on top of the other; None for no exchange.
         exchanged: the scene rendered again with these two exchanged.
@@ -103,11 +103,11 @@ def cases(bucket: str, start: int, count: int, seed: int, swaps: int, options: s
     for n, scene in enumerate(scenes):
         rng = np.random.default_rng([seed, first + n])
         sentence = made[n]
-        independent = layouts.another(scene, sentence.truth, prompt_of(sentence), rng, options.size)
+        independent = alternative_layouts.another(scene, sentence.truth, prompt_of(sentence), rng, options.size)
         pair = exchanged = None
         if start + n < swaps and (pairs := _loose_pairs(sentence)):
             pair = pairs[int(rng.integers(len(pairs)))]
-            exchanged = layouts.exchanged_picture(scene, pair[0] - 1, pair[1] - 1, options.size)
+            exchanged = alternative_layouts.exchanged_image(scene, pair[0] - 1, pair[1] - 1, options.size)
         out.append(Case(bucket, start + n, sentence, again[n], made[n + 1], independent, pair, exchanged))
     return out
 
@@ -120,7 +120,7 @@ def _loose_pairs(sentence: Sentence) -> list[tuple[int, int]]:
 
 
 def question(sentence: Sentence) -> Sentence:
-    """What a composer gets to see: references and instruction, without plan, picture and truth."""
+    """What a composer gets to see: references and instruction, without plan, image and truth."""
     bare = sentence.with_plan(None)
     spans = (Target(size=span.size) if isinstance(span, Target) else span for span in bare)
     return bare.replace(spans=tuple(spans), truth=None)
@@ -132,11 +132,11 @@ def exchange(grid: Grid, pair: tuple[int, int]) -> Grid:
     return np.where(grid == i, j, np.where(grid == j, i, grid)).astype(np.int8)
 
 
-# ---- one picture ----
+# ---- one image ----
 
 
 class Judge:
-    """Measures pictures of one case. Subjects are counted from 1."""
+    """Measures images of one case. Subjects are counted from 1."""
 
     def __init__(self, case: Case):
         target, truth, grid = case.sentence.target.pixels, case.sentence.truth, case.sentence.plan.grid
@@ -157,12 +157,12 @@ class Judge:
             "swap_rate": [int(swapped[0]), int(swapped[1])],
         }
 
-    def kind_measures(self, readings: Sequence[Reading | None], true_readings: Sequence[Reading | None]) -> Measures:
-        """How many readings (None: no cells) are right, where `true_readings` are those of the true picture."""
+    def kind_measures(self, drawn: Sequence[Prediction | None], true: Sequence[Prediction | None]) -> Measures:
+        """How many predictions (None: no cells) are right in a drawn image, where `true` are those of the true one."""
         truth = self.truth
-        told = np.array([r is not None and r.texture == t for r, t in zip(true_readings, truth.textures, strict=True)])
-        kind = np.array([r is not None and r.kind == k for r, k in zip(readings, truth.kinds, strict=True)])
-        texture = np.array([r is not None and r.texture == t for r, t in zip(readings, truth.textures, strict=True)])
+        told = np.array([p is not None and p.texture == t for p, t in zip(true, truth.textures, strict=True)])
+        kind = np.array([p is not None and p.kind == k for p, k in zip(drawn, truth.kinds, strict=True)])
+        texture = np.array([p is not None and p.texture == t for p, t in zip(drawn, truth.textures, strict=True)])
         return {
             "kind_recall": [int((kind & (texture | ~told)).sum()), self.count],
             "kind_alone": [int(kind.sum()), self.count],
@@ -173,7 +173,7 @@ class Judge:
         """Whether `picture`, drawn with the pair exchanged, has each in the other's cells of `grid`.
 
         So much of it that its own colours have at least twice the area of those of the one whose cells these were,
-        and that it is more than a sliver: at least `PRESENT` of what the true picture shows in its own cells.
+        and that it is more than a sliver: at least `PRESENT` of what the true image shows in its own cells.
         """
         judged, follows = Judged(picture, self.colours), True
         for new, old in (self.case.pair, self.case.pair[::-1]):
@@ -182,14 +182,14 @@ class Judge:
         return {"swap_follow": [int(follows), 1]}
 
 
-def read_cells(
-    reader: Reader, pictures: Sequence[Picture], grids: Sequence[Grid], counts: Sequence[int]
-) -> list[list[Reading | None]]:
-    """For each picture, what the reader sees around the cells of subjects 1 .. count; None without cells."""
+def classify_cells(
+    classifier: Classifier, pictures: Sequence[Picture], grids: Sequence[Grid], counts: Sequence[int]
+) -> list[list[Prediction | None]]:
+    """For each image, what the classifier sees around the cells of subjects 1 .. count; None without cells."""
     boxes = [[cells_box(grid, n) for n in range(1, count + 1)] for grid, count in zip(grids, counts, strict=True)]
     there = [(k, box) for k, row in enumerate(boxes) for box in row if box is not None]
-    readings = iter(reader.read([pictures[k] for k, _ in there], [box for _, box in there]))
-    return [[None if box is None else next(readings) for box in row] for row in boxes]
+    predictions = iter(classifier.classify([pictures[k] for k, _ in there], [box for _, box in there]))
+    return [[None if box is None else next(predictions) for box in row] for row in boxes]
 
 
 # ---- the whole ----
@@ -236,14 +236,14 @@ def score(
     batch: Sequence[Case],
     compose: Compose,
     decode: Callable[[Sequence[Picture]], list[Picture]],
-    reader: Reader,
+    classifier: Classifier,
     plans: str,
 ) -> Iterator[Scored]:
     """Draws and measures a batch of cases.
 
     Args:
         compose: plans and draws.
-        decode: pictures through the VAE.
+        decode: images through the VAE.
         plans: "own" or "truth": whose plans the model draws.
     """
     asked, seeds = [question(case.sentence) for case in batch], [case.index for case in batch]
@@ -258,13 +258,13 @@ def score(
         "chance": ([case.other.target.pixels for case in batch], truth),
     }
     counts = [len(case.sentence.truth.kinds) for case in batch]
-    readings = {name: read_cells(reader, pictures, grids, counts) for name, (pictures, grids) in versions.items()}
-    true_readings = read_cells(reader, targets, truth, counts)
+    predictions = {name: classify_cells(classifier, *version, counts) for name, version in versions.items()}
+    true_predictions = classify_cells(classifier, targets, truth, counts)
     for n, case in enumerate(batch):
         judge, record = Judge(case), {"bucket": case.bucket, "index": case.index}
         for name, (pictures, grids) in versions.items():
             measures = judge.colour_measures(pictures[n], grids[n])
-            record[name] = measures | judge.kind_measures(readings[name][n], true_readings[n])
+            record[name] = measures | judge.kind_measures(predictions[name][n], true_predictions[n])
         record["chance"]["layout_iou"] = [grid_iou(case.other.plan.grid, truth[n]), 1]
         if case.independent is not None:
             for name in VERSIONS:
@@ -279,7 +279,7 @@ def score(
 
 
 def _draw_exchanged(batch, asked, seeds, made, compose: Compose) -> list[Picture]:
-    """The pictures of the cases with a pair, drawn again with the pair's cells exchanged in the plan."""
+    """The images of the cases with a pair, drawn again with the pair's cells exchanged in the plan."""
     chosen = [n for n, case in enumerate(batch) if case.pair is not None]
     plans = [replace(made[n][0], grid=exchange(made[n][0].grid, batch[n].pair)) for n in chosen]
     if not chosen:
@@ -288,7 +288,7 @@ def _draw_exchanged(batch, asked, seeds, made, compose: Compose) -> list[Picture
 
 
 def strip(scored: Scored) -> Picture:
-    """References, true picture, layout and drawn picture side by side; and the picture with two exchanged."""
+    """References, true image, layout and drawn image side by side; and the image with two exchanged."""
     case = scored.case
     tiles = {f"<image {image.number}>": image.pixels for image in case.sentence.images}
     tiles |= {"truth": case.sentence.target.pixels, "layout": Plan("", scored.plan.grid).picture(128)}
@@ -305,7 +305,7 @@ def evaluate(
 
     Args:
         pipeline: the model.
-        workdir: takes the records and some pictures.
+        workdir: takes the records and some images.
         num: samples per bucket.
         seed: of the scenes.
         plans: "own" or "truth": whose plans are drawn.
@@ -314,10 +314,10 @@ def evaluate(
         options: `scenes_engine.Options` of the scenes, but for the counts.
 
     Returns:
-        The results (`report.summary`), and picture strips with their words.
+        The results (`report.summary`), and image strips with their words.
     """
-    reader = load_reader()
-    settings = settings | {"seed": seed, "plans": plans, "swaps": swaps, "reader": reader.notes}
+    classifier = load_classifier()
+    settings = settings | {"seed": seed, "plans": plans, "swaps": swaps, "reader": classifier.notes}
     journal, compose = Journal(workdir, settings), one_by_one(pipeline)
 
     def decode(pictures):
@@ -328,7 +328,7 @@ def evaluate(
     for name in NAMES:
         for start in range(len(journal.bucket(name, num)), num, CHUNK):
             batch = cases(name, start, min(CHUNK, num - start), seed, swaps, options)
-            for scored in score(batch, compose, decode, reader, plans):
+            for scored in score(batch, compose, decode, classifier, plans):
                 if scored.case.index < SHOWN:
                     save_picture(folder / f"{name}_{scored.case.index}.png", strip(scored))
                     words = {"instruction": prompt_of(scored.case.sentence), "thought": scored.plan.cot}

@@ -1,4 +1,4 @@
-"""What is in a picture's cells: does each subject's palette stand where the plan put it?
+"""What is in an image's cells: does each subject's palette stand where the plan put it?
 
 Pixels are compared with colours in Oklab. Nobody who draws can know the light, so a colour is compared in
 every light of the scenes, from shade to full sun:
@@ -8,7 +8,7 @@ every light of the scenes, from shade to full sun:
 where the small cost keeps a sunlit grey from passing for a shaded white. Seen from one subject, a pixel has
 one of its own three colours (or a blend of two, as on the edges of a pattern: half of each), another
 subject's main colour, or the background's, whichever is nearest. Cells never consist of their subject alone,
-so the true picture sets the bar: with e_c the share of colour c in the true picture's cells, and a_c the
+so the true image sets the bar: with e_c the share of colour c in the true image's cells, and a_c the
 share in the cells that are judged,
 
     a subject's cells hold its palette   when   sum_c min(a_c, e_c) >= HELD sum_c e_c
@@ -16,7 +16,7 @@ share in the cells that are judged,
                                          and    pure(a) >= PURE pure(e),   pure(x) = sum_c x_c / (sum_c x_c + f)
 
 All limits were set on renders of scenes that no evaluation draws (`scenes.CALIBRATION`): another light, pose
-and texture phase passes, a little blur passes, another picture does not. Read next: `scenes.py`.
+and texture phase passes, a little blur passes, another image does not. Read next: `benches/scenes.py`.
 """
 
 from dataclasses import dataclass
@@ -76,7 +76,7 @@ def clusters(pixels: Float[np.ndarray, "p 3"], count: int) -> tuple[Float[np.nda
 
 
 def cells_mask(grid: Grid, number: int, size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
-    """The pixels of a subject's cells in a picture of `size` (h, w), both multiples of 8."""
+    """The pixels of a subject's cells in an image of `size` (h, w), both multiples of 8."""
     return (grid == number).repeat(size[0] // GRID_SIZE, 0).repeat(size[1] // GRID_SIZE, 1)
 
 
@@ -89,7 +89,7 @@ class Colours:
 
     @classmethod
     def of(cls, target: Picture, truth: Truth) -> "Colours":
-        """Background colours are those of the true picture where no subject is."""
+        """Background colours are those of the true image where no subject is."""
         behind = to_oklab(target[~truth.masks.any(0)] / 255.0)
         background = clusters(behind, BEHIND)[0] if len(behind) >= BEHIND else np.empty((0, 3))
         return cls(truth.palettes.astype(np.float64), background)
@@ -102,7 +102,7 @@ class Colours:
 
 
 class Judged:
-    """One picture seen with one scene's colours. Subjects are counted from 1."""
+    """One image seen with one scene's colours. Subjects are counted from 1."""
 
     def __init__(self, picture: Picture, colours: Colours):
         self.size, self.colours = picture.shape[:2], colours
@@ -200,6 +200,6 @@ def _purity(amounts: Float[np.ndarray, "4"]) -> float:
 
 
 def expected_amounts(target: Picture, colours: Colours, grid: Grid) -> Float[np.ndarray, "s 4"]:
-    """e of the head: what the true picture shows in each subject's cells."""
+    """e of the head: what the true image shows in each subject's cells."""
     judged = Judged(target, colours)
     return np.stack([judged.amounts(n, grid) for n in range(1, len(colours.palettes) + 1)])

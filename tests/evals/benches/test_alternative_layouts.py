@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from macro.engines import scenes as scenes_engine
-from macro.evals import layouts
-from macro.scenes.language.prompt_parser import names_in_instructions, read_claims
+from macro.evals.benches import alternative_layouts
+from macro.scenes.language.prompt_parser import names_in_instructions, parse_prompt
 from macro.sentence.formats import prompt_of
 from macro.sentence.layout import grid_iou
 
@@ -16,12 +16,12 @@ def test_another_layout_fits_the_instruction_and_is_another():
     ious = []
     for n, (sample, scene) in enumerate(zip(samples, scenes, strict=True)):
         prompt = prompt_of(sample)
-        grid = layouts.another(scene, sample.truth, prompt, np.random.default_rng(n))
+        grid = alternative_layouts.another(scene, sample.truth, prompt, np.random.default_rng(n))
         if grid is None:
             continue
         assert set(np.unique(grid)) - {0} == set(range(1, sample.subjects + 1))
-        assert np.array_equal(grid, layouts.another(scene, sample.truth, prompt, np.random.default_rng(n)))
-        for i, name, j in read_claims(prompt, names_in_instructions(sample.truth)).relations:
+        assert np.array_equal(grid, alternative_layouts.another(scene, sample.truth, prompt, np.random.default_rng(n)))
+        for i, name, j in parse_prompt(prompt, names_in_instructions(sample.truth)).relations:
             if name in ("left of", "right of"):
                 a, b = (np.nonzero(grid == k)[1].mean() for k in (i, j))
                 assert a < b if name == "left of" else a > b

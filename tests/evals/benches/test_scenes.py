@@ -6,11 +6,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from macro.evals import report, scenes
+from macro.evals import report
+from macro.evals.benches import scenes
 from macro.sampling.pipeline import Pipeline
 from macro.scenes.ground_truth import annotate
 from macro.scenes.layout import layout_sampler
-from macro.scenes.render import raycast
+from macro.scenes.render.batches import render_all
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Image, Sentence, Target, Text
 
@@ -18,9 +19,8 @@ COUNT, SIZE = 3, 128
 
 
 def drawn(graphs):
-    batch = raycast.stack([raycast.compile_scene(graph) for graph in graphs])
-    out = raycast.render(batch, SIZE, SIZE) | {"amodal": raycast.amodal(batch, SIZE, SIZE)}
-    return [{name: np.asarray(values[n]) for name, values in out.items()} for n in range(len(graphs))]
+    whole_batch = graphs + graphs[-1:] * (-len(graphs) % 16)
+    return list(render_all(whole_batch, SIZE, SIZE, silhouettes=True))[: len(graphs)]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def five():
 
 
 class Perfect(Pipeline):
-    """Draws what `rerender` shows, after the true plan; exchanged cells it fills with each other's picture."""
+    """Draws what `rerender` shows, after the true plan; exchanged cells it fills with each other's image."""
 
     def __init__(self, cases, dies_after=None):
         self.cases, self.asked, self.dies_after = {case.sentence.idx: case for case in cases}, [], dies_after
@@ -60,9 +60,10 @@ class Perfect(Pipeline):
         return SimpleNamespace(plan=plan or case.sentence.plan, pixels=case.rerendered)
 
 
-@pytest.fixture
-def bench(five, monkeypatch):
+@pytest.fixture(scope="module")
+def bench(five):
     """`scenes.evaluate` over these five cases, without a VAE."""
+    monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setattr(scenes, "cases", lambda name, *_: [case for case in five if case.bucket == name])
     monkeypatch.setattr(scenes, "through_vae", lambda params, config, pictures: list(pictures))
 
@@ -70,11 +71,18 @@ def bench(five, monkeypatch):
         options = {"num": 1, "seed": 0, "plans": "own", "swaps": 1, "settings": {}, "options": None}
         return scenes.evaluate(pipeline, workdir=str(workdir), **options | changes)
 
-    return run
+    yield run
+    monkeypatch.undo()
 
 
-def test_yardsticks_are_in_order(bench, five, tmp_path):
-    results, strips = bench(Perfect(five), tmp_path)
+@pytest.fixture(scope="module")
+def whole(bench, five, tmp_path_factory):
+    """Results and strips of a run that nothing interrupts."""
+    return bench(Perfect(five), tmp_path_factory.mktemp("whole"))
+
+
+def test_yardsticks_are_in_order(whole, tmp_path):
+    results, strips = whole
     best, chance = results["yardsticks"]["rerender"], results["yardsticks"]["chance"]
     assert best["subject_recall"] >= 0.9 and chance["subject_recall"] <= 0.4
     assert best["swap_rate"] < 0.1 and best["palette_distance"] < chance["palette_distance"]
@@ -91,15 +99,14 @@ def test_yardsticks_are_in_order(bench, five, tmp_path):
     assert (tmp_path / "evaluation.html").read_text().count("<img") == 5
 
 
-def test_a_killed_run_goes_on(bench, five, tmp_path):
-    whole, _ = bench(Perfect(five), tmp_path / "whole")
+def test_a_killed_run_goes_on(bench, five, whole, tmp_path):
     killed = Perfect(five, dies_after=5)  # two drawings per case: in the middle of the third
     with pytest.raises(KeyboardInterrupt):
         bench(killed, tmp_path / "killed")
     rest = Perfect(five)
     resumed, _ = bench(rest, tmp_path / "killed")
     assert rest.asked == [2, 2, 3, 3, 4, 4]
-    assert resumed == whole
+    assert resumed == whole[0]
 
 
 def test_true_plans_are_handed_in(bench, five, tmp_path):
@@ -136,15 +143,15 @@ def test_an_exchange_is_seen_in_the_picture(five):
 
 def test_kind_and_texture_must_both_be_right(five):
     judge, truth = scenes.Judge(five[0]), five[0].sentence.truth
-    right = [scenes.Reading(k, t) for k, t in zip(truth.kinds, truth.textures, strict=True)]
-    half = [scenes.Reading(truth.kinds[0], "another"), scenes.Reading("nothing", truth.textures[1]), None]
+    right = [scenes.Prediction(k, t) for k, t in zip(truth.kinds, truth.textures, strict=True)]
+    half = [scenes.Prediction(truth.kinds[0], "another"), scenes.Prediction("nothing", truth.textures[1]), None]
     assert judge.kind_measures(right, right)["kind_recall"] == [3, 3]
     assert judge.kind_measures(half, right) == {
         "kind_recall": [0, 3],
         "kind_alone": [1, 3],
         "texture_alone": [1, 3],
     }
-    # A texture that the reader cannot tell in the true picture is not asked for.
+    # A texture that the classifier cannot tell in the true image is not asked for.
     assert judge.kind_measures(half, half) == {
         "kind_recall": [1, 3],
         "kind_alone": [1, 3],
@@ -160,7 +167,7 @@ def test_a_composer_sees_neither_plan_nor_truth(five):
 
 @pytest.mark.slow
 def test_limits_on_the_calibration_scenes():
-    """A perfect composer passes, another sample's picture does not: for few subjects and for many."""
+    """A perfect composer passes, another sample's image does not: for few subjects and for many."""
     from macro.engines import scenes as scenes_engine
 
     for bucket in ("1-3", "11-12"):

@@ -1,9 +1,9 @@
-"""Colour measures on pictures painted by hand, whose answers are known."""
+"""Colour measures on images painted by hand, whose answers are known."""
 
 import numpy as np
 import pytest
 
-from macro.evals.metrics import Colours, Judged, cells_mask, clusters, expected_amounts, light_distance
+from macro.evals.metrics.palettes import Colours, Judged, cells_mask, clusters, expected_amounts, light_distance
 from macro.scenes.assets.palettes import COLOURS, to_oklab
 from macro.sentence.spans import Truth
 

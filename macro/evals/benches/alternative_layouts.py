@@ -4,7 +4,7 @@ An instruction says who stands left of or behind whom, not in which cells; so th
 agrees with the truth no better than two layouts drawn independently do. Here is the second one: the same
 subjects under a new camera, turned anew and sent to new places at random, then exchanged until all that the
 instruction says holds (and until the order of mention, a walk from neighbour to neighbour, could be what it
-is). The picture decides: the scene is rendered, and kept only if the relations read off it include every
+is). The image decides: the scene is rendered, and kept only if the relations read off it include every
 stated one.
 
 Read next: `macro/scenes/layout/placement.py` (slots), `macro/scenes/ground_truth/relations.py`, `scenes.py`.
@@ -18,9 +18,9 @@ from jaxtyping import Float, UInt8
 from macro.scenes.graph import Camera, Scene, Subject
 from macro.scenes.ground_truth import annotate
 from macro.scenes.ground_truth.relations import Extents
-from macro.scenes.language.prompt_parser import names_in_instructions, read_claims
+from macro.scenes.language.prompt_parser import names_in_instructions, parse_prompt
 from macro.scenes.layout.placement import (
-    picture_box,
+    projected_box,
     put,
     put_on,
     share,
@@ -42,7 +42,7 @@ Claims = frozenset[tuple]  # (i, name, j) or (i, "between", (j, k)) in subject n
 
 def another(scene: Scene, truth: Truth, prompt: str, rng: np.random.Generator, size: int = 128) -> Grid | None:
     """The layout of another scene of these subjects of which the prompt is as true; None if none is found."""
-    claims = frozenset(read_claims(prompt, names_in_instructions(truth)).relations)
+    claims = frozenset(parse_prompt(prompt, names_in_instructions(truth)).relations)
     riders = supports_of(scene.subjects)
     for _ in range(TRIES):
         camera = view_of(rng, len(scene.subjects))
@@ -56,7 +56,7 @@ def another(scene: Scene, truth: Truth, prompt: str, rng: np.random.Generator, s
     return None
 
 
-def exchanged_picture(scene: Scene, i: int, j: int, size: int = 128) -> UInt8[np.ndarray, "h w 3"]:
+def exchanged_image(scene: Scene, i: int, j: int, size: int = 128) -> UInt8[np.ndarray, "h w 3"]:
     """The scene with subjects `i` and `j` (from 0) in each other's places, as large as the other was."""
     subjects = list(scene.subjects)
     for new, old in ((i, j), (j, i)):
@@ -69,12 +69,12 @@ def exchanged_picture(scene: Scene, i: int, j: int, size: int = 128) -> UInt8[np
 
 
 def _area(subject: Subject, camera: Camera) -> float:
-    u0, v0, u1, v1 = picture_box(camera, subject)
+    u0, v0, u1, v1 = projected_box(camera, subject)
     return float((u1 - u0) * (v1 - v0))
 
 
 def _seen(scene: Scene, size: int) -> tuple[Grid, set]:
-    """Layout and relations of a scene, by its picture."""
+    """Layout and relations of a scene, by its image."""
     batch = raycast.stack([raycast.compile_scene(scene)])
     out = {name: np.asarray(values)[0] for name, values in raycast.render(batch, size, size, 1).items()}
     truth = annotate.truth_of(scene, out["ids"], np.asarray(raycast.amodal(batch, size, size))[0], out["depth"])
@@ -137,7 +137,7 @@ def _arranged(
 
 def _place(subject: Subject, camera: Camera) -> _Place:
     distance = np.linalg.norm(world_box(subject).mean(0) - camera.eye)
-    return _Place(tuple(picture_box(camera, subject)), float(distance), tuple(map(float, subject.position)))
+    return _Place(tuple(projected_box(camera, subject)), float(distance), tuple(map(float, subject.position)))
 
 
 def _wrong(standing: list[int], order: list[int], seats: dict, riders: dict[int, int], claims: Claims) -> int:
