@@ -83,7 +83,8 @@ def finish(candidate, options):
     return Sentence(spans, candidate.task, candidate.index, notes=notes_of(candidate, ENGINE))
 
 
-ENGINE = Engine("toys", "1.0.0", Options, start, (Step("draw", _draw), Step("area", _area)), finish, max_attempts=3)
+_STEPS = (Step("draw", _draw), Step("area", _area))
+ENGINE = Engine("toys", "1.0.0", Options, start, _STEPS, finish, max_attempts=3, needs_provider=False)
 loads = []
 
 
