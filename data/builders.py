@@ -140,9 +140,8 @@ def _difference(theirs: dict, ours: dict) -> str:
     return f", of {key} {theirs.get(key)}, not {ours[key]}" if plain else f", made with other {key}"
 
 
-@functools.cache
 def builder_of(dataset: str) -> type[EngineBuilder]:
-    """The TFDS builder of a data set: its engine is that of `data.build.DATASETS`.
+    """The TFDS builder of a data set of `data.build.DATASETS`.
 
     Raises:
         UserError: there is no such data set.
@@ -152,13 +151,14 @@ def builder_of(dataset: str) -> type[EngineBuilder]:
 
     if dataset not in DATASETS:
         raise UserError(f"{dataset!r} is no data set of ours; there are {', '.join(DATASETS)}")
-    engine = load(DATASETS[dataset])
-    members = {
-        "name": dataset,
-        "engine": DATASETS[dataset],
-        "needs_provider": engine.needs_provider,
-        "VERSION": tfds.core.Version(engine.version),
-        "__module__": __name__,
-    }
-    base = LayoutBuilder if dataset == "macrodata" else EngineBuilder
-    return types.new_class(dataset, (base,), {"skip_registration": True}, lambda namespace: namespace.update(members))
+    return engine_builder(DATASETS[dataset], LayoutBuilder if dataset == "macrodata" else EngineBuilder)
+
+
+@functools.cache
+def engine_builder(engine: str, base: type[EngineBuilder] = EngineBuilder) -> type[EngineBuilder]:
+    """The TFDS builder of an engine, "module:NAME": name, version and whether it asks a provider are the engine's."""
+    made = load(engine)
+    version = tfds.core.Version(made.version)
+    members = {"name": made.name, "engine": engine, "needs_provider": made.needs_provider, "VERSION": version}
+    members["__module__"] = __name__
+    return types.new_class(made.name, (base,), {"skip_registration": True}, lambda namespace: namespace.update(members))

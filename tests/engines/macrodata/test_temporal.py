@@ -176,9 +176,8 @@ def test_an_unreadable_video():
 def test_shots_that_are_not_alike():
     dead = only_dead(patchwork, **AGREEING | {"image_similarity": lambda a, b: [0.69] * len(a)})
     assert dead.step == "resemble" and "at most 1 key frames" in dead.reason
-    assert (
-        only_dead(patchwork, **AGREEING | {"image_similarity": lambda a, b: [ItemError("no GPU")] * len(a)}).reason == "no GPU"
-    )
+    broken = {"image_similarity": lambda a, b: [ItemError("no GPU")] * len(a)}
+    assert only_dead(patchwork, **AGREEING | broken).reason == "no GPU"
 
 
 @pytest.mark.parametrize("summary", ["", "word " * 50, "<image 3> is shown"], ids=["none", "long", "marker"])
