@@ -41,6 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "name": "files",
         "dir": "",
         "mix": (("text_to_image", 1.0), ("edit", 1.0)),  # [data] equal weights
+        "arrangement": "in_sentence",  # [data] an edit: the image, then its instruction
         "workers": 8,  # [ours]
         "tokenizer": "weights/bagel/bagel/tokenizer.json",
     }
@@ -62,7 +63,6 @@ def get_config(arg: str = "") -> ConfigDict:
             "reference_max_side": 518,  # [data] ViT's transform in editing, in training and drawing alike
             "reference_min_side": 224,  # [data]
             "reference_vae": True,  # [script] a given picture is seen by VAE and ViT
-            "arrangement": "in_sentence",  # [data] an edit: the image, then its instruction
         }
     )
     # [ours] joint dropout. [script] drops each text, ViT and VAE copy for itself, so that several references are hardly

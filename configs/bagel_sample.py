@@ -39,6 +39,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data = {"tokenizer": ""}  # empty: the one that came with the weights
     # BAGEL's own sizes, and both copies of every given image.
     config.packing = {"buckets": placeholder(tuple), "reference_vae": True}
+    config.model = {"dtype": "bfloat16"}  # what the model runs in
+    config.parallel = experiment.parallel()
     values = dataclasses.asdict(SamplingOptions(**RECOMMENDED[arg]))
     values["image_shapes"] = placeholder(tuple)
     config.sampling = values | {

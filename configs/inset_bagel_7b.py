@@ -30,6 +30,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
         # [note] interleaved pictures, interleaved video, editing, text to image
         config.data.mix = (("images", 0.2), ("video", 0.2), ("edit", 0.1), ("text_to_image", 0.5))
+        config.data.arrangement = "in_sentence"  # [paper]
         config.tasks = ("compose", "edit", "text_to_image")
         config.packing.update(
             {
@@ -42,7 +43,6 @@ def get_config(arg: str = "") -> ConfigDict:
                     *((1024, 1024, 3), (768, 1024, 4), (1024, 768, 4), (576, 1024, 5), (1024, 576, 5)),
                     *((512, 512, 6), (512, 688, 4), (688, 512, 4)),
                 ),
-                "arrangement": "in_sentence",  # [paper]
                 "reference_vae": False,  # [paper] ViT tokens only: VAE tokens cause pasting
                 "reference_max_side": 980,  # as BAGEL's ViT reads pictures to understand them
                 "reference_min_side": 224,

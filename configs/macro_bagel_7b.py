@@ -48,6 +48,7 @@ def get_config(arg: str = "") -> ConfigDict:
             for task, ratios in RATIOS.items()
             for bucket, ratio in zip(BUCKETS, ratios, strict=True)
         )
+        config.data.arrangement = "in_sentence"  # [ours]
         config.tasks = ("text_to_image", *RATIOS, "compose")  # the last: files that name no task
         config.packing.update(
             {
@@ -66,7 +67,6 @@ def get_config(arg: str = "") -> ConfigDict:
                     *((576, 1024, 6), (432, 768, 12)),
                     *((1024, 576, 6), (768, 432, 12)),
                 ),
-                "arrangement": "in_sentence",  # [ours]
                 "reference_max_side": 980,  # [ours] as BAGEL's ViT reads pictures when it draws
                 "reference_min_side": 224,
                 # [code] pixels of each reference if there are up to 2, 5, 10 of them

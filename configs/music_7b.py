@@ -41,6 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "dir": "",
         "workers": 8,
         "tokenizer": "weights/bagel/bagel/tokenizer.json",
+        "arrangement": "as_given",  # mostly in-sentence, a quarter image-first, as scenes are
         "size": 512,  # [ours]
         "reference_size": 224,  # [ours]
         "rays": 4,

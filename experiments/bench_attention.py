@@ -1,4 +1,4 @@
-"""Attention under the rule of sight: time, memory, FLOPs and bytes of ours against those of others.
+"""Attention under the attention mask: time, memory, FLOPs and bytes of ours against those of others.
 
     python -m experiments.bench_attention [--repeats=3] [--json=F] [--aot]
 
@@ -42,7 +42,7 @@ from macro.objectives.parts import model_config
 from macro.parallel import chips, topology
 from macro.parallel.cost_model import cost_analysis, hlo
 from macro.parallel.cost_model.estimate import roofline
-from macro.sentence.sight import FIELDS, visible
+from macro.sentence.attention_mask import MASK_FIELDS, mask_mod
 from macro.training import data
 from macro.training.loop import mesh_of
 from macro.utils import config as config_lib
@@ -119,11 +119,11 @@ def batch_meta() -> tuple[dict, LLMConfig]:
     tokenizer, packing = data.tokenizer_of(config, model), data.packing_config(config, model)
     batch = next(data.batches(config, data.stored(config), tokenizer, packing, mesh_of(config)))
     streams = [batch[name] for name in ("text", "vision", "latent")]
-    return {f: jnp.asarray(np.concatenate([s[f] for s in streams], axis=1)) for f in FIELDS}, model.llm
+    return {f: jnp.asarray(np.concatenate([s[f] for s in streams], axis=1)) for f in MASK_FIELDS}, model.llm
 
 
 def attention_jax(q, k, v, q_meta, k_meta, implementation: str | None = None):
-    """The library's attention, given the mask that the rule of sight makes."""
+    """The library's attention, given the mask that the attention mask makes."""
     mask = attention_mask(q_meta, k_meta)[:, None]
     attended = jax.nn.dot_product_attention(q, k, v, mask=mask, implementation=implementation)
     return (jnp.where(jnp.any(mask, axis=-1)[:, 0, :, None, None], attended, 0.0),)
@@ -131,7 +131,7 @@ def attention_jax(q, k, v, q_meta, k_meta, implementation: str | None = None):
 
 def on_demo_rows(repeats: int) -> list[dict]:
     meta, llm = batch_meta()
-    b, n = meta["sample"].shape
+    b, n = meta["segment_ids"].shape
     shape = specs.Shape(b, n, n, llm.heads, llm.kv_heads, llm.head_dim, "float32")
     arrays = random_arrays(shape)
     backends = {DENSE: attention_reference, "jax.nn": attention_jax, "ours (blocked)": attention_blocked}
@@ -156,7 +156,7 @@ def random_arrays(shape: specs.Shape) -> list[jax.Array]:
 
 def lowered(backend: Callable, shape: specs.Shape, sharding=None):
     """The gradient of one layer's attention for a shape, as a program to be compiled."""
-    meta = {f: jax.ShapeDtypeStruct((shape.b, shape.nq), jnp.int32, sharding=sharding) for f in FIELDS}
+    meta = {f: jax.ShapeDtypeStruct((shape.b, shape.nq), jnp.int32, sharding=sharding) for f in MASK_FIELDS}
     arrays = [jax.ShapeDtypeStruct(*x, sharding=sharding) for x in specs.arrays(shape)]
 
     def slopes(q, k, v, meta):
@@ -213,7 +213,7 @@ def left(name: str, chip: chips.Chip) -> dict:
 
 def share_seen(meta: Mapping) -> float:
     """Share of the pairs that are visible, by every seventh query."""
-    return float(np.mean(visible({f: x[0, ::7, None] for f, x in meta.items()}, meta)))
+    return float(np.mean(mask_mod({f: x[0, ::7, None] for f, x in meta.items()}, meta)))
 
 
 # ---------------------------------------------------------------- a GPU
@@ -268,7 +268,7 @@ def shares(seconds: Mapping, shape: specs.Shape, seen: float) -> list[dict]:
 
 
 def flex(shape: specs.Shape, meta: Mapping) -> dict[str, list[Callable]]:
-    """PyTorch's flex_attention with the rule of sight as its mask, where torch with CUDA is there."""
+    """PyTorch's flex_attention with the attention mask as its mask, where torch with CUDA is there."""
     try:
         import torch
         from torch.nn.attention.flex_attention import create_block_mask, flex_attention
@@ -281,7 +281,7 @@ def flex(shape: specs.Shape, meta: Mapping) -> dict[str, list[Callable]]:
     tokens = {f: torch.tensor(x[0], device="cuda") for f, x in meta.items()}
 
     def sees(b, h, q, k):
-        return visible({f: x[q] for f, x in tokens.items()}, {f: x[k] for f, x in tokens.items()})
+        return mask_mod({f: x[q] for f, x in tokens.items()}, {f: x[k] for f, x in tokens.items()})
 
     q, k, v = (
         torch.randn(x[0], x[2], x[1], x[3], device="cuda", dtype=torch.bfloat16, requires_grad=True)

@@ -37,9 +37,9 @@ from macro.sampling.denoise import decode_images
 from macro.sampling.drop_tokens import choice_of
 from macro.sampling.pipeline import Pipeline
 from macro.sampling.prefill import names_of
+from macro.sentence.attention_mask import CAUSAL
 from macro.sentence.formats import compose_sentence
 from macro.sentence.plan import Plan
-from macro.sentence.sight import CAUSAL
 from macro.sentence.spans import Sentence
 from macro.utils import config as config_lib
 from macro.utils.errors import UserError
@@ -163,7 +163,7 @@ def flops(pipeline: Pipeline, prompt: Prompt, after, kept: int) -> dict:
     vision = _encoder(config, prompt.vision) if prompt.vision else 0
     for row, name in enumerate(prompt.distinct):
         pairs, n = _pairs(prompt, name)
-        plan = int((after.plan["sample"][after.kept.index(row)] >= 0).sum()) if row in after.kept else 0
+        plan = int((after.plan["segment_ids"][after.kept.index(row)] >= 0).sum()) if row in after.kept else 0
         prompted = sum(n.values())
         read += _layers(llm, prompted + plan, pairs + plan * prompted + plan * (plan + 1) // 2)
         keys = n["text"] + (kept or n["vision"] if n["vision"] else 0)
@@ -182,7 +182,7 @@ def _layers(llm: LLMConfig, tokens: int, pairs: int) -> int:
 
 def _encoder(config: ModelConfig, vision: dict) -> int:
     """Of the vision encoder, in which an image's patches see one another."""
-    spans = vision["span"][0][vision["sample"][0] >= 0]
+    spans = vision["block_id"][0][vision["segment_ids"][0] >= 0]
     counts = np.unique(spans, return_counts=True)[1]
     width = config.vision.width
     matrices = 2 * width * (4 * width + 2 * config.vision.mlp)
@@ -197,9 +197,9 @@ def _pairs(prompt: Prompt, name: str) -> tuple[int, dict[str, int]]:
     n, fields = {"text": 0, "vision": 0, "latent": 0}, []
     for number in prompt.path(name):
         for stream, values in prompt.chunks[number].streams.items():
-            real = values["sample"][0] >= 0
+            real = values["segment_ids"][0] >= 0
             n[stream] += int(real.sum())
-            fields.append(np.stack([values[field][0][real] for field in ("order", "span", "mode")]))
+            fields.append(np.stack([values[field][0][real] for field in ("token_index", "block_id", "mask_mode")]))
     if not sum(n.values()):
         return 0, n
     order, span, mode = np.concatenate(fields, axis=1)

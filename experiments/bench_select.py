@@ -35,7 +35,7 @@ from macro.kernels.token_selection.reference import query_classes
 from macro.parallel import topology
 from macro.parallel.cost_model import cost_analysis
 from macro.parallel.cost_model.hlo import compile_and_read
-from macro.sentence.sight import CAUSAL, FULL
+from macro.sentence.attention_mask import CAUSAL, FULL
 from macro.utils import config as config_lib
 
 KEEP = 0.3
@@ -77,10 +77,10 @@ def sentence(sizes: Selection) -> tuple[dict, np.ndarray]:
     lengths[-2] += sizes.tokens - sum(lengths)
     spans = np.arange(len(lengths))
     fields = {
-        "sample": np.zeros(sizes.tokens),
-        "order": np.arange(sizes.tokens),
-        "span": np.repeat(spans, lengths),
-        "mode": np.repeat(np.where(spans % 2, FULL, CAUSAL), lengths),
+        "segment_ids": np.zeros(sizes.tokens),
+        "token_index": np.arange(sizes.tokens),
+        "block_id": np.repeat(spans, lengths),
+        "mask_mode": np.repeat(np.where(spans % 2, FULL, CAUSAL), lengths),
     }
     image = np.repeat(np.where(spans % 2, spans // 2, -1), lengths)
     return {name: x.astype(np.int32)[None] for name, x in fields.items()}, image.astype(np.int32)[None]

@@ -177,15 +177,18 @@ def case(batch: Mapping, llm: LLMConfig) -> dict[str, np.ndarray]:
     meta = {name: np.asarray(x) for name, x in concat_metadata(text, vision, latent).items()}
     found = {"meta_" + name: x for name, x in meta.items()}
     found["mask"] = np.asarray(attention_mask(meta, meta))
-    ropes = {"und": np.concatenate([text["rope"], vision["rope"]], axis=1), "gen": latent["rope"]}
-    held = np.split(meta["sample"] >= 0, [ropes["und"].shape[1]], axis=1)
+    ropes = {
+        "und": np.concatenate([text["position_ids"], vision["position_ids"]], axis=1),
+        "gen": latent["position_ids"],
+    }
+    held = np.split(meta["segment_ids"] >= 0, [ropes["und"].shape[1]], axis=1)
     random = np.random.default_rng(1)
     for (name, rope), real in zip(ropes.items(), held, strict=True):
         found[f"rope_{name}"] = rope
         found[name], found[f"target_{name}"] = random.normal(size=(2, *rope.shape, llm.width)).astype(np.float32)
         found[f"weight_{name}"] = (real / (real.sum() * llm.width))[..., None].astype(np.float32)
     # Where PyTorch's attention would make NaN of padding, which sees nothing, let it see itself: nobody looks there.
-    found["mask"] |= np.eye(found["mask"].shape[1], dtype=bool) & (meta["sample"] < 0)[:, :, None]
+    found["mask"] |= np.eye(found["mask"].shape[1], dtype=bool) & (meta["segment_ids"] < 0)[:, :, None]
     return found
 
 

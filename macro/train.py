@@ -32,6 +32,7 @@ def _train(config, workdir):
     from macro.models import weights
     from macro.objectives import OBJECTIVES
     from macro.objectives.parts import model_config
+    from macro.sampling.compatibility import training_record
     from macro.training import data, evaluators, loop, lora
     from macro.training.state import averaged, frozen
     from macro.utils import tree
@@ -59,6 +60,7 @@ def _train(config, workdir):
     notes = {
         "command": shlex.join(["python", "-m", "macro.train", *sys.argv[1:]]),
         "config": json.loads(config.to_json_best_effort()),
+        "trained_with": training_record(model, tokenizer, packing),
         "steps": int(state.step),
         "examples_seen": int(state.examples),
         "parameters": tree.count(params),

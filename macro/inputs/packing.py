@@ -1,7 +1,7 @@
 """Sentences into rows of three static streams: text, vision, latent.
 
-A row holds several samples side by side; `sample` keeps them apart and the rule of sight does the rest
-(`macro/sentence/sight.py`). A row is a nested dict of arrays:
+A row holds several samples side by side; `segment_ids` keep them apart and the attention mask does the rest
+(`macro/sentence/attention_mask.py`). A row is a nested dict of arrays:
 
     text    ids[n] labels[n] (token to predict, -1 none) weights[n] task_id[n]
     vision  patches[n, p*p*3] in -1..1, position[n], subject[n] (0 unbound), picture[n]
@@ -33,10 +33,10 @@ from macro.inputs.image_spec import ImageSpec, ResizeRule
 from macro.inputs.pieces import Cursor, Packed, bind, lay, needs, pieces_of
 from macro.inputs.rows import make_row
 from macro.inputs.transforms import grid_positions
+from macro.sentence.attention_mask import NOISE
 from macro.sentence.formats import ARRANGEMENTS, AS_GIVEN, arrange
 from macro.sentence.layout import NUM_CLASSES
 from macro.sentence.plan import Plan
-from macro.sentence.sight import NOISE
 from macro.sentence.spans import Sentence
 from macro.utils.errors import UserError
 
@@ -101,7 +101,7 @@ class PackingConfig:
                 object.__setattr__(self, name, tuple(tuple(part) for part in getattr(self, name)))
         if self.arrangement not in (*ARRANGEMENTS, AS_GIVEN):
             raise UserError(
-                f"config.packing.arrangement={self.arrangement!r}: choose one of {', '.join(ARRANGEMENTS)}, {AS_GIVEN}"
+                f"config.data.arrangement={self.arrangement!r}: choose one of {', '.join(ARRANGEMENTS)}, {AS_GIVEN}"
             )
         if self.reference_max_side < self.patch:
             raise UserError(
@@ -193,8 +193,8 @@ def framed(cursor: Cursor, position: np.ndarray, mode: int, tokenizer) -> tuple[
     inner = {"position": position}
     orders = np.array([0, n + 1], np.int32), np.arange(1, n + 1, dtype=np.int32)
     for stream, order in zip((text, inner), orders, strict=True):
-        constant = {"sample": 0, "span": cursor.span, "mode": mode, "rope": cursor.rope}
-        stream["order"] = cursor.order + order
+        constant = {"segment_ids": 0, "block_id": cursor.span, "mask_mode": mode, "position_ids": cursor.rope}
+        stream["token_index"] = cursor.order + order
         stream |= {name: np.full(len(order), value, np.int32) for name, value in constant.items()}
     return text, inner
 

@@ -21,9 +21,9 @@ import numpy as np
 
 from macro.inputs.conditioning import ConditionMask
 from macro.inputs.transforms import grid_positions, patchify
+from macro.sentence.attention_mask import CAUSAL, FULL, NOISE
 from macro.sentence.layout import NUM_CLASSES, layout_to_token_weights
 from macro.sentence.plan import Plan
-from macro.sentence.sight import CAUSAL, FULL, NOISE
 from macro.sentence.spans import Image, Sentence, Target, Text
 from macro.utils.errors import UserError
 
@@ -123,7 +123,10 @@ def pieces_of(
         if isinstance(span, Text | Plan):
             if i in mask.text:
                 continue
-            plan = span if isinstance(span, Plan) else plan
+            if isinstance(span, Plan):
+                plan = span
+                if rng is not None:
+                    _check_decodable(span, sentence)
             body = span.tokens(tokenizer) if isinstance(span, Plan) else tokenizer.encode(span.text)
             learnt = mask.scored and (isinstance(span, Plan) or span.learn)
             pieces.append(Words([tokenizer.bos, *body, tokenizer.eos], learnt))
@@ -141,6 +144,16 @@ def pieces_of(
         slots += any(isinstance(copy, Latents) for copy in copies)
         pictures += 1
     return pieces
+
+
+def _check_decodable(plan: Plan, sentence: Sentence) -> None:
+    """UserError for a chain of thought that the plan decoder's grammar (sampling/plan_decoding.py) cannot write."""
+    if "<" in plan.cot:
+        at = plan.cot.index("<")
+        raise UserError(
+            f"sentence {sentence.idx} (task {sentence.task}): its chain of thought holds {plan.cot[at : at + 12]!r}, "
+            "but a thought that is decoded has no '<'; take it out of the sample"
+        )
 
 
 def _picture(i: int, span, config, mask: ConditionMask, slot: int, number: int, given: int, followed: bool) -> list:
@@ -278,10 +291,10 @@ class _Builder:
 
     def _add(self, stream: str, n: int, mode: int, rope, values: dict) -> None:
         meta = {
-            "order": self.order + np.arange(n, dtype=np.int32),
-            "span": np.full(n, self.span, np.int32),
-            "mode": np.full(n, mode, np.int32),
-            "rope": np.broadcast_to(np.asarray(rope, np.int32), (n,)),
+            "token_index": self.order + np.arange(n, dtype=np.int32),
+            "block_id": np.full(n, self.span, np.int32),
+            "mask_mode": np.full(n, mode, np.int32),
+            "position_ids": np.broadcast_to(np.asarray(rope, np.int32), (n,)),
         }
         self.streams[stream].append(values | meta)
         self.order += n

@@ -16,8 +16,8 @@ STREAMS = ("text", "vision", "latent")
 
 # name -> (type, what padding holds); shapes beyond the token axis are in `_widths`.
 _META = {
-    "sample": (np.int32, -1), "order": (np.int32, 0), "span": (np.int32, -1), "mode": (np.int32, 0),
-    "rope": (np.int32, 0),
+    "segment_ids": (np.int32, -1), "token_index": (np.int32, 0), "block_id": (np.int32, -1), "mask_mode": (np.int32, 0),
+    "position_ids": (np.int32, 0),
 }  # fmt: skip
 _FIELDS = {
     "text": {
@@ -53,7 +53,7 @@ def make_row(
             values = dict(getattr(sample, stream))
             if not values:
                 continue
-            marks = {"sample": k}
+            marks = {"segment_ids": k}
             if stream == "latent":
                 values["source"] = starts[k][values.pop("slot")] + values.pop("token")
                 values["image"] = values["image"] + images
@@ -61,7 +61,7 @@ def make_row(
                 values["picture"] = np.where(values["picture"] < 0, -1, values["picture"] + pictures)
             if stream != "vision":
                 marks["task_id"] = tasks[k] if len(tasks) else 0
-            n = len(values["order"])
+            n = len(values["token_index"])
             parts[stream].append(values | {name: np.full(n, mark) for name, mark in marks.items()})
         images += sample.images
         pictures += sample.pictures
@@ -99,7 +99,7 @@ def _pixel_table(samples: Sequence[Packed], config) -> tuple[list[np.ndarray], d
 
 
 def _padded(stream: str, parts: list[dict], config) -> dict[str, np.ndarray]:
-    capacity, total = getattr(config, stream), sum(len(part["order"]) for part in parts)
+    capacity, total = getattr(config, stream), sum(len(part["token_index"]) for part in parts)
     if total > capacity:
         raise UserError(f"packing.{stream}: a row needs {total} tokens but holds {capacity}; raise it")
     widths = {"patches": (3 * config.patch**2,), "subjects": (NUM_CLASSES,)}
@@ -113,4 +113,4 @@ def _padded(stream: str, parts: list[dict], config) -> dict[str, np.ndarray]:
 
 def fill(rows: Sequence[dict]) -> dict[str, float]:
     """The share of each stream's places that hold a token, over rows or batches of rows."""
-    return {s: float(np.mean([np.mean(row[s]["sample"] >= 0) for row in rows])) for s in STREAMS}
+    return {s: float(np.mean([np.mean(row[s]["segment_ids"] >= 0) for row in rows])) for s in STREAMS}

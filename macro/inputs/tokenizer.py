@@ -12,7 +12,10 @@ ids (for Qwen those it leaves unused, from 151665 on, so that no embedding is re
 Read next: `macro/sentence/plan.py` (a plan's tokens), `macro/inputs/pieces.py`.
 """
 
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import tokenizers
@@ -35,6 +38,8 @@ class Tokenizer:
         bos, eos: around every piece of text. image_start, image_end: around every picture.
         layout_start, layout_end, cells: the layout's marks, and the ids of cell 0..12.
         vocab_size: one more than the greatest id.
+        sha256: fingerprint of which id stands for what, and of how a text is split; the same for every file of one
+            vocabulary.
     """
 
     def __init__(self, bpe: tokenizers.Tokenizer, layout: int = QWEN_LAYOUT, name: str = "tokenizer"):
@@ -63,6 +68,12 @@ class Tokenizer:
                 )
         self.layout_start, self.layout_end, *self.cells = named
         self.vocab_size = 1 + max([*named, *bpe.get_vocab(with_added_tokens=True).values()])
+
+    @cached_property
+    def sha256(self) -> str:
+        vocab = sorted(self._bpe.get_vocab(with_added_tokens=True).items())
+        probe = self.encode("The quick brown fox, 2 dogs & <image 1>: naïve 图像!\n")
+        return hashlib.sha256(json.dumps([vocab, probe]).encode()).hexdigest()
 
     @classmethod
     def demo(cls) -> "Tokenizer":

@@ -30,20 +30,20 @@ from macro.nn.attention_probe import AttentionProbe
 from macro.nn.layers import rope_angles
 from macro.nn.mot import MoT
 from macro.parallel.sharding import constrain, join_tokens, split_tokens
-from macro.sentence.sight import FIELDS
+from macro.sentence.attention_mask import MASK_FIELDS
 
 Cache = dict
 
 
 def mask_fields(stream: Mapping) -> dict:
-    """The four integers per token that the rule of sight asks for."""
-    return {name: stream[name] for name in FIELDS}
+    """The four integers per token that the attention mask asks for."""
+    return {name: stream[name] for name in MASK_FIELDS}
 
 
 def concat_metadata(*metas: Mapping | None) -> dict:
     """Metadata of several buffers, one after the other along the token axis."""
     present = [meta for meta in metas if meta is not None]
-    return {name: join_tokens([meta[name] for meta in present]) for name in FIELDS}
+    return {name: join_tokens([meta[name] for meta in present]) for name in MASK_FIELDS}
 
 
 def index_cache(cache: Cache, rows: slice | Array) -> Cache:
@@ -66,7 +66,7 @@ def _text_of(und: Float[Array, "b n d"], text: Mapping, vision: Mapping | None) 
     """The text stream's share of the understanding tokens."""
     if vision is None:
         return und
-    return split_tokens(und, [text["ids"].shape[1], vision["sample"].shape[1]])[0]
+    return split_tokens(und, [text["ids"].shape[1], vision["segment_ids"].shape[1]])[0]
 
 
 class Composer(nn.Module):
@@ -182,7 +182,7 @@ class Composer(nn.Module):
         return self.diffusion_head.velocity(self.mot.gen_norm(hidden))
 
     def embed_vision(self, vision: Mapping) -> Float[Array, "b n d"]:
-        """Vision tokens before binding, of `patches`, `position`, `sample` and `span`."""
+        """Vision tokens before binding, of `patches`, `position`, `segment_ids` and `block_id`."""
         return self.planner.embed_vision(vision)
 
     def _embed_und(self, text: Mapping, vision: Mapping | None) -> Float[Array, "b n d"]:
@@ -204,9 +204,11 @@ class Composer(nn.Module):
         kept, stays = selection.select(streams, meta, image_ids(streams), values, found, self.config.llm.layers)
         words, seen = split_tokens(und, [text["ids"].shape[1], vision["position"].shape[1]])
         seen = gather_tokens(seen, kept, "batch", "tokens", "width")
-        fields = {name: jnp.take_along_axis(vision[name], kept.indices, axis=1) for name in (*FIELDS, "rope")}
-        vision = fields | {"sample": jnp.where(kept.valid, fields["sample"], -1)}
-        latent = {**latent, "sample": jnp.where(stays, latent["sample"], -1)}
+        fields = {
+            name: jnp.take_along_axis(vision[name], kept.indices, axis=1) for name in (*MASK_FIELDS, "position_ids")
+        }
+        vision = fields | {"segment_ids": jnp.where(kept.valid, fields["segment_ids"], -1)}
+        latent = {**latent, "segment_ids": jnp.where(stays, latent["segment_ids"], -1)}
         given = self._joined([text, vision], latent)
         und, gen, *_ = self.mot.run(join_tokens([words, seen]), gen, *given, part=(end, self.config.llm.layers))
         words, _ = split_tokens(und, [words.shape[1], seen.shape[1]])
@@ -214,8 +216,8 @@ class Composer(nn.Module):
 
     def _joined(self, und_streams, latent):
         """Rotations and metadata of the tokens; understanding tokens stand before latents everywhere."""
-        rope = join_tokens([stream["rope"] for stream in und_streams])
-        angles = [rope] if latent is None else [rope, latent["rope"]]
+        rope = join_tokens([stream["position_ids"] for stream in und_streams])
+        angles = [rope] if latent is None else [rope, latent["position_ids"]]
         llm = self.config.llm
         rotations = [rope_angles(ids, llm.head_dim, llm.rope_theta) for ids in angles]
         rotations = (*rotations, None) if latent is None else tuple(rotations)
@@ -225,7 +227,10 @@ class Composer(nn.Module):
 
 def dummy_batch(model: ModelConfig) -> tuple[dict, Array, Array]:
     """Streams with one token each, latents and times: enough to shape every parameter by `Composer.init`."""
-    meta = {name: jnp.zeros((1, 1), jnp.int32) for name in ("sample", "order", "span", "mode", "rope")}
+    meta = {
+        name: jnp.zeros((1, 1), jnp.int32)
+        for name in ("segment_ids", "token_index", "block_id", "mask_mode", "position_ids")
+    }
     patch = jnp.zeros((1, 1, model.vision.patch**2 * 3))
     place = jnp.zeros((1, 1), jnp.int32)
     streams = {

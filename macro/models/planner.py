@@ -36,9 +36,9 @@ class Planner(nn.Module):
         """Vision tokens: encoder, connector, and the fixed 2-D position.
 
         Args:
-            vision: `patches` [b, n, p*p*3] in -1..1, `position`, `sample`, `span` [b, n].
+            vision: `patches` [b, n, p*p*3] in -1..1, `position`, `segment_ids`, `block_id` [b, n].
         """
-        encoded = self.vision(vision["patches"], vision["position"], vision["sample"], vision["span"])
+        encoded = self.vision(vision["patches"], vision["position"], vision["segment_ids"], vision["block_id"])
         tokens = self.connector(encoded)
         position = position_embedding(vision["position"], self.config.vision.side, self.config.llm.width)
         return tokens.astype(self.config.dtype) + position.astype(self.config.dtype)

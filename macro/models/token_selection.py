@@ -46,7 +46,7 @@ from macro.kernels.token_selection.api import (
 )
 from macro.nn.attention_probe import AttentionProbe
 from macro.parallel.sharding import current_mesh_shape, join_tokens, split_tokens
-from macro.sentence.sight import NOISE
+from macro.sentence.attention_mask import NOISE
 from macro.utils.config import from_config
 from macro.utils.errors import UserError
 
@@ -272,13 +272,13 @@ class TrainingSelection:
 
     def queries(self, streams: Mapping, image: Int[Array, "b n"], meta: Mapping) -> Int[Array, "b n"]:
         """The image of each token as a query; supervised text and noised targets do not count."""
-        labels, span = streams["text"]["labels"], streams["text"]["span"]
+        labels, span = streams["text"]["labels"], streams["text"]["block_id"]
         supervised = labels >= 0
         # The last token of a supervised text predicts nothing, but has read all of it.
         ends = jnp.roll(supervised, 1, axis=1) & (span == jnp.roll(span, 1, axis=1))
-        others = [jnp.zeros(streams[name]["span"].shape, bool) for name in ("vision", "latent")]
+        others = [jnp.zeros(streams[name]["block_id"].shape, bool) for name in ("vision", "latent")]
         supervised = join_tokens([join_tokens([supervised | ends, others[0]]), others[1]])
-        return jnp.where((meta["mode"] == NOISE) | supervised, _IGNORED, image)
+        return jnp.where((meta["mask_mode"] == NOISE) | supervised, _IGNORED, image)
 
     def select(
         self, streams: Mapping, meta: Mapping, image: Int[Array, "b n"], values, found, layers: int
@@ -290,7 +290,7 @@ class TrainingSelection:
             values: `[layers, b, n, kv, hd]` of the layers that were run. found: by the probe.
             layers: of the model.
         """
-        sizes = [streams[name]["sample"].shape[1] for name in ("text", "vision", "latent")]
+        sizes = [streams[name]["segment_ids"].shape[1] for name in ("text", "vision", "latent")]
         counts = query_counts(meta, meta, self.queries(streams, image, meta), image)
         scored = counts if found is None else layer_mean(self.selection, found, layers)
         _, *scored = split_tokens(jnp.moveaxis(scored, 1, 2), sizes)
@@ -307,7 +307,7 @@ class TrainingSelection:
             found.append(select_top_k(score, own, share, most))
         vision, latent = jax.lax.stop_gradient(found)
         rows = jnp.arange(latent.indices.shape[0])[:, None]
-        chosen = jnp.zeros(streams["latent"]["sample"].shape, bool).at[rows, latent.indices].max(latent.valid)
+        chosen = jnp.zeros(streams["latent"]["segment_ids"].shape, bool).at[rows, latent.indices].max(latent.valid)
         return vision, chosen | (streams["latent"]["picture"] < 0)
 
     def capacity(self, tokens: int, texts: int) -> int:

@@ -10,7 +10,8 @@ Read next: `macro/models/composer.py`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from macro.nn.layers import REMAT_CHOICES
 from macro.utils.errors import UserError
@@ -176,6 +177,27 @@ def replace_nested(config, changes: Mapping):
             value = tuple(value)
         made[name] = value
     return dataclasses.replace(config, **made)
+
+
+# The fields that fix the shapes and the meaning of a composer's parameters (but for the layout binding, which a model
+# that lacks it begins at zero).
+COMPOSER_SIZES = ("llm", "vision", "latent_patch", "latent_side", "subjects")
+# Of the autoencoder these belong to whoever trains on its latents.
+_LATENT_STATISTICS = ("scale", "shift")
+
+
+def first_difference(found: Any, wanted: Any, fields: Iterable[str]) -> tuple[str, Any, Any] | None:
+    """(dotted name, value of `found`, value of `wanted`) of the first field that differs; None if none does."""
+    for name in fields:
+        mine, other = getattr(found, name), getattr(wanted, name)
+        if dataclasses.is_dataclass(mine):
+            inner = [field.name for field in dataclasses.fields(mine) if field.name not in _LATENT_STATISTICS]
+            difference = first_difference(mine, other, inner)
+            if difference:
+                return f"{name}.{difference[0]}", *difference[1:]
+        elif mine != other:
+            return name, mine, other
+    return None
 
 
 def to_dict(config: ModelConfig) -> dict:

@@ -21,7 +21,7 @@ from macro.kernels.attention.api import attention
 from macro.models.variants import VisionConfig
 from macro.nn.layers import ATTENTION_OUT, LORA, Dense, apply_remat
 from macro.parallel.sharding import constrain
-from macro.sentence.sight import NOISE
+from macro.sentence.attention_mask import NOISE
 
 
 class VisionBlock(nn.Module):
@@ -57,8 +57,8 @@ class Vision(nn.Module):
     Args of a call:
         patches: pixels in -1..1, `patch * patch * 3` values a patch in (row, column, channel) order.
         position: `row * side + column` of each patch inside its picture.
-        sample: index of the packed sentence a patch belongs to, -1 = padding.
-        span: number of the picture's span; patches attend where sample and span agree.
+        segment_ids: packed sample that a patch belongs to, -1 = padding.
+        block_id: block of the patch's image; patches attend where both agree.
 
     Returns:
         Features `[b, n, width]`. Those of padding are finite but meaningless.
@@ -73,8 +73,8 @@ class Vision(nn.Module):
         self,
         patches: Float[Array, "b n c"],
         position: Int[Array, "b n"],
-        sample: Int[Array, "b n"],
-        span: Int[Array, "b n"],
+        segment_ids: Int[Array, "b n"],
+        block_id: Int[Array, "b n"],
     ) -> Float[Array, "b n d"]:
         config = self.config
         table = self.param("position_embedding", nn.initializers.normal(0.02), (config.side**2, config.width))
@@ -84,8 +84,8 @@ class Vision(nn.Module):
 
         # In the attention mask a NOISE block attends to itself and no other block attends to it; with all token
         # indices equal this keeps packed images apart.
-        zeros = jnp.zeros_like(sample)
-        meta = {"sample": sample, "span": span, "order": zeros, "mode": zeros + NOISE}
+        zeros = jnp.zeros_like(segment_ids)
+        meta = {"segment_ids": segment_ids, "block_id": block_id, "token_index": zeros, "mask_mode": zeros + NOISE}
         layers = nn.scan(
             apply_remat(VisionBlock, self.remat),
             variable_axes={"params": 0, LORA: 0, "intermediates": 0},

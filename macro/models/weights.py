@@ -10,8 +10,10 @@ import json
 import os
 from collections.abc import Mapping
 
+import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.typing import DTypeLike
 
 from macro.models.variants import ModelConfig, from_dict, to_dict
 from macro.utils.errors import UserError
@@ -20,6 +22,8 @@ from macro.utils.streaming_safetensors import Spec, TensorReader, streaming_writ
 
 # Where the adapters of LoRA lie in a tree of parameters.
 ADAPTERS = "lora"
+# What a file may lack: the layout binding of a model that was trained without it begins at zero, where it does nothing.
+BINDING = "binding"
 # What floating-point tensors can be stored as.
 DTYPES = ("float32", "bfloat16")
 
@@ -53,7 +57,22 @@ def load(path: str | os.PathLike) -> tuple[dict, ModelConfig, dict]:
     file = reader(path)
     config = config_of(file)
     flat = {name: np.asarray(value, np.float32) for name, value in file.items()}
-    return unflatten_dict(flat, sep="/"), config, json.loads(file.metadata.get("notes", "{}"))
+    return unflatten_dict(flat, sep="/"), config, notes_of(file)
+
+
+def views(file: TensorReader) -> dict:
+    """The parameters of a file as a nested dict of arrays of which only what is looked at is read."""
+    return unflatten_dict({name: file.view(name) for name in file}, sep="/")
+
+
+def notes_of(file: TensorReader) -> dict:
+    """The maker's notes on the weights of a file."""
+    return json.loads(file.metadata.get("notes", "{}"))
+
+
+def on_devices(values: np.ndarray, dtype: DTypeLike, where: jax.sharding.Sharding) -> jax.Array:
+    """A stored tensor laid over devices: each device's share is read and cast on its own."""
+    return jax.make_array_from_callback(values.shape, where, lambda index: np.asarray(values[index], dtype))
 
 
 def reader(path: str | os.PathLike) -> TensorReader:

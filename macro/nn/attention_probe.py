@@ -67,8 +67,8 @@ def probe_layer(
     def measure(k, k_meta, key_image):
         if probe.softmax:
             return attention_received(queries, k, lse, q_meta, k_meta, probe.query_images, key_image)
-        texts = jnp.where(probe.query_images == -1, q_meta["sample"], -1)
-        return _scores(queries, k, texts, k_meta["sample"])
+        texts = jnp.where(probe.query_images == -1, q_meta["segment_ids"], -1)
+        return _scores(queries, k, texts, k_meta["segment_ids"])
 
     def measured():
         return tuple(measure(*each, images) for each, images in zip(sets, probe.key_images, strict=True))

@@ -6,10 +6,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping
 
-import jax
 import numpy as np
 from jaxtyping import Array
 
@@ -47,30 +45,30 @@ def read_part(part: str, path: str, config, shapes: Mapping, laid: Mapping) -> d
         shapes, laid: shape and sharding of each of the part's parameters, in trees.
 
     Raises:
-        UserError: a file without the part, or one of other sizes than `config.model`.
+        UserError: a file without the part, or one of other sizes than `config.model`; the message names the first.
     """
-    reader = weights.reader(path)
-    found, wanted = _shaped_by(weights.config_of(reader), part), _shaped_by(model_config(config), part)
-    held = {name.removeprefix(f"{part}/"): name for name in reader if name.startswith(f"{part}/")}
+    file = weights.reader(path)
+    held = {name.removeprefix(f"{part}/"): name for name in file if name.startswith(f"{part}/")}
     if not held:
         raise UserError(f"{path}: holds no {part}; config.init_from.{part} needs a file with one")
-    if found != wanted:
-        raise UserError(f"{path}: its {part} is {found}, but config.model asks for {wanted}")
+    wanted = model_config(config)
+    sizes = ("vae",) if part == "vae" else variants.COMPOSER_SIZES
+    difference = variants.first_difference(weights.config_of(file), wanted, sizes)
+    if difference:
+        name, found, due = difference
+        raise UserError(f"{path}: its {part} has model.{name}={found}, but config.model asks for {due}")
     shapes, laid = tree.flatten(shapes), tree.flatten(laid)
+    for name in held:
+        if name not in shapes:
+            raise UserError(f"{path}: its {part} has {name}, which config.model leaves out")
     for name, leaf in shapes.items():
-        if name not in held or reader.specs[held[name]].shape != leaf.shape:
+        missing = name not in held and not (name == weights.BINDING and wanted.binding_init == 0)
+        if missing or name in held and file.specs[held[name]].shape != leaf.shape:
             raise UserError(f"{path}: its {part} has no {name} of shape {leaf.shape}, which config.model asks for")
 
     def read(name: str) -> Array:
-        tensor, leaf = reader.view(held[name]), shapes[name]
-        return jax.make_array_from_callback(leaf.shape, laid[name], lambda index: np.asarray(tensor[index], leaf.dtype))
+        leaf = shapes[name]
+        stored = file.view(held[name]) if name in held else np.broadcast_to(np.float32(0), leaf.shape)
+        return weights.on_devices(stored, leaf.dtype, laid[name])
 
     return tree.unflatten({name: read(name) for name in shapes})
-
-
-def _shaped_by(model: ModelConfig, part: str):
-    """What fixes the shapes and meaning of one top-level part of the parameters."""
-    if part == "vae":
-        # Scale and shift belong to whoever trains on the latents, not to the autoencoder.
-        return dataclasses.replace(model.vae, scale=1.0, shift=0.0)
-    return model.llm, model.vision, model.latent_patch, model.latent_side, model.subjects, model.binding

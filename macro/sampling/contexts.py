@@ -30,9 +30,9 @@ import numpy as np
 from macro.inputs.conditioning import context_mask
 from macro.inputs.packing import PackingConfig, pack_target
 from macro.inputs.pieces import Cursor, Latents, Packed, Seen, Words, lay, pieces_of
+from macro.sentence.attention_mask import CAUSAL
 from macro.sentence.formats import arrange
 from macro.sentence.plan import Plan
-from macro.sentence.sight import CAUSAL
 from macro.sentence.spans import Sentence
 
 POLICIES = ("joint", "bagel")
@@ -42,7 +42,7 @@ LEAST_CAPACITY, FINE_CAPACITY = 64, 1024
 # Names of tokens: `image * IMAGE_TOKENS + token` over an image's copies, the same in every context.
 IMAGE_TOKENS = 1 << 20
 TEXT, PADDING = -1, -2
-_META = ("sample", "order", "span", "mode", "rope")
+_META = ("segment_ids", "token_index", "block_id", "mask_mode", "position_ids")
 _FIELDS = {"text": ("ids",), "vision": ("index", "subject"), "latent": ("index", "position", "subjects")}
 
 
@@ -71,7 +71,7 @@ class Prompt:
         contexts: by name the number of the last chunk it reads; None for a context without tokens.
         ends: by name, where each sentence's continuation starts.
         plans: names of the contexts that read a plan or thought.
-        vision: the images as the ViT sees them, `patches`, `position`, `sample`, `span` [s, n, ...]; None without.
+        vision: the images as the ViT sees them, as packed, [s, n, ...]; None without.
         latents: by sentence the images as the VAE sees them, uint8[h, w, 3] (or float32 in -1..1).
     """
 
@@ -234,7 +234,7 @@ class _Builder:
         streams, names = {}, {}
         for stream in ("text", "vision", "latent"):
             rows = [getattr(each, stream) for each in packed]
-            most = max(len(row.get("order", ())) for row in rows)
+            most = max(len(row.get("token_index", ())) for row in rows)
             if not most and stream != "text":
                 continue
             size, laid, named = capacity(most), [], []
@@ -247,9 +247,9 @@ class _Builder:
 
     def _names(self, number: int, stream: str, row: dict) -> np.ndarray:
         if stream == "text" or not row:
-            return np.full(len(row.get("order", ())), TEXT, np.int32)
+            return np.full(len(row.get("token_index", ())), TEXT, np.int32)
         # Of one image the VAE copy's tokens are counted first.
-        offset = np.zeros(len(row["order"]), np.int32)
+        offset = np.zeros(len(row["token_index"]), np.int32)
         if stream == "vision":
             clean = self.packed[number].latent.get("picture", np.zeros(0, np.int32))
             offset = np.sum(row["picture"][:, None] == clean[None], axis=1)
@@ -258,7 +258,7 @@ class _Builder:
     def _row(self, number: int, stream: str, row: dict) -> dict:
         if not row:
             return _nothing(stream)
-        row = row | {"sample": np.zeros(len(row["order"]), np.int32)}
+        row = row | {"segment_ids": np.zeros(len(row["token_index"]), np.int32)}
         if stream != "text":
             starts = self.places[number][stream]
             first = np.array([starts[picture] for picture in row["picture"]], np.int32)
@@ -341,11 +341,11 @@ def text_tokens(ids: Sequence[int], start: Cursor) -> dict[str, np.ndarray]:
     return {
         "ids": np.array(ids, np.int32),
         "labels": np.array([*ids[1:], -1], np.int32),
-        "sample": np.zeros(n, np.int32),
-        "order": start.order + counted,
-        "span": np.full(n, start.span, np.int32),
-        "mode": np.full(n, CAUSAL, np.int32),
-        "rope": start.rope + counted,
+        "segment_ids": np.zeros(n, np.int32),
+        "token_index": start.order + counted,
+        "block_id": np.full(n, start.span, np.int32),
+        "mask_mode": np.full(n, CAUSAL, np.int32),
+        "position_ids": start.rope + counted,
     }
 
 
@@ -378,16 +378,16 @@ def _counted(images: np.ndarray) -> np.ndarray:
 
 
 def _vision(packed: Sequence[Packed]) -> dict[str, np.ndarray] | None:
-    most = max(len(each.vision.get("order", ())) for each in packed)
+    most = max(len(each.vision.get("token_index", ())) for each in packed)
     if not most:
         return None
     width = next(each.vision["patches"].shape[1] for each in packed if each.vision)
     rows = []
     for each in packed:
         row = each.vision or {"patches": np.zeros((0, width), np.float32), "position": np.zeros(0, np.int32),
-                              "span": np.zeros(0, np.int32)}  # fmt: skip
-        row = {name: row[name] for name in ("patches", "position", "span")}
-        rows.append(_pad(row | {"sample": np.zeros(len(row["span"]), np.int32)}, capacity(most)))
+                              "block_id": np.zeros(0, np.int32)}  # fmt: skip
+        row = {name: row[name] for name in ("patches", "position", "block_id")}
+        rows.append(_pad(row | {"segment_ids": np.zeros(len(row["block_id"]), np.int32)}, capacity(most)))
     return stack(rows)
 
 
@@ -398,7 +398,7 @@ def _nothing(stream: str) -> dict[str, np.ndarray]:
 
 
 def _pad(row: dict[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
-    filling = {"sample": -1, "span": -1, "labels": -1}
+    filling = {"segment_ids": -1, "block_id": -1, "labels": -1}
     return {
         name: np.pad(values, [(0, size - len(values))] + [(0, 0)] * (values.ndim - 1),
                      constant_values=filling.get(name, 0))

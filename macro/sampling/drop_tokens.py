@@ -136,7 +136,7 @@ def drop_tokens(
 def _choose(cache, plan_meta, found, images, quotas, keys, *, selection, layers, size) -> TopK:
     counts = query_counts(cache["meta"], cache["meta"], images, images)
     if plan_meta is not None:
-        counts = counts + query_counts(plan_meta, cache["meta"], jnp.full_like(plan_meta["order"], TEXT), images)
+        counts = counts + query_counts(plan_meta, cache["meta"], jnp.full_like(plan_meta["token_index"], TEXT), images)
     measured = None if found is None else layer_mean(selection, [found], layers)
     score, quotas = scores(selection, measured, counts, cache["v"], images, quotas, keys)
     return select_top_k(score, images, quotas, size)
@@ -152,5 +152,5 @@ def _left(cache: Cache, names: np.ndarray, chosen: Sequence[np.ndarray], choice:
     axes = ("layers", "batch", "tokens", "kv_heads", "head_dim")
     smaller = {part: gather_tokens(cache[part], kept, *axes) for part in ("k", "v")}
     meta = {name: jnp.take_along_axis(values, kept.indices, axis=1) for name, values in cache["meta"].items()}
-    meta["sample"] = jnp.where(kept.valid, meta["sample"], -1)
+    meta["segment_ids"] = jnp.where(kept.valid, meta["segment_ids"], -1)
     return smaller | {"meta": meta}, np.where(valid, np.take_along_axis(names, indices, axis=1), PADDING)

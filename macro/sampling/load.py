@@ -2,7 +2,7 @@
 
 The file carries the model's sizes, and in its notes the parts of the experiment's config that sampling needs:
 
-    notes["config"] = {"packing": ..., "sampling": ..., "data": {"tokenizer": ...}}
+    notes["config"] = {"packing": ..., "sampling": ..., "data": {"tokenizer": ..., "arrangement": ...}}
 
 Read next: `macro/sampling/pipeline.py`, `macro/models/weights.py`.
 """
@@ -12,14 +12,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from macro.inputs.packing import PackingConfig
-from macro.inputs.tokenizer import Tokenizer
 from macro.models import weights
 from macro.models.checkpoints.lora import merge_file
 from macro.models.variants import ModelConfig
 from macro.parallel.mesh import make_mesh, parallel_config
+from macro.sampling.compatibility import check_record, find_tokenizer, fitted
 from macro.sampling.options import read_options
 from macro.sampling.pipeline import Pipeline
 from macro.utils.config import from_config
@@ -38,34 +39,55 @@ def load(
 
     Args:
         name_or_path: a model that comes with the package, such as "demo", or a .safetensors file.
-        config: an experiment's config to be used instead of the one in the file.
+        config: an experiment's config to be used instead of the one in the file; what its `packing` leaves out is as
+            in the file. Its `model` may say `dtype`, the type that the model runs in.
         lora: adapters to be merged in: a lora.safetensors that `macro.train` wrote, or a folder of PEFT's.
 
     Raises:
-        UserError: no such file, or one that holds no whole model, or a config that does not fit.
+        UserError: no such file, one that holds no whole model or no tokenizer, or a config that does not fit it.
     """
     path = _find(name_or_path)
-    params, model, notes = weights.load(path)
+    file = weights.reader(path)
+    model, notes = weights.config_of(file), weights.notes_of(file)
+    params = weights.views(file)
     for part in ("composer", "vae"):
         if part not in params:
             raise UserError(f"{path}: holds no {part}; use the model.safetensors that a whole training wrote")
-    if lora is not None:
-        params = merge_file(params, lora)
-    values = config
-    if config is None and "config" in notes:
-        values = _current(notes["config"])
+    trained = _current(notes["config"]) if "config" in notes else None
+    values = trained if config is None else _plain(config)
     if values is None:
         raise UserError(f"{path}: does not say how it was trained; hand over the experiment's config as well")
-    given = dict(values.get("data", {})).get("tokenizer") or _imported_tokenizer(path)
-    tokenizer = Tokenizer.from_file(given) if given else Tokenizer.demo()
-    if tokenizer.vocab_size > model.llm.vocab:
-        raise UserError(
-            f"{path}: has room for {model.llm.vocab} ids, but the tokenizer {tokenizer.vocab_size}"
-        )
-    packing = packing_of(model, dict(values.get("packing", {})))
+    if config is not None:
+        model = fitted(path, model, values.get("model", {}))
+    if model.binding and weights.BINDING not in params["composer"]:
+        params["composer"][weights.BINDING] = np.zeros((model.subjects + 1, model.llm.width), np.float32)
+    if lora is not None:
+        params = merge_file(params, lora)
+    data = values.get("data", {})
+    tokenizer = find_tokenizer(path, data.get("tokenizer", ""), trained, model)
     options = read_options(values.get("sampling", {}))
+    packing = _packing(model, values, trained)
+    if "trained_with" in notes:
+        check_record(path, notes["trained_with"], tokenizer, packing, options.guidance.contexts)
     mesh = make_mesh(parallel_config(values)) if jax.device_count() > 1 else None
     return Pipeline(params, model, tokenizer, packing, options, mesh)
+
+
+def _plain(config: Mapping | ConfigDict) -> dict:
+    return config.to_dict() if isinstance(config, ConfigDict) else dict(config)
+
+
+def _packing(model: ModelConfig, values: Mapping, trained: Mapping | None) -> PackingConfig:
+    """How prompts are packed: by the config, and in what it leaves out (or has as None) as the weights were trained.
+
+    Weights that came without either (imported BAGEL) keep BAGEL's free sizes, and both copies of a reference.
+    """
+    own = (trained or {}).get("packing") or {"buckets": None, "reference_vae": True}
+    given = dict(own) | {key: value for key, value in values.get("packing", {}).items() if value is not None}
+    for config in (values, trained or {}):
+        if "arrangement" in config.get("data", {}):
+            return packing_of(model, given | {"arrangement": config["data"]["arrangement"]})
+    return packing_of(model, given)
 
 
 def _current(stored: Mapping) -> dict:
@@ -86,12 +108,6 @@ def packing_of(model: ModelConfig, values: Mapping) -> PackingConfig:
         "binding": model.binding,
     }
     return from_config(PackingConfig, dict(values) | sizes, "packing")
-
-
-def _imported_tokenizer(path: Path) -> Path | None:
-    """The tokenizer that came with a BAGEL checkpoint (`macro.convert` lays it beside the weights)."""
-    beside = path.parent / "bagel" / "tokenizer.json"
-    return beside if beside.is_file() else None
 
 
 def _find(name_or_path: str | os.PathLike) -> Path:

@@ -4,35 +4,43 @@ import contextlib
 from collections.abc import Mapping
 
 import jax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, SingleDeviceSharding
 
-from macro.models import sharding_rules
+from macro.models import sharding_rules, weights
 from macro.models.params import cast_params, init_params
 from macro.models.variants import ModelConfig
 from macro.parallel import sharding
 
 
 def placed(params: Mapping, config: ModelConfig, mesh: Mesh | None) -> dict:
-    """Parameters `{"composer", "vae"}` ready to draw with; without a mesh on the one device that JAX takes."""
-    if mesh is None:
-        params = jax.tree.map(jax.numpy.asarray, dict(params))
-        return params | {"composer": cast_params(params["composer"], config)}
-    wanted = shapes(config, mesh)
+    """Parameters `{"composer", "vae"}` ready to draw with; without a mesh on the one device that JAX takes.
+
+    Each is cast on its own on its way to the devices, so that a file of views (`weights.views`) is never whole in
+    memory in another type than the one that stays.
+    """
+    wanted = ready_shapes(config) if mesh is None else shapes(config, mesh)
+    params = {part: dict(params[part]) for part in wanted}
+    alone = SingleDeviceSharding(jax.devices()[0])
 
     def put(x, like: jax.ShapeDtypeStruct):
-        return jax.make_array_from_callback(x.shape, like.sharding, lambda index: x[index].astype(like.dtype))
+        return weights.on_devices(x, like.dtype, alone if mesh is None else like.sharding)
 
-    return jax.tree.map(put, {part: dict(params[part]) for part in wanted}, wanted)
+    return jax.tree.map(put, params, wanted)
 
 
-def shapes(config: ModelConfig, mesh: Mesh) -> dict:
-    """Shapes, types and shardings of what `placed` gives on a mesh."""
+def ready_shapes(config: ModelConfig) -> dict:
+    """Shapes and types of what `placed` gives."""
 
     def ready():
         params = init_params(jax.random.key(0), config)
         return params | {"composer": cast_params(params["composer"], config)}
 
-    whole = jax.eval_shape(ready)
+    return jax.eval_shape(ready)
+
+
+def shapes(config: ModelConfig, mesh: Mesh) -> dict:
+    """Shapes, types and shardings of what `placed` gives on a mesh."""
+    whole = ready_shapes(config)
     laid = sharding.parameter_shardings(whole, mesh, sharding_rules.SHARDING_RULES)
     return sharding.abstract_with_shardings(whole, laid)
 

@@ -34,9 +34,9 @@ from macro.inputs.pieces import Cursor
 from macro.models.composer import Cache, Composer, mask_fields
 from macro.models.variants import ModelConfig
 from macro.sampling.options import PlanSamplingConfig
+from macro.sentence.attention_mask import CAUSAL
 from macro.sentence.layout import GRID_SIZE
 from macro.sentence.plan import END_THINK, THINK, Plan
-from macro.sentence.sight import CAUSAL
 
 CLOSED = len(END_THINK)
 CELL = -1  # in `tail`: a cell, free to choose
@@ -283,7 +283,7 @@ def decode(
     def step(carry):
         written = carry["written"]
         # What is not written yet is padding, also the token of this very step.
-        meta = mask_fields(own) | {"sample": jnp.where(jnp.arange(m) < written, own["sample"], -1)}
+        meta = mask_fields(own) | {"segment_ids": jnp.where(jnp.arange(m) < written, own["segment_ids"], -1)}
         mine = {"k": carry["k"], "v": carry["v"], "meta": meta}
         text = {name: jax.lax.dynamic_slice_in_dim(values, written, 1, 1) for name, values in own.items()}
         text["ids"] = jax.lax.dynamic_slice_in_dim(carry["ids"], written, 1, 1)
@@ -322,11 +322,11 @@ def text_meta(start: Cursor, offset: Int[Array, "n m"]) -> dict:
     """Metadata of the text tokens at `start` + offset, all of one span."""
     zeros = jnp.zeros_like(offset)
     return {
-        "sample": zeros,
-        "order": start.order + offset,
-        "span": start.span + zeros,
-        "mode": zeros + CAUSAL,
-        "rope": start.rope + offset,
+        "segment_ids": zeros,
+        "token_index": start.order + offset,
+        "block_id": start.span + zeros,
+        "mask_mode": zeros + CAUSAL,
+        "position_ids": start.rope + offset,
     }
 
 

@@ -5,7 +5,7 @@
     gather     the caches of several contexts as one batch, context by context
     read_plans each candidate's plan after the prompt, in every context that reads plans; prompts are not copied
 
-A cache is `k`, `v` [layers, rows, n, kv_heads, head_dim] and `meta` [rows, n], whose padding has `sample` -1.
+A cache is `k`, `v` [layers, rows, n, kv_heads, head_dim] and `meta` [rows, n], whose padding has `segment_ids` -1.
 Read next: `macro/sampling/denoise.py`.
 """
 
@@ -25,7 +25,7 @@ from macro.models.variants import ModelConfig
 from macro.nn.attention_probe import AttentionProbe
 from macro.parallel.sharding import constrain, join_tokens
 from macro.sampling.contexts import LEAST_CAPACITY, PADDING, Chunk, Prompt, capacity
-from macro.sentence.sight import FIELDS
+from macro.sentence.attention_mask import MASK_FIELDS
 
 _CACHE_AXES = ("layers", "batch", "tokens", "kv_heads", "head_dim")
 
@@ -130,7 +130,7 @@ def appended(cache: Cache, new: Cache) -> Cache:
     """Both as one cache."""
     whole = {part: jnp.concatenate([cache[part], new[part].astype(cache[part].dtype)], axis=2) for part in ("k", "v")}
     whole = {part: constrain(x, *_CACHE_AXES) for part, x in whole.items()}
-    meta = {name: jnp.concatenate([cache["meta"][name], new["meta"][name]], axis=1) for name in FIELDS}
+    meta = {name: jnp.concatenate([cache["meta"][name], new["meta"][name]], axis=1) for name in MASK_FIELDS}
     return whole | {"meta": meta}
 
 
@@ -171,7 +171,7 @@ def gathered(caches: Sequence[Cache | None], rows: int, config: ModelConfig) -> 
     if len(alike) == 1:
         return alike[0]
     whole = {part: jnp.concatenate([cache[part] for cache in alike], axis=1) for part in ("k", "v")}
-    meta = {name: jnp.concatenate([cache["meta"][name] for cache in alike]) for name in FIELDS}
+    meta = {name: jnp.concatenate([cache["meta"][name] for cache in alike]) for name in MASK_FIELDS}
     return {part: constrain(x, *_CACHE_AXES) for part, x in whole.items()} | {"meta": meta}
 
 
@@ -179,7 +179,11 @@ def _padded(cache: Cache | None, rows: int, size: int, config: ModelConfig) -> C
     if cache is None:
         llm = config.llm
         nothing = jnp.zeros((llm.layers, rows, size, llm.kv_heads, llm.head_dim), config.dtype)
-        return {"k": nothing, "v": nothing, "meta": {name: jnp.full((rows, size), -1, jnp.int32) for name in FIELDS}}
+        return {
+            "k": nothing,
+            "v": nothing,
+            "meta": {name: jnp.full((rows, size), -1, jnp.int32) for name in MASK_FIELDS},
+        }
     more = size - cache["k"].shape[2]
     if not more:
         return cache

@@ -307,6 +307,9 @@ def write_inset(path: str | os.PathLike, sentence: Sentence) -> None:
     left = _MARKER.search(caption)
     if left:
         raise UserError(f"{path}: {left[0]} stands before no phrase of its own; give the picture its phrase")
+    known = [image.phrase for image in images if image.phrase is not None]
+    if len(set(known)) < len(known):
+        raise UserError(f"{path}: two images have one phrase, which the map cannot tell apart; give each its own")
     phrases = {image.phrase: n for n, image in enumerate(images, 1) if image.phrase is not None}
     _write_json(path, sentence, {"caption": caption, "map": phrases, "images": _files_of(path, images)})
 

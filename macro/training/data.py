@@ -24,9 +24,11 @@ from macro.inputs.files import Files, Mixture
 from macro.inputs.packing import PackingConfig
 from macro.inputs.pipeline import Pipeline
 from macro.inputs.tokenizer import Tokenizer
+from macro.models import weights
 from macro.models.token_selection import MAX_TRAINING_IMAGES, training_selection
 from macro.models.variants import ModelConfig
 from macro.parallel.mesh import my_rows, nearest_multiples, parallel_config
+from macro.sampling.compatibility import check_tokenizer
 from macro.sampling.load import packing_of
 from macro.utils.config import from_config
 from macro.utils.errors import UserError
@@ -38,7 +40,7 @@ class DataConfig:
 
     What an engine makes, `num` samples of `seed`, is stored under `dir`, or in the user's cache if that is empty;
     "files" and "records" are read there. `workers` processes read ahead; 0 reads in this one. `tokenizer` is a Hugging
-    Face tokenizer.json; empty for ours.
+    Face tokenizer.json; empty for ours. `arrangement` is how the images of a prompt stand (`PackingConfig`).
     """
 
     name: str
@@ -47,6 +49,7 @@ class DataConfig:
     dir: str = ""
     workers: int = 1
     tokenizer: str = ""
+    arrangement: str = "as_given"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,9 +112,21 @@ def data_config(config) -> tuple[DataConfig, Any]:
 
 
 def tokenizer_of(config, model: ModelConfig) -> Tokenizer:
-    """The tokenizer that `config.data.tokenizer` names; UserError if the model has fewer ids than it."""
-    path = data_config(config)[0].tokenizer
+    """The tokenizer that `config.data.tokenizer` names, ours where it is empty.
+
+    Raises:
+        UserError: the model has fewer ids than it, or `config.init_from.composer` was trained with another.
+    """
+    path, start = data_config(config)[0].tokenizer, config.init_from.get("composer", "")
+    notes = weights.notes_of(weights.reader(start)) if Path(start).is_file() else {"config": {}}
+    if not path and (notes.get("config") is None or notes["config"].get("data", {}).get("tokenizer")):
+        raise UserError(
+            f"config.data.tokenizer: is empty, but {start} was not trained with the demo's tokenizer; name its "
+            "tokenizer.json"
+        )
     tokenizer = Tokenizer.from_file(path) if path else Tokenizer.demo()
+    if "trained_with" in notes:
+        check_tokenizer(Path(start), notes["trained_with"], tokenizer)
     if tokenizer.vocab_size > model.llm.vocab:
         raise UserError(
             f"config.model: has room for {model.llm.vocab} ids, but the tokenizer {tokenizer.vocab_size}; "
@@ -128,7 +143,7 @@ def packing_config(config, model: ModelConfig) -> PackingConfig:
             divide.
     """
     dropout = from_config(CfgDropout, config.cfg_dropout, "cfg_dropout")
-    training = {"cfg_dropout": dropout, "tasks": tuple(config.tasks)}
+    training = {"cfg_dropout": dropout, "tasks": tuple(config.tasks), "arrangement": data_config(config)[0].arrangement}
     if training_selection(config) is not None:
         training["most_pictures"] = MAX_TRAINING_IMAGES
     packing = packing_of(model, config.packing.to_dict() | training)

@@ -98,5 +98,5 @@ def _accumulated(gradient: Callable, batch: dict, key: jax.Array, parts: int):
 
 def _fill(batch: dict) -> dict:
     """Share of places of each packed stream that hold a token rather than padding."""
-    streams = {name: part for name, part in batch.items() if isinstance(part, dict) and "sample" in part}
-    return {f"fill/{name}": jnp.mean(part["sample"] >= 0) for name, part in streams.items()}
+    streams = {name: part for name, part in batch.items() if isinstance(part, dict) and "segment_ids" in part}
+    return {f"fill/{name}": jnp.mean(part["segment_ids"] >= 0) for name, part in streams.items()}

@@ -33,6 +33,11 @@ def token_selection() -> dict:
     }
 
 
+def parallel() -> dict:
+    """How work is divided over devices (`macro/parallel/mesh.py`)."""
+    return {"preset": "fsdp", "tensor": 1, "sequence": 1, "slices": 0, "rules": ()}
+
+
 def defaults() -> ConfigDict:
     """The settings of a joint training on rendered scenes; a config file sets sizes, data and duration."""
     config = ConfigDict()
@@ -61,6 +66,7 @@ def defaults() -> ConfigDict:
         "dir": "",
         "workers": 1,
         "tokenizer": "",
+        "arrangement": "as_given",
         "size": 64,
         "reference_size": 32,
         "rays": 1,
@@ -73,7 +79,6 @@ def defaults() -> ConfigDict:
         "buckets": ((64, 64, 4),),
         "draws": 2,
         "window": 256,
-        "arrangement": "as_given",
         "max_upscale": 2.0,
         "reference_max_side": 32,
         "reference_min_side": 0,
@@ -113,7 +118,7 @@ def defaults() -> ConfigDict:
         "step_cache": step_cache(),
         "token_selection": token_selection(),
     }
-    config.parallel = {"preset": "fsdp", "tensor": 1, "sequence": 1, "slices": 0, "rules": ()}
+    config.parallel = parallel()
     return config
 
 

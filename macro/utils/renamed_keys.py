@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 # Dotted path of the old key -> that of the new one, both without the leading "config.". An entry for a section also
-# covers the keys inside it, and stands after theirs. Where nothing took the key's place the value is "removed: " and what
-# to do instead.
+# covers the keys inside it, and stands after theirs. Where nothing took the key's place the value is "removed: " and
+# what to do instead.
 RENAMED_KEYS: dict[str, str] = {
     "select.floor": "token_selection.min_tokens",
     "select.weight": "token_selection.cross_image_weight",
@@ -41,7 +41,6 @@ RENAMED_KEYS: dict[str, str] = {
     "sampling.writing": "sampling.plan",
     "dropout": "cfg_dropout",
     "packing.item_dropout": "removed: set cfg_dropout.mode='per_item', its shares are cfg_dropout.per_item",
-    "data.arrangement": "packing.arrangement",
     "keep.latest": "checkpoint.keep_latest",
     "keep.every_steps": "checkpoint.keep_every_steps",
     "keep.best": "checkpoint.keep_best",

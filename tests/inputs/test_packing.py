@@ -45,7 +45,7 @@ def test_latents_are_found_whatever_the_order_of_sizes(tokenizer, make_picture):
     one = Sentence((*spans, Target(pictures[-1])))
     row = make_row([pack_sentence(one, tokenizer, config, np.random.default_rng(0))], config)
     table = [row["pixels"][name][:, ::16, ::16, 0].ravel() for name in sorted(row["pixels"])]
-    levels = np.concatenate(table)[row["latent"]["source"][row["latent"]["sample"] == 0]]
+    levels = np.concatenate(table)[row["latent"]["source"][row["latent"]["segment_ids"] == 0]]
     assert levels.tolist() == np.repeat([10, 20, 30, 40], 4).tolist()
 
 
@@ -63,14 +63,14 @@ def test_a_row_is_its_samples_side_by_side(tokenizer, make_source):
         epoch, index = locate(5, number, 100)
         alone = pack_sentence(source[index], tokenizer, PACKING, sample_rng(5, epoch, index))
         for stream in ("text", "vision", "latent"):
-            mine = row[stream]["sample"] == k
+            mine = row[stream]["segment_ids"] == k
             for name, values in getattr(alone, stream).items():
                 if name in row[stream] and name not in ("image", "picture"):
                     np.testing.assert_array_equal(row[stream][name][mine], values)
     latent, vision = row["latent"], row["vision"]
-    first, second = (set(vision["picture"][vision["sample"] == k].tolist()) for k in (0, 1))
+    first, second = (set(vision["picture"][vision["segment_ids"] == k].tolist()) for k in (0, 1))
     assert min(first) == 0 and max(first) < min(second)
-    assert latent["image"][latent["sample"] >= 0].tolist() == [i for i in range(4) for _ in range(4)]
+    assert latent["image"][latent["segment_ids"] >= 0].tolist() == [i for i in range(4) for _ in range(4)]
     # Two targets of four tokens in the table, each read twice.
     assert latent["source"][:16].tolist() == [0, 1, 2, 3] * 2 + [4, 5, 6, 7] * 2
 
@@ -79,9 +79,9 @@ def test_padding_is_told_apart(tokenizer, make_sentence):
     row = make_row([pack_sentence(make_sentence(0, 1), tokenizer, PACKING)], PACKING)
     for stream, capacity in (("text", 1000), ("vision", 28), ("latent", 32)):
         assert all(len(array) == capacity for array in row[stream].values())
-    assert (row["latent"]["sample"] == -1).all() and (row["latent"]["image"] == -1).all()
+    assert (row["latent"]["segment_ids"] == -1).all() and (row["latent"]["image"] == -1).all()
     assert np.isneginf(row["latent"]["t_raw"]).all() and not row["latent"]["loss"].any()
-    empty = row["text"]["sample"] < 0
+    empty = row["text"]["segment_ids"] < 0
     assert (row["text"]["labels"][empty] == -1).all() and not row["text"]["weights"][empty].any()
 
 
@@ -100,7 +100,7 @@ def test_latent_table_runs_over_buckets_pictures_tokens(tokenizer, make_picture)
     )
     samples = [pack_sentence(wide, tokenizer, config, np.random.default_rng(i)) for i in range(2)]
     row = make_row(samples, config)
-    source, sample = row["latent"]["source"], row["latent"]["sample"]
+    source, sample = row["latent"]["source"], row["latent"]["segment_ids"]
     assert source[sample == 0].tolist() == [8 + i for i in range(8)] + [0, 1, 2, 3]
     assert source[sample == 1].tolist() == [16 + i for i in range(8)] + [4, 5, 6, 7]
     np.testing.assert_array_equal(row["pixels"]["32x64"][1], make_picture(0, 32, 64))
@@ -148,7 +148,7 @@ def test_default_mixture_fills_every_stream(window):
 
 def test_fill_counts_tokens(tokenizer, make_source):
     rows = pack_window(make_source(100), tokenizer, PACKING, 0, 0)
-    assert fill(rows)["latent"] == sum((row["latent"]["sample"] >= 0).sum() for row in rows) / 32 / len(rows)
+    assert fill(rows)["latent"] == sum((row["latent"]["segment_ids"] >= 0).sum() for row in rows) / 32 / len(rows)
 
 
 @pytest.mark.parametrize(
@@ -173,8 +173,8 @@ def test_given_pictures_share_an_area_by_their_count(tokenizer):
         trained = pack_sentence(sentence, tokenizer, config, np.random.default_rng(1))
         sampled = pack_sentence(sentence, tokenizer, config)
         for packed, targets in ((trained, 1), (sampled, 0)):
-            assert len(packed.vision["order"]) == count * (side // config.patch) ** 2
-            assert len(packed.latent["order"]) == count * (side // 16) ** 2 + targets * 16
+            assert len(packed.vision["token_index"]) == count * (side // config.patch) ** 2
+            assert len(packed.latent["token_index"]) == count * (side // 16) ** 2 + targets * 16
             assert sorted(p.shape[0] for _, p in packed.pixels) == sorted([side] * count + [64] * targets)
 
 
@@ -189,7 +189,10 @@ def test_an_edit_is_trained_in_the_arrangement_that_it_is_drawn_in(arrangement, 
     drawn = formats.compose_sentence(prompt, [other], (32, 32), before)
     rngs = np.random.default_rng(0), None
     packed = [pack_sentence(each, tokenizer, config, rng) for each, rng in zip((trained, drawn), rngs, strict=True)]
-    for stream, names in (("text", ("ids", "rope", "span")), ("vision", ("patches", "rope", "subject"))):
+    for stream, names in (
+        ("text", ("ids", "position_ids", "block_id")),
+        ("vision", ("patches", "position_ids", "subject")),
+    ):
         for name in names:
             trained, drawn = (getattr(each, stream)[name] for each in packed)
             np.testing.assert_array_equal(trained[: len(drawn)], drawn)

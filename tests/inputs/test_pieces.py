@@ -5,9 +5,9 @@ import pytest
 
 from macro.inputs.conditioning import CONTEXTS, CfgDropout
 from macro.inputs.packing import PackingConfig, pack_sentence, pack_target
+from macro.sentence.attention_mask import CAUSAL, FULL, NOISE, mask_mod
 from macro.sentence.layout import layout_to_token_weights
 from macro.sentence.plan import Plan
-from macro.sentence.sight import CAUSAL, FULL, NOISE, visible
 from macro.sentence.spans import Image, Sentence, Target, Text
 from macro.utils.errors import UserError
 
@@ -29,9 +29,12 @@ def in_order(packed):
     tokens = {}
     for stream in ("text", "vision", "latent"):
         values = getattr(packed, stream)
-        for i, order in enumerate(values.get("order", ())):
+        for i, order in enumerate(values.get("token_index", ())):
             assert order not in tokens
-            tokens[int(order)] = (stream[0], *(int(values[name][i]) for name in ("span", "mode", "rope")))
+            tokens[int(order)] = (
+                stream[0],
+                *(int(values[name][i]) for name in ("block_id", "mask_mode", "position_ids")),
+            )
     assert sorted(tokens) == list(range(len(tokens)))
     return [tokens[order] for order in sorted(tokens)]
 
@@ -94,7 +97,7 @@ def test_source_and_configured_references_have_a_clean_copy_before_the_vit_copy(
     reference = Sentence((Image(make_picture(0, 16, 16)), Target(make_picture(1, 32, 32))))
     only_seen = pack_sentence(reference, tokenizer, config(), np.random.default_rng(0))
     both = pack_sentence(reference, tokenizer, config(reference_vae=True), np.random.default_rng(0))
-    assert len(only_seen.latent["order"]) == 4 and len(both.latent["order"]) == 8
+    assert len(only_seen.latent["token_index"]) == 4 and len(both.latent["token_index"]) == 8
     assert in_order(both)[-1][3] == 2 and in_order(only_seen)[-1][3] == 1  # two pictures' worth of RoPE
 
 
@@ -119,10 +122,10 @@ def test_contexts(context, tokenizer, make_sentence):
     words = sum(2 + len(span.text) for span in one if isinstance(span, Text))
     words += 2 + len(one.plan.tokens(tokenizer))
     has_text, has_images = context == "no_image", context == "no_text"
-    assert (packed.text["mode"] == CAUSAL).sum() == words * has_text
-    assert len(packed.vision.get("order", ())) == 2 * has_images
+    assert (packed.text["mask_mode"] == CAUSAL).sum() == words * has_text
+    assert len(packed.vision.get("token_index", ())) == 2 * has_images
     # A dropped picture still moves RoPE by 1, dropped text does not.
-    assert set(packed.latent["rope"].tolist()) == {2 + words * has_text}
+    assert set(packed.latent["position_ids"].tolist()) == {2 + words * has_text}
     assert not packed.text["weights"].any()
     assert packed.latent["subjects"].any() == has_text
     assert not packed.vision.get("subject", np.zeros(1)).any()
@@ -132,7 +135,7 @@ def test_contexts(context, tokenizer, make_sentence):
 def test_sentences_without_a_target_are_never_cut(tokenizer, make_picture):
     talk = Sentence((Image(make_picture(0, 16, 16)), Text("what"), Text("dog", learn=True)))
     packed = pack_sentence(talk, tokenizer, config(null=1.0), np.random.default_rng(0))
-    assert len(packed.vision["order"]) == 1 and packed.text["weights"].sum() == 4 and packed.latent == {}
+    assert len(packed.vision["token_index"]) == 1 and packed.text["weights"].sum() == 4 and packed.latent == {}
 
 
 def test_sampling_sees_the_same_context_as_training(tokenizer, make_sentence):
@@ -142,16 +145,16 @@ def test_sampling_sees_the_same_context_as_training(tokenizer, make_sentence):
             one, tokenizer, config(**({} if context == "full" else {context: 1.0})), np.random.default_rng(0)
         )
         given = pack_sentence(one, tokenizer, config(), context=context)
-        n = len(given.text.get("order", ()))
-        for name in ("ids", "order", "span", "mode", "rope"):
+        n = len(given.text.get("token_index", ()))
+        for name in ("ids", "token_index", "block_id", "mask_mode", "position_ids"):
             if n:
                 np.testing.assert_array_equal(given.text[name], trained.text[name][:n])
         assert given.latent == {}
         plan = one.plan if context in ("full", "no_image") else None
         target = pack_target(given.cursor, (32, 32), tokenizer, config(), plan)
-        for name in ("order", "span", "mode", "rope", "position", "subjects"):
+        for name in ("token_index", "block_id", "mask_mode", "position_ids", "position", "subjects"):
             np.testing.assert_array_equal(target["latent"][name], trained.latent[name])
-        for name in ("ids", "order", "span", "mode", "rope"):
+        for name in ("ids", "token_index", "block_id", "mask_mode", "position_ids"):
             np.testing.assert_array_equal(target["text"][name], trained.text[name][n:])
 
 
@@ -160,14 +163,14 @@ def test_sight_of_a_packed_sentence(tokenizer, make_picture):
         (Text("a"), Image(make_picture(0, 16, 16)), Target(make_picture(1, 32, 32)), Text("b", learn=True))
     )
     packed = pack_sentence(one, tokenizer, config(draws=2), np.random.default_rng(0))
-    fields = ("order", "span", "mode")
+    fields = ("token_index", "block_id", "mask_mode")
     meta = {f: np.concatenate([getattr(packed, s)[f] for s in ("text", "vision", "latent")]) for f in fields}
-    meta["sample"] = np.zeros_like(meta["order"])
-    sees = visible({k: v[:, None] for k, v in meta.items()}, {k: v[None] for k, v in meta.items()})
-    noise, last = meta["mode"] == NOISE, meta["span"] == meta["span"].max()
-    other = meta["span"][:, None] != meta["span"][None]
+    meta["segment_ids"] = np.zeros_like(meta["token_index"])
+    sees = mask_mod({k: v[:, None] for k, v in meta.items()}, {k: v[None] for k, v in meta.items()})
+    noise, last = meta["mask_mode"] == NOISE, meta["block_id"] == meta["block_id"].max()
+    other = meta["block_id"][:, None] != meta["block_id"][None]
     assert not (sees & noise[None] & other).any()  # nobody looks into a noised copy
-    assert sees[noise][:, meta["span"] <= 1].all()  # which sees what came before
+    assert sees[noise][:, meta["block_id"] <= 1].all()  # which sees what came before
     assert sees[last][:, ~noise & ~last].all()  # as the answer does, clean target and all
 
 
@@ -181,3 +184,11 @@ def test_plan_without_a_grid_binds_nothing(tokenizer, make_picture):
     one = Sentence((Text("x"), Plan("thought"), Target(make_picture(0, 32, 32))))
     packed = pack_sentence(one, tokenizer, config(), np.random.default_rng(0))
     assert not packed.latent["subjects"].any() and packed.text["weights"].sum() > len("thought")
+
+
+def test_a_thought_that_can_never_be_decoded_is_not_trained_on(tokenizer, make_picture):
+    """The decoder's grammar has no '<' but that of </think>; a plan that is handed in may have it."""
+    one = Sentence((Text("x"), Plan("the <image 1> dog"), Target(make_picture(0, 32, 32))), idx=7)
+    with pytest.raises(UserError, match=r"sentence 7 \(task compose\): its chain of thought holds '<image 1> do'"):
+        pack_sentence(one, tokenizer, config(), np.random.default_rng(0))
+    assert len(pack_sentence(one, tokenizer, config()).text["ids"])

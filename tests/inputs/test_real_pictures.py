@@ -28,10 +28,10 @@ def test_real_samples_pack_into_one_row(arrangement):
     assert sorted(row["examples"][:2]) == [0, 1]
     pictures = sum(len(sentence.images) for sentence in sentences)
     for stream, frames in (("vision", pictures), ("latent", pictures + 2 * config.draws)):
-        used = row[stream]["sample"] >= 0
-        copies = set(zip(row[stream]["sample"][used], row[stream]["span"][used], strict=True))
+        used = row[stream]["segment_ids"] >= 0
+        copies = set(zip(row[stream]["segment_ids"][used], row[stream]["block_id"][used], strict=True))
         assert len(copies) == frames
-    patches = row["vision"]["patches"][row["vision"]["sample"] >= 0]
+    patches = row["vision"]["patches"][row["vision"]["segment_ids"] >= 0]
     assert patches.min() >= -1 and patches.max() <= 1 and patches.std() > 0.2
     drawn = row["latent"]["source"][row["latent"]["loss"]]
     assert len(drawn) == config.draws * len(np.unique(drawn)) > 0

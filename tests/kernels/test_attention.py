@@ -13,7 +13,7 @@ from macro.kernels.attention.blocked import attention_blocked
 from macro.kernels.attention.pallas_gpu import attention_gpu
 from macro.kernels.attention.pallas_tpu import attention_tpu
 from macro.kernels.attention.reference import MASK_VALUE, attention_mask, attention_reference
-from macro.sentence.sight import CAUSAL, FULL, NOISE
+from macro.sentence.attention_mask import CAUSAL, FULL, NOISE
 
 BACKENDS = {
     "reference": jax.jit(attention_reference),
@@ -25,12 +25,12 @@ BACKENDS = {
 
 
 def sentence_meta():
-    """a b [i i i] c d {z z z}, then two tokens of padding: the picture in macro/sentence/sight.py."""
+    """a b [i i i] c d {z z z}, then two tokens of padding: the picture in macro/sentence/attention_mask.py."""
     spans = [(2, CAUSAL), (3, FULL), (2, CAUSAL), (3, NOISE)]
     length = np.array([n for n, _ in spans])
     meta = {
-        "sample": np.zeros(10), "order": np.arange(10),
-        "span": np.repeat(np.arange(4), length), "mode": np.repeat([mode for _, mode in spans], length),
+        "segment_ids": np.zeros(10), "token_index": np.arange(10),
+        "block_id": np.repeat(np.arange(4), length), "mask_mode": np.repeat([mode for _, mode in spans], length),
     }
     return {name: jnp.asarray(np.append(values, [-1, -1]), jnp.int32)[None] for name, values in meta.items()}
 
@@ -49,7 +49,10 @@ def random_meta(rng, b, n):
             at, span = at + length, span + 1
         fields[0, rng.random(n) < 0.1] = -1
         rows.append(fields[:, rng.permutation(n)])
-    return {name: jnp.asarray(np.stack(rows)[:, i]) for i, name in enumerate(("sample", "order", "span", "mode"))}
+    return {
+        name: jnp.asarray(np.stack(rows)[:, i])
+        for i, name in enumerate(("segment_ids", "token_index", "block_id", "mask_mode"))
+    }
 
 
 def loop(q, k, v, mask, bias=None):
@@ -160,7 +163,7 @@ def test_blocks_without_a_visible_pair_are_not_computed():
     """Keys of another sentence may hold anything, infinities too."""
     q, k, v = inputs(5, 1, 192, 192, 2, 1, 8)
     n = jnp.arange(192)
-    meta = {"sample": n // 64, "order": n, "span": n, "mode": jnp.zeros(192, jnp.int32)}
+    meta = {"segment_ids": n // 64, "token_index": n, "block_id": n, "mask_mode": jnp.zeros(192, jnp.int32)}
     meta = {name: x[None].astype(jnp.int32) for name, x in meta.items()}
     spoilt = BACKENDS["blocked"](q, k.at[:, 128:].set(jnp.inf), v.at[:, 128:].set(jnp.inf), meta, meta)[0]
     np.testing.assert_allclose(spoilt[:, :128], BACKENDS["reference"](q, k, v, meta, meta)[0][:, :128], atol=2e-6)
@@ -222,7 +225,7 @@ def test_a_strength_of_two_is_the_same_tokens_twice():
     """log 2 on a key's scores is the key seen twice."""
     rng = np.random.default_rng(0)
     q, k, v = (jnp.asarray(rng.normal(size=(1, n, 2, 8)), jnp.float32) for n in (3, 5, 5))
-    meta = {name: jnp.zeros((1, 5), jnp.int32) for name in ("sample", "order", "span", "mode")}
+    meta = {name: jnp.zeros((1, 5), jnp.int32) for name in ("segment_ids", "token_index", "block_id", "mask_mode")}
     ask = {name: values[:, :3] for name, values in meta.items()}
     bias = jnp.zeros((1, 5)).at[:, 2].set(jnp.log(2.0))
     twice = {name: jnp.concatenate([values, values[:, 2:3]], axis=1) for name, values in meta.items()}

@@ -19,7 +19,7 @@ from macro.kernels.attention.api import warn_once
 from macro.kernels.attention.block_mask import stack_fields, visible_block_pairs
 from macro.kernels.attention.pallas_gpu import attention_gpu
 from macro.kernels.attention.reference import attention_reference
-from macro.sentence.sight import FIELDS, visible
+from macro.sentence.attention_mask import MASK_FIELDS, mask_mod
 
 KERNELS = ["macro_attention_forward", "macro_attention_dq", "macro_attention_dkv"]
 SMALL = specs.Shape(1, 300, 700, 6, 2, 48, "float32")
@@ -40,11 +40,11 @@ def test_the_block_mask_lists_partial_blocks_first():
 @pytest.mark.parametrize("name", ["train", "prefill", "vision"])
 def test_named_rows_are_packed_rows_in_which_little_is_visited(name):
     shape, meta = specs.SHAPES[name], specs.row(name)
-    assert all(meta[field].shape == (1, shape.nq) for field in FIELDS)
+    assert all(meta[field].shape == (1, shape.nq) for field in MASK_FIELDS)
     fields = stack_fields({field: jnp.asarray(x) for field, x in meta.items()}, 128)
     pairs, full = visible_block_pairs(fields, fields, 128, 128)
     some = {field: x[0, ::61, None] for field, x in meta.items()}
-    seen = np.mean(visible(some, meta))
+    seen = np.mean(mask_mod(some, meta))
     # Blocks hold up to a fifth more pairs than are seen, short sentences (of ViT's one picture each) a half more.
     assert seen <= float(jnp.mean(pairs)) < seen * (1.5 if name == "vision" else 1.2)
     assert float(jnp.mean(full & pairs)) > 0.6 * float(jnp.mean(pairs))
@@ -53,7 +53,7 @@ def test_named_rows_are_packed_rows_in_which_little_is_visited(name):
 def given(shape):
     """Shapes of q, k, v, the metadata of both sides and the keys' bias."""
     arrays = [jax.ShapeDtypeStruct(*x) for x in specs.arrays(shape)]
-    metas = [{f: jax.ShapeDtypeStruct((shape.b, n), jnp.int32) for f in FIELDS} for n in (shape.nq, shape.nk)]
+    metas = [{f: jax.ShapeDtypeStruct((shape.b, n), jnp.int32) for f in MASK_FIELDS} for n in (shape.nq, shape.nk)]
     return *arrays, *metas, jax.ShapeDtypeStruct((shape.b, shape.nk), jnp.float32)
 
 
@@ -146,7 +146,7 @@ def test_compiles_for_an_h100(name, tmp_path):
 class TestOrderOfBackends:
     def large(self, d):
         q, k, v = (jax.ShapeDtypeStruct((1, 300, 2, d), jnp.float32) for _ in range(3))
-        meta = {f: jax.ShapeDtypeStruct((1, 300), jnp.int32) for f in FIELDS}
+        meta = {f: jax.ShapeDtypeStruct((1, 300), jnp.int32) for f in MASK_FIELDS}
         return q, k, v, meta, meta
 
     def traced(self, *given):

@@ -53,7 +53,12 @@ def values_and_slopes(backend, q, k, v, q_meta, k_meta, bias=None):
 def sentences(length, samples, mode=0, b=1):
     """Rows of equally long samples, each one span."""
     n = np.arange(length * samples)
-    fields = {"sample": n // length, "order": n % length, "span": n // length, "mode": np.full_like(n, mode)}
+    fields = {
+        "segment_ids": n // length,
+        "token_index": n % length,
+        "block_id": n // length,
+        "mask_mode": np.full_like(n, mode),
+    }
     return {name: jnp.asarray(np.tile(x, (b, 1)), jnp.int32) for name, x in fields.items()}
 
 
@@ -97,7 +102,7 @@ def test_pairs_of_blocks_that_are_left_out_are_not_touched(interpreted):
 def test_queries_that_see_nothing_get_zeros(interpreted):
     q, k, v = inputs(6, 1, 48, 48, 2, 1, 8)
     meta = sentences(16, 3)
-    strangers = meta | {"sample": meta["sample"].at[:, 16:].add(7)}
+    strangers = meta | {"segment_ids": meta["segment_ids"].at[:, 16:].add(7)}
     out, d_q, *_ = values_and_slopes(interpreted, q, jnp.full_like(k, jnp.nan), v, strangers, meta)
     assert not np.any(out[:, 16:]) and not np.any(d_q[:, 16:])
 

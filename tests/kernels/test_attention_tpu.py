@@ -11,7 +11,7 @@ from parallel.aot import mesh_of, spec_of
 from macro.kernels.attention import specs
 from macro.kernels.attention.pallas_tpu import attention_tpu
 from macro.parallel.cost_model.hlo import compile_and_read
-from macro.sentence.sight import FIELDS
+from macro.sentence.attention_mask import MASK_FIELDS
 
 KERNELS = {"macro_attention_forward": 4, "macro_attention_dq": 6, "macro_attention_dkv": 8}  # operations a pair
 
@@ -19,7 +19,7 @@ KERNELS = {"macro_attention_forward": 4, "macro_attention_dq": 6, "macro_attenti
 def test_no_array_grows_with_the_square_of_the_tokens():
     n, h, d = 32768, 2, 128
     q, k, v = (jax.ShapeDtypeStruct((1, n, h, d), jnp.bfloat16) for _ in range(3))
-    meta = {name: jax.ShapeDtypeStruct((1, n), jnp.int32) for name in FIELDS}
+    meta = {name: jax.ShapeDtypeStruct((1, n), jnp.int32) for name in MASK_FIELDS}
 
     def gradients(q, k, v, meta):
         return jax.grad(lambda *x: jnp.sum(attention_tpu(*x, meta, meta)[0].astype(jnp.float32)), (0, 1, 2))(q, k, v)
@@ -34,7 +34,7 @@ def compiled_for(topology, shape, backward):
     """(compiled program, its text) of the kernel on one chip."""
     mesh = mesh_of(topology, {"x": 1})
     q, k, v = (spec_of(mesh, *x) for x in specs.arrays(shape))
-    metas = ({name: spec_of(mesh, (shape.b, n), jnp.int32) for name in FIELDS} for n in (shape.nq, shape.nk))
+    metas = ({name: spec_of(mesh, (shape.b, n), jnp.int32) for name in MASK_FIELDS} for n in (shape.nq, shape.nk))
 
     def gradients(q, k, v, *metas):
         return jax.grad(lambda *x: jnp.sum(attention_tpu(*x, *metas)[0].astype(jnp.float32)), (0, 1, 2))(q, k, v)

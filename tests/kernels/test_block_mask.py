@@ -9,7 +9,7 @@ from kernels.test_attention_pallas import sentences
 
 from macro.kernels.attention import block_mask as lib
 from macro.kernels.attention.reference import attention_mask
-from macro.sentence.sight import FULL, NOISE
+from macro.sentence.attention_mask import FULL, NOISE
 
 any_visible, all_visible, block_mask = (jax.jit(f) for f in (lib.any_visible, lib.all_visible, lib.block_mask))
 

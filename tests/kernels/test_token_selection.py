@@ -20,7 +20,7 @@ from macro.kernels.attention.reference import MASK_VALUE, attention_mask
 from macro.kernels.token_selection import api
 from macro.kernels.token_selection.api import TopK, gather_tokens, select_top_k
 from macro.kernels.token_selection.reference import attention_received_reference, query_counts_reference
-from macro.sentence.sight import CAUSAL, FIELDS
+from macro.sentence.attention_mask import CAUSAL, MASK_FIELDS
 
 RECEIVED = {"reference": jax.jit(attention_received_reference), "api": jax.jit(api.attention_received)}
 COUNTS = {"reference": jax.jit(query_counts_reference), "api": jax.jit(api.query_counts)}
@@ -31,7 +31,7 @@ def case(seed, b=2, nq=61, nk=61, heads=4, groups=2, d=8):
     """Packed rows with images in them; queries are the last tokens. Arguments of `attention_received`."""
     q, k, v = inputs(seed, b, nq, nk, heads, groups, d)
     meta = random_meta(np.random.default_rng(seed), b, nk)
-    image = jnp.where(meta["mode"] == CAUSAL, -1, meta["span"] % 5)
+    image = jnp.where(meta["mask_mode"] == CAUSAL, -1, meta["block_id"] % 5)
     last = {name: x[:, -nq:] for name, x in meta.items()}
     bias = biases(seed, b, nk)
     lse = jax.jit(attention_with_lse)(q, k, v, last, meta, bias)[1]
@@ -123,7 +123,7 @@ def test_no_gradient_flows_through_the_scores():
 def test_no_array_grows_with_the_square_of_the_tokens():
     n = 4096
     shape = jax.ShapeDtypeStruct
-    meta = {name: shape((1, n), jnp.int32) for name in FIELDS}
+    meta = {name: shape((1, n), jnp.int32) for name in MASK_FIELDS}
     tokens = shape((1, n), jnp.int32)
     given = shape((1, n, 2, 8), jnp.float32), shape((1, n, 1, 8), jnp.float32), shape((1, n, 2), jnp.float32)
     compiled = jax.jit(api.attention_received).lower(*given, meta, meta, tokens, tokens).compile()
@@ -208,7 +208,7 @@ def test_gradient_goes_back_to_where_tokens_came_from():
 
 def test_what_does_not_fit_is_named_when_traced():
     # Without the tests' import hook, which would refuse most of these first.
-    sizes = {name: jnp.zeros((2, 3), jnp.int32) for name in FIELDS}
+    sizes = {name: jnp.zeros((2, 3), jnp.int32) for name in MASK_FIELDS}
     for at, value, named in (
         (1, jnp.zeros((1, 61, 2, 8)), "as many rows"), (1, jnp.zeros((2, 61, 3, 8)), "no multiple"),
         (2, jnp.zeros((2, 61, 3)), "lse"), (5, jnp.zeros((2, 3), jnp.int32), "q_image"),

@@ -7,7 +7,7 @@ import pytest
 
 from macro.models.composer import Composer
 from macro.models.variants import LLMConfig, ModelConfig, VAEConfig, VisionConfig
-from macro.sentence.sight import CAUSAL, FULL, NOISE
+from macro.sentence.attention_mask import CAUSAL, FULL, NOISE
 
 CONFIG = ModelConfig(
     llm=LLMConfig(32, 48, 2, 4, 2, 8, 40),
@@ -27,11 +27,18 @@ def row(seed: int, samples: int, padding: int = 0) -> tuple[dict, jax.Array, jax
             n = 4
             parts[name].append(
                 {
-                    "sample": np.full(n, sample), "order": start + np.arange(n), "span": np.full(n, start),
-                    "mode": np.full(n, mode), "rope": start + np.arange(n) * (mode == CAUSAL),
-                    "ids": rng.integers(0, 40, n), "position": np.arange(n), "subject": np.full(n, 1 + sample),
-                    "patches": rng.normal(size=(n, 48)), "subjects": np.eye(13)[[0, 1 + sample, 1 + sample, 0]],
-                    "x": rng.normal(size=(n, 64)), "t": np.full(n, rng.uniform()),
+                    "segment_ids": np.full(n, sample),
+                    "token_index": start + np.arange(n),
+                    "block_id": np.full(n, start),
+                    "mask_mode": np.full(n, mode),
+                    "position_ids": start + np.arange(n) * (mode == CAUSAL),
+                    "ids": rng.integers(0, 40, n),
+                    "position": np.arange(n),
+                    "subject": np.full(n, 1 + sample),
+                    "patches": rng.normal(size=(n, 48)),
+                    "subjects": np.eye(13)[[0, 1 + sample, 1 + sample, 0]],
+                    "x": rng.normal(size=(n, 64)),
+                    "t": np.full(n, rng.uniform()),
                 }
             )
             start += n
@@ -40,7 +47,7 @@ def row(seed: int, samples: int, padding: int = 0) -> tuple[dict, jax.Array, jax
         stream = {key: np.concatenate([block[key] for block in blocks]) for key in blocks[0]}
         if padding:
             stream = {
-                key: np.concatenate([value, np.full((padding, *value.shape[1:]), -1 if key == "sample" else 0)])
+                key: np.concatenate([value, np.full((padding, *value.shape[1:]), -1 if key == "segment_ids" else 0)])
                 for key, value in stream.items()
             }
         streams[name] = {

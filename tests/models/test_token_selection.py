@@ -41,7 +41,7 @@ def close(a, b, where):
 
 def test_keeping_everything_changes_nothing(row):
     all_of_it, plain = outputs(row, TokenSelection(keep=1.0)), outputs(row)
-    text, latent = (np.asarray(row[0][name]["sample"] >= 0) for name in ("text", "latent"))
+    text, latent = (np.asarray(row[0][name]["segment_ids"] >= 0) for name in ("text", "latent"))
     close(all_of_it["text"], plain["text"], text)
     close(all_of_it["velocity"], plain["velocity"], latent)
 
@@ -60,18 +60,18 @@ def test_later_layers_see_the_kept_tokens_only(row, method):
         probe, end = training.probe(batch, image_ids(batch), meta, 2)
         und, gen, (_, values), asked = model.mot.run(und, gen, rotations, meta, (), probe, (0, end))
         kept, stays = training.select(batch, meta, image_ids(batch), values, asked, 2)
-        seen = jnp.zeros(batch["vision"]["sample"].shape, bool)
+        seen = jnp.zeros(batch["vision"]["segment_ids"].shape, bool)
         seen = seen.at[jnp.arange(1)[:, None], kept.indices].max(kept.valid)
-        text = jnp.ones(batch["text"]["sample"].shape, bool)
-        meta = meta | {"sample": jnp.where(jnp.concatenate([text, seen, stays], axis=1), meta["sample"], -1)}
+        text = jnp.ones(batch["text"]["segment_ids"].shape, bool)
+        meta = meta | {"segment_ids": jnp.where(jnp.concatenate([text, seen, stays], axis=1), meta["segment_ids"], -1)}
         und, gen, *_ = model.mot.run(und, gen, rotations, meta, part=(end, 2))
         return model.mot.und_norm(und), model.diffusion_head.velocity(model.mot.gen_norm(gen)), seen
 
     t = jnp.full(x.shape[:2], 0.3)
     und, velocity, seen = Composer(CONFIG).apply({"params": PARAMS}, method=by_padding)
-    assert int(jnp.sum(seen)) == 3 and int(jnp.sum(batch["vision"]["sample"] >= 0)) == 6
+    assert int(jnp.sum(seen)) == 3 and int(jnp.sum(batch["vision"]["segment_ids"] >= 0)) == 6
     ours, plain = outputs(row, selection), outputs(row)
-    text = np.asarray(batch["text"]["sample"] >= 0)
+    text = np.asarray(batch["text"]["segment_ids"] >= 0)
     close(ours["text"], und[:, : text.shape[1]], text)
     noised = np.asarray(batch["latent"]["loss"])
     close(ours["velocity"], velocity, noised)
@@ -131,9 +131,9 @@ def test_packed_sentences_and_noised_targets_do_not_ask_for_each_other(row, soft
     streams = {name: batch[name] for name in ("text", "vision", "latent")}
     two = jax.tree.map(lambda a: jnp.concatenate([a, a], axis=1), streams)
     for stream in two.values():
-        half = stream["sample"].shape[1] // 2
-        moved = jnp.where(stream["sample"] >= 0, 1, -1)
-        stream["sample"] = stream["sample"].at[:, half:].set(moved[:, half:])
+        half = stream["segment_ids"].shape[1] // 2
+        moved = jnp.where(stream["segment_ids"] >= 0, 1, -1)
+        stream["segment_ids"] = stream["segment_ids"].at[:, half:].set(moved[:, half:])
     x = jnp.concatenate([x, x], axis=1)
     method = "text" if softmax else "blocks"
     training = TrainingSelection(None, TokenSelection(keep=0.5, method=method, layers=(1,)), PICTURES)
@@ -149,7 +149,7 @@ def test_packed_sentences_and_noised_targets_do_not_ask_for_each_other(row, soft
         return Composer(CONFIG).apply({"params": PARAMS}, method=ask)
 
     plain, meta = answers(two, x)
-    first = np.asarray((meta["sample"][0] == 0) & (image_ids(two)[0] >= 0))
+    first = np.asarray((meta["segment_ids"][0] == 0) & (image_ids(two)[0] >= 0))
     # The second sentence's words, the targets, and what is to be learnt of the plan change; the first's answers do not.
     text, half = two["text"], two["text"]["ids"].shape[1] // 2
     changed = (text["labels"] >= 0).at[:, half:].set(True)

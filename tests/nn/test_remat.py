@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from macro.kernels.attention.reference import FIELDS
+from macro.kernels.attention.reference import MASK_FIELDS
 from macro.models.variants import config_from_name
 from macro.nn.layers import REMAT_POLICIES, rope_angles
 from macro.nn.mot import MoT
@@ -17,7 +17,9 @@ SIZES = {"width": 16, "mlp": 24, "layers": 2, "heads": 2, "kv_heads": 1, "head_d
 def gradient(policy):
     model = MoT(**SIZES, dtype="float32", remat=policy)
     order = jnp.arange(5)[None]
-    meta = {name: order if name in ("order", "span") else jnp.zeros((1, 5), jnp.int32) for name in FIELDS}
+    meta = {
+        name: order if name in ("token_index", "block_id") else jnp.zeros((1, 5), jnp.int32) for name in MASK_FIELDS
+    }
     x = jax.random.normal(jax.random.key(1), (1, 5, 16))
     arguments = (None, (rope_angles(order, 8, 1e4), None), meta)
     call = lambda params, x: model.apply(params, x, arguments[0], *arguments[1:])[0]  # noqa: E731

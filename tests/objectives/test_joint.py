@@ -20,7 +20,13 @@ def batch() -> dict:
     """One row: four text tokens of task a, one picture, four noised tokens of task a; no token of task b."""
     rng = np.random.default_rng(0)
     n, zeros = 4, np.zeros((1, 4), np.int32)
-    meta = {"sample": zeros, "order": np.arange(4, dtype=np.int32)[None], "span": zeros, "mode": zeros, "rope": zeros}
+    meta = {
+        "segment_ids": zeros,
+        "token_index": np.arange(4, dtype=np.int32)[None],
+        "block_id": zeros,
+        "mask_mode": zeros,
+        "position_ids": zeros,
+    }
     return {
         "text": {
             **meta, "ids": zeros + 3, "labels": np.array([[5, -1, 7, 2]], np.int32),
@@ -142,7 +148,7 @@ def test_logits_made_in_parts_change_nothing(monkeypatch):
         return jnp.sum(jnp.square(text_losses(lambda x: x @ head, hidden, text, 40)[0]))
 
     whole = jax.value_and_grad(total, (0, 1))(hidden, head)
-    monkeypatch.setattr(text, "LOGITS", 3 * 40)
+    monkeypatch.setattr("macro.objectives.text.LOGITS", 3 * 40)
     assert "scan" in str(jax.make_jaxpr(total)(hidden, head))
     parts = jax.value_and_grad(total, (0, 1))(hidden, head)
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):

@@ -28,7 +28,10 @@ def _likeliest(spans) -> list[int]:
     packing = dataclasses.replace(PIPELINE.packing, reference_vae=False)
     packed = pack_sentence(Sentence(tuple(spans)), TOKENIZER, packing)
     streams = {"text": packed.text, "vision": packed.vision}
-    streams = {name: fields | {"sample": np.zeros(len(fields["order"]), np.int32)} for name, fields in streams.items()}
+    streams = {
+        name: fields | {"segment_ids": np.zeros(len(fields["token_index"]), np.int32)}
+        for name, fields in streams.items()
+    }
     streams = jax.tree.map(lambda x: jnp.asarray(x)[None], streams)
     params = {"params": PIPELINE.params["composer"]}
     hidden, *_ = Composer(CONFIG).apply(params, streams, method=Composer.prefill)

@@ -5,9 +5,9 @@ from sampling.toy import PACKING, TOKENIZER, continuation_of, picture, prompt_of
 from macro.inputs.conditioning import CONTEXTS
 from macro.sampling.contexts import capacity, context_spans, image_of
 from macro.sampling.prefill import names_of
+from macro.sentence.attention_mask import NOISE
 from macro.sentence.layout import layout_to_token_weights
 from macro.sentence.plan import Plan
-from macro.sentence.sight import NOISE
 from macro.sentence.spans import Image, Sentence, Target, Text
 
 PLAN = Plan("x", np.arange(64, dtype=np.int8).reshape(8, 8) % 3)
@@ -28,7 +28,7 @@ def after(prompt):
 def _tokens(prompt, stream: str) -> dict[str, int]:
     """How many tokens of a stream each context reads."""
     streams = {name: [prompt.chunks[n].streams.get(stream) for n in prompt.path(name)] for name in prompt.contexts}
-    return {name: sum(int((s["sample"] >= 0).sum()) for s in read if s) for name, read in streams.items()}
+    return {name: sum(int((s["segment_ids"] >= 0).sum()) for s in read if s) for name, read in streams.items()}
 
 
 def test_what_each_context_holds(prompt):
@@ -53,26 +53,26 @@ def test_images_are_bound_only_where_text_is(prompt):
 
 def test_plan_stands_in_the_contexts_with_text(prompt, after):
     assert prompt.distinct == CONTEXTS and after.kept == (0, 2)
-    assert (after.plan["sample"] >= 0).sum(1).tolist() == [PLAN_TOKENS, PLAN_TOKENS + 11] * 2
+    assert (after.plan["segment_ids"] >= 0).sum(1).tolist() == [PLAN_TOKENS, PLAN_TOKENS + 11] * 2
     full = {name: values[0, :PLAN_TOKENS] for name, values in after.plan.items()}
     assert full["ids"].tolist() == [TOKENIZER.bos, *PLAN.tokens(TOKENIZER), TOKENIZER.eos]
     assert full["labels"].tolist() == [*full["ids"][1:], -1]
     start = prompt.ends["full"][0]
-    np.testing.assert_array_equal(full["order"], start.order + np.arange(PLAN_TOKENS))
-    np.testing.assert_array_equal(full["rope"], start.rope + np.arange(PLAN_TOKENS))
+    np.testing.assert_array_equal(full["token_index"], start.order + np.arange(PLAN_TOKENS))
+    np.testing.assert_array_equal(full["position_ids"], start.rope + np.arange(PLAN_TOKENS))
 
 
 def test_target_follows_the_plan_or_the_prompt(prompt, after):
-    n = after.latent["order"].shape[1]
+    n = after.latent["token_index"].shape[1]
     assert n == 16
     for row in range(8):
         context, candidate = divmod(row, 2)
         more = [PLAN_TOKENS, PLAN_TOKENS + 11][candidate] if context in after.kept else 0
         end = prompt.ends[CONTEXTS[context]][0]
-        assert after.frame["order"][row].tolist() == [end.order + more, end.order + more + n + 1]
-        np.testing.assert_array_equal(after.latent["order"][row], end.order + more + 1 + np.arange(n))
-        assert set(after.latent["rope"][row]) == set(after.frame["rope"][row]) == {end.rope + more}
-        assert set(after.latent["mode"][row]) == set(after.frame["mode"][row]) == {NOISE}
+        assert after.frame["token_index"][row].tolist() == [end.order + more, end.order + more + n + 1]
+        np.testing.assert_array_equal(after.latent["token_index"][row], end.order + more + 1 + np.arange(n))
+        assert set(after.latent["position_ids"][row]) == set(after.frame["position_ids"][row]) == {end.rope + more}
+        assert set(after.latent["mask_mode"][row]) == set(after.frame["mask_mode"][row]) == {NOISE}
         if not candidate:
             assert after.ends[CONTEXTS[context]][0].order == end.order + more
 

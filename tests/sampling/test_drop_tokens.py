@@ -117,7 +117,7 @@ def test_quotas_hold_in_every_method_and_context(method):
     left = {name: np.bincount(image_of(each[0])[each[0] >= 0], minlength=3).tolist() for name, each in names.items()}
     for name in ("full", "no_text"):
         assert np.sum(names[name] == TEXT) == np.sum(read.names[name] == TEXT)  # all text stays
-        assert np.array_equal(np.asarray(caches[name]["meta"]["sample"]) >= 0, names[name] >= TEXT)
+        assert np.array_equal(np.asarray(caches[name]["meta"]["segment_ids"]) >= 0, names[name] >= TEXT)
         assert set(names["full"][names["full"] >= 0]) == set(names[name][names[name] >= 0])
     assert caches["null"] is None and left["no_text"] == left["full"]
     if method == "images":
@@ -129,10 +129,10 @@ def test_quotas_hold_in_every_method_and_context(method):
 def test_what_is_kept_is_moved_bit_by_bit(half):
     caches, names = half.dropped()
     for context in ("full", "no_text"):
-        order = np.asarray(half.caches[context]["meta"]["order"][0])
+        order = np.asarray(half.caches[context]["meta"]["token_index"][0])
         places = {int(order[n]): n for n in np.flatnonzero(half.names[context][0] >= TEXT)}
         for n in np.flatnonzero(names[context][0] >= TEXT):
-            old = places[int(caches[context]["meta"]["order"][0, n])]
+            old = places[int(caches[context]["meta"]["token_index"][0, n])]
             assert names[context][0, n] == half.names[context][0, old]
             for part in ("k", "v"):
                 new, whole = caches[context][part], half.caches[context][part]

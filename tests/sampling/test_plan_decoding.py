@@ -132,5 +132,5 @@ def test_reading_adds_plans_to_the_contexts_that_keep_them(prompt, cache):
     added, *_ = read_plans(PARAMS["composer"], cache, after.plan, config=CONFIG, **counts)
     assert added["k"].shape[1] == 6
     for row in range(6):
-        new = added["meta"]["sample"][row] >= 0
+        new = added["meta"]["segment_ids"][row] >= 0
         assert int(new.sum()) == (len(plans[row % 2].tokens(TOKENIZER)) + 2 if row < 4 else 0)

@@ -478,3 +478,10 @@ def test_an_edit_is_of_picture_1_and_the_references_go_on_from_2():
         compose_sentence("x", [OWL] * 12, None, source=OWL)
     with pytest.raises(UserError, match="image 2: float32"):
         compose_sentence("x", [OWL.astype(np.float32)], None, source=OWL)
+
+
+def test_two_images_of_one_phrase_are_not_written_as_one(tmp_path):
+    images = [Image(OWL, number=n, phrase="dog") for n in (1, 2)]
+    spans = (Text("A "), images[0], Text(" dog and a "), images[1], Text(" dog."))
+    with pytest.raises(UserError, match="two images have one phrase"):
+        write_inset(tmp_path / "x.json", Sentence(spans))

@@ -47,7 +47,7 @@ class Objective:
 
     @staticmethod
     def totals(batch, config):
-        return {"tokens": jnp.sum(batch["text"]["sample"] >= 0)}
+        return {"tokens": jnp.sum(batch["text"]["segment_ids"] >= 0)}
 
     @staticmethod
     def loss(params, batch, key, config, totals):
@@ -57,7 +57,7 @@ class Objective:
             pair = params["lora"]["line"]["kernel"]
             y = y + ((x @ pair["a"]) @ pair["b"])[..., 0]
         noise = 0.01 * jax.random.normal(key, y.shape)
-        held = batch["text"]["sample"] >= 0
+        held = batch["text"]["segment_ids"] >= 0
         error = jnp.sum(jnp.square(y + noise - batch["text"]["y"]) * held) / totals["tokens"]
         return error, {"draw": error, "draw/edit": jnp.nan}
 
@@ -95,5 +95,5 @@ class Data:
             x[:] = np.nan
         y = x @ np.arange(1.0, FEATURES + 1) + 0.5
         sample = np.where(examples >= 0, np.arange(4), -1)
-        text = {"x": x.astype(np.float32), "y": y.astype(np.float32), "sample": sample.astype(np.int32)}
+        text = {"x": x.astype(np.float32), "y": y.astype(np.float32), "segment_ids": sample.astype(np.int32)}
         return {"text": text, "examples": examples.astype(np.int32)}

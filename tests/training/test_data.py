@@ -110,8 +110,8 @@ def test_mistakes_about_built_data_sets_are_named(config, tmp_path):
     config.data = {"name": "records", "dir": str(tmp_path)}
     with pytest.raises(UserError, match="holds no data set; name the folder of one"):
         data.stored(config)
-    config.data = {"name": "records", "dir": str(tmp_path), "arrangement": "in_sentence"}
-    with pytest.raises(UserError, match="config.data: unknown key 'arrangement'"):
+    config.data = {"name": "records", "dir": str(tmp_path), "size": 64}
+    with pytest.raises(UserError, match="config.data: unknown key 'size'"):
         data.stored(config)
 
 

@@ -48,7 +48,7 @@ def main(workdir, save_every_steps=4, batch_size={ROWS}, pause=0.0, coordinator=
                 file.write(json.dumps({{"from": state["examples_seen"], "rows": rows}}) + "\\n")
             x = np.stack([[np.random.default_rng(max(i, 0)).normal(size=8) for i in row] for row in examples])
             held = np.where(examples >= 0, 0, -1)
-            text = {{"x": np.float32(x), "y": np.float32(x @ np.arange(1, 9) + 0.5), "sample": np.int32(held)}}
+            text = {{"x": np.float32(x), "y": np.float32(x @ np.arange(1, 9) + 0.5), "segment_ids": np.int32(held)}}
             return {{"text": text, "examples": examples}}
 
     def stored(config):

@@ -78,7 +78,7 @@ def test_a_batch_in_parts_takes_the_same_step(monkeypatch):
     monkeypatch.setattr(jax.random, "normal", lambda key, shape=(), dtype=float: jax.numpy.ones(shape))
     mesh = make_mesh(ParallelConfig())
     batch = next(Data(batch_size=4))
-    batch["text"]["sample"][0, 1:] = -1
+    batch["text"]["segment_ids"][0, 1:] = -1
     ends = []
     for parts in (1, 2, 4):
         config = get_config(batch_size=4, grad_accum_steps=parts)

@@ -1,8 +1,8 @@
 """Attention over mixed, packed sentences: the one entry that the model calls.
 
-Which query sees which key follows from the tokens' metadata (`macro/sentence/sight.py`), never from a mask that the
-caller makes. On a mesh every device attends for its own rows, heads and queries, to all keys of these rows: where
-tokens are divided, keys and values are sent, which grouped heads keep small.
+Which query attends to which key follows from token metadata (`macro/sentence/attention_mask.py`), never from a mask
+that the caller makes. On a mesh every device attends for its own rows, heads and queries to all keys of these rows:
+where tokens are sharded, keys and values are sent, which grouped heads keep small.
 Read next: `reference.py`, which defines the result.
 """
 
@@ -23,7 +23,7 @@ from macro.kernels.attention import pallas_gpu, pallas_tpu
 from macro.kernels.attention.blocked import attention_blocked
 from macro.kernels.attention.reference import attention_reference
 from macro.parallel.sharding import activation_spec, current_mesh_shape, platform
-from macro.sentence.sight import FIELDS
+from macro.sentence.attention_mask import MASK_FIELDS
 
 
 class Backend(NamedTuple):
@@ -66,7 +66,7 @@ def attention(
 
     Args:
         q, k, v: queries, keys and values; query head `i` uses key head `i // (h // kv)`.
-        q_meta, k_meta: `sample`, `order`, `span`, `mode`, int32 `[b, nq]` and `[b, nk]`.
+        q_meta, k_meta: `segment_ids`, `token_index`, `block_id`, `mask_mode`, int32 `[b, nq]` and `[b, nk]`.
         k_bias: added to every score of a key: with log 2 it weighs as if it were there twice. No gradient flows to it.
 
     Returns:
@@ -99,16 +99,16 @@ def attention_with_lse(
     elif shared > 1:
         fold, unfold = "(b c) n ... -> b (c n) ...", "b (c n) ... -> (b c) n ..."
         together = rearrange(q, fold, b=k.shape[0]), k, v
-        metas = {name: rearrange(q_meta[name], fold, b=k.shape[0]) for name in FIELDS}, k_meta
+        metas = {name: rearrange(q_meta[name], fold, b=k.shape[0]) for name in MASK_FIELDS}, k_meta
         attended = attention_with_lse(*together, *metas, k_bias)
         return tuple(rearrange(x, unfold, n=q.shape[1]) for x in attended)
     _check(q, k, v, q_meta, k_meta, k_bias)
-    q_meta, k_meta = ({name: meta[name] for name in FIELDS} for meta in (q_meta, k_meta))
+    q_meta, k_meta = ({name: meta[name] for name in MASK_FIELDS} for meta in (q_meta, k_meta))
     sizes = current_mesh_shape()
     if not sizes:
         return _on_one_device(q, k, v, q_meta, k_meta, k_bias)
     queries, keys = on_mesh(sizes, q, k)
-    metas = [{name: PartitionSpec(*lies[:2]) for name in FIELDS} for lies in (queries, keys)]
+    metas = [{name: PartitionSpec(*lies[:2]) for name in MASK_FIELDS} for lies in (queries, keys)]
     bias = None if k_bias is None else PartitionSpec(*keys[:2])
     attend = jax.shard_map(
         _on_one_device,
@@ -182,7 +182,7 @@ def _check(q, k, v, q_meta, k_meta, k_bias) -> None:
     if h % kv:
         raise ValueError(f"attention: {h} heads of q are no multiple of the {kv} of k")
     for side, meta, shape in (("q_meta", q_meta, (b, nq)), ("k_meta", k_meta, (b, nk))):
-        for name in FIELDS:
+        for name in MASK_FIELDS:
             if name not in meta or meta[name].shape != shape:
                 found = meta[name].shape if name in meta else "missing"
                 raise ValueError(f"attention: {side}[{name!r}] is {found}, but its tokens are {shape}")

@@ -17,15 +17,15 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Int
 
-from macro.sentence.sight import CAUSAL, FIELDS, NOISE
+from macro.sentence.attention_mask import CAUSAL, MASK_FIELDS, NOISE
 
 _LAST, _FIRST = jnp.iinfo(jnp.int32).max, jnp.iinfo(jnp.int32).min
 
 
 def sort_order(meta: Mapping) -> Int[Array, "b n"]:
     """Where to take each row's tokens from so that sentences follow one another, padding last."""
-    sample = jnp.where(meta["sample"] < 0, _LAST, meta["sample"])
-    return jnp.lexsort((meta["order"], sample), axis=-1)
+    sample = jnp.where(meta["segment_ids"] < 0, _LAST, meta["segment_ids"])
+    return jnp.lexsort((meta["token_index"], sample), axis=-1)
 
 
 def balanced_block_size(n: int, most: int, unit: int) -> int:
@@ -53,12 +53,12 @@ def block_at(tree, number: Array):
     return jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, number, keepdims=False), tree)
 
 
-def stack_fields(meta: Mapping, block: int, names: Sequence[str] = FIELDS) -> Int[Array, "b fields n"]:
+def stack_fields(meta: Mapping, block: int, names: Sequence[str] = MASK_FIELDS) -> Int[Array, "b fields n"]:
     """Metadata `[b, n]` by field as one array, padded to whole blocks with padding tokens (-1)."""
     return pad_to_multiple(jnp.stack([meta[name] for name in names], axis=1), 2, block, -1)
 
 
-def split_blocks(fields: Int[Array, "b fields n"], block: int, names: Sequence[str] = FIELDS) -> dict:
+def split_blocks(fields: Int[Array, "b fields n"], block: int, names: Sequence[str] = MASK_FIELDS) -> dict:
     """`stack_fields` metadata by field, `[b, m, block]`."""
     return {name: fields[:, i].reshape(fields.shape[0], -1, block) for i, name in enumerate(names)}
 
@@ -103,22 +103,22 @@ def any_visible(q_meta: Mapping, k_meta: Mapping) -> Bool[Array, "b m n"]:
     A key is seen because it comes earlier and is no noise, or because it stands in the same span and is no text. In
     either case a pair of blocks is left out only where the ranges of their samples, orders or spans cannot meet.
     """
-    q_samples = _range(q_meta["sample"], q_meta["sample"] >= 0)
-    last_sample = q_meta["sample"] == q_samples[1][..., None]
-    last_order = _range(q_meta["order"], last_sample)[1]
+    q_samples = _range(q_meta["segment_ids"], q_meta["segment_ids"] >= 0)
+    last_sample = q_meta["segment_ids"] == q_samples[1][..., None]
+    last_order = _range(q_meta["token_index"], last_sample)[1]
 
-    open_keys = (k_meta["sample"] >= 0) & (k_meta["mode"] != NOISE)
-    open_samples = _range(k_meta["sample"], open_keys)
-    first_sample = open_keys & (k_meta["sample"] == open_samples[0][..., None])
-    first_order = _range(k_meta["order"], first_sample)[0]
+    open_keys = (k_meta["segment_ids"] >= 0) & (k_meta["mask_mode"] != NOISE)
+    open_samples = _range(k_meta["segment_ids"], open_keys)
+    first_sample = open_keys & (k_meta["segment_ids"] == open_samples[0][..., None])
+    first_order = _range(k_meta["token_index"], first_sample)[0]
     # Where the query block ends with the sample that the key block begins with, they share no other.
     ends, begins = q_samples[1][:, :, None], open_samples[0][:, None, :]
     reached = (ends > begins) | (last_order[:, :, None] >= first_order[:, None, :])
     earlier = _overlap(q_samples, open_samples) & reached
 
-    near_keys = (k_meta["sample"] >= 0) & (k_meta["mode"] != CAUSAL)
-    q_spans = _range(q_meta["span"], q_meta["sample"] >= 0)
-    near_samples, near_spans = (_range(k_meta[name], near_keys) for name in ("sample", "span"))
+    near_keys = (k_meta["segment_ids"] >= 0) & (k_meta["mask_mode"] != CAUSAL)
+    q_spans = _range(q_meta["block_id"], q_meta["segment_ids"] >= 0)
+    near_samples, near_spans = (_range(k_meta[name], near_keys) for name in ("segment_ids", "block_id"))
     return earlier | (_overlap(q_samples, near_samples) & _overlap(q_spans, near_spans))
 
 
@@ -135,9 +135,9 @@ def all_visible(q_meta: Mapping, k_meta: Mapping) -> Bool[Array, "b m n"]:
         q, k = _only(q_meta[name])[:, :, None], _only(k_meta[name])[:, None, :]
         return (q == k) & (k >= 0)
 
-    noisy, textual = (jnp.any(k_meta["mode"] == mode, axis=-1)[:, None, :] for mode in (NOISE, CAUSAL))
-    later = jnp.min(q_meta["order"], axis=-1)[:, :, None] >= jnp.max(k_meta["order"], axis=-1)[:, None, :]
-    return same("sample") & ((later & ~noisy) | (same("span") & ~textual))
+    noisy, textual = (jnp.any(k_meta["mask_mode"] == mode, axis=-1)[:, None, :] for mode in (NOISE, CAUSAL))
+    later = jnp.min(q_meta["token_index"], axis=-1)[:, :, None] >= jnp.max(k_meta["token_index"], axis=-1)[:, None, :]
+    return same("segment_ids") & ((later & ~noisy) | (same("block_id") & ~textual))
 
 
 def block_mask(pairs: Bool[Array, "b m n"], full: Bool[Array, "b m n"]) -> BlockMask:

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 
 from macro.kernels.attention.block_mask import block_at, sort_order, sorted_blocks
 from macro.kernels.attention.reference import MASK_VALUE
-from macro.sentence.sight import FIELDS, visible
+from macro.sentence.attention_mask import MASK_FIELDS, mask_mod
 
 QUERIES, KEYS = 64, 64  # tokens of a block; measured best of 32 to 256
 _BIAS = "bias"  # of keys, beside their metadata
@@ -56,9 +56,9 @@ def attention_blocked(
 
 def _mask(q_meta: Mapping, k_meta: Mapping) -> Array:
     """The attention mask `[..., queries, keys]`."""
-    q = {name: q_meta[name][..., :, None] for name in FIELDS}
-    k = {name: k_meta[name][..., None, :] for name in FIELDS}
-    return visible(q, k)
+    q = {name: q_meta[name][..., :, None] for name in MASK_FIELDS}
+    k = {name: k_meta[name][..., None, :] for name in MASK_FIELDS}
+    return mask_mod(q, k)
 
 
 def _runs(q_meta: Mapping, k_meta: Mapping) -> tuple[Array, Array]:

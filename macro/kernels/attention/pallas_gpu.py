@@ -26,7 +26,7 @@ from jaxtyping import Array, Bool, Float
 from macro.kernels.attention.block_mask import pad_to_multiple, stack_fields, visible_block_pairs
 from macro.kernels.attention.pallas_gpu_kernels import BlockMask, KernelConfig, d_keys_values, d_queries, forward
 from macro.kernels.attention.reference import MASK_VALUE
-from macro.sentence.sight import FIELDS
+from macro.sentence.attention_mask import MASK_FIELDS
 
 # Tokens of a block at most (queries, keys). With heads of 128 in bfloat16 and eight warps each kernel takes 100 KB of
 # an H100's 227 KB of shared memory and some 200 of 255 registers a thread; with four warps two of three spill.
@@ -77,7 +77,7 @@ def attention_gpu(
     (b, nq, h, d), (nk, kv) = q.shape, k.shape[1:3]
     dtype = jnp.result_type(q, k, v)
     arrays = (x.astype(dtype) for x in (q, k, v))
-    q_meta, k_meta = ({name: meta[name] for name in FIELDS} for meta in (q_meta, k_meta))
+    q_meta, k_meta = ({name: meta[name] for name in MASK_FIELDS} for meta in (q_meta, k_meta))
     bias = None if k_bias is None else jax.lax.stop_gradient(k_bias.astype(jnp.float32))
     attended, lse = _attend((b, nq, h, nk, kv, d), interpret, *arrays, q_meta, k_meta, bias)
     return attended.astype(q.dtype), jax.lax.stop_gradient(lse.swapaxes(1, 2))

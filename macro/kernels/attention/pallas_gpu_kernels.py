@@ -23,7 +23,7 @@ from jax.experimental.pallas import triton as plgpu
 from jaxtyping import Array
 
 from macro.kernels.attention.reference import MASK_VALUE
-from macro.sentence.sight import FIELDS, visible
+from macro.sentence.attention_mask import MASK_FIELDS, mask_mod
 
 _LOG2_E = math.log2(math.e)
 
@@ -82,8 +82,8 @@ class _Blocks:
             self.of_query = pl.BlockSpec((None, group, nq), lambda at, head, row: (row, head, 0))
             self.keys = pl.BlockSpec((None, config.keys, None, d), lambda at, head, row: (row, at, head, 0))
         q_owned, k_owned = owned == "q", owned == "k"
-        self.q_meta = self._of_row((len(FIELDS), config.queries if q_owned else nq), q_owned)
-        self.k_meta = self._of_row((len(FIELDS), config.keys if k_owned else nk), k_owned)
+        self.q_meta = self._of_row((len(MASK_FIELDS), config.queries if q_owned else nq), q_owned)
+        self.k_meta = self._of_row((len(MASK_FIELDS), config.keys if k_owned else nk), k_owned)
         self.k_bias = self._of_row((1, config.keys if k_owned else nk), k_owned)
 
     @staticmethod
@@ -135,7 +135,7 @@ def _loop_blocks(counts, step, start):
 
 def _tokens(ref, at) -> dict:
     """Metadata of the tokens `at`, `[tokens]` by field."""
-    return {name: ref[i, at] for i, name in enumerate(FIELDS)}
+    return {name: ref[i, at] for i, name in enumerate(MASK_FIELDS)}
 
 
 def _down(meta: dict) -> dict:
@@ -178,7 +178,7 @@ def _forward_kernel(config: KernelConfig, indices, counts, q_meta, k_meta, k_bia
     def step(turn, carry, masked):
         top, total, sums = carry
         at = _block(indices[turn], config.keys)
-        mask = visible(seers, _across(_tokens(k_meta, at))) if masked else None
+        mask = mask_mod(seers, _across(_tokens(k_meta, at))) if masked else None
         bias = None if k_bias is None else k_bias[0, at][None, :]
         scores = _scores(config, _dot_t(queries, k[at, :]), bias, mask)
         new = jnp.maximum(top, jnp.max(scores, axis=1))
@@ -202,7 +202,7 @@ def forward(config: KernelConfig, block_mask: BlockMask, q, k, v, q_meta, k_meta
         config: block sizes, of which the numbers of tokens here are multiples.
         block_mask: which blocks of keys each block of queries meets.
         q `[b, nq, h, d]`; k, v `[b, nk, kv, d]`; d a power of two.
-        q_meta, k_meta: int32 `[b, FIELDS, n]`.
+        q_meta, k_meta: int32 `[b, MASK_FIELDS, n]`.
         k_bias: float32 `[b, 1, nk]` or None.
     """
     b, nq, h, _ = q.shape
@@ -222,7 +222,7 @@ def _d_queries_kernel(config: KernelConfig, indices, counts, q_meta, k_meta, k_b
     def step(turn, sums, masked):
         at = _block(indices[turn], config.keys)
         keys = k[at, :]
-        mask = visible(seers, _across(_tokens(k_meta, at))) if masked else None
+        mask = mask_mod(seers, _across(_tokens(k_meta, at))) if masked else None
         bias = None if k_bias is None else k_bias[0, at][None, :]
         weights = jnp.exp2(_scores(config, _dot_t(queries, keys), bias, mask) - lses)
         d_scores = weights * (_dot_t(d_attended, v[at, :]) - deltas)
@@ -260,7 +260,7 @@ def _d_keys_values_kernel(
     def step(turn, sums, masked):
         at, head = _block(indices[lax.div(turn, group)], config.queries), lax.rem(turn, group)
         queries, d_attended = q[at, head, :], d_out[at, head, :]
-        mask = visible(_across(_tokens(q_meta, at)), seen) if masked else None
+        mask = mask_mod(_across(_tokens(q_meta, at)), seen) if masked else None
         scores = _scores(config, _dot_t(keys, queries), bias, mask)
         weights = jnp.exp2(scores - lse[head, at][None, :] * _LOG2_E)
         d_scores = weights * (_dot_t(values, d_attended) - delta[head, at][None, :])

@@ -30,7 +30,7 @@ from macro.kernels.attention.block_mask import (
 )
 from macro.kernels.attention.pallas_tpu_kernels import LANES, KernelConfig, d_keys_values, d_queries, forward
 from macro.kernels.attention.reference import MASK_VALUE
-from macro.sentence.sight import FIELDS
+from macro.sentence.attention_mask import MASK_FIELDS
 
 # Tokens of a block at most, and query rows of a block over all heads of a key head.
 QUERIES, KEYS, ROWS = 512, 1024, 4096
@@ -64,7 +64,7 @@ def attention_tpu(
     config = KernelConfig(*blocks(nq, nk, h // kv), (b, nq, h, nk, kv, d), interpret)
     dtype = jnp.result_type(q, k, v)
     scaled = q.astype(dtype) * d**-0.5
-    q_meta, k_meta = ({name: meta[name] for name in FIELDS} for meta in (q_meta, k_meta))
+    q_meta, k_meta = ({name: meta[name] for name in MASK_FIELDS} for meta in (q_meta, k_meta))
     bias = jnp.zeros((b, nk)) if k_bias is None else jax.lax.stop_gradient(k_bias.astype(jnp.float32))
     attended, lse = _attend(config, scaled, k.astype(dtype), v.astype(dtype), q_meta, k_meta, bias)
     # [b, kv, h // kv, n] with n in whole blocks

@@ -22,7 +22,7 @@ from jaxtyping import Array
 
 from macro.kernels.attention.block_mask import BlockMask
 from macro.kernels.attention.reference import MASK_VALUE
-from macro.sentence.sight import FIELDS, visible
+from macro.sentence.attention_mask import MASK_FIELDS, mask_mod
 
 LANES = 128
 # Blocks, scratch and scores take 14 to 23 MB at BAGEL's sizes in bfloat16, and v5p has 64 MiB.
@@ -48,7 +48,7 @@ class _Blocks:
     """Block specs by what they hold; the block mask is sorted by the blocks of side `major`, "q" or "k"."""
 
     def __init__(self, config: KernelConfig, q: Array, k: Array, major: str):
-        group, d, fields = q.shape[1] // k.shape[1], q.shape[3], len(FIELDS)
+        group, d, fields = q.shape[1] // k.shape[1], q.shape[3], len(MASK_FIELDS)
         self.outer_blocks = q.shape[2] // config.queries if major == "q" else k.shape[2] // config.keys
         self.streamed = []
 
@@ -125,11 +125,11 @@ def _visit(outer, inner, full, counts):
 
 
 def _columns(ref) -> dict:
-    return {name: ref[:, i : i + 1] for i, name in enumerate(FIELDS)}
+    return {name: ref[:, i : i + 1] for i, name in enumerate(MASK_FIELDS)}
 
 
 def _rows(ref) -> dict:
-    return {name: ref[i : i + 1, :] for i, name in enumerate(FIELDS)}
+    return {name: ref[i : i + 1, :] for i, name in enumerate(MASK_FIELDS)}
 
 
 def _write_bias(bias, full, mask, k_bias):
@@ -173,7 +173,7 @@ def _forward_kernel(*refs):
 
     @pl.when(meets)
     def _():
-        _write_bias(bias, full, lambda: visible(_columns(q_meta), _rows(k_meta)), k_bias)
+        _write_bias(bias, full, lambda: mask_mod(_columns(q_meta), _rows(k_meta)), k_bias)
 
         @pl.loop(0, q.shape[0])
         def _(head):
@@ -206,7 +206,7 @@ def forward(config: KernelConfig, block_mask: BlockMask, q, k, v, q_meta, k_meta
         config: block sizes, of which the numbers of tokens here are multiples.
         block_mask: sorted by blocks of queries.
         q `[b, h, nq, d]`, scaled; k, v `[b, kv, nk, d]`; d a multiple of LANES.
-        q_meta, k_meta: int32 `[b, FIELDS, n]`.
+        q_meta, k_meta: int32 `[b, MASK_FIELDS, n]`.
         k_bias: float32 `[b, 1, nk]`.
     """
     (b, h, nq, d), kv = q.shape, k.shape[1]
@@ -237,7 +237,7 @@ def _d_queries_kernel(*refs):
 
     @pl.when(meets)
     def _():
-        _write_bias(bias, full, lambda: visible(_columns(q_meta), _rows(k_meta)), k_bias)
+        _write_bias(bias, full, lambda: mask_mod(_columns(q_meta), _rows(k_meta)), k_bias)
 
         @pl.loop(0, q.shape[0])
         def _(head):
@@ -280,7 +280,7 @@ def _d_keys_values_kernel(*refs):
 
     @pl.when(meets)
     def _():
-        _write_bias(bias, full, lambda: visible(_rows(q_meta), _columns(k_meta)), k_bias)
+        _write_bias(bias, full, lambda: mask_mod(_rows(q_meta), _columns(k_meta)), k_bias)
 
         @pl.loop(0, q.shape[0])
         def _(head):

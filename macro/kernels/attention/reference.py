@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Bool, Float
 
-from macro.sentence.sight import FIELDS, visible
+from macro.sentence.attention_mask import MASK_FIELDS, mask_mod
 
 # Finite, so that a row without any visible key stays finite before it is set to zero.
 MASK_VALUE = -1e30
@@ -21,9 +21,9 @@ MASK_VALUE = -1e30
 
 def attention_mask(q_meta: Mapping, k_meta: Mapping) -> Bool[Array, "b nq nk"]:
     """Whether each query sees each key, from the metadata of both."""
-    q = {name: q_meta[name][:, :, None] for name in FIELDS}
-    k = {name: k_meta[name][:, None, :] for name in FIELDS}
-    return visible(q, k)
+    q = {name: q_meta[name][:, :, None] for name in MASK_FIELDS}
+    k = {name: k_meta[name][:, None, :] for name in MASK_FIELDS}
+    return mask_mod(q, k)
 
 
 def attention_reference(

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from macro.sentence.sight import CAUSAL, FIELDS, FULL, NOISE
+from macro.sentence.attention_mask import CAUSAL, FULL, MASK_FIELDS, NOISE
 
 
 class Shape(NamedTuple):
@@ -72,7 +72,7 @@ def row(name: str) -> dict[str, np.ndarray]:
     padding = (0, SHAPES[name].nq - len(lying))
     return {
         field: np.pad(x[lying], padding, constant_values=-1).astype(np.int32)[None]
-        for field, x in zip(FIELDS, fields, strict=True)
+        for field, x in zip(MASK_FIELDS, fields, strict=True)
     }
 
 

@@ -22,7 +22,7 @@ from macro.kernels.attention.reference import MASK_VALUE
 from macro.kernels.token_selection.budgets import token_budget_bound, token_budgets
 from macro.kernels.token_selection.reference import TEXT, query_classes
 from macro.parallel.sharding import check_axes, constrain
-from macro.sentence.sight import FIELDS, visible
+from macro.sentence.attention_mask import MASK_FIELDS, mask_mod
 
 __all__ = [
     "MOST_IMAGES",
@@ -71,7 +71,7 @@ def attention_received(
         q, k: queries and keys as attention takes them; h a multiple of kv.
         lse: float32 log-sum-exp of each query over all keys that it sees (`attention_with_lse`), which may be more keys
             than these. A query that sees nothing adds nothing.
-        q_meta, k_meta: `sample`, `order`, `span`, `mode`, int32 `[b, nq]` and `[b, nk]`.
+        q_meta, k_meta: `segment_ids`, `token_index`, `block_id`, `mask_mode`, int32 `[b, nq]` and `[b, nk]`.
         q_image: image number of each query, below `MOST_IMAGES`; -1 for text, less for queries that do not count.
         k_image: the same for keys, negative for text.
         k_bias: added to every score of a key, as in attention.
@@ -88,8 +88,8 @@ def attention_received(
     given = jax.lax.stop_gradient((q, k, lse, q_meta, k_meta, k_bias))
     q, k, lse, q_meta, k_meta, k_bias = given
     # Pairs that count for nothing are not visited. The weights stay right, for `lse` is that of all keys.
-    q_meta = dict(q_meta) | {"sample": jnp.where(q_image >= TEXT, q_meta["sample"], -1)}
-    k_meta = dict(k_meta) | {"sample": jnp.where(k_image > TEXT, k_meta["sample"], -1)}
+    q_meta = dict(q_meta) | {"segment_ids": jnp.where(q_image >= TEXT, q_meta["segment_ids"], -1)}
+    k_meta = dict(k_meta) | {"segment_ids": jnp.where(k_image > TEXT, k_meta["segment_ids"], -1)}
     d = max(q.shape[-1], MOST_IMAGES + 1)
     q, k = (_widened(x, d) for x in (q * (d / q.shape[-1]) ** 0.5, k))
     values = jnp.zeros_like(k)
@@ -114,13 +114,13 @@ def query_counts(
     """
     _check_tokens("query_counts", q_meta, k_meta, q_image, k_image)
     nk, image = k_image.shape[1], "image"
-    keys = {name: k_meta[name] for name in FIELDS} | {image: k_image}
+    keys = {name: k_meta[name] for name in MASK_FIELDS} | {image: k_image}
     keys = {name: jnp.pad(x, ((0, 0), (0, -nk % _COUNTED)), constant_values=-1) for name, x in keys.items()}
     blocks = {name: rearrange(x, "b (m n) -> m b 1 n", n=_COUNTED) for name, x in keys.items()}
-    queries = {name: q_meta[name][:, :, None] for name in FIELDS}
+    queries = {name: q_meta[name][:, :, None] for name in MASK_FIELDS}
 
     def count(block):
-        mask = visible(queries, block)
+        mask = mask_mod(queries, block)
         counted = query_classes(q_image[:, :, None], block[image])
         return jnp.stack([jnp.sum(mask & x, axis=1, dtype=jnp.float32) for x in counted], axis=1)
 
@@ -210,7 +210,7 @@ def _check_tokens(op: str, q_meta, k_meta, q_image, k_image) -> None:
     if q_image.ndim != 2 or q_image.shape[0] != k_image.shape[0]:
         raise ValueError(f"{op}: q_image {q_image.shape} and k_image {k_image.shape} must have as many rows")
     for side, meta, shape in (("q_meta", q_meta, q_image.shape), ("k_meta", k_meta, k_image.shape)):
-        for name in FIELDS:
+        for name in MASK_FIELDS:
             if name not in meta or meta[name].shape != shape:
                 found = meta[name].shape if name in meta else "missing"
                 raise ValueError(f"{op}: {side}[{name!r}] is {found}, but its tokens are {shape}")

@@ -211,7 +211,14 @@ def logits_of(params):
     """What our composer says to `IDS`."""
     n = IDS.shape[1]
     zeros, order = np.zeros((1, n), np.int32), np.arange(n, dtype=np.int32)[None]
-    text = {"ids": IDS.astype(np.int32), "sample": zeros, "order": order, "span": zeros, "mode": zeros, "rope": order}
+    text = {
+        "ids": IDS.astype(np.int32),
+        "segment_ids": zeros,
+        "token_index": order,
+        "block_id": zeros,
+        "mask_mode": zeros,
+        "position_ids": order,
+    }
 
     @jax.jit
     def run(params, text):

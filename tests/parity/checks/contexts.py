@@ -81,7 +81,9 @@ def recorded_contexts(golden: Golden) -> tuple[dict, dict]:
         cache = {p: jnp.stack([recorded[f"{theirs}_{p}{layer}"] for layer in layers])[:, None] for p in "kv"}
         zeros = jnp.zeros((1, length), jnp.int32)
         order = jnp.arange(length, dtype=jnp.int32)[None]
-        caches[name] = cache | {"meta": {"sample": zeros, "order": order, "span": zeros, "mode": zeros}}
+        caches[name] = cache | {
+            "meta": {"segment_ids": zeros, "token_index": order, "block_id": zeros, "mask_mode": zeros}
+        }
         ends[name] = Cursor(length, 1, rope)
     return caches, ends
 
@@ -91,9 +93,9 @@ def _check_context(golden: Golden, prompt: Prompt, caches: dict, name: str):
     assert (end.order, end.rope) == (int(recorded[f"{theirs}_kv_len"][0]), int(recorded[f"{theirs}_rope"][0]))
     cache = caches[name]
     meta = {field: np.asarray(values[0]) for field, values in cache["meta"].items()}
-    places = np.flatnonzero(meta["sample"] >= 0)
-    places = places[np.argsort(meta["order"][places])]
-    np.testing.assert_array_equal(meta["order"][places], np.arange(len(places)))
+    places = np.flatnonzero(meta["segment_ids"] >= 0)
+    places = places[np.argsort(meta["token_index"][places])]
+    np.testing.assert_array_equal(meta["token_index"][places], np.arange(len(places)))
     for layer in range(golden.model.llm.layers):
         for part in "kv":
             key = f"{theirs}_{part}{layer}"
@@ -144,11 +146,15 @@ def check_frame(golden: Golden):
     n = len(latent["position"][0])
     assert n + 2 == int(recorded["gen_packed_seqlens"][0])
     for row, key in enumerate(("gen_packed", "gent_cfg_packed", "genm_cfg_packed")):
-        order = np.concatenate([text["order"][row], latent["order"][row]])
-        rope = np.concatenate([text["rope"][row], latent["rope"][row]])[np.argsort(order)]
+        order = np.concatenate([text["token_index"][row], latent["token_index"][row]])
+        rope = np.concatenate([text["position_ids"][row], latent["position_ids"][row]])[np.argsort(order)]
         np.testing.assert_array_equal(rope, recorded[f"{key}_position_ids"])
-    np.testing.assert_array_equal(latent["order"][0] - text["order"][0, 0], recorded["gen_packed_vae_token_indexes"])
-    np.testing.assert_array_equal(text["order"][0] - text["order"][0, 0], recorded["gen_packed_text_indexes"])
+    np.testing.assert_array_equal(
+        latent["token_index"][0] - text["token_index"][0, 0], recorded["gen_packed_vae_token_indexes"]
+    )
+    np.testing.assert_array_equal(
+        text["token_index"][0] - text["token_index"][0, 0], recorded["gen_packed_text_indexes"]
+    )
 
 
 def check_guided_runs_step_by_step(golden: Golden):

@@ -1,4 +1,4 @@
-"""What BAGEL's packer made of raw samples, against ours after sorting by `order`.
+"""What BAGEL's packer made of raw samples, against ours after sorting by `token_index`.
 
 The sentences are rebuilt with blank pictures of the recorded sizes, so the whole path from a sentence to tokens
 is held against the record, with nothing, text, ViT, VAE or all dropped, in its dense and its flex form.
@@ -14,7 +14,7 @@ from macro.inputs.conditioning import CfgDropout
 from macro.inputs.packing import PackingConfig, pack_sentence
 from macro.inputs.rows import make_row
 from macro.inputs.transforms import patchify
-from macro.sentence.sight import CAUSAL, FULL, NOISE, visible
+from macro.sentence.attention_mask import CAUSAL, FULL, NOISE, mask_mod
 from macro.sentence.spans import Image, Sentence, Target, Text
 
 DROPPED = {  # shares of text, ViT, VAE
@@ -136,13 +136,13 @@ def _packed(golden: Golden, case: str) -> tuple[dict, dict]:
             for raw in raw_samples(golden)
         ]
         row = make_row(samples, _config(golden, dropout, True))
-        fields = ("sample", "order", "span", "mode", "rope")
-        lengths = [len(row[stream]["sample"]) for stream in STREAMS]
+        fields = ("segment_ids", "token_index", "block_id", "mask_mode", "position_ids")
+        lengths = [len(row[stream]["segment_ids"]) for stream in STREAMS]
         tokens = {name: np.concatenate([row[stream][name] for stream in STREAMS]) for name in fields}
         tokens["stream"] = np.repeat([0, 1, 2], lengths)
         tokens["place"] = np.concatenate([np.arange(length) for length in lengths])
-        order = np.lexsort((tokens["order"], tokens["sample"]))
-        order = order[tokens["sample"][order] >= 0]
+        order = np.lexsort((tokens["token_index"], tokens["segment_ids"]))
+        order = order[tokens["segment_ids"][order] >= 0]
         return row, {name: values[order] for name, values in tokens.items()}
 
     return golden.once(f"packed {case}", make)
@@ -157,11 +157,11 @@ def _cases(golden: Golden):
 
 def check_places_streams_and_rope(golden: Golden):
     for _, tokens, record in _cases(golden):
-        lengths = np.bincount(tokens["sample"])
-        assert len(tokens["order"]) == record["sequence_length"]
+        lengths = np.bincount(tokens["segment_ids"])
+        assert len(tokens["token_index"]) == record["sequence_length"]
         # The flex form counts its padding as one more sample.
         np.testing.assert_array_equal(lengths, record["sample_lens"][: len(lengths)])
-        np.testing.assert_array_equal(tokens["rope"], record["packed_position_ids"])
+        np.testing.assert_array_equal(tokens["position_ids"], record["packed_position_ids"])
         for stream, name in enumerate(("text", "vit_token", "vae_token")):
             where = record["packed_text_indexes" if not stream else f"packed_{name}_indexes"]
             np.testing.assert_array_equal(np.flatnonzero(tokens["stream"] == stream), where)
@@ -172,8 +172,8 @@ def check_spans_and_modes(golden: Golden):
         _, tokens = _packed(golden, case)
         record = golden.load(f"pack_{case}_flex")
         lengths, modes = record["split_lens"][:-1], record["attn_modes"][:-1]  # the last is padding
-        np.testing.assert_array_equal(tokens["mode"], np.repeat([MODES[mode] for mode in modes], lengths))
-        starts = np.flatnonzero(np.diff(tokens["span"] + 1000 * tokens["sample"], prepend=-1))
+        np.testing.assert_array_equal(tokens["mask_mode"], np.repeat([MODES[mode] for mode in modes], lengths))
+        starts = np.flatnonzero(np.diff(tokens["block_id"] + 1000 * tokens["segment_ids"], prepend=-1))
         np.testing.assert_array_equal(starts, np.cumsum(lengths) - lengths)
 
 
@@ -214,11 +214,11 @@ def check_sight(golden: Golden):
     for case in DROPPED:
         _, tokens = _packed(golden, case)
         record = golden.load(f"pack_{case}_dense")
-        sees = visible({k: v[:, None] for k, v in tokens.items()}, {k: v[None] for k, v in tokens.items()})
-        for sample in range(tokens["sample"].max() + 1):
-            mine = np.flatnonzero(tokens["sample"] == sample)
+        sees = mask_mod({k: v[:, None] for k, v in tokens.items()}, {k: v[None] for k, v in tokens.items()})
+        for sample in range(tokens["segment_ids"].max() + 1):
+            mine = np.flatnonzero(tokens["segment_ids"] == sample)
             np.testing.assert_array_equal(sees[np.ix_(mine, mine)], record[f"attn_mask_{sample}"])
-        assert not sees[tokens["sample"][:, None] != tokens["sample"][None]].any()
+        assert not sees[tokens["segment_ids"][:, None] != tokens["segment_ids"][None]].any()
 
 
 def check_patches(golden: Golden):

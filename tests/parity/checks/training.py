@@ -13,7 +13,7 @@ from macro.models.vae import normalise, patchify
 from macro.models.variants import ModelConfig
 from macro.objectives.flow import flow_losses
 from macro.objectives.text import text_losses
-from macro.sentence.sight import visible
+from macro.sentence.attention_mask import mask_mod
 
 
 def streams(inputs: dict) -> dict:
@@ -22,11 +22,11 @@ def streams(inputs: dict) -> dict:
     samples, splits = inputs["sample_lens"], inputs["split_lens"]
     modes = [MODES[name] for name in inputs["attn_modes"]]
     whole = {
-        "sample": np.repeat(np.arange(len(samples)), samples),
-        "order": np.arange(length),
-        "span": np.repeat(np.arange(len(splits)), splits)[:length],
-        "mode": np.repeat(modes, splits)[:length],
-        "rope": inputs["packed_position_ids"],
+        "segment_ids": np.repeat(np.arange(len(samples)), samples),
+        "token_index": np.arange(length),
+        "block_id": np.repeat(np.arange(len(splits)), splits)[:length],
+        "mask_mode": np.repeat(modes, splits)[:length],
+        "position_ids": inputs["packed_position_ids"],
     }
 
     def at(indexes, **fields):
@@ -122,10 +122,10 @@ def check_sight(golden: Golden):
     batch = streams(inputs)
     joined = {
         name: np.concatenate([batch[part][name][0] for part in ("text", "vision", "latent")])
-        for name in ("sample", "order", "span", "mode")
+        for name in ("segment_ids", "token_index", "block_id", "mask_mode")
     }
-    by_order = {name: values[np.argsort(joined["order"])] for name, values in joined.items()}
-    ours = visible(
+    by_order = {name: values[np.argsort(joined["token_index"])] for name, values in joined.items()}
+    ours = mask_mod(
         {name: values[:, None] for name, values in by_order.items()},
         {name: values[None, :] for name, values in by_order.items()},
     )
@@ -148,7 +148,7 @@ def check_embeddings(golden: Golden):
 def check_every_layer(golden: Golden):
     batch, made, _ = run(golden)
     recorded, state = golden.load("train_outputs"), made["state"]["mot"]
-    orders = np.concatenate([batch[part]["order"][0] for part in ("text", "vision", "latent")])
+    orders = np.concatenate([batch[part]["token_index"][0] for part in ("text", "vision", "latent")])
 
     def in_order(und, gen) -> np.ndarray:
         return np.concatenate([und[0], gen[0]])[np.argsort(orders)]
