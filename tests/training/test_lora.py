@@ -18,7 +18,7 @@ from macro.models.checkpoints import peft
 from macro.models.checkpoints.lora import merge
 from macro.models.composer import Composer, dummy_batch
 from macro.models.variants import config_from_name
-from macro.objectives import joint
+from macro.objectives import autoencoder, joint
 from macro.parallel.mesh import ParallelConfig, make_mesh, shard_batch
 from macro.training import loop, lora, optim
 from macro.training.lora import LoRAConfig
