@@ -170,7 +170,7 @@ def _decimate(candidates: list[MusicCandidate], provider: Provider, options: Opt
         return candidate.replace(image=again[0], regions=tuple(again[1]))
 
     crowded = [candidate for candidate in candidates if len(candidate.regions) > candidate.count]
-    answers = provider.without([d.image for d in crowded], [largest(d) for d in crowded])
+    answers = provider.remove_subjects([d.image for d in crowded], [largest(d) for d in crowded])
     fewer = {candidate.index: candidate for candidate in map_answers(crowded, "decimate", answers, drawn_again)}
     return [fewer.get(candidate.index, candidate) for candidate in candidates]
 
@@ -191,8 +191,8 @@ def _choose_region(candidates: list[MusicCandidate], provider: Provider, options
     things = [(candidate.image, region) for candidate in candidates for region in candidate.regions]
     images, regions = [image for image, _ in things], [region for _, region in things]
     texts, sizes = [region.label for region in regions], [len(candidate.regions) for candidate in candidates]
-    with_mask = provider.compare(images, regions, texts, [True] * len(things))
-    with_box = provider.compare(images, regions, texts, [False] * len(things))
+    with_mask = provider.text_similarity(images, regions, texts, [True] * len(things))
+    with_box = provider.text_similarity(images, regions, texts, [False] * len(things))
 
     def chosen(candidate: MusicCandidate, fits: list[tuple[float, float]]) -> MusicCandidate:
         pairs = zip(candidate.regions, fits, strict=True)
@@ -223,7 +223,7 @@ def _lay_out(candidates: list[MusicCandidate], provider: Provider, options: Opti
 def _redraw(candidates: list[MusicCandidate], provider: Provider, options: Options) -> list[MusicCandidate]:
     things = [(d.image, region, d.seed_for(f"redraw {n}")) for d in candidates for n, region in enumerate(d.regions)]
     images, regions, seeds = ([thing[i] for thing in things] for i in range(3))
-    answers = provider.redraw(images, regions, [options.reference_size] * len(things), seeds)
+    answers = provider.novel_view(images, regions, [options.reference_size] * len(things), seeds)
     grouped = group_answers(answers, [len(candidate.regions) for candidate in candidates])
     return map_answers(
         candidates, "redraw", grouped, lambda candidate, images: candidate.replace(references=tuple(images))

@@ -1,4 +1,4 @@
-"""What a data engine asks of its models: one small typed protocol a stage, all in one bundle, `Provider`.
+"""What a data engine asks of its models: a stage is a method of a `Provider`.
 
 A stage takes a batch and answers item by item, in order. An item that could not be answered (a broken file, an
 answer without the promised fields) comes back as a `ItemError` with its reason: that sample is dropped, the others go
@@ -11,7 +11,7 @@ Boxes are (x0, y0, x1, y1) in 0..1 of the image. Read next: `core.py`, `music.py
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
@@ -139,267 +139,183 @@ class JudgeRequest:
 # ---- the stages ----
 
 
-@runtime_checkable
-class WriteScene(Protocol):
-    """LLM: keeps categories that go together and writes their scene."""
+class Provider:
+    """Answers the stages that it is given by name; the others are not implemented.
 
-    def __call__(self, asks: Sequence[SceneRequest], seeds: Sequence[int]) -> list[ScenePrompt | ItemError]: ...
+    Args:
+        sources: the raw material.
+        categories: what a scene may be made of.
+        stages: name of a method below -> what answers it.
 
-
-@runtime_checkable
-class Draw(Protocol):
-    """Text-to-image: draws an idea. `sizes` are sides in pixels, of square images."""
-
-    def __call__(
-        self, ideas: Sequence[ScenePrompt], sizes: Sequence[int], seeds: Sequence[int]
-    ) -> list[EngineImage | ItemError]: ...
-
-
-@runtime_checkable
-class Detect(Protocol):
-    """Open-vocabulary detector: at most one region for each label, best first; those not found are missing.
-
-    A label that stands twice in its list asks for two different regions.
+    Raises:
+        TypeError: a stage that there is none of.
     """
 
-    def __call__(
-        self, images: Sequence[EngineImage], labels: Sequence[Sequence[str]]
-    ) -> list[list[Region] | ItemError]: ...
+    def __init__(self, sources: MaterialSource, categories: tuple[str, ...] = (), **stages: Callable[..., Any]):
+        self.sources, self.categories = sources, categories
+        for name, stage in stages.items():
+            if not callable(getattr(Provider, name, None)):
+                raise TypeError(f"provider: there is no stage {name!r}")
+            setattr(self, name, stage)
 
+    def replace(self, **changes: Any) -> "Provider":
+        """The same provider with other stages, `sources` or `categories`."""
+        return Provider(**{**vars(self), **changes})
 
-@runtime_checkable
-class Tag(Protocol):
-    """VLM: names the things that stand out in an image, as labels for the detector."""
+    def spent(self) -> dict[str, int]:
+        """What the stages have cost since this was last asked, by name: {"asked": 12, "tokens_in": 3400}."""
+        return {}
 
-    def __call__(self, images: Sequence[EngineImage]) -> list[list[str] | ItemError]: ...
+    def write_scene(self, asks: Sequence[SceneRequest], seeds: Sequence[int]) -> list[ScenePrompt | ItemError]:
+        """LLM: keeps categories that go together and writes their scene."""
+        raise NotImplementedError
 
+    def draw(
+        self, ideas: Sequence[ScenePrompt], sizes: Sequence[int], seeds: Sequence[int]
+    ) -> list[EngineImage | ItemError]:
+        """Text-to-image: draws an idea. `sizes` are sides in pixels, of square images."""
+        raise NotImplementedError
 
-@runtime_checkable
-class Verify(Protocol):
-    """VLM: is what the label says in each box, whole and alone?"""
+    def detect(self, images: Sequence[EngineImage], labels: Sequence[Sequence[str]]) -> list[list[Region] | ItemError]:
+        """Open-vocabulary detector: at most one region for each label, best first; those not found are missing.
 
-    def __call__(
+        A label that stands twice in its list asks for two different regions.
+        """
+        raise NotImplementedError
+
+    def tag(self, images: Sequence[EngineImage]) -> list[list[str] | ItemError]:
+        """VLM: names the things that stand out in an image, as labels for the detector."""
+        raise NotImplementedError
+
+    def verify(
         self, images: Sequence[EngineImage], regions: Sequence[Sequence[Region]]
-    ) -> list[list[bool] | ItemError]: ...
+    ) -> list[list[bool] | ItemError]:
+        """VLM: is what the label says in each box, whole and alone?"""
+        raise NotImplementedError
 
-
-@runtime_checkable
-class Segment(Protocol):
-    """Boxes to masks bool[h, w]."""
-
-    def __call__(
+    def segment(
         self, images: Sequence[EngineImage], regions: Sequence[Sequence[Region]]
-    ) -> list[list[Mask] | ItemError]: ...
+    ) -> list[list[Mask] | ItemError]:
+        """Boxes to masks bool[h, w]."""
+        raise NotImplementedError
 
-
-@runtime_checkable
-class Redraw(Protocol):
-    """Image-to-image: the subject in a region alone before a plain backdrop, from another view; never a crop."""
-
-    def __call__(
+    def novel_view(
         self, images: Sequence[EngineImage], regions: Sequence[Region], sizes: Sequence[int], seeds: Sequence[int]
-    ) -> list[EngineImage | ItemError]: ...
+    ) -> list[EngineImage | ItemError]:
+        """Image-to-image: the subject in a region alone before a plain backdrop, from another view; never a crop."""
+        raise NotImplementedError
 
-
-@runtime_checkable
-class Compare(Protocol):
-    """Similarity (CLIP) of a text and a region: the crop of its box, all but the mask blanked if `masked`."""
-
-    def __call__(
+    def text_similarity(
         self,
         images: Sequence[EngineImage],
         regions: Sequence[Region],
         texts: Sequence[str],
         masked: Sequence[bool],
-    ) -> list[float | ItemError]: ...
+    ) -> list[float | ItemError]:
+        """Similarity (CLIP) of a text and a region: the crop of its box, all but the mask blanked if `masked`."""
+        raise NotImplementedError
 
+    def image_similarity(self, first: Sequence[EngineImage], second: Sequence[EngineImage]) -> list[float | ItemError]:
+        """Similarity of two images, -1..1 (cosine of DINOv2 features)."""
+        raise NotImplementedError
 
-@runtime_checkable
-class Resemble(Protocol):
-    """Similarity of two images, -1..1 (cosine of DINOv2 features)."""
-
-    def __call__(self, first: Sequence[EngineImage], second: Sequence[EngineImage]) -> list[float | ItemError]: ...
-
-
-@runtime_checkable
-class Without(Protocol):
-    """The image again with only these regions' subjects in it, or None where it cannot be drawn again.
-
-    Answers the image and the regions, in the given order, as they are in it.
-    """
-
-    def __call__(
+    def remove_subjects(
         self, images: Sequence[EngineImage], regions: Sequence[Sequence[Region]]
-    ) -> list[tuple[EngineImage, list[Region]] | None | ItemError]: ...
+    ) -> list[tuple[EngineImage, list[Region]] | None | ItemError]:
+        """The image again with only these regions' subjects in it, or None where it cannot be drawn again.
 
+        Answers the image and the regions, in the given order, as they are in it.
+        """
+        raise NotImplementedError
 
-@runtime_checkable
-class Caption(Protocol):
-    """VLM: what an image shows, in one or two sentences."""
+    def caption(self, images: Sequence[EngineImage], seeds: Sequence[int]) -> list[str | ItemError]:
+        """VLM: what an image shows, in one or two sentences."""
+        raise NotImplementedError
 
-    def __call__(self, images: Sequence[EngineImage], seeds: Sequence[int]) -> list[str | ItemError]: ...
-
-
-@runtime_checkable
-class Describe(Protocol):
-    """VLM: a noun phrase for what is in a region."""
-
-    def __call__(
+    def describe(
         self, images: Sequence[EngineImage], regions: Sequence[Region], seeds: Sequence[int]
-    ) -> list[str | ItemError]: ...
+    ) -> list[str | ItemError]:
+        """VLM: a noun phrase for what is in a region."""
+        raise NotImplementedError
 
-
-@runtime_checkable
-class Merge(Protocol):
-    """LLM: a caption and its things, (label, box, description) each, become one interleaved caption.
-
-    `images` are there for providers that know what is in them.
-    """
-
-    def __call__(
+    def merge(
         self,
         images: Sequence[EngineImage],
         captions: Sequence[str],
         regions: Sequence[Sequence[Region]],
         descriptions: Sequence[Sequence[str]],
         seeds: Sequence[int],
-    ) -> list[InterleavedCaption | ItemError]: ...
+    ) -> list[InterleavedCaption | ItemError]:
+        """LLM: a caption and its things, (label, box, description) each, become one interleaved caption.
 
+        `images` are there for providers that know what is in them.
+        """
+        raise NotImplementedError
 
-@runtime_checkable
-class Instruct(Protocol):
-    """VLM: an instruction for a target, with `<image n>` for each reference."""
+    def instruct(self, briefs: Sequence[PromptRequest]) -> list[str | ItemError]:
+        """VLM: an instruction for a target, with `<image n>` for each reference."""
+        raise NotImplementedError
 
-    def __call__(self, briefs: Sequence[PromptRequest]) -> list[str | ItemError]: ...
+    def think(self, briefs: Sequence[PromptRequest], prompts: Sequence[str]) -> list[str | ItemError]:
+        """VLM: the chain of thought before the layout: each subject's role, relations, place."""
+        raise NotImplementedError
 
+    def match(self, before: Sequence[EngineImage], after: Sequence[EngineImage]) -> list[list[Match] | ItemError]:
+        """VLM: which things are in both frames, and where."""
+        raise NotImplementedError
 
-@runtime_checkable
-class Think(Protocol):
-    """VLM: the chain of thought before the layout: each subject's role, relations, place."""
+    def static_share(self, before: Sequence[EngineImage], after: Sequence[EngineImage]) -> list[float | ItemError]:
+        """Share of local features (ORB) that are in the same place in both frames, 0..1."""
+        raise NotImplementedError
 
-    def __call__(self, briefs: Sequence[PromptRequest], prompts: Sequence[str]) -> list[str | ItemError]: ...
+    def changed(self, before: Sequence[EngineImage], after: Sequence[EngineImage]) -> list[bool | ItemError]:
+        """VLM: has an action, a pose or a shape really changed, and not only the light or the camera?"""
+        raise NotImplementedError
 
-
-@runtime_checkable
-class MatchThings(Protocol):
-    """VLM: which things are in both frames, and where."""
-
-    def __call__(
-        self, before: Sequence[EngineImage], after: Sequence[EngineImage]
-    ) -> list[list[Match] | ItemError]: ...
-
-
-@runtime_checkable
-class Stillness(Protocol):
-    """Share of local features (ORB) that are in the same place in both frames, 0..1."""
-
-    def __call__(self, before: Sequence[EngineImage], after: Sequence[EngineImage]) -> list[float | ItemError]: ...
-
-
-@runtime_checkable
-class Changed(Protocol):
-    """VLM: has an action, a pose or a shape really changed, and not only the light or the camera?"""
-
-    def __call__(self, before: Sequence[EngineImage], after: Sequence[EngineImage]) -> list[bool | ItemError]: ...
-
-
-@runtime_checkable
-class Narrate(Protocol):
-    """VLM: an interleaved instruction for the second frame; phrase -> n is the n-th match, cut from the first frame."""
-
-    def __call__(
+    def narrate(
         self,
         before: Sequence[EngineImage],
         after: Sequence[EngineImage],
         matches: Sequence[Sequence[Match]],
         seeds: Sequence[int],
-    ) -> list[InterleavedCaption | ItemError]: ...
+    ) -> list[InterleavedCaption | ItemError]:
+        """VLM: an interleaved instruction for the second frame; phrase -> n: the n-th match, cut from the first."""
+        raise NotImplementedError
 
-
-@runtime_checkable
-class Rate(Protocol):
-    """VLM: do these images, of these categories, go together, and how would one ask for it?"""
-
-    def __call__(
+    def rate(
         self, references: Sequence[Sequence[EngineImage]], categories: Sequence[Sequence[str]], seeds: Sequence[int]
-    ) -> list[Suitability | ItemError]: ...
+    ) -> list[Suitability | ItemError]:
+        """VLM: do these images, of these categories, go together, and how would one ask for it?"""
+        raise NotImplementedError
 
-
-@runtime_checkable
-class Compose(Protocol):
-    """Multi-reference image model: draws an instruction with its images."""
-
-    def __call__(
+    def compose(
         self,
         prompts: Sequence[str],
         references: Sequence[Sequence[EngineImage]],
         sizes: Sequence[int],
         seeds: Sequence[int],
-    ) -> list[EngineImage | ItemError]: ...
+    ) -> list[EngineImage | ItemError]:
+        """Multi-reference image model: draws an instruction with its images."""
+        raise NotImplementedError
 
-
-@runtime_checkable
-class Rewrite(Protocol):
-    """VLM: which earlier images does the last page need, and its text with placeholders for them.
-
-    `texts` and `images` are the pages so far, `text` and `target` the page to draw.
-    """
-
-    def __call__(
+    def rewrite(
         self,
         texts: Sequence[Sequence[str]],
         images: Sequence[Sequence[EngineImage]],
         text: Sequence[str],
         targets: Sequence[EngineImage],
         seeds: Sequence[int],
-    ) -> list[RewrittenPage | ItemError]: ...
+    ) -> list[RewrittenPage | ItemError]:
+        """VLM: which earlier images does the last page need, and its text with placeholders for them.
 
+        `texts` and `images` are the pages so far, `text` and `target` the page to draw.
+        """
+        raise NotImplementedError
 
-@runtime_checkable
-class Summarise(Protocol):
-    """VLM: what happens in key frames, in order, in under 50 words."""
+    def summarise(self, frames: Sequence[Sequence[EngineImage]], seeds: Sequence[int]) -> list[str | ItemError]:
+        """VLM: what happens in key frames, in order, in under 50 words."""
+        raise NotImplementedError
 
-    def __call__(self, frames: Sequence[Sequence[EngineImage]], seeds: Sequence[int]) -> list[str | ItemError]: ...
-
-
-@runtime_checkable
-class Judge(Protocol):
-    """VLM: the rubric's scores, each 0..10."""
-
-    def __call__(self, requests: Sequence[JudgeRequest]) -> list[dict[str, float] | ItemError]: ...
-
-
-@dataclass(frozen=True)
-class Provider:
-    """One provider of every stage, the raw material, and the categories that a scene may be made of.
-
-    `spent` tells what the stages have cost since it was last asked, by name: {"asked": 12, "tokens_in": 3400}.
-    """
-
-    sources: MaterialSource
-    categories: tuple[str, ...]
-    write_scene: WriteScene
-    draw: Draw
-    detect: Detect
-    tag: Tag
-    verify: Verify
-    segment: Segment
-    redraw: Redraw
-    compare: Compare
-    resemble: Resemble
-    without: Without
-    caption: Caption
-    describe: Describe
-    merge: Merge
-    instruct: Instruct
-    think: Think
-    match: MatchThings
-    stillness: Stillness
-    changed: Changed
-    narrate: Narrate
-    rate: Rate
-    compose: Compose
-    rewrite: Rewrite
-    summarise: Summarise
-    judge: Judge
-    spent: Callable[[], dict[str, int]] = dict
+    def judge(self, requests: Sequence[JudgeRequest]) -> list[dict[str, float] | ItemError]:
+        """VLM: the rubric's scores, each 0..10."""
+        raise NotImplementedError

@@ -174,7 +174,7 @@ def judged(sample):
 
 def test_extreme_sizes_leave_and_the_notes_say_so(provider):
     tiny = doing(SCENE, 1, scale=SCENE.subjects[1].scale * 0.3)
-    provider = replace(provider, sources=photos_of(tiny))
+    provider = provider.replace(sources=photos_of(tiny))
     (sample,) = make(provider, replace(IMAGES, areas=(0.01, 0.5)), [0]).samples
     assert judged(sample)["tree"].startswith("too small")
     assert "tree" not in prompt_of(sample) and len(sample.images) == 4
@@ -187,7 +187,7 @@ def test_extreme_sizes_leave_and_the_notes_say_so(provider):
 
 
 def test_too_few_things_drop_the_candidate(provider):
-    provider = replace(provider, sources=photos_of(scene_of(2, 2)))
+    provider = provider.replace(sources=photos_of(scene_of(2, 2)))
     made = make(provider, IMAGES, [0])
     assert not made.samples and len(made.dead) == inset.ENGINE.max_attempts
     assert made.dead[0].step == "sizes" and made.dead[0].reason == "2 left of at least 3"
@@ -197,7 +197,7 @@ def test_a_thing_found_twice_is_shown_once(provider):
     def twice(images, labels):
         return [[*found, replace(found[0], label="gadget")] for found in provider.detect(images, labels)]
 
-    (sample,) = make(replace(provider, sources=photos_of(SCENE), detect=twice), IMAGES, [0]).samples
+    (sample,) = make(provider.replace(sources=photos_of(SCENE), detect=twice), IMAGES, [0]).samples
     assert judged(sample)["gadget"] == "found before by another name"
     boxes = [region["box"] for region in sample.notes["regions"]]
     assert all(overlap(tuple(a), tuple(b)) < 0.7 for i, a in enumerate(boxes) for b in boxes[:i])
@@ -209,7 +209,7 @@ def test_things_without_a_mask_leave(provider):
         return [[np.zeros_like(m) if r.label == "car" else m for m, r in zip(*both, strict=True)]
                 for both in zip(masks, regions, strict=True)]  # fmt: skip
 
-    (sample,) = make(replace(provider, sources=photos_of(SCENE), segment=blind), IMAGES, [0]).samples
+    (sample,) = make(provider.replace(sources=photos_of(SCENE), segment=blind), IMAGES, [0]).samples
     assert {"filter": "masks", "label": "car"}.items() <= next(
         each for each in sample.notes["judged"] if each["filter"] == "masks" and not each["kept"]
     ).items()
@@ -229,7 +229,7 @@ def test_things_without_a_mask_leave(provider):
     ],
 )
 def test_a_bad_answer_drops_the_candidate_with_its_reason(provider, told, reason):
-    provider = replace(provider, sources=photos_of(SCENE), merge=lambda *asked: [told])
+    provider = provider.replace(sources=photos_of(SCENE), merge=lambda *asked: [told])
     made = make(provider, IMAGES, [0])
     assert not made.samples and reason in made.dead[0].reason
     assert made.dead[0].step == ("merge" if isinstance(told, ItemError) else "phrases")
@@ -238,7 +238,7 @@ def test_a_bad_answer_drops_the_candidate_with_its_reason(provider, told, reason
 def test_what_the_caption_leaves_out_leaves_and_the_rest_is_renumbered(provider):
     told = InterleavedCaption("a dog, a house and a car.", {"dog": 5, "car": 3, "house": 4})
     seen = [subject.kind for subject in SCENE.subjects]
-    (sample,) = make(replace(provider, sources=photos_of(SCENE), merge=lambda *asked: [told]), IMAGES, [0]).samples
+    (sample,) = make(provider.replace(sources=photos_of(SCENE), merge=lambda *asked: [told]), IMAGES, [0]).samples
     assert prompt_of(sample) == "a <image 1> dog, a <image 2> house and a <image 3> car."
     assert sample.truth.kinds == tuple(seen[n - 1] for n in (5, 4, 3))
     assert [image.number for image in numbered_images(sample)] == [1, 2, 3]
@@ -257,7 +257,7 @@ def test_a_pair_without_real_change_is_dropped(provider):
             panned = replace(SCENE, camera=replace(SCENE.camera, target=(0.2, 0.35, 0.0)))
             return VideoClip(tuple(frames(SCENE, panned)), (0.0, 1.0))
 
-    made = make(replace(provider, sources=Panned()), replace(OPTIONS, video=1.0), [0])
+    made = make(provider.replace(sources=Panned()), replace(OPTIONS, video=1.0), [0])
     assert not made.samples and {dead.step for dead in made.dead} == {"changed"}
 
 

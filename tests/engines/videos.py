@@ -6,7 +6,7 @@ import numpy as np
 
 from macro.engines.material.types import EngineImage, VideoClip
 from macro.engines.procedural.generators import drawing
-from macro.engines.procedural.photo import photo
+from macro.engines.procedural.material import photo
 from macro.scenes.graph import Scene
 from macro.scenes.layout import layout_sampler
 from macro.utils.errors import ItemError

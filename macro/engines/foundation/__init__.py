@@ -7,7 +7,7 @@ their name starts with "local:". Vision models are loaded by `transformers` and 
 called, so that an engine loads only what it uses.
 
     language.py   scenes, captions, instructions, thoughts, judgements (`prompts.py`, `response_parsers.py`)
-    vision.py     detecting, segmenting, drawing, resembling, stillness
+    detector.py, segmenter.py, generators.py, embeddings.py, orb_filter.py   vision models
 
 Read next: `macro/engines/provider.py`, `macro/judges/endpoint.py`.
 """
@@ -20,9 +20,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from macro.engines.foundation import vision
 from macro.engines.foundation.categories import CATEGORIES
+from macro.engines.foundation.detector import GroundingDino
+from macro.engines.foundation.embeddings import Clip, Dino
+from macro.engines.foundation.generators import FluxCompose, FluxDraw, KontextRedraw
 from macro.engines.foundation.language import Language
+from macro.engines.foundation.orb_filter import OrbStillness
+from macro.engines.foundation.segmenter import Sam2
 from macro.engines.material.types import EngineImage, MaterialSource
 from macro.engines.provider import Provider, Region
 from macro.judges.chat import Chat
@@ -71,14 +75,14 @@ class Options:
     side: int = 1024
     jpeg: bool = False
     temperature: int | float | None = None
-    detector: vision.GroundingDino = vision.GroundingDino()
-    segmenter: vision.Sam2 = vision.Sam2()
-    clip: vision.Clip = vision.Clip()
-    dino: vision.Dino = vision.Dino()
-    drawer: vision.FluxDraw = vision.FluxDraw()
-    redrawer: vision.KontextRedraw = vision.KontextRedraw()
-    composer: vision.FluxCompose = vision.FluxCompose()
-    stillness: vision.OrbStillness = vision.OrbStillness()
+    detector: GroundingDino = GroundingDino()
+    segmenter: Sam2 = Sam2()
+    clip: Clip = Clip()
+    dino: Dino = Dino()
+    drawer: FluxDraw = FluxDraw()
+    redrawer: KontextRedraw = KontextRedraw()
+    composer: FluxCompose = FluxCompose()
+    stillness: OrbStillness = OrbStillness()
     device: str | None = None
     categories: tuple[str, ...] = CATEGORIES
 
@@ -146,7 +150,7 @@ class Spent:
         return dict(new)
 
 
-def without(images: Sequence[EngineImage], regions: Sequence[Sequence[Region]]) -> list[None]:
+def remove_subjects(images: Sequence[EngineImage], regions: Sequence[Sequence[Region]]) -> list[None]:
     """An image that a model has drawn cannot be drawn again with less in it and all else the same."""
     del regions
     return [None] * len(images)
@@ -168,14 +172,14 @@ def provider(options: Options, sources: MaterialSource) -> Provider:
         sources=sources,
         categories=options.categories,
         draw=placed(options.drawer),
-        redraw=placed(options.redrawer),
+        novel_view=placed(options.redrawer),
         compose=placed(options.composer),
-        without=without,
+        remove_subjects=remove_subjects,
         detect=placed(options.detector),
         segment=placed(options.segmenter),
-        compare=placed(options.clip),
-        resemble=placed(options.dino),
-        stillness=options.stillness,
+        text_similarity=placed(options.clip),
+        image_similarity=placed(options.dino),
+        static_share=options.stillness,
         write_scene=talk.write_scene,
         tag=talk.tag,
         verify=talk.verify,

@@ -52,7 +52,7 @@ def moving(candidates: list[InsetCandidate], provider: Provider, options: Option
         reason = "" if kept else f"{still:.2f} of it stands still, over {options.stillest:g}"
         return candidate.check("stillness", kept, still, reason)
 
-    answers = provider.stillness([d.source for d in candidates], [d.target for d in candidates])
+    answers = provider.static_share([d.source for d in candidates], [d.target for d in candidates])
     return map_answers(candidates, "stillness", answers, judged)
 
 

@@ -96,7 +96,7 @@ def _with_keys(candidate: TemporalCandidate, options: TemporalOptions) -> Tempor
 def _resemble(candidates: list[TemporalCandidate], provider: Provider, options: Options) -> list[TemporalCandidate]:
     """A window of the runs that are long enough, each equally likely."""
     pairs = [pair for candidate in candidates for pair in _neighbours(candidate)]
-    answers = provider.resemble([a for a, _ in pairs], [b for _, b in pairs])
+    answers = provider.image_similarity([a for a, _ in pairs], [b for _, b in pairs])
     grouped = group_answers(answers, [len(candidate.keys) - 1 for candidate in candidates])
 
     def choose(candidate: TemporalCandidate, alike: list[float]) -> TemporalCandidate:

@@ -4,12 +4,16 @@
 
 Nothing is downloaded, nothing estimated; `noise.py` makes it err on purpose. Each file holds the stages of one kind:
 
-    material.py   the raw material: photo.py, videos.py, stories.py, views.py, composition.py
-    generators.py      write_scene, draw, redraw, without        frame_pairs.py    match, stillness, changed, narrate
-    vision.py      detect, tag, verify, segment, compare     composition.py      rate, compose
-    captions.py     caption, describe, instruct, think        stories.py     rewrite
-    interleaving.py     merge                                     videos.py    resemble, summarise
-    judge.py     judge
+    material.py       images, turntables, panoramas; with videos.py, stories.py and composition.py all raw material
+    generators.py     write_scene, draw, novel_view, remove_subjects
+    vision.py         detect, tag, verify, segment, text_similarity
+    captions.py       caption, describe, instruct, think
+    interleaving.py   merge
+    frame_pairs.py    match, static_share, changed, narrate
+    videos.py         image_similarity, summarise
+    composition.py    rate, compose
+    stories.py        rewrite
+    judge.py          judge
 
 Read next: `macro/engines/provider.py`, `macro/engines/ground_truth.py`.
 """
@@ -18,14 +22,14 @@ from dataclasses import dataclass, field
 
 from macro.engines.procedural.captions import Writing, caption, describe
 from macro.engines.procedural.composition import Pool
-from macro.engines.procedural.frame_pairs import changed, match, narrate, stillness
+from macro.engines.procedural.frame_pairs import changed, match, narrate, static_share
 from macro.engines.procedural.generators import Drawing, write_scene
 from macro.engines.procedural.interleaving import merge
 from macro.engines.procedural.judge import Judging
 from macro.engines.procedural.material import RenderedMaterial
 from macro.engines.procedural.noise import Noise
 from macro.engines.procedural.stories import rewrite
-from macro.engines.procedural.videos import resemble, summarise
+from macro.engines.procedural.videos import image_similarity, summarise
 from macro.engines.procedural.vision import Looking
 from macro.engines.provider import Provider
 from macro.scenes.assets.catalog import KINDS
@@ -68,17 +72,17 @@ def provider(options: Options) -> Provider:
         tag=looking.tag,
         verify=looking.verify,
         segment=looking.segment,
-        redraw=drawing.redraw,
-        compare=looking.compare,
-        resemble=resemble,
-        without=drawing.without,
+        novel_view=drawing.novel_view,
+        text_similarity=looking.text_similarity,
+        image_similarity=image_similarity,
+        remove_subjects=drawing.remove_subjects,
         caption=caption,
         describe=describe,
         merge=merge,
         instruct=writing.instruct,
         think=writing.think,
         match=match,
-        stillness=stillness,
+        static_share=static_share,
         changed=changed,
         narrate=narrate,
         rate=pool.rate,

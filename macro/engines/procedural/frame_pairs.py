@@ -72,7 +72,7 @@ def match(before: Sequence[EngineImage], after: Sequence[EngineImage]) -> list[l
     return _on_pairs(before, after, answer)
 
 
-def stillness(before: Sequence[EngineImage], after: Sequence[EngineImage]) -> list[float | ItemError]:
+def static_share(before: Sequence[EngineImage], after: Sequence[EngineImage]) -> list[float | ItemError]:
     """Share of what is seen that stayed: pixels of subjects that neither moved nor were covered or laid bare, and of
     the background where both frames show it, over all; nothing stays where the camera moved.
     """

@@ -48,7 +48,7 @@ def drawing(scenes: Sequence[Scene], sizes: Sequence[int], rays: int) -> list[En
 
 
 class Drawing:
-    """The stages that render: `draw`, `redraw`, `without`."""
+    """The stages that render: `draw`, `novel_view`, `remove_subjects`."""
 
     def __init__(self, rays: int, noise: Noise):
         self._rays, self._noise = rays, noise
@@ -62,7 +62,7 @@ class Drawing:
         drawn = drawing([ideas[i].scene for i in known], [sizes[i] for i in known], self._rays)
         return _filled(len(ideas), known, drawn)
 
-    def redraw(
+    def novel_view(
         self, images: Sequence[EngineImage], regions: Sequence[Region], sizes: Sequence[int], seeds: Sequence[int]
     ) -> list[EngineImage | ItemError]:
         """The subject alone before a backdrop, in another view, pose and light."""
@@ -80,7 +80,7 @@ class Drawing:
         main = COLOURS[str(rng.choice([name for name, rgb in COLOURS.items() if rgb != shown.palette[0]]))]
         return replace(alone, subjects=(replace(shown, palette=(main, *shown.palette[1:])),))
 
-    def without(
+    def remove_subjects(
         self, images: Sequence[EngineImage], regions: Sequence[Sequence[Region]]
     ) -> list[tuple[EngineImage, list[Region]] | None | ItemError]:
         """Only the regions' subjects, in their order, everything else as it was."""

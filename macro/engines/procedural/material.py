@@ -1,11 +1,22 @@
-"""All raw material of the procedural provider, each kind rendered by its own file."""
+"""Rendered raw material: images, turntables, panoramas here; videos, stories and pools in files of their own."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
 
 from macro.engines.material.types import EngineImage, Panorama, Story, Turntable, VideoClip
 from macro.engines.procedural.composition import Pool
-from macro.engines.procedural.photo import photo
+from macro.engines.procedural.generators import drawing
 from macro.engines.procedural.stories import Stories
 from macro.engines.procedural.videos import clip
-from macro.engines.procedural.views import panorama, turntable
+from macro.scenes.graph import Scene
+from macro.scenes.language import captions
+from macro.scenes.layout import layout_sampler
+from macro.scenes.render import cameras
+from macro.scenes.render.batches import render_all
+
+_PHOTO_COUNTS = (3, 4, 5, 6, 7, 8)  # subjects: INSET's samples have three to eight images
+_TURNTABLE_COUNTS, _ODDS = (1, 2, 3), (0.6, 0.25, 0.15)  # subjects on the turntable
 
 
 class RenderedMaterial:
@@ -32,3 +43,47 @@ class RenderedMaterial:
 
     def pooled(self, category: str, seed: int, index: int) -> EngineImage:
         return self._pool.pooled(category, seed, index)
+
+
+def photo(seed: int, index: int, size: int, rays: int) -> EngineImage:
+    """Image `index` of `seed`: three to eight subjects, `size` pixels a side."""
+    rng = np.random.default_rng([seed, index, 6])
+    scene = captions.in_order_of_mention(layout_sampler.sample_scene(rng, int(rng.choice(_PHOTO_COUNTS))), rng)
+    return drawing([scene], [size], rays)[0]
+
+
+class Rendered(Mapping):
+    """View name -> image, drawn when it is first asked for: a sample looks at few of a ring's 38 views."""
+
+    def __init__(self, scenes: Mapping[str, Scene], size: int, rays: int):
+        self._scenes, self._size, self._rays = dict(scenes), size, rays
+        self._drawn: dict[str, EngineImage] = {}
+
+    def __getitem__(self, name: str) -> EngineImage:
+        if name not in self._drawn:
+            self._drawn[name] = drawing([self._scenes[name]], [self._size], self._rays)[0]
+        return self._drawn[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._scenes)
+
+    def __len__(self) -> int:
+        return len(self._scenes)
+
+
+def turntable(seed: int, index: int, size: int, rays: int) -> Turntable:
+    """One to three subjects in a studio from all `scenes.views.VIEWS`, `size` pixels a side."""
+    rng = np.random.default_rng([seed, index, 7])
+    scene = cameras.turntable(rng, int(rng.choice(_TURNTABLE_COUNTS, p=_ODDS)))
+    elevation = float(rng.uniform(5.0, 30.0))
+    return Turntable(f"object {index}", Rendered(cameras.around(scene, elevation), size, rays))
+
+
+def panorama(seed: int, index: int, size: int, rays: int) -> Panorama:
+    """A place or room with eight to twelve subjects all round, 2 `size` pixels high: a view 90 degrees wide that is
+    taken from it is about as sharp as an image of `size` pixels.
+    """
+    rng = np.random.default_rng([seed, index, 8])
+    scene = cameras.place(rng, int(rng.integers(8, 13)))
+    pixels = next(render_all([scene], 2 * size, 4 * size, rays))["pixels"]
+    return Panorama(f"place {index}", EngineImage(pixels, scene))

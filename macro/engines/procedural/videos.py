@@ -56,7 +56,7 @@ class RenderedFrames(Sequence[EngineImage]):
         return [self._drawn[place] for place in places]
 
 
-def resemble(first: Sequence[EngineImage], second: Sequence[EngineImage]) -> list[float | ItemError]:
+def image_similarity(first: Sequence[EngineImage], second: Sequence[EngineImage]) -> list[float | ItemError]:
     """How much of each pair of images is the same, 0..1."""
     return [
         UNKNOWN if one.scene is None or other.scene is None else resemblance(one.scene, other.scene)

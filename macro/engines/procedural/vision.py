@@ -37,7 +37,7 @@ def answer_known(images: Sequence[EngineImage], answer: Callable[[int, Truth], o
 
 
 class Looking:
-    """The stages `detect`, `tag`, `verify`, `segment`, `compare`."""
+    """The stages `detect`, `tag`, `verify`, `segment`, `text_similarity`."""
 
     def __init__(self, noise: Noise):
         self._noise = noise
@@ -112,7 +112,7 @@ class Looking:
         rng = chance(image.scene, "segment", region.label)
         return bled(truth.masks[subject], self._noise.masks * rng.uniform(-1, 1))
 
-    def compare(
+    def text_similarity(
         self,
         images: Sequence[EngineImage],
         regions: Sequence[Region],

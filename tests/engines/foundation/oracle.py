@@ -30,7 +30,17 @@ from macro.utils import images as image_io
 from macro.utils.errors import ItemError
 from tests.judges.server import Reply, Server, refused, serving, written
 
-VISION = ("draw", "detect", "segment", "redraw", "compare", "resemble", "without", "stillness", "compose")
+VISION = (
+    "draw",
+    "detect",
+    "segment",
+    "novel_view",
+    "text_similarity",
+    "image_similarity",
+    "remove_subjects",
+    "static_share",
+    "compose",
+)
 
 
 class Oracle:
@@ -72,7 +82,7 @@ class Oracle:
                 self.seen([*asked.references, asked.image])
             return self.exact.judge(requests)
 
-        return dataclasses.replace(self.exact, judge=judge)
+        return self.exact.replace(judge=judge)
 
     def standing_in(self, stage: str) -> Callable:
         """A vision stage that looks images up."""
@@ -286,4 +296,4 @@ def serving_truth(oracle: Oracle, cache: str) -> Iterator[tuple[Provider, Server
             categories=oracle.exact.categories,
         )  # fmt: skip
         provider = foundation.provider(options, FolderMaterial(oracle))
-        yield dataclasses.replace(provider, **{stage: oracle.standing_in(stage) for stage in VISION}), server
+        yield provider.replace(**{stage: oracle.standing_in(stage) for stage in VISION}), server

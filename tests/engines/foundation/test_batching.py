@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_vision import noise
 
-from macro.engines.foundation import vision
 from macro.engines.foundation.batching import answer, crop, squared
+from macro.engines.foundation.detector import GroundingDino
+from macro.engines.foundation.generators import FluxCompose, FluxDraw
+from macro.engines.foundation.segmenter import Sam2
 from macro.engines.material.types import EngineImage
 from macro.engines.provider import Region
 from macro.utils.errors import ItemError, UserError
@@ -97,7 +99,11 @@ WITHOUT = """
 import sys
 sys.modules[{package!r}] = None  # as if it were not installed; in a process of its own, for what half imports stays so
 import numpy as np
-from macro.engines.foundation import vision
+from macro.engines.foundation.detector import GroundingDino
+from macro.engines.foundation.embeddings import Clip, Dino
+from macro.engines.foundation.generators import FluxCompose, FluxDraw, KontextRedraw
+from macro.engines.foundation.orb_filter import OrbStillness
+from macro.engines.foundation.segmenter import Sam2
 from macro.engines.material.types import EngineImage
 from macro.engines.provider import Region, ScenePrompt
 from macro.utils.errors import ItemError, UserError
@@ -105,17 +111,17 @@ from macro.utils.errors import ItemError, UserError
 image, region = EngineImage(np.zeros((8, 8, 3), np.uint8)), Region("dog", (0.0, 0.0, 1.0, 1.0))
 calls = {{
     "transformers": [
-        lambda: vision.GroundingDino("elsewhere")([image], [["dog"]]),
-        lambda: vision.Sam2("elsewhere")([image], [[region]]),
-        lambda: vision.Clip("elsewhere")([image], [region], ["dog"], [False]),
-        lambda: vision.Dino("elsewhere")([image], [image]),
+        lambda: GroundingDino("elsewhere")([image], [["dog"]]),
+        lambda: Sam2("elsewhere")([image], [[region]]),
+        lambda: Clip("elsewhere")([image], [region], ["dog"], [False]),
+        lambda: Dino("elsewhere")([image], [image]),
     ],
     "diffusers": [
-        lambda: vision.FluxDraw("elsewhere")([ScenePrompt("a dog", ("dog",))], [32], [0]),
-        lambda: vision.KontextRedraw("elsewhere")([image], [region], [32], [0]),
-        lambda: vision.FluxCompose("elsewhere")(["a dog"], [[]], [32], [0]),
+        lambda: FluxDraw("elsewhere")([ScenePrompt("a dog", ("dog",))], [32], [0]),
+        lambda: KontextRedraw("elsewhere")([image], [region], [32], [0]),
+        lambda: FluxCompose("elsewhere")(["a dog"], [[]], [32], [0]),
     ],
-    "cv2": [lambda: vision.OrbStillness()([image], [image])],
+    "cv2": [lambda: OrbStillness()([image], [image])],
 }}
 for call in calls.get({package!r}, calls["transformers"] + calls["diffusers"]):
     try:
@@ -144,11 +150,11 @@ def test_a_missing_package_is_said_with_its_mend(package, calls):
 
 def test_settings_out_of_range_are_refused():
     with pytest.raises(UserError, match="overlap is 1.5"):
-        vision.GroundingDino(overlap=1.5)
-    for stage in (vision.GroundingDino, vision.Sam2):
+        GroundingDino(overlap=1.5)
+    for stage in (GroundingDino, Sam2):
         with pytest.raises(UserError, match="batch is 0"):
             stage(batch=0)
     with pytest.raises(UserError, match="FluxDraw: side, steps and batch"):
-        vision.FluxDraw(steps=0)
+        FluxDraw(steps=0)
     with pytest.raises(UserError, match="FluxCompose: reference_side"):
-        vision.FluxCompose(reference_side=0)
+        FluxCompose(reference_side=0)

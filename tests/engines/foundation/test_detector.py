@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from tiny_vision import noise
 
-from macro.engines.foundation.detector import _words, chosen
-from macro.engines.foundation.vision import GroundingDino
+from macro.engines.foundation.detector import GroundingDino, _words, chosen
 from macro.engines.ground_truth import overlap
 from macro.engines.material.types import EngineImage
 from macro.utils.errors import ItemError, UserError

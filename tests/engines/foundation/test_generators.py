@@ -8,8 +8,7 @@ import pytest
 from tiny_vision import noise
 
 from macro.engines.foundation import generators
-from macro.engines.foundation.generators import VIEWS, is_copy, redraw_prompt
-from macro.engines.foundation.vision import FluxCompose, FluxDraw, KontextRedraw
+from macro.engines.foundation.generators import VIEWS, FluxCompose, FluxDraw, KontextRedraw, is_copy, redraw_prompt
 from macro.engines.material.types import EngineImage
 from macro.engines.provider import Region, ScenePrompt
 from macro.utils.errors import ItemError, UserError

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tiny_vision import noise
 
-from macro.engines.foundation.vision import OrbStillness
+from macro.engines.foundation.orb_filter import OrbStillness
 from macro.engines.material.types import EngineImage
 from macro.utils.errors import ItemError
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from tiny_vision import noise
 
-from macro.engines.foundation.vision import Clip, Dino, Sam2
+from macro.engines.foundation.embeddings import Clip, Dino
+from macro.engines.foundation.segmenter import Sam2
 from macro.engines.material.types import EngineImage
 from macro.engines.provider import Region
 from macro.utils.errors import ItemError, UserError

@@ -1,11 +1,9 @@
 """Stages for tests of the spatial and the temporal task: rendered material, small, and the judge who knows scenes."""
 
-import dataclasses
-
 from macro.engines.core import Engine
 from macro.engines.macrodata import Options
 from macro.engines.macrodata.mixture import BUCKETS
-from macro.engines.procedural import videos, views
+from macro.engines.procedural import material, videos
 from macro.engines.procedural.judge import Judging
 from macro.engines.procedural.noise import Noise
 from macro.engines.provider import Provider
@@ -21,10 +19,10 @@ class Rendered:
         self.__dict__.update(given)
 
     def turntable(self, seed, index):
-        return views.turntable(seed, index, SIZE, 1)
+        return material.turntable(seed, index, SIZE, 1)
 
     def panorama(self, seed, index):
-        return views.panorama(seed, index, SIZE, 1)
+        return material.panorama(seed, index, SIZE, 1)
 
     def clip(self, seed, index):
         return videos.clip(seed, index, SIZE, 1)
@@ -42,9 +40,12 @@ def nothing(*asked):
 
 def provider(sources=None, **given):
     """The stages that these tasks need; `given` replaces some."""
-    fields = {field.name: nothing for field in dataclasses.fields(Provider)}
-    known = {"resemble": videos.resemble, "summarise": videos.summarise, "judge": Judging(Noise()).judge}
-    return Provider(**fields | known | given | {"sources": sources or Rendered(), "categories": ()})
+    known = {
+        "image_similarity": videos.image_similarity,
+        "summarise": videos.summarise,
+        "judge": Judging(Noise()).judge,
+    }
+    return Provider(sources or Rendered(), **known | given)
 
 
 def engine(task, max_attempts=4):

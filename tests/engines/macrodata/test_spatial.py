@@ -11,7 +11,7 @@ from macro.engines.macrodata import geometry, spatial
 from macro.engines.macrodata.mixture import BUCKETS
 from macro.engines.macrodata.options import Options, SpatialOptions
 from macro.engines.material.types import EngineImage, Panorama, Turntable
-from macro.engines.procedural import views as rendered
+from macro.engines.procedural import material as rendered
 from macro.scenes.render.batches import render_all
 from macro.scenes.render.cameras import VIEWS, looking
 from macro.sentence.formats import marker, numbered_images, prompt_of

@@ -68,7 +68,7 @@ def test_frames_are_key_frames_in_order_and_the_target_the_next(made, clips):
 def test_neighbours_are_alike_and_of_one_place(made, clips):
     for sample in made.samples:
         frames = [clip_of(sample, clips).frames[place] for place in sample.notes["frames"]]
-        assert min(videos.resemble(frames[:-1], frames[1:])) >= 0.7
+        assert min(videos.image_similarity(frames[:-1], frames[1:])) >= 0.7
         assert len({frame.scene.surroundings for frame in frames}) == 1
 
 
@@ -100,11 +100,11 @@ def test_the_exact_judge_knows_the_next_frame_from_others(made, clips):
 def test_likeness_of_frames(clips, made):
     clip, other = list(clips.values())[:2]
     one, next_one, strange = clip.frames[0], clip.frames[1], other.frames[0]
-    same, near, far = videos.resemble([one] * 3, [one, next_one, strange])
+    same, near, far = videos.image_similarity([one] * 3, [one, next_one, strange])
     assert same == pytest.approx(1) and 0.9 < near <= 1 and far < 0.6
-    assert videos.resemble([strange], [one])[0] == pytest.approx(far)
+    assert videos.image_similarity([strange], [one])[0] == pytest.approx(far)
     unknown = EngineImage(one.pixels)
-    assert isinstance(videos.resemble([one], [unknown])[0], ItemError)
+    assert isinstance(videos.image_similarity([one], [unknown])[0], ItemError)
     assert isinstance(videos.summarise([[one, unknown]], [0])[0], ItemError)
 
 

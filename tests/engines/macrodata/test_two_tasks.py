@@ -1,6 +1,5 @@
 """Customization and illustration on rendered material: what comes out, and what is dropped for which reason."""
 
-import dataclasses
 import re
 from collections import Counter
 from dataclasses import replace
@@ -31,7 +30,7 @@ def sourced(**given):
         def __getattr__(self, name):
             return given.get(name) or getattr(STAGES.sources, name)
 
-    return dataclasses.replace(STAGES, sources=Changed())
+    return STAGES.replace(sources=Changed())
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +120,7 @@ def test_the_best_of_the_proposals_stays():
 
     options = replace(OPTIONS, proposals=3)
     batch = begin(engine(customization), options, SEED, [0, 1])
-    for candidate in advance(batch, customization.STEPS[0], dataclasses.replace(STAGES, rate=rate), options).candidates:
+    for candidate in advance(batch, customization.STEPS[0], STAGES.replace(rate=rate), options).candidates:
         assert candidate.suitability.score == 3.0
         assert candidate.filter_results[0].kept and candidate.filter_results[0].reason == "the best of all proposals"
     assert asked == [2, 2, 2]
@@ -151,7 +150,7 @@ def _low(scores):
 )  # fmt: skip
 def test_what_is_dropped_says_why(task, changed, step, reason):
     one = engine(task, max_attempts=1)
-    made = make(one, dataclasses.replace(STAGES, **changed), replace(OPTIONS, proposals=1), SEED, [0])
+    made = make(one, STAGES.replace(**changed), replace(OPTIONS, proposals=1), SEED, [0])
     assert not made.samples
     assert made.dead[0].step == step and re.search(reason, made.dead[0].reason)
 

@@ -81,9 +81,8 @@ def stages_on(root):
         "summarise": lambda frames, seeds: ["colours change"] * len(frames),
         "judge": lambda requests: [{"following": 8.0} for _ in requests],
     }  # fmt: skip
-    provider = {field.name: nothing for field in dataclasses.fields(Provider)} | answers
     sources = FolderMaterial(root, Options(ring=SIZE, samples=1, seconds=60.0))
-    return Provider(**provider | {"sources": sources, "categories": ()})
+    return Provider(sources, **answers)
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ def test_a_reference_is_the_subject_alone_from_another_view():
     provider = exact.provider()
     regions = exact.regions(images)
     things = [(p, r) for p, found in zip(images, regions, strict=True) for r in found]
-    shown = provider.redraw([p for p, _ in things], [r for _, r in things], [32] * len(things), range(len(things)))
+    shown = provider.novel_view([p for p, _ in things], [r for _, r in things], [32] * len(things), range(len(things)))
     for reference, (image, region) in zip(shown, things, strict=True):
         (alone,) = reference.scene.subjects
         there = next(s for s, name in zip(image.scene.subjects, labels(image.scene), strict=True)

@@ -10,7 +10,7 @@ from macro.engines.ground_truth import box_of, ground_truths, scene_subset, trut
 from macro.engines.material.types import EngineImage
 from macro.engines.procedural.captions import describe
 from macro.engines.procedural.interleaving import merge, phrases_of
-from macro.engines.procedural.photo import photo
+from macro.engines.procedural.material import photo
 from macro.engines.procedural.vision import regions_of
 from macro.engines.provider import InterleavedCaption, Region
 from macro.scenes.language.captions import count_phrase

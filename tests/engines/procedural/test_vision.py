@@ -48,7 +48,7 @@ def test_real_images_are_a_fault():
     photo = EngineImage(np.zeros((8, 8, 3), np.uint8))
     provider = exact.provider()
     assert isinstance(provider.detect([photo], [["dog"]])[0], ItemError)
-    assert isinstance(provider.redraw([photo], [Region("dog", (0.0, 0.0, 1.0, 1.0))], [8], [0])[0], ItemError)
+    assert isinstance(provider.novel_view([photo], [Region("dog", (0.0, 0.0, 1.0, 1.0))], [8], [0])[0], ItemError)
 
 
 def test_boxes_are_verified_by_what_is_in_them(images):
@@ -77,10 +77,10 @@ def test_an_exact_mask_fits_its_label_best(images):
         for region, mask in zip(regions, shapes, strict=True):
             cut = Region(region.label, region.box, mask=mask)
             with_mask, with_box = (
-                provider.compare([image], [cut], [region.label], [masked])[0] for masked in (True, False)
+                provider.text_similarity([image], [cut], [region.label], [masked])[0] for masked in (True, False)
             )
             assert with_mask == pytest.approx(1) and with_box < 1
-            assert provider.compare([image], [cut], ["nothing of the kind"], [True]) == [0.0]
+            assert provider.text_similarity([image], [cut], ["nothing of the kind"], [True]) == [0.0]
 
 
 @pytest.mark.parametrize("rate", (0.0, 0.3, 1.0))
