@@ -21,7 +21,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.log_every_steps = 50
     config.batch_size = 1  # rows of eight pictures
 
-    config.objective = "autoencode"
+    config.objective = "autoencoder"
     config.crop = 64
     config.loss = {"edges": 0.5, "kl": 1e-3}
     config.model = {"variant": "XS/128", "llm": {"vocab": 768}}

@@ -2,7 +2,7 @@
 
 python -m macro.train --config=configs/tiny.py --workdir=runs/tiny
 
-Writes to the workdir: `config.json`, `metrics.jsonl` (one record per line), `checkpoints/`, `sheets/` (what
+Writes to the workdir: `config.json`, `metrics.jsonl` (one record per line), `checkpoints/`, `sample_grids/` (what
 the model makes of a few samples) and, at the end, `model.safetensors` (averaged weights); with LoRA the
 adapters are merged into it, and `lora.safetensors` holds them and what was trained in full besides. Killed at any
 moment, the same command goes on where it was.
@@ -33,7 +33,7 @@ def _train(config, workdir):
     from macro.objectives import OBJECTIVES
     from macro.objectives.parts import model_config
     from macro.sampling.compatibility import training_record
-    from macro.training import data, loop, lora, sheets
+    from macro.training import data, evaluators, loop, lora
     from macro.training.state import averaged, frozen
     from macro.utils import tree
     from macro.utils.config import choose, save_config
@@ -50,8 +50,8 @@ def _train(config, workdir):
         save_config(config, workdir)
 
     batches = data.batches(config, source, tokenizer, packing, loop.mesh_of(config))
-    sheet = sheets.hook(config, workdir, model, source, tokenizer, packing)
-    state = loop.run(objective, config, batches, workdir, hooks=[sheet])
+    sample_grids = evaluators.sample_grids(config, workdir, model, source, tokenizer, packing)
+    state = loop.run(objective, config, batches, workdir, hooks=[sample_grids])
     if state is None:
         return 143  # 128 + SIGTERM, so that `train && evaluate` does not go on with half a model
 

@@ -14,7 +14,7 @@ from macro.parallel import multihost
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Image, Sentence, Target, Text
 from macro.train import main
-from macro.training import data, lora, sheets
+from macro.training import data, evaluators, lora
 from macro.utils import images as image_io
 from macro.utils import tree
 from macro.utils.config import load, run
@@ -103,14 +103,14 @@ def test_with_lora_the_model_has_the_adapters_in_it_and_a_file_holds_them_alone(
         ({"policy": "bagel", "num_timesteps": 2}, 3),
     ],
 )
-def test_sheets_show_what_the_mode_has(small, tmp_path, sampling, tiles):
+def test_sample_grids_show_what_the_mode_has(small, tmp_path, sampling, tiles):
     small.update({"total_steps": 2, "eval_every_steps": 1})
     with small.unlocked():
         small.sampling = sampling
     main(small, str(tmp_path))
-    assert sorted(path.name for path in (tmp_path / "sheets").iterdir()) == ["000001.png", "000002.png"]
-    sheet = image_io.load(tmp_path / "sheets" / "000002.png")
-    assert sheet.shape[1] // sheets.SIDE == tiles
+    assert sorted(path.name for path in (tmp_path / "sample_grids").iterdir()) == ["000001.png", "000002.png"]
+    sheet = image_io.load(tmp_path / "sample_grids" / "000002.png")
+    assert sheet.shape[1] // evaluators.SIDE == tiles
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ Convolutional residual levels with group normalisation and swish, a single-head 
 size, no skip connections. Modules carry the upstream checkpoint's names (`encoder.down.0.block.1.conv2` is
 `encoder/down_0/block_1/conv2` here), so that a table of regular expressions imports it.
 
-Read next: `macro/objectives/autoencode.py`, which trains a small one, and `macro/models/composer.py`, which reads the
+Read next: `macro/objectives/autoencoder.py`, which trains a small one, and `macro/models/composer.py`, which reads the
 latents.
 """
 

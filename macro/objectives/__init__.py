@@ -12,6 +12,6 @@ and, where the layers it trains can have LoRA's adapters (then `params["lora"]` 
     cast_frozen(params, config) -> params                            in the types they are multiplied in
 """
 
-from macro.objectives import autoencode, joint
+from macro.objectives import autoencoder, joint
 
-OBJECTIVES = {"joint": joint, "autoencode": autoencode}
+OBJECTIVES = {"joint": joint, "autoencoder": autoencoder}

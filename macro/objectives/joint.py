@@ -15,9 +15,9 @@ from macro.models.params import cast_params, init_params
 from macro.models.token_selection import MAX_TRAINING_IMAGES, TrainingSelection, training_selection
 from macro.models.vae import encode_images
 from macro.nn.layers import LORA
-from macro.objectives.draw import draw_losses, draw_weights, noised
+from macro.objectives.flow import add_noise, flow_losses, flow_weights
 from macro.objectives.parts import model_config
-from macro.objectives.plan import plan_losses, plan_weights
+from macro.objectives.text import text_losses, text_weights
 
 # The VAE is never trained together with the composer.
 FROZEN = ("vae/.*",)
@@ -37,7 +37,7 @@ def cast_frozen(params: Mapping, config) -> dict:
 def totals(batch: Mapping, config) -> dict[str, Array]:
     """The weight of all tokens that each mean of `loss` is over."""
     text, latent = batch["text"], batch["latent"]
-    plan, draw = plan_weights(text), draw_weights(latent)
+    plan, draw = text_weights(text), flow_weights(latent)
     weights = {"plan": jnp.sum(plan), "draw": jnp.sum(draw)}
     for number, task in enumerate(config.tasks):
         weights[f"plan/{task}"] = jnp.sum(plan * (text["task_id"] == number))
@@ -64,14 +64,14 @@ def loss(
     model = model_config(config)
     text, latent = batch["text"], batch["latent"]
     table = encode_images(params["vae"], batch["pixels"], model)
-    x_t, t, target = noised(table, latent, key, model)
+    x_t, t, target = add_noise(table, latent, key, model)
     variables = {"params": cast_params(params["composer"], model)}
     if LORA in params:
         variables[LORA] = params[LORA]["composer"]
     apply = partial(Composer(model).apply, variables)
     out = apply(batch, x_t, t, _token_selection(config, key, text["ids"].shape[0]))
-    nats, plan_weight = plan_losses(partial(apply, method=Composer.logits), out["text"], text, model.llm.vocab)
-    error, draw_weight = draw_losses(out["velocity"], target, latent)
+    nats, plan_weight = text_losses(partial(apply, method=Composer.logits), out["text"], text, model.llm.vocab)
+    error, draw_weight = flow_losses(out["velocity"], target, latent)
     metrics = {
         "plan": _mean(nats, plan_weight, totals["plan"]),
         "draw": _mean(error, draw_weight, totals["draw"]),

@@ -85,7 +85,7 @@ def choice_of(selection: TokenSelection | None, prompt: Prompt, config: ModelCon
     if not count:
         return None
     selection.check_budget(count)
-    quotas = np.asarray(selection.quotas(image_counts(images, count)))
+    quotas = np.asarray(selection.quotas(image_counts(jnp.asarray(images), count)))
     return Choice(selection, prompt, names, quotas, config.llm.layers)
 
 

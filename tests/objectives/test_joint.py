@@ -7,9 +7,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from macro.models import weights
-from macro.objectives import joint, parts, plan
-from macro.objectives.draw import draw_losses
-from macro.objectives.plan import plan_losses
+from macro.objectives import joint, parts
+from macro.objectives.flow import flow_losses
+from macro.objectives.text import text_losses
 from macro.utils.errors import UserError
 
 MODEL = {"variant": "XXS/64", "llm": {"vocab": 40, "layers": 1}}
@@ -73,10 +73,10 @@ def test_noise_follows_from_the_key(loss):
 def test_only_labelled_and_noised_tokens_count():
     streams = jax.tree.map(jnp.asarray, batch())
     logits = jnp.zeros((1, 4, 40)).at[0, 1].set(jnp.arange(40.0))
-    nats, weight = plan_losses(lambda x: x, logits, streams["text"], 40)
+    nats, weight = text_losses(lambda x: x, logits, streams["text"], 40)
     np.testing.assert_allclose(nats[0, [0, 2, 3]], np.log(40), rtol=1e-6)
     np.testing.assert_array_equal(weight, [[1, 0, 1, 1]])
-    error, weight = draw_losses(jnp.ones((1, 4, 2)), jnp.zeros((1, 4, 2)), streams["latent"])
+    error, weight = flow_losses(jnp.ones((1, 4, 2)), jnp.zeros((1, 4, 2)), streams["latent"])
     np.testing.assert_array_equal(error, np.ones((1, 4)))
     np.testing.assert_array_equal(weight, [[1, 1, 0, 1]])
 
@@ -145,10 +145,10 @@ def test_logits_made_in_parts_change_nothing(monkeypatch):
     text = {"labels": labels, "weights": jnp.ones((2, 12))}
 
     def total(hidden, head):
-        return jnp.sum(jnp.square(plan_losses(lambda x: x @ head, hidden, text, 40)[0]))
+        return jnp.sum(jnp.square(text_losses(lambda x: x @ head, hidden, text, 40)[0]))
 
     whole = jax.value_and_grad(total, (0, 1))(hidden, head)
-    monkeypatch.setattr(plan, "LOGITS", 3 * 40)
+    monkeypatch.setattr("macro.objectives.text.LOGITS", 3 * 40)
     assert "scan" in str(jax.make_jaxpr(total)(hidden, head))
     parts = jax.value_and_grad(total, (0, 1))(hidden, head)
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):

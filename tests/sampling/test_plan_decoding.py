@@ -7,7 +7,7 @@ import pytest
 from sampling.toy import CONFIG, TOKENIZER, continuation_of, prompt_of, random_params, sentence, training_row
 
 from macro.models.composer import Composer
-from macro.objectives.plan import plan_losses
+from macro.objectives.text import text_losses
 from macro.sampling.contexts import text_tokens
 from macro.sampling.options import PlanSamplingConfig
 from macro.sampling.plan_decoding import batched_grammar, generate, plan_grammar, write_plans
@@ -96,7 +96,7 @@ def _training_score(row, x):
     apply = Composer(CONFIG).apply
     out = apply({"params": PARAMS["composer"]}, row, x, jnp.full(x.shape[:2], 0.3))
     logits = apply({"params": PARAMS["composer"]}, out["text"], method=Composer.logits)
-    nats, weight = plan_losses(lambda x: x, logits, row["text"], logits.shape[-1])
+    nats, weight = text_losses(lambda x: x, logits, row["text"], logits.shape[-1])
     return -jnp.sum(nats * weight) / jnp.sum(weight)
 
 

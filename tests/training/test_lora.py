@@ -18,7 +18,7 @@ from macro.models.checkpoints import peft
 from macro.models.checkpoints.lora import merge
 from macro.models.composer import Composer, dummy_batch
 from macro.models.variants import config_from_name
-from macro.objectives import autoencode, joint
+from macro.objectives import autoencoder, joint
 from macro.parallel.mesh import ParallelConfig, make_mesh, shard_batch
 from macro.training import loop, lora, optim
 from macro.training.lora import LoRAConfig
@@ -419,7 +419,7 @@ def test_lora_does_not_go_on_from_a_run_without(tmp_path):
 
 def test_an_objective_without_such_layers_is_refused():
     with pytest.raises(UserError, match="config.lora: only the objective joint"):
-        lora.adapted(autoencode, with_lora())
+        lora.adapted(autoencoder, with_lora())
 
 
 def test_frozen_parameters_are_no_targets():

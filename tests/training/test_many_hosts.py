@@ -61,9 +61,9 @@ def main(workdir, save_every_steps=4, batch_size={ROWS}, pause=0.0, coordinator=
         return Numbers(source, tokenizer, packing, config.seed, config.batch_size, rows, workers=0)
 
     stand_in.FEATURES = 8  # divides over the devices
-    OBJECTIVES["autoencode"], data.stored, data.batches = stand_in.Objective, stored, batches
+    OBJECTIVES["autoencoder"], data.stored, data.batches = stand_in.Objective, stored, batches
     config = load({CONFIG!r})
-    config.update(stand_in.get_config(12, objective="autoencode").to_dict())
+    config.update(stand_in.get_config(12, objective="autoencoder").to_dict())
     config.update({{"save_every_steps": save_every_steps, "batch_size": batch_size}})
     config.packing.update({{"text": 140, "vision": 0, "latent": 16, "draws": 1, "window": {WINDOW}}})
     config.packing.buckets = ((32, 32, 4),)

@@ -11,8 +11,8 @@ from macro.diffusion.flow import logit_normal
 from macro.models.composer import Composer, dummy_batch
 from macro.models.vae import normalise, patchify
 from macro.models.variants import ModelConfig
-from macro.objectives.draw import draw_losses
-from macro.objectives.plan import plan_losses
+from macro.objectives.flow import flow_losses
+from macro.objectives.text import text_losses
 from macro.sentence.attention_mask import mask_mod
 
 
@@ -77,11 +77,11 @@ def _losses(params: dict, batch: dict, noised: tuple, config: ModelConfig):
         {"params": params}, batch, x_t, t, capture_intermediates=True, mutable=["intermediates"]
     )
     logits = model.apply({"params": params}, out["text"], method=Composer.logits)
-    nats, weight = plan_losses(lambda x: x, logits, batch["text"], logits.shape[-1])
-    reweighted = plan_losses(
+    nats, weight = text_losses(lambda x: x, logits, batch["text"], logits.shape[-1])
+    reweighted = text_losses(
         lambda x: x, logits, batch["text"] | {"weights": batch["text"]["reweighted"]}, logits.shape[-1]
     )
-    error, drawn = draw_losses(out["velocity"], target, batch["latent"])
+    error, drawn = flow_losses(out["velocity"], target, batch["latent"])
     made = {
         "out": out,
         "logits": logits,

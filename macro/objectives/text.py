@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 LOGITS = 1 << 27
 
 
-def plan_losses(
+def text_losses(
     logits_of: Callable[[Array], Array], hidden: Float[Array, "b n d"], text: Mapping, vocab: int
 ) -> tuple[Float[Array, "b n"], Float[Array, "b n"]]:
     """Cross-entropy of each text token, and its weight.
@@ -43,10 +43,10 @@ def plan_losses(
             rearrange(text["labels"], "b (m p) -> p b m", p=parts),
         )
         nats = rearrange(jax.lax.map(jax.checkpoint(nats_of), split), "p b m -> b (m p)")
-    return nats, plan_weights(text)
+    return nats, text_weights(text)
 
 
-def plan_weights(text: Mapping) -> Float[Array, "b n"]:
+def text_weights(text: Mapping) -> Float[Array, "b n"]:
     """What each text token counts: nothing where it predicts nothing."""
     return jnp.where(text["labels"] >= 0, text["weights"], 0.0)
 

@@ -8,7 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from macro.models.vae import VAE
-from macro.objectives import autoencode, parts
+from macro.objectives import autoencoder, parts
 from macro.utils.errors import UserError
 
 CONFIG = ConfigDict(
@@ -30,7 +30,7 @@ def pictures(seed, *shape):
 
 @pytest.fixture(scope="module")
 def params():
-    return jax.jit(lambda key: autoencode.init(key, CONFIG))(jax.random.key(0))
+    return jax.jit(lambda key: autoencoder.init(key, CONFIG))(jax.random.key(0))
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +38,15 @@ def run():
     """((loss, metrics), gradient), compiled once for batches of four pictures."""
 
     def score(params, batch, key):
-        loss, metrics = autoencode.loss(params, batch, key, CONFIG, autoencode.totals(batch, CONFIG))
-        return loss, autoencode.report(metrics)
+        loss, metrics = autoencoder.loss(params, batch, key, CONFIG, autoencoder.totals(batch, CONFIG))
+        return loss, autoencoder.report(metrics)
 
     return jax.jit(jax.value_and_grad(score, has_aux=True))
 
 
 def test_squares_are_windows_of_their_pictures():
     images = np.random.default_rng(0).integers(1, 255, (2, 3, 32, 24, 3)).astype(np.uint8)
-    cut, used = autoencode.squares({"32x24": jnp.asarray(images)}, 16, jax.random.key(1))
+    cut, used = autoencoder.squares({"32x24": jnp.asarray(images)}, 16, jax.random.key(1))
     assert cut.shape == (6, 16, 16, 3) and used.tolist() == [1] * 6
     corners = []
     for window, image in zip(np.asarray(cut), images.reshape(6, 32, 24, 3), strict=True):
@@ -60,7 +60,7 @@ def test_squares_are_windows_of_their_pictures():
 
 def test_square_larger_than_a_bucket_is_refused():
     with pytest.raises(UserError, match="config.crop=48"):
-        autoencode.squares({"32x32": jnp.ones((1, 1, 32, 32, 3), jnp.uint8)}, 48, jax.random.key(0))
+        autoencoder.squares({"32x32": jnp.ones((1, 1, 32, 32, 3), jnp.uint8)}, 48, jax.random.key(0))
 
 
 def batch_of(images):
@@ -80,9 +80,9 @@ def test_empty_slots_count_for_nothing(params, run):
 def test_edge_error_sees_edges_and_no_offsets():
     mean = lambda values: jnp.mean(values)  # noqa: E731
     flat = jnp.full((1, 8, 8, 3), 0.3)
-    assert autoencode.edge_error(flat, mean) == 0
+    assert autoencoder.edge_error(flat, mean) == 0
     step = flat.at[:, 3:].add(1.0)
-    assert autoencode.edge_error(step, mean) > 0.05
+    assert autoencoder.edge_error(step, mean) > 0.05
 
 
 def test_total_is_the_weighted_sum(params, run):
@@ -108,7 +108,7 @@ def test_reported_deviation_is_that_of_all_latents(params, run):
     images = pictures(9, 1, 4, 16, 16, 3)
     (_, metrics), _ = run(params, batch_of(images), jax.random.key(0))
     x = jnp.asarray(images.reshape(4, 16, 16, 3), jnp.float32) / 127.5 - 1
-    cut, _ = autoencode.squares({"16x16": jnp.asarray(images)}, 16, jax.random.key(0))
+    cut, _ = autoencoder.squares({"16x16": jnp.asarray(images)}, 16, jax.random.key(0))
     assert (np.asarray(cut) == images.reshape(4, 16, 16, 3)).all()
     mean, _ = VAE(parts.model_config(CONFIG).vae).apply({"params": params["vae"]}, x, method=VAE.encode)
     np.testing.assert_allclose(metrics["latent_std"], np.std(mean), rtol=1e-4)

@@ -1,8 +1,8 @@
-"""Sample sheets: what the model makes of a few samples of its data, as `<workdir>/sheets/<step>.png`.
+"""Evaluators: sample grids, what the model makes of a few samples, as `<workdir>/sample_grids/<step>.png`.
 
     joint         references | target | its thoughts | its layout | drawn | drawn after the true plan
                   references | target | drawn                           where sampling has no plan
-    autoencode    picture | the same through the autoencoder
+    autoencoder   picture | the same through the autoencoder
 
 Hooks for `macro/training/loop.py`; they look at averaged weights.
 """
@@ -32,10 +32,10 @@ BLANK = np.full((SIDE, SIDE, 3), 255, np.uint8)  # where there is nothing to sho
 Tiles = list[tuple[np.ndarray, str]]
 
 
-def hook(
+def sample_grids(
     config, workdir: str, model: ModelConfig, source: Sequence, tokenizer, packing: PackingConfig
 ) -> Callable[[TrainState, int], None]:
-    """What writes a sheet of the first samples of `source` when the loop evaluates."""
+    """A hook that writes a grid of the first samples of `source` when the loop evaluates."""
     rows = ROWS[config.objective](config, model, tokenizer, packing)
 
     def write(state: TrainState, step: int) -> None:
@@ -46,7 +46,7 @@ def hook(
         labelled = [tile for row in tiles for tile in row]
         pictures, labels = zip(*labelled, strict=True)
         sheet = image_io.contact_sheet(pictures, len(tiles[0]), labels)
-        folder = Path(workdir) / "sheets"
+        folder = Path(workdir) / "sample_grids"
         folder.mkdir(exist_ok=True)
         image_io.save(folder / f"{step:06d}.png", sheet)
 
@@ -112,4 +112,4 @@ def _tile(pixels: np.ndarray) -> np.ndarray:
 
 
 # Objective -> what makes a sheet's rows out of parameters and samples.
-ROWS = {"joint": _composed, "autoencode": _reconstructed}
+ROWS = {"joint": _composed, "autoencoder": _reconstructed}

@@ -17,7 +17,7 @@ from macro.diffusion.flow import logit_normal
 from macro.models.variants import ModelConfig
 
 
-def noised(
+def add_noise(
     table: Float[Array, "b m c"], latent: Mapping, key: Array, config: ModelConfig
 ) -> tuple[Float[Array, "b n c"], Float[Array, "b n"], Float[Array, "b n c"]]:
     """Noises the latent stream: (x_t, t, target velocity). Clean tokens have t = 0 and keep their values."""
@@ -27,14 +27,14 @@ def noised(
     return flow.interpolate(x_0, eps, t), t, flow.velocity(x_0, eps)
 
 
-def draw_losses(
+def flow_losses(
     velocity: Float[Array, "b n c"], target: Float[Array, "b n c"], latent: Mapping
 ) -> tuple[Float[Array, "b n"], Float[Array, "b n"]]:
     """Squared error of each latent token, mean over channels, and its weight (0 for clean and padding)."""
     error = jnp.mean(jnp.square(velocity - target), axis=-1)
-    return error, draw_weights(latent)
+    return error, flow_weights(latent)
 
 
-def draw_weights(latent: Mapping) -> Float[Array, "b n"]:
+def flow_weights(latent: Mapping) -> Float[Array, "b n"]:
     """What each latent token counts: 0 for clean ones and padding."""
     return latent["loss"].astype(jnp.float32)
