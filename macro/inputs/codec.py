@@ -15,7 +15,7 @@ import json
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image as Picture
+from PIL import Image as PILImage
 
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Image, Sentence, Target, Text, Truth
@@ -113,10 +113,10 @@ def _as_tuple(value):
 def _encode_bits(masks: np.ndarray) -> bytes:
     bits = (masks.astype(np.uint16) << np.arange(len(masks), dtype=np.uint16)[:, None, None]).sum(0)
     buffer = io.BytesIO()
-    Picture.fromarray(bits.astype(np.uint16)).save(buffer, format="PNG")
+    PILImage.fromarray(bits.astype(np.uint16)).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
 def _decode_bits(png: bytes, subjects: int) -> np.ndarray:
-    bits = np.asarray(Picture.open(io.BytesIO(png))).astype(np.uint16)
+    bits = np.asarray(PILImage.open(io.BytesIO(png))).astype(np.uint16)
     return (bits >> np.arange(subjects, dtype=np.uint16)[:, None, None] & 1).astype(bool)

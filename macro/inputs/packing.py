@@ -5,7 +5,7 @@ A row holds several samples side by side; `segment_ids` keep them apart and the 
 
     text    ids[n] labels[n] (token to predict, -1 none) weights[n] task_id[n]
     vision  patches[n, p*p*3] in -1..1, position[n], subject[n] (0 unbound), picture[n]
-    latent  source[n] position[n] image[n] picture[n] (-1: noised) t_raw[n] (-inf: clean) loss[n] subjects[n, 13]
+    latent  source[n] position[n] copy[n] picture[n] (-1: noised) t_raw[n] (-inf: clean) loss[n] subjects[n, 13]
             task_id[n]
     each    sample (-1 padding), order, span, mode, rope
     pixels  {"128x128": uint8[m, 128, 128, 3], ...} one entry a size bucket

@@ -91,7 +91,7 @@ class Packed:
         text, vision, latent: arrays by name, each [n of that stream, ...]; latent has `slot` and `token`
             (the token's number within its picture) instead of `source`, which only a row can give.
         pixels: (bucket, uint8[h, w, 3]) of each pixel slot.
-        images: how many latent copies there are. pictures: one more than the highest number of a picture that has
+        copies: how many latent copies there are. pictures: one more than the highest number of a picture that has
             tokens. cursor: where a continuation would start.
     """
 
@@ -99,7 +99,7 @@ class Packed:
     vision: dict
     latent: dict
     pixels: list
-    images: int
+    copies: int
     pictures: int
     cursor: Cursor
 
@@ -226,7 +226,7 @@ class _Builder:
     def __init__(self, tokenizer, config, start: Cursor, with_pixels: bool):
         self.tokenizer, self.config, self.with_pixels = tokenizer, config, with_pixels
         self.order, self.span, self.rope = start
-        self.images = self.pictures = 0
+        self.copies = self.pictures = 0
         self.streams = {"text": [], "vision": [], "latent": []}
         self.pixels = {}
 
@@ -259,7 +259,7 @@ class _Builder:
         values = {
             "token": np.arange(n, dtype=np.int32),
             "position": grid_positions(piece.rows, piece.columns, self.config.latent_side),
-            "image": np.full(n, self.images, np.int32),
+            "copy": np.full(n, self.copies, np.int32),
             "picture": np.full(n, piece.picture, np.int32),
             "t_raw": np.full(n, piece.t_raw if noised else -np.inf, np.float32),
             "loss": np.full(n, noised),
@@ -272,7 +272,7 @@ class _Builder:
             values["slot"] = np.full(n, list(self.pixels).index(piece.slot), np.int32)
         self._framed("latent", n, NOISE if noised else FULL, values)
         self.pictures = max(self.pictures, piece.picture + 1)
-        self.images += 1
+        self.copies += 1
         self.rope += 0 if noised else 1
 
     def _framed(self, stream: str, n: int, mode: int, values: dict) -> None:
@@ -317,7 +317,7 @@ def lay(pieces: list, tokenizer, config, start: Cursor | None = None, pixels: bo
             builder.rope += 1
     streams = {name: _join(parts) for name, parts in builder.streams.items()}
     cursor = Cursor(builder.order, builder.span, builder.rope)
-    counts = {"images": builder.images, "pictures": builder.pictures}
+    counts = {"copies": builder.copies, "pictures": builder.pictures}
     return Packed(**streams, pixels=list(builder.pixels.values()), **counts, cursor=cursor)
 
 

@@ -27,7 +27,7 @@ _FIELDS = {
         "patches": (np.float32, 0), "position": (np.int32, 0), "subject": (np.int32, 0), "picture": (np.int32, -1),
     },
     "latent": {
-        "source": (np.int32, 0), "position": (np.int32, 0), "image": (np.int32, -1), "picture": (np.int32, -1),
+        "source": (np.int32, 0), "position": (np.int32, 0), "copy": (np.int32, -1), "picture": (np.int32, -1),
         "t_raw": (np.float32, -np.inf), "loss": (np.bool_, False), "subjects": (np.float32, 0),
         "task_id": (np.int32, 0),
     },
@@ -47,7 +47,7 @@ def make_row(
         UserError: the samples do not fit.
     """
     starts, pixels = _pixel_table(samples, config)
-    parts, images, pictures = {stream: [] for stream in STREAMS}, 0, 0
+    parts, copies, pictures = {stream: [] for stream in STREAMS}, 0, 0
     for k, sample in enumerate(samples):
         for stream in STREAMS:
             values = dict(getattr(sample, stream))
@@ -56,14 +56,14 @@ def make_row(
             marks = {"segment_ids": k}
             if stream == "latent":
                 values["source"] = starts[k][values.pop("slot")] + values.pop("token")
-                values["image"] = values["image"] + images
+                values["copy"] = values["copy"] + copies
             if stream != "text":
                 values["picture"] = np.where(values["picture"] < 0, -1, values["picture"] + pictures)
             if stream != "vision":
                 marks["task_id"] = tasks[k] if len(tasks) else 0
             n = len(values["token_index"])
             parts[stream].append(values | {name: np.full(n, mark) for name, mark in marks.items()})
-        images += sample.images
+        copies += sample.copies
         pictures += sample.pictures
     row = {stream: _padded(stream, parts[stream], config) for stream in STREAMS}
     numbers = np.full(config.samples, -1, np.int32)

@@ -58,8 +58,8 @@ def loss(
     """
     crop_key, sample_key = jax.random.split(key)
     config_vae = model_config(config).vae
-    pictures, used = squares(batch["pixels"], config.crop, crop_key)
-    vae, images = VAE(config_vae), pictures.astype(jnp.float32) / 127.5 - 1
+    crops, used = squares(batch["pixels"], config.crop, crop_key)
+    vae, images = VAE(config_vae), crops.astype(jnp.float32) / 127.5 - 1
     mean, logvar = vae.apply({"params": params["vae"]}, images, method=VAE.encode)
     latents = normalise(sample(mean, logvar, sample_key), config_vae)
     error = vae.apply({"params": params["vae"]}, latents, method=VAE.decode) - images

@@ -69,8 +69,8 @@ def test_probabilities_are_the_shares_that_are_drawn(images, dropout):
 
     def left(mask):
         kept = [i for i, span in enumerate(sentence) if isinstance(span, Text) and i not in mask.text]
-        pictures = [i for i, span in enumerate(sentence) if isinstance(span, Image)]
-        return tuple(kept), tuple((i not in mask.vit, i not in mask.vae) for i in pictures)
+        shown = [i for i, span in enumerate(sentence) if isinstance(span, Image)]
+        return tuple(kept), tuple((i not in mask.vit, i not in mask.vae) for i in shown)
 
     drawn = Counter(left(dropout.sample(rng, sentence)) for _ in range(count))
     for context, probability in dropout.probabilities(sentence).items():

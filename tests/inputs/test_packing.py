@@ -65,12 +65,12 @@ def test_a_row_is_its_samples_side_by_side(tokenizer, make_source):
         for stream in ("text", "vision", "latent"):
             mine = row[stream]["segment_ids"] == k
             for name, values in getattr(alone, stream).items():
-                if name in row[stream] and name not in ("image", "picture"):
+                if name in row[stream] and name not in ("copy", "picture"):
                     np.testing.assert_array_equal(row[stream][name][mine], values)
     latent, vision = row["latent"], row["vision"]
     first, second = (set(vision["picture"][vision["segment_ids"] == k].tolist()) for k in (0, 1))
     assert min(first) == 0 and max(first) < min(second)
-    assert latent["image"][latent["segment_ids"] >= 0].tolist() == [i for i in range(4) for _ in range(4)]
+    assert latent["copy"][latent["segment_ids"] >= 0].tolist() == [i for i in range(4) for _ in range(4)]
     # Two targets of four tokens in the table, each read twice.
     assert latent["source"][:16].tolist() == [0, 1, 2, 3] * 2 + [4, 5, 6, 7] * 2
 
@@ -79,7 +79,7 @@ def test_padding_is_told_apart(tokenizer, make_sentence):
     row = make_row([pack_sentence(make_sentence(0, 1), tokenizer, PACKING)], PACKING)
     for stream, capacity in (("text", 1000), ("vision", 28), ("latent", 32)):
         assert all(len(array) == capacity for array in row[stream].values())
-    assert (row["latent"]["segment_ids"] == -1).all() and (row["latent"]["image"] == -1).all()
+    assert (row["latent"]["segment_ids"] == -1).all() and (row["latent"]["copy"] == -1).all()
     assert np.isneginf(row["latent"]["t_raw"]).all() and not row["latent"]["loss"].any()
     empty = row["text"]["segment_ids"] < 0
     assert (row["text"]["labels"][empty] == -1).all() and not row["text"]["weights"][empty].any()

@@ -54,7 +54,7 @@ def test_reference_text_and_target(tokenizer, make_picture):
     assert packed.text["ids"].tolist()[:8] == [300, 97, 98, 301, 302, 303, 300, 99]
     assert packed.vision["position"].tolist() == [0, 1] and packed.vision["subject"].tolist() == [3, 3]
     assert packed.latent["position"].tolist() == [0, 1, 64, 65] * 2
-    assert packed.latent["image"].tolist() == [0] * 4 + [1] * 4 and len(packed.pixels) == 1
+    assert packed.latent["copy"].tolist() == [0] * 4 + [1] * 4 and len(packed.pixels) == 1
     assert packed.latent["loss"].all() and len(set(packed.latent["t_raw"].tolist())) == 2
     assert (packed.text["labels"] == -1).all()  # nothing here is learnt
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sampling.toy import picture, sentence
+from sampling.toy import random_image, sentence
 
 from macro.sampling import report
 from macro.sampling.options import SamplingOptions
@@ -18,7 +18,7 @@ GRID = np.kron([[0, 1], [2, 2]], np.ones((4, 4))).astype(np.int8)
 
 
 def _output(count=2, cot="A & <b>.", grid=GRID, given=False):
-    candidates = tuple(Candidate(Plan(cot, grid), picture(n, 64, 64), -1.0 - n) for n in range(count))
+    candidates = tuple(Candidate(Plan(cot, grid), random_image(n, 64, 64), -1.0 - n) for n in range(count))
     seconds = {"prompt": 0.1, "plan": 0.2, "draw": 0.5, "decode": 0.1}
     options = SamplingOptions(use_planner=True, cfg_overall_scale=1.5)
     ends = {"full": (31, 20), "no_text": (9, 2)}
@@ -59,7 +59,7 @@ def test_it_says_where_nothing_ranks_the_candidates(page):
 
 def test_a_picture_to_edit_is_marked_as_such(page):
     made = _output()
-    source = Image(picture(3, 20, 20), role="source")
+    source = Image(random_image(3, 20, 20), role="source")
     edit = dataclasses.replace(made, sentence=made.sentence.replace(spans=(source, *made.sentence.spans)))
     assert report.html(edit).count("to edit") == 1 and data_uri(source.pixels) in report.html(edit)
     assert "to edit" not in page

@@ -205,7 +205,7 @@ def check_one_time_per_noised_picture(golden: Golden):
         latent = tokens["place"][tokens["stream"] == 2]
         for times in (record["packed_timesteps"], row["latent"]["t_raw"][latent]):
             per_image = {}
-            for image, time in zip(row["latent"]["image"][latent], times, strict=True):
+            for image, time in zip(row["latent"]["copy"][latent], times, strict=True):
                 per_image.setdefault(int(image), set()).add(float(time))
             assert all(len(values) == 1 for values in per_image.values())
 
