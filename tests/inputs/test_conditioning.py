@@ -33,9 +33,9 @@ def test_contexts_name_their_spans(make_sentence):
         context_mask("no_words", one)
 
 
-def test_without_text_nothing_is_bound_though_the_prompt_is_images_alone(make_picture):
+def test_without_text_nothing_is_bound_though_the_prompt_is_images_alone(make_image):
     """A prompt that is only `<image 1>` has no text span that could be dropped."""
-    alone = Sentence((Image(make_picture(0, 16, 16), subject=1), Target(make_picture(1, 32, 32))))
+    alone = Sentence((Image(make_image(0, 16, 16), subject=1), Target(make_image(1, 32, 32))))
     assert not context_mask("no_text", alone).bound and context_mask("no_image", alone).bound
 
 

@@ -35,7 +35,7 @@ def params():
 
 @pytest.fixture(scope="module")
 def run():
-    """((loss, metrics), gradient), compiled once for batches of four pictures."""
+    """((loss, metrics), gradient), compiled once for batches of four images."""
 
     def score(params, batch, key):
         loss, metrics = autoencoder.loss(params, batch, key, CONFIG, autoencoder.totals(batch, CONFIG))
@@ -44,7 +44,7 @@ def run():
     return jax.jit(jax.value_and_grad(score, has_aux=True))
 
 
-def test_squares_are_windows_of_their_pictures():
+def test_squares_are_windows_of_their_images():
     images = np.random.default_rng(0).integers(1, 255, (2, 3, 32, 24, 3)).astype(np.uint8)
     cut, used = autoencoder.squares({"32x24": jnp.asarray(images)}, 16, jax.random.key(1))
     assert cut.shape == (6, 16, 16, 3) and used.tolist() == [1] * 6

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from sampling.toy import PACKING, TOKENIZER, continuation_of, random_image, prompt_of, sentence
+from sampling.toy import PACKING, TOKENIZER, continuation_of, prompt_of, random_image, sentence
 
 from macro.inputs.conditioning import CONTEXTS
 from macro.sampling.contexts import capacity, context_spans, image_of

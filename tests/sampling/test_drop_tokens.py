@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sampling.toy import CONFIG, continuation_of, random_image, pipeline, prompt_of, random_params, sentence
+from sampling.toy import CONFIG, continuation_of, pipeline, prompt_of, random_image, random_params, sentence
 
 from macro.kernels.attention.reference import attention_mask
 from macro.models.token_selection import METHODS, TokenSelection
@@ -176,7 +176,7 @@ def test_a_plan_decides_too_and_is_the_first_candidates(half):
     np.testing.assert_array_equal(half.dropped()[1]["full"], one.dropped()[1]["full"])
 
 
-def test_keeping_everything_by_budget_draws_the_same_picture():
+def test_keeping_everything_by_budget_draws_the_same_image():
     whole, chosen = pipeline(), pipeline(token_selection=TokenSelection(budget=1000))
     call = {"instruction": "A <image 1> by <image 2>.", "images": [random_image(1), random_image(2)], "plan": PLANS[0]}
     a, b = whole.compose(**call), chosen.compose(**call)
@@ -188,7 +188,7 @@ def test_keeping_everything_by_budget_draws_the_same_picture():
 
 @pytest.mark.slow
 def test_sentences_in_one_batch_are_what_they_are_alone():
-    """Another number and other sizes of pictures beside it, subjects or none: each result is its own."""
+    """Another number and other sizes of images beside it, subjects or none: each result is its own."""
     three = Sentence((*sentence().spans[:-1], Text("and "), Image(random_image(4, 32, 16), subject=3, number=3),
                       Target(size=(64, 64))))  # fmt: skip
     none = Sentence((Text("An owl."), Target(size=(64, 64))))
@@ -203,7 +203,7 @@ def test_sentences_in_one_batch_are_what_they_are_alone():
 
 
 def test_lots_and_seeds():
-    """A token's lot follows from its picture and place, wherever it lies; seeds may have 64 bits."""
+    """A token's lot follows from its image and place, wherever it lies; seeds may have 64 bits."""
     from macro.models.token_selection import scores
 
     lot = TokenSelection(keep=0.5, method="random")
@@ -215,7 +215,7 @@ def test_lots_and_seeds():
     assert len(set(np.asarray(drawn[0, 3:]).tolist())) == 6
 
 
-def test_strengths_of_pictures_after_a_target():
+def test_strengths_of_images_after_a_target():
     a, b, c = (Image(random_image(n)) for n in (1, 2, 3))
     spans = Text("x"), a, Target(random_image(4, 64, 64)), Text("y"), b, a, c, Target(size=(64, 64))
     assert by_span(Sentence(spans), [1.0, 2.0, 3.0, 4.0]) == [1.0, 1.0, 2.0, 3.0, 4.0, 1.0]

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from sampling.toy import TOKENIZER, random_image, pipeline
+from sampling.toy import TOKENIZER, pipeline, random_image
 
 from macro.diffusion.step_cache import TaylorSeer, TeaCache
 from macro.sentence.formats import image_first
@@ -23,14 +23,14 @@ def one():
     return PIPELINE.compose(**CALL)
 
 
-def test_a_plan_and_a_picture_come_out(one):
+def test_a_plan_and_an_image_come_out(one):
     assert one.pixels.shape == (64, 64, 3) and one.pixels.dtype == np.uint8 and one.pixels.std() > 1
     assert one.plan.grid.shape == (8, 8) and set(one.plan.named) <= {1, 2}
     assert list(one.seconds) == ["prompt", "plan", "read", "draw", "decode"]
     assert one.sentence.target.size == (64, 64) and list(one.ends) == ["full", "no_text", "null"]
 
 
-def test_same_seed_same_picture(one):
+def test_same_seed_same_image(one):
     again, other = PIPELINE.compose(**CALL), PIPELINE.compose(**CALL, seed=1)
     np.testing.assert_array_equal(one.pixels, again.pixels)
     assert one.plan == again.plan != other.plan
@@ -50,19 +50,19 @@ def test_the_likeliest_plan_is_picked(three):
     assert three.plan is three.candidates[three.best].plan
 
 
-def test_its_own_plan_handed_back_gives_the_same_picture(one):
+def test_its_own_plan_handed_back_gives_the_same_image(one):
     again = PIPELINE.compose(**CALL, plan=Plan.from_json(one.plan.to_json()))
     assert again.given and "plan" not in again.seconds
     np.testing.assert_array_equal(again.pixels, one.pixels)
     assert again.candidates[0].score == one.candidates[0].score
 
 
-def test_an_edited_plan_changes_the_picture(one):
+def test_an_edited_plan_changes_the_image(one):
     edited = Plan(one.plan.cot, (one.plan.grid + 1) % 3)
     assert (PIPELINE.compose(**CALL, plan=edited).pixels != one.pixels).any()
 
 
-def test_without_pictures_the_plan_is_words():
+def test_without_images_the_plan_is_words():
     result = PIPELINE.compose("A field.", num_timesteps=1)
     assert result.plan.grid is None and result.pixels.shape == (64, 64, 3)
 
@@ -73,7 +73,7 @@ def test_unplanned_draws_from_the_sentence_alone(one):
     assert two.best == 0 and not two.scored
     assert np.abs(two.pixels.astype(int) - PIPELINE.compose(**CALL, use_planner=False).pixels).max() <= 1
     assert (two.candidates[0].pixels != two.candidates[1].pixels).any() and (two.pixels != one.pixels).any()
-    # The picture that a sentence without plan conditions on is all there is: its words tell.
+    # The image that a sentence without plan conditions on is all there is: its words tell.
     other = PIPELINE.compose(**CALL | {"instruction": "A <image 1> on <image 2>."}, use_planner=False)
     assert (other.pixels != two.pixels).any()
 

@@ -36,10 +36,10 @@ def test_page_needs_nothing_from_elsewhere(page):
     assert not re.search(r"url\(|@import|<script|<link|https?://", page)
 
 
-def test_pictures_stand_at_their_words(page):
+def test_images_stand_at_their_words(page):
     heading = re.search(r"<h1.*?</h1>", page, re.S)[0]
-    words = re.sub(r'<span class="word".*?</span>', "[picture]", heading)
-    assert re.sub(r"</?h1[^>]*>", "", words) == "A [picture]by [picture]"
+    words = re.sub(r'<span class="word".*?</span>', "[image]", heading)
+    assert re.sub(r"</?h1[^>]*>", "", words) == "A [image]by [image]"
 
 
 def test_everything_is_shown(page):
@@ -57,7 +57,7 @@ def test_it_says_where_nothing_ranks_the_candidates(page):
     assert "nothing ranks them" not in page
 
 
-def test_a_picture_to_edit_is_marked_as_such(page):
+def test_an_image_to_edit_is_marked_as_such(page):
     made = _output()
     source = Image(random_image(3, 20, 20), role="source")
     edit = dataclasses.replace(made, sentence=made.sentence.replace(spans=(source, *made.sentence.spans)))

@@ -102,7 +102,7 @@ def random_image(seed: int, height: int = 32, width: int = 32) -> np.ndarray:
 
 
 def sentence() -> Sentence:
-    """Two subjects, the second one's picture smaller."""
+    """Two subjects, the second one's image smaller."""
     return Sentence(
         (
             Text("A "),
