@@ -12,7 +12,6 @@ and repeats no finished shard. The same seed gives the same bytes, whatever the 
 """
 
 import functools
-import importlib
 import json
 import re
 import sys
@@ -23,14 +22,8 @@ from etils import epath
 from macro.utils.config import option_names, parse_overrides, run
 from macro.utils.errors import UserError
 
-# Data set -> the module of its TFDS builder, imported when it is asked for.
-DATASETS = {
-    "music": "data.music.music_dataset_builder",
-    "inset": "data.inset.inset_dataset_builder",
-    "macrodata": "data.macrodata.macrodata_dataset_builder",
-    "edit": "data.edit.edit_dataset_builder",
-    "scenes": "data.scenes.scenes_dataset_builder",
-}
+# Data set -> "module:NAME" of its engine, imported when it is asked for.
+DATASETS = {name: f"macro.engines.{name}:ENGINE" for name in ("edit", "inset", "macrodata", "music", "scenes")}
 RUNNERS = ("local", "DirectRunner", "FlinkRunner", "SparkRunner", "DataflowRunner")
 
 
@@ -53,6 +46,7 @@ def main(
     from_json: str = "",
 ) -> int:
     # Only now: what they import would make `--help` wait.
+    from data.builders import builder_of
     from data.summary import printed
     from macro.inputs.records import build
 
@@ -95,13 +89,6 @@ def sizes(options: type, size: int) -> dict[str, str]:
     return {path: str(size) for path in option_names(options) if path.split(".")[-1] == "size"}
 
 
-def builder_of(dataset: str) -> type:
-    """The TFDS builder of a data set."""
-    if dataset not in DATASETS:
-        raise UserError(f"{dataset!r} is no data set of ours; there are {', '.join(sorted(DATASETS))}")
-    return importlib.import_module(DATASETS[dataset]).Builder
-
-
 def reader_of(dataset: str) -> type:
     """The TFDS builder of a data set that is read from its published layout."""
     from data.macrodata.from_json import Builder
@@ -142,7 +129,7 @@ def command(argv: Sequence[str] | None = None) -> None:
         argv,
         positional=("dataset",),
         dotted={"engine": "engine_options", "provider": "provider_options", "material": "material_options"},
-        dataset=f"what to build: {', '.join(sorted(DATASETS))}",
+        dataset=f"what to build: {', '.join(DATASETS)}",
         out="folder that the data set is written to",
         engine_options="--engine.key=value sets a field of the engine's Options",
         provider_options="--provider.key=value sets a field of the provider's Options",

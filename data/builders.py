@@ -1,16 +1,19 @@
-"""The TFDS builder of every data set that an engine makes: `data/music` and its like name it, `data/build.py` runs it.
+"""The TFDS builders of the data sets that engines make; `data/build.py` is their command line.
 
-    Builder(data_dir=..., seed=0, num=1000).download_and_prepare()
+    builder_of("music")(data_dir=..., seed=0, num=1000).download_and_prepare()
 
 Beside the data set come `<data_dir>/<name>-summary.json` and `<name>-dead.jsonl`, what was dropped and why; in it,
 `recipe.json` says what it was made from. Read next: `shards.py`, `macro/inputs/records.py`.
 """
 
+import functools
 import json
+import types
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import tensorflow_datasets as tfds
 from etils import epath
 
 from data.providers import NONE, procedural
@@ -135,3 +138,27 @@ def _difference(theirs: dict, ours: dict) -> str:
         return ", which was not built with data.build"
     plain = isinstance(ours[key], int | str)
     return f", of {key} {theirs.get(key)}, not {ours[key]}" if plain else f", made with other {key}"
+
+
+def builder_of(dataset: str) -> type[EngineBuilder]:
+    """The TFDS builder of a data set of `data.build.DATASETS`.
+
+    Raises:
+        UserError: there is no such data set.
+    """
+    from data.build import DATASETS
+    from data.macrodata.layout import LayoutBuilder
+
+    if dataset not in DATASETS:
+        raise UserError(f"{dataset!r} is no data set of ours; there are {', '.join(DATASETS)}")
+    return engine_builder(DATASETS[dataset], LayoutBuilder if dataset == "macrodata" else EngineBuilder)
+
+
+@functools.cache
+def engine_builder(engine: str, base: type[EngineBuilder] = EngineBuilder) -> type[EngineBuilder]:
+    """The TFDS builder of an engine, "module:NAME": name, version and whether it asks a provider are the engine's."""
+    made = load(engine)
+    version = tfds.core.Version(made.version)
+    members = {"name": made.name, "engine": engine, "needs_provider": made.needs_provider, "VERSION": version}
+    members["__module__"] = __name__
+    return types.new_class(made.name, (base,), {"skip_registration": True}, lambda namespace: namespace.update(members))

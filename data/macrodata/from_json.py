@@ -16,9 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import tensorflow_datasets as tfds
-
-from data.builders import EngineBuilder
+from data.builders import engine_builder
 from data.shards import bucket_of_count
 from macro.engines.core import Candidate, Engine, Step, notes_of
 from macro.engines.provider import Provider
@@ -154,13 +152,7 @@ ENGINE = Engine(
     steps=(Step("read", _read), Step("inside", _stay_inside), Step("images", _load)),
     finish=finish,
     max_attempts=1,
+    needs_provider=False,
 )
 
-
-class Builder(EngineBuilder, skip_registration=True):
-    """MacroData from its published layout."""
-
-    name = "macrodata"
-    engine = "data.macrodata.from_json:ENGINE"
-    needs_provider = False
-    VERSION = tfds.core.Version(ENGINE.version)
+Builder = engine_builder("data.macrodata.from_json:ENGINE")

@@ -96,7 +96,8 @@ class Engine:
         start: (seed, index, attempt, options) -> an empty candidate.
         steps: in order.
         finish: (candidate, options) -> its sentence.
-        tries: how often a place is tried before it stays empty.
+        needs_provider: whether its steps ask one.
+        max_attempts: how often a place is tried before it stays empty.
     """
 
     name: str
@@ -106,6 +107,7 @@ class Engine:
     steps: tuple[Step, ...]
     finish: Callable[[Any, Any], Sentence]
     max_attempts: int = 4
+    needs_provider: bool = True
 
 
 @dataclass(frozen=True)

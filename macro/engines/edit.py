@@ -220,4 +220,5 @@ ENGINE = Engine(
     ),
     finish=_finish,
     max_attempts=8,
+    needs_provider=False,
 )

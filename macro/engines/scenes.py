@@ -250,4 +250,5 @@ def _finish(candidate: SceneCandidate, options: Options) -> Sentence:
 
 
 # Nothing is ever dropped: a scene that shows its subjects badly has been drawn again before.
-ENGINE = Engine("scenes", VERSION, Options, _start, (Step("render", _render),), _finish, max_attempts=1)
+_STEPS = (Step("render", _render),)
+ENGINE = Engine("scenes", VERSION, Options, _start, _STEPS, _finish, max_attempts=1, needs_provider=False)

@@ -14,6 +14,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from data import beam as ours
 from data import build as command
+from data.builders import builder_of
 from data.providers import procedural
 from data.shards import Recipe
 from macro.engines.procedural import Options
@@ -38,7 +39,7 @@ def plain(tmp_path_factory):
 
 
 def test_the_direct_runner_writes_what_a_loop_writes(plain, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(command.DATASETS, "toys", "tests.data.toy")
+    monkeypatch.setitem(command.DATASETS, "toys", "tests.data.toy:ENGINE")
     with pytest.raises(SystemExit) as left:
         command.command(
             ["build", "toys", "--num=22", f"--out={tmp_path}", "--shard=4", "--seed=3", "--runner=DirectRunner"]
@@ -120,7 +121,7 @@ def test_what_breaks_in_a_worker_is_not_swallowed(tmp_path):
 @pytest.mark.parametrize("dataset", ["music", "macrodata", "inset", "edit"])
 def test_real_engines_give_the_same_bytes_everywhere(dataset, tmp_path):
     """One process, two others, Beam: rendering included."""
-    builder = command.builder_of(dataset)
+    builder = builder_of(dataset)
     engine = command.engine_of(builder)
     names = {name: "16" for name in command.option_names(engine.options) if name.endswith("size")}
     options = command.parse_overrides(engine.options, names, "--engine")

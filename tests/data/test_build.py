@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data import build as command
-from data.builders import EngineBuilder
+from data.builders import EngineBuilder, builder_of
 from data.providers import parse_provider
 from data.shards import provider_of
 from data.summary import printed
@@ -23,7 +23,7 @@ from tests.judges.server import serving, written
 @pytest.fixture
 def run(monkeypatch, capsys):
     """Runs the command with a toy data set among ours; gives the exit code and what it printed."""
-    monkeypatch.setitem(command.DATASETS, "toys", "tests.data.toy")
+    monkeypatch.setitem(command.DATASETS, "toys", "tests.data.toy:ENGINE")
 
     def call(*arguments):
         with pytest.raises(SystemExit) as left:
@@ -212,7 +212,7 @@ def test_where_models_answer_changes_no_data_set_and_is_not_written_down(tmp_pat
     def builder(**models):
         values = {"llm": "l", "vlm": "v", **models}
         provider = parse_provider("foundation", values, "", {})
-        return command.builder_of("music")(data_dir=str(tmp_path), provider=provider)
+        return builder_of("music")(data_dir=str(tmp_path), provider=provider)
 
     ours = builder(base_url="http://me:secret@host/v1", threads="3", retries="0", cache="elsewhere")
     assert ours.key == builder().key != builder(temperature="0").key
@@ -222,7 +222,7 @@ def test_where_models_answer_changes_no_data_set_and_is_not_written_down(tmp_pat
 
 @pytest.mark.parametrize("dataset", sorted(command.DATASETS))
 def test_builders_belong_to_their_engines(dataset):
-    builder = command.builder_of(dataset)
+    builder = builder_of(dataset)
     engine = command.engine_of(builder)
     assert issubclass(builder, EngineBuilder)
     assert builder.name == dataset == engine.name and str(builder.VERSION) == engine.version
@@ -232,7 +232,7 @@ def test_builders_belong_to_their_engines(dataset):
 def test_every_data_set_has_its_card(dataset):
     card = (Path(command.__file__).parent / dataset / "CARD.md").read_text()
     assert card.startswith(f"# {dataset}\n") and f"python -m data.build {dataset} --num=" in card
-    for word in ("Apache-2.0", "**Packing.**", "**Limits.**", f"{dataset}_dataset_builder.Builder("):
+    for word in ("Apache-2.0", "**Packing.**", "**Limits.**", f'builder_of("{dataset}")('):
         assert word in card
 
 

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMAND = """
 import sys
 from data import build
-build.DATASETS["toys"] = "tests.data.toy"
+build.DATASETS["toys"] = "tests.data.toy:ENGINE"
 if __name__ == "__main__":
     build.command(["data.build", *sys.argv[1:]])
 """

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.scenes.scenes_dataset_builder import Builder, Options
+from data.builders import builder_of
 from macro.engines import scenes
 from macro.inputs.records import build, open_source
 from macro.inputs.tokenizer import Tokenizer
@@ -24,8 +24,8 @@ def test_builder_writes_what_its_engine_makes(tmp_path, monkeypatch):
         return [Sentence((Text("x"), Target(np.full((8, 8, 3), seed, np.uint8))), idx=i) for i in indices]
 
     monkeypatch.setattr(scenes, "_samples", samples)
-    options = Options(size=8)
-    folder = build(Builder, str(tmp_path), seed=4, num=5, options=options, shard=3)
+    options = scenes.Options(size=8)
+    folder = build(builder_of("scenes"), str(tmp_path), seed=4, num=5, options=options, shard=3)
     assert folder == str(tmp_path / "scenes" / scenes.VERSION)
     assert asked == [(4, [0, 1, 2], options), (4, [3, 4], options)]
     source = open_source(folder)

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tensorflow_datasets as tfds
 
-from data.builders import EngineBuilder
+from data.builders import engine_builder
 from data.shards import ProviderSpec
 from macro.engines.core import Candidate, Engine, Step, notes_of, set_answers
 from macro.sentence.formats import in_sentence
@@ -83,7 +82,8 @@ def finish(candidate, options):
     return Sentence(spans, candidate.task, candidate.index, notes=notes_of(candidate, ENGINE))
 
 
-ENGINE = Engine("toys", "1.0.0", Options, start, (Step("draw", _draw), Step("area", _area)), finish, max_attempts=3)
+_STEPS = (Step("draw", _draw), Step("area", _area))
+ENGINE = Engine("toys", "1.0.0", Options, start, _STEPS, finish, max_attempts=3, needs_provider=False)
 loads = []
 
 
@@ -94,11 +94,4 @@ def provider(options: Answers) -> None:
 
 PROVIDER = ProviderSpec("toy", "tests.data.toy:provider", Answers())
 
-
-class Builder(EngineBuilder, skip_registration=True):
-    """A toy data set."""
-
-    name = "toys"
-    engine = "tests.data.toy:ENGINE"
-    needs_provider = False
-    VERSION = tfds.core.Version("1.0.0")
+Builder = engine_builder("tests.data.toy:ENGINE")

@@ -147,13 +147,13 @@ def test_unusable_material_is_said():
     dead = only_dead(of_way("inside-out"), Rendered(panorama=lambda seed, index: flat))
     assert dead.step == "draw" and dead.reason.startswith("hall: not twice as wide")
     poor = Turntable("cup", {"h000": EngineImage(np.zeros((8, 8, 3), np.uint8))})
-    dead = only_dead(of_way("outside-in"), Rendered(ring=lambda seed, index: poor))
+    dead = only_dead(of_way("outside-in"), Rendered(turntable=lambda seed, index: poor))
     assert dead.step == "draw" and dead.reason.startswith("cup: has no view")
 
     def broken(seed, index):
         raise ItemError("cup.glb: is broken")
 
-    assert only_dead(of_way("outside-in"), Rendered(ring=broken)).reason == "cup.glb: is broken"
+    assert only_dead(of_way("outside-in"), Rendered(turntable=broken)).reason == "cup.glb: is broken"
 
 
 def test_real_material_needs_no_scene():

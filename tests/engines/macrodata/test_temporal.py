@@ -136,7 +136,7 @@ def patchwork(seed, index):
 
 
 AGREEING = {
-    "resemble": lambda first, second: [0.9] * len(first),
+    "image_similarity": lambda first, second: [0.9] * len(first),
     "summarise": lambda frames, seeds: ["a wall is painted."] * len(frames),
     "judge": lambda asked: [{"context": 8.0, "sequence": 7.0} for _ in asked],
 }
@@ -174,11 +174,10 @@ def test_an_unreadable_video():
 
 
 def test_shots_that_are_not_alike():
-    dead = only_dead(patchwork, **AGREEING | {"resemble": lambda a, b: [0.69] * len(a)})
+    dead = only_dead(patchwork, **AGREEING | {"image_similarity": lambda a, b: [0.69] * len(a)})
     assert dead.step == "resemble" and "at most 1 key frames" in dead.reason
-    assert (
-        only_dead(patchwork, **AGREEING | {"resemble": lambda a, b: [ItemError("no GPU")] * len(a)}).reason == "no GPU"
-    )
+    broken = {"image_similarity": lambda a, b: [ItemError("no GPU")] * len(a)}
+    assert only_dead(patchwork, **AGREEING | broken).reason == "no GPU"
 
 
 @pytest.mark.parametrize("summary", ["", "word " * 50, "<image 3> is shown"], ids=["none", "long", "marker"])

@@ -8,7 +8,7 @@ from engines.videos import SIZE, doing, frames, scene_of
 
 from macro.engines.ground_truth import box_of, ground_truths
 from macro.engines.material.types import EngineImage
-from macro.engines.procedural.frame_pairs import BACKGROUND, changed, match, narrate, stillness
+from macro.engines.procedural.frame_pairs import BACKGROUND, changed, match, narrate, static_share
 from macro.engines.procedural.videos import RenderedFrames
 from macro.engines.provider import InterleavedCaption
 from macro.scenes.language.captions import count_phrase
@@ -66,7 +66,7 @@ def test_stillness_counts_what_stays(still):
     lit = replace(SCENE, light=lit.light)
     panned = replace(SCENE, camera=replace(SCENE.camera, target=(0.1, 0.35, 0.0)))
     images = frames(*values, lit, panned)
-    found = stillness([still] * 5, images)
+    found = static_share([still] * 5, images)
     assert found[3] == 1.0 and found[4] == 0.0
     assert 1 > found[0] > found[1] > found[2] > 0
     # All have turned: only background is left, of which each pixel counts for little.
@@ -129,7 +129,7 @@ def test_a_still_scene_and_one_who_has_no_other_name_have_no_deeds_to_tell(still
 
 def test_frames_that_cannot_be_compared_are_faults(still):
     large, unknown = EngineImage(still.pixels.repeat(2, 0), SCENE), EngineImage(still.pixels)
-    for stage in (match, stillness, changed):
+    for stage in (match, static_share, changed):
         sizes, scene, fine = stage([still] * 3, [large, unknown, still])
         assert isinstance(sizes, ItemError) and "not of one size" in sizes.reason
         assert isinstance(scene, ItemError) and "not known" in scene.reason

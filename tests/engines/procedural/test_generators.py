@@ -57,7 +57,7 @@ def test_drift_changes_the_main_colour_at_its_rate():
     images = exact.images(12, subjects=2)
     things = [(p, r) for p, found in zip(images, exact.regions(images), strict=True) for r in found]
     arguments = [p for p, _ in things], [r for _, r in things], [32] * len(things), range(len(things))
-    true, drifted = exact.provider().redraw(*arguments), exact.provider(drift=1.0).redraw(*arguments)
+    true, drifted = exact.provider().novel_view(*arguments), exact.provider(drift=1.0).novel_view(*arguments)
     for right, wrong in zip(true, drifted, strict=True):
         assert named_colour(right.scene.subjects[0].palette[0]) != named_colour(wrong.scene.subjects[0].palette[0])
         assert right.scene.subjects[0].kind == wrong.scene.subjects[0].kind
@@ -66,7 +66,7 @@ def test_drift_changes_the_main_colour_at_its_rate():
 def test_without_draws_the_rest_where_it_was():
     images = exact.images(6, subjects=5)
     kept = [regions[1:4] for regions in exact.regions(images)]
-    for image, regions, answer in zip(images, kept, exact.provider().without(images, kept), strict=True):
+    for image, regions, answer in zip(images, kept, exact.provider().remove_subjects(images, kept), strict=True):
         again, found = answer
         assert [r.label for r in found] == [r.label for r in regions]
         assert [s.kind for s in again.scene.subjects] == [s.kind for s in image.scene.subjects[1:4]]

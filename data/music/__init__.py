@@ -1,1 +1,0 @@
-"""MUSIC's data set; `CARD.md` tells what is in it, `python -m data.build music` builds it."""
