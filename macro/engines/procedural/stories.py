@@ -13,7 +13,7 @@ import numpy as np
 
 from macro.engines.material.types import EngineImage, Page, Story
 from macro.engines.procedural.generators import drawing
-from macro.engines.provider import RewrittenPage
+from macro.engines.provider import Answers, Images, RewrittenPage
 from macro.scenes import storybook as tales
 from macro.scenes.graph import Scene, Subject
 from macro.scenes.language.lexicon import listed
@@ -84,18 +84,14 @@ def _distractors(tale: tales.Tale, size: int, rays: int) -> list[tuple[int, Engi
 
 
 def rewrite(
-    texts: Sequence[Sequence[str]],
-    images: Sequence[Sequence[EngineImage]],
-    text: Sequence[str],
-    targets: Sequence[EngineImage],
-    seeds: Sequence[int],
-) -> list[RewrittenPage | ItemError]:
+    texts: Sequence[Sequence[str]], images: Sequence[Images], text: Sequence[str], targets: Images, seeds: Sequence[int]
+) -> Answers[RewrittenPage]:
     """Keeps the images with somebody of the target, and names them where the text first speaks of who that is."""
     del texts
     return [_rewritten(*asked) for asked in zip(images, text, targets, seeds, strict=True)]
 
 
-def _rewritten(images: Sequence[EngineImage], text: str, target: EngineImage, seed: int) -> RewrittenPage | ItemError:
+def _rewritten(images: Images, text: str, target: EngineImage, seed: int) -> RewrittenPage | ItemError:
     if any(image.scene is None for image in (target, *images)):
         return _UNKNOWN
     wanted = target.scene.subjects

@@ -11,12 +11,12 @@ import numpy as np
 from macro.engines.material.types import EngineImage, VideoClip
 from macro.engines.procedural.generators import drawing
 from macro.engines.procedural.vision import UNKNOWN
+from macro.engines.provider import Answers, Images
 from macro.scenes.animation import motion, narration
 from macro.scenes.graph import Scene, Subject
 from macro.scenes.layout.placement import projected_box
 from macro.scenes.render.scene_compiler import camera_basis
 from macro.scenes.similarity import matched, subject_similarity, surroundings_similarity
-from macro.utils.errors import ItemError
 
 RATE = 4.0  # frames a second
 _SMALL = 48  # pixels a side are enough to see a cut
@@ -56,7 +56,7 @@ class RenderedFrames(Sequence[EngineImage]):
         return [self._drawn[place] for place in places]
 
 
-def image_similarity(first: Sequence[EngineImage], second: Sequence[EngineImage]) -> list[float | ItemError]:
+def image_similarity(first: Images, second: Images) -> Answers[float]:
     """How much of each pair of images is the same, 0..1."""
     return [
         UNKNOWN if one.scene is None or other.scene is None else resemblance(one.scene, other.scene)
@@ -99,9 +99,9 @@ def _gone(a: Subject, b: Subject) -> float:
     return float(1 - np.exp(-way))
 
 
-def summarise(frames: Sequence[Sequence[EngineImage]], seeds: Sequence[int]) -> list[str | ItemError]:
+def summarise(frames: Sequence[Images], seeds: Sequence[int]) -> Answers[str]:
     """What happens in key frames, in order, in under 50 words."""
-    out: list[str | ItemError] = []
+    out: Answers[str] = []
     for images, seed in zip(frames, seeds, strict=True):
         scenes = [image.scene for image in images]
         known = scenes and None not in scenes
