@@ -1,10 +1,10 @@
 """What the experiments of `configs/` have in common, so that a config file says only what is its own.
 
-    def get_config(arg: str = "") -> ConfigDict:
-        config = experiment.defaults()
-        config.total_steps = 300
-        ...
-        return experiment.sized(config, arg, "configs/x.py")
+def get_config(arg: str = "") -> ConfigDict:
+    config = experiment.defaults()
+    config.total_steps = 300
+    ...
+    return experiment.sized(config, arg, "configs/x.py")
 """
 
 from ml_collections import ConfigDict

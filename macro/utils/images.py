@@ -92,9 +92,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS, name: str = "image") -> Pi
     except UserError as error:
         raise UserError(f"{name}: {error}") from None
     except Exception as error:  # a decoder may raise anything on a broken file
-        raise UserError(
-            f"{name}: the image is broken or cut off ({error}); save or copy it again"
-        ) from None
+        raise UserError(f"{name}: the image is broken or cut off ({error}); save or copy it again") from None
 
 
 def _open(file: io.BufferedIOBase, max_pixels: int, name: str) -> Image.Image:
@@ -110,8 +108,7 @@ def _open(file: io.BufferedIOBase, max_pixels: int, name: str) -> Image.Image:
     width, height = image.size
     if width * height > max_pixels:
         raise UserError(
-            f"{name}: {width} x {height} is {width * height:,} pixels, over the limit of {max_pixels:,}; "
-            "scale it down"
+            f"{name}: {width} x {height} is {width * height:,} pixels, over the limit of {max_pixels:,}; scale it down"
         )
     return image
 
@@ -241,9 +238,7 @@ def wrap(text: str, face: ImageFont.FreeTypeFont, width: int) -> list[str]:
     return lines
 
 
-def contact_sheet(
-    images: Sequence[Pixels], columns: int, labels: Sequence[str] | None = None, gap: int = 4
-) -> Pixels:
+def contact_sheet(images: Sequence[Pixels], columns: int, labels: Sequence[str] | None = None, gap: int = 4) -> Pixels:
     """Images side by side on white, row by row, each centred in its tile, with a label of one line below.
 
     Args:
@@ -260,8 +255,7 @@ def contact_sheet(
     rows = -(-len(images) // columns)
     sheet = np.full((rows * (height + footer + gap) + gap, columns * (width + gap) + gap, 3), 255, np.uint8)
     corners = [
-        (gap + i // columns * (height + footer + gap), gap + i % columns * (width + gap))
-        for i in range(len(images))
+        (gap + i // columns * (height + footer + gap), gap + i % columns * (width + gap)) for i in range(len(images))
     ]
     for image, (top, left) in zip(images, corners, strict=True):
         h, w = image.shape[:2]

@@ -13,6 +13,8 @@ from jaxtyping import UInt8
 
 from macro.scenes.graph import Scene
 
+CATEGORIES = ("human", "cloth", "object", "scene", "style")  # of MACRO's references
+
 
 @dataclass(frozen=True, eq=False)
 class EngineImage:

@@ -18,6 +18,7 @@ Nothing is downloaded, nothing estimated; `noise.py` makes it err on purpose. Ea
 Read next: `macro/engines/provider.py`, `macro/engines/ground_truth.py`.
 """
 
+import math
 from dataclasses import dataclass, field
 
 from macro.engines.procedural.captions import Writing, caption, describe
@@ -33,7 +34,7 @@ from macro.engines.procedural.videos import image_similarity, summarise
 from macro.engines.procedural.vision import Looking
 from macro.engines.provider import Provider
 from macro.scenes.assets.catalog import KINDS
-from macro.utils.errors import UserError
+from macro.utils.errors import check_range
 
 __all__ = ["Noise", "Options", "provider"]
 
@@ -53,10 +54,8 @@ class Options:
     noise: Noise = field(default_factory=Noise)
 
     def __post_init__(self):
-        if self.size < 1:
-            raise UserError(f"procedural options: size={self.size} must be at least 1")
-        if not 1 <= self.rays <= 4:
-            raise UserError(f"procedural options: rays={self.rays} must be 1, 2, 3 or 4")
+        check_range("procedural options", self, 1, math.inf, "size")
+        check_range("procedural options", self, 1, 4, "rays")
 
 
 def provider(options: Options) -> Provider:

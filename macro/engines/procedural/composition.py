@@ -18,7 +18,7 @@ from dataclasses import replace
 import numpy as np
 
 from macro.engines.ground_truth import ground_truths
-from macro.engines.material.types import EngineImage
+from macro.engines.material.types import CATEGORIES, EngineImage
 from macro.engines.procedural.captions import phrase_of
 from macro.engines.procedural.generators import drawing
 from macro.engines.procedural.judge import nouns_of, share_held
@@ -39,8 +39,6 @@ from macro.scenes.similarity import colour_similarity, dressed
 from macro.sentence.formats import marker
 from macro.sentence.spans import Truth
 from macro.utils.errors import ItemError
-
-CATEGORIES = ("human", "cloth", "object", "scene", "style")
 
 # Name -> lowest and highest (elevation, warmth, strength); all fall in from one side.
 LIGHTS = {
