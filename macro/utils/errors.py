@@ -26,7 +26,7 @@ class ItemError(Exception):
         return hash(self.reason)
 
 
-def check_range(where: str, options: object, low: float, high: float, *names: str) -> None:
+def check_range(where: str, options: object, low: float | int, high: float | int, *names: str) -> None:
     """Raises UserError where one of these fields of `options` is not in `low`..`high`, which may be infinite."""
     for name in names:
         value = getattr(options, name)

@@ -18,11 +18,12 @@ Nothing is downloaded, nothing estimated; `noise.py` makes it err on purpose. Ea
 Read next: `macro/engines/provider.py`, `macro/engines/ground_truth.py`.
 """
 
+import functools
 import math
 from dataclasses import dataclass, field
 
 from macro.engines.procedural.captions import Writing, caption, describe
-from macro.engines.procedural.composition import Pool
+from macro.engines.procedural.composition import compose, rate
 from macro.engines.procedural.frame_pairs import changed, match, narrate, static_share
 from macro.engines.procedural.generators import Drawing, write_scene
 from macro.engines.procedural.interleaving import merge
@@ -60,8 +61,7 @@ class Options:
 
 def provider(options: Options) -> Provider:
     """Every stage, answered exactly (but for `options.noise`)."""
-    drawing, looking = Drawing(options.rays, options.noise), Looking(options.noise)
-    writing, pool = Writing(options.noise), Pool(options.size, options.rays)
+    drawing, looking, writing = Drawing(options.rays, options.noise), Looking(options.noise), Writing(options.noise)
     return Provider(
         sources=RenderedMaterial(options.size, options.rays),
         categories=tuple(KINDS),
@@ -84,8 +84,8 @@ def provider(options: Options) -> Provider:
         static_share=static_share,
         changed=changed,
         narrate=narrate,
-        rate=pool.rate,
-        compose=pool.compose,
+        rate=rate,
+        compose=functools.partial(compose, rays=options.rays),
         rewrite=rewrite,
         summarise=summarise,
         judge=Judging(options.noise).judge,

@@ -175,49 +175,36 @@ def _problem(references: Images, roles: Roles) -> ItemError | None:
 # ---- the stages ----
 
 
-class Pool:
-    """`pooled` of the sources, and the stages `rate` and `compose`.
+def rate(
+    references: Sequence[Images], categories: Sequence[Sequence[str]], seeds: Sequence[int]
+) -> Answers[Suitability]:
+    """10 less what makes it hard to tell who is who; the instruction tells one arrangement of them all."""
+    out: Answers[Suitability] = []
+    for images, names, seed in zip(references, categories, seeds, strict=True):
+        rng = np.random.default_rng([seed, 6])
+        roles = roles_for(tuple(names), rng)
+        out.append(_problem(images, roles) or _suitability(images, names, roles, rng))
+    return out
 
-    Args:
-        size: of the pool's images, pixels a side.
-        rays: samples per pixel, 1..4.
-    """
 
-    def __init__(self, size: int, rays: int):
-        self._size, self._rays = size, rays
-
-    def pooled(self, category: str, seed: int, index: int) -> EngineImage:
-        return drawing([pooled_scene(category, seed, index)], [self._size], self._rays)[0]
-
-    def rate(
-        self, references: Sequence[Images], categories: Sequence[Sequence[str]], seeds: Sequence[int]
-    ) -> Answers[Suitability]:
-        """10 less what makes it hard to tell who is who; the instruction tells one arrangement of them all."""
-        out: Answers[Suitability] = []
-        for images, names, seed in zip(references, categories, seeds, strict=True):
-            rng = np.random.default_rng([seed, 6])
-            roles = roles_for(tuple(names), rng)
-            out.append(_problem(images, roles) or _suitability(images, names, roles, rng))
-        return out
-
-    def compose(
-        self, prompts: Sequence[str], references: Sequence[Images], sizes: Sequence[int], seeds: Sequence[int]
-    ) -> Answers[EngineImage]:
-        """Of the arrangements the composer thinks of, in light and poses of the seed, the one that the prompt tells."""
-        asked = [read_roles(prompt) for prompt in prompts]
-        out: list = [_problem(images, roles) for images, roles in zip(references, asked, strict=True)]
-        places = [i for i, problem in enumerate(out) if problem is None]
-        share = dict.fromkeys(places, -1.0)
-        # Another pose, or a closer look, can undo a relation that was told of: then everybody takes other poses.
-        for turn in range(POSES):
-            wanting = [i for i in places if share[i] < 1]
-            told = _told([(prompts[i], references[i], asked[i], seeds[i]) for i in wanting], turn)
-            images = drawing([scene for scene, _ in told], [sizes[i] for i in wanting], self._rays)
-            for i, (scene, shown), image, truth in zip(wanting, told, images, ground_truths(images), strict=True):
-                held = _share_told(prompts[i], scene, shown, truth)
-                if held > share[i]:
-                    out[i], share[i] = image, held
-        return out
+def compose(
+    prompts: Sequence[str], references: Sequence[Images], sizes: Sequence[int], seeds: Sequence[int], rays: int
+) -> Answers[EngineImage]:
+    """Of the arrangements the composer thinks of, in light and poses of the seed, the one that the prompt tells."""
+    asked = [read_roles(prompt) for prompt in prompts]
+    out: list = [_problem(images, roles) for images, roles in zip(references, asked, strict=True)]
+    places = [i for i, problem in enumerate(out) if problem is None]
+    share = dict.fromkeys(places, -1.0)
+    # Another pose, or a closer look, can undo a relation that was told of: then everybody takes other poses.
+    for turn in range(POSES):
+        wanting = [i for i in places if share[i] < 1]
+        told = _told([(prompts[i], references[i], asked[i], seeds[i]) for i in wanting], turn)
+        images = drawing([scene for scene, _ in told], [sizes[i] for i in wanting], rays)
+        for i, (scene, shown), image, truth in zip(wanting, told, images, ground_truths(images), strict=True):
+            held = _share_told(prompts[i], scene, shown, truth)
+            if held > share[i]:
+                out[i], share[i] = image, held
+    return out
 
 
 def _told(asked: Sequence[tuple[str, Images, Roles, int]], turn: int) -> list[Told]:

@@ -4,11 +4,12 @@ Two frames resemble one another by how much of what they show is the same: subje
 surroundings, and the camera's direction.
 """
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Sequence
 
 import numpy as np
 
-from macro.engines.material.types import EngineImage, VideoClip
+from macro.engines.material.types import EngineImage, Lazy, VideoClip
 from macro.engines.procedural.generators import drawing
 from macro.engines.procedural.vision import UNKNOWN
 from macro.engines.provider import Answers, Images
@@ -30,30 +31,16 @@ def clip(seed: int, index: int, size: int, rays: int) -> VideoClip:
     episodes = int(rng.integers(1, 3))
     script = motion.write(rng, int(rng.integers(13, 15)) + 2 * (episodes - 1), episodes=episodes)
     scenes, seconds = motion.frames(script, RATE)
-    return VideoClip(RenderedFrames(scenes, size, rays), seconds, RenderedFrames(scenes, _SMALL, 1))
+    return VideoClip(rendered_frames(scenes, size, rays), seconds, rendered_frames(scenes, _SMALL, 1))
 
 
-class RenderedFrames(Sequence[EngineImage]):
-    """Frames that are rendered when they are looked at: one that is asked for alone, or all that are gone through."""
+def rendered_frames(scenes: Sequence[Scene], size: int, rays: int) -> Lazy:
+    """Frames of a clip, which are rendered when they are looked at."""
+    return Lazy(len(scenes), functools.partial(_frames, tuple(scenes), size, rays))
 
-    def __init__(self, scenes: Sequence[Scene], size: int, rays: int):
-        self._scenes, self._size, self._rays = tuple(scenes), size, rays
-        self._drawn: dict[int, EngineImage] = {}
 
-    def __len__(self) -> int:
-        return len(self._scenes)
-
-    def __getitem__(self, place: int) -> EngineImage:
-        return self._draw([range(len(self))[place]])[0]
-
-    def __iter__(self) -> Iterator[EngineImage]:
-        return iter(self._draw(range(len(self))))
-
-    def _draw(self, places: Sequence[int]) -> list[EngineImage]:
-        missing = [place for place in places if place not in self._drawn]
-        new = drawing([self._scenes[place] for place in missing], [self._size] * len(missing), self._rays)
-        self._drawn.update(zip(missing, new, strict=True))
-        return [self._drawn[place] for place in places]
+def _frames(scenes: Sequence[Scene], size: int, rays: int, places: Sequence[int]) -> dict[int, EngineImage]:
+    return dict(zip(places, drawing([scenes[n] for n in places], [size] * len(places), rays), strict=True))
 
 
 def image_similarity(first: Images, second: Images) -> Answers[float]:
