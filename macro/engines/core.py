@@ -283,7 +283,9 @@ def group_answers(answers: Sequence[Any], sizes: Sequence[int]) -> list[list[Any
 # ---- for sentences ----
 
 
-def arranged(prompt: str, images: Sequence[Image], rng: np.random.Generator, image_first: float | int) -> tuple[Span, ...]:
+def arranged(
+    prompt: str, images: Sequence[Image], rng: np.random.Generator, image_first: float | int
+) -> tuple[Span, ...]:
     """Prompt and images, in a share `image_first` of the draws with the images first, else in the sentence."""
     return ARRANGEMENTS["image_first" if rng.random() < image_first else "in_sentence"](prompt, images)
 
