@@ -24,7 +24,7 @@ from macro.inputs.loader import DataLoader
 from macro.inputs.packing import PackingConfig
 from macro.inputs.sources import JsonFolderSource, MixtureSource, RecordSource, open_source
 from macro.inputs.tokenizer import Tokenizer
-from macro.models import weights
+from macro.models.checkpoints import weights
 from macro.models.token_selection import MAX_TRAINING_IMAGES, training_selection
 from macro.models.variants import ModelConfig
 from macro.parallel.mesh import my_rows, nearest_multiples, parallel_config

@@ -12,7 +12,7 @@ from macro.inputs.conditioning import CfgDropout
 from macro.inputs.packing import PackingConfig, example_segments
 from macro.inputs.tokenize_example import token_counts
 from macro.inputs.tokenizer import Tokenizer
-from macro.models import weights
+from macro.models.checkpoints import weights
 from macro.objectives import joint
 from macro.objectives.parts import model_config
 from macro.parallel import multihost

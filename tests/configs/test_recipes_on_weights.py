@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models.bagel import toy
+from models.checkpoints.bagel import toy
 
 import macro
 from macro.inputs.conditioning import CfgDropout
@@ -17,9 +17,9 @@ from macro.inputs.image_spec import ImageSpec
 from macro.inputs.packing import example_segments
 from macro.inputs.tokenize_example import VaeSegment, VitSegment
 from macro.inputs.tokenizer import Tokenizer
-from macro.models import weights
-from macro.models.bagel.exchange import import_bagel
-from macro.models.bagel.folder import open_folder
+from macro.models.checkpoints import weights
+from macro.models.checkpoints.bagel.convert import import_bagel
+from macro.models.checkpoints.bagel.checkpoint import open_folder
 from macro.models.variants import LLMConfig, ModelConfig, VAEConfig, VisionConfig
 from macro.objectives.parts import model_config
 from macro.sampling.compatibility import LEAST_PROBABILITY, prompt
