@@ -24,7 +24,7 @@ from macro.inputs.files import Files, Mixture
 from macro.inputs.packing import PackingConfig
 from macro.inputs.pipeline import Pipeline
 from macro.inputs.tokenizer import Tokenizer
-from macro.models import weights
+from macro.models.checkpoints import weights
 from macro.models.token_selection import MAX_TRAINING_IMAGES, training_selection
 from macro.models.variants import ModelConfig
 from macro.parallel.mesh import my_rows, nearest_multiples, parallel_config
@@ -145,7 +145,7 @@ def packing_config(config, model: ModelConfig) -> PackingConfig:
     dropout = from_config(CfgDropout, config.cfg_dropout, "cfg_dropout")
     training = {"cfg_dropout": dropout, "tasks": tuple(config.tasks), "arrangement": data_config(config)[0].arrangement}
     if training_selection(config) is not None:
-        training["most_pictures"] = MAX_TRAINING_IMAGES
+        training["most_images"] = MAX_TRAINING_IMAGES
     packing = packing_of(model, config.packing.to_dict() | training)
     if packing.buckets is None:
         raise UserError("config.packing.buckets: is None; training needs (height, width, slots) for its pixel slots")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from macro.models import weights
+from macro.models.checkpoints import weights
 from macro.objectives import joint, parts
 from macro.objectives.flow import flow_losses
 from macro.objectives.text import text_losses
@@ -17,7 +17,7 @@ CONFIG = ConfigDict({"model": MODEL, "loss": {"plan": 0.5, "draw": 2.0}, "tasks"
 
 
 def batch() -> dict:
-    """One row: four text tokens of task a, one picture, four noised tokens of task a; no token of task b."""
+    """One row: four text tokens of task a, one image, four noised tokens of task a; no token of task b."""
     rng = np.random.default_rng(0)
     n, zeros = 4, np.zeros((1, 4), np.int32)
     meta = {
