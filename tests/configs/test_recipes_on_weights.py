@@ -18,8 +18,8 @@ from macro.inputs.packing import example_segments
 from macro.inputs.tokenize_example import VaeSegment, VitSegment
 from macro.inputs.tokenizer import Tokenizer
 from macro.models.checkpoints import weights
-from macro.models.checkpoints.bagel.convert import import_bagel
 from macro.models.checkpoints.bagel.checkpoint import open_folder
+from macro.models.checkpoints.bagel.convert import import_bagel
 from macro.models.variants import LLMConfig, ModelConfig, VAEConfig, VisionConfig
 from macro.objectives.parts import model_config
 from macro.sampling.compatibility import LEAST_PROBABILITY, prompt

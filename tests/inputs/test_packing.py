@@ -33,7 +33,7 @@ def test_a_window_is_a_pure_function_and_holds_every_sample_once(tokenizer, make
     source = make_source(100)
     rows = pack_window(source, tokenizer, PACKING, 5, 3)
     packing._permutation.cache_clear()
-    for row, again in zip(rows(source, tokenizer, PACKING, 5, 3), strict=True):
+    for row, again in zip(rows, pack_window(source, tokenizer, PACKING, 5, 3), strict=True):
         same(row, again)
     expected = sorted(epoch_and_index(5, number, 100)[1] for number in range(72, 96))
     assert sorted(i for row in rows for i in row["examples"] if i >= 0) == expected
