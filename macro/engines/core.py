@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from macro.engines.provider import Provider, Region
-from macro.sentence.formats import ARRANGEMENTS
+from macro.sentence.prompt import ARRANGEMENTS
 from macro.sentence.spans import Image, Sentence, Span
 from macro.utils.errors import ItemError
 from macro.utils.streams import stream

@@ -41,8 +41,8 @@ from macro.engines.provider import PromptRequest, Provider, Region, ScenePrompt,
 from macro.engines.scenes import MIXTURE, bucket_of, check_counts, draw_counts
 from macro.scenes.ground_truth import annotate
 from macro.scenes.language import questions
-from macro.sentence.formats import marker
 from macro.sentence.plan import Plan
+from macro.sentence.prompt import marker
 from macro.sentence.spans import Image, Sentence, Target, Truth
 from macro.utils.errors import UserError, check_range
 

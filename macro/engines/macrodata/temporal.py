@@ -25,7 +25,7 @@ from macro.engines.macrodata.options import Options
 from macro.engines.material.types import EngineImage, VideoClip
 from macro.engines.provider import JudgeRequest, Provider
 from macro.scenes.language.lexicon import listed
-from macro.sentence.formats import marker
+from macro.sentence.prompt import marker
 from macro.sentence.spans import Image, Sentence, Target
 
 
