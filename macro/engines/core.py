@@ -6,9 +6,9 @@
 
 A candidate is everything known so far about sample (seed, index); steps ask stages (`provider.py`) and fill it in. One
 that a filter drops, or whose stage had a fault, is written down as dead with its step and reason; its place is tried
-again, with other random numbers, up to `engine.tries` times. So sample `index` follows from (seed, index, options)
-and the provider alone, whatever is made beside it. Steps see whole batches: that is what models like.
-Read next: `music.py`, `inset.py`, `macrodata.py` (the engines); `data/build.py` (the command line).
+again, with other random numbers, up to `engine.max_attempts` times. So sample `index` follows from (seed, index,
+options) and the provider alone, whatever is made beside it. Steps see whole batches: that is what models like.
+Read next: `music.py`, `inset/`, `macrodata/` (the engines); `data/build.py` (the command line).
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ class Candidate:
     Attributes:
         attempt: 0 at first; a candidate that was dropped starts anew with the next.
         task, bucket: what it will be a sample of: "compose", "1-3".
-        verdicts: of all filters so far.
+        filter_results: of all filters so far.
         dropped: (step, reason) once it is dead.
     """
 
@@ -150,7 +150,7 @@ def advance(batch: Batch, step: Step, provider: Provider | None, options: Any) -
         return batch
     stepped = step.run(living, provider, options)
     if [candidate.index for candidate in stepped] != [candidate.index for candidate in living]:
-        raise ValueError(f"step {step.name}: gave back other drafts than it got")
+        raise ValueError(f"step {step.name}: gave back other candidates than it got")
     after = iter(stepped)
     return dataclasses.replace(
         batch, candidates=tuple(next(after) if c.dropped is None else c for c in batch.candidates)

@@ -1,6 +1,6 @@
 """The raw material of the data engines: images, clips, stories, rings of views, panoramas, pools by category.
 
-A source gives item (seed, index) of its kind, always the same one. `procedural/sources.py` renders them, exactly
+A source gives item (seed, index) of its kind, always the same one. `procedural/material.py` renders them, exactly
 known; `material/` reads them from files. Read next: `provider.py`.
 """
 

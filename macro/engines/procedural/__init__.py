@@ -62,31 +62,15 @@ class Options:
 def provider(options: Options) -> Provider:
     """Every stage, answered exactly (but for `options.noise`)."""
     drawing, looking, writing = Drawing(options.rays, options.noise), Looking(options.noise), Writing(options.noise)
+    stages = (
+        write_scene, drawing.draw, drawing.novel_view, drawing.remove_subjects, looking.detect, looking.tag,
+        looking.verify, looking.segment, looking.text_similarity, image_similarity, caption, describe, merge,
+        writing.instruct, writing.think, match, static_share, changed, narrate, rate, rewrite, summarise,
+        Judging(options.noise).judge,
+    )  # fmt: skip
     return Provider(
         sources=RenderedMaterial(options.size, options.rays),
         categories=tuple(KINDS),
-        write_scene=write_scene,
-        draw=drawing.draw,
-        detect=looking.detect,
-        tag=looking.tag,
-        verify=looking.verify,
-        segment=looking.segment,
-        novel_view=drawing.novel_view,
-        text_similarity=looking.text_similarity,
-        image_similarity=image_similarity,
-        remove_subjects=drawing.remove_subjects,
-        caption=caption,
-        describe=describe,
-        merge=merge,
-        instruct=writing.instruct,
-        think=writing.think,
-        match=match,
-        static_share=static_share,
-        changed=changed,
-        narrate=narrate,
-        rate=rate,
         compose=functools.partial(compose, rays=options.rays),
-        rewrite=rewrite,
-        summarise=summarise,
-        judge=Judging(options.noise).judge,
+        **{stage.__name__: stage for stage in stages},
     )

@@ -23,6 +23,7 @@ from macro.engines.procedural.captions import phrase_of
 from macro.engines.procedural.generators import drawing
 from macro.engines.procedural.judge import nouns_of, share_held
 from macro.engines.procedural.reference_roles import Roles, read_roles, roles_for, with_roles, without_roles
+from macro.engines.procedural.vision import UNKNOWN
 from macro.engines.provider import Answers, Images, Suitability
 from macro.scenes.assets import appearance
 from macro.scenes.assets.catalog import FIGURES, OBJECTS
@@ -53,7 +54,6 @@ _STUDY = ("crate", "bottle", "snowman", "teapot", "mushroom", "castle")
 ARRANGEMENTS = 4  # ways to put everyone together that a composer thinks of
 POSES = 4  # in so many lights and poses at most
 _LOOK = 64  # pixels along the side of what it imagines
-_UNKNOWN = ItemError("a reference shows no scene that is known")
 
 
 # ---- the pool ----
@@ -162,7 +162,7 @@ def _contrast(mains: Sequence, around: Surroundings) -> float:
 
 def _problem(references: Images, roles: Roles) -> ItemError | None:
     if any(image.scene is None for image in references):
-        return _UNKNOWN
+        return UNKNOWN
     named = [*roles.worn, *roles.worn.values(), roles.place or 1, roles.light or 1]
     if max(named) > len(references):
         return ItemError(f"the instruction names <image {max(named)}>, but there are {len(references)} images")

@@ -8,7 +8,7 @@ import numpy as np
 from macro.engines.ground_truth import ground_truths, labels, scene_subset, subject_at
 from macro.engines.material.types import EngineImage
 from macro.engines.procedural.noise import Noise
-from macro.engines.procedural.vision import regions_of
+from macro.engines.procedural.vision import answer_known, regions_of
 from macro.engines.provider import Answers, Images, Region, Regions, ScenePrompt, SceneRequest
 from macro.scenes.assets.catalog import KINDS
 from macro.scenes.assets.palettes import COLOURS
@@ -99,16 +99,11 @@ class Drawing:
 
 def _subjects(images: Images, regions: Regions) -> list[int | None]:
     """Which subject of its image each region shows, None where that is not known."""
-    known = [i for i, image in enumerate(images) if image.scene is not None]
-    found: list[int | None] = [None] * len(images)
-    for i, truth in zip(known, ground_truths([images[i] for i in known]), strict=True):
-        found[i] = subject_at(truth, regions[i])
-    return found
+    found = answer_known(images, lambda i, truth: subject_at(truth, regions[i]))
+    return [None if isinstance(subject, ItemError) else subject for subject in found]
 
 
 def _filled(count: int, places: Sequence[int], answers: Sequence) -> list:
     """`answers` at their places, and everywhere else the fault that the scene is not known."""
-    out: list = [UNKNOWN] * count
-    for place, answer in zip(places, answers, strict=True):
-        out[place] = answer
-    return out
+    found = dict(zip(places, answers, strict=True))
+    return [found.get(place, UNKNOWN) for place in range(count)]

@@ -12,6 +12,7 @@ import numpy as np
 
 from macro.engines.material.types import EngineImage, Lazy, Page, Story
 from macro.engines.procedural.generators import drawing
+from macro.engines.procedural.vision import UNKNOWN
 from macro.engines.provider import Answers, Images, RewrittenPage
 from macro.scenes import storybook as tales
 from macro.scenes.graph import Scene, Subject
@@ -21,7 +22,6 @@ from macro.scenes.similarity import subject_similarity
 from macro.sentence.prompt import marker
 from macro.utils.errors import ItemError
 
-_UNKNOWN = ItemError("a page shows no scene that is known")
 _ASKED = ("illustrate this page:", "draw the next page:", "the next page of the story:")
 
 
@@ -64,7 +64,7 @@ def rewrite(
 
 def _rewritten(images: Images, text: str, target: EngineImage, seed: int) -> RewrittenPage | ItemError:
     if any(image.scene is None for image in (target, *images)):
-        return _UNKNOWN
+        return UNKNOWN
     wanted = target.scene.subjects
     shown = {
         place: [n for n, one in enumerate(wanted) if is_in(one, image.scene)] for place, image in enumerate(images)

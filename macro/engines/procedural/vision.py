@@ -14,7 +14,7 @@ from macro.engines.provider import Answers, Box, Images, Mask, Region, Regions
 from macro.sentence.spans import Truth
 from macro.utils.errors import ItemError
 
-UNKNOWN = ItemError("the image's scene is not known: only rendered images can be looked at exactly")
+UNKNOWN = ItemError("the image's scene is not known: only rendered images can be looked at, or judged, exactly")
 SAME = 0.5  # boxes that overlap this much are of the same thing
 
 
@@ -43,7 +43,7 @@ class Looking:
         self._noise = noise
 
     def detect(self, images: Images, labels: Sequence[Sequence[str]]) -> Answers[list[Region]]:
-        """Regions in the order of the labels; a label is a subject's name (`known.labels`) or its kind."""
+        """Regions in the order of the labels; a label is a subject's name (`ground_truth.labels`) or its kind."""
         return answer_known(images, lambda i, truth: self._detected(images[i], truth, labels[i]))
 
     def _detected(self, image: EngineImage, truth: Truth, asked: Sequence[str]) -> list[Region]:

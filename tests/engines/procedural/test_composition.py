@@ -119,7 +119,7 @@ def test_what_cannot_be_composed_is_a_fault(composed):
     unknown, place = EngineImage(np.zeros((8, 8, 3), np.uint8)), POOL.pooled("scene", 0, 0)
     rated = composition.rate([[unknown], [place]], [("human",), ("scene",)], [0, 0])
     assert all(isinstance(answer, ItemError) for answer in rated)
-    assert "no scene that is known" in rated[0].reason and "0 of the images show a human" in rated[1].reason
+    assert "scene is not known" in rated[0].reason and "0 of the images show a human" in rated[1].reason
     drawn = composition.compose(["<image 1> wearing the cloth of <image 7>."], [composed[0][0]], [32], [0], rays=1)
     assert "names <image 7>" in drawn[0].reason
 

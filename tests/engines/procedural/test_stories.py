@@ -77,7 +77,7 @@ def test_an_image_names_whom_it_shows(told):
 def test_unknown_images_are_a_fault(told):
     blank = EngineImage(np.zeros((8, 8, 3), np.uint8))
     answer = stories.rewrite([[""]], [[blank]], ["a dog."], [told[0].pages[0].image], [0])[0]
-    assert isinstance(answer, ItemError) and "no scene that is known" in answer.reason
+    assert isinstance(answer, ItemError) and "scene is not known" in answer.reason
 
 
 def test_who_is_on_a_page_is_known_before_it_is_drawn(told):
