@@ -70,8 +70,8 @@ def notes_of(file: TensorReader) -> dict:
     return json.loads(file.metadata.get("notes", "{}"))
 
 
-def on_devices(values: np.ndarray, dtype: DTypeLike, where: jax.sharding.Sharding) -> jax.Array:
-    """A stored tensor laid over devices: each device's share is read and cast on its own."""
+def on_devices(values: np.ndarray | jax.Array, dtype: DTypeLike, where: jax.sharding.Sharding) -> jax.Array:
+    """A tensor, often one that is still on disk, laid over devices: each device's share is read and cast on its own."""
     return jax.make_array_from_callback(values.shape, where, lambda index: np.asarray(values[index], dtype))
 
 
