@@ -3,7 +3,7 @@
     python -m macro.convert --from=bagel --source=BAGEL-7B-MoT --out=weights/bagel                     29 GB, once
     python -m macro.train --config=configs/bagel_7b.py --workdir=runs/bagel --config.data.dir=samples
 
-`samples` holds folders `text_to_image` and `edit` of JSON files with their pictures (`macro/sentence/formats.py`). The
+`samples` holds folders `text_to_image` and `edit` of JSON files with their images (`macro/sentence/formats.py`). The
 other recipes for BAGEL start from this one. ":smoke" does 20 steps of a very small model on rendered scenes.
 
 Hardware: an accelerator slice. Parameters, gradient, two moments and average of 14.6 billion parameters are 292 GB in
@@ -62,7 +62,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "window": 512,  # [ours]
             "reference_max_side": 518,  # [data] ViT's transform in editing, in training and drawing alike
             "reference_min_side": 224,  # [data]
-            "reference_vae": True,  # [script] a given picture is seen by VAE and ViT
+            "reference_vae": True,  # [script] a given image is seen by VAE and ViT
         }
     )
     # [ours] joint dropout. [script] drops each text, ViT and VAE copy for itself, so that several references are hardly

@@ -1,4 +1,4 @@
-"""BAGEL's own inference: pictures and texts in any order, three contexts, a thought if asked for.
+"""BAGEL's own inference: images and texts in any order, three contexts, a thought if asked for.
 
     python -m macro.convert --from=bagel --source=BAGEL-7B-MoT --out=bagel                       29 GB, once
     python -m macro.sample --config=configs/bagel_sample.py --workdir=runs/fox --weights=bagel/model.safetensors \
@@ -7,7 +7,7 @@
         --instruction='make it blue' --source=house.png
 
 Every option is a key of config.sampling (`macro/sampling/options.py` says what they do, and in which points
-`policy="bagel"` differs). The argument picks what upstream recommends: nothing for text to picture, "edit" for editing.
+`policy="bagel"` differs). The argument picks what upstream recommends: nothing for text to image, "edit" for editing.
 Hardware: the 7B model needs an accelerator with 80 GB; any model of this library draws in this mode, also on a CPU.
 Expected: with policy="bagel" what the released code draws (tests/parity holds a small model to 2e-5).
 """

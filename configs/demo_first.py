@@ -1,8 +1,8 @@
-"""The demo model's first lesson: scenes of one to three subjects, where it is soon seen which picture is whose.
+"""The demo model's first lesson: scenes of one to three subjects, where it is soon seen which image is whose.
 
     python -m macro.train --config=configs/demo_first.py --workdir=runs/demo_first
 
-configs/demo.py goes on from there with up to twelve. Learning from all numbers of subjects at once, pictures had
+configs/demo.py goes on from there with up to twelve. Learning from all numbers of subjects at once, images had
 nothing of their references after 12,000 samples (experiments/LOG.md). ":smoke" does 20 steps on 64 samples.
 """
 

@@ -2,8 +2,8 @@
 
     python -m macro.train --config=configs/demo_vae.py --workdir=runs/demo_vae
 
-It is trained on 4,096 targets like those of configs/demo.py, on one square of 64 x 64 a picture and step: that
-costs a quarter, and nothing in the model knows a picture's size.
+It is trained on 4,096 targets like those of configs/demo.py, on one square of 64 x 64 an image and step: that
+costs a quarter, and nothing in the model knows an image's size.
 `latent_mean` and `latent_std` of the last records give `shift` and `scale` = 1 / std, below and in
 configs/demo.py. ":smoke" does 20 steps on 64 samples.
 """
@@ -19,7 +19,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.save_every_steps = 500
     config.eval_every_steps = 0
     config.log_every_steps = 50
-    config.batch_size = 1  # rows of eight pictures
+    config.batch_size = 1  # rows of eight images
 
     config.objective = "autoencoder"
     config.crop = 64

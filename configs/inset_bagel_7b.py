@@ -1,9 +1,9 @@
-"""INSET: BAGEL fine-tuned on pictures that stand in the sentence as words (arXiv 2605.12305).
+"""INSET: BAGEL fine-tuned on images that stand in the sentence as words (arXiv 2605.12305).
 
     python -m macro.convert --from=bagel --source=BAGEL-7B-MoT --out=weights/bagel                     29 GB, once
     python -m macro.train --config=configs/inset_bagel_7b.py --workdir=runs/inset --config.data.dir=inset
 
-`inset` holds folders `images` and `video` of INSET's files (caption, phrase -> picture map), `edit` and
+`inset` holds folders `images` and `video` of INSET's files (caption, phrase -> image map), `edit` and
 `text_to_image` (`macro/sentence/formats.py`). ":smoke" does 20 steps of a very small model on rendered scenes.
 
 Hardware: see configs/bagel_7b.py, where all that is not said here comes from.
@@ -28,7 +28,7 @@ def get_config(arg: str = "") -> ConfigDict:
         config.model.timestep_shift = 3.0  # [note]
         config.optim.lr = 2.5e-5  # [note]; AdamW .9 / .95, all parameters but the VAE's, as in BAGEL
 
-        # [note] interleaved pictures, interleaved video, editing, text to image
+        # [note] interleaved images, interleaved video, editing, text to image
         config.data.mix = (("images", 0.2), ("video", 0.2), ("edit", 0.1), ("text_to_image", 0.5))
         config.data.arrangement = "in_sentence"  # [paper]
         config.tasks = ("compose", "edit", "text_to_image")
@@ -44,13 +44,13 @@ def get_config(arg: str = "") -> ConfigDict:
                     *((512, 512, 6), (512, 688, 4), (688, 512, 4)),
                 ),
                 "reference_vae": False,  # [paper] ViT tokens only: VAE tokens cause pasting
-                "reference_max_side": 980,  # as BAGEL's ViT reads pictures to understand them
+                "reference_max_side": 980,  # as BAGEL's ViT reads images to understand them
                 "reference_min_side": 224,
-                # So that the eight pictures of the largest samples fit a row: [ours], MACRO's steps
+                # So that the eight images of the largest samples fit a row: [ours], MACRO's steps
                 "reference_pixels": ((2, 1_048_576), (5, 589_824), (10, 262_144)),
             }
         )
-        # Its guidance asks for contexts without text and without anything; a third without pictures, shares: [ours].
+        # Its guidance asks for contexts without text and without anything; a third without images, shares: [ours].
         config.cfg_dropout.update({"mode": "joint", "no_text": 0.1, "no_image": 0.1, "null": 0.1})
         config.sampling = {
             "num_timesteps": 50,  # [ours] BAGEL's

@@ -3,7 +3,7 @@
     python -m macro.convert --from=bagel --source=BAGEL-7B-MoT --out=weights/bagel                     29 GB, once
     python -m macro.train --config=configs/macro_bagel_7b.py --workdir=runs/macro --config.data.dir=macrodata
 
-`macrodata` is the published tree: `<task>/train/<1-3|4-5|6-7|>=8>/*.json` with their pictures, and beside the tasks a
+`macrodata` is the published tree: `<task>/train/<1-3|4-5|6-7|>=8>/*.json` with their images, and beside the tasks a
 folder `text_to_image` (`input_images` empty). ":smoke" does 20 steps of a very small model on rendered scenes.
 
 Hardware: see configs/bagel_7b.py, where all that is not said here comes from; the vision encoder has no gradient.
@@ -67,7 +67,7 @@ def get_config(arg: str = "") -> ConfigDict:
                     *((576, 1024, 6), (432, 768, 12)),
                     *((1024, 576, 6), (768, 432, 12)),
                 ),
-                "reference_max_side": 980,  # [ours] as BAGEL's ViT reads pictures when it draws
+                "reference_max_side": 980,  # [ours] as BAGEL's ViT reads images when it draws
                 "reference_min_side": 224,
                 # [code] pixels of each reference if there are up to 2, 5, 10 of them
                 "reference_pixels": ((2, 1_048_576), (5, 589_824), (10, 262_144)),

@@ -45,7 +45,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "size": 512,  # [ours]
         "reference_size": 224,  # [ours]
         "rays": 4,
-        "min_area": 0.01,  # [paper] the smallest box, as a share of the picture
+        "min_area": 0.01,  # [paper] the smallest box, as a share of the image
     }
     config.packing.update(
         {

@@ -2,7 +2,7 @@
 
     python -m experiments.bench_sample --references=10 --tokens-per-reference=1024 --keep=1.0,0.3 --repeats=3 --json=F
 
-Every row is the same sentence, plan and seed, all of the model's steps; rows take turns; medians. Pictures of more
+Every row is the same sentence, plan and seed, all of the model's steps; rows take turns; medians. Images of more
 patches than the model was trained on are read with its table of positions stretched: time and memory are those of a
 model that was, what is drawn is not looked at. Quality is `experiments/006_selection`'s.
 
@@ -12,7 +12,7 @@ every pair that sees one another, the VAE's decoder as its compiler counts it.
     predicted_speedup       of the whole, with a plan that is given
     predicted_loop_speedup  of the denoising loop alone
 
-Predicted before measuring, 10 references of 1,024 tokens on this model (width 192, 6 layers): a token of the picture
+Predicted before measuring, 10 references of 1,024 tokens on this model (width 192, 6 layers): a token of the image
 costs .8 MFLOP a layer for its matrices and 7.9 for 10,240 keys, so the loop at keep .3 takes 3.2 / 8.7 = 2.7 times
 less; the prompt is read in full either way (.24 TFLOP a context, two contexts) and is most of it: 1.1 to 1.2 in all.
 At 7B width a token's matrices cost 466 MFLOP a layer and 10,240 keys 147: 1.2 times in the loop, less than that in all.
@@ -43,7 +43,7 @@ from macro.sentence.plan import Plan
 from macro.sentence.spans import Sentence
 from macro.utils import config as config_lib
 from macro.utils.errors import UserError
-from macro.utils.images import load as load_picture
+from macro.utils.images import load as load_image
 from macro.utils.images import resize
 
 FILES = sorted(Path("data/fixtures").glob("*.png"))
@@ -98,7 +98,7 @@ def _share(text: str) -> float:
 
 
 def stretched(tokens: int) -> tuple[Pipeline, int]:
-    """The shipped model for pictures of so many patches, a square, and the pixels along their side."""
+    """The shipped model for images of so many patches, a square, and the pixels along their side."""
     side = round(tokens**0.5)
     if side**2 != tokens:
         raise UserError(f"--tokens-per-reference={tokens}: take a square, such as {side**2}")
@@ -123,9 +123,9 @@ def sentence_of(references: int, pixels: int, pipeline: Pipeline) -> Sentence:
     """So many references in one sentence, each of `pixels` x `pixels`."""
     if references < 1:
         raise UserError(f"--references={references}: at least 1")
-    pictures = [resize(load_picture(FILES[n % len(FILES)]), (pixels, pixels)) for n in range(references)]
+    images = [resize(load_image(FILES[n % len(FILES)]), (pixels, pixels)) for n in range(references)]
     words = ", ".join(f"the <image {n}> thing" for n in range(1, references + 1)) + " stand side by side."
-    return compose_sentence(words, pictures, pipeline.packing.buckets[0][:2])
+    return compose_sentence(words, images, pipeline.packing.buckets[0][:2])
 
 
 def row(pipeline: Pipeline, sentence: Sentence, plan: Plan, keep: float, select, taken: list[dict]) -> dict:
@@ -155,7 +155,7 @@ def row(pipeline: Pipeline, sentence: Sentence, plan: Plan, keep: float, select,
 
 
 def flops(pipeline: Pipeline, prompt: Prompt, after, kept: int) -> dict:
-    """Arithmetic of the whole and of the denoising loop; `kept` pictures' tokens, 0: all."""
+    """Arithmetic of the whole and of the denoising loop; `kept` images' tokens, 0: all."""
     config, steps = pipeline.config, pipeline.options.steps
     llm = config.llm
     latents = after.latent["position"].shape[1]
@@ -237,7 +237,7 @@ def draw_plot(rows: list[dict], file: str) -> None:
         axis.plot(keeps, [each[name] for each in rows], "o-", color=colour, label=label)
         predicted = [each[f"predicted_{name}"] for each in rows]
         axis.plot(keeps, predicted, "--", color=colour, label=f"{label}, predicted")
-    axis.set(xlabel="share of the pictures' tokens that is kept", ylabel="times faster")
+    axis.set(xlabel="share of the images' tokens that is kept", ylabel="times faster")
     axis.set_ylim(bottom=0)
     axis.invert_xaxis()
     axis.legend(frameon=False)
@@ -247,11 +247,11 @@ def draw_plot(rows: list[dict], file: str) -> None:
 if __name__ == "__main__":
     config_lib.run(
         main,
-        references="how many pictures",
+        references="how many images",
         tokens_per_reference="vision tokens of each, a square",
         keep="shares of them to keep, the first one to be compared with",
         method="how they are chosen (macro/models/token_selection.py)",
         repeats="how often each is drawn, after once to compile",
         json="file for the rows",
-        plot="picture of the speed-ups, .png (needs matplotlib)",
+        plot="image of the speed-ups, .png (needs matplotlib)",
     )

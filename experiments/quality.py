@@ -1,4 +1,4 @@
-"""How good the shipped model's pictures are under other sampling settings: the same scenes, plans, seeds each time.
+"""How good the shipped model's images are under other sampling settings: the same scenes, plans, seeds each time.
 
 Scenes, measures and their meaning are those of the benchmark "scenes" (`macro/evals/benches/scenes.py`), of which this
 takes one bucket. The plans are the model's own, written once. Used by `006_selection` and `007_step_caching`.

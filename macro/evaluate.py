@@ -3,7 +3,7 @@
     python -m macro.evaluate --config=configs/demo.py --bench=scenes --num=200 --seed=0
     --workdir=runs/evaluate
 
-Prints a table and writes evaluation.json and evaluation.html (with pictures) to the workdir. A killed run
+Prints a table and writes evaluation.json and evaluation.html (with images) to the workdir. A killed run
 goes on where it was when it is started again with the same flags. --plans=truth hands the true plans in,
 which tells what the planner costs from what the drawing does. What is measured: `macro/evals/benches/scenes.py`.
 """
@@ -54,7 +54,7 @@ def main(config, workdir, bench="scenes", num=200, seed=0, json=None, weights=No
     if data.name != "scenes":
         raise UserError(f"--bench=scenes: config.data.name is {data.name!r}; take a config whose data are scenes")
     if not read_options(config.get("sampling", {})).use_planner:
-        raise UserError("--bench=scenes: measures pictures by their plans, but config.sampling draws without one")
+        raise UserError("--bench=scenes: measures images by their plans, but config.sampling draws without one")
     pipeline = load(weights or config.get("demo", {}).get("weights", "demo"), config)
     settings = {
         "bench": bench,

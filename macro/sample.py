@@ -1,4 +1,4 @@
-"""Plans and draws a picture from a sentence and reference pictures.
+"""Plans and draws an image from a sentence and reference images.
 
     python -m macro.sample --config=configs/demo.py --workdir=runs/demo
 
@@ -27,13 +27,13 @@ from macro.utils.config import run
 from macro.utils.errors import UserError
 
 HELPS = {
-    "instruction": "what to show; calls the n-th picture <image n>: 'A <image 1> by <image 2>.'",
-    "images": "picture files, separated by commas; at most 12 pictures in all",
-    "source": "a picture file to edit: <image 1> of the instruction, while --images go on from <image 2>",
+    "instruction": "what to show; calls the n-th image <image n>: 'A <image 1> by <image 2>.'",
+    "images": "image files, separated by commas; at most 12 images in all",
+    "source": "an image file to edit: <image 1> of the instruction, while --images go on from <image 2>",
     "plan": "a plan.json to draw, instead of a plan that the model writes",
-    "candidates": "how many plans and pictures to make and pick from",
-    "seed": "the same seed gives the same pictures",
-    "strengths": "how much each picture counts, separated by commas: 1 as trained, 2 twice, 0 not at all",
+    "candidates": "how many plans and images to make and pick from",
+    "seed": "the same seed gives the same images",
+    "strengths": "how much each image counts, separated by commas: 1 as trained, 2 twice, 0 not at all",
     "question": "about --images, answered in text instead of drawing; further turns after ||",
     "weights": "a .safetensors file or the name of a shipped model; config.demo.weights if left out",
     "lora": "a lora.safetensors or a folder of PEFT's, to be merged into the weights",
@@ -112,7 +112,7 @@ def _files(images: str | None) -> list[str]:
 
 
 def _asked(config, instruction, images, source) -> tuple[str, list[str]]:
-    """The user's instruction and pictures, or the config's example."""
+    """The user's instruction and images, or the config's example."""
     if instruction is not None:
         return instruction, _files(images)
     for flag, given in (("images", images), ("source", source)):
@@ -131,7 +131,7 @@ def _numbers(strengths: str) -> list[float]:
     try:
         return [float(each) for each in strengths.split(",")]
     except ValueError:
-        raise UserError(f"--strengths={strengths}: one number for each picture, such as 1,1.5") from None
+        raise UserError(f"--strengths={strengths}: one number for each image, such as 1,1.5") from None
 
 
 def _read_plan(path: str, subjects: int):

@@ -69,9 +69,9 @@ class TestAheadOfTime:
         dense = expert * sum(sizes.values()) + tower * sizes["vision"] + llm.vocab * llm.width * sizes["text"]
         ends = 2 * llm.width * (llm.width + 256) * sizes["latent"] + llm.width * (vision.width + llm.width) * 640
         encoder = VAE(model.vae)
-        picture = jnp.zeros((1, 64, 64, 3))
-        params = encoder.init(jax.random.key(0), picture, jax.random.key(0))
-        one = jax.jit(lambda x: encoder.apply(params, x, method=VAE.encode)).lower(picture).compile().cost_analysis()
+        image = jnp.zeros((1, 64, 64, 3))
+        params = encoder.init(jax.random.key(0), image, jax.random.key(0))
+        one = jax.jit(lambda x: encoder.apply(params, x, method=VAE.encode)).lower(image).compile().cost_analysis()
         expected = 6 * dense * rows + 4 * one["flops"] * rows
         rest = 6 * ends * rows
         counted = found["flops"] - found["kernel_flops_per_device"] * 4

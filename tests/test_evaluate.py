@@ -34,7 +34,7 @@ def test_scenes_are_measured_as_the_config_says_they_look(tmp_path):
         evaluate.main(config, str(tmp_path))
 
 
-def test_pictures_without_plans_are_refused(tmp_path):
+def test_images_without_plans_are_refused(tmp_path):
     config = load(str(ROOT / "configs" / "inset_bagel_7b.py") + ":smoke")
     with pytest.raises(UserError, match="config.sampling draws without one"):
         evaluate.main(config, str(tmp_path))

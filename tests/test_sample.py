@@ -26,7 +26,7 @@ FILES = {"plan.json", "plan.png", "image.png", "report.html"}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Weights, two pictures, a text file and some plans."""
+    """Weights, two images, a text file and some plans."""
     folder = tmp_path_factory.mktemp("sample")
     config = load_config(str(CONFIG))
     config.sampling.num_timesteps = 2
@@ -35,7 +35,7 @@ def folder(tmp_path_factory):
     weights.save(folder / "model.safetensors", params, parts.model_config(config), notes)
     for name in "ab":
         save(folder / f"{name}.png", np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8))
-    (folder / "text.png").write_text("not a picture")
+    (folder / "text.png").write_text("not an image")
     grid = np.zeros((8, 8), int)
     (folder / "wide.json").write_text(json.dumps({"cot": "x", "grid": grid[:, :7].tolist()}))
     (folder / "three.json").write_text(json.dumps({"cot": "x", "grid": (grid + 3).tolist()}))
@@ -54,7 +54,7 @@ def _run(folder, workdir, **changes) -> int:
     return left.value.code
 
 
-def test_writes_plan_picture_and_report(folder, tmp_path):
+def test_writes_plan_image_and_report(folder, tmp_path):
     assert _run(folder, tmp_path / "first") == 0
     assert {path.name for path in (tmp_path / "first").iterdir()} == FILES
     plan = Plan.from_json((tmp_path / "first" / "plan.json").read_text(), subjects=2)
@@ -86,7 +86,7 @@ def test_writes_plan_picture_and_report(folder, tmp_path):
         ({"source": "{folder}/none.png"}, "none.png"),
         ({"source": "{folder}/text.png"}, "text.png"),
         ({"source": "{folder}/a.png", "instruction": None, "images": None}, "--source without --instruction"),
-        ({"source": "{folder}/a.png", "images": ",".join(["{folder}/a.png"] * 12)}, "13 pictures, but at most 12"),
+        ({"source": "{folder}/a.png", "images": ",".join(["{folder}/a.png"] * 12)}, "13 images, but at most 12"),
         ({"source": "{folder}/a.png", "images": None}, "<image 2>"),
         ({"weights": "{folder}/none.safetensors"}, "none.safetensors"),
         ({"weights": None}, "--weights"),
@@ -110,8 +110,8 @@ def test_a_source_is_edited(folder, tmp_path):
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
     assert load(tmp_path / "out" / "image.png").shape == (64, 64, 3)
     page = (tmp_path / "out" / "report.html").read_text()
-    heading = re.sub(r'<span class="word".*?</span>', "[picture]", re.search(r"<h1.*?</h1>", page, re.S)[0])
-    assert "[picture]put [picture] on the &lt;image 1&gt; car" in heading and page.count("to edit") == 1
+    heading = re.sub(r'<span class="word".*?</span>', "[image]", re.search(r"<h1.*?</h1>", page, re.S)[0])
+    assert "[image]put [image] on the &lt;image 1&gt; car" in heading and page.count("to edit") == 1
 
 
 def _run_bagel(folder, workdir, flags=None, **changes) -> int:

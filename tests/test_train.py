@@ -9,6 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from macro.models import weights
+from macro.models.checkpoints.lora import merge
 from macro.objectives import joint
 from macro.parallel import multihost
 from macro.sentence.plan import Plan
@@ -82,11 +83,12 @@ def test_with_lora_the_model_has_the_adapters_in_it_and_a_file_holds_them_alone(
     whole, model, notes = weights.load(tmp_path / "model.safetensors")
     assert set(whole) == {"composer", "vae"}
     held, _, held_notes = weights.load(tmp_path / "lora.safetensors")
+    assert tree.flatten(held["composer"]).keys() == {"binding"}
     assert (held_notes["lora"]["rank"], held_notes["lora"]["alpha"], held_notes["base"]) == (2, 64.0, {})
     assert held_notes["parameters"] == tree.count(held) < notes["parameters"] == tree.count(whole)
     # Taken out again, what is left is what the run began with, but for the part trained in full.
     began = jax.jit(lambda key: joint.init(key, small))(jax.random.key(small.seed))
-    left = lora.unmerged(whole, held["lora"], lora.lora_config(ConfigDict(held_notes)))
+    left = merge(whole, held["lora"], -lora.lora_config(ConfigDict(held_notes)).scale)
     for path, leaf in tree.flatten(began).items():
         same = np.allclose(tree.flatten(left)[path], leaf, atol=1e-5)
         assert same == (path != "composer/binding"), path

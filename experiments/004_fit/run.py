@@ -2,7 +2,7 @@
 
     python experiments/004_fit/run.py            every cell that results.json does not have yet, minutes each
 
-The VAE of a recipe is compiled for one size of picture, as many of it as all its buckets have pixels: with its thirteen
+The VAE of a recipe is compiled for one size of image, as many of it as all its buckets have pixels: with its thirteen
 sizes a step takes four times as long to compile and neither memory nor arithmetic are others.
 """
 
@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
 CHIPS = {"v5e:16x16": 256, "v5p:4x4x4": 64, "v6e:16x16": 256, "v5p:2x2x1": 4, "v5e:4x4": 16, "v6e:4x4": 16}
 CHIPS |= {"v6e:2x4": 8, "v6e:2x2": 4, "v5e:8x16": 128, "v5e:2x4": 8, "v5e:2x2": 4, "v6e:1x1": 1, "v5p:1x1x1": 1}
-# Pictures of 1024 x 1024 with the pixels of all slots of the config's buckets.
+# Images of 1024 x 1024 with the pixels of all slots of the config's buckets.
 RECIPES = {"inset": ("inset_bagel_7b", 15), "macro": ("macro_bagel_7b", 42), "music": ("music_7b", 0)}
 ASKED = [(recipe, slice_) for slice_ in ("v5e:16x16", "v5p:4x4x4", "v6e:16x16") for recipe in RECIPES]
 # Smallest slices: parameters and optimizer state shrink with the devices, the rest does not.
@@ -31,10 +31,10 @@ def main():
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     draw(results)
     for recipe, slice_ in [*ASKED, *SMALLEST]:
-        config, pictures = RECIPES[recipe]
+        config, images = RECIPES[recipe]
         flags = [f"--config=configs/{config}.py", f"--topology={slice_}", f"--config.batch_size={CHIPS[slice_]}"]
-        if pictures:
-            flags.append(f"--config.packing.buckets=((1024,1024,{pictures}),)")
+        if images:
+            flags.append(f"--config.packing.buckets=((1024,1024,{images}),)")
         run(results, f"{recipe} {slice_}", flags)
     (HERE / "table.md").write_text(table(results))
 

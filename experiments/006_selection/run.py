@@ -58,7 +58,7 @@ def plot(results: dict) -> None:
             keeps = [keep for keep in KEEPS if f"{method} {keep}" in results]
             means = [mean] + [results[f"{method} {keep}"][name][0] for keep in keeps]
             axis.plot((1, *keeps), means, marker="o", ms=4, label=method)
-        axis.set(xlabel="share of the pictures' tokens that is kept", ylabel=name.replace("_", " "), xscale="log")
+        axis.set(xlabel="share of the images' tokens that is kept", ylabel=name.replace("_", " "), xscale="log")
         axis.set_ylim(bottom=0)
         axis.set_xticks((1, *KEEPS), [f"{keep:g}" for keep in (1, *KEEPS)])
         axis.minorticks_off()

@@ -28,7 +28,7 @@ from macro.utils.errors import UserError
 Pixels = UInt8[np.ndarray, "h w 3"]
 
 # Changes whenever a sample of the same seed, index and options comes out different, so that stored ones are remade.
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 
 # Buckets of subject counts, equally likely; within a bucket all counts are.
 BUCKETS = ((1, 2, 3), (4, 5), (6, 7), (8, 9, 10), (11, 12))

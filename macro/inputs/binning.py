@@ -1,6 +1,6 @@
 """Filling rows: vector bin packing of samples that each need several things at once.
 
-A row has a fixed capacity of text, vision and latent tokens, of samples and of picture slots. Given what
+A row has a fixed capacity of text, vision and latent tokens, of samples and of image slots. Given what
 each sample needs, `assign` puts all of them into as few rows as it can. The fewest rows conceivable are
 
     R = max over kinds d of ceil( sum_i need[i, d] / capacity[d] )

@@ -1,11 +1,11 @@
-"""A sentence as a record: words and numbers as JSON, pictures and masks as PNG.
+"""A sentence as a record: words and numbers as JSON, images and masks as PNG.
 
-    sentence  JSON of task, idx, spans and notes; a span names its picture by its place in `pictures`
-    pictures  PNG each
+    sentence  JSON of task, idx, spans and notes; a span names its image by its place in `images`
+    images  PNG each
     truth     JSON, or "" where it is unknown
     masks     visible and amodal masks of all subjects: two 16-bit PNGs whose bit s - 1 is subject s
 
-Spans also hold their picture's size, so a sentence's outline (everything but the pictures' content) is read
+Spans also hold their image's size, so a sentence's outline (everything but the images' content) is read
 without decoding one. Every round trip is the identity; what an older record lacks has its default.
 Read next: `macro/inputs/records.py`.
 """
@@ -15,27 +15,27 @@ import json
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image as Picture
+from PIL import Image as PILImage
 
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Image, Sentence, Target, Text, Truth
 from macro.utils.images import decode, encode_png
 
-_PICTURE = ("path", "subject", "role", "number", "phrase")
+_IMAGE = ("path", "subject", "role", "number", "phrase")
 _NUMBERS = ("palettes", "boxes", "visibility")
 _TUPLES = ("kinds", "textures", "depth_order", "relations", "questions")
 
 
 def encode_sentence(sentence: Sentence) -> dict:
     """The record of a sentence (see the module's head)."""
-    pictures = []
-    spans = [_encode_span(span, pictures) for span in sentence]
+    images = []
+    spans = [_encode_span(span, images) for span in sentence]
     truth, masks = _encode_truth(sentence.truth)
     about = {"task": sentence.task, "idx": sentence.idx, "spans": spans}
     about |= {"notes": sentence.notes} if sentence.notes else {}
     return {
         "sentence": json.dumps(about, ensure_ascii=False),
-        "pictures": pictures,
+        "images": images,
         "truth": truth,
         "masks": masks,
     }
@@ -49,38 +49,38 @@ def decode_sentence(record: dict, content: bool = True, truth: bool = True) -> S
         truth: False leaves the truth out.
     """
     about = json.loads(record["sentence"])
-    spans = [_decode_span(span, record["pictures"], content) for span in about["spans"]]
+    spans = [_decode_span(span, record["images"], content) for span in about["spans"]]
     facts = _decode_truth(record["truth"], record["masks"]) if truth else None
     return Sentence(tuple(spans), about["task"], about["idx"], facts, about.get("notes", {}))
 
 
-def _encode_span(span, pictures: list[bytes]) -> dict:
+def _encode_span(span, images: list[bytes]) -> dict:
     if isinstance(span, Text):
         return {"text": span.text, "learn": span.learn}
     if isinstance(span, Plan):
         return {"cot": span.cot, "grid": None if span.grid is None else span.grid.tolist()}
     if isinstance(span, Image):
-        known = {name: getattr(span, name) for name in _PICTURE}
+        known = {name: getattr(span, name) for name in _IMAGE}
     else:
         known = {"path": span.path, "target": None if span.size is None else list(span.size)}
     if span.pixels is not None:
-        known |= {"picture": len(pictures), "size": list(span.pixels.shape[:2])}
-        pictures.append(encode_png(span.pixels))
+        known |= {"image": len(images), "size": list(span.pixels.shape[:2])}
+        images.append(encode_png(span.pixels))
     return known
 
 
-def _decode_span(span: dict, pictures: Sequence[bytes], content: bool):
+def _decode_span(span: dict, images: Sequence[bytes], content: bool):
     if "text" in span:
         return Text(span["text"], span["learn"])
     if "cot" in span:
         return Plan(span["cot"], None if span["grid"] is None else np.array(span["grid"], np.int8))
     pixels = None
-    if "picture" in span:
+    if "image" in span:
         black = np.broadcast_to(np.uint8(0), (*span["size"], 3))
-        pixels = decode(pictures[span["picture"]]) if content else black
+        pixels = decode(images[span["image"]]) if content else black
     if "target" in span:
         return Target(pixels, None if span["target"] is None else tuple(span["target"]), span["path"])
-    return Image(pixels, **{name: span[name] for name in _PICTURE if name in span})
+    return Image(pixels, **{name: span[name] for name in _IMAGE if name in span})
 
 
 def _encode_truth(truth: Truth | None) -> tuple[str, list[bytes]]:
@@ -113,10 +113,10 @@ def _as_tuple(value):
 def _encode_bits(masks: np.ndarray) -> bytes:
     bits = (masks.astype(np.uint16) << np.arange(len(masks), dtype=np.uint16)[:, None, None]).sum(0)
     buffer = io.BytesIO()
-    Picture.fromarray(bits.astype(np.uint16)).save(buffer, format="PNG")
+    PILImage.fromarray(bits.astype(np.uint16)).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
 def _decode_bits(png: bytes, subjects: int) -> np.ndarray:
-    bits = np.asarray(Picture.open(io.BytesIO(png))).astype(np.uint16)
+    bits = np.asarray(PILImage.open(io.BytesIO(png))).astype(np.uint16)
     return (bits >> np.arange(subjects, dtype=np.uint16)[:, None, None] & 1).astype(bool)

@@ -1,4 +1,4 @@
-"""Sentences that lie in folders as JSON files beside their pictures, and mixtures of them.
+"""Sentences that lie in folders as JSON files beside their images, and mixtures of them.
 
     Files("macrodata/customization/train/1-3")       every *.json below the folder, in the order of their paths
     Mixture([a, b], [2, 3])                          two samples of a for three of b
@@ -21,7 +21,7 @@ from macro.utils.images import size_of
 
 
 class Files(Sequence):
-    """The sentences of a folder; pictures are read when a sentence is asked for."""
+    """The sentences of a folder; images are read when a sentence is asked for."""
 
     def __init__(self, folder: str | os.PathLike):
         """
@@ -42,7 +42,7 @@ class Files(Sequence):
         return with_pixels(self._read(index))
 
     def outline(self, index: int) -> Sentence:
-        """The sentence with black pictures of the right size: no picture is decoded."""
+        """The sentence with black images of the right size: no image is decoded."""
         sentence = self._read(index)
         return sentence.replace(spans=tuple(_black(span) for span in sentence))
 

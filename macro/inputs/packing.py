@@ -4,17 +4,17 @@ A row holds several samples side by side; `segment_ids` keep them apart and the 
 (`macro/sentence/attention_mask.py`). A row is a nested dict of arrays:
 
     text    ids[n] labels[n] (token to predict, -1 none) weights[n] task_id[n]
-    vision  patches[n, p*p*3] in -1..1, position[n], subject[n] (0 unbound), picture[n]
-    latent  source[n] position[n] image[n] picture[n] (-1: noised) t_raw[n] (-inf: clean) loss[n] subjects[n, 13]
+    vision  patches[n, p*p*3] in -1..1, position[n], subject[n] (0 unbound), image[n]
+    latent  source[n] position[n] copy[n] image[n] (-1: noised) t_raw[n] (-inf: clean) loss[n] subjects[n, 13]
             task_id[n]
     each    sample (-1 padding), order, span, mode, rope
     pixels  {"128x128": uint8[m, 128, 128, 3], ...} one entry a size bucket
     examples[r]  the data set's index of each sample, -1 padding
 
-`picture` numbers the pictures of a row: the ViT and the clean VAE copy of one have the same number.
-`source` points into the row's table of latent tokens: bucket after bucket in the order of their names, picture
-after picture, token by token (row-major). Workers cannot run a VAE, so the train step encodes `pixels` and gathers
-from that table; the noised and clean copies of one picture share its pixels.
+`image` numbers the images of a row: the ViT and the clean VAE copy of one have the same number.
+`source` points into the row's table of latent tokens: bucket after bucket in the order of their names, image
+after image, token by token (row-major). Workers cannot run a VAE, so the train step encodes `pixels` and gathers
+from that table; the noised and clean copies of one image share its pixels.
 
 Which samples share a row: `assign_window` looks at W consecutive global indices at a time and is a pure
 function of (seed, window); every sample of the window stands in exactly one of its rows.
@@ -65,7 +65,7 @@ class PackingConfig:
             "as_given" leaves samples as they are, and draws in-sentence.
         reweighting: a learnt text of n tokens weighs n^(1/2) in all, not n, so that long ones rule less (BAGEL's
             ce_loss_reweighting).
-        most_pictures: a sentence with more of them is refused; 0: any number.
+        most_images: a sentence with more of them is refused; 0: any number.
         tasks: the names that `task_id` counts.
     """
 
@@ -89,7 +89,7 @@ class PackingConfig:
     cfg_dropout: CfgDropout = field(default_factory=CfgDropout)
     arrangement: str = "as_given"
     reweighting: bool = False
-    most_pictures: int = 0
+    most_images: int = 0
     tasks: Sequence = ("compose", "edit", "text", "customization", "illustration", "spatial", "temporal")
 
     def __post_init__(self):
@@ -132,7 +132,7 @@ class PackingConfig:
     @property
     def kinds(self) -> list[str]:
         """Names of what `capacities` counts."""
-        slots = [f"buckets ({height}x{width} picture slots)" for height, width, _ in self.buckets or ()]
+        slots = [f"buckets ({height}x{width} image slots)" for height, width, _ in self.buckets or ()]
         return ["text tokens", "vision tokens", "latent tokens", "samples", *slots]
 
 
@@ -165,7 +165,7 @@ def _pieces(sentence, tokenizer, config, rng, context="full") -> list:
 def pack_target(
     cursor: Cursor, size: tuple[int, int], tokenizer, config: PackingConfig, plan: Plan | None = None
 ) -> dict:
-    """The tokens of a picture to be drawn after a context that ends at `cursor`.
+    """The tokens of an image to be drawn after a context that ends at `cursor`.
 
     Args:
         size: its height and width in pixels, multiples of `latent_stride`.
@@ -183,7 +183,7 @@ def pack_target(
 
 
 def framed(cursor: Cursor, position: np.ndarray, mode: int, tokenizer) -> tuple[dict, dict]:
-    """One picture copy at `cursor`, of a span of its own: [start] a token per position [end].
+    """One image copy at `cursor`, of a span of its own: [start] a token per position [end].
 
     Returns:
         (the two framing tokens: `ids`; the tokens between them: `position`), each with metadata.
@@ -222,7 +222,7 @@ def assign_window(
 
     Args:
         source: sentences by index. If it has `outline(index)`, that is read instead: the same sentence with
-            pictures of the right shape but without content, which costs no decoding.
+            images of the right shape but without content, which costs no decoding.
         window: covers the global indices window * W ... window * W + W - 1.
 
     Returns:

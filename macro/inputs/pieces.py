@@ -6,11 +6,11 @@
     Image                     (clean VAE copy,) ViT copy                   full       alike, then +1 a copy
     Target                    `draws` noised copies                        noise      alike, +0
       with spans after it     ... then its clean VAE copy, its ViT copy    full       +1 each
-    dropped text / picture    nothing                                                 +0 / +1 a copy
+    dropped text / image    nothing                                                 +0 / +1 a copy
 
-Every picture copy is framed by [start] ... [end], which are text-stream tokens of the copy's own span. Which
-pictures have a clean VAE copy: editing sources always, references where the config asks for it.
-A piece only names its picture; resizing and cutting into patches happen in `lay`, so that counting tokens
+Every image copy is framed by [start] ... [end], which are text-stream tokens of the copy's own span. Which
+images have a clean VAE copy: editing sources always, references where the config asks for it.
+A piece only names its image; resizing and cutting into patches happen in `lay`, so that counting tokens
 (`needs`) costs no pixels. Read next: `macro/inputs/packing.py`.
 """
 
@@ -38,25 +38,25 @@ class Words:
 
 @dataclass(frozen=True)
 class Seen:
-    """A picture's ViT copy, `rows` x `columns` patches of `pixels` uint8[h, w, 3].
+    """An image's ViT copy, `rows` x `columns` patches of `pixels` uint8[h, w, 3].
 
-    `picture` is its number among the sentence's pictures, from 0, those left out counted too; `given` says how many
-    pictures share the area (`ImageSpec.reference_area`).
+    `image` is its number among the sentence's images, from 0, those left out counted too; `given` says how many
+    images share the area (`ImageSpec.reference_area`).
     """
 
     pixels: np.ndarray
     rows: int
     columns: int
-    picture: int
+    image: int
     subject: int
     given: int
 
 
 @dataclass(frozen=True)
 class Latents:
-    """A picture's clean or noised VAE copy; copies of one picture share the pixel slot `slot`.
+    """An image's clean or noised VAE copy; copies of one image share the pixel slot `slot`.
 
-    picture: as `Seen` has it; -1 for a noised copy. t_raw: raw normal time of a noised copy, None for a clean one.
+    image: as `Seen` has it; -1 for a noised copy. t_raw: raw normal time of a noised copy, None for a clean one.
     shares: float32[n, 13] or None, unbound.
     """
 
@@ -65,14 +65,14 @@ class Latents:
     rows: int
     columns: int
     slot: int
-    picture: int
+    image: int
     t_raw: float | None
     shares: np.ndarray | None
 
 
 @dataclass(frozen=True)
 class Gap:
-    """A dropped picture copy: nothing to see, but the RoPE ids go on as if it were there."""
+    """A dropped image copy: nothing to see, but the RoPE ids go on as if it were there."""
 
 
 class Cursor(NamedTuple):
@@ -89,9 +89,9 @@ class Packed:
 
     Attributes:
         text, vision, latent: arrays by name, each [n of that stream, ...]; latent has `slot` and `token`
-            (the token's number within its picture) instead of `source`, which only a row can give.
+            (the token's number within its image) instead of `source`, which only a row can give.
         pixels: (bucket, uint8[h, w, 3]) of each pixel slot.
-        images: how many latent copies there are. pictures: one more than the highest number of a picture that has
+        copies: how many latent copies there are. images: one more than the highest number of an image that has
             tokens. cursor: where a continuation would start.
     """
 
@@ -99,8 +99,8 @@ class Packed:
     vision: dict
     latent: dict
     pixels: list
+    copies: int
     images: int
-    pictures: int
     cursor: Cursor
 
 
@@ -116,7 +116,7 @@ def pieces_of(
             before the last target.
     """
     last_target = max((i for i, s in enumerate(sentence) if isinstance(s, Target)), default=None)
-    pieces, slots, pictures, plan = [], 0, 0, None
+    pieces, slots, images, plan = [], 0, 0, None
     for i, span in enumerate(sentence):
         if isinstance(span, Target) and rng is None and i == last_target:
             break
@@ -132,17 +132,17 @@ def pieces_of(
             pieces.append(Words([tokenizer.bos, *body, tokenizer.eos], learnt))
             continue
         given = len(sentence.images) if isinstance(span, Image) else 1
-        copies = _picture(i, span, config, mask, slots, pictures, given, followed=i + 1 < len(sentence))
+        copies = _image(i, span, config, mask, slots, images, given, followed=i + 1 < len(sentence))
         if isinstance(span, Target) and rng is not None:
             copies = _noised(span, plan, config, slots, rng) + copies
         if isinstance(span, Image) and mask.bound and config.binding:
             copies = [_bound(copy, span.subject or 0) for copy in copies]
-        if config.most_pictures and pictures == config.most_pictures:
-            most = f"more than {pictures} images"
+        if config.most_images and images == config.most_images:
+            most = f"more than {images} images"
             raise UserError(f"sentence (task {sentence.task}): {most}; leave config.token_selection out")
         pieces += copies
         slots += any(isinstance(copy, Latents) for copy in copies)
-        pictures += 1
+        images += 1
     return pieces
 
 
@@ -156,8 +156,8 @@ def _check_decodable(plan: Plan, sentence: Sentence) -> None:
         )
 
 
-def _picture(i: int, span, config, mask: ConditionMask, slot: int, number: int, given: int, followed: bool) -> list:
-    """The clean VAE copy, where one is due, and the ViT copy of a picture; gaps for those dropped."""
+def _image(i: int, span, config, mask: ConditionMask, slot: int, number: int, given: int, followed: bool) -> list:
+    """The clean VAE copy, where one is due, and the ViT copy of an image; gaps for those dropped."""
     if isinstance(span, Target) and not followed:
         return []
     pixels = _pixels(span)
@@ -192,7 +192,7 @@ def _bound(copy, subject: int):
 
 def _pixels(span: Image | Target) -> np.ndarray:
     if span.pixels is None:
-        raise UserError(f"picture {span.path or 'of the target'}: its pixels are not loaded; load them first")
+        raise UserError(f"image {span.path or 'of the target'}: its pixels are not loaded; load them first")
     return span.pixels
 
 
@@ -226,7 +226,7 @@ class _Builder:
     def __init__(self, tokenizer, config, start: Cursor, with_pixels: bool):
         self.tokenizer, self.config, self.with_pixels = tokenizer, config, with_pixels
         self.order, self.span, self.rope = start
-        self.images = self.pictures = 0
+        self.copies = self.images = 0
         self.streams = {"text": [], "vision": [], "latent": []}
         self.pixels = {}
 
@@ -246,11 +246,11 @@ class _Builder:
         values = {
             "position": grid_positions(piece.rows, piece.columns, self.config.vision_side),
             "subject": np.full(n, piece.subject, np.int32),
-            "picture": np.full(n, piece.picture, np.int32),
+            "image": np.full(n, piece.image, np.int32),
         }
         if self.with_pixels:
             values["patches"] = patchify(self.config.images.vit_pixels(piece.pixels, piece.given), self.config.patch)
-        self.pictures = max(self.pictures, piece.picture + 1)
+        self.images = max(self.images, piece.image + 1)
         self._framed("vision", n, FULL, values)
         self.rope += 1
 
@@ -259,8 +259,8 @@ class _Builder:
         values = {
             "token": np.arange(n, dtype=np.int32),
             "position": grid_positions(piece.rows, piece.columns, self.config.latent_side),
-            "image": np.full(n, self.images, np.int32),
-            "picture": np.full(n, piece.picture, np.int32),
+            "copy": np.full(n, self.copies, np.int32),
+            "image": np.full(n, piece.image, np.int32),
             "t_raw": np.full(n, piece.t_raw if noised else -np.inf, np.float32),
             "loss": np.full(n, noised),
             "subjects": np.zeros((n, NUM_CLASSES), np.float32) if piece.shares is None else piece.shares,
@@ -271,8 +271,8 @@ class _Builder:
                 self.pixels[piece.slot] = (piece.bucket, self.config.images.vae_pixels(piece.pixels, size))
             values["slot"] = np.full(n, list(self.pixels).index(piece.slot), np.int32)
         self._framed("latent", n, NOISE if noised else FULL, values)
-        self.pictures = max(self.pictures, piece.picture + 1)
-        self.images += 1
+        self.images = max(self.images, piece.image + 1)
+        self.copies += 1
         self.rope += 0 if noised else 1
 
     def _framed(self, stream: str, n: int, mode: int, values: dict) -> None:
@@ -317,7 +317,7 @@ def lay(pieces: list, tokenizer, config, start: Cursor | None = None, pixels: bo
             builder.rope += 1
     streams = {name: _join(parts) for name, parts in builder.streams.items()}
     cursor = Cursor(builder.order, builder.span, builder.rope)
-    counts = {"images": builder.images, "pictures": builder.pictures}
+    counts = {"copies": builder.copies, "images": builder.images}
     return Packed(**streams, pixels=list(builder.pixels.values()), **counts, cursor=cursor)
 
 

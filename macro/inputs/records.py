@@ -54,7 +54,7 @@ class SentenceBuilder(dataset_builder.FileReaderBuilder, skip_registration=True)
         super().__init__(data_dir=data_dir, file_format="array_record", **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        about = f"Sentences with pictures in them, seed {getattr(self, 'seed', 0)}. Made by macro's engines."
+        about = f"Sentences with images in them, seed {getattr(self, 'seed', 0)}. Made by macro's engines."
         return tfds.core.DatasetInfo(
             builder=self,
             description=about,
@@ -210,7 +210,7 @@ class Records(Sequence):
         folder = _find(directory)
         builder = tfds.builder_from_directory(folder)
         [split] = builder.info.splits
-        # TFDS's own ways of reading would decode every picture, or need TensorFlow.
+        # TFDS's own ways of reading would decode every image, or need TensorFlow.
         self._source = builder.as_data_source(split=split, deserialize_method=DeserializeMethod.RAW_BYTES)
         self._parser = ExampleParserNp(builder.info.features.get_serialized_info())
 
@@ -221,7 +221,7 @@ class Records(Sequence):
         return decode_sentence(self._record(index), truth=self._truth)
 
     def outline(self, index: int) -> Sentence:
-        """The sentence with black pictures and without truth: all that packing needs to count tokens."""
+        """The sentence with black images and without truth: all that packing needs to count tokens."""
         return decode_sentence(self._record(index), content=False, truth=False)
 
     def _record(self, index: int) -> dict:
@@ -229,7 +229,7 @@ class Records(Sequence):
             raise IndexError(f"sentence {index} of {len(self)}")
         example = self._parser.parse_example(self._source[index])
         record = {name: example[name].decode() for name in ("sentence", "truth")}
-        return record | {name: list(example[name]) for name in ("pictures", "masks")}
+        return record | {name: list(example[name]) for name in ("images", "masks")}
 
 
 def open_source(directory: str, truth: bool = True) -> Records:

@@ -1,7 +1,7 @@
 """A row: several packed samples side by side, padded to fixed capacities.
 
-Gives each latent token its place in the row's table of latents (bucket after bucket by name, picture after
-picture, token by token) and each picture its pixel slot. The format of a row is told in `macro/inputs/packing.py`.
+Gives each latent token its place in the row's table of latents (bucket after bucket by name, image after
+image, token by token) and each image its pixel slot. The format of a row is told in `macro/inputs/packing.py`.
 """
 
 from collections.abc import Sequence
@@ -24,10 +24,10 @@ _FIELDS = {
         "ids": (np.int32, 0), "labels": (np.int32, -1), "weights": (np.float32, 0), "task_id": (np.int32, 0),
     },
     "vision": {
-        "patches": (np.float32, 0), "position": (np.int32, 0), "subject": (np.int32, 0), "picture": (np.int32, -1),
+        "patches": (np.float32, 0), "position": (np.int32, 0), "subject": (np.int32, 0), "image": (np.int32, -1),
     },
     "latent": {
-        "source": (np.int32, 0), "position": (np.int32, 0), "image": (np.int32, -1), "picture": (np.int32, -1),
+        "source": (np.int32, 0), "position": (np.int32, 0), "copy": (np.int32, -1), "image": (np.int32, -1),
         "t_raw": (np.float32, -np.inf), "loss": (np.bool_, False), "subjects": (np.float32, 0),
         "task_id": (np.int32, 0),
     },
@@ -47,7 +47,7 @@ def make_row(
         UserError: the samples do not fit.
     """
     starts, pixels = _pixel_table(samples, config)
-    parts, images, pictures = {stream: [] for stream in STREAMS}, 0, 0
+    parts, copies, images = {stream: [] for stream in STREAMS}, 0, 0
     for k, sample in enumerate(samples):
         for stream in STREAMS:
             values = dict(getattr(sample, stream))
@@ -56,15 +56,15 @@ def make_row(
             marks = {"segment_ids": k}
             if stream == "latent":
                 values["source"] = starts[k][values.pop("slot")] + values.pop("token")
-                values["image"] = values["image"] + images
+                values["copy"] = values["copy"] + copies
             if stream != "text":
-                values["picture"] = np.where(values["picture"] < 0, -1, values["picture"] + pictures)
+                values["image"] = np.where(values["image"] < 0, -1, values["image"] + images)
             if stream != "vision":
                 marks["task_id"] = tasks[k] if len(tasks) else 0
             n = len(values["token_index"])
             parts[stream].append(values | {name: np.full(n, mark) for name, mark in marks.items()})
+        copies += sample.copies
         images += sample.images
-        pictures += sample.pictures
     row = {stream: _padded(stream, parts[stream], config) for stream in STREAMS}
     numbers = np.full(config.samples, -1, np.int32)
     numbers[: len(examples)] = examples
@@ -85,13 +85,13 @@ def _pixel_table(samples: Sequence[Packed], config) -> tuple[list[np.ndarray], d
     starts = []
     for sample in samples:
         mine = []
-        for bucket, picture in sample.pixels:
+        for bucket, image in sample.pixels:
             height, width, slots = config.buckets[bucket]
             if used[bucket] == slots:
                 raise UserError(
-                    f"packing.buckets: a row needs more than {slots} pictures of {height}x{width}; raise it"
+                    f"packing.buckets: a row needs more than {slots} images of {height}x{width}; raise it"
                 )
-            pixels[f"{height}x{width}"][used[bucket]] = picture
+            pixels[f"{height}x{width}"][used[bucket]] = image
             mine.append(first[bucket] + used[bucket] * tokens[bucket])
             used[bucket] += 1
         starts.append(np.array(mine, np.int32))

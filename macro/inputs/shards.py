@@ -37,7 +37,7 @@ from macro.utils.files import atomic_path
 _BITS = tfds.features.Image(shape=(None, None, 1), dtype=np.uint16, encoding_format="png")
 FEATURES = {
     "sentence": tfds.features.Text(doc="task, idx, spans and notes as JSON; see macro/inputs/codec.py"),
-    "pictures": tfds.features.Sequence(tfds.features.Image(encoding_format="png")),
+    "images": tfds.features.Sequence(tfds.features.Image(encoding_format="png")),
     "truth": tfds.features.Text(doc="JSON, empty where unknown"),
     "masks": tfds.features.Sequence(_BITS, doc="visible and amodal masks, bit s - 1 is subject s"),
 }
@@ -131,11 +131,11 @@ class Shards:
 def _record(sentence: Sentence) -> bytes:
     """The `tf.train.Example` of a sentence.
 
-    TFDS passes encoded pictures through untouched if they come as files. Its own `serialize_example` writes the
+    TFDS passes encoded images through untouched if they come as files. Its own `serialize_example` writes the
     features in an order that differs from process to process.
     """
     record = encode_sentence(sentence)
-    record |= {name: [io.BytesIO(png) for png in record[name]] for name in ("pictures", "masks")}
+    record |= {name: [io.BytesIO(png) for png in record[name]] for name in ("images", "masks")}
     features = tfds.features.FeaturesDict(FEATURES)
     example = ExampleSerializer(features.get_serialized_info()).get_tf_example(features.encode_example(record))
     return example.SerializeToString(deterministic=True)

@@ -35,7 +35,7 @@ class Tokenizer:
     """A BPE vocabulary and its special ids.
 
     Attributes:
-        bos, eos: around every piece of text. image_start, image_end: around every picture.
+        bos, eos: around every piece of text. image_start, image_end: around every image.
         layout_start, layout_end, cells: the layout's marks, and the ids of cell 0..12.
         vocab_size: one more than the greatest id.
         sha256: fingerprint of which id stands for what, and of how a text is split; the same for every file of one

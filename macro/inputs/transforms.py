@@ -19,7 +19,7 @@ def fit_size(
     min_side: int = 0,
     max_pixels: int = 14 * 14 * 9 * 1024,
 ) -> tuple[int, int]:
-    """The size a picture is brought to: aspect kept, both sides multiples of `stride`.
+    """The size an image is brought to: aspect kept, both sides multiples of `stride`.
 
     BAGEL's rule: the longer side at most `max_side`, then the shorter at least `min_side`, then the area at
     most `max_pixels`. (Upstream scales the sides by the ratio of areas, not its root; kept for parity.)
@@ -36,7 +36,7 @@ def fit_size(
 
 
 def within(height: int, width: int, pixels: int) -> tuple[int, int]:
-    """The size of at most about `pixels` with the same aspect; a picture that is small enough keeps its own."""
+    """The size of at most about `pixels` with the same aspect; an image that is small enough keeps its own."""
     scale = min(1.0, (pixels / (height * width)) ** 0.5)
     return max(1, round(height * scale)), max(1, round(width * scale))
 

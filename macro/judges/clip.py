@@ -2,7 +2,7 @@
 
     clip = Clip()
     clip.text_similarity([pixels], ["a red dog"])                  CLIP-T
-    clip.picture_similarity([drawn], [reference])                  CLIP-I
+    clip.image_similarity([drawn], [reference])                  CLIP-I
 
 MUSIC compares with ViT-L/14 whether a masked crop or a whole box shows a category (arXiv 2604.07422), and ranks
 candidates with it. Shared by the data engines, search and benchmarks. Read next: `dino.py`, `model_loading.py`.

@@ -68,13 +68,13 @@ class Rubric:
 
 _CUSTOMIZATION = Rubric(
     "customization",
-    "Somebody gave the reference pictures and an instruction that names them as <image n>; the last picture was made "
+    "Somebody gave the reference images and an instruction that names them as <image n>; the last image was made "
     "from both.",
     (
         Aspect(
             "consistency",
             "one score for each reference: is what the instruction takes from it (a person, a garment, a thing, a "
-            "place, a style) recognisably the same in the made picture? Another pose, size, light or angle is no "
+            "place, a style) recognisably the same in the made image? Another pose, size, light or angle is no "
             "fault; another identity, shape, colour, pattern or material is. Score each reference by itself.",
             "0: it is missing, or something else stands for it. 3: the same sort of thing. 6: plainly meant to be it, "
             "with details lost or changed. 8: small deviations only. 10: unmistakably the same one.",
@@ -82,7 +82,7 @@ _CUSTOMIZATION = Rubric(
         ),
         Aspect(
             "following",
-            "does the made picture do what the instruction says: everybody and everything that it names, no more of "
+            "does the made image do what the instruction says: everybody and everything that it names, no more of "
             "them than it names, in the actions, places and relations it describes, in one believable scene?",
             "0: nothing of it. 3: some of its subjects, its scene missed. 6: most of it, with one clear mistake. 8: "
             "all but a detail. 10: all of it.",
@@ -92,19 +92,19 @@ _CUSTOMIZATION = Rubric(
 
 _ILLUSTRATION = Rubric(
     "illustration",
-    "The reference pictures stood in a text, where <image n> marks their places; the last picture was made to "
+    "The reference images stood in a text, where <image n> marks their places; the last image was made to "
     "illustrate the text's end.",
     (
         Aspect(
             "text",
-            "does the made picture show what the text calls for at that place: its subject, its action, its details?",
+            "does the made image show what the text calls for at that place: its subject, its action, its details?",
             "0: it has nothing to do with it. 3: the topic only. 6: the main point, with something important missing "
             "or wrong. 8: a detail is off. 10: exactly what the text calls for.",
         ),
         Aspect(
             "image",
-            "does the made picture belong to the pictures before it: who comes back looks the same, places and things "
-            "stay what they were, the manner of drawing goes on? Repeating a picture is no way to belong to it.",
+            "does the made image belong to the images before it: who comes back looks the same, places and things "
+            "stay what they were, the manner of drawing goes on? Repeating an image is no way to belong to it.",
             "0: another world, or a mere copy. 3: the manner alone, or a figure alone, is kept. 6: those who come "
             "back are recognisable, with visible drift. 8: small differences. 10: as if by the same hand.",
         ),
@@ -113,19 +113,19 @@ _ILLUSTRATION = Rubric(
 
 _SPATIAL = Rubric(
     "spatial",
-    "The reference pictures show one object or one place from views that the instruction names; the next picture is "
+    "The reference images show one object or one place from views that the instruction names; the next image is "
     "the true view that the instruction asks for; the last one was made without knowing it.",
     (
         Aspect(
             "viewpoint",
-            "is the made picture taken from where the true one is: the same side, height and direction, the same "
+            "is the made image taken from where the true one is: the same side, height and direction, the same "
             "parts in sight and the same ones hidden, left and right not exchanged?",
             "0: another view altogether, or one of the given ones again. 3: the right half of the world. 6: about "
             "there, clearly turned or shifted. 8: off by little. 10: the same view.",
         ),
         Aspect(
             "content",
-            "is what is seen the same object or place as in the true picture: shapes, parts, colours, materials, and "
+            "is what is seen the same object or place as in the true image: shapes, parts, colours, materials, and "
             "how they are arranged? Do not count the view itself.",
             "0: something else. 3: the same sort of thing. 6: the same one with parts wrong, missing or invented. 8: "
             "small deviations. 10: no difference but in the drawing.",
@@ -136,13 +136,13 @@ _SPATIAL = Rubric(
 
 _TEMPORAL = Rubric(
     "temporal",
-    "The reference pictures are key frames of one film in their order, which the instruction sums up; the last "
-    "picture was made as the frame that comes next.",
+    "The reference images are key frames of one film in their order, which the instruction sums up; the last "
+    "image was made as the frame that comes next.",
     (
         Aspect(
             "context",
-            "does the made picture take place in the same film: the same figures with the same looks, the same "
-            "setting, the same light and picture style as in the frames before?",
+            "does the made image take place in the same film: the same figures with the same looks, the same "
+            "setting, the same light and image style as in the frames before?",
             "0: another film. 3: the same kind of setting only. 6: figures and setting are recognisable, with visible "
             "changes that nothing explains. 8: small ones. 10: of the same film without doubt.",
         ),
@@ -199,8 +199,8 @@ def question(
     for n, pixels in enumerate(references, 1):
         parts += [f"Reference <image {n}>:", pixels]
     if truth is not None:
-        parts += ["The true picture:", truth]
-    parts += ["The made picture, which is to be judged:", image]
+        parts += ["The true image:", truth]
+    parts += ["The made image, which is to be judged:", image]
     names = asked.scores(len(references))
     return LlmRequest(
         _system(asked), tuple(parts), asked.schema(len(references)), seed, lambda answer: _read(answer, names)
@@ -210,8 +210,8 @@ def question(
 def _system(asked: Rubric) -> str:
     aspects = "\n".join(f"- {aspect.name}: {aspect.asks}\n  {aspect.scale}" for aspect in asked.aspects)
     return (
-        f"You judge pictures that a program made, strictly and without favour. {asked.shown}\n"
-        f"Look at every picture. Write in `observations` (under 80 words) what speaks for and against the made "
+        f"You judge images that a program made, strictly and without favour. {asked.shown}\n"
+        f"Look at every image. Write in `observations` (under 80 words) what speaks for and against the made "
         f"one, then score it from {LOW} to {HIGH}; halves and numbers between those described are allowed:\n{aspects}"
     )
 

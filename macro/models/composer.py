@@ -5,7 +5,7 @@
     latents, t    --DiffusionHead.embed-->  generation tokens   ---/                           --> velocity
 
 Training runs `__call__` over packed streams (`macro/inputs/packing.py` says what is in them). Sampling runs
-`prefill` over a prompt and then over each token of the plan, and for each step of the picture `embed_latent`,
+`prefill` over a prompt and then over each token of the plan, and for each step of the image `embed_latent`,
 `denoise` (whose result may be predicted instead, `macro/diffusion/step_cache.py`) and `velocity`.
 Binding (zero at first unless the config says otherwise, so an imported BAGEL computes what it did): an embedding
 of the subject's number is added to the vision tokens that show the subject and, by share of area, to the latent
@@ -54,11 +54,11 @@ def index_cache(cache: Cache, rows: slice | Array) -> Cache:
 
 
 def image_ids(streams: Mapping) -> Int[Array, "b n"]:
-    """The number of the picture that each token shows, -1 for text, along the tokens of `prefill`'s cache."""
+    """The number of the image that each token shows, -1 for text, along the tokens of `prefill`'s cache."""
     text, vision, latent = streams["text"], streams.get("vision"), streams.get("latent")
     whole = jnp.full_like(text["ids"], -1)
     for stream in (vision, latent):
-        whole = whole if stream is None else join_tokens([whole, jnp.asarray(stream["picture"])])
+        whole = whole if stream is None else join_tokens([whole, jnp.asarray(stream["image"])])
     return whole
 
 
@@ -166,11 +166,11 @@ class Composer(nn.Module):
     def denoise(
         self, caches: Sequence[Cache], text: Mapping, latent: Mapping, embedded: Float[Array, "b n d"]
     ) -> Float[Array, "b n d"]:
-        """The layers over a noised picture after the context in `caches`; the hidden state before the final norm.
+        """The layers over a noised image after the context in `caches`; the hidden state before the final norm.
 
         Args:
             caches: keys and values of the context, see `nn/mot.py`.
-            text: the picture's start and end tokens, `ids` and metadata [b, 2].
+            text: the image's start and end tokens, `ids` and metadata [b, 2].
             latent: metadata [b, n] of the noised tokens.
             embedded: what `embed_latent` makes of them.
         """

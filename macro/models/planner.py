@@ -1,6 +1,6 @@
 """The planner: what reads a sentence and writes its plan (MUSIC's f1), on the understanding expert.
 
-It turns text ids and picture patches into understanding tokens and final hidden states into next-token logits.
+It turns text ids and image patches into understanding tokens and final hidden states into next-token logits.
 The layers between the two belong to both heads and live in `macro/nn/mot.py`.
 """
 

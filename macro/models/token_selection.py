@@ -298,7 +298,7 @@ class TrainingSelection:
         _, *values = split_tokens(jnp.moveaxis(values, 0, 2), sizes)
         found = []
         for number, name in enumerate(("vision", "latent")):
-            own, back = streams[name]["picture"], [jnp.moveaxis(x[number], 2, 1) for x in (scored, counts)]
+            own, back = streams[name]["image"], [jnp.moveaxis(x[number], 2, 1) for x in (scored, counts)]
             every = image_counts(own, self.images)
             share = self.selection.quotas(every)
             rest = jnp.moveaxis(values[number], 2, 0), own, share, self.keys
@@ -308,7 +308,7 @@ class TrainingSelection:
         vision, latent = jax.lax.stop_gradient(found)
         rows = jnp.arange(latent.indices.shape[0])[:, None]
         chosen = jnp.zeros(streams["latent"]["segment_ids"].shape, bool).at[rows, latent.indices].max(latent.valid)
-        return vision, chosen | (streams["latent"]["picture"] < 0)
+        return vision, chosen | (streams["latent"]["image"] < 0)
 
     def capacity(self, tokens: int, texts: int) -> int:
         """Size of the shorter vision buffer, for a packed sequence with so many vision and text tokens."""

@@ -1,9 +1,9 @@
-"""The picture autoencoder: FLUX's VAE, as BAGEL uses it, at any width.
+"""The image autoencoder: FLUX's VAE, as BAGEL uses it, at any width.
 
-    encode   picture [b, h, w, 3] in -1..1  ->  mean, logvar [b, h/8, w/8, z]     (stride 8 at four levels)
+    encode   image [b, h, w, 3] in -1..1  ->  mean, logvar [b, h/8, w/8, z]     (stride 8 at four levels)
     sample   latent = mean + exp(logvar / 2) * noise
     normalise          x0 = scale * (latent - shift)         what the diffusion head is trained on
-    decode   x0 -> picture [b, h, w, 3], about -1..1; clipping is the caller's business
+    decode   x0 -> image [b, h, w, 3], about -1..1; clipping is the caller's business
 
 Convolutional residual levels with group normalisation and swish, a single-head attention at the smallest
 size, no skip connections. Modules carry the upstream checkpoint's names (`encoder.down.0.block.1.conv2` is
@@ -31,7 +31,7 @@ ENCODE_CHUNK = 1 << 20  # pixels of a packed sequence's images that are encoded 
 
 def norm(groups: int, name: str, dtype: DTypeLike) -> nn.GroupNorm:
     """Group normalisation; widths must be multiples of `groups`. The variance is taken in two passes, since
-    mean(x^2) - mean(x)^2 loses digits on the flat skies of rendered pictures."""
+    mean(x^2) - mean(x)^2 loses digits on the flat skies of rendered images."""
     return nn.GroupNorm(groups, epsilon=NORM_EPS, use_fast_variance=False, dtype=dtype, name=name)
 
 
@@ -136,7 +136,7 @@ class UpDownBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Picture to the 2z channels of the posterior's moments."""
+    """Image to the 2z channels of the posterior's moments."""
 
     config: VAEConfig
     dtype: DTypeLike = jnp.float32
@@ -155,7 +155,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latent (not normalised) to picture. Levels are walked from the smallest size to the largest, each with
+    """Latent (not normalised) to image. Levels are walked from the smallest size to the largest, each with
     one residual block more than its twin in the encoder; `up_0` is the full-size level, walked last."""
 
     config: VAEConfig
@@ -177,7 +177,7 @@ class Decoder(nn.Module):
 class VAE(nn.Module):
     """Both halves. Use through `vae.apply({"params": p}, ..., method="encode" | "decode")`.
 
-    Sides of pictures must be multiples of `config.stride`, widths multiples of `config.groups`.
+    Sides of images must be multiples of `config.stride`, widths multiples of `config.groups`.
     Parameters are float32; `dtype` is what the activations are computed in.
     """
 
@@ -191,24 +191,24 @@ class VAE(nn.Module):
     def encode(
         self, images: Float[Array, "b h w 3"]
     ) -> tuple[Float[Array, "b h2 w2 z"], Float[Array, "b h2 w2 z"]]:
-        """Pictures in -1..1 to mean and log variance of the latent, not normalised, float32.
+        """Images in -1..1 to mean and log variance of the latent, not normalised, float32.
 
         Raises:
             ValueError: a side is not a multiple of `config.stride`.
         """
         stride = self.config.stride
         if images.shape[1] % stride or images.shape[2] % stride:
-            raise ValueError(f"picture sides {images.shape[1:3]} must be multiples of {stride}")
+            raise ValueError(f"image sides {images.shape[1:3]} must be multiples of {stride}")
         moments = self.encoder(images.astype(self.dtype)).astype(jnp.float32)
         mean, logvar = jnp.split(moments, 2, axis=-1)
         return mean, logvar
 
     def decode(self, x0: Float[Array, "b h w z"]) -> Float[Array, "b h2 w2 3"]:
-        """Normalised latents to pictures, about -1..1 (not clipped), float32."""
+        """Normalised latents to images, about -1..1 (not clipped), float32."""
         return self.decoder(denormalise(x0, self.config).astype(self.dtype)).astype(jnp.float32)
 
     def __call__(self, images: Float[Array, "b h w 3"], key: PRNGKeyArray) -> Float[Array, "b h w 3"]:
-        """Picture to picture through a sampled latent: touches every parameter, so `init` uses it."""
+        """Image to image through a sampled latent: touches every parameter, so `init` uses it."""
         mean, logvar = self.encode(images)
         return self.decode(normalise(sample(mean, logvar, key), self.config))
 
@@ -236,14 +236,14 @@ def patchify(latents: Float[Array, "b h w z"], patch: int) -> Float[Array, "b n 
 
 
 def unpatchify(tokens: Float[Array, "b n c"], patch: int, rows: int, columns: int) -> Float[Array, "b h w z"]:
-    """The inverse of `patchify`, for pictures of `rows` x `columns` tokens."""
+    """The inverse of `patchify`, for images of `rows` x `columns` tokens."""
     return rearrange(
         tokens, "b (h w) (p q z) -> b (h p) (w q) z", h=rows, w=columns, p=patch, q=patch
     )
 
 
 def encode_images(vae_params: Mapping, pixels: Mapping, config: ModelConfig) -> Float[Array, "b m c"]:
-    """Encodes every picture of packed rows into latent tokens: posterior means, without gradient. Workers
+    """Encodes every image of packed rows into latent tokens: posterior means, without gradient. Workers
     cannot run a VAE, so rows come with pixels and are encoded where the model runs.
 
     Args:

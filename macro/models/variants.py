@@ -74,7 +74,7 @@ class ModelConfig:
     """Everything that fixes the parameters' shapes and the arithmetic of one composer.
 
     `binding_init` is the standard deviation of the binding table before training: 0 leaves an imported model what
-    it was; a model trained from scratch wants 1, as large as the position tables, or finds the pictures of its
+    it was; a model trained from scratch wants 1, as large as the position tables, or finds the images of its
     subjects late. `dtype` is that of activations ("float32", "bfloat16"); parameters are float32. `remat`
     says what of each layer the backward pass computes again (`macro/nn/layers.py`). `timestep_shift` is the shift of
     training times.

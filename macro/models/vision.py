@@ -56,7 +56,7 @@ class Vision(nn.Module):
 
     Args of a call:
         patches: pixels in -1..1, `patch * patch * 3` values a patch in (row, column, channel) order.
-        position: `row * side + column` of each patch inside its picture.
+        position: `row * side + column` of each patch inside its image.
         segment_ids: packed sample that a patch belongs to, -1 = padding.
         block_id: block of the patch's image; patches attend where both agree.
 

@@ -1,4 +1,4 @@
-"""What the picture autoencoder is trained on: give the picture back through a small, smooth latent.
+"""What the image autoencoder is trained on: give the image back through a small, smooth latent.
 
     loss = mean |x' - x|  +  edges * mean |grad x' - grad x|  +  kl * mean KL(q(z|x) || N(0, 1))
 
@@ -35,21 +35,21 @@ def init(key: Array, config) -> dict:
 
 
 def totals(batch: Mapping, config) -> dict[str, Array]:
-    """How many pictures the means of `loss` are over; at least one."""
+    """How many images the means of `loss` are over; at least one."""
     used = sum(jnp.sum(_used(images)) for images in batch["pixels"].values())
-    return {"pictures": jnp.maximum(used, 1.0)}
+    return {"images": jnp.maximum(used, 1.0)}
 
 
 def loss(
     params: Mapping, batch: Mapping, key: Array, config, totals: Mapping[str, Array]
 ) -> tuple[Array, dict[str, Array]]:
-    """The loss over every picture of a packed batch; that of its parts adds up to it.
+    """The loss over every image of a packed batch; that of its parts adds up to it.
 
     Args:
         params: `{"vae"}`.
         batch: `pixels`, per size bucket uint8 `[b, slots, h, w, 3]`; slots that are black all over are empty.
         key: crops and posterior samples of this step.
-        config: `crop` is the side of the squares cut from every picture; `loss.edges` and `loss.kl`.
+        config: `crop` is the side of the squares cut from every image; `loss.edges` and `loss.kl`.
         totals: see `totals`, of the whole batch where this is a part of it.
 
     Returns:
@@ -58,16 +58,16 @@ def loss(
     """
     crop_key, sample_key = jax.random.split(key)
     config_vae = model_config(config).vae
-    pictures, used = squares(batch["pixels"], config.crop, crop_key)
-    vae, images = VAE(config_vae), pictures.astype(jnp.float32) / 127.5 - 1
+    crops, used = squares(batch["pixels"], config.crop, crop_key)
+    vae, images = VAE(config_vae), crops.astype(jnp.float32) / 127.5 - 1
     mean, logvar = vae.apply({"params": params["vae"]}, images, method=VAE.encode)
     latents = normalise(sample(mean, logvar, sample_key), config_vae)
     error = vae.apply({"params": params["vae"]}, latents, method=VAE.decode) - images
     kl = 0.5 * (jnp.square(mean) + jnp.exp(logvar) - 1 - logvar)
 
     def average(values: Array) -> Array:
-        """Mean over the pictures in use."""
-        return jnp.sum(jnp.mean(values, axis=(1, 2, 3)) * used) / totals["pictures"]
+        """Mean over the images in use."""
+        return jnp.sum(jnp.mean(values, axis=(1, 2, 3)) * used) / totals["images"]
 
     metrics = {"l1": average(jnp.abs(error)), "edges": edge_error(error, average), "kl": average(kl)}
     total = metrics["l1"] + config.loss.edges * metrics["edges"] + config.loss.kl * metrics["kl"]
@@ -99,7 +99,7 @@ def squares(
         flat = images.reshape(-1, *images.shape[2:])
         n, h, w, _ = flat.shape
         if min(h, w) < side:
-            raise UserError(f"config.crop={side}: pictures of {name} are smaller; lower it")
+            raise UserError(f"config.crop={side}: images of {name} are smaller; lower it")
         rows_key, columns_key = jax.random.split(jax.random.fold_in(key, number))
         rows = jax.random.randint(rows_key, (n,), 0, h - side + 1)
         columns = jax.random.randint(columns_key, (n,), 0, w - side + 1)
@@ -111,7 +111,7 @@ def squares(
 
 
 def _used(images: UInt8[Array, "b slots h w 3"]) -> Float[Array, "b slots"]:
-    """1 where a slot holds a picture, 0 where it is black all over."""
+    """1 where a slot holds an image, 0 where it is black all over."""
     return jnp.any(images > 0, axis=(2, 3, 4)).astype(jnp.float32)
 
 

@@ -1,6 +1,6 @@
 """What a drawing is scored on: the flow loss on latent tokens (MUSIC, L2; BAGEL's MSE).
 
-Each latent token of a packed row picks its values from the row's table of encoded pictures
+Each latent token of a packed row picks its values from the row's table of encoded images
 (`macro/models/vae.py`), which the frozen VAE fills.
 """
 

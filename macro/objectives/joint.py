@@ -55,7 +55,7 @@ def loss(
         batch: packed streams and pixels.
         key: noise of this step.
         config: `loss.plan` and `loss.draw` are the weights; `tasks` names the tasks to report apart; `select` which
-            tokens of pictures the later layers see.
+            tokens of images the later layers see.
         totals: see `totals`, of the whole batch where this is a part of it.
 
     Returns:

@@ -1,1 +1,1 @@
-"""Sentence -> plans -> pictures -> the best one. `pipeline.py` is where a reader starts."""
+"""Sentence -> plans -> images -> the best one. `pipeline.py` is where a reader starts."""

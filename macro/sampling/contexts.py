@@ -182,7 +182,7 @@ def _key(piece):
     """Equal for pieces that are read alike."""
     if isinstance(piece, Words):
         return tuple(piece.ids)
-    return type(piece).__name__, getattr(piece, "picture", None), getattr(piece, "subject", None)
+    return type(piece).__name__, getattr(piece, "image", None), getattr(piece, "subject", None)
 
 
 # ---- the tree of chunks ----
@@ -251,9 +251,9 @@ class _Builder:
         # Of one image the VAE copy's tokens are counted first.
         offset = np.zeros(len(row["token_index"]), np.int32)
         if stream == "vision":
-            clean = self.packed[number].latent.get("picture", np.zeros(0, np.int32))
-            offset = np.sum(row["picture"][:, None] == clean[None], axis=1)
-        return (row["picture"] * IMAGE_TOKENS + offset + _counted(row["picture"])).astype(np.int32)
+            clean = self.packed[number].latent.get("image", np.zeros(0, np.int32))
+            offset = np.sum(row["image"][:, None] == clean[None], axis=1)
+        return (row["image"] * IMAGE_TOKENS + offset + _counted(row["image"])).astype(np.int32)
 
     def _row(self, number: int, stream: str, row: dict) -> dict:
         if not row:
@@ -261,8 +261,8 @@ class _Builder:
         row = row | {"segment_ids": np.zeros(len(row["token_index"]), np.int32)}
         if stream != "text":
             starts = self.places[number][stream]
-            first = np.array([starts[picture] for picture in row["picture"]], np.int32)
-            row["index"] = first + _counted(row["picture"])
+            first = np.array([starts[image] for image in row["image"]], np.int32)
+            row["index"] = first + _counted(row["image"])
         return {name: row[name] for name in (*_FIELDS[stream], *_META)}
 
 
@@ -367,7 +367,7 @@ def _common(lists: Sequence[list]) -> int:
 
 def _places(packed: Packed, stream: str) -> dict[int, int]:
     """By image, where its tokens start among the sentence's encoded ones."""
-    images = getattr(packed, stream).get("picture", ())
+    images = getattr(packed, stream).get("image", ())
     return {int(image): n for n, image in reversed(list(enumerate(images)))}
 
 

@@ -45,20 +45,20 @@ def html(output: PipelineOutput, command: str | None = None) -> str:
         _settings(output, command),
     ]
     body = "\n".join(section for section in sections if section)
-    return page("macro: a picture and its plan", body)
+    return page("macro: an image and its plan", body)
 
 
 def _sentence(output: PipelineOutput) -> str:
-    """The instruction, its pictures as words."""
+    """The instruction, its images as words."""
     return f'<header><p class="mark">macro</p><h1 class="sentence">{spans_html(output.sentence)}</h1></header>'
 
 
 def _result(best: Candidate) -> str:
-    drawn = image_html(best.pixels, "the picture")
-    figures = [f'<figure class="main">{drawn}<figcaption>Picture</figcaption></figure>']
+    drawn = image_html(best.pixels, "the image")
+    figures = [f'<figure class="main">{drawn}<figcaption>Image</figcaption></figure>']
     if best.plan.grid is not None:
         over = f'<div class="stack">{drawn}{grid_svg(best.plan.grid, over=True)}</div>'
-        figures.append(f"<figure>{over}<figcaption>Plan over the picture</figcaption></figure>")
+        figures.append(f"<figure>{over}<figcaption>Plan over the image</figcaption></figure>")
         plan = grid_svg(best.plan.grid)
         figures.append(f"<figure>{plan}<figcaption>Plan, 8 by 8 cells</figcaption></figure>")
     return f'<section class="result">{"".join(figures)}</section>'
@@ -162,7 +162,7 @@ def write(folder: str | os.PathLike, output: PipelineOutput, command: str | None
     plan = output.plan
     files = {
         "plan.json": plan.to_json().encode("utf-8"),
-        "plan.png": encode_png(plan.picture()),
+        "plan.png": encode_png(plan.image()),
         "image.png": encode_png(output.pixels),
         "report.html": html(output, command).encode("utf-8"),
     }

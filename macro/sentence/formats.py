@@ -1,12 +1,12 @@
 """Files and prompts <-> sentences: MacroData JSON, INSET phrase maps, and the two arrangements of one sample.
 
-A prompt names its pictures as `<image n>`, counted from 1: "The dog of <image 1> sits on <image 2>."
+A prompt names its images as `<image n>`, counted from 1: "The dog of <image 1> sits on <image 2>."
 
-    in_sentence    "The dog of " [picture 1] " sits on " [picture 2] "."     INSET: pictures are words
-    image_first    "<image 1>" [picture 1] "<image 2>" [picture 2] "The dog of <image 1> sits on <image 2>."
+    in_sentence    "The dog of " [image 1] " sits on " [image 2] "."     INSET: images are words
+    image_first    "<image 1>" [image 1] "<image 2>" [image 2] "The dog of <image 1> sits on <image 2>."
 
-In a sentence a picture stands at its first mention, later mentions stay text; pictures that are never
-mentioned come first, and carry no number. A picture to edit (role "source") is no word of the sentence: it comes first,
+In a sentence an image stands at its first mention, later mentions stay text; images that are never
+mentioned come first, and carry no number. An image to edit (role "source") is no word of the sentence: it comes first,
 so that every word has seen it, and all its mentions stay text. Both arrangements hold the whole prompt: `prompt_of`
 reads it back exactly. Read next: `macro/inputs/packing.py`.
 """
@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from macro.sentence.spans import MAX_REFERENCES, Image, Sentence, Span, Target, Text
-from macro.utils import images as pictures_io
+from macro.utils import images as images_io
 from macro.utils.errors import UserError
 from macro.utils.files import atomic_write
 
@@ -33,22 +33,22 @@ def marker(number: int) -> str:
     return f"<image {number}>"
 
 
-def check_prompt(prompt: str, pictures: int, source: str = "prompt") -> None:
-    """Holds a prompt against the number of its pictures.
+def check_prompt(prompt: str, images: int, source: str = "prompt") -> None:
+    """Holds a prompt against the number of its images.
 
     Raises:
-        UserError: an empty prompt, a picture named that is not there, more than 12 pictures.
+        UserError: an empty prompt, an image named that is not there, more than 12 images.
     """
     if not prompt.strip():
-        raise UserError(f"{source}: is empty; say what the picture should show")
-    if pictures > MAX_REFERENCES:
-        raise UserError(f"{source}: {pictures} pictures, but at most {MAX_REFERENCES} fit; leave some out")
+        raise UserError(f"{source}: is empty; say what the image should show")
+    if images > MAX_REFERENCES:
+        raise UserError(f"{source}: {images} images, but at most {MAX_REFERENCES} fit; leave some out")
     for mention in _MARKER.finditer(prompt):
         if mention[0] != marker(int(mention[1])) or int(mention[1]) < 1:
-            raise UserError(f"{source}: {mention[0]} is no picture's name; count from <image 1>")
-        if int(mention[1]) > pictures:
-            have = {0: "no picture is given", 1: "there is only 1 picture"}.get(
-                pictures, f"there are only {pictures} pictures"
+            raise UserError(f"{source}: {mention[0]} is no image's name; count from <image 1>")
+        if int(mention[1]) > images:
+            have = {0: "no image is given", 1: "there is only 1 image"}.get(
+                images, f"there are only {images} images"
             )
             raise UserError(f"{source}: names {mention[0]}, but {have}; add it or change the number")
 
@@ -57,7 +57,7 @@ def check_prompt(prompt: str, pictures: int, source: str = "prompt") -> None:
 
 
 def in_sentence(prompt: str, images: Sequence[Image]) -> tuple[Span, ...]:
-    """Pictures as words; `images[n - 1]` is `<image n>`."""
+    """Images as words; `images[n - 1]` is `<image n>`."""
     check_prompt(prompt, len(images))
     mentioned: set[int] = set()
     first = {n for n, image in enumerate(images, 1) if image.role == "source"}
@@ -82,7 +82,7 @@ def in_sentence(prompt: str, images: Sequence[Image]) -> tuple[Span, ...]:
 
 
 def image_first(prompt: str, images: Sequence[Image]) -> tuple[Span, ...]:
-    """A marker and its picture for each, then the whole prompt; `images[n - 1]` is `<image n>`."""
+    """A marker and its image for each, then the whole prompt; `images[n - 1]` is `<image n>`."""
     check_prompt(prompt, len(images))
     listed = [
         span
@@ -99,7 +99,7 @@ AS_GIVEN = "as_given"
 def arrange(sentence: Sentence, arrangement: str) -> Sentence:
     """The same sample in another arrangement: 'in_sentence' or 'image_first'; 'as_given' changes nothing.
 
-    Only the prompt is rearranged: the leading given texts and pictures. Plan, target, learnt text and what
+    Only the prompt is rearranged: the leading given texts and images. Plan, target, learnt text and what
     follows them stay as they are.
     """
     head, tail = _split(sentence)
@@ -125,10 +125,10 @@ def _word(span: Text | Image) -> str:
 
 
 def numbered_images(sentence: Sentence) -> tuple[Image, ...]:
-    """The prompt's pictures by number: entry n - 1 is `<image n>`; unmentioned ones fill the free numbers.
+    """The prompt's images by number: entry n - 1 is `<image n>`; unmentioned ones fill the free numbers.
 
     Raises:
-        UserError: two pictures with one number, or a number above their count.
+        UserError: two images with one number, or a number above their count.
     """
     head, _ = _split(sentence)
     images = [span for span in head if isinstance(span, Image)]
@@ -138,7 +138,7 @@ def numbered_images(sentence: Sentence) -> tuple[Image, ...]:
             continue
         if image.number > len(images) or places[image.number - 1] is not None:
             raise UserError(
-                f"sentence: picture number {image.number} is taken twice or above their count {len(images)}; "
+                f"sentence: image number {image.number} is taken twice or above their count {len(images)}; "
                 "number them 1, 2, ..."
             )
         places[image.number - 1] = image
@@ -155,7 +155,7 @@ def _split(sentence: Sentence) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
 
 
 def _is_image_first(head: tuple[Span, ...]) -> bool:
-    """Unmistakable: in a sentence no text before picture n's place can name it."""
+    """Unmistakable: in a sentence no text before image n's place can name it."""
     images = head[1:-1:2]
     return (
         len(head) >= 3
@@ -175,13 +175,13 @@ def compose_sentence(
     size: tuple[int, int] | None,
     source: str | os.PathLike | np.ndarray | None = None,
 ) -> Sentence:
-    """What a user asks for, in the in-sentence arrangement: picture n shows subject n.
+    """What a user asks for, in the in-sentence arrangement: image n shows subject n.
 
     Args:
-        instruction: may name pictures as `<image n>`; pictures it does not name come first.
+        instruction: may name images as `<image n>`; images it does not name come first.
         images: files, or arrays uint8[h, w, 3].
-        size: (height, width) of the picture to draw; None leaves the target out.
-        source: a picture to edit. It is then `<image 1>`, of nobody in particular, and `images` go on from
+        size: (height, width) of the image to draw; None leaves the target out.
+        source: an image to edit. It is then `<image 1>`, of nobody in particular, and `images` go on from
             `<image 2>`, which shows subject 1.
 
     Raises:
@@ -191,29 +191,29 @@ def compose_sentence(
     for mention in _NEARLY.finditer(instruction):
         if not _MARKER.fullmatch(mention[0]):
             right = marker(int(mention[1]))
-            raise UserError(f"instruction: {mention[0]!r} names no picture; write {right}")
+            raise UserError(f"instruction: {mention[0]!r} names no image; write {right}")
     sources = [] if source is None else [source]
     check_prompt(instruction, len(sources) + len(images), "instruction")
-    given = [_given(picture, n, role="source") for n, picture in enumerate(sources, 1)]
-    given += [_given(picture, len(sources) + n, subject=n) for n, picture in enumerate(images, 1)]
+    given = [_given(image, n, role="source") for n, image in enumerate(sources, 1)]
+    given += [_given(image, len(sources) + n, subject=n) for n, image in enumerate(images, 1)]
     target = () if size is None else (Target(size=size),)
     return Sentence((*in_sentence(instruction, given), *target), "edit" if sources else "compose")
 
 
-def _given(picture: str | os.PathLike | np.ndarray, number: int, **how) -> Image:
-    if not isinstance(picture, np.ndarray):
-        return Image(pictures_io.load(picture), str(picture), **how)
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-        raise UserError(f"image {number}: {picture.dtype}{list(picture.shape)}; it must be uint8[height, width, 3]")
-    return Image(picture, **how)
+def _given(image: str | os.PathLike | np.ndarray, number: int, **how) -> Image:
+    if not isinstance(image, np.ndarray):
+        return Image(images_io.load(image), str(image), **how)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise UserError(f"image {number}: {image.dtype}{list(image.shape)}; it must be uint8[height, width, 3]")
+    return Image(image, **how)
 
 
-def with_pixels(sentence: Sentence, max_pixels: int = pictures_io.MAX_PIXELS) -> Sentence:
-    """A copy in which every picture that is only a file so far has been read."""
+def with_pixels(sentence: Sentence, max_pixels: int = images_io.MAX_PIXELS) -> Sentence:
+    """A copy in which every image that is only a file so far has been read."""
 
     def read(span: Span) -> Span:
         if isinstance(span, (Image, Target)) and span.pixels is None and span.path is not None:
-            return dataclasses.replace(span, pixels=pictures_io.load(span.path, max_pixels))
+            return dataclasses.replace(span, pixels=images_io.load(span.path, max_pixels))
         return span
 
     return sentence.replace(spans=tuple(read(span) for span in sentence))
@@ -223,13 +223,13 @@ def with_pixels(sentence: Sentence, max_pixels: int = pictures_io.MAX_PIXELS) ->
 
 
 def read_macrodata(path: str | os.PathLike) -> Sentence:
-    """Reads `{"task", "idx", "prompt", "input_images", "output_image"}`; pictures stay files (`with_pixels`).
+    """Reads `{"task", "idx", "prompt", "input_images", "output_image"}`; images stay files (`with_pixels`).
 
     The images stand in the sentence; `arrange` gives the other arrangement.
 
     Paths in the file are relative to it. `task`, `idx` and `output_image` may be missing ('compose', 0, no
-    target), and `input_images` empty (text to image). For customization and 'compose' picture n shows subject n;
-    elsewhere pictures show no subject. For 'edit' the first picture is the one to edit.
+    target), and `input_images` empty (text to image). For customization and 'compose' image n shows subject n;
+    elsewhere images show no subject. For 'edit' the first image is the one to edit.
 
     Raises:
         UserError: no such file, no JSON, a field missing or ill-typed, or see `check_prompt`.
@@ -259,7 +259,7 @@ def _role(task: str, number: int) -> str:
 
 
 def write_macrodata(path: str | os.PathLike, sentence: Sentence) -> None:
-    """Writes a sentence as MacroData JSON; pictures that have no file yet are saved beside it as PNG."""
+    """Writes a sentence as MacroData JSON; images that have no file yet are saved beside it as PNG."""
     path = Path(path)
     images = numbered_images(sentence)
     prompt = prompt_of(sentence)
@@ -273,9 +273,9 @@ def write_macrodata(path: str | os.PathLike, sentence: Sentence) -> None:
 def read_inset(path: str | os.PathLike) -> Sentence:
     """Reads `{"caption": "A robot holds a vase.", "map": {"robot": 1, "vase": 2}, "images": [files], ...}`.
 
-    Each phrase stands in the caption as a whole word; picture n takes its place right before the first such
-    occurrence that no longer phrase covers: "A " [picture 1] " robot holds a " [picture 2] " vase.".
-    One phrase a picture. `task`, `idx`, `output_image` as in MacroData; pictures stay files.
+    Each phrase stands in the caption as a whole word; image n takes its place right before the first such
+    occurrence that no longer phrase covers: "A " [image 1] " robot holds a " [image 2] " vase.".
+    One phrase an image. `task`, `idx`, `output_image` as in MacroData; images stay files.
 
     Raises:
         UserError: as `read_macrodata` and `phrased`.
@@ -297,7 +297,7 @@ def _inset(path: Path, record: dict) -> Sentence:
 
 
 def write_inset(path: str | os.PathLike, sentence: Sentence) -> None:
-    """Writes a sentence whose pictures know their phrases as INSET JSON; saves pictures that have no file."""
+    """Writes a sentence whose images know their phrases as INSET JSON; saves images that have no file."""
     path = Path(path)
     images = numbered_images(sentence)
     caption = prompt_of(sentence)
@@ -306,7 +306,7 @@ def write_inset(path: str | os.PathLike, sentence: Sentence) -> None:
             caption = caption.replace(f"{marker(n)} {image.phrase}", image.phrase, 1)
     left = _MARKER.search(caption)
     if left:
-        raise UserError(f"{path}: {left[0]} stands before no phrase of its own; give the picture its phrase")
+        raise UserError(f"{path}: {left[0]} stands before no phrase of its own; give the image its phrase")
     known = [image.phrase for image in images if image.phrase is not None]
     if len(set(known)) < len(known):
         raise UserError(f"{path}: two images have one phrase, which the map cannot tell apart; give each its own")
@@ -317,12 +317,12 @@ def write_inset(path: str | os.PathLike, sentence: Sentence) -> None:
 def phrased(caption: str, phrases: Mapping, images: Sequence[Image], source: str = "caption") -> tuple[Span, ...]:
     """INSET's arrangement: `images[n - 1]` stands right before the phrase that `phrases` sends to n, and knows it.
 
-    A phrase's place is its first occurrence, as whole words, that no longer phrase covers. Pictures without a phrase
+    A phrase's place is its first occurrence, as whole words, that no longer phrase covers. Images without a phrase
     come first.
 
     Raises:
         UserError: see `check_prompt`; a marker in the caption, a phrase that has no place there, a number that is no
-            picture's, or two phrases for one picture; messages begin with `source`.
+            image's, or two phrases for one image; messages begin with `source`.
     """
     prompt = _mark_phrases(source, caption, phrases, len(images))
     phrase_of = {number: phrase for phrase, number in phrases.items()}
@@ -330,15 +330,15 @@ def phrased(caption: str, phrases: Mapping, images: Sequence[Image], source: str
     return in_sentence(prompt, knowing)
 
 
-def _mark_phrases(source: str, caption: str, phrases: Mapping, pictures: int) -> str:
+def _mark_phrases(source: str, caption: str, phrases: Mapping, images: int) -> str:
     """The caption with `<image n> ` before each phrase's place; longer phrases choose their places first."""
     if _MARKER.search(caption):
-        raise UserError(f"{source}: caption holds an <image n> marker; the map says where pictures stand")
+        raise UserError(f"{source}: caption holds an <image n> marker; the map says where images stand")
     for phrase, number in phrases.items():
-        if type(number) is not int or not 1 <= number <= pictures:
-            raise UserError(f"{source}: map sends {phrase!r} to picture {number!r}, but there are {pictures}")
+        if type(number) is not int or not 1 <= number <= images:
+            raise UserError(f"{source}: map sends {phrase!r} to image {number!r}, but there are {images}")
     if len(set(phrases.values())) < len(phrases):
-        raise UserError(f"{source}: map gives two phrases to one picture; keep one")
+        raise UserError(f"{source}: map gives two phrases to one image; keep one")
     places: list[tuple[int, int, int]] = []
     for phrase in sorted(phrases, key=len, reverse=True):
         found = re.finditer(rf"(?<!\w){re.escape(phrase)}(?!\w)", caption) if phrase.strip() else ()
@@ -411,13 +411,13 @@ def _files_of(path: Path, images: Sequence[Image]) -> list[str]:
     return [_file_of(path, image, f"input{n}") for n, image in enumerate(images, 1)]
 
 
-def _file_of(path: Path, picture: Image | Target, name: str) -> str:
-    """A picture's file as the JSON beside it names it; saved first where there is none."""
-    if picture.path is None:
+def _file_of(path: Path, image: Image | Target, name: str) -> str:
+    """An image's file as the JSON beside it names it; saved first where there is none."""
+    if image.path is None:
         file = f"{path.stem}_{name}.png"
-        pictures_io.save(path.with_name(file), picture.pixels)
+        images_io.save(path.with_name(file), image.pixels)
         return file
     folder = os.path.join(path.parent, "")
-    if picture.path.startswith(folder):  # undoes `_beside` letter by letter
-        return picture.path[len(folder) :]
-    return picture.path if os.path.isabs(picture.path) else os.path.relpath(picture.path, path.parent)
+    if image.path.startswith(folder):  # undoes `_beside` letter by letter
+        return image.path[len(folder) :]
+    return image.path if os.path.isabs(image.path) else os.path.relpath(image.path, path.parent)

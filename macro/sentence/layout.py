@@ -1,4 +1,4 @@
-"""The layout grid: 8 x 8 cells over the picture, each naming the subject that stands there.
+"""The layout grid: 8 x 8 cells over the image, each naming the subject that stands there.
 
 Cell 0 is background, n = 1..12 the n-th subject (MUSIC's layout, arXiv 2604.07422). Row 0 is the top row.
 How boxes and masks become a grid is `macro/scenes/ground_truth/annotate.py`'s business; how a grid reaches the model's
@@ -10,7 +10,7 @@ from jaxtyping import Float32, Int8
 
 from macro.utils.errors import UserError
 
-GRID_SIZE = 8  # cells along each side of the picture
+GRID_SIZE = 8  # cells along each side of the image
 MAX_SUBJECTS = 12  # the most subjects a sentence may have
 NUM_CLASSES = MAX_SUBJECTS + 1  # what a cell can hold: background or one subject
 
@@ -60,7 +60,7 @@ def layout_to_token_weights(grid: Grid, rows: int, columns: int) -> Float32[np.n
 
     Args:
         grid: the layout.
-        rows, columns: the picture in latent tokens. A token may cover several cells or part of one.
+        rows, columns: the image in latent tokens. A token may cover several cells or part of one.
 
     Returns:
         float32[rows * columns, 13], row-major over tokens; each row sums to 1; column 0 is background.

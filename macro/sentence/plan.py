@@ -1,11 +1,11 @@
 """A plan as data: a chain of thought that says what to draw, and an 8 x 8 layout that says where.
 
-MUSIC (arXiv 2604.07422): `f1(instruction, references) -> (CoT, layout)`; `f2` draws the picture from them.
+MUSIC (arXiv 2604.07422): `f1(instruction, references) -> (CoT, layout)`; `f2` draws the image from them.
 A plan can be printed, edited, saved, loaded and handed back in. Its forms (all but the last can be read back):
 
     tokens    <think>The owl stands left of ...</think> as text; <layout>, 64 cells, </layout> as single ids
     JSON      {"cot": "...", "grid": [[0, 0, 1, ...], ...] or null}
-    picture   the grid in colours with the CoT beside it, for people to look at
+    image   the grid in colours with the CoT beside it, for people to look at
 
 Read next: `macro/sentence/spans.py`, `macro/inputs/tokenizer.py`.
 """
@@ -63,7 +63,7 @@ class Plan:
     """A chain of thought and a layout.
 
     Attributes:
-        cot: what the picture will show, in words; may be empty, may not hold the marks `<think>`, `<layout>`.
+        cot: what the image will show, in words; may be empty, may not hold the marks `<think>`, `<layout>`.
         grid: int8[8, 8], row 0 on top, 0 = background, n = n-th subject; None where no layout makes sense.
     """
 
@@ -154,7 +154,7 @@ class Plan:
         except UserError as error:
             raise UserError(f"{source}: {error}") from None
 
-    def picture(self, size: int = 512) -> UInt8[np.ndarray, "h w 3"]:
+    def image(self, size: int = 512) -> UInt8[np.ndarray, "h w 3"]:
         """The plan for people: the grid, `size` pixels square, and the CoT on a panel as wide to its right.
 
         A plan without a grid, or without words, is one panel only.

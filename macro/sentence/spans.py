@@ -1,12 +1,12 @@
-"""A sample is a sentence: text, pictures, plan and target in one ordered tuple of spans.
+"""A sample is a sentence: text, images, plan and target in one ordered tuple of spans.
 
 Text-to-image, editing, MUSIC, INSET and MACRO's four tasks are all this one type:
 
     Sentence((Text("A "), Image(dog, subject=1, number=1), Text("dog leans on "),
-              Image(lamp, subject=2, number=2), Text("a lamp."), Plan(cot, grid), Target(picture)))
+              Image(lamp, subject=2, number=2), Text("a lamp."), Plan(cot, grid), Target(image)))
 
-Subjects and pictures are numbered from 1. A subject is a thing in the scene; several pictures may show one
-subject, and a picture may show none (a style). Spans are values: never changed, compared by content.
+Subjects and images are numbered from 1. A subject is a thing in the scene; several images may show one
+subject, and an image may show none (a style). Spans are values: never changed, compared by content.
 Read next: `macro/sentence/formats.py` (files <-> sentences), `macro/inputs/packing.py` (sentences -> tokens).
 """
 
@@ -60,14 +60,14 @@ class Text:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Image(_Value):
-    """A given picture.
+    """A given image.
 
     Attributes:
         pixels: uint8[h, w, 3], or None while only the file is known.
         path: the file it came from.
         subject: 1..12, the subject it shows; None for a style, a page, a source.
-        role: 'reference', 'source' (the picture to edit) or 'context' (an earlier page).
-        number: the n of `<image n>`, from 1; None for a picture that the words never mention.
+        role: 'reference', 'source' (the image to edit) or 'context' (an earlier page).
+        number: the n of `<image n>`, from 1; None for an image that the words never mention.
         phrase: the words of the sentence that it shows (INSET), where known.
     """
 
@@ -91,7 +91,7 @@ class Image(_Value):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Target(_Value):
-    """The picture to draw: `pixels` uint8[h, w, 3] in training, its `size` (h, w) when sampling.
+    """The image to draw: `pixels` uint8[h, w, 3] in training, its `size` (h, w) when sampling.
 
     Where there are pixels, the size is theirs. `path` is the file it came from.
     """
@@ -116,7 +116,7 @@ class Truth(_Value):
     Attributes:
         kinds, textures: names.
         palettes: [s, 3 colours, RGB] in 0..1.
-        boxes: [s, 4] as x0, y0, x1, y1 in 0..1 of the picture.
+        boxes: [s, 4] as x0, y0, x1, y1 in 0..1 of the image.
         masks, amodal: [s, h, w], the visible part, and the whole as if nothing stood in front.
         visibility: [s], visible over whole area.
         depth_order: subject numbers, nearest first.
@@ -173,7 +173,7 @@ class Sentence(_Value):
 
     @property
     def images(self) -> tuple[Image, ...]:
-        """The given pictures, in the order they stand in."""
+        """The given images, in the order they stand in."""
         return tuple(span for span in self.spans if isinstance(span, Image))
 
     @property
@@ -182,12 +182,12 @@ class Sentence(_Value):
 
     @property
     def target(self) -> Target | None:
-        """The (first) picture to draw."""
+        """The (first) image to draw."""
         return next((span for span in self.spans if isinstance(span, Target)), None)
 
     @property
     def text(self) -> str:
-        """The words of all text spans, joined; pictures leave no trace (`formats.prompt_of` marks them)."""
+        """The words of all text spans, joined; images leave no trace (`formats.prompt_of` marks them)."""
         return "".join(span.text for span in self.spans if isinstance(span, Text))
 
     @property

@@ -145,7 +145,7 @@ def packing_config(config, model: ModelConfig) -> PackingConfig:
     dropout = from_config(CfgDropout, config.cfg_dropout, "cfg_dropout")
     training = {"cfg_dropout": dropout, "tasks": tuple(config.tasks), "arrangement": data_config(config)[0].arrangement}
     if training_selection(config) is not None:
-        training["most_pictures"] = MAX_TRAINING_IMAGES
+        training["most_images"] = MAX_TRAINING_IMAGES
     packing = packing_of(model, config.packing.to_dict() | training)
     if packing.buckets is None:
         raise UserError("config.packing.buckets: is None; training needs (height, width, slots) for its pixel slots")

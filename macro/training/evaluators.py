@@ -2,7 +2,7 @@
 
     joint         references | target | its thoughts | its layout | drawn | drawn after the true plan
                   references | target | drawn                           where sampling has no plan
-    autoencoder   picture | the same through the autoencoder
+    autoencoder   image | the same through the autoencoder
 
 Hooks for `macro/training/loop.py`; they look at averaged weights.
 """
@@ -44,8 +44,8 @@ def sample_grids(
         if not multihost.is_primary():
             return
         labelled = [tile for row in tiles for tile in row]
-        pictures, labels = zip(*labelled, strict=True)
-        sheet = image_io.contact_sheet(pictures, len(tiles[0]), labels)
+        images, labels = zip(*labelled, strict=True)
+        sheet = image_io.contact_sheet(images, len(tiles[0]), labels)
         folder = Path(workdir) / "sample_grids"
         folder.mkdir(exist_ok=True)
         image_io.save(folder / f"{step:06d}.png", sheet)
@@ -65,8 +65,8 @@ def _composed(config, model: ModelConfig, tokenizer, packing: PackingConfig) -> 
             row = [(_together(sample.images), "references"), (_tile(sample.target.pixels), "target")]
             if planned:
                 row += [
-                    (Plan(drawn.plan.cot, None).picture(SIDE), "its thoughts"),
-                    (Plan("", drawn.plan.grid).picture(SIDE), "its layout"),
+                    (Plan(drawn.plan.cot, None).image(SIDE), "its thoughts"),
+                    (Plan("", drawn.plan.grid).image(SIDE), "its layout"),
                 ]
             row.append((_tile(drawn.pixels), "drawn"))
             if planned:
@@ -88,7 +88,7 @@ def _at_a_size_of(packing: PackingConfig, sample: Sentence) -> Sentence:
 def _together(given: Sequence[Image]) -> np.ndarray:
     if not given:
         return BLANK
-    return image_io.contact_sheet([picture.pixels for picture in given], int(np.ceil(np.sqrt(len(given)))))
+    return image_io.contact_sheet([image.pixels for image in given], int(np.ceil(np.sqrt(len(given)))))
 
 
 def _reconstructed(config, model: ModelConfig, tokenizer, packing: PackingConfig) -> Callable:
@@ -102,7 +102,7 @@ def _reconstructed(config, model: ModelConfig, tokenizer, packing: PackingConfig
             target = sample.target.pixels
             x = target.astype(np.float32) / 127.5 - 1
             again = image_io.to_uint8(through(params["vae"], VAE(model.vae), x))
-            yield [(_tile(target), "picture"), (_tile(again), "through the autoencoder")]
+            yield [(_tile(target), "image"), (_tile(again), "through the autoencoder")]
 
     return rows
 

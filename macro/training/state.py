@@ -101,7 +101,7 @@ def _beginning(params: Mapping, objective, config) -> TrainState:
 
 
 def averaged(state: TrainState) -> Mapping:
-    """The parameters to draw pictures and measure with: the running average, and the frozen ones as they
+    """The parameters to draw images and measure with: the running average, and the frozen ones as they
     are.
     """
     return tree.merge(state.params, state.ema)

@@ -1,6 +1,6 @@
-"""Pictures between files, bytes and arrays: read anything a user brings, resize, save whole or not at all.
+"""Images between files, bytes and arrays: read anything a user brings, resize, save whole or not at all.
 
-Everywhere in the house a picture is uint8[h, w, 3], sRGB, row 0 on top; models see it as float32 in -1..1.
+Everywhere in the house an image is uint8[h, w, 3], sRGB, row 0 on top; models see it as float32 in -1..1.
 Embedded colour profiles are not applied. Read next: `macro/sentence/formats.py`.
 """
 
@@ -41,35 +41,35 @@ LABEL_COLOURS = np.array(
 
 
 def load(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """Reads a picture file: upright, without alpha (laid on white), 8 bits a channel.
+    """Reads an image file: upright, without alpha (laid on white), 8 bits a channel.
 
     Args:
         path: PNG, JPEG, WebP, GIF (first frame), BMP or TIFF, in any colour mode.
         max_pixels: the limit on height x width, held against the header before anything is decoded.
 
     Raises:
-        UserError: the file is missing, unreadable, broken, truncated, no picture, or too large.
+        UserError: the file is missing, unreadable, broken, truncated, no image, or too large.
     """
     with _file(path) as file:
         return decode(file.read(), max_pixels, str(path))
 
 
 def size_of(path: str | os.PathLike) -> tuple[int, int]:
-    """(height, width) of the picture that `load` would give; all but TIFF and PNG with EXIF without decoding.
+    """(height, width) of the image that `load` would give; all but TIFF and PNG with EXIF without decoding.
 
     Raises:
-        UserError: the file is missing, unreadable, no picture, or too large.
+        UserError: the file is missing, unreadable, no image, or too large.
     """
     with _file(path) as file:
-        picture = _open(file, MAX_PIXELS, str(path))
-        width, height = picture.size
-        if picture.format in ("PNG", "TIFF"):
-            # EXIF may stand behind a PNG's pixels; TIFF's reader stands pictures upright itself, when depends on its
+        image = _open(file, MAX_PIXELS, str(path))
+        width, height = image.size
+        if image.format in ("PNG", "TIFF"):
+            # EXIF may stand behind a PNG's pixels; TIFF's reader stands images upright itself, when depends on its
             # version. Both only tell by decoding, which most PNGs are spared.
             file.seek(0)
-            decoded = picture.format == "TIFF" or b"eXIf" in file.read()
+            decoded = image.format == "TIFF" or b"eXIf" in file.read()
             return load(path).shape[:2] if decoded else (height, width)
-        return (width, height) if _lies_on_its_side(picture) else (height, width)
+        return (width, height) if _lies_on_its_side(image) else (height, width)
 
 
 def _file(path: str | os.PathLike) -> io.BufferedReader:
@@ -78,71 +78,71 @@ def _file(path: str | os.PathLike) -> io.BufferedReader:
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file; check the path") from None
     except IsADirectoryError:
-        raise UserError(f"{path}: is a folder, not a picture; name one file") from None
+        raise UserError(f"{path}: is a folder, not an image; name one file") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
 
 
-def decode(data: bytes, max_pixels: int = MAX_PIXELS, name: str = "picture") -> Pixels:
-    """As `load`, from an encoded picture in memory; `name` is what messages call it."""
-    picture = _open(io.BytesIO(data), max_pixels, name)
+def decode(data: bytes, max_pixels: int = MAX_PIXELS, name: str = "image") -> Pixels:
+    """As `load`, from an encoded image in memory; `name` is what messages call it."""
+    image = _open(io.BytesIO(data), max_pixels, name)
     try:
-        picture.load()
-        return _to_rgb(_upright(picture))
+        image.load()
+        return _to_rgb(_upright(image))
     except UserError as error:
         raise UserError(f"{name}: {error}") from None
     except Exception as error:  # a decoder may raise anything on a broken file
         raise UserError(
-            f"{name}: the picture is broken or cut off ({error}); save or copy it again"
+            f"{name}: the image is broken or cut off ({error}); save or copy it again"
         ) from None
 
 
 def _open(file: io.BufferedIOBase, max_pixels: int, name: str) -> Image.Image:
-    """The picture of a file, of which only the head has been read."""
+    """The image of a file, of which only the head has been read."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is max_pixels
-            picture = Image.open(file, formats=_FORMATS)
+            image = Image.open(file, formats=_FORMATS)
     except Image.DecompressionBombError:
         raise UserError(f"{name}: far more than {max_pixels:,} pixels; scale it down") from None
     except Exception:  # a decoder may raise anything on bytes that are not its own
-        raise UserError(f"{name}: not a picture that can be read; use PNG, JPEG or WebP") from None
-    width, height = picture.size
+        raise UserError(f"{name}: not an image that can be read; use PNG, JPEG or WebP") from None
+    width, height = image.size
     if width * height > max_pixels:
         raise UserError(
             f"{name}: {width} x {height} is {width * height:,} pixels, over the limit of {max_pixels:,}; "
             "scale it down"
         )
-    return picture
+    return image
 
 
-def _lies_on_its_side(picture: Image.Image) -> bool:
+def _lies_on_its_side(image: Image.Image) -> bool:
     """Whether standing it upright exchanges its sides (EXIF orientations 5 to 8)."""
     try:
-        return picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        return image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
     except Exception:  # as in `_upright`
         return False
 
 
-def _upright(picture: Image.Image) -> Image.Image:
+def _upright(image: Image.Image) -> Image.Image:
     try:
-        return ImageOps.exif_transpose(picture)
-    except Exception:  # unreadable EXIF: the picture is still good, only its orientation is unknown
-        return picture
+        return ImageOps.exif_transpose(image)
+    except Exception:  # unreadable EXIF: the image is still good, only its orientation is unknown
+        return image
 
 
-def _to_rgb(picture: Image.Image) -> Pixels:
-    if picture.mode == "F":
+def _to_rgb(image: Image.Image) -> Pixels:
+    if image.mode == "F":
         raise UserError("floating-point pixels have no fixed white; save it with 8 or 16 bits")
-    if picture.mode.startswith("I"):  # 16-bit grey; Pillow itself would clip it at 255
-        grey = np.clip(np.asarray(picture, np.int64), 0, 65535)
+    if image.mode.startswith("I"):  # 16-bit grey; Pillow itself would clip it at 255
+        grey = np.clip(np.asarray(image, np.int64), 0, 65535)
         grey = ((grey * 255 + 32767) // 65535).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture)
-    return np.array(picture.convert("RGB"))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return np.array(image.convert("RGB"))
 
 
 def save(path: str | os.PathLike, pixels: Pixels) -> None:
@@ -168,7 +168,7 @@ def encode_png(pixels: Pixels) -> bytes:
 
 
 def data_uri(pixels: Pixels, suffix: str = ".png") -> str:
-    """The picture as `data:image/png;base64,...`, for pages that stand alone; ".jpg" takes less room."""
+    """The image as `data:image/png;base64,...`, for pages that stand alone; ".jpg" takes less room."""
     options = _WRITE[suffix]
     data = base64.b64encode(_encode(pixels, **options)).decode("ascii")
     return f"data:image/{options['format'].lower()};base64,{data}"
@@ -242,31 +242,31 @@ def wrap(text: str, face: ImageFont.FreeTypeFont, width: int) -> list[str]:
 
 
 def contact_sheet(
-    pictures: Sequence[Pixels], columns: int, labels: Sequence[str] | None = None, gap: int = 4
+    images: Sequence[Pixels], columns: int, labels: Sequence[str] | None = None, gap: int = 4
 ) -> Pixels:
-    """Pictures side by side on white, row by row, each centred in its tile, with a label of one line below.
+    """Images side by side on white, row by row, each centred in its tile, with a label of one line below.
 
     Args:
-        pictures: at least one; a tile is as large as the largest of them.
+        images: at least one; a tile is as large as the largest of them.
         columns: tiles in a row.
-        labels: one text per picture, cut to the tile's width.
+        labels: one text per image, cut to the tile's width.
         gap: pixels between tiles and around the sheet.
     """
-    height = max(picture.shape[0] for picture in pictures)
-    width = max(picture.shape[1] for picture in pictures)
+    height = max(image.shape[0] for image in images)
+    width = max(image.shape[1] for image in images)
     face = font(max(9, min(16, width // 10)))
     footer = 0 if labels is None else round(face.size * 1.5)
-    columns = min(columns, len(pictures))
-    rows = -(-len(pictures) // columns)
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
     sheet = np.full((rows * (height + footer + gap) + gap, columns * (width + gap) + gap, 3), 255, np.uint8)
     corners = [
         (gap + i // columns * (height + footer + gap), gap + i % columns * (width + gap))
-        for i in range(len(pictures))
+        for i in range(len(images))
     ]
-    for picture, (top, left) in zip(pictures, corners, strict=True):
-        h, w = picture.shape[:2]
+    for image, (top, left) in zip(images, corners, strict=True):
+        h, w = image.shape[:2]
         y, x = top + (height - h) // 2, left + (width - w) // 2
-        sheet[y : y + h, x : x + w] = picture
+        sheet[y : y + h, x : x + w] = image
     if labels is None:
         return sheet
     canvas = Image.fromarray(sheet)

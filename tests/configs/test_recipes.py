@@ -82,14 +82,14 @@ ASPECTS = ((1, 1), (3, 4), (4, 3), (9, 16), (2, 1))
 
 
 @pytest.mark.parametrize("name", ["macro_bagel_7b", "inset_bagel_7b"])
-@pytest.mark.parametrize("pictures", [0, 2, 5, 8, 10])
-def test_the_largest_samples_fit_a_row(name, pictures):
+@pytest.mark.parametrize("images", [0, 2, 5, 8, 10])
+def test_the_largest_samples_fit_a_row(name, images):
     config = recipe(name)
     packing = data.packing_config(config, model_config(config))
     for height, width in ASPECTS:
         size = (500 * height, 500 * width)
         black = np.broadcast_to(np.uint8(0), (*size, 3))
-        spans = (Text("word " * 200), *(Image(black) for _ in range(pictures)), Target(black))
+        spans = (Text("word " * 200), *(Image(black) for _ in range(images)), Target(black))
         rng = np.random.default_rng(0)
         pieces = _pieces(Sentence(spans), Tokenizer.demo(), _undropped(packing), rng)
         need = dict(zip(packing.kinds, needs(pieces, packing), strict=True))
@@ -124,7 +124,7 @@ def test_macro_mixes_tasks_and_buckets_as_published():
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_recipes_say_how_pictures_are_drawn_and_what_a_wrong_argument_is(name):
+def test_recipes_say_how_images_are_drawn_and_what_a_wrong_argument_is(name):
     read_options(recipe(name).sampling)
     with pytest.raises(UserError, match=f"{name}.py:huge: the argument can only be smoke"):
         recipe(name, "huge")

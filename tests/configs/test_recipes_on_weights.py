@@ -28,6 +28,7 @@ from macro.sentence.formats import image_first, in_sentence
 from macro.sentence.spans import Image, Sentence, Target
 from macro.train import main
 from macro.training import data
+from macro.utils import tree
 from macro.utils.config import load
 from macro.utils.images import save
 
@@ -108,6 +109,13 @@ def test_a_recipe_starts_from_bagel_trains_saves_and_draws(name, imported, tmp_p
     assert drawn.pixels.shape == (*packing.images.output_size(like=(100, 80)), 3)
     noted = weights.notes_of(weights.reader(tmp_path / "model.safetensors"))["trained_with"]
     assert noted["dtype"] == "bfloat16" and noted["cfg_dropout"]["mode"] == "joint"
+    if name == "music_7b":  # its adapters beside the imported weights are the model that it saved
+        adapted = macro.load(imported / "bagel" / "model.safetensors", config, tmp_path / "lora.safetensors")
+        found, saved = (tree.flatten(each.params["composer"]) for each in (adapted, pipeline))
+        assert found.keys() == saved.keys()
+        for path, leaf in found.items():
+            pair = np.asarray(leaf, np.float32), np.asarray(saved[path], np.float32)
+            np.testing.assert_allclose(*pair, rtol=1e-2, atol=1e-3, err_msg=path)
 
 
 def packing_of(name):

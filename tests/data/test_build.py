@@ -199,7 +199,7 @@ def test_bad_answers_and_bad_files_are_dead_letters_and_what_they_cost_is_told(r
     assert code == 2 and "nothing is left of 6 places" in err and "inset-dead.jsonl" in err
     letters = [json.loads(line) for line in (tmp_path / "inset-dead.jsonl").read_text().splitlines()]
     reasons = {(letter["step"], letter["reason"].split(";")[0].split(": ")[-1]) for letter in letters}
-    assert ("photo", "not a picture that can be read") in reasons
+    assert ("photo", "not an image that can be read") in reasons
     assert {"the answer has no field 'caption'", "it holds no JSON object"} & {why for step, why in reasons}
     assert {step for step, _ in reasons} == {"photo", "caption"}
     summary = json.loads((tmp_path / "inset-summary.json").read_text())

@@ -23,7 +23,7 @@ class ToyTokenizer:
         return "".join(chr(i) for i in ids if i < 300)
 
 
-def picture(seed, height, width):
+def image(seed, height, width):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
@@ -34,9 +34,9 @@ def sentence(index, subjects=None):
     subjects = subjects or int(rng.integers(1, 13))
     spans = []
     for n in range(1, subjects + 1):
-        spans += [Text("w" * int(rng.integers(2, 8))), Image(picture(n, 16, 16), subject=n, number=n)]
+        spans += [Text("w" * int(rng.integers(2, 8))), Image(image(n, 16, 16), subject=n, number=n)]
     grid = rng.integers(0, subjects + 1, (8, 8)).astype(np.int8)
-    spans += [Plan("c" * int(rng.integers(5, 9) * subjects), grid), Target(picture(index, 32, 32))]
+    spans += [Plan("c" * int(rng.integers(5, 9) * subjects), grid), Target(image(index, 32, 32))]
     return Sentence(tuple(spans), idx=index)
 
 
@@ -62,8 +62,8 @@ def make_sentence():
 
 
 @pytest.fixture
-def make_picture():
-    return picture
+def make_image():
+    return image
 
 
 @pytest.fixture

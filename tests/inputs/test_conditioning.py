@@ -33,9 +33,9 @@ def test_contexts_name_their_spans(make_sentence):
         context_mask("no_words", one)
 
 
-def test_without_text_nothing_is_bound_though_the_prompt_is_images_alone(make_picture):
+def test_without_text_nothing_is_bound_though_the_prompt_is_images_alone(make_image):
     """A prompt that is only `<image 1>` has no text span that could be dropped."""
-    alone = Sentence((Image(make_picture(0, 16, 16), subject=1), Target(make_picture(1, 32, 32))))
+    alone = Sentence((Image(make_image(0, 16, 16), subject=1), Target(make_image(1, 32, 32))))
     assert not context_mask("no_text", alone).bound and context_mask("no_image", alone).bound
 
 
@@ -69,8 +69,8 @@ def test_probabilities_are_the_shares_that_are_drawn(images, dropout):
 
     def left(mask):
         kept = [i for i, span in enumerate(sentence) if isinstance(span, Text) and i not in mask.text]
-        pictures = [i for i, span in enumerate(sentence) if isinstance(span, Image)]
-        return tuple(kept), tuple((i not in mask.vit, i not in mask.vae) for i in pictures)
+        shown = [i for i, span in enumerate(sentence) if isinstance(span, Image)]
+        return tuple(kept), tuple((i not in mask.vit, i not in mask.vae) for i in shown)
 
     drawn = Counter(left(dropout.sample(rng, sentence)) for _ in range(count))
     for context, probability in dropout.probabilities(sentence).items():

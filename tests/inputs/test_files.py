@@ -12,10 +12,10 @@ from macro.utils import images as image_io
 from macro.utils.errors import UserError
 
 
-def write(folder, idx, pictures=1, **fields):
+def write(folder, idx, images=1, **fields):
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(idx)
-    names = [f"{idx}_{n}.png" for n in range(pictures + 1)]
+    names = [f"{idx}_{n}.png" for n in range(images + 1)]
     for n, name in enumerate(names):
         image_io.save(folder / name, rng.integers(0, 256, (20 + n, 30, 3), np.uint8))
     record = {"task": "spatial", "idx": idx, "prompt": "A view.", "input_images": names[1:], "output_image": names[0]}
@@ -24,14 +24,14 @@ def write(folder, idx, pictures=1, **fields):
 
 def test_a_folder_is_read_in_the_order_of_its_paths(tmp_path):
     for idx in (2, 0, 1):
-        write(tmp_path / f"part{idx % 2}", idx, pictures=idx)
+        write(tmp_path / f"part{idx % 2}", idx, images=idx)
     files = Files(tmp_path)
     assert [files[i].idx for i in range(len(files))] == [0, 2, 1]
     assert [len(files[i].images) for i in range(3)] == [0, 2, 1]
 
 
-def test_an_outline_has_everything_but_the_pictures(tmp_path):
-    write(tmp_path, 1, pictures=2)
+def test_an_outline_has_everything_but_the_images(tmp_path):
+    write(tmp_path, 1, images=2)
     files = Files(tmp_path)
     whole, outline = files[0], files.outline(0)
     for ours, theirs in zip(whole, outline, strict=True):

@@ -36,13 +36,13 @@ def test_a_window_is_a_pure_function_and_holds_every_sample_once(tokenizer, make
     assert sorted(i for row in other for i in row["examples"] if i >= 0) != expected
 
 
-def test_latents_are_found_whatever_the_order_of_sizes(tokenizer, make_picture):
+def test_latents_are_found_whatever_the_order_of_sizes(tokenizer, make_image):
     """JAX sorts the keys of a dict when it hands it on, so the table must not go by the configured order."""
     config = dataclasses.replace(PACKING, buckets=((64, 16, 2), (16, 64, 1), (32, 32, 1)), draws=1, latent=64)
     sizes = [(32, 32), (64, 16), (16, 64), (64, 16)]
-    pictures = [np.full((*size, 3), 10 * n, np.uint8) for n, size in enumerate(sizes, 1)]
-    spans = [Image(picture, role="source") for picture in pictures[:-1]]
-    one = Sentence((*spans, Target(pictures[-1])))
+    images = [np.full((*size, 3), 10 * n, np.uint8) for n, size in enumerate(sizes, 1)]
+    spans = [Image(image, role="source") for image in images[:-1]]
+    one = Sentence((*spans, Target(images[-1])))
     row = make_row([pack_sentence(one, tokenizer, config, np.random.default_rng(0))], config)
     table = [row["pixels"][name][:, ::16, ::16, 0].ravel() for name in sorted(row["pixels"])]
     levels = np.concatenate(table)[row["latent"]["source"][row["latent"]["segment_ids"] == 0]]
@@ -65,12 +65,12 @@ def test_a_row_is_its_samples_side_by_side(tokenizer, make_source):
         for stream in ("text", "vision", "latent"):
             mine = row[stream]["segment_ids"] == k
             for name, values in getattr(alone, stream).items():
-                if name in row[stream] and name not in ("image", "picture"):
+                if name in row[stream] and name not in ("copy", "image"):
                     np.testing.assert_array_equal(row[stream][name][mine], values)
     latent, vision = row["latent"], row["vision"]
-    first, second = (set(vision["picture"][vision["segment_ids"] == k].tolist()) for k in (0, 1))
+    first, second = (set(vision["image"][vision["segment_ids"] == k].tolist()) for k in (0, 1))
     assert min(first) == 0 and max(first) < min(second)
-    assert latent["image"][latent["segment_ids"] >= 0].tolist() == [i for i in range(4) for _ in range(4)]
+    assert latent["copy"][latent["segment_ids"] >= 0].tolist() == [i for i in range(4) for _ in range(4)]
     # Two targets of four tokens in the table, each read twice.
     assert latent["source"][:16].tolist() == [0, 1, 2, 3] * 2 + [4, 5, 6, 7] * 2
 
@@ -79,13 +79,13 @@ def test_padding_is_told_apart(tokenizer, make_sentence):
     row = make_row([pack_sentence(make_sentence(0, 1), tokenizer, PACKING)], PACKING)
     for stream, capacity in (("text", 1000), ("vision", 28), ("latent", 32)):
         assert all(len(array) == capacity for array in row[stream].values())
-    assert (row["latent"]["segment_ids"] == -1).all() and (row["latent"]["image"] == -1).all()
+    assert (row["latent"]["segment_ids"] == -1).all() and (row["latent"]["copy"] == -1).all()
     assert np.isneginf(row["latent"]["t_raw"]).all() and not row["latent"]["loss"].any()
     empty = row["text"]["segment_ids"] < 0
     assert (row["text"]["labels"][empty] == -1).all() and not row["text"]["weights"][empty].any()
 
 
-def test_latent_table_runs_over_buckets_pictures_tokens(tokenizer, make_picture):
+def test_latent_table_runs_over_buckets_images_tokens(tokenizer, make_image):
     config = PackingConfig(
         text=200,
         vision=28,
@@ -96,16 +96,16 @@ def test_latent_table_runs_over_buckets_pictures_tokens(tokenizer, make_picture)
         reference_max_side=16,
     )
     wide = Sentence(
-        (Image(make_picture(0, 32, 64), role="source"), Text("x"), Target(make_picture(1, 32, 32)))
+        (Image(make_image(0, 32, 64), role="source"), Text("x"), Target(make_image(1, 32, 32)))
     )
     samples = [pack_sentence(wide, tokenizer, config, np.random.default_rng(i)) for i in range(2)]
     row = make_row(samples, config)
     source, sample = row["latent"]["source"], row["latent"]["segment_ids"]
     assert source[sample == 0].tolist() == [8 + i for i in range(8)] + [0, 1, 2, 3]
     assert source[sample == 1].tolist() == [16 + i for i in range(8)] + [4, 5, 6, 7]
-    np.testing.assert_array_equal(row["pixels"]["32x64"][1], make_picture(0, 32, 64))
-    np.testing.assert_array_equal(row["pixels"]["32x32"][1], make_picture(1, 32, 32))
-    with pytest.raises(UserError, match="more than 2 pictures of 32x64"):
+    np.testing.assert_array_equal(row["pixels"]["32x64"][1], make_image(0, 32, 64))
+    np.testing.assert_array_equal(row["pixels"]["32x32"][1], make_image(1, 32, 32))
+    with pytest.raises(UserError, match="more than 2 images of 32x64"):
         make_row([*samples, samples[0]], config)
 
 
@@ -127,7 +127,7 @@ def test_unknown_task_is_named(tokenizer, make_source, make_sentence):
 @pytest.mark.parametrize("window", [256, 512])
 def test_default_mixture_fills_every_stream(window):
     # Token counts as the scenes have them: buckets of 1-3, 4-5, 6-7, 8-10, 11-12 references are equally
-    # likely; 24 tokens of text and plan a subject and 81 more; a tenth each without text, pictures, either.
+    # likely; 24 tokens of text and plan a subject and 81 more; a tenth each without text, images, either.
     config, rng = PackingConfig(), np.random.default_rng(0)
     buckets = ((1, 3), (4, 5), (6, 7), (8, 10), (11, 12))
     fills = []
@@ -136,7 +136,7 @@ def test_default_mixture_fills_every_stream(window):
         for _ in range(window):
             low, high = buckets[rng.integers(5)]
             subjects = int(rng.integers(low, high + 1))
-            context = rng.choice(4, p=[0.7, 0.1, 0.1, 0.1])  # full, no text, no pictures, null
+            context = rng.choice(4, p=[0.7, 0.1, 0.1, 0.1])  # full, no text, no images, null
             text = int(subjects * 24 + rng.normal(81, 28)) if context in (0, 2) else 0
             seen = subjects if context in (0, 1) else 0
             needs.append([text + 2 * seen + 2 * config.draws, 16 * seen, 64 * config.draws, 1, 1])
@@ -160,7 +160,7 @@ def test_impossible_settings(changes, message):
         PackingConfig(**changes)
 
 
-def test_given_pictures_share_an_area_by_their_count(tokenizer):
+def test_given_images_share_an_area_by_their_count(tokenizer):
     """One rule for training and sampling; the sides shrink by the root of the areas' ratio."""
     buckets = ((64, 64, 4), (32, 32, 4), (16, 16, 4))
     config = dataclasses.replace(
@@ -179,10 +179,10 @@ def test_given_pictures_share_an_area_by_their_count(tokenizer):
 
 
 @pytest.mark.parametrize("arrangement", ["in_sentence", "image_first"])
-def test_an_edit_is_trained_in_the_arrangement_that_it_is_drawn_in(arrangement, tokenizer, make_picture):
+def test_an_edit_is_trained_in_the_arrangement_that_it_is_drawn_in(arrangement, tokenizer, make_image):
     """One file of MacroData in training, and a user's call."""
     config = dataclasses.replace(PACKING, arrangement=arrangement, cfg_dropout=CfgDropout("joint", 0.0, 0.0, 0.0))
-    before, other, after = (make_picture(n, 32, 32) for n in range(3))
+    before, other, after = (make_image(n, 32, 32) for n in range(3))
     images = [Image(before, role="source"), Image(other, subject=1)]
     prompt = "make it like <image 2>"
     trained = Sentence((*formats.in_sentence(prompt, images), Target(after)), "edit")

@@ -39,9 +39,9 @@ def in_order(packed):
     return [tokens[order] for order in sorted(tokens)]
 
 
-def test_reference_text_and_target(tokenizer, make_picture):
+def test_reference_text_and_target(tokenizer, make_image):
     one = Sentence(
-        (Text("ab"), Image(make_picture(0, 16, 32), subject=3), Text("c"), Target(make_picture(1, 32, 32)))
+        (Text("ab"), Image(make_image(0, 16, 32), subject=3), Text("c"), Target(make_image(1, 32, 32)))
     )
     packed = pack_sentence(one, tokenizer, config(draws=2), np.random.default_rng(0))
     assert in_order(packed) == (
@@ -54,13 +54,13 @@ def test_reference_text_and_target(tokenizer, make_picture):
     assert packed.text["ids"].tolist()[:8] == [300, 97, 98, 301, 302, 303, 300, 99]
     assert packed.vision["position"].tolist() == [0, 1] and packed.vision["subject"].tolist() == [3, 3]
     assert packed.latent["position"].tolist() == [0, 1, 64, 65] * 2
-    assert packed.latent["image"].tolist() == [0] * 4 + [1] * 4 and len(packed.pixels) == 1
+    assert packed.latent["copy"].tolist() == [0] * 4 + [1] * 4 and len(packed.pixels) == 1
     assert packed.latent["loss"].all() and len(set(packed.latent["t_raw"].tolist())) == 2
     assert (packed.text["labels"] == -1).all()  # nothing here is learnt
 
 
-def test_target_with_text_after_it_is_noised_then_clean_then_seen(tokenizer, make_picture):
-    one = Sentence((Text("a"), Target(make_picture(0, 32, 32)), Text("yes", learn=True)))
+def test_target_with_text_after_it_is_noised_then_clean_then_seen(tokenizer, make_image):
+    one = Sentence((Text("a"), Target(make_image(0, 32, 32)), Text("yes", learn=True)))
     packed = pack_sentence(one, tokenizer, config(), np.random.default_rng(0))
     assert in_order(packed) == (
         [("t", 0, C, 0), ("t", 0, C, 1), ("t", 0, C, 2)]
@@ -78,27 +78,27 @@ def test_target_with_text_after_it_is_noised_then_clean_then_seen(tokenizer, mak
     assert (packed.text["weights"] == learnt).all()
 
 
-def test_reweighting_lets_long_texts_rule_less(tokenizer, make_picture):
+def test_reweighting_lets_long_texts_rule_less(tokenizer, make_image):
     one = Sentence((Text("four", learn=True), Text("a longer one to learn", learn=True), Text("given")))
     weights = pack_sentence(one, tokenizer, config(reweighting=True), np.random.default_rng(0)).text["weights"]
     learnt = weights[weights > 0]
     np.testing.assert_allclose(learnt, [5**-0.5] * 5 + [22**-0.5] * 22)  # [eos] is predicted too
 
 
-def test_source_and_configured_references_have_a_clean_copy_before_the_vit_copy(tokenizer, make_picture):
+def test_source_and_configured_references_have_a_clean_copy_before_the_vit_copy(tokenizer, make_image):
     edit = Sentence(
-        (Image(make_picture(0, 64, 120), role="source"), Text("x"), Target(make_picture(1, 32, 32)))
+        (Image(make_image(0, 64, 120), role="source"), Text("x"), Target(make_image(1, 32, 32)))
     )
     packed = pack_sentence(edit, tokenizer, config(), np.random.default_rng(0))
     kinds = [token[0] for token in in_order(packed)]
     assert "".join(kinds) == "t" + "l" * 8 + "tt" + "vv" + "t" + "ttt" + "t" + "llll" + "t"
     assert [bucket for bucket, _ in packed.pixels] == [1, 0]  # 64 x 120 is nearest to 32 x 64
     assert packed.pixels[0][1].shape == (32, 64, 3)
-    reference = Sentence((Image(make_picture(0, 16, 16)), Target(make_picture(1, 32, 32))))
+    reference = Sentence((Image(make_image(0, 16, 16)), Target(make_image(1, 32, 32))))
     only_seen = pack_sentence(reference, tokenizer, config(), np.random.default_rng(0))
     both = pack_sentence(reference, tokenizer, config(reference_vae=True), np.random.default_rng(0))
     assert len(only_seen.latent["token_index"]) == 4 and len(both.latent["token_index"]) == 8
-    assert in_order(both)[-1][3] == 2 and in_order(only_seen)[-1][3] == 1  # two pictures' worth of RoPE
+    assert in_order(both)[-1][3] == 2 and in_order(only_seen)[-1][3] == 1  # two images' worth of RoPE
 
 
 def test_plan_is_learnt_whole_and_bound(tokenizer, make_sentence):
@@ -124,7 +124,7 @@ def test_contexts(context, tokenizer, make_sentence):
     has_text, has_images = context == "no_image", context == "no_text"
     assert (packed.text["mask_mode"] == CAUSAL).sum() == words * has_text
     assert len(packed.vision.get("token_index", ())) == 2 * has_images
-    # A dropped picture still moves RoPE by 1, dropped text does not.
+    # A dropped image still moves RoPE by 1, dropped text does not.
     assert set(packed.latent["position_ids"].tolist()) == {2 + words * has_text}
     assert not packed.text["weights"].any()
     assert packed.latent["subjects"].any() == has_text
@@ -132,8 +132,8 @@ def test_contexts(context, tokenizer, make_sentence):
     assert packed.latent["loss"].all()
 
 
-def test_sentences_without_a_target_are_never_cut(tokenizer, make_picture):
-    talk = Sentence((Image(make_picture(0, 16, 16)), Text("what"), Text("dog", learn=True)))
+def test_sentences_without_a_target_are_never_cut(tokenizer, make_image):
+    talk = Sentence((Image(make_image(0, 16, 16)), Text("what"), Text("dog", learn=True)))
     packed = pack_sentence(talk, tokenizer, config(null=1.0), np.random.default_rng(0))
     assert len(packed.vision["token_index"]) == 1 and packed.text["weights"].sum() == 4 and packed.latent == {}
 
@@ -158,9 +158,9 @@ def test_sampling_sees_the_same_context_as_training(tokenizer, make_sentence):
             np.testing.assert_array_equal(target["text"][name], trained.text[name][n:])
 
 
-def test_sight_of_a_packed_sentence(tokenizer, make_picture):
+def test_sight_of_a_packed_sentence(tokenizer, make_image):
     one = Sentence(
-        (Text("a"), Image(make_picture(0, 16, 16)), Target(make_picture(1, 32, 32)), Text("b", learn=True))
+        (Text("a"), Image(make_image(0, 16, 16)), Target(make_image(1, 32, 32)), Text("b", learn=True))
     )
     packed = pack_sentence(one, tokenizer, config(draws=2), np.random.default_rng(0))
     fields = ("token_index", "block_id", "mask_mode")
@@ -174,21 +174,21 @@ def test_sight_of_a_packed_sentence(tokenizer, make_picture):
     assert sees[last][:, ~noise & ~last].all()  # as the answer does, clean target and all
 
 
-def test_unloaded_picture_is_named(tokenizer):
+def test_unloaded_image_is_named(tokenizer):
     one = Sentence((Image(path="dog.png"), Text("x"), Target(size=(32, 32))))
     with pytest.raises(UserError, match="dog.png"):
         pack_sentence(one, tokenizer, config())
 
 
-def test_plan_without_a_grid_binds_nothing(tokenizer, make_picture):
-    one = Sentence((Text("x"), Plan("thought"), Target(make_picture(0, 32, 32))))
+def test_plan_without_a_grid_binds_nothing(tokenizer, make_image):
+    one = Sentence((Text("x"), Plan("thought"), Target(make_image(0, 32, 32))))
     packed = pack_sentence(one, tokenizer, config(), np.random.default_rng(0))
     assert not packed.latent["subjects"].any() and packed.text["weights"].sum() > len("thought")
 
 
-def test_a_thought_that_can_never_be_decoded_is_not_trained_on(tokenizer, make_picture):
+def test_a_thought_that_can_never_be_decoded_is_not_trained_on(tokenizer, make_image):
     """The decoder's grammar has no '<' but that of </think>; a plan that is handed in may have it."""
-    one = Sentence((Text("x"), Plan("the <image 1> dog"), Target(make_picture(0, 32, 32))), idx=7)
+    one = Sentence((Text("x"), Plan("the <image 1> dog"), Target(make_image(0, 32, 32))), idx=7)
     with pytest.raises(UserError, match=r"sentence 7 \(task compose\): its chain of thought holds '<image 1> do'"):
         pack_sentence(one, tokenizer, config(), np.random.default_rng(0))
     assert len(pack_sentence(one, tokenizer, config()).text["ids"])

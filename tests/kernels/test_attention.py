@@ -25,7 +25,7 @@ BACKENDS = {
 
 
 def sentence_meta():
-    """a b [i i i] c d {z z z}, then two tokens of padding: the picture in macro/sentence/attention_mask.py."""
+    """a b [i i i] c d {z z z}, then two tokens of padding: the image in macro/sentence/attention_mask.py."""
     spans = [(2, CAUSAL), (3, FULL), (2, CAUSAL), (3, NOISE)]
     length = np.array([n for n, _ in spans])
     meta = {
@@ -83,7 +83,7 @@ def inputs(seed, b, nq, nk, heads, groups, d):
 
 
 def test_attention_mask_is_the_documented_one():
-    picture = """
+    image = """
         x . . . . . . . . .
         x x . . . . . . . .
         x x x x x . . . . .
@@ -94,7 +94,7 @@ def test_attention_mask_is_the_documented_one():
         x x x x x x x x x x
         x x x x x x x x x x
         x x x x x x x x x x"""
-    expected = np.array([[mark == "x" for mark in row.split()] for row in picture.split("\n")[1:]])
+    expected = np.array([[mark == "x" for mark in row.split()] for row in image.split("\n")[1:]])
     mask = np.asarray(attention_mask(sentence_meta(), sentence_meta())[0])
     np.testing.assert_array_equal(mask[:10, :10], expected)
     assert not mask[10:].any() and not mask[:, 10:].any()

@@ -45,7 +45,7 @@ def test_named_rows_are_packed_rows_in_which_little_is_visited(name):
     pairs, full = visible_block_pairs(fields, fields, 128, 128)
     some = {field: x[0, ::61, None] for field, x in meta.items()}
     seen = np.mean(mask_mod(some, meta))
-    # Blocks hold up to a fifth more pairs than are seen, short sentences (of ViT's one picture each) a half more.
+    # Blocks hold up to a fifth more pairs than are seen, short sentences (of ViT's one image each) a half more.
     assert seen <= float(jnp.mean(pairs)) < seen * (1.5 if name == "vision" else 1.2)
     assert float(jnp.mean(full & pairs)) > 0.6 * float(jnp.mean(pairs))
 

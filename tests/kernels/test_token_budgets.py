@@ -17,7 +17,7 @@ COUNTS = st.lists(st.integers(0, 300), min_size=1, max_size=12)
 
 @settings(max_examples=200, deadline=None)
 @given(counts=COUNTS, keep=st.sampled_from([0.3, 0.07, 0.5, 1 / 3, 0.9, 1.0, 1e-9, 0.123456]), floor=st.integers(1, 9))
-def test_a_share_of_each_picture(counts, keep, floor):
+def test_a_share_of_each_image(counts, keep, floor):
     found = token_budgets(np.array([counts]), keep=keep, floor=floor)[0]
     share = max(Fraction(str(keep)).limit_denominator(10**6), Fraction(1, 10**6))
     assert found.tolist() == [min(max(math.ceil(share * n), min(floor, n)), n) for n in counts]
@@ -40,7 +40,7 @@ def test_a_budget_is_spent_in_proportion(counts, budget, floor):
     total, least = sum(counts), np.minimum(floor, counts)
     assert sum(found) == min(budget, total) <= token_budget_bound(total, len(counts), budget=budget, floor=floor)
     assert np.all(found <= counts) and np.all(found >= least)
-    # A larger picture gets no less, and who is above the floor lies within one token of its share of what they share.
+    # A larger image gets no less, and who is above the floor lies within one token of its share of what they share.
     order = np.argsort(counts, kind="stable")
     assert np.all(np.diff(found[order]) >= -1)
     above = found > least

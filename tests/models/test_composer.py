@@ -18,7 +18,7 @@ CONFIG = ModelConfig(
 
 
 def row(seed: int, samples: int, padding: int = 0) -> tuple[dict, jax.Array, jax.Array]:
-    """`samples` sentences of 4 text tokens, a picture of 4 patches and a noised target of 4 latents, then padding."""
+    """`samples` sentences of 4 text tokens, an image of 4 patches and a noised target of 4 latents, then padding."""
     rng = np.random.default_rng(seed)
     parts = {name: [] for name in ("text", "vision", "latent")}
     for sample in range(samples):
@@ -83,7 +83,7 @@ def test_padding_changes_nothing_and_stays_finite(params, forward):
         assert np.isfinite(padded[name]).all()
 
 
-def test_text_before_the_picture_does_not_see_it(params, forward):
+def test_text_before_the_image_does_not_see_it(params, forward):
     streams, x, t = row(5, 1)
     other = streams | {"vision": streams["vision"] | {"patches": streams["vision"]["patches"] + 1}}
     a, b = forward(params, streams, x, t), forward(params, other, x, t)

@@ -20,7 +20,7 @@ from macro.utils.errors import UserError
 
 PARAMS = random_params()["composer"]
 PLAN = Plan("a by", np.arange(64, dtype=np.int8).reshape(8, 8) % 3)
-PICTURES = 5
+IMAGES = 5
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def row():
 def outputs(row, selection=None):
     batch, x = row
     keys = jax.random.split(jax.random.key(0), 1)
-    training = None if selection is None else TrainingSelection(keys, selection, PICTURES)
+    training = None if selection is None else TrainingSelection(keys, selection, IMAGES)
     return jax.jit(Composer(CONFIG).apply)({"params": PARAMS}, batch, x, jnp.full(x.shape[:2], 0.3), training)
 
 
@@ -52,7 +52,7 @@ def test_later_layers_see_the_kept_tokens_only(row, method):
     """The shorter buffers against whole ones in which tokens that were not kept turn into padding."""
     batch, x = row
     selection = TokenSelection(keep=0.5, method=method, layers=(0,))
-    training = TrainingSelection(jax.random.split(jax.random.key(0), 1), selection, PICTURES)
+    training = TrainingSelection(jax.random.split(jax.random.key(0), 1), selection, IMAGES)
 
     def by_padding(model):
         und, gen = model._embed_und(batch["text"], batch["vision"]), model.embed_latent(batch["latent"], x, t)
@@ -99,15 +99,15 @@ def test_the_loss_has_gradients_everywhere(row):
 
 @pytest.mark.slow
 def test_the_shorter_buffer_holds_what_any_row_keeps():
-    """Rows of pictures of all sizes: nothing that the quotas grant is lost for want of places."""
+    """Rows of images of all sizes: nothing that the quotas grant is lost for want of places."""
     rng = np.random.default_rng(0)
-    training = TrainingSelection(None, TokenSelection(keep=0.3), PICTURES)
+    training = TrainingSelection(None, TokenSelection(keep=0.3), IMAGES)
     for _ in range(50):
-        sizes = rng.integers(0, 9, PICTURES)
-        own = jnp.asarray(np.repeat(np.arange(PICTURES), sizes)[None], jnp.int32)
+        sizes = rng.integers(0, 9, IMAGES)
+        own = jnp.asarray(np.repeat(np.arange(IMAGES), sizes)[None], jnp.int32)
         if not own.size:
             continue
-        share = jnp.ceil(0.3 * image_counts(own, PICTURES) - 1e-6).astype(jnp.int32)
+        share = jnp.ceil(0.3 * image_counts(own, IMAGES) - 1e-6).astype(jnp.int32)
         kept = select_top_k(jnp.zeros(own.shape), own, share, training.capacity(own.shape[1], 64))
         assert int(jnp.sum(kept.valid)) == int(jnp.sum(share))
 
@@ -126,7 +126,7 @@ def test_a_section_of_a_config():
 
 @pytest.mark.parametrize("softmax", [True, False])
 def test_packed_sentences_and_noised_targets_do_not_ask_for_each_other(row, softmax):
-    """What layers answer about a picture hangs on its own sentence's given words alone."""
+    """What layers answer about an image hangs on its own sentence's given words alone."""
     batch, x = row
     streams = {name: batch[name] for name in ("text", "vision", "latent")}
     two = jax.tree.map(lambda a: jnp.concatenate([a, a], axis=1), streams)
@@ -136,7 +136,7 @@ def test_packed_sentences_and_noised_targets_do_not_ask_for_each_other(row, soft
         stream["segment_ids"] = stream["segment_ids"].at[:, half:].set(moved[:, half:])
     x = jnp.concatenate([x, x], axis=1)
     method = "text" if softmax else "blocks"
-    training = TrainingSelection(None, TokenSelection(keep=0.5, method=method, layers=(1,)), PICTURES)
+    training = TrainingSelection(None, TokenSelection(keep=0.5, method=method, layers=(1,)), IMAGES)
 
     def answers(streams, x):
         def ask(model):

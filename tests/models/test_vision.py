@@ -1,4 +1,4 @@
-"""The packed vision encoder: pictures do not see one another, padding does no harm."""
+"""The packed vision encoder: images do not see one another, padding does no harm."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ CONFIG = VisionConfig(width=32, mlp=48, layers=2, heads=2, patch=4, side=4)
 
 
 def packed():
-    """Two sentences in a row: pictures of 4, 2 | 3 patches, then 2 places of padding."""
+    """Two sentences in a row: images of 4, 2 | 3 patches, then 2 places of padding."""
     rng = np.random.default_rng(0)
     patches = rng.normal(size=(1, 11, 48)).astype(np.float32)
     sample = np.array([[0] * 6 + [1] * 3 + [-1] * 2], np.int32)
@@ -44,13 +44,13 @@ def test_padding_is_finite_and_changes_nothing(vision):
     np.testing.assert_array_equal(out[:, :9], changed[:, :9])
 
 
-@pytest.mark.parametrize("picture", [slice(0, 4), slice(4, 6), slice(6, 9)])
-def test_only_the_own_picture_is_seen(vision, picture):
+@pytest.mark.parametrize("image", [slice(0, 4), slice(4, 6), slice(6, 9)])
+def test_only_the_own_image_is_seen(vision, image):
     _, run = vision
     patches, *places = packed()
-    moved = run(patches.at[0, picture.start].add(1.0), *places) - run(patches, *places)
+    moved = run(patches.at[0, image.start].add(1.0), *places) - run(patches, *places)
     reached = np.abs(np.asarray(moved[0])).max(-1) > 1e-6
-    assert reached[picture].all() and reached.sum() == picture.stop - picture.start
+    assert reached[image].all() and reached.sum() == image.stop - image.start
 
 
 def test_place_matters(vision):

@@ -21,7 +21,7 @@ CONFIG = ConfigDict(
 )
 
 
-def pictures(seed, *shape):
+def random_images(seed, *shape):
     """Soft ramps with a hard edge: something a small autoencoder can learn in seconds."""
     rng = np.random.default_rng(seed)
     ramp = np.linspace(0, 1, shape[-3])[:, None, None] * rng.uniform(60, 200, (*shape[:-3], 1, 1, 3)) + 20
@@ -35,7 +35,7 @@ def params():
 
 @pytest.fixture(scope="module")
 def run():
-    """((loss, metrics), gradient), compiled once for batches of four pictures."""
+    """((loss, metrics), gradient), compiled once for batches of four images."""
 
     def score(params, batch, key):
         loss, metrics = autoencoder.loss(params, batch, key, CONFIG, autoencoder.totals(batch, CONFIG))
@@ -44,7 +44,7 @@ def run():
     return jax.jit(jax.value_and_grad(score, has_aux=True))
 
 
-def test_squares_are_windows_of_their_pictures():
+def test_squares_are_windows_of_their_images():
     images = np.random.default_rng(0).integers(1, 255, (2, 3, 32, 24, 3)).astype(np.uint8)
     cut, used = autoencoder.squares({"32x24": jnp.asarray(images)}, 16, jax.random.key(1))
     assert cut.shape == (6, 16, 16, 3) and used.tolist() == [1] * 6
@@ -68,7 +68,7 @@ def batch_of(images):
 
 
 def test_empty_slots_count_for_nothing(params, run):
-    images = pictures(3, 1, 4, 16, 16, 3)
+    images = random_images(3, 1, 4, 16, 16, 3)
     images[:, 2:] = 0
     first, second = images.copy(), images.copy()
     first[:, 1], second[:, 0] = 0, 0
@@ -86,13 +86,13 @@ def test_edge_error_sees_edges_and_no_offsets():
 
 
 def test_total_is_the_weighted_sum(params, run):
-    (total, metrics), _ = run(params, batch_of(pictures(5, 1, 4, 16, 16, 3)), jax.random.key(0))
+    (total, metrics), _ = run(params, batch_of(random_images(5, 1, 4, 16, 16, 3)), jax.random.key(0))
     expected = metrics["l1"] + 0.5 * metrics["edges"] + 1e-4 * metrics["kl"]
     np.testing.assert_allclose(total, expected, rtol=1e-6)
 
 
 def test_a_few_steps_bring_the_psnr_up(params, run):
-    batch = batch_of(pictures(7, 1, 4, 16, 16, 3))
+    batch = batch_of(random_images(7, 1, 4, 16, 16, 3))
     optimizer = optax.adam(2e-3)
     update = jax.jit(optimizer.update)
     state, psnr = optimizer.init(params), []
@@ -105,7 +105,7 @@ def test_a_few_steps_bring_the_psnr_up(params, run):
 
 
 def test_reported_deviation_is_that_of_all_latents(params, run):
-    images = pictures(9, 1, 4, 16, 16, 3)
+    images = random_images(9, 1, 4, 16, 16, 3)
     (_, metrics), _ = run(params, batch_of(images), jax.random.key(0))
     x = jnp.asarray(images.reshape(4, 16, 16, 3), jnp.float32) / 127.5 - 1
     cut, _ = autoencoder.squares({"16x16": jnp.asarray(images)}, 16, jax.random.key(0))

@@ -17,7 +17,7 @@ CONFIG = ConfigDict({"model": MODEL, "loss": {"plan": 0.5, "draw": 2.0}, "tasks"
 
 
 def batch() -> dict:
-    """One row: four text tokens of task a, one picture, four noised tokens of task a; no token of task b."""
+    """One row: four text tokens of task a, one image, four noised tokens of task a; no token of task b."""
     rng = np.random.default_rng(0)
     n, zeros = 4, np.zeros((1, 4), np.int32)
     meta = {

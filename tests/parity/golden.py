@@ -180,12 +180,12 @@ class Golden:
 
     @cached_property
     def special_ids(self) -> tuple[int, int, int, int]:
-        """bos, eos, start and end of an image: what frames the first text and picture that were packed."""
+        """bos, eos, start and end of an image: what frames the first text and image that were packed."""
         ids, plan = self.load("pack_none_dense")["packed_text_ids"], self.plan(0)
         kinds = [item["type"] for item in plan]
-        first_text = 2 * kinds.index("text")  # before it only pictures, two marks each
+        first_text = 2 * kinds.index("text")  # before it only images, two marks each
         eos = first_text + 1 + len(self.load("samples")["s0_txt0"])
-        assert kinds[0] != "text", "the first recorded sample begins with a picture"
+        assert kinds[0] != "text", "the first recorded sample begins with an image"
         return int(ids[first_text]), int(ids[eos]), int(ids[0]), int(ids[1])
 
     @property

@@ -3,7 +3,7 @@
     python tests/parity/shrink.py ../shared/parity/bagel tests/parity/goldens/bagel
 
 Left out: the VAE's weights and their recordings (half of everything; checks that need them are skipped on the
-copy, or go without the decoded picture), pixels that the packed files repeat, and lists of keys. The numbers that
+copy, or go without the decoded image), pixels that the packed files repeat, and lists of keys. The numbers that
 are kept are as recorded.
 """
 

@@ -8,9 +8,9 @@ from parity.golden import Golden
 KINDS = {"larger": resized.resize, "key_heads": resized.double_key_heads}
 # Checks that take long, or look at nothing that is of another size.
 LEFT_OUT = {
-    "larger": ("contexts.guided", "pictures.several", "pictures.interleaved", "pictures.picture_last"),
-    "key_heads": ("contexts.guided", "pictures.several", "pictures.interleaved", "pictures.picture_last")
-    + ("pictures.edit", "pictures.thought", "vae.", "vision.", "packing.", "training.gradients_are_of"),
+    "larger": ("contexts.guided", "images.several", "images.interleaved", "images.image_last"),
+    "key_heads": ("contexts.guided", "images.several", "images.interleaved", "images.image_last")
+    + ("images.edit", "images.thought", "vae.", "vision.", "packing.", "training.gradients_are_of"),
 }
 CASES = [
     (kind, name) for kind, left_out in LEFT_OUT.items() for name in CHECKS if not name.startswith(left_out)

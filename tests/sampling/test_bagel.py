@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sampling.toy import picture
+from sampling.toy import random_image
 from sampling.toy_bagel import CONFIG, FIRST, FREE, OPTIONS, PACKING, PIECES, PIPELINE, SECOND, TOKENIZER, sentence_of
 
 from macro.diffusion.guidance import Guidance, guide
@@ -167,8 +167,8 @@ def test_the_size_of_what_is_drawn():
     """A size that is asked for; the source's; BAGEL's rule, where sizes are free: that of the last image."""
     free = {"image_shapes": None, "cfg_text_scale": 1.0, "cfg_img_scale": 1.0}
     assert PIPELINE.compose("one", size=(16, 48), **free).pixels.shape == (16, 48, 3)
-    assert FREE.compose("one", [FIRST, picture(9, 40, 24)], **free).pixels.shape == (40, 24, 3)
-    source, other = picture(4, 24, 32), picture(5, 32, 24)
+    assert FREE.compose("one", [FIRST, random_image(9, 40, 24)], **free).pixels.shape == (40, 24, 3)
+    source, other = random_image(4, 24, 32), random_image(5, 32, 24)
     made = FREE.compose("make it <image 2>", [other], source=source, **free)
     assert made.pixels.shape == (24, 32, 3)
     assert [image.role for image in made.sentence.images] == ["source", "reference"]

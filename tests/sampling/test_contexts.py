@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from sampling.toy import PACKING, TOKENIZER, continuation_of, picture, prompt_of, sentence
+from sampling.toy import PACKING, TOKENIZER, continuation_of, prompt_of, random_image, sentence
 
 from macro.inputs.conditioning import CONTEXTS
 from macro.sampling.contexts import capacity, context_spans, image_of
@@ -84,7 +84,7 @@ def test_latents_are_bound_only_where_the_plan_is(after):
         np.testing.assert_array_equal(after.latent["subjects"][row], expected)
 
 
-EDIT = Sentence((Image(picture(3, 64, 64), role="source"), Text("Dim it."), Target(size=(64, 64))), "edit")
+EDIT = Sentence((Image(random_image(3, 64, 64), role="source"), Text("Dim it."), Target(size=(64, 64))), "edit")
 
 
 def test_images_that_stand_before_all_text_are_read_once():
@@ -93,7 +93,7 @@ def test_images_that_stand_before_all_text_are_read_once():
     assert _tokens(prompt, "latent") == {"full": 16, "no_text": 16, "no_image": 0}
     assert prompt.path("full")[0] == prompt.path("no_text")[0] and len(prompt.path("no_text")) == 1
     assert len(prompt.latents[0]) == 1
-    np.testing.assert_array_equal(prompt.latents[0][0], picture(3, 64, 64))
+    np.testing.assert_array_equal(prompt.latents[0][0], random_image(3, 64, 64))
     full, no_text = (names_of(prompt, prompt.contexts[name])[0] for name in ("full", "no_text"))
     assert sorted(full[full >= 0]) == sorted(no_text[no_text >= 0]) == list(range(16 + 4))
     assert set(image_of(full)) == {-1, 0}
@@ -122,7 +122,7 @@ def test_snapshots_of_the_released_code():
         whole = Sentence((*spans, Target(size=(64, 64))))
         return [len(each) for each in context_spans(whole, CONTEXTS[:3], "bagel", TOKENIZER, PACKING).values()]
 
-    image, text = Image(picture(1)), Text("x")
+    image, text = Image(random_image(1)), Text("x")
     assert lengths(text) == [1, 0, 1]
     assert lengths(image, text) == [2, 1, 1]
     assert lengths(image, text, image, text) == [4, 3, 2]

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sampling.toy import CONFIG, continuation_of, picture, pipeline, prompt_of, random_params, sentence
+from sampling.toy import CONFIG, continuation_of, pipeline, prompt_of, random_image, random_params, sentence
 
 from macro.kernels.attention.reference import attention_mask
 from macro.models.token_selection import METHODS, TokenSelection
@@ -25,8 +25,8 @@ HALF = TokenSelection(keep=0.5, layers=(0, 1))
 
 def edit() -> Sentence:
     """An editing source with both copies, then a reference, then a reference of another size."""
-    shown = (Image(picture(3, 64, 64), role="source", number=1), Image(picture(1), subject=1, number=2))
-    return Sentence((*shown, Text("so "), Image(picture(2, 16, 32), subject=2, number=3), Target(size=(64, 64))))
+    shown = (Image(random_image(3, 64, 64), role="source", number=1), Image(random_image(1), subject=1, number=2))
+    return Sentence((*shown, Text("so "), Image(random_image(2, 16, 32), subject=2, number=3), Target(size=(64, 64))))
 
 
 class Read:
@@ -176,9 +176,9 @@ def test_a_plan_decides_too_and_is_the_first_candidates(half):
     np.testing.assert_array_equal(half.dropped()[1]["full"], one.dropped()[1]["full"])
 
 
-def test_keeping_everything_by_budget_draws_the_same_picture():
+def test_keeping_everything_by_budget_draws_the_same_image():
     whole, chosen = pipeline(), pipeline(token_selection=TokenSelection(budget=1000))
-    call = {"instruction": "A <image 1> by <image 2>.", "images": [picture(1), picture(2)], "plan": PLANS[0]}
+    call = {"instruction": "A <image 1> by <image 2>.", "images": [random_image(1), random_image(2)], "plan": PLANS[0]}
     a, b = whole.compose(**call), chosen.compose(**call)
     assert "select" in b.seconds and "select" not in a.seconds
     assert np.abs(a.pixels.astype(int) - b.pixels).max() <= 1
@@ -188,8 +188,8 @@ def test_keeping_everything_by_budget_draws_the_same_picture():
 
 @pytest.mark.slow
 def test_sentences_in_one_batch_are_what_they_are_alone():
-    """Another number and other sizes of pictures beside it, subjects or none: each result is its own."""
-    three = Sentence((*sentence().spans[:-1], Text("and "), Image(picture(4, 32, 16), subject=3, number=3),
+    """Another number and other sizes of images beside it, subjects or none: each result is its own."""
+    three = Sentence((*sentence().spans[:-1], Text("and "), Image(random_image(4, 32, 16), subject=3, number=3),
                       Target(size=(64, 64))))  # fmt: skip
     none = Sentence((Text("An owl."), Target(size=(64, 64))))
     sentences, drawing = [sentence(), three, none], pipeline(token_selection=TokenSelection(keep=0.5))
@@ -203,7 +203,7 @@ def test_sentences_in_one_batch_are_what_they_are_alone():
 
 
 def test_lots_and_seeds():
-    """A token's lot follows from its picture and place, wherever it lies; seeds may have 64 bits."""
+    """A token's lot follows from its image and place, wherever it lies; seeds may have 64 bits."""
     from macro.models.token_selection import scores
 
     lot = TokenSelection(keep=0.5, method="random")
@@ -215,15 +215,15 @@ def test_lots_and_seeds():
     assert len(set(np.asarray(drawn[0, 3:]).tolist())) == 6
 
 
-def test_strengths_of_pictures_after_a_target():
-    a, b, c = (Image(picture(n)) for n in (1, 2, 3))
-    spans = Text("x"), a, Target(picture(4, 64, 64)), Text("y"), b, a, c, Target(size=(64, 64))
+def test_strengths_of_images_after_a_target():
+    a, b, c = (Image(random_image(n)) for n in (1, 2, 3))
+    spans = Text("x"), a, Target(random_image(4, 64, 64)), Text("y"), b, a, c, Target(size=(64, 64))
     assert by_span(Sentence(spans), [1.0, 2.0, 3.0, 4.0]) == [1.0, 1.0, 2.0, 3.0, 4.0, 1.0]
 
 
 def test_strengths():
     drawing = pipeline()
-    call = {"instruction": "A <image 1> by <image 2>.", "images": [picture(1), picture(2)], "plan": PLANS[0]}
+    call = {"instruction": "A <image 1> by <image 2>.", "images": [random_image(1), random_image(2)], "plan": PLANS[0]}
     plain = drawing.compose(**call)
     np.testing.assert_array_equal(drawing.compose(**call, strengths=[1.0, 1.0]).pixels, plain.pixels)
     stronger = drawing.compose(**call, strengths=[1.0, 3.0])

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from sampling.toy import TOKENIZER, picture, pipeline
+from sampling.toy import TOKENIZER, pipeline, random_image
 
 from macro.diffusion.step_cache import TaylorSeer, TeaCache
 from macro.sentence.formats import image_first
@@ -9,7 +9,7 @@ from macro.sentence.spans import Image, Sentence, Target, Text
 from macro.utils.errors import UserError
 
 PIPELINE = pipeline()
-CALL = {"instruction": "A <image 1> by <image 2>.", "images": [picture(1), picture(2)]}
+CALL = {"instruction": "A <image 1> by <image 2>.", "images": [random_image(1), random_image(2)]}
 GRID = np.zeros((8, 8), np.int8)
 
 
@@ -23,14 +23,14 @@ def one():
     return PIPELINE.compose(**CALL)
 
 
-def test_a_plan_and_a_picture_come_out(one):
+def test_a_plan_and_an_image_come_out(one):
     assert one.pixels.shape == (64, 64, 3) and one.pixels.dtype == np.uint8 and one.pixels.std() > 1
     assert one.plan.grid.shape == (8, 8) and set(one.plan.named) <= {1, 2}
     assert list(one.seconds) == ["prompt", "plan", "read", "draw", "decode"]
     assert one.sentence.target.size == (64, 64) and list(one.ends) == ["full", "no_text", "null"]
 
 
-def test_same_seed_same_picture(one):
+def test_same_seed_same_image(one):
     again, other = PIPELINE.compose(**CALL), PIPELINE.compose(**CALL, seed=1)
     np.testing.assert_array_equal(one.pixels, again.pixels)
     assert one.plan == again.plan != other.plan
@@ -50,19 +50,19 @@ def test_the_likeliest_plan_is_picked(three):
     assert three.plan is three.candidates[three.best].plan
 
 
-def test_its_own_plan_handed_back_gives_the_same_picture(one):
+def test_its_own_plan_handed_back_gives_the_same_image(one):
     again = PIPELINE.compose(**CALL, plan=Plan.from_json(one.plan.to_json()))
     assert again.given and "plan" not in again.seconds
     np.testing.assert_array_equal(again.pixels, one.pixels)
     assert again.candidates[0].score == one.candidates[0].score
 
 
-def test_an_edited_plan_changes_the_picture(one):
+def test_an_edited_plan_changes_the_image(one):
     edited = Plan(one.plan.cot, (one.plan.grid + 1) % 3)
     assert (PIPELINE.compose(**CALL, plan=edited).pixels != one.pixels).any()
 
 
-def test_without_pictures_the_plan_is_words():
+def test_without_images_the_plan_is_words():
     result = PIPELINE.compose("A field.", num_timesteps=1)
     assert result.plan.grid is None and result.pixels.shape == (64, 64, 3)
 
@@ -73,7 +73,7 @@ def test_unplanned_draws_from_the_sentence_alone(one):
     assert two.best == 0 and not two.scored
     assert np.abs(two.pixels.astype(int) - PIPELINE.compose(**CALL, use_planner=False).pixels).max() <= 1
     assert (two.candidates[0].pixels != two.candidates[1].pixels).any() and (two.pixels != one.pixels).any()
-    # The picture that a sentence without plan conditions on is all there is: its words tell.
+    # The image that a sentence without plan conditions on is all there is: its words tell.
     other = PIPELINE.compose(**CALL | {"instruction": "A <image 1> on <image 2>."}, use_planner=False)
     assert (other.pixels != two.pixels).any()
 
@@ -94,7 +94,7 @@ def test_a_step_cache_draws_nearly_the_same_from_fewer_full_steps(one, step_cach
         ({"plan": Plan("x", GRID + 3)}, "subject 3"),
         ({"instruction": " "}, "empty"),
         ({"instruction": "A <image 7>."}, "<image 7>"),
-        ({"images": [picture(0, 16, 16)] * 13}, "12"),
+        ({"images": [random_image(0, 16, 16)] * 13}, "12"),
         ({"size": (60, 64)}, "60x64"),
         ({"num_timesteps": 0}, "num_timesteps"),
         ({"num_timesteps": 2, "step_cache": TaylorSeer(2, 2)}, "num_timesteps=2.*step_cache"),
@@ -106,16 +106,16 @@ def test_mistakes_are_named(change, said):
 
 
 def test_a_source_is_edited():
-    call = {"instruction": "put <image 2> on the <image 1> car", "images": [picture(1)]}
-    made = PIPELINE.compose(**call, source=picture(3, 64, 64))
+    call = {"instruction": "put <image 2> on the <image 1> car", "images": [random_image(1)]}
+    made = PIPELINE.compose(**call, source=random_image(3, 64, 64))
     assert made.sentence.task == "edit" and made.pixels.shape == (64, 64, 3)
     assert set(made.plan.named) <= set(range(1, 13))
     # All twelve may be in it: nobody has numbered the source's own subjects.
     busy = Plan("x", np.tile(np.arange(1, 9, dtype=np.int8), (8, 1)))
-    of_one, of_another = (PIPELINE.compose(**call, source=picture(n, 64, 64), plan=busy) for n in (3, 4))
+    of_one, of_another = (PIPELINE.compose(**call, source=random_image(n, 64, 64), plan=busy) for n in (3, 4))
     assert (of_one.pixels != of_another.pixels).any()
     with pytest.raises(UserError, match="names subject 2"):
-        PIPELINE.compose("<image 1>", [picture(1)], plan=busy)
+        PIPELINE.compose("<image 1>", [random_image(1)], plan=busy)
 
 
 def test_image_first_is_drawn_as_it_is_trained():
@@ -123,7 +123,7 @@ def test_image_first_is_drawn_as_it_is_trained():
     marks = [span.text for span in made.sentence if isinstance(span, Text)]
     assert marks == ["<image 1>", "<image 2>", CALL["instruction"]]
     # An edit's spans are those of the training sample of the same arrangement.
-    source, target = picture(3, 64, 64), Target(size=(64, 64))
+    source, target = random_image(3, 64, 64), Target(size=(64, 64))
     edit = PIPELINE.compose("dim it", source=source, arrangement="image_first", num_timesteps=1)
     trained = image_first("dim it", [Image(source, role="source")])
     assert edit.sentence.spans == (*trained, target)
@@ -132,11 +132,11 @@ def test_image_first_is_drawn_as_it_is_trained():
 
 
 def test_an_earlier_target_is_read_and_the_last_one_drawn():
-    first, last = Target(picture(5, 64, 64)), Target(size=(64, 64))
+    first, last = Target(random_image(5, 64, 64)), Target(size=(64, 64))
     page = Sentence((Text("page one "), first, Text("page two "), last))
     made, other = (
         PIPELINE.compose_sentence(story, plan=Plan("abc"), num_timesteps=1)
-        for story in (page, page.replace(spans=(Text("page one "), Target(picture(6, 64, 64)), *page.spans[2:])))
+        for story in (page, page.replace(spans=(Text("page one "), Target(random_image(6, 64, 64)), *page.spans[2:])))
     )
     assert (made.pixels != other.pixels).any()
     # Text, clean VAE copy and ViT copy, text, plan.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sampling.toy import picture, sentence
+from sampling.toy import random_image, sentence
 
 from macro.sampling import report
 from macro.sampling.options import SamplingOptions
@@ -18,7 +18,7 @@ GRID = np.kron([[0, 1], [2, 2]], np.ones((4, 4))).astype(np.int8)
 
 
 def _output(count=2, cot="A & <b>.", grid=GRID, given=False):
-    candidates = tuple(Candidate(Plan(cot, grid), picture(n, 64, 64), -1.0 - n) for n in range(count))
+    candidates = tuple(Candidate(Plan(cot, grid), random_image(n, 64, 64), -1.0 - n) for n in range(count))
     seconds = {"prompt": 0.1, "plan": 0.2, "draw": 0.5, "decode": 0.1}
     options = SamplingOptions(use_planner=True, cfg_overall_scale=1.5)
     ends = {"full": (31, 20), "no_text": (9, 2)}
@@ -36,10 +36,10 @@ def test_page_needs_nothing_from_elsewhere(page):
     assert not re.search(r"url\(|@import|<script|<link|https?://", page)
 
 
-def test_pictures_stand_at_their_words(page):
+def test_images_stand_at_their_words(page):
     heading = re.search(r"<h1.*?</h1>", page, re.S)[0]
-    words = re.sub(r'<span class="word".*?</span>', "[picture]", heading)
-    assert re.sub(r"</?h1[^>]*>", "", words) == "A [picture]by [picture]"
+    words = re.sub(r'<span class="word".*?</span>', "[image]", heading)
+    assert re.sub(r"</?h1[^>]*>", "", words) == "A [image]by [image]"
 
 
 def test_everything_is_shown(page):
@@ -57,9 +57,9 @@ def test_it_says_where_nothing_ranks_the_candidates(page):
     assert "nothing ranks them" not in page
 
 
-def test_a_picture_to_edit_is_marked_as_such(page):
+def test_an_image_to_edit_is_marked_as_such(page):
     made = _output()
-    source = Image(picture(3, 20, 20), role="source")
+    source = Image(random_image(3, 20, 20), role="source")
     edit = dataclasses.replace(made, sentence=made.sentence.replace(spans=(source, *made.sentence.spans)))
     assert report.html(edit).count("to edit") == 1 and data_uri(source.pixels) in report.html(edit)
     assert "to edit" not in page

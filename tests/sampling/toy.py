@@ -97,18 +97,18 @@ def continuation_of(sentences, plans, prompt, packing=PACKING):
     return continue_prompt(sentences, sentences[0].target.size, plans, ids, prompt, TOKENIZER, packing)
 
 
-def picture(seed: int, height: int = 32, width: int = 32) -> np.ndarray:
+def random_image(seed: int, height: int = 32, width: int = 32) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def sentence() -> Sentence:
-    """Two subjects, the second one's picture smaller."""
+    """Two subjects, the second one's image smaller."""
     return Sentence(
         (
             Text("A "),
-            Image(picture(1), subject=1, number=1),
+            Image(random_image(1), subject=1, number=1),
             Text("by "),
-            Image(picture(2, 16, 32), subject=2, number=2),
+            Image(random_image(2, 16, 32), subject=2, number=2),
             Target(size=(64, 64)),
         )
     )
@@ -120,7 +120,7 @@ def training_row(plan: Plan, context: str) -> tuple[dict, jax.Array]:
     dropout = CfgDropout(**{name: float(name == context) for name in ("no_text", "no_image", "null")})
     config = dataclasses.replace(PACKING, text=256, vision=64, latent=64, samples=1, draws=1, cfg_dropout=dropout)
     whole = sentence().with_plan(plan)
-    whole = whole.replace(spans=(*whole.spans[:-1], Target(picture(9, 64, 64))))
+    whole = whole.replace(spans=(*whole.spans[:-1], Target(random_image(9, 64, 64))))
     row = make_row([pack_sentence(whole, TOKENIZER, config, np.random.default_rng(0))], config)
     x = jax.random.normal(jax.random.key(1), (1, 64, CONFIG.latent_channels))
     return jax.tree.map(lambda a: jnp.asarray(a)[None], row), x

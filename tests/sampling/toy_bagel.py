@@ -4,7 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from sampling.toy import ToyTokenizer, picture, random_like
+from sampling.toy import ToyTokenizer, random_image, random_like
 
 from macro.inputs.packing import PackingConfig
 from macro.models.composer import Composer, dummy_batch
@@ -26,7 +26,7 @@ PACKING = PackingConfig(
     buckets=((24, 40, 1), (40, 16, 1), (32, 24, 1)), patch=7, vision_side=9, latent_stride=STRIDE, latent_side=6,
     reference_max_side=42, reference_vae=True, binding=False, draws=1, samples=1, text=220, vision=60, latent=60,
 )  # fmt: skip
-FIRST, SECOND = picture(1, 24, 40), picture(2, 40, 16)
+FIRST, SECOND = random_image(1, 24, 40), random_image(2, 40, 16)
 PIECES = [FIRST, "one", SECOND, "and two"]
 OPTIONS = SamplingOptions(
     cfg_text_scale=3.0,

@@ -25,7 +25,7 @@ def _in_batches(scenes, draw) -> list:
     return [draw(stack(compiled[i : i + AT_ONCE])) for i in range(0, len(compiled), AT_ONCE)]
 
 
-def pictures(scenes, height=64, width=64, samples=1) -> dict[str, np.ndarray]:
+def images(scenes, height=64, width=64, samples=1) -> dict[str, np.ndarray]:
     """`render` of any number of scenes."""
     parts = _in_batches(scenes, lambda batch: render(batch, height, width, samples))
     return {key: np.concatenate([part[key] for part in parts])[: len(scenes)] for key in parts[0]}

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scenes.drawing import pictures
+from scenes.drawing import images
 
 from macro.scenes.assets.palettes import COLOURS, colour_distance
 from macro.scenes.edits import OPERATIONS, propose
@@ -137,7 +137,7 @@ def reach(scene, number, where):
 def test_pixels_that_the_edit_does_not_reach_stay(edits):
     """Outside silhouettes before and after, shadows, and the soft dark under feet, nothing changes by more than 1."""
     picked = edits[::4]
-    before, after = (pictures([getattr(e, at) for e in picked], SIZE, SIZE) for at in ("before", "after"))
+    before, after = (images([getattr(e, at) for e in picked], SIZE, SIZE) for at in ("before", "after"))
     free = []
     for i, edit in enumerate(picked):
         reached = np.zeros((SIZE, SIZE), bool)

@@ -63,7 +63,7 @@ def test_distractors_show_strangers_and_some_are_doubles(tales):
     assert doubles > 12
 
 
-def test_late_pages_can_need_ten_pictures(tales):
+def test_late_pages_can_need_ten_images(tales):
     """How many earlier pages share a character with a page: every number from 1 to 10 comes up."""
     needed = Counter()
     for tale in tales:
@@ -72,7 +72,7 @@ def test_late_pages_can_need_ten_pictures(tales):
     assert set(range(1, 11)) <= set(needed)
 
 
-def test_text_is_true_of_its_picture(tales):
+def test_text_is_true_of_its_image(tales):
     pages = [(tale, page) for tale in tales[:7] for page in range(len(tale.leaves))][:48]  # three whole batches
     scenes, said = [tale.leaves[page].scene for tale, page in pages], 0
     for n, ((tale, page), scene, (_, truth)) in enumerate(

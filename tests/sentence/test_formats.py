@@ -37,29 +37,29 @@ REAL = Path(__file__).resolve().parents[3] / "shared" / "real" / "macrodata"
 
 words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="<>"), max_size=8)
 decoys = st.sampled_from(["<Image 1>", "<image1>", "<image n>", "image 2", "<", "<image -1>", "[Image1]"])
-names = st.text("abcé 9-", min_size=1).map(lambda name: f"pictures/{name}.jpg")
+names = st.text("abcé 9-", min_size=1).map(lambda name: f"images/{name}.jpg")
 
 
 @st.composite
 def prompts(draw, least: int = 0):
-    """A prompt and the count of its pictures; markers repeat, touch, leave some out, stand anywhere."""
-    pictures = draw(st.integers(least, 12))
+    """A prompt and the count of its images; markers repeat, touch, leave some out, stand anywhere."""
+    images = draw(st.integers(least, 12))
     pieces = words | decoys
-    if pictures:
-        pieces |= st.integers(1, pictures).map(marker)
+    if images:
+        pieces |= st.integers(1, images).map(marker)
     prompt = "".join(draw(st.lists(pieces, min_size=1, max_size=10)))
-    return (prompt if prompt.strip() else "an owl"), pictures
+    return (prompt if prompt.strip() else "an owl"), images
 
 
-def pictures_of(count: int) -> list[Image]:
+def images_of(count: int) -> list[Image]:
     return [Image(path=f"{n}.png", subject=n) for n in range(1, count + 1)]
 
 
 # ---- arrangements ----
 
 
-def test_pictures_stand_at_their_first_mention():
-    a, b, c = pictures_of(3)
+def test_images_stand_at_their_first_mention():
+    a, b, c = images_of(3)
     spans = in_sentence("The owl of <image 3> sits on <image 1>, not <image 3>.", [a, b, c])
     assert spans == (
         Image(path="2.png", subject=2),  # never mentioned: in front, without a number
@@ -73,9 +73,9 @@ def test_pictures_stand_at_their_first_mention():
 
 @QUICK
 @given(prompts(least=1), st.integers(0, 11))
-def test_a_picture_to_edit_comes_before_all_words_and_its_mentions_stay(given_prompt, place):
+def test_an_image_to_edit_comes_before_all_words_and_its_mentions_stay(given_prompt, place):
     prompt, count = given_prompt
-    images = pictures_of(count)
+    images = images_of(count)
     images[place % count] = Image(path="scene.png", role="source")
     inside = Sentence(in_sentence(prompt, images))
     assert prompt_of(inside) == prompt
@@ -87,8 +87,8 @@ def test_a_picture_to_edit_comes_before_all_words_and_its_mentions_stay(given_pr
     assert arrange(arrange(inside, "image_first"), "in_sentence") == inside
 
 
-def test_image_first_lists_all_pictures_before_the_prompt():
-    spans = image_first("An owl on <image 2>.", pictures_of(2))
+def test_image_first_lists_all_images_before_the_prompt():
+    spans = image_first("An owl on <image 2>.", images_of(2))
     assert spans == (
         Text("<image 1>"),
         Image(path="1.png", subject=1, number=1),
@@ -100,13 +100,13 @@ def test_image_first_lists_all_pictures_before_the_prompt():
 
 @QUICK
 @given(prompts())
-def test_prompt_and_pictures_are_read_back_from_both_arrangements(sample):
+def test_prompt_and_images_are_read_back_from_both_arrangements(sample):
     prompt, count = sample
-    pictures = pictures_of(count)
-    for spans in (in_sentence(prompt, pictures), image_first(prompt, pictures)):
+    images = images_of(count)
+    for spans in (in_sentence(prompt, images), image_first(prompt, images)):
         sentence = Sentence((*spans, Target(size=(8, 8))))
         assert prompt_of(sentence) == prompt
-        assert [image.path for image in numbered_images(sentence)] == [image.path for image in pictures]
+        assert [image.path for image in numbered_images(sentence)] == [image.path for image in images]
         assert Text("") not in spans
 
 
@@ -115,15 +115,15 @@ def test_prompt_and_pictures_are_read_back_from_both_arrangements(sample):
 def test_arrangements_turn_into_one_another(sample):
     prompt, count = sample
     tail = (Plan("an owl"), Target(size=(8, 8)), Text("And then."), Image(OWL, role="context"))
-    inside = Sentence((*in_sentence(prompt, pictures_of(count)), *tail), "customization", 5)
-    first = Sentence((*image_first(prompt, pictures_of(count)), *tail), "customization", 5)
+    inside = Sentence((*in_sentence(prompt, images_of(count)), *tail), "customization", 5)
+    first = Sentence((*image_first(prompt, images_of(count)), *tail), "customization", 5)
     assert arrange(inside, "image_first") == first
     assert arrange(first, "in_sentence") == inside
     assert arrange(inside, "in_sentence") == inside
     assert arrange(first, "image_first") == first
 
 
-def test_pictures_keep_what_they_are():
+def test_images_keep_what_they_are():
     spans = (
         Image(OWL, role="source"),
         Text("Put "),
@@ -154,17 +154,17 @@ def test_wrong_numbers_are_refused(numbers):
 @pytest.mark.parametrize(
     ("prompt", "count", "says"),
     [
-        ("An owl of <image 7>.", 5, "names <image 7>, but there are only 5 pictures"),
-        ("An owl of <image 2>.", 1, "names <image 2>, but there is only 1 picture;"),
-        ("An owl of <image 1>.", 0, "names <image 1>, but no picture is given"),
-        ("An owl of <image 0>.", 3, "<image 0> is no picture's name"),
-        ("An owl of <image 01>.", 3, "<image 01> is no picture's name"),
-        ("An owl.", 13, "13 pictures, but at most 12"),
+        ("An owl of <image 7>.", 5, "names <image 7>, but there are only 5 images"),
+        ("An owl of <image 2>.", 1, "names <image 2>, but there is only 1 image;"),
+        ("An owl of <image 1>.", 0, "names <image 1>, but no image is given"),
+        ("An owl of <image 0>.", 3, "<image 0> is no image's name"),
+        ("An owl of <image 01>.", 3, "<image 01> is no image's name"),
+        ("An owl.", 13, "13 images, but at most 12"),
         ("", 1, "is empty"),
         (" \n", 1, "is empty"),
     ],
 )
-def test_prompts_that_do_not_fit_their_pictures_are_refused(prompt, count, says):
+def test_prompts_that_do_not_fit_their_images_are_refused(prompt, count, says):
     for arrangement in (in_sentence, image_first):
         with pytest.raises(UserError) as error:
             arrangement(prompt, [Image(OWL)] * count)
@@ -188,7 +188,7 @@ def test_a_users_files_and_arrays_become_numbered_subjects(tmp_path):
     )
 
 
-def test_pictures_that_the_instruction_does_not_name_come_first():
+def test_images_that_the_instruction_does_not_name_come_first():
     sentence = compose_sentence("An owl.", [OWL, OWL + 1], (8, 8))
     assert sentence.spans[:3] == (Image(OWL, subject=1), Image(OWL + 1, subject=2), Text("An owl."))
     assert compose_sentence("An owl.", [], (8, 8)).spans == (Text("An owl."), Target(size=(8, 8)))
@@ -197,12 +197,12 @@ def test_pictures_that_the_instruction_does_not_name_come_first():
 @pytest.mark.parametrize(
     ("instruction", "images", "says"),
     [
-        ("Take <image 1>.", [], "instruction: names <image 1>, but no picture is given"),
+        ("Take <image 1>.", [], "instruction: names <image 1>, but no image is given"),
         ("Take <image 7>.", [OWL] * 5, "instruction: names <image 7>, but there are only 5"),
-        ("Take it.", ["absent.png"] * 13, "instruction: 13 pictures, but at most 12"),
+        ("Take it.", ["absent.png"] * 13, "instruction: 13 images, but at most 12"),
         ("", [OWL], "instruction: is empty"),
-        ("Take <image1>.", [OWL], "'<image1>' names no picture; write <image 1>"),
-        ("Take [Image 1].", [OWL], "'[Image 1]' names no picture; write <image 1>"),
+        ("Take <image1>.", [OWL], "'<image1>' names no image; write <image 1>"),
+        ("Take [Image 1].", [OWL], "'[Image 1]' names no image; write <image 1>"),
         ("Take it.", ["absent.png"], "absent.png: there is no such file"),
         ("Take it.", [OWL, OWL[..., 0]], "image 2: uint8[4, 6]; it must be uint8[height, width, 3]"),
         ("Take it.", [OWL / 255], "image 1: float64[4, 6, 3]"),
@@ -219,12 +219,12 @@ def test_a_users_mistakes_are_named(instruction, images, says):
 
 @st.composite
 def macrodata(draw):
-    prompt, pictures = draw(prompts(least=1))
+    prompt, images = draw(prompts(least=1))
     record = {
         "task": draw(st.sampled_from(["customization", "illustration", "spatial", "temporal", "compose"])),
         "idx": draw(st.integers(0, 10**9)),
         "prompt": prompt,
-        "input_images": draw(st.lists(names, min_size=pictures, max_size=pictures)),
+        "input_images": draw(st.lists(names, min_size=images, max_size=images)),
     }
     if draw(st.booleans()):
         record["output_image"] = draw(names | st.just("../elsewhere/target.png") | st.just("/far/target.png"))
@@ -245,7 +245,7 @@ def test_macrodata_json_is_written_back_identically(record):
         assert sorted(os.listdir(folder)) == ["back.json", "given.json"]
 
 
-def test_pictures_without_a_file_are_saved_beside_the_json(tmp_path):
+def test_images_without_a_file_are_saved_beside_the_json(tmp_path):
     spans = (
         *in_sentence("An owl <image 2>.", [Image(OWL, subject=1), Image(OWL + 1, subject=2)]),
         Target(OWL + 2),
@@ -259,15 +259,15 @@ def test_pictures_without_a_file_are_saved_beside_the_json(tmp_path):
     assert back.target.size == (4, 6)
 
 
-def test_a_json_in_another_folder_still_finds_its_pictures(tmp_path, monkeypatch):
+def test_a_json_in_another_folder_still_finds_its_images(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    save("pictures/owl.png", OWL)
-    write_macrodata("lists/1.json", Sentence((Image(path="pictures/owl.png"), Text("An owl."))))
-    assert json.loads(Path("lists/1.json").read_text())["input_images"] == ["../pictures/owl.png"]
+    save("images/owl.png", OWL)
+    write_macrodata("lists/1.json", Sentence((Image(path="images/owl.png"), Text("An owl."))))
+    assert json.loads(Path("lists/1.json").read_text())["input_images"] == ["../images/owl.png"]
     assert with_pixels(read_macrodata("lists/1.json")).images[0].pixels.shape == (4, 6, 3)
 
 
-def test_only_pictures_of_things_are_bound_to_subjects(tmp_path):
+def test_only_images_of_things_are_bound_to_subjects(tmp_path):
     record = {"prompt": "Go on.", "input_images": ["a.png", "b.png"]}
     for task, subjects in (("customization", [1, 2]), ("temporal", [None, None])):
         (tmp_path / "x.json").write_text(json.dumps({**record, "task": task}))
@@ -275,19 +275,19 @@ def test_only_pictures_of_things_are_bound_to_subjects(tmp_path):
         assert [image.subject for image in read_macrodata(tmp_path / "x.json").images] == subjects
 
 
-def test_the_first_picture_of_an_edit_is_its_source(tmp_path):
+def test_the_first_image_of_an_edit_is_its_source(tmp_path):
     record = {"prompt": "Put <image 2> in.", "input_images": ["a.png", "b.png"], "task": "edit"}
     (tmp_path / "x.json").write_text(json.dumps(record))
     images = numbered_images(read_macrodata(tmp_path / "x.json"))
     assert [image.role for image in images] == ["source", "reference"]
 
 
-def test_text_to_image_has_no_pictures(tmp_path):
+def test_text_to_image_has_no_images(tmp_path):
     (tmp_path / "x.json").write_text('{"prompt": "An owl.", "input_images": [], "output_image": "owl.png"}')
     for arrangement in ("in_sentence", "image_first"):
         sentence = arrange(read(tmp_path / "x.json"), arrangement)
         assert [type(span) for span in sentence] == [Text, Target]
-    with pytest.raises(UserError, match="names <image 1>, but no picture is given"):
+    with pytest.raises(UserError, match="names <image 1>, but no image is given"):
         (tmp_path / "x.json").write_text('{"prompt": "<image 1> flies.", "input_images": []}')
         read(tmp_path / "x.json")
 
@@ -305,10 +305,10 @@ def test_either_format_is_known_by_its_fields(tmp_path):
     [
         ({"prompt": None}, "prompt must be a text, not None"),
         ({"prompt": ""}, "prompt: is empty"),
-        ({"prompt": "<image 7>"}, "prompt: names <image 7>, but there are only 5 pictures"),
+        ({"prompt": "<image 7>"}, "prompt: names <image 7>, but there are only 5 images"),
         ({"input_images": [1]}, "input_images must be a list of file names"),
         ({"input_images": "a.png"}, "input_images must be a list, not 'a.png'"),
-        ({"input_images": ["a.png"] * 13}, "13 pictures, but at most 12"),
+        ({"input_images": ["a.png"] * 13}, "13 images, but at most 12"),
         ({"idx": "3"}, "idx must be a whole number"),
         ({"task": 3}, "task must be a text"),
         ({"output_image": 3}, "output_image must be a text"),
@@ -357,7 +357,7 @@ def test_real_macrodata_loads_and_is_written_back(tmp_path, name):
 # ---- INSET ----
 
 
-def test_phrases_become_pictures_in_the_sentence(tmp_path):
+def test_phrases_become_images_in_the_sentence(tmp_path):
     record = {
         "caption": "A dog house behind a dog.",
         "map": {"dog": 1, "dog house": 3},
@@ -371,8 +371,8 @@ def test_phrases_become_pictures_in_the_sentence(tmp_path):
     assert words == Text("A ") and end == Text(" dog.")
 
 
-def test_an_engine_places_pictures_as_a_file_does():
-    owl, box, style = pictures_of(3)
+def test_an_engine_places_images_as_a_file_does():
+    owl, box, style = images_of(3)
     spans = phrased("A red owl on an owl box.", {"owl box": 2, "owl": 1}, [owl, box, style])
     assert spans == (
         Image(path="3.png", subject=3),
@@ -389,16 +389,16 @@ def test_an_engine_places_pictures_as_a_file_does():
     [
         ("An owl.", {"cat": 1}, "answer: map names 'cat', which has no place"),
         ("Owls.", {"Owl": 1}, "which has no place of its own"),
-        ("An owl.", {"owl": 3}, "sends 'owl' to picture 3, but there are 2"),
-        ("An owl.", {"owl": True}, "sends 'owl' to picture True"),
-        ("An owl.", {"owl": [1]}, "sends 'owl' to picture [1]"),
-        ("An owl on a box.", {"owl": 1, "box": 1}, "two phrases to one picture"),
+        ("An owl.", {"owl": 3}, "sends 'owl' to image 3, but there are 2"),
+        ("An owl.", {"owl": True}, "sends 'owl' to image True"),
+        ("An owl.", {"owl": [1]}, "sends 'owl' to image [1]"),
+        ("An owl on a box.", {"owl": 1, "box": 1}, "two phrases to one image"),
         ("An <image 1> owl.", {"owl": 1}, "holds an <image n> marker"),
     ],
 )
 def test_a_map_that_does_not_fit_is_refused(caption, phrases, says):
     with pytest.raises(UserError) as error:
-        phrased(caption, phrases, pictures_of(2), "answer")
+        phrased(caption, phrases, images_of(2), "answer")
     assert str(error.value).startswith("answer: ") and says in str(error.value)
 
 
@@ -408,14 +408,14 @@ def inset(draw):
     vocabulary = ["owl", "red", "red owl", "box", "the box", "an", "owls", "(van)", "é"]
     caption = " ".join(draw(st.lists(st.sampled_from(vocabulary), min_size=1, max_size=12)))
     phrases = draw(st.lists(st.sampled_from(caption.split()), min_size=1, max_size=4, unique=True))
-    pictures = len(phrases) + draw(st.integers(0, 3))
-    numbers = draw(st.permutations(range(1, pictures + 1)))
+    images = len(phrases) + draw(st.integers(0, 3))
+    numbers = draw(st.permutations(range(1, images + 1)))
     return {
         "task": "compose",
         "idx": draw(st.integers(0, 99)),
         "caption": caption,
         "map": dict(zip(phrases, numbers, strict=False)),
-        "images": [f"{n}.png" for n in range(1, pictures + 1)],
+        "images": [f"{n}.png" for n in range(1, images + 1)],
         "output_image": "target.png",
     }
 
@@ -441,14 +441,14 @@ def test_inset_json_is_written_back_identically(record):
         ({"map": {"ow": 1}}, "names 'ow', which has no place"),
         ({"map": {"": 1}}, "names '', which has no place"),
         ({"map": {"red owl": 1, "owl": 2}}, "names 'owl', which has no place of its own"),
-        ({"map": {"owl": 3}}, "'owl' to picture 3, but there are 2"),
-        ({"map": {"owl": "1"}}, "'owl' to picture '1'"),
-        ({"map": {"owl": 1, "box": 1}}, "two phrases to one picture"),
+        ({"map": {"owl": 3}}, "'owl' to image 3, but there are 2"),
+        ({"map": {"owl": "1"}}, "'owl' to image '1'"),
+        ({"map": {"owl": 1, "box": 1}}, "two phrases to one image"),
         ({"map": [1]}, "map must be an object"),
         ({"caption": "An <image 1> owl on a box."}, "holds an <image n> marker"),
         ({"caption": ""}, "caption"),
         ({"images": [1, 2]}, "images must be a list of file names"),
-        ({"images": ["a.png"] * 13}, "13 pictures"),
+        ({"images": ["a.png"] * 13}, "13 images"),
     ],
 )
 def test_mistakes_in_an_inset_file_are_named(tmp_path, change, says):
@@ -460,13 +460,13 @@ def test_mistakes_in_an_inset_file_are_named(tmp_path, change, says):
     assert str(error.value).startswith(f"{file}: ") and says in str(error.value)
 
 
-def test_a_picture_that_stands_before_no_phrase_is_named(tmp_path):
-    sentence = Sentence(in_sentence("An owl <image 1>.", pictures_of(1)))
+def test_an_image_that_stands_before_no_phrase_is_named(tmp_path):
+    sentence = Sentence(in_sentence("An owl <image 1>.", images_of(1)))
     with pytest.raises(UserError, match="<image 1> stands before no phrase"):
         write_inset(tmp_path / "x.json", sentence)
 
 
-def test_an_edit_is_of_picture_1_and_the_references_go_on_from_2():
+def test_an_edit_is_of_image_1_and_the_references_go_on_from_2():
     made = compose_sentence("put <image 2> on the <image 1> car", [OWL], (64, 64), source=OWL)
     assert made.task == "edit" and made.subjects == 12
     source, words, reference = made.spans[:3]
@@ -474,7 +474,7 @@ def test_an_edit_is_of_picture_1_and_the_references_go_on_from_2():
     assert words == Text("put ")
     assert (reference.role, reference.subject, reference.number) == ("reference", 1, 2)
     assert prompt_of(made) == "put <image 2> on the <image 1> car"
-    with pytest.raises(UserError, match="13 pictures, but at most 12"):
+    with pytest.raises(UserError, match="13 images, but at most 12"):
         compose_sentence("x", [OWL] * 12, None, source=OWL)
     with pytest.raises(UserError, match="image 2: float32"):
         compose_sentence("x", [OWL.astype(np.float32)], None, source=OWL)

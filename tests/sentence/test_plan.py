@@ -1,4 +1,4 @@
-"""Plans: every form is read back exactly, a person's mistakes are named, and the picture shows the grid."""
+"""Plans: every form is read back exactly, a person's mistakes are named, and the image shows the grid."""
 
 import json
 
@@ -97,20 +97,20 @@ def test_mistakes_in_a_plan_file_are_named(text, says):
     assert str(error.value).startswith("my/plan.json: ") and says in str(error.value)
 
 
-def test_picture_shows_each_cell_in_its_colour_and_the_words_beside():
-    picture = Plan("an owl stands on a box", GRID).picture(256)
-    assert picture.shape == (256, 512, 3)
+def test_image_shows_each_cell_in_its_colour_and_the_words_beside():
+    image = Plan("an owl stands on a box", GRID).image(256)
+    assert image.shape == (256, 512, 3)
     for row in range(8):  # a point beside the figure, away from the lines
-        shown = picture[row * 32 + 6, 16 * 3 + 6].astype(int)
+        shown = image[row * 32 + 6, 16 * 3 + 6].astype(int)
         assert np.abs(shown - LABEL_COLOURS[row]).max() <= 8
-    assert (picture[:, 256:] < 128).any() and (picture[:, 256:] > 250).mean() > 0.5
+    assert (image[:, 256:] < 128).any() and (image[:, 256:] > 250).mean() > 0.5
 
 
-def test_picture_of_half_a_plan_is_one_panel():
-    assert Plan("", GRID).picture(64).shape == (64, 64, 3)
-    assert Plan("an owl").picture(64).shape == (64, 64, 3)
-    assert Plan("").picture(64).shape == (64, 64, 3)
-    crowded = Plan("owl " * 500, GRID).picture(128)
+def test_image_of_half_a_plan_is_one_panel():
+    assert Plan("", GRID).image(64).shape == (64, 64, 3)
+    assert Plan("an owl").image(64).shape == (64, 64, 3)
+    assert Plan("").image(64).shape == (64, 64, 3)
+    crowded = Plan("owl " * 500, GRID).image(128)
     assert crowded.shape == (128, 256, 3) and (crowded[-4:, 128:] == 255).all()  # cut, not run over the edge
 
 

@@ -1,4 +1,4 @@
-"""Trains a few steps and draws one picture on several meshes of this process's devices, and prints what came out as
+"""Trains a few steps and draws one image on several meshes of this process's devices, and prints what came out as
 JSON; run by `test_sharded.py` with eight forced devices."""
 
 import json
@@ -90,18 +90,18 @@ def main(config_file, program):
 
 
 def draw(config, model, tokenizer, packing):
-    """One picture without a mesh and on others, after the same plan-less sentence."""
+    """One image without a mesh and on others, after the same plan-less sentence."""
     rng = np.random.default_rng(1)
     shapes = state.shapes(joint, config)
     params = jax.tree.map(lambda x: jnp.asarray(0.05 * rng.normal(size=x.shape), x.dtype), shapes)
-    picture = rng.integers(0, 255, (32, 32, 3), np.uint8)
+    image = rng.integers(0, 255, (32, 32, 3), np.uint8)
     options = SamplingOptions(num_timesteps=2, cfg_overall_scale=1.5, use_planner=True)
     found, base = {}, None
     both = ParallelConfig("fsdp+tensor+sequence", tensor=2, sequence=2)
     for name, parallel in {"one": None, "fsdp": ParallelConfig(), "both": both}.items():
         mesh = parallel and make_mesh(parallel)
         pipeline = Pipeline(params, model, tokenizer, packing, options, mesh)
-        drawn = pipeline.compose("a <image 1> dog", [picture], seed=3)
+        drawn = pipeline.compose("a <image 1> dog", [image], seed=3)
         base = drawn if base is None else base
         apart = int(np.max(np.abs(drawn.pixels.astype(int) - base.pixels.astype(int))))
         found[name] = {"apart": apart, "same_plan": drawn.plan == base.plan, "spread": int(np.ptp(drawn.pixels))}

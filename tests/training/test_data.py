@@ -81,14 +81,14 @@ def test_files_are_mixed_and_packed(config, tmp_path):
     batches = data.batches(config, source, tokenizer, packing, make_mesh(parallel_config(config)))
     batch = next(batches)
     shown = [batch["pixels"]["64x64"][row][:2] for row in range(config.batch_size)]
-    assert {int(picture.max()) for pictures in shown for picture in pictures} <= set(range(6))
+    assert {int(image.max()) for images in shown for image in images} <= set(range(6))
     assert batch["latent"]["loss"].any()
 
 
 def made(seed, start, count, options):
     """Edits as an engine would make them: a source, an instruction, a target."""
-    picture = np.full((64, 64, 3), options["shade"], np.uint8)
-    spans = Image(picture, role="source"), Text("again"), Plan("x", np.zeros((8, 8), np.int8)), Target(picture)
+    image = np.full((64, 64, 3), options["shade"], np.uint8)
+    spans = Image(image, role="source"), Text("again"), Plan("x", np.zeros((8, 8), np.int8)), Target(image)
     return [Sentence(spans, options["task"], start + n) for n in range(count)]
 
 

@@ -1,4 +1,4 @@
-"""The same steps and the same picture on one device and on meshes of eight, whatever is divided."""
+"""The same steps and the same image on one device and on meshes of eight, whatever is divided."""
 
 import json
 from pathlib import Path
@@ -37,7 +37,7 @@ def test_every_mesh_takes_the_same_steps():
 
 
 @pytest.mark.slow
-def test_every_mesh_draws_the_same_picture():
+def test_every_mesh_draws_the_same_image():
     found = run("draw")
     for name, drawn in found.items():
         assert drawn["same_plan"] and drawn["apart"] <= 2 and drawn["spread"] > 20, (name, drawn)

@@ -1,4 +1,4 @@
-"""Pictures from files of every kind, sizes, and sheets; broken and hostile files are named."""
+"""Images from files of every kind, sizes, and sheets; broken and hostile files are named."""
 
 import base64
 import io
@@ -32,7 +32,7 @@ RAMP = ramp(24, 40)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".jpg", ".JPEG"])
-def test_saved_pictures_are_read_back(tmp_path, suffix):
+def test_saved_images_are_read_back(tmp_path, suffix):
     image_io.save(tmp_path / "new" / f"a{suffix}", RAMP)
     back = image_io.load(tmp_path / "new" / f"a{suffix}")
     assert back.dtype == np.uint8 and back.shape == RAMP.shape
@@ -80,9 +80,9 @@ def test_transparency_lies_on_white(tmp_path, mode):
 
 
 def test_a_palette_with_a_transparent_colour_lies_on_white(tmp_path):
-    picture = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
-    picture.putpalette([10, 20, 30, 200, 100, 50])
-    picture.save(tmp_path / "a.png", transparency=0)
+    image = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.save(tmp_path / "a.png", transparency=0)
     np.testing.assert_array_equal(image_io.load(tmp_path / "a.png"), [[[255] * 3, [200, 100, 50]]])
 
 
@@ -91,7 +91,7 @@ def test_cmyk_is_converted(tmp_path):
     assert np.abs(image_io.load(tmp_path / "a.jpg").astype(int) - [255, 0, 0]).max() <= 8
 
 
-UPRIGHT = {  # what EXIF says must be done to the stored picture
+UPRIGHT = {  # what EXIF says must be done to the stored image
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
@@ -116,7 +116,7 @@ def test_exif_rotation_is_undone(tmp_path, orientation, suffix):
     assert np.abs(back.astype(int) - expected).max() <= (6 if suffix == ".jpg" else 0)
 
 
-def test_unreadable_exif_does_not_cost_the_picture(tmp_path):
+def test_unreadable_exif_does_not_cost_the_image(tmp_path):
     Image.fromarray(RAMP).save(tmp_path / "a.png", exif=b"Exif\0\0no such thing")
     np.testing.assert_array_equal(image_io.load(tmp_path / "a.png"), RAMP)
     assert image_io.size_of(tmp_path / "a.png") == RAMP.shape[:2]
@@ -157,16 +157,16 @@ def test_a_file_cut_off_is_named(tmp_path, suffix, share):
     image_io.save(tmp_path / f"a{suffix}", noise)
     data = (tmp_path / f"a{suffix}").read_bytes()
     (tmp_path / f"a{suffix}").write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(UserError, match=rf"a{suffix}: (the picture is broken|not a picture)"):
+    with pytest.raises(UserError, match=rf"a{suffix}: (the image is broken|not an image)"):
         image_io.load(tmp_path / f"a{suffix}")
 
 
 @pytest.mark.parametrize(
     "data", [b"", b"An owl.", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"\x89PNG\r\n\x1a\n"]
 )
-def test_what_is_no_picture_is_named(tmp_path, data):
+def test_what_is_no_image_is_named(tmp_path, data):
     (tmp_path / "a.png").write_bytes(data)
-    with pytest.raises(UserError, match=r"a.png: not a picture that can be read; use PNG, JPEG or WebP"):
+    with pytest.raises(UserError, match=r"a.png: not an image that can be read; use PNG, JPEG or WebP"):
         image_io.load(tmp_path / "a.png")
 
 
@@ -179,7 +179,7 @@ def test_floating_point_pixels_are_refused(tmp_path):
 def test_missing_files_and_folders_are_named(tmp_path):
     with pytest.raises(UserError, match="absent.png: there is no such file"):
         image_io.load(tmp_path / "absent.png")
-    with pytest.raises(UserError, match="is a folder, not a picture"):
+    with pytest.raises(UserError, match="is a folder, not an image"):
         image_io.load(tmp_path)
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="a.png: cannot be read"):
@@ -190,7 +190,7 @@ def test_missing_files_and_folders_are_named(tmp_path):
 @given(
     st.sampled_from(["PNG", "JPEG", "WEBP", "GIF"]), st.integers(0, 10**6), st.binary(min_size=1, max_size=6)
 )
-def test_damaged_bytes_give_a_picture_or_a_user_error(kind, at, damage):
+def test_damaged_bytes_give_an_image_or_a_user_error(kind, at, damage):
     buffer = io.BytesIO()
     Image.fromarray(RAMP).save(buffer, kind)
     data = bytearray(buffer.getvalue())
@@ -220,7 +220,7 @@ def test_every_byte_survives_the_way_through_floats():
     np.testing.assert_array_equal(image_io.to_uint8(np.array([-3.0, 3.0])), [0, 255])
 
 
-def test_png_bytes_and_data_uri_hold_the_picture():
+def test_png_bytes_and_data_uri_hold_the_image():
     np.testing.assert_array_equal(image_io.decode(image_io.encode_png(RAMP)), RAMP)
     head, body = image_io.data_uri(RAMP).split(",")
     assert head == "data:image/png;base64"
@@ -230,7 +230,7 @@ def test_png_bytes_and_data_uri_hold_the_picture():
     assert np.abs(image_io.decode(base64.b64decode(body)).astype(int) - RAMP).mean() < 3
 
 
-def test_a_picture_is_shrunk_to_a_side_and_never_enlarged():
+def test_an_image_is_shrunk_to_a_side_and_never_enlarged():
     assert image_io.shrink_to(ramp(300, 600), 256).shape == (128, 256, 3)
     assert image_io.shrink_to(ramp(600, 4), 30).shape == (30, 1, 3)
     assert image_io.shrink_to(RAMP, 64) is RAMP
@@ -261,7 +261,7 @@ def test_cover_crops_around_the_centre_and_keeps_the_aspect():
 # ---- sheets ----
 
 
-def test_contact_sheet_places_each_picture_in_its_tile():
+def test_contact_sheet_places_each_image_in_its_tile():
     tiles = [np.full((10, 12, 3), 40 * n, np.uint8) for n in range(5)]
     sheet = image_io.contact_sheet(tiles, columns=3, gap=2)
     assert sheet.shape == (2 * 12 + 2, 3 * 14 + 2, 3)
@@ -271,7 +271,7 @@ def test_contact_sheet_places_each_picture_in_its_tile():
     assert (sheet[14:, 30:] == 255).all()  # the sixth tile is empty
 
 
-def test_contact_sheet_centres_small_pictures_and_labels_stay_in_their_tiles():
+def test_contact_sheet_centres_small_images_and_labels_stay_in_their_tiles():
     small, large = np.zeros((10, 10, 3), np.uint8), np.zeros((40, 60, 3), np.uint8)
     sheet = image_io.contact_sheet([small, large], 2, ["a long, long, long label", ""], gap=4)
     np.testing.assert_array_equal(sheet[19:29, 29:39], small)

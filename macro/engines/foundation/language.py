@@ -139,7 +139,7 @@ class Language:
         schema = obj(labels=array(words(), 0, MOST_THINGS))
         return put(
             self._vlm,
-            [request("tag", schema, response_parsers.labels, [("Picture", image.pixels)]) for image in images],
+            [request("tag", schema, response_parsers.labels, [("Image", image.pixels)]) for image in images],
         )
 
     def verify(
@@ -150,7 +150,7 @@ class Language:
             fault = next((pixels for pixels in crops if isinstance(pixels, ItemError)), None)
             if fault is not None:
                 return fault
-            shown = [("Picture", image.pixels), *((f"Crop {n}", pixels) for n, pixels in enumerate(crops, 1))]
+            shown = [("Image", image.pixels), *((f"Crop {n}", pixels) for n, pixels in enumerate(crops, 1))]
             schema = obj(correct=array(boolean(), len(found), len(found)))
             told = [{"number": n, **told_of(region)} for n, region in enumerate(found, 1)]
             return request("verify", schema, response_parsers.field("correct"), shown, regions=told)
@@ -164,7 +164,7 @@ class Language:
         return put(
             self._vlm,
             [
-                request("caption", schema, read, [("Picture", image.pixels)], seed)
+                request("caption", schema, read, [("Image", image.pixels)], seed)
                 for image, seed in zip(images, seeds, strict=True)
             ],
         )
@@ -176,7 +176,7 @@ class Language:
             pixels = _shown(image, region)
             if isinstance(pixels, ItemError):
                 return pixels
-            shown = [("Picture", image.pixels), ("Crop", pixels)]
+            shown = [("Image", image.pixels), ("Crop", pixels)]
             return request(
                 "describe", obj(phrase=words()), response_parsers.noun_phrase, shown, seed, region=told_of(region)
             )
@@ -269,7 +269,7 @@ class Language:
             pages: Sequence[str], shown: Sequence[EngineImage], page: str, target: EngineImage, seed: int
         ) -> LlmRequest:
             numbers = array(integer(1, max(len(shown), 1)), 0, min(len(shown), MAX_REFERENCES))
-            seen = [*_numbered("Picture", shown), ("The illustration", target.pixels)]
+            seen = [*_numbered("Image", shown), ("The illustration", target.pixels)]
             schema = obj(kept=numbers, text=words())
             return request("rewrite", schema, response_parsers.rewritten, seen, seed, pages=list(pages), text=page)
 

@@ -156,9 +156,9 @@ def _size_faults(candidate: InsetCandidate, options: Options) -> list[str]:
     for i in sorted(range(len(faults)), key=lambda i: (-candidate.regions[i].area, i)):
         areas = (candidate.regions[i].area, candidate.placed[i].area)
         if min(areas) < smallest:
-            faults[i] = f"too small: {min(areas):.3f} of the picture"
+            faults[i] = f"too small: {min(areas):.3f} of the image"
         elif max(areas) > largest:
-            faults[i] = f"too large: {max(areas):.3f} of the picture"
+            faults[i] = f"too large: {max(areas):.3f} of the image"
         elif any(overlap(candidate.regions[i].box, candidate.regions[j].box) >= REPEATED for j in taken):
             faults[i] = "found before by another name"
         elif len(taken) == most:

@@ -196,12 +196,12 @@ _SHOWN = {
     "outside-in": (
         ("{n} shows an object from the {view}", "{n} from the {view}"),
         ("{n} is the {view} view of an object", "{n} its {view} view"),
-        ("these pictures show one object: {n} is its {view} view", "{n} its {view} view"),
+        ("these images show one object: {n} is its {view} view", "{n} its {view} view"),
     ),
     "inside-out": (
         ("{n} shows a place in the direction {view}", "{n} in the direction {view}"),
         ("{n} is the {view} view of a place from one standpoint", "{n} its {view} view"),
-        ("these pictures were taken from one standpoint: {n} is the {view} view", "{n} the {view} view"),
+        ("these images were taken from one standpoint: {n} is the {view} view", "{n} the {view} view"),
     ),
 }
 _ORDER = {

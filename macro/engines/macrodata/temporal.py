@@ -130,7 +130,7 @@ def _summarise(candidates: list[TemporalCandidate], provider: Provider, options:
         words = len(summary.split())
         reason = "" if 0 < words < most else f"the summary has {words} words, not 1 to {most - 1}"
         if "<image" in summary:  # it would name an image of the prompt
-            reason = "the summary names pictures"
+            reason = "the summary names images"
         return candidate.replace(summary=summary.strip()).check("summarise", not reason, float(words), reason)
 
     told = provider.summarise([c.shown for c in candidates], [c.seed_for("summary") for c in candidates])

@@ -39,7 +39,7 @@ from macro.evals.benches import alternative_layouts
 from macro.evals.classifier.model import Classifier, Prediction, cells_box
 from macro.evals.classifier.model import load as load_classifier
 from macro.evals.journal import Journal, Progress
-from macro.evals.metrics.palettes import PRESENT, Colours, Judged, Picture, cells_mask, expected_amounts
+from macro.evals.metrics.palettes import PRESENT, Colours, Image, Judged, cells_mask, expected_amounts
 from macro.models.vae import VAE, normalise
 from macro.models.variants import VAEConfig
 from macro.sampling.pipeline import Pipeline
@@ -48,7 +48,7 @@ from macro.sentence.layout import Grid, grid_iou
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Sentence, Target
 from macro.utils.images import contact_sheet, to_float, to_uint8
-from macro.utils.images import save as save_picture
+from macro.utils.images import save as save_image
 
 NAMES = tuple(scenes_engine.bucket_of(bucket[0]) for bucket in scenes_engine.BUCKETS)
 VERSIONS = ("model", "vae", "rerender", "chance")
@@ -63,7 +63,7 @@ _BUCKET = 1_000_000  # samples of a bucket start at a multiple of this
 CHUNK = 16
 SHOWN = 4  # samples of each bucket with images on the page
 
-Compose = Callable[[Sequence[Sentence], Sequence[int], Sequence[Plan] | None], list[tuple[Plan, Picture]]]
+Compose = Callable[[Sequence[Sentence], Sequence[int], Sequence[Plan] | None], list[tuple[Plan, Image]]]
 Measures = dict[str, list[int | float]]  # name -> [sum, number of things]
 
 
@@ -84,11 +84,11 @@ class Case:
     bucket: str
     index: int
     sentence: Sentence
-    rerendered: Picture
+    rerendered: Image
     other: Sentence
     independent: Grid | None
     pair: tuple[int, int] | None
-    exchanged: Picture | None
+    exchanged: Image | None
 
 
 def cases(bucket: str, start: int, count: int, seed: int, swaps: int, options: scenes_engine.Options) -> list[Case]:
@@ -144,9 +144,9 @@ class Judge:
         self.colours = Colours.of(target, truth)
         self.expected = expected_amounts(target, self.colours, grid)
 
-    def colour_measures(self, picture: Picture, grid: Grid) -> Measures:
+    def colour_measures(self, image: Image, grid: Grid) -> Measures:
         """What colours tell of the cells of `grid`, and its agreement with the true layout."""
-        judged, subjects = Judged(picture, self.colours), range(1, self.count + 1)
+        judged, subjects = Judged(image, self.colours), range(1, self.count + 1)
         held = sum(judged.holds(n, self.expected[n - 1], grid) for n in subjects)
         away = np.array([judged.palette_distance(n, self.expected[n - 1, :3], grid) for n in subjects])
         swapped = np.array([judged.swapped(n, grid) for n in subjects]).sum(0)
@@ -169,13 +169,13 @@ class Judge:
             "texture_alone": [int((texture & told).sum()), int(told.sum())],
         }
 
-    def follows(self, picture: Picture, grid: Grid) -> Measures:
-        """Whether `picture`, drawn with the pair exchanged, has each in the other's cells of `grid`.
+    def follows(self, image: Image, grid: Grid) -> Measures:
+        """Whether `image`, drawn with the pair exchanged, has each in the other's cells of `grid`.
 
         So much of it that its own colours have at least twice the area of those of the one whose cells these were,
         and that it is more than a sliver: at least `PRESENT` of what the true image shows in its own cells.
         """
-        judged, follows = Judged(picture, self.colours), True
+        judged, follows = Judged(image, self.colours), True
         for new, old in (self.case.pair, self.case.pair[::-1]):
             here, gone = judged.contest(new, old, cells_mask(grid, old, judged.size))
             follows &= here >= 2 * gone and here >= PRESENT * self.expected[new - 1, :3].sum()
@@ -183,12 +183,12 @@ class Judge:
 
 
 def classify_cells(
-    classifier: Classifier, pictures: Sequence[Picture], grids: Sequence[Grid], counts: Sequence[int]
+    classifier: Classifier, images: Sequence[Image], grids: Sequence[Grid], counts: Sequence[int]
 ) -> list[list[Prediction | None]]:
     """For each image, what the classifier sees around the cells of subjects 1 .. count; None without cells."""
     boxes = [[cells_box(grid, n) for n in range(1, count + 1)] for grid, count in zip(grids, counts, strict=True)]
     there = [(k, box) for k, row in enumerate(boxes) for box in row if box is not None]
-    predictions = iter(classifier.classify([pictures[k] for k, _ in there], [box for _, box in there]))
+    predictions = iter(classifier.classify([images[k] for k, _ in there], [box for _, box in there]))
     return [[None if box is None else next(predictions) for box in row] for row in boxes]
 
 
@@ -210,15 +210,15 @@ def one_by_one(pipeline: Pipeline) -> Compose:
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def _through(params, pictures, *, config: VAEConfig):
+def _through(params, images, *, config: VAEConfig):
     vae = VAE(config)
-    mean, _ = vae.apply({"params": params}, pictures, method=VAE.encode)
+    mean, _ = vae.apply({"params": params}, images, method=VAE.encode)
     return vae.apply({"params": params}, normalise(mean, config), method=VAE.decode)
 
 
-def through_vae(params, config: VAEConfig, pictures: Sequence[Picture]) -> list[Picture]:
-    """Pictures encoded (to the posterior's mean) and decoded again."""
-    return [to_uint8(_through(params, jnp.asarray(to_float(picture))[None], config=config))[0] for picture in pictures]
+def through_vae(params, config: VAEConfig, images: Sequence[Image]) -> list[Image]:
+    """Images encoded (to the posterior's mean) and decoded again."""
+    return [to_uint8(_through(params, jnp.asarray(to_float(image))[None], config=config))[0] for image in images]
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,15 +227,15 @@ class Scored:
 
     case: Case
     plan: Plan
-    picture: Picture
-    swapped: Picture | None
+    image: Image
+    swapped: Image | None
     record: dict
 
 
 def score(
     batch: Sequence[Case],
     compose: Compose,
-    decode: Callable[[Sequence[Picture]], list[Picture]],
+    decode: Callable[[Sequence[Image]], list[Image]],
     classifier: Classifier,
     plans: str,
 ) -> Iterator[Scored]:
@@ -252,7 +252,7 @@ def score(
     swaps = iter(_draw_exchanged(batch, asked, seeds, made, compose))
     truth, targets = [case.sentence.plan.grid for case in batch], [case.sentence.target.pixels for case in batch]
     versions = {
-        "model": ([picture for _, picture in made], [plan.grid for plan, _ in made]),
+        "model": ([image for _, image in made], [plan.grid for plan, _ in made]),
         "vae": (decode(targets), truth),
         "rerender": ([case.rerendered for case in batch], truth),
         "chance": ([case.other.target.pixels for case in batch], truth),
@@ -262,8 +262,8 @@ def score(
     true_predictions = classify_cells(classifier, targets, truth, counts)
     for n, case in enumerate(batch):
         judge, record = Judge(case), {"bucket": case.bucket, "index": case.index}
-        for name, (pictures, grids) in versions.items():
-            measures = judge.colour_measures(pictures[n], grids[n])
+        for name, (images, grids) in versions.items():
+            measures = judge.colour_measures(images[n], grids[n])
             record[name] = measures | judge.kind_measures(predictions[name][n], true_predictions[n])
         record["chance"]["layout_iou"] = [grid_iou(case.other.plan.grid, truth[n]), 1]
         if case.independent is not None:
@@ -278,21 +278,21 @@ def score(
         yield Scored(case, *made[n], swapped, record)
 
 
-def _draw_exchanged(batch, asked, seeds, made, compose: Compose) -> list[Picture]:
+def _draw_exchanged(batch, asked, seeds, made, compose: Compose) -> list[Image]:
     """The images of the cases with a pair, drawn again with the pair's cells exchanged in the plan."""
     chosen = [n for n, case in enumerate(batch) if case.pair is not None]
     plans = [replace(made[n][0], grid=exchange(made[n][0].grid, batch[n].pair)) for n in chosen]
     if not chosen:
         return []
-    return [picture for _, picture in compose([asked[n] for n in chosen], [seeds[n] for n in chosen], plans)]
+    return [image for _, image in compose([asked[n] for n in chosen], [seeds[n] for n in chosen], plans)]
 
 
-def strip(scored: Scored) -> Picture:
+def strip(scored: Scored) -> Image:
     """References, true image, layout and drawn image side by side; and the image with two exchanged."""
     case = scored.case
     tiles = {f"<image {image.number}>": image.pixels for image in case.sentence.images}
-    tiles |= {"truth": case.sentence.target.pixels, "layout": Plan("", scored.plan.grid).picture(128)}
-    tiles |= {"drawn": scored.picture}
+    tiles |= {"truth": case.sentence.target.pixels, "layout": Plan("", scored.plan.grid).image(128)}
+    tiles |= {"drawn": scored.image}
     if scored.swapped is not None:
         tiles[f"{case.pair[0]} and {case.pair[1]} exchanged"] = scored.swapped
     return contact_sheet(list(tiles.values()), len(tiles), list(tiles))
@@ -320,17 +320,17 @@ def evaluate(
     settings = settings | {"seed": seed, "plans": plans, "swaps": swaps, "reader": classifier.notes}
     journal, compose = Journal(workdir, settings), one_by_one(pipeline)
 
-    def decode(pictures):
-        return through_vae(pipeline.params["vae"], pipeline.config.vae, pictures)
+    def decode(images):
+        return through_vae(pipeline.params["vae"], pipeline.config.vae, images)
 
-    folder, progress = Path(workdir) / "pictures", Progress(len(NAMES) * num)
+    folder, progress = Path(workdir) / "images", Progress(len(NAMES) * num)
     progress.skip(sum(len(journal.bucket(name, num)) for name in NAMES))
     for name in NAMES:
         for start in range(len(journal.bucket(name, num)), num, CHUNK):
             batch = cases(name, start, min(CHUNK, num - start), seed, swaps, options)
             for scored in score(batch, compose, decode, classifier, plans):
                 if scored.case.index < SHOWN:
-                    save_picture(folder / f"{name}_{scored.case.index}.png", strip(scored))
+                    save_image(folder / f"{name}_{scored.case.index}.png", strip(scored))
                     words = {"instruction": prompt_of(scored.case.sentence), "thought": scored.plan.cot}
                     scored.record.update(words)
                 journal.add(scored.record)

@@ -40,7 +40,7 @@ BEHIND, DOMINANT, LEAST_DOMINANT = (
     0.05,
 )  # clusters of the background, of a subject's cells; share of one
 
-Picture = UInt8[np.ndarray, "h w 3"]
+Image = UInt8[np.ndarray, "h w 3"]
 NOBODY = -1
 BLENDS = ((0, 1), (0, 2), (1, 2))
 
@@ -88,7 +88,7 @@ class Colours:
     background: Float[np.ndarray, "k 3"]
 
     @classmethod
-    def of(cls, target: Picture, truth: Truth) -> "Colours":
+    def of(cls, target: Image, truth: Truth) -> "Colours":
         """Background colours are those of the true image where no subject is."""
         behind = to_oklab(target[~truth.masks.any(0)] / 255.0)
         background = clusters(behind, BEHIND)[0] if len(behind) >= BEHIND else np.empty((0, 3))
@@ -104,9 +104,9 @@ class Colours:
 class Judged:
     """One image seen with one scene's colours. Subjects are counted from 1."""
 
-    def __init__(self, picture: Picture, colours: Colours):
-        self.size, self.colours = picture.shape[:2], colours
-        self._pixels = to_oklab(picture.reshape(-1, 3) / 255.0)
+    def __init__(self, image: Image, colours: Colours):
+        self.size, self.colours = image.shape[:2], colours
+        self._pixels = to_oklab(image.reshape(-1, 3) / 255.0)
         self._behind = np.full(len(self._pixels), FAR, np.float32)
         if len(colours.background):
             self._behind = np.minimum(FAR, _distance(self._pixels, colours.background).min(1))
@@ -199,7 +199,7 @@ def _purity(amounts: Float[np.ndarray, "4"]) -> float:
     return float(amounts[:3].sum() / max(amounts.sum(), 1e-9))
 
 
-def expected_amounts(target: Picture, colours: Colours, grid: Grid) -> Float[np.ndarray, "s 4"]:
+def expected_amounts(target: Image, colours: Colours, grid: Grid) -> Float[np.ndarray, "s 4"]:
     """e of the head: what the true image shows in each subject's cells."""
     judged = Judged(target, colours)
     return np.stack([judged.amounts(n, grid) for n in range(1, len(colours.palettes) + 1)])

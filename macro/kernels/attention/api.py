@@ -49,7 +49,7 @@ BACKENDS: dict[str, tuple[Backend, ...]] = {
 }
 # Below this many scores per head the loop over blocks costs more than the dense tensor (decoding).
 _WORTH_A_LOOP = 1 << 16
-# Nor do so few queries need it on a CPU, however many keys they see (denoising after many pictures): 66 queries of
+# Nor do so few queries need it on a CPU, however many keys they see (denoising after many images): 66 queries of
 # 3,328 keys took 10 ms by the definition and 26 in blocks, 264 queries 54 and 56.
 _FEW_QUERIES = {"cpu": 256}
 

@@ -1,7 +1,7 @@
 """The sizes that attention runs at, by name, and rows of packed sentences as they lie there.
 
 The ahead-of-time tests and `experiments/bench_attention.py` take their shapes from here. Sizes follow from
-`models/variants.py` and the configs: a picture of 1024 x 1024 pixels has 4,096 latent tokens, one of 512 x 512 has
+`models/variants.py` and the configs: an image of 1024 x 1024 pixels has 4,096 latent tokens, one of 512 x 512 has
 1,024 and, read by the ViT, 36 x 36 patches.
 """
 
@@ -37,7 +37,7 @@ SHAPES = {
     "prefill": Shape(1, 23_852, 23_852, *_7B),  # a sentence with ten references, read once
     "denoise": Shape(3, 4098, 40_960, *_7B),  # one step's latents in three contexts against their caches
     "plan": Shape(12, 64, 40_960, *_7B),  # a few new tokens against a cache
-    "vision": Shape(1, 16_384, 16_384, 16, 16, 72, "bfloat16"),  # SigLIP, the pictures of a row
+    "vision": Shape(1, 16_384, 16_384, 16, 16, 72, "bfloat16"),  # SigLIP, the images of a row
     "demo": Shape(4, 1168, 1168, 4, 2, 48, "float32"),  # configs/demo.py
 }
 
@@ -77,7 +77,7 @@ def row(name: str) -> dict[str, np.ndarray]:
 
 
 def _framed(stream: int, count: int) -> np.ndarray:
-    """Streams of a picture's tokens: its first and last token are text's."""
+    """Streams of an image's tokens: its first and last token are text's."""
     return np.array([_TEXT, *[stream] * count, _TEXT])
 
 

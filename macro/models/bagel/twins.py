@@ -38,7 +38,7 @@ def start_from(
     Args:
         qwen, siglip: folders as Hugging Face lays them out: config.json and safetensors, whole or in shards.
         vae: the FLUX autoencoder's file.
-        latent_side: latent tokens along a side that pictures may have.
+        latent_side: latent tokens along a side that images may have.
         seed: of what is new.
 
     Raises:

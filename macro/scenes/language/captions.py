@@ -170,7 +170,7 @@ def _with_surroundings(sentences: list[str], scene: Scene, style: _Style, rng: n
     if way < 0.35:
         sentences[0] = f"{under}, {sentences[0]}"
     elif style.manner == "list":
-        sentences[0] = str(rng.choice(["a picture of ", "a scene with ", "", ""])) + sentences[0]
+        sentences[0] = str(rng.choice(["an image of ", "a scene with ", "", ""])) + sentences[0]
     if 0.35 <= way < 0.65:
         sentences.append(f"all {under}" if len(scene.subjects) > 1 else under)
     elif 0.65 <= way < 0.9:

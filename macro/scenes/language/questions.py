@@ -86,7 +86,7 @@ def _presence(facts: _Facts, rng: np.random.Generator, answer: bool) -> str | No
             _unlike(c, facts, n) for n in range(1, facts.count + 1) if facts.truth.kinds[n - 1] == k
         )}  # fmt: skip
     noun = _pick(rng, sorted(present if answer else pool - present))
-    return noun and f"is there {a_or_an(noun)} in the picture?"
+    return noun and f"is there {a_or_an(noun)} in the image?"
 
 
 def _counting(facts: _Facts, rng: np.random.Generator, answer: bool) -> str | None:

@@ -122,7 +122,7 @@ class Oracle:
     def caption(self, told, images):
         (caption,) = self.exact.caption(images, [told["seed"]])
         before = self.captioned.setdefault(caption, images[0])
-        assert before.scene == images[0].scene, "two pictures with one caption: merge could not tell them apart"
+        assert before.scene == images[0].scene, "two images with one caption: merge could not tell them apart"
         return {"caption": caption}
 
     def describe(self, told, images):

@@ -176,7 +176,7 @@ REFUSED = [
     ("merge", {"caption": "<image 1> dog by a lamp."}, "marker"),
     ("merge", {"phrases": []}, "phrases has 0 entries, not 1 to 2"),
     ("merge", {"phrases": [{"phrase": "dog", "image": n} for n in (1, 2)]}, "given to two images"),
-    ("merge", {"phrases": [{"phrase": word, "image": 1} for word in ("dog", "lamp")]}, "two phrases to one picture"),
+    ("merge", {"phrases": [{"phrase": word, "image": 1} for word in ("dog", "lamp")]}, "two phrases to one image"),
     ("merge", {"phrases": [{"phrase": "dog", "image": 1}, {"phrase": "lamp", "image": 3}]}, "outside 1 to 2"),
     ("merge", {"phrases": [{"phrase": "dog", "image": 1}, {"phrase": "lamp", "image": 2.0}]}, "not a whole number"),
     ("instruct", {"instruction": "the <image 1> dog and a lamp"}, "lacks <image 2>"),

@@ -124,7 +124,7 @@ def test_interleaved_lists(folder, texts, images, pages, distractors):
         ({"pages": [PAGES[0], PAGES[0] | {"image": "images/../../secret.png"}]}, "lies outside"),
         ({"pages": [PAGES[0], PAGES[0] | {"image": "x\0.png"}]}, "which can be no file's name"),
         ({"pages": [PAGES[0], PAGES[0] | {"image": "x" * 5000}]}, "which can be no file's name"),
-        ({"pages": [PAGES[0], PAGES[0] | {"image": "broken.png"}]}, "broken.png: not a picture"),
+        ({"pages": [PAGES[0], PAGES[0] | {"image": "broken.png"}]}, "broken.png: not an image"),
     ],
 )
 def test_what_is_wrong_with_a_story_is_said_in_one_line(folder, record, reason):

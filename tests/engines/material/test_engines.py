@@ -109,7 +109,7 @@ def test_what_was_broken_is_dead_with_its_reason(made):
     assert any("broken.ply: not a mesh" in reason for reason in reasons["spatial"])
     assert any("wide.png: 64 x 16" in reason for reason in reasons["spatial"])
     assert any("broken.mp4: not a video" in reason for reason in reasons["temporal"])
-    assert any("broken.png: not a picture" in reason for reason in reasons["customization"])
+    assert any("broken.png: not an image" in reason for reason in reasons["customization"])
 
 
 def test_what_is_made_can_be_written_and_read_back(made, tmp_path):

@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
     for n in range(6):
         image_io.save(root / "photos" / ("a" if n % 2 else "b/c") / f"{n}.png", image_of(n))
     image_io.save(root / "photos/LAST.PNG".replace("PNG", "png"), image_of(6))
-    (root / "photos/notes.txt").write_text("not a picture")
+    (root / "photos/notes.txt").write_text("not an image")
     (root / "photos/.hidden.png").write_bytes(b"")
     for n, category in enumerate(("human", "style"), 20):
         image_io.save(root / "pool" / category / "one.png", image_of(n))
@@ -99,8 +99,8 @@ def test_a_copy_lists_for_itself(folder):
 @pytest.mark.parametrize(
     "spoil, reason",
     [
-        (lambda data: b"", "not a picture that can be read"),
-        (lambda data: b"GIF89a nonsense", "not a picture|broken"),
+        (lambda data: b"", "not an image that can be read"),
+        (lambda data: b"GIF89a nonsense", "not an image|broken"),
         (lambda data: data[: len(data) // 2], "broken or cut off"),
     ],
 )

@@ -65,7 +65,7 @@ def bench(five):
     """`scenes.evaluate` over these five cases, without a VAE."""
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setattr(scenes, "cases", lambda name, *_: [case for case in five if case.bucket == name])
-    monkeypatch.setattr(scenes, "through_vae", lambda params, config, pictures: list(pictures))
+    monkeypatch.setattr(scenes, "through_vae", lambda params, config, images: list(images))
 
     def run(pipeline, workdir, **changes):
         options = {"num": 1, "seed": 0, "plans": "own", "swaps": 1, "settings": {}, "options": None}
@@ -129,7 +129,7 @@ def test_exchange():
     assert np.array_equal(scenes.exchange(other, (1, 3)), grid)
 
 
-def test_an_exchange_is_seen_in_the_picture(five):
+def test_an_exchange_is_seen_in_the_image(five):
     case = five[0]
     judge, grid = scenes.Judge(case), case.sentence.plan.grid
     truth = case.sentence.truth

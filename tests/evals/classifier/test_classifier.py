@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scenes.drawing import pictures
+from scenes.drawing import images
 
 from macro.evals.classifier import model, training
 from macro.evals.classifier.model import NOTHING, Classifier, cells_box
@@ -24,7 +24,7 @@ COUNTS = (1, 2, 3, 4, 5, 3, 4, 5)
 def subjects():
     """(image, box around its cells, kind, texture) of the subjects of a few rendered scenes."""
     graphs = [sample_scene(np.random.default_rng((77, n)), count) for n, count in enumerate(COUNTS)]
-    drawn = pictures(graphs, 128, 128, 4)
+    drawn = images(graphs, 128, 128, 4)
     found = []
     for graph, pixels, ids in zip(graphs, drawn["pixels"], drawn["ids"], strict=True):
         grid = layout(ids[None] == np.arange(1, len(graph.subjects) + 1)[:, None, None])
@@ -54,20 +54,20 @@ def test_square_is_around_the_longer_side():
 
 
 def test_crop_shows_the_square_and_nothing_else():
-    picture = np.zeros((1, 128, 128, 3), np.uint8)
-    picture[0, 32:64, 64:96] = 255
-    inside = crop(jnp.asarray(picture), jnp.array([[0.625, 0.375, 0.2]]), jnp.zeros(1))
+    image = np.zeros((1, 128, 128, 3), np.uint8)
+    image[0, 32:64, 64:96] = 255
+    inside = crop(jnp.asarray(image), jnp.array([[0.625, 0.375, 0.2]]), jnp.zeros(1))
     assert inside.shape == (1, CROP, CROP, 3)
     assert np.abs(np.asarray(inside) - 1).max() < 0.02
-    half = np.asarray(crop(jnp.asarray(picture), jnp.array([[0.5, 0.375, 0.2]]), jnp.zeros(1)))[0]
+    half = np.asarray(crop(jnp.asarray(image), jnp.array([[0.5, 0.375, 0.2]]), jnp.zeros(1)))[0]
     assert half[:, : CROP // 2 - 3].max() < -0.98 and half[:, CROP // 2 + 3 :].min() > 0.98
 
 
 def test_blur_keeps_the_mean_and_outside_is_grey():
-    picture = jnp.full((1, 64, 64, 3), 255, jnp.uint8)
-    blurred = np.asarray(crop(picture, jnp.array([[0.5, 0.5, 0.3]]), jnp.full(1, 0.1)))
+    image = jnp.full((1, 64, 64, 3), 255, jnp.uint8)
+    blurred = np.asarray(crop(image, jnp.array([[0.5, 0.5, 0.3]]), jnp.full(1, 0.1)))
     assert np.abs(blurred - 1).max() < 0.02
-    beyond = np.asarray(crop(picture, jnp.array([[0.0, 0.5, 0.5]]), jnp.zeros(1)))[0]
+    beyond = np.asarray(crop(image, jnp.array([[0.0, 0.5, 0.5]]), jnp.zeros(1)))[0]
     assert np.abs(beyond[:, : CROP // 2 - 3]).max() < 0.01 and beyond[:, CROP // 2 + 3 :].min() > 0.98
 
 
@@ -97,10 +97,10 @@ def test_it_reads_through_a_little_blur_but_sees_no_dogs_in_blobs(subjects):
 
 def test_flat_cells_are_nothing(subjects):
     flat = []
-    for picture, box, kind, texture in subjects:
+    for image, box, kind, texture in subjects:
         x0, y0, x1, y1 = (128 * box).astype(int)
-        painted = picture.copy()
-        painted[y0:y1, x0:x1] = picture[y0:y1, x0:x1].mean((0, 1))
+        painted = image.copy()
+        painted[y0:y1, x0:x1] = image[y0:y1, x0:x1].mean((0, 1))
         flat.append((painted, box, kind, texture))
     assert np.mean([r.kind == s[2] for r, s in zip(predictions(flat), flat, strict=True)]) <= 0.15
 

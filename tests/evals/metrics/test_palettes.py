@@ -25,13 +25,13 @@ def paint(order=(1, 2, 3), light=1.0, second=0.0):
 
     `light` scales linear light, `second` is the share of each cell's pixels in the second colour.
     """
-    picture = np.broadcast_to(BEHIND, (SIZE, SIZE, 3)).copy()
+    image = np.broadcast_to(BEHIND, (SIZE, SIZE, 3)).copy()
     column = np.broadcast_to(np.arange(SIZE) % 16 < 16 * second, (SIZE, SIZE))
     for cells, who in enumerate(order, 1):
         mask = cells_mask(GRID, cells, (SIZE, SIZE))
         if who:
-            picture[mask], picture[mask & column] = PALETTES[who - 1, 0], PALETTES[who - 1, 1]
-    linear = np.where((picture == BEHIND).all(-1, keepdims=True), 1.0, light) * picture**2.2
+            image[mask], image[mask & column] = PALETTES[who - 1, 0], PALETTES[who - 1, 1]
+    linear = np.where((image == BEHIND).all(-1, keepdims=True), 1.0, light) * image**2.2
     return np.round(255 * np.clip(linear, 0, 1) ** (1 / 2.2)).astype(np.uint8)
 
 
@@ -49,24 +49,24 @@ def truth():
     )
 
 
-def judge(picture, target=None):
+def judge(image, target=None):
     target = paint() if target is None else target
     colours = Colours.of(target, truth())
-    return Judged(picture, colours), expected_amounts(target, colours, GRID)
+    return Judged(image, colours), expected_amounts(target, colours, GRID)
 
 
-def held(picture, target=None):
-    judged, expected = judge(picture, target)
+def held(image, target=None):
+    judged, expected = judge(image, target)
     return [judged.holds(n, expected[n - 1], GRID) for n in (1, 2, 3)]
 
 
-def swapped(picture):
-    judged, _ = judge(picture)
+def swapped(image):
+    judged, _ = judge(image)
     return [judged.swapped(n, GRID) for n in (1, 2, 3)]
 
 
-def distances(picture):
-    judged, expected = judge(picture)
+def distances(image):
+    judged, expected = judge(image)
     return [judged.palette_distance(n, expected[n - 1, :3], GRID) for n in (1, 2, 3)]
 
 
@@ -77,20 +77,20 @@ def test_perfect_cells():
 
 
 def test_exchanged_cells():
-    picture = paint((2, 1, 3))
-    assert held(picture) == [False, False, True]
-    assert swapped(picture) == [(9, 9), (9, 9), (0, 6)]
-    judged, _ = judge(picture)
+    image = paint((2, 1, 3))
+    assert held(image) == [False, False, True]
+    assert swapped(image) == [(9, 9), (9, 9), (0, 6)]
+    judged, _ = judge(image)
     there = cells_mask(GRID, 2, (SIZE, SIZE))
     assert judged.contest(1, 2, there) == pytest.approx((1.0, 0.0))
     assert judge(paint())[0].contest(1, 2, there) == pytest.approx((0.0, 1.0))
 
 
 def test_background_only():
-    picture = paint((0, 0, 0))
-    assert held(picture) == [False] * 3
-    assert swapped(picture) == [(0, 9), (0, 9), (0, 6)]
-    assert min(distances(picture)) > 0.1
+    image = paint((0, 0, 0))
+    assert held(image) == [False] * 3
+    assert swapped(image) == [(0, 9), (0, 9), (0, 6)]
+    assert min(distances(image)) > 0.1
 
 
 @pytest.mark.parametrize("light", [0.35, 0.7, 1.3])

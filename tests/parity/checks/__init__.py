@@ -1,8 +1,8 @@
 """What a golden folder is held against, group by group; each check is a function of a `Golden`."""
 
-from parity.checks import contexts, packing, pictures, tables, training, vae, vision
+from parity.checks import contexts, images, packing, tables, training, vae, vision
 
-GROUPS = (tables, packing, vae, vision, training, contexts, pictures)
+GROUPS = (tables, packing, vae, vision, training, contexts, images)
 CHECKS = {
     f"{group.__name__.rsplit('.', 1)[-1]}.{name.removeprefix('check_')}": check
     for group in GROUPS

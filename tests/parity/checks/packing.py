@@ -1,6 +1,6 @@
 """What BAGEL's packer made of raw samples, against ours after sorting by `token_index`.
 
-The sentences are rebuilt with blank pictures of the recorded sizes, so the whole path from a sentence to tokens
+The sentences are rebuilt with blank images of the recorded sizes, so the whole path from a sentence to tokens
 is held against the record, with nothing, text, ViT, VAE or all dropped, in its dense and its flex form.
 """
 
@@ -30,7 +30,7 @@ STREAMS = ("text", "vision", "latent")
 
 @dataclass(frozen=True)
 class Recorded:
-    """One raw sample: its sentence, and whether its given pictures have a clean VAE copy."""
+    """One raw sample: its sentence, and whether its given images have a clean VAE copy."""
 
     sentence: Sentence
     reference_vae: bool
@@ -43,8 +43,8 @@ def raw_samples(golden: Golden) -> list[Recorded]:
 
 
 def _raw_sample(golden: Golden, sample: int) -> Recorded:
-    arrays, spans, clean, texts, pictures = golden.load("samples"), [], False, 0, 0
-    copies = []  # sizes of the copies of the picture that is being told
+    arrays, spans, clean, texts, images = golden.load("samples"), [], False, 0, 0
+    copies = []  # sizes of the copies of the image that is being told
 
     def finish(target: bool):
         if copies:
@@ -64,8 +64,8 @@ def _raw_sample(golden: Golden, sample: int) -> Recorded:
             texts += 1
             continue
         kind = "vit" if item["type"] == "vit_image" else "vae"
-        copies.append((kind, arrays[f"s{sample}_img{pictures}"].shape[1:]))
-        pictures += 1
+        copies.append((kind, arrays[f"s{sample}_img{images}"].shape[1:]))
+        images += 1
         target = target or bool(item["loss"])
         clean = clean or (kind == "vae" and not item["loss"])
     finish(target)
@@ -86,7 +86,7 @@ def _fitting(golden: Golden, copies: list) -> tuple[int, int]:
 
 
 def _vae_sizes(golden: Golden) -> list[tuple[int, int]]:
-    """All sizes of pictures for the VAE."""
+    """All sizes of images for the VAE."""
     arrays, sizes = golden.load("samples"), []
     for sample in range(sum(name.endswith("_plan") for name in arrays)):
         items = [item["type"] for item in golden.plan(sample) if item["type"] != "text"]
@@ -200,12 +200,12 @@ def check_what_is_learnt_and_its_weights(golden: Golden):
         np.testing.assert_array_equal(np.flatnonzero(drawn), record["mse_loss_indexes"])
 
 
-def check_one_time_per_noised_picture(golden: Golden):
+def check_one_time_per_noised_image(golden: Golden):
     for row, tokens, record in _cases(golden):
         latent = tokens["place"][tokens["stream"] == 2]
         for times in (record["packed_timesteps"], row["latent"]["t_raw"][latent]):
             per_image = {}
-            for image, time in zip(row["latent"]["image"][latent], times, strict=True):
+            for image, time in zip(row["latent"]["copy"][latent], times, strict=True):
                 per_image.setdefault(int(image), set()).add(float(time))
             assert all(len(values) == 1 for values in per_image.values())
 

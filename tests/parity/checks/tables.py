@@ -1,4 +1,4 @@
-"""Fixed tables: time, positions, and the sizes that pictures are brought to."""
+"""Fixed tables: time, positions, and the sizes that images are brought to."""
 
 import json
 

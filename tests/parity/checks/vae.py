@@ -1,4 +1,4 @@
-"""The picture autoencoder: moments, posterior sample, reconstruction; alone and as a padded training batch."""
+"""The image autoencoder: moments, posterior sample, reconstruction; alone and as a padded training batch."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""The vision encoder, layer by layer, and the connector, on the pictures of the recorded training batch."""
+"""The vision encoder, layer by layer, and the connector, on the images of the recorded training batch."""
 
 import jax
 import jax.numpy as jnp

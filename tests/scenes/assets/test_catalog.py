@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scenes.drawing import alone, pictures
+from scenes.drawing import alone, images
 
 from macro.scenes.assets.catalog import GROUPS, KINDS, SUPPORTS
 from macro.scenes.assets.parts import box_of
@@ -10,8 +10,8 @@ from macro.scenes.graph import DECALS
 
 
 @pytest.fixture(scope="module")
-def small_pictures() -> dict[str, np.ndarray]:
-    return pictures([alone(kind) for kind in KINDS], samples=4)
+def small_images() -> dict[str, np.ndarray]:
+    return images([alone(kind) for kind in KINDS], samples=4)
 
 
 def test_there_are_enough_and_each_belongs_to_one_group():
@@ -44,8 +44,8 @@ def test_a_decal_has_a_place_on_most_kinds():
     assert len(bearing) >= 0.75 * len(KINDS)
 
 
-def test_every_kind_is_seen_and_no_two_look_alike(small_pictures):
-    masks = small_pictures["ids"] > 0
+def test_every_kind_is_seen_and_no_two_look_alike(small_images):
+    masks = small_images["ids"] > 0
     assert (masks.mean((1, 2)) > 0.03).all()
     flat = masks.reshape(len(masks), -1).astype(float)
     overlap = flat @ flat.T
@@ -54,18 +54,18 @@ def test_every_kind_is_seen_and_no_two_look_alike(small_pictures):
     assert iou.max() < 0.9, "two outlines are the same"
 
 
-def test_main_colour_leads_the_picture(small_pictures):
+def test_main_colour_leads_the_image(small_images):
     """Averaged over kinds, what is seen of a plain red, white and blue subject is red first."""
-    masks, pixels = small_pictures["ids"] > 0, small_pictures["pixels"].astype(float)
+    masks, pixels = small_images["ids"] > 0, small_images["pixels"].astype(float)
     mean = pixels[masks].mean(0)
     assert mean[0] > 1.4 * mean[1]
     assert mean[0] > 1.4 * mean[2]
 
 
-def test_decals_and_textures_change_the_picture():
+def test_decals_and_textures_change_the_image():
     looks = [("plain", None), ("stripe", None), ("check", None), ("dot", None), ("noise", None)]
     looks += [("plain", decal) for decal in DECALS]
-    pixels = pictures([alone("bear", *look, yaw=0.0) for look in looks], samples=4)["pixels"].astype(int)
+    pixels = images([alone("bear", *look, yaw=0.0) for look in looks], samples=4)["pixels"].astype(int)
     for i in range(len(looks)):
         for j in range(i):
             changed = (np.abs(pixels[i] - pixels[j]).max(-1) > 40).sum()

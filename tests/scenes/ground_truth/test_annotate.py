@@ -130,7 +130,7 @@ def block(top, bottom, left, right):
     return mask
 
 
-def test_relations_of_hand_made_pictures():
+def test_relations_of_hand_made_images():
     near = block(10, 18, 0, 6)
     far = block(4, 12, 2, 8)
     aside = block(10, 18, 14, 20)
@@ -143,7 +143,7 @@ def test_relations_of_hand_made_pictures():
     assert not any(name in ("between", "next to", "on") for _, name, _ in names)
 
 
-def test_between_next_to_and_on_of_hand_made_pictures():
+def test_between_next_to_and_on_of_hand_made_images():
     row = np.stack([block(8, 16, 1, 5), block(8, 16, 6, 10), block(8, 16, 12, 16), block(4, 8, 7, 9)])
     found = set(read_relations(row, row, np.array([4.0, 4.0, 4.0, 4.0]), resting=((3, 1),)))
     assert {(1, "between", (0, 2)), (3, "on", 1), (0, "next to", 1), (1, "next to", 0)} <= found
@@ -183,7 +183,7 @@ def test_truth_of_a_hand_made_buffer():
     assert truth.kinds == ("dog", "dog") and truth.palettes.shape == (2, 3, 3)
 
 
-def test_on_is_said_in_numbers_and_only_where_the_picture_agrees():
+def test_on_is_said_in_numbers_and_only_where_the_image_agrees():
     scene = toy_scene(toy("dog", 1, SUPPORTS["table"]), toy("table", 2))
     upper, lower, away = block(2, 8, 6, 12), block(8, 16, 4, 14), block(2, 8, 16, 20)
     for top, expected in ((upper, True), (away, False)):

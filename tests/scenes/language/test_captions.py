@@ -35,7 +35,7 @@ def thoughts(drawn_scenes):
     return written(drawn_scenes, chain_of_thought.cot)
 
 
-def test_every_statement_of_an_instruction_holds_in_the_picture(drawn_scenes, instructions):
+def test_every_statement_of_an_instruction_holds_in_the_image(drawn_scenes, instructions):
     told = 0
     for drawn, prompt in instructions:
         claims = parse_prompt(prompt, names_in_instructions(drawn.truth))
@@ -87,7 +87,7 @@ def test_most_instructions_name_the_ground_and_the_sky_where_it_is_seen(instruct
     assert 0.8 < np.mean(named) < 1 and 0.8 < np.mean(skies) < 1
 
 
-def test_a_subject_of_several_pictures_names_them_side_by_side(drawn_scenes):
+def test_a_subject_of_several_images_names_them_side_by_side(drawn_scenes):
     drawn = next(d for d in drawn_scenes if len(d.truth.kinds) == 3)
     for wording in range(10):
         rng = np.random.default_rng(wording)
@@ -224,7 +224,7 @@ def test_thoughts_are_short_and_the_vocabulary_small(drawn_scenes, instructions,
     assert len({word for text in texts for word in re.findall(r"[a-z]+", text)}) < 200
 
 
-def test_places_cover_the_picture():
+def test_places_cover_the_image():
     assert lexicon.place(0.0, 0.0) == "upper far left"
     assert lexicon.place(0.5, 0.5) == "centre"
     assert lexicon.place(1.0, 1.0) == "lower far right"

@@ -31,7 +31,7 @@ def answer_again(text, drawn):
     truth, eye = drawn.truth, Eye(drawn.scene, drawn.truth)
     colours = lexicon.main_colours(truth)
     visible = [n for n in range(1, len(truth.kinds) + 1) if truth.masks[n - 1].any()]
-    if match := re.fullmatch(r"is there an? (.+) in the picture\?", text):
+    if match := re.fullmatch(r"is there an? (.+) in the image\?", text):
         names = {truth.kinds[n - 1] for n in visible}
         names |= {f"{colours[n - 1]} {truth.kinds[n - 1]}" for n in visible}
         return "presence", match[1] in names

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from scenes.drawing import pictures, whole_masks
+from scenes.drawing import images, whole_masks
 
 from macro.scenes.assets.catalog import KINDS, SUPPORTS
 from macro.scenes.assets.palettes import COLOURS, colour_distance, colour_name
@@ -22,7 +22,7 @@ def scenes():
 
 @pytest.fixture(scope="module")
 def seen(scenes):
-    return pictures(scenes)["ids"], whole_masks(scenes)
+    return images(scenes)["ids"], whole_masks(scenes)
 
 
 def test_everyone_is_large_and_visible_enough(scenes, seen):
@@ -94,7 +94,7 @@ def test_a_reference_shows_the_same_subject_in_another_view_pose_and_light(scene
             assert getattr(same, trait) == getattr(subject, trait)
         assert abs(same.yaw - subject.yaw) > 0.4 and same.pose != subject.pose
         assert reference.light != scene.light and reference.surroundings.style == "studio"
-    ids = pictures([reference for _, reference, _ in pairs])["ids"]
+    ids = images([reference for _, reference, _ in pairs])["ids"]
     heights, widths = ((ids > 0).any(axis).sum(1) for axis in (2, 1))
     assert (np.maximum(heights, widths) >= 36).all()
     border = np.concatenate([ids[:, 0], ids[:, -1], ids[:, :, 0], ids[:, :, -1]], 1)

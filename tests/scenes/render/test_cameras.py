@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scenes.drawing import pictures
+from scenes.drawing import images
 
 from macro.scenes.graph import Camera
 from macro.scenes.layout.placement import project, world_box
@@ -48,10 +48,10 @@ def test_nothing_but_the_camera_changes(objects):
         assert replace(seen, camera=objects[1].camera) == objects[1], name
 
 
-def test_all_of_the_object_is_in_every_picture_and_fills_it(objects):
+def test_all_of_the_object_is_in_every_image_and_fills_it(objects):
     for scene in objects:
         seen = cameras.around(scene, 15.0)
-        ids = pictures([seen[name] for name in (*cameras.RING[::6], "low030", "low240", *cameras.POLES)])["ids"] > 0
+        ids = images([seen[name] for name in (*cameras.RING[::6], "low030", "low240", *cameras.POLES)])["ids"] > 0
         assert ids.any((1, 2)).all()
         edges = np.concatenate([ids[:, 0], ids[:, -1], ids[:, :, 0], ids[:, :, -1]], 1)
         assert not edges.any()
@@ -96,7 +96,7 @@ VIEWED = [(0.0, 0.0), (45.0, 8.0), (170.0, -10.0), (300.0, 3.0), (20.0, 85.0), (
 
 def test_views_cut_from_a_panorama_are_those_of_a_camera_there(place):
     scene, seen = place
-    direct = pictures([cameras.looking(scene, *at, 90.0) for at in VIEWED], samples=4)["pixels"]
+    direct = images([cameras.looking(scene, *at, 90.0) for at in VIEWED], samples=4)["pixels"]
     for at, expected in zip(VIEWED, direct, strict=True):
         got = cameras.perspective_view(seen["pixels"], *at, 90.0, 64)
         assert np.abs(got.astype(int) - expected).mean() < 4, at

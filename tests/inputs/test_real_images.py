@@ -26,8 +26,8 @@ def test_real_samples_pack_into_one_row(arrangement):
     )  # fmt: skip
     row = pack_row(sentences, Tokenizer.demo(), config, seed=0, numbers=range(len(sentences)))
     assert sorted(row["examples"][:2]) == [0, 1]
-    pictures = sum(len(sentence.images) for sentence in sentences)
-    for stream, frames in (("vision", pictures), ("latent", pictures + 2 * config.draws)):
+    images = sum(len(sentence.images) for sentence in sentences)
+    for stream, frames in (("vision", images), ("latent", images + 2 * config.draws)):
         used = row[stream]["segment_ids"] >= 0
         copies = set(zip(row[stream]["segment_ids"][used], row[stream]["block_id"][used], strict=True))
         assert len(copies) == frames

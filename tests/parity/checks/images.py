@@ -99,7 +99,7 @@ def check_edit(golden: Golden):
     _check_run(golden, "edit")
 
 
-def check_several_pictures(golden: Golden):
+def check_several_images(golden: Golden):
     _check_run(golden, "multi")
 
 
@@ -107,7 +107,7 @@ def check_interleaved(golden: Golden):
     _check_run(golden, "inter")
 
 
-def check_picture_last(golden: Golden):
+def check_image_last(golden: Golden):
     _check_run(golden, "img_last")
 
 
