@@ -24,7 +24,7 @@ from macro.inputs.files import Files, Mixture
 from macro.inputs.packing import PackingConfig
 from macro.inputs.pipeline import Pipeline
 from macro.inputs.tokenizer import Tokenizer
-from macro.models import weights
+from macro.models.checkpoints import weights
 from macro.models.token_selection import MAX_TRAINING_IMAGES, training_selection
 from macro.models.variants import ModelConfig
 from macro.parallel.mesh import my_rows, nearest_multiples, parallel_config

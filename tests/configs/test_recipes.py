@@ -12,7 +12,7 @@ from macro.inputs.packing import PackingConfig, _pieces
 from macro.inputs.pieces import needs
 from macro.inputs.rows import make_row
 from macro.inputs.tokenizer import Tokenizer
-from macro.models import weights
+from macro.models.checkpoints import weights
 from macro.objectives import joint
 from macro.objectives.parts import model_config
 from macro.parallel import multihost

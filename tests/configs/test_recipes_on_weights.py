@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models.bagel import toy
+from macro.inputs.tensor_mappings import Latents, Seen
+from models.checkpoints.bagel import toy
 
 import macro
 from macro.inputs.conditioning import CfgDropout
 from macro.inputs.image_spec import ImageSpec
 from macro.inputs.packing import _pieces
-from macro.inputs.pieces import Latents, Seen
 from macro.inputs.tokenizer import Tokenizer
-from macro.models import weights
-from macro.models.bagel.exchange import import_bagel
-from macro.models.bagel.folder import open_folder
+from macro.models.checkpoints import weights
+from macro.models.checkpoints.bagel.checkpoint import open_folder
+from macro.models.checkpoints.bagel.convert import import_bagel
 from macro.models.variants import LLMConfig, ModelConfig, VAEConfig, VisionConfig
 from macro.objectives.parts import model_config
 from macro.sampling.compatibility import LEAST_PROBABILITY, prompt
@@ -140,7 +140,7 @@ def test_the_tokens_of_any_reference_are_the_same_in_training_and_drawing(name, 
     drawn = Sentence((*spans, Target(size=(512, 512))))
     rng, tokenizer = np.random.default_rng(0), Tokenizer.demo()
     copies = [
-        [shape_of(piece) for piece in _pieces(sentence, tokenizer, undropped, each) if is_given(piece)]
+        [shape_of(mapping) for mapping in _pieces(sentence, tokenizer, undropped, each) if is_given(mapping)]
         for sentence, each in ((trained, rng), (drawn, None))
     ]
     assert copies[0] == copies[1] and len(copies[0]) >= len(images)
@@ -159,12 +159,12 @@ def black(size):
     return np.broadcast_to(np.uint8(0), (*size, 3))
 
 
-def is_given(piece):
-    return isinstance(piece, Seen) or isinstance(piece, Latents) and piece.t_raw is None
+def is_given(mapping):
+    return isinstance(mapping, Seen) or isinstance(mapping, Latents) and mapping.t_raw is None
 
 
-def shape_of(piece):
-    return "vit" if isinstance(piece, Seen) else "vae", piece.rows, piece.columns
+def shape_of(mapping):
+    return "vit" if isinstance(mapping, Seen) else "vae", mapping.rows, mapping.columns
 
 
 @pytest.mark.parametrize("name", RECIPES)

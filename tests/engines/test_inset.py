@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from engines.videos import SIZE, FolderMaterial, doing, frames, scene_of
+from engines.videos import SIZE, ToyMaterial, doing, frames, scene_of
 
 from macro.engines import core, inset, procedural
 from macro.engines.ground_truth import ground_truths, overlap
@@ -25,9 +25,8 @@ COUNT = 12
 
 def known(noise=None):
     """The procedural provider with our material."""
-    return replace(
-        procedural.provider(procedural.Options(SIZE, 1, noise or procedural.Noise())), sources=FolderMaterial()
-    )
+    exact = procedural.provider(procedural.Options(SIZE, 1, noise or procedural.Noise()))
+    return exact.replace(sources=ToyMaterial())
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +79,7 @@ def test_videos_show_things_as_they_were_and_draw_them_as_they_are(made, provide
         assert still["value"] <= OPTIONS.stillest
         assert [image.phrase.split()[-1] for image in sample.images] == [k.split()[-1] for k in sample.truth.kinds]
     first = next(sample for sample in of_branch(made.samples, "video") if sample.notes["attempt"] == 0)
-    source = FolderMaterial().clip(3, first.idx).frames[0]
+    source = ToyMaterial().clip(3, first.idx).frames[0]
     (then,) = ground_truths([source])
     for image, kind in zip(first.images, first.truth.kinds, strict=True):
         mask = then.masks[then.kinds.index(kind)]
@@ -158,7 +157,7 @@ def test_noise_spoils_samples_and_not_their_truth(provider):
 def photos_of(scene):
     """Material whose every photo is of one scene."""
 
-    class One(FolderMaterial):
+    class One(ToyMaterial):
         def photo(self, seed, index):
             return frames(scene)[0]
 
@@ -220,8 +219,8 @@ def test_things_without_a_mask_leave(provider):
     ("told", "reason"),
     [
         (InterleavedCaption("a robot and a tree.", {"robot": 1, "trees": 2}), "'trees', which has no place of its own"),
-        (InterleavedCaption("a robot and a tree.", {"robot": 1, "tree": 9}), "'tree' to image 9"),
-        (InterleavedCaption("a robot and a tree.", {"robot": 1, "tree": 1}), "two phrases to one image"),
+        (InterleavedCaption("a robot and a tree.", {"robot": 1, "tree": 9}), "'tree' to picture 9"),
+        (InterleavedCaption("a robot and a tree.", {"robot": 1, "tree": 1}), "two phrases to one picture"),
         (InterleavedCaption("a <image 1> robot.", {"robot": 1}), "holds an <image n> marker"),
         (InterleavedCaption("", {}), "is empty"),
         (InterleavedCaption("a robot and a tree.", {"robot": 1, "tree": 2}), "2 left of at least 3"),
@@ -252,7 +251,7 @@ def test_frames_of_a_pair_are_far_apart():
 
 
 def test_a_pair_without_real_change_is_dropped(provider):
-    class Panned(FolderMaterial):
+    class Panned(ToyMaterial):
         def clip(self, seed, index):
             panned = replace(SCENE, camera=replace(SCENE.camera, target=(0.2, 0.35, 0.0)))
             return VideoClip(tuple(frames(SCENE, panned)), (0.0, 1.0))

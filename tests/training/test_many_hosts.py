@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from parallel.processes import ROOT, finish, free_port, start, until
 
-from macro.models import weights
+from macro.models.checkpoints import weights
 
 pytestmark = pytest.mark.slow
 
