@@ -212,8 +212,8 @@ class Pipeline:
             arrangement: as `compose` has it.
 
         Raises:
-            UserError: besides those of `compose`: targets of several sizes; noise of another shape; plans for some sentences only; an earlier
-                target whose image is not given.
+            UserError: besides those of `compose`: targets of several sizes; noise of another shape; plans for some
+                sentences only; an earlier target whose image is not given.
         """
         if not sentences:
             return []
