@@ -24,7 +24,7 @@ from macro.engines.foundation.categories import CATEGORIES
 from macro.engines.foundation.detector import GroundingDino
 from macro.engines.foundation.embeddings import Clip, Dino
 from macro.engines.foundation.generators import FluxCompose, FluxDraw, KontextRedraw
-from macro.engines.foundation.language import Language
+from macro.engines.foundation.language import STAGES, Language
 from macro.engines.foundation.orb_filter import OrbStillness
 from macro.engines.foundation.segmenter import Sam2
 from macro.engines.material.types import EngineImage, MaterialSource
@@ -163,7 +163,7 @@ def provider(options: Options, sources: MaterialSource) -> Provider:
         UserError: as `chats`; and any stage, when a model of its own cannot be loaded.
     """
     asked = chats(options)
-    talk = Language(*asked)
+    language = Language(*asked)
 
     def placed(stage: Any) -> Any:
         return stage if stage.device is not None else replace(stage, device=options.device)
@@ -180,20 +180,6 @@ def provider(options: Options, sources: MaterialSource) -> Provider:
         text_similarity=placed(options.clip),
         image_similarity=placed(options.dino),
         static_share=options.stillness,
-        write_scene=talk.write_scene,
-        tag=talk.tag,
-        verify=talk.verify,
-        caption=talk.caption,
-        describe=talk.describe,
-        merge=talk.merge,
-        instruct=talk.instruct,
-        think=talk.think,
-        match=talk.match,
-        changed=talk.changed,
-        narrate=talk.narrate,
-        rate=talk.rate,
-        rewrite=talk.rewrite,
-        summarise=talk.summarise,
-        judge=talk.judge,
         spent=Spent(asked),
+        **{name: getattr(language, name) for name in STAGES},
     )
