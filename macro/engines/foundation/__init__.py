@@ -136,16 +136,16 @@ def _chat(name: str, options: Options) -> Chat:
 
 
 class Spent:
-    """`Provider.spent`: what the endpoints among these have counted (`Endpoint.counts`) since it was last called."""
+    """`Provider.spent`: what these have counted (`Chat.counts`) since it was last called."""
 
     def __init__(self, asked: Chats):
-        self._endpoints = [chat for chat in dict.fromkeys(asked) if isinstance(chat, Endpoint)]
+        self._chats = list(dict.fromkeys(asked))
         self._told: Counter = Counter()
         self._lock = threading.Lock()
 
     def __call__(self) -> dict[str, int]:
         with self._lock:
-            now = sum((Counter(endpoint.counts) for endpoint in self._endpoints), Counter())
+            now = sum((Counter(chat.counts) for chat in self._chats), Counter())
             new, self._told = now - self._told, now
         return dict(new)
 
