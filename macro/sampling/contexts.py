@@ -334,7 +334,7 @@ def continue_prompt(
                 if keeps:
                     read.append(text_tokens([tokenizer.bos, *ids, tokenizer.eos], start))
                     moved = len(ids) + 2
-                    end = PositionState(start.order + moved, start.span + 1, start.rope + moved)
+                    end = PositionState(start.token_index + moved, start.block_id + 1, start.position_id + moved)
                 target = pack_target(end, size, tokenizer, packing, plan if keeps else None)
                 frames.append(target["text"])
                 latents.append(target["latent"])
@@ -353,10 +353,10 @@ def text_tokens(ids: Sequence[int], start: PositionState) -> dict[str, np.ndarra
         "ids": np.array(ids, np.int32),
         "labels": np.array([*ids[1:], -1], np.int32),
         "segment_ids": np.zeros(n, np.int32),
-        "token_index": start.order + counted,
-        "block_id": np.full(n, start.span, np.int32),
+        "token_index": start.token_index + counted,
+        "block_id": np.full(n, start.block_id, np.int32),
         "mask_mode": np.full(n, CAUSAL, np.int32),
-        "position_ids": start.rope + counted,
+        "position_ids": start.position_id + counted,
     }
 
 

@@ -419,7 +419,8 @@ class _Drawing:
         for n, (sentence, seed, each) in enumerate(zip(self.sentences, self.seeds, strengths, strict=True)):
             mine = tuple(made[n * self.candidates : (n + 1) * self.candidates])
             best = 0 if mine[0].score is None else int(np.argmax([candidate.score for candidate in mine]))
-            ends = {name: (after.ends[name][n].order, after.ends[name][n].rope) for name in prompt.contexts}
+            ends = {name: after.ends[name][n] for name in prompt.contexts}
+            ends = {name: (end.token_index, end.position_id) for name, end in ends.items()}
             how = self.options, given, self.seconds, full, None if each is None else tuple(each), ends
             results.append(PipelineOutput(_sized(sentence, self.size), mine, best, seed, *how))
         return results
