@@ -3,7 +3,7 @@
     python -m macro.convert --from=bagel --source=BAGEL-7B-MoT --out=weights/bagel                     29 GB, once
     python -m macro.train --config=configs/bagel_7b.py --workdir=runs/bagel --config.data.dir=samples
 
-`samples` holds folders `text_to_image` and `edit` of JSON files with their images (`macro/sentence/formats.py`). The
+`samples` holds folders `text_to_image` and `edit` of JSON files with their images (`macro/sentence/prompt.py`). The
 other recipes for BAGEL start from this one. ":smoke" does 20 steps of a very small model on rendered scenes.
 
 Hardware: an accelerator slice. Parameters, gradient, two moments and average of 14.6 billion parameters are 292 GB in

@@ -45,9 +45,8 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.demo = {
         "weights": "demo",
-        "instruction": "the <image 1> robot is left of the <image 2> flower, which is left of the <image 3> cat. "
-        "the <image 4> house is behind the flower. all on green grass under a blue sky.",
-        "images": tuple(f"data/fixtures/{name}.png" for name in ("robot", "flower", "cat", "house")),
+        "instruction": "the <image 1> robot is left of the <image 2> flower. both on green grass under a blue sky.",
+        "images": tuple(f"data/fixtures/{name}.png" for name in ("robot", "flower")),
     }
     config.sampling = {
         "use_planner": True,

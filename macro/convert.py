@@ -13,7 +13,7 @@ DIR holds what ByteDance-Seed/BAGEL-7B-MoT or a fine-tuning of it holds: llm_con
 ema.safetensors (or model.safetensors, whole or in shards with an index), ae.safetensors, and the tokenizer if you
 want it to go along. Types are kept: there and back again gives the same bytes. Everything is checked by name and
 shape before anything is written.
-What it runs: `macro/models/bagel/exchange.py`.
+What it runs: `macro/models/checkpoints/bagel/convert.py`.
 """
 
 import shlex
@@ -35,9 +35,9 @@ def main(
     if from_ == "qwen" and not (vision and vae):
         raise UserError("--from=qwen also needs --vision=<folder of SigLIP> and --vae=<FLUX's ae.safetensors>")
 
-    from macro.models.bagel.exchange import export_bagel, import_bagel
-    from macro.models.bagel.folder import open_folder
-    from macro.models.bagel.twins import start_from
+    from macro.models.checkpoints.bagel.checkpoint import open_folder
+    from macro.models.checkpoints.bagel.convert import export_bagel, import_bagel
+    from macro.models.checkpoints.bagel.upcycle import start_from
 
     notes = {"command": shlex.join(["python", "-m", "macro.convert", *sys.argv[1:]]), "source": Path(source).name}
     if "peft" in (from_, to):

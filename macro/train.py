@@ -29,7 +29,7 @@ def _train(config, workdir):
     # Imported here: a mistake on the command line is named at once, and data workers start light.
     from pathlib import Path
 
-    from macro.models import weights
+    from macro.models.checkpoints import weights
     from macro.objectives import OBJECTIVES
     from macro.objectives.parts import model_config
     from macro.sampling.compatibility import training_record
@@ -79,7 +79,7 @@ def _train(config, workdir):
 
 def _save(path, params, model, notes, dtype):
     """Every process gives its shares of the parameters; the first writes the file."""
-    from macro.models import weights
+    from macro.models.checkpoints import weights
 
     params = multihost.gather_to_primary(params)
     if params is not None:

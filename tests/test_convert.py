@@ -1,7 +1,7 @@
 """The command line: both ways, and what it says to mistakes."""
 
 import pytest
-from models.bagel import toy
+from models.checkpoints.bagel import toy
 
 from macro.convert import main
 from macro.utils.config import run

@@ -10,7 +10,7 @@ import pytest
 from sampling.toy import random_like
 
 import macro
-from macro.models import weights
+from macro.models.checkpoints import weights
 from macro.objectives import joint, parts
 from macro.sample import HELPS, main
 from macro.sentence.plan import Plan

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from macro.models import weights
+from macro.models.checkpoints import weights
 from macro.models.checkpoints.lora import merge
 from macro.objectives import joint
 from macro.parallel import multihost

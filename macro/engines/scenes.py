@@ -20,15 +20,15 @@ from macro.scenes.ground_truth import annotate
 from macro.scenes.language import captions, chain_of_thought, questions
 from macro.scenes.layout import layout_sampler
 from macro.scenes.render.batches import render_images, render_with_truth
-from macro.sentence.formats import ARRANGEMENTS
 from macro.sentence.plan import Plan
+from macro.sentence.prompt import ARRANGEMENTS
 from macro.sentence.spans import MAX_REFERENCES, Image, Sentence, Target, Truth
 from macro.utils.errors import UserError
 
 Pixels = UInt8[np.ndarray, "h w 3"]
 
 # Changes whenever a sample of the same seed, index and options comes out different, so that stored ones are remade.
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 
 # Buckets of subject counts, equally likely; within a bucket all counts are.
 BUCKETS = ((1, 2, 3), (4, 5), (6, 7), (8, 9, 10), (11, 12))

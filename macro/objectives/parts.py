@@ -1,7 +1,7 @@
 """What every objective starts from: the model its config names, and parts of the parameters read from files.
 
-    config.model = {"variant": "XS/128", ...}           macro/models/variants.py
-    config.init_from = {"vae": "model.safetensors"}     part of the parameters -> file to read it from
+config.model = {"variant": "XS/128", ...}           macro/models/variants.py
+config.init_from = {"vae": "model.safetensors"}     part of the parameters -> file to read it from
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from jaxtyping import Array
 
-from macro.models import variants, weights
+from macro.models import variants
+from macro.models.checkpoints import weights
 from macro.models.variants import ModelConfig
 from macro.utils import tree
 from macro.utils.errors import UserError

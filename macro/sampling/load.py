@@ -4,7 +4,7 @@ The file carries the model's sizes, and in its notes the parts of the experiment
 
     notes["config"] = {"packing": ..., "sampling": ..., "data": {"tokenizer": ..., "arrangement": ...}}
 
-Read next: `macro/sampling/pipeline.py`, `macro/models/weights.py`.
+Read next: `macro/sampling/pipeline.py`, `macro/models/checkpoints/weights.py`.
 """
 
 import os
@@ -16,7 +16,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from macro.inputs.packing import PackingConfig
-from macro.models import weights
+from macro.models.checkpoints import weights
 from macro.models.checkpoints.lora import merge_file
 from macro.models.variants import ModelConfig
 from macro.parallel.mesh import make_mesh, parallel_config

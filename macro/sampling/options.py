@@ -27,7 +27,7 @@ want of it:
     10 a thought is read with whatever stands around its marks                    as <think>text</think>, so that a
                                                                                   plan.json handed back draws the same
 
-TopK in both, as weights or recommended settings depend on it: the interval is open below and closed above, in times
+Kept in both, as weights or recommended settings depend on it: the interval is open below and closed above, in times
 after the shift; `text_channel` leaves the image stage without renorm; the ViT sees the image that was resized for the
 VAE; a thought is read from its text, tokenised again, and max_think_token_n counts its bos; every context reads the
 system prompt. Not taken over: the renorm `local`, offered by the demo page and unknown to its model; casts to bfloat16

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 import jax
 from jax.sharding import Mesh, SingleDeviceSharding
 
-from macro.models import sharding_rules, weights
+from macro.models import sharding_rules
+from macro.models.checkpoints import weights
 from macro.models.params import cast_params, init_params
 from macro.models.variants import ModelConfig
 from macro.parallel import sharding

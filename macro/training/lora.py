@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from macro.models.checkpoints.lora import merge, pairs
-from macro.models.weights import ADAPTERS
+from macro.models.checkpoints.weights import ADAPTERS
 from macro.parallel.sharding import logical_axes
 from macro.training.state import shapes
 from macro.utils import config as config_lib

@@ -1,7 +1,7 @@
 """Images between files, bytes and arrays: read anything a user brings, resize, save whole or not at all.
 
 Everywhere in the house an image is uint8[h, w, 3], sRGB, row 0 on top; models see it as float32 in -1..1.
-Embedded colour profiles are not applied. Read next: `macro/sentence/formats.py`.
+Embedded colour profiles are not applied. Read next: `macro/sentence/prompt.py`.
 """
 
 import base64

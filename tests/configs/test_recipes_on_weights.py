@@ -9,22 +9,22 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models.bagel import toy
+from models.checkpoints.bagel import toy
 
 import macro
 from macro.inputs.conditioning import CfgDropout
 from macro.inputs.image_spec import ImageSpec
-from macro.inputs.packing import _pieces
-from macro.inputs.pieces import Latents, Seen
+from macro.inputs.packing import example_segments
+from macro.inputs.tokenize_example import VaeSegment, VitSegment
 from macro.inputs.tokenizer import Tokenizer
-from macro.models import weights
-from macro.models.bagel.exchange import import_bagel
-from macro.models.bagel.folder import open_folder
+from macro.models.checkpoints import weights
+from macro.models.checkpoints.bagel.checkpoint import open_folder
+from macro.models.checkpoints.bagel.convert import import_bagel
 from macro.models.variants import LLMConfig, ModelConfig, VAEConfig, VisionConfig
 from macro.objectives.parts import model_config
 from macro.sampling.compatibility import LEAST_PROBABILITY, prompt
 from macro.sampling.options import read_options
-from macro.sentence.formats import image_first, in_sentence
+from macro.sentence.prompt import image_first, in_sentence
 from macro.sentence.spans import Image, Sentence, Target
 from macro.train import main
 from macro.training import data
@@ -140,7 +140,7 @@ def test_the_tokens_of_any_reference_are_the_same_in_training_and_drawing(name, 
     drawn = Sentence((*spans, Target(size=(512, 512))))
     rng, tokenizer = np.random.default_rng(0), Tokenizer.demo()
     copies = [
-        [shape_of(piece) for piece in _pieces(sentence, tokenizer, undropped, each) if is_given(piece)]
+        [shape_of(piece) for piece in example_segments(sentence, tokenizer, undropped, each) if is_given(piece)]
         for sentence, each in ((trained, rng), (drawn, None))
     ]
     assert copies[0] == copies[1] and len(copies[0]) >= len(images)
@@ -160,11 +160,11 @@ def black(size):
 
 
 def is_given(piece):
-    return isinstance(piece, Seen) or isinstance(piece, Latents) and piece.t_raw is None
+    return isinstance(piece, VitSegment) or isinstance(piece, VaeSegment) and piece.t_raw is None
 
 
 def shape_of(piece):
-    return "vit" if isinstance(piece, Seen) else "vae", piece.rows, piece.columns
+    return "vit" if isinstance(piece, VitSegment) else "vae", piece.rows, piece.columns
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from engines.videos import SIZE, FolderMaterial, doing, frames, scene_of
+from engines.videos import SIZE, ToyMaterial, doing, frames, scene_of
 
 from macro.engines import core, inset, procedural
 from macro.engines.ground_truth import ground_truths, overlap
@@ -14,7 +14,9 @@ from macro.engines.inset.video import far_apart
 from macro.engines.material.types import VideoClip
 from macro.engines.provider import InterleavedCaption, Region
 from macro.scenes.ground_truth import annotate
-from macro.sentence.formats import arrange, numbered_images, prompt_of, read_inset, with_pixels, write_inset
+from macro.sentence.formats import load_images, read
+from macro.sentence.formats.macrodata import write_macrodata
+from macro.sentence.prompt import arrange, images_by_number, prompt_of
 from macro.sentence.spans import Image, Target, Text
 from macro.utils.errors import ItemError, UserError
 
@@ -25,9 +27,8 @@ COUNT = 12
 
 def known(noise=None):
     """The procedural provider with our material."""
-    return replace(
-        procedural.provider(procedural.Options(SIZE, 1, noise or procedural.Noise())), sources=FolderMaterial()
-    )
+    exact = procedural.provider(procedural.Options(SIZE, 1, noise or procedural.Noise()))
+    return exact.replace(sources=ToyMaterial())
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def test_videos_show_things_as_they_were_and_draw_them_as_they_are(made, provide
         assert still["value"] <= OPTIONS.stillest
         assert [image.phrase.split()[-1] for image in sample.images] == [k.split()[-1] for k in sample.truth.kinds]
     first = next(sample for sample in of_branch(made.samples, "video") if sample.notes["attempt"] == 0)
-    source = FolderMaterial().clip(3, first.idx).frames[0]
+    source = ToyMaterial().clip(3, first.idx).frames[0]
     (then,) = ground_truths([source])
     for image, kind in zip(first.images, first.truth.kinds, strict=True):
         mask = then.masks[then.kinds.index(kind)]
@@ -107,17 +108,17 @@ def test_a_sample_is_the_same_alone_and_in_a_batch(made, provider):
 def test_samples_are_read_back_from_their_files(made, tmp_path):
     for sample in made.samples:
         path = tmp_path / f"{sample.idx}.json"
-        write_inset(path, sample)
-        back = with_pixels(read_inset(path))
+        write_macrodata(path, sample)
+        back = load_images(read(path))
         assert prompt_of(back) == prompt_of(sample)
-        for ours, read in zip(sample, back, strict=True):
-            assert type(ours) is type(read)
+        for ours, theirs in zip(sample, back, strict=True):
+            assert type(ours) is type(theirs)
             if isinstance(ours, Text):
-                assert ours == read
+                assert ours == theirs
             else:
-                np.testing.assert_array_equal(ours.pixels, read.pixels)
+                np.testing.assert_array_equal(ours.pixels, theirs.pixels)
             if isinstance(ours, Image):
-                assert (ours.number, ours.phrase, ours.subject) == (read.number, read.phrase, read.subject)
+                assert (ours.number, ours.subject) == (theirs.number, theirs.subject)
 
 
 def test_both_arrangements_come_from_one_sample(made):
@@ -158,7 +159,7 @@ def test_noise_spoils_samples_and_not_their_truth(provider):
 def photos_of(scene):
     """Material whose every photo is of one scene."""
 
-    class One(FolderMaterial):
+    class One(ToyMaterial):
         def photo(self, seed, index):
             return frames(scene)[0]
 
@@ -220,8 +221,8 @@ def test_things_without_a_mask_leave(provider):
     ("told", "reason"),
     [
         (InterleavedCaption("a robot and a tree.", {"robot": 1, "trees": 2}), "'trees', which has no place of its own"),
-        (InterleavedCaption("a robot and a tree.", {"robot": 1, "tree": 9}), "'tree' to image 9"),
-        (InterleavedCaption("a robot and a tree.", {"robot": 1, "tree": 1}), "two phrases to one image"),
+        (InterleavedCaption("a robot and a tree.", {"robot": 1, "tree": 9}), "'tree' to picture 9"),
+        (InterleavedCaption("a robot and a tree.", {"robot": 1, "tree": 1}), "two phrases to one picture"),
         (InterleavedCaption("a <image 1> robot.", {"robot": 1}), "holds an <image n> marker"),
         (InterleavedCaption("", {}), "is empty"),
         (InterleavedCaption("a robot and a tree.", {"robot": 1, "tree": 2}), "2 left of at least 3"),
@@ -241,7 +242,7 @@ def test_what_the_caption_leaves_out_leaves_and_the_rest_is_renumbered(provider)
     (sample,) = make(provider.replace(sources=photos_of(SCENE), merge=lambda *asked: [told]), IMAGES, [0]).samples
     assert prompt_of(sample) == "a <image 1> dog, a <image 2> house and a <image 3> car."
     assert sample.truth.kinds == tuple(seen[n - 1] for n in (5, 4, 3))
-    assert [image.number for image in numbered_images(sample)] == [1, 2, 3]
+    assert [image.number for image in images_by_number(sample)] == [1, 2, 3]
 
 
 def test_frames_of_a_pair_are_far_apart():
@@ -252,7 +253,7 @@ def test_frames_of_a_pair_are_far_apart():
 
 
 def test_a_pair_without_real_change_is_dropped(provider):
-    class Panned(FolderMaterial):
+    class Panned(ToyMaterial):
         def clip(self, seed, index):
             panned = replace(SCENE, camera=replace(SCENE.camera, target=(0.2, 0.35, 0.0)))
             return VideoClip(tuple(frames(SCENE, panned)), (0.0, 1.0))

@@ -29,7 +29,7 @@ def frames(*scenes: Scene) -> list[EngineImage]:
     return drawing(scenes, [SIZE] * len(scenes), 1)
 
 
-class FolderMaterial:
+class ToyMaterial:
     """Photos, and clips in which most subjects turn; every fifth clip is broken, every seventh stands still."""
 
     def photo(self, seed, index):

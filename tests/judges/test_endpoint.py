@@ -378,13 +378,13 @@ def test_a_cache_that_cannot_be_written_is_the_users_to_mend(tmp_path):
 
 ELSEWHERE = """
 import sys
-from macro.judges.chat import Ask
+from macro.judges.chat import LlmRequest
 from macro.judges.endpoint import Endpoint
 
 url, key, folder = sys.argv[1:]
 schema = {schema!r}
 chat = Endpoint("m", base_url=url, api_key=key, cache=folder, threads=4)
-answers = chat.ask([Ask("", ("?",), schema, seed=seed) for seed in range(8)])
+answers = chat.ask([LlmRequest("", ("?",), schema, seed=seed) for seed in range(8)])
 assert answers == [{good!r}] * 8, answers
 """
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from macro.models import weights
+from macro.models.checkpoints import weights
 from macro.objectives import joint, parts
 from macro.objectives.flow import flow_losses
 from macro.objectives.text import text_losses

@@ -17,8 +17,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import load_file
 
 from macro.inputs.packing import PackingConfig
-from macro.models.bagel.folder import LATENT_TABLE, VISION_TABLE
-from macro.models.bagel.table import our_place
+from macro.models.checkpoints.bagel.checkpoint import LATENT_TABLE, VISION_TABLE
+from macro.models.checkpoints.bagel.param_map import flax_param
 from macro.models.variants import LLMConfig, ModelConfig, VAEConfig, VisionConfig
 
 # Position tables, which upstream stores and this library computes.
@@ -211,9 +211,9 @@ def _ours(tensors: dict[str, np.ndarray]) -> dict:
     """Upstream's tensors as our parameters."""
     flat = {}
     for key, value in tensors.items():
-        place = our_place(key)
-        assert place is not None, f"no place for {key}"
-        flat.setdefault(place.name, {})[place.layer] = jnp.asarray(place.turn.inward(value))
+        mapped = flax_param(key)
+        assert mapped is not None, f"no mapped for {key}"
+        flat.setdefault(mapped.name, {})[mapped.layer] = jnp.asarray(mapped.transform.to_flax(value))
     for path, layers in flat.items():
         flat[path] = layers[None] if None in layers else jnp.stack([layers[n] for n in range(len(layers))])
     return unflatten_dict(flat, sep="/")
@@ -221,6 +221,6 @@ def _ours(tensors: dict[str, np.ndarray]) -> dict:
 
 def picked(key: str, composer: dict) -> np.ndarray:
     """What upstream calls `key`, from a tree like the composer's parameters, with upstream's axes."""
-    place = our_place(key)
-    value = np.asarray(flatten_dict({"composer": composer}, sep="/")[place.name])
-    return place.turn.outward(value if place.layer is None else value[place.layer])
+    mapped = flax_param(key)
+    value = np.asarray(flatten_dict({"composer": composer}, sep="/")[mapped.name])
+    return mapped.transform.to_torch(value if mapped.layer is None else value[mapped.layer])

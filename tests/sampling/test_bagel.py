@@ -10,9 +10,9 @@ from sampling.toy import random_image
 from sampling.toy_bagel import CONFIG, FIRST, FREE, OPTIONS, PACKING, PIECES, PIPELINE, SECOND, TOKENIZER, sentence_of
 
 from macro.diffusion.guidance import Guidance, guide
+from macro.inputs.collate import collate
 from macro.inputs.conditioning import CfgDropout
 from macro.inputs.packing import pack_sentence
-from macro.inputs.rows import make_row
 from macro.models.composer import Composer
 from macro.models.vae import encode_images
 from macro.sampling import pipeline as pipeline_lib
@@ -31,7 +31,7 @@ def _training_velocity(context: str) -> jax.Array:
     chances = {name: float(name == context) for name in ("no_text", "no_image", "null")}
     packing = dataclasses.replace(PACKING, cfg_dropout=CfgDropout(**chances))
     packed = pack_sentence(Sentence(tuple(spans)), TOKENIZER, packing, np.random.default_rng(0))
-    row = jax.tree.map(lambda a: jnp.asarray(a)[None], make_row([packed], packing))
+    row = jax.tree.map(lambda a: jnp.asarray(a)[None], collate([packed], packing))
     drawn = np.flatnonzero(row["latent"]["loss"][0])
     return _packed_velocity(row, drawn)[:, drawn]
 

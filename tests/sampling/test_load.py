@@ -7,18 +7,16 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
-from models.bagel import toy
+from models.checkpoints.bagel import toy
 
 from macro.inputs.tokenizer import Tokenizer
-from macro.models import weights
+from macro.models.checkpoints import weights
 from macro.models.variants import to_dict
 from macro.sampling.compatibility import find_tokenizer, fitted, training_record
 from macro.sampling.load import load, packing_of
 from macro.utils.errors import UserError
 
-CONFIG = dataclasses.replace(
-    toy.CONFIG, llm=dataclasses.replace(toy.CONFIG.llm, vocab=Tokenizer.demo().vocab_size)
-)
+CONFIG = dataclasses.replace(toy.CONFIG, llm=dataclasses.replace(toy.CONFIG.llm, vocab=Tokenizer.demo().vocab_size))
 PACKING = {"buckets": ((24, 16, 2),), "reference_max_side": 56}
 SAMPLING = {"num_timesteps": 2, "cfg_img_scale": 2.0}
 
@@ -26,7 +24,7 @@ SAMPLING = {"num_timesteps": 2, "cfg_img_scale": 2.0}
 @pytest.fixture
 def save(tmp_path, monkeypatch):
     """Writes weights of shapes alone (all zero), which `load` reads up to the drawing."""
-    shapes = {name: np.zeros(shape, ml_dtypes.bfloat16) for name, shape in toy.exchange.shapes(CONFIG).items()}
+    shapes = {name: np.zeros(shape, ml_dtypes.bfloat16) for name, shape in toy.convert.shapes(CONFIG).items()}
 
     def write(notes, **without):
         path = tmp_path / "model.safetensors"

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from macro.inputs.collate import collate
 from macro.inputs.conditioning import CfgDropout
 from macro.inputs.packing import PackingConfig, pack_sentence
-from macro.inputs.rows import make_row
 from macro.objectives import joint, parts
 from macro.sampling.contexts import context_spans, continue_prompt, make_prompt, reading_plans
 from macro.sampling.options import PlanSamplingConfig, SamplingOptions
@@ -121,6 +121,6 @@ def training_row(plan: Plan, context: str) -> tuple[dict, jax.Array]:
     config = dataclasses.replace(PACKING, text=256, vision=64, latent=64, samples=1, draws=1, cfg_dropout=dropout)
     whole = sentence().with_plan(plan)
     whole = whole.replace(spans=(*whole.spans[:-1], Target(random_image(9, 64, 64))))
-    row = make_row([pack_sentence(whole, TOKENIZER, config, np.random.default_rng(0))], config)
+    row = collate([pack_sentence(whole, TOKENIZER, config, np.random.default_rng(0))], config)
     x = jax.random.normal(jax.random.key(1), (1, 64, CONFIG.latent_channels))
     return jax.tree.map(lambda a: jnp.asarray(a)[None], row), x

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from macro.inputs.packing import pack_row
-from macro.inputs.pipeline import stack
+from macro.inputs.loader import stack
+from macro.inputs.packing import pack_sequence
 from macro.inputs.tokenizer import Tokenizer
 from macro.objectives import joint
 from macro.objectives.parts import model_config
@@ -44,7 +44,7 @@ def batch_of(packing, tokenizer):
         return Sentence((Text("draw "), Image(pixels(32), subject=1), words, Target(pixels(64))), "compose", i)
 
     source = [sentence(i) for i in range(2 * ROWS)]
-    return stack([pack_row(source, tokenizer, packing, 0, [2 * i, 2 * i + 1]) for i in range(ROWS)])
+    return stack([pack_sequence(source, tokenizer, packing, 0, [2 * i, 2 * i + 1]) for i in range(ROWS)])
 
 
 def train(config, batch, parallel, devices):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from parallel.processes import ROOT, finish, free_port, start, until
 
-from macro.models import weights
+from macro.models.checkpoints import weights
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +30,7 @@ from macro.utils.config import load, run
 
 
 def main(workdir, save_every_steps=4, batch_size={ROWS}, pause=0.0, coordinator="", process=-1, processes=0):
-    from macro.inputs.pipeline import Pipeline
+    from macro.inputs.loader import Pipeline
     from macro.objectives import OBJECTIVES
     from macro.parallel.mesh import my_rows
     from macro.sentence.spans import Sentence, Target, Text

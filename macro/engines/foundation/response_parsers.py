@@ -19,8 +19,9 @@ from macro.engines.provider import (
     Suitability,
 )
 from macro.judges.json_schema import Schema, array, integer, number, obj, text
-from macro.sentence.formats import check_prompt, marker, phrased
+from macro.sentence.formats.inset import from_phrase_map
 from macro.sentence.plan import validate_cot
+from macro.sentence.prompt import check_prompt, marker
 from macro.sentence.spans import Image
 from macro.utils.errors import ItemError, UserError
 
@@ -116,7 +117,7 @@ def interleaved(count: int) -> Callable[[dict], InterleavedCaption]:
                 raise ItemError(f"phrase {phrase!r} is given to two images")
             found[phrase] = entry["image"]
         try:
-            phrased(caption, found, [Image(path=str(n)) for n in range(1, count + 1)], "the answer")
+            from_phrase_map(caption, found, [Image(path=str(n)) for n in range(1, count + 1)], "the answer")
         except UserError as error:
             raise ItemError(str(error)) from None
         return InterleavedCaption(caption, found)

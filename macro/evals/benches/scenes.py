@@ -43,9 +43,9 @@ from macro.evals.metrics.palettes import PRESENT, Colours, Image, Judged, cells_
 from macro.models.vae import VAE, normalise
 from macro.models.variants import VAEConfig
 from macro.sampling.pipeline import Pipeline
-from macro.sentence.formats import prompt_of
 from macro.sentence.layout import Grid, grid_iou
 from macro.sentence.plan import Plan
+from macro.sentence.prompt import prompt_of
 from macro.sentence.spans import Sentence, Target
 from macro.utils.images import contact_sheet, to_float, to_uint8
 from macro.utils.images import save as save_image

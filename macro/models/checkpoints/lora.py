@@ -19,9 +19,9 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from macro.models import weights
+from macro.models.checkpoints import weights
 from macro.models.checkpoints.peft import load_peft
-from macro.models.weights import ADAPTERS
+from macro.models.checkpoints.weights import ADAPTERS
 from macro.utils import tree
 from macro.utils.errors import UserError
 from macro.utils.streaming_safetensors import Spec, streaming_writer

@@ -7,7 +7,7 @@
 
 Ours hold a [..., in, rank] and b [..., rank, out] by the path of their kernel, all layers stacked; PEFT has one pair
 per layer, each matrix transposed. Both add alpha / rank * (their product) to the kernel.
-Read next: `macro/models/bagel/table.py`, which module is which kernel; `macro/models/checkpoints/lora.py`.
+Read next: `bagel/param_map.py`, which module is which kernel; `lora.py`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from macro.models.bagel.folder import EXTRA
-from macro.models.bagel.table import TURNS, our_place, upstream_place
-from macro.models.weights import ADAPTERS
+from macro.models.checkpoints.bagel.checkpoint import EXTRA
+from macro.models.checkpoints.bagel.param_map import TRANSFORMS, flax_param, torch_param
+from macro.models.checkpoints.weights import ADAPTERS
 from macro.utils import tree
 from macro.utils.errors import UserError
 from macro.utils.files import atomic_write
@@ -31,7 +31,7 @@ from macro.utils.streaming_safetensors import TensorReader
 
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 BAGEL = "ByteDance-Seed/BAGEL-7B-MoT"
-LINEAR = TURNS["linear"]
+LINEAR = TRANSFORMS["linear"]
 
 # What an adapter_config.json says that changes nothing about the sum W + alpha / rank * B A: who it is for, which
 # modules (the tensors' names say so themselves), and settings of variants that another key would switch on.
@@ -71,26 +71,26 @@ def save_peft(
 
     tensors, modules, saved, extra = {}, set(), set(), {}
     for path, layer, a, b in _layers(params[ADAPTERS]):
-        place = upstream_place(path, layer)
-        if place is None or place.turn is not LINEAR:
+        mapped = torch_param(path, layer)
+        if mapped is None or mapped.transform is not LINEAR:
             raise UserError(f"{path}: is no linear layer of BAGEL's, so PEFT has no name for it; leave it out")
         if a.shape[1] != rank or b.shape[0] != rank:
             raise UserError(f"{path}: its adapters are a {a.shape}, b {b.shape}, but the rank said is {rank}")
-        modules.add(_module(place.name))
-        name = f"base_model.model.{_module(place.name)}"
+        modules.add(_module(mapped.name))
+        name = f"base_model.model.{_module(mapped.name)}"
         tensors[f"{name}.lora_A.weight"] = np.ascontiguousarray(a.T)
         tensors[f"{name}.lora_B.weight"] = np.ascontiguousarray(b.T)
     for path, value in tree.flatten({k: v for k, v in params.items() if k != ADAPTERS}).items():
         value = np.asarray(value, np.float32)
-        stacked = upstream_place(path, 0) is not None
+        stacked = torch_param(path, 0) is not None
         for layer in range(len(value)) if stacked else [None]:
-            place = upstream_place(path, layer)
-            if place is None:
+            mapped = torch_param(path, layer)
+            if mapped is None:
                 extra[path] = value
                 continue
-            saved.add(place.name.rpartition(".")[0])
+            saved.add(mapped.name.rpartition(".")[0])
             one = value if layer is None else value[layer]
-            tensors[f"base_model.model.{place.name}"] = np.ascontiguousarray(place.turn.outward(one))
+            tensors[f"base_model.model.{mapped.name}"] = np.ascontiguousarray(mapped.transform.to_torch(one))
     config = {
         "peft_type": "LORA",
         "base_model_name_or_path": base,
@@ -201,18 +201,18 @@ def _read_tensors_of(folder: Path, config: Mapping) -> tuple[dict, dict, list[st
     halves, full, problems = {}, {}, []
     for key, value in _read_tensors(folder).items():
         match, whole = _KEY.fullmatch(key), _FULL.fullmatch(key)
-        if match is None and whole and whole["module"].endswith(saved) and (place := our_place(whole["name"])):
-            full.setdefault(place.name, {})[place.layer] = place.turn.inward(value)
+        if match is None and whole and whole["module"].endswith(saved) and (mapped := flax_param(whole["name"])):
+            full.setdefault(mapped.name, {})[mapped.layer] = mapped.transform.to_flax(value)
             continue
-        place = our_place(f"{match['module']}.weight") if match else None
+        mapped = flax_param(f"{match['module']}.weight") if match else None
         if match is None:
             problems.append(f"{key}: not <module>.lora_A.weight or .lora_B.weight, nor of a module to save")
-        elif place is None or place.turn is not LINEAR:
+        elif mapped is None or mapped.transform is not LINEAR:
             problems.append(f"{key}: BAGEL has no such linear layer")
         elif value.ndim != 2 or value.shape["AB".index(match["half"])] != rank:
             problems.append(f"{key}: has shape {value.shape}, but the rank is {rank}")
         else:
-            halves.setdefault(place.name, {}).setdefault(place.layer, {})[match["half"]] = value
+            halves.setdefault(mapped.name, {}).setdefault(mapped.layer, {})[match["half"]] = value
     return halves, full, problems
 
 
@@ -230,7 +230,7 @@ def _read_tensors(folder: Path) -> dict[str, np.ndarray]:
 
 def _unfit(path: str, layers: Mapping) -> list[str]:
     """What keeps the layers of one kernel from being stacked."""
-    names = {layer: _module(upstream_place(path, layer).name) for layer in layers}
+    names = {layer: _module(torch_param(path, layer).name) for layer in layers}
     single = [f"{names[layer]}: has lora_{''.join(half)} alone" for layer, half in layers.items() if len(half) < 2]
     gaps = _gaps(path, layers)
     if single or gaps:
@@ -243,7 +243,7 @@ def _unfit(path: str, layers: Mapping) -> list[str]:
 def _gaps(path: str, layers: Mapping) -> list[str]:
     """The layers of a stacked parameter that are missing below the last one."""
     missing = [] if None in layers else sorted(set(range(max(layers) + 1)) - set(layers))
-    return [f"{_module(upstream_place(path, layer).name)}: is missing, its other layers are there" for layer in missing]
+    return [f"{_module(torch_param(path, layer).name)}: is missing, its other layers are there" for layer in missing]
 
 
 def _first(layer: int | None) -> int:

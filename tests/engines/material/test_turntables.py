@@ -34,8 +34,8 @@ def export(root, mesh, name="thing.ply"):
 
 
 def render(tmp_path, mesh, names, name="thing.ply"):
-    ring = export(tmp_path, mesh, name).turntable(0, 0)
-    return {view: ring.views[view].pixels for view in names}
+    turntable = export(tmp_path, mesh, name).turntable(0, 0)
+    return {view: turntable.views[view].pixels for view in names}
 
 
 def covered(pixels):
@@ -60,18 +60,18 @@ def turntable(tmp_path_factory):
         box((0.3, 0.3, 0.3), (0.65, 0, 0), (20, 20, 230)),
         box((0.3, 0.3, 0.3), (0, 0.95, 0), (20, 200, 20)),
     ]
-    return export(tmp_path_factory.mktemp("ring"), trimesh.util.concatenate(parts), "figure.ply").turntable(0, 0)
+    return export(tmp_path_factory.mktemp("turntable"), trimesh.util.concatenate(parts), "figure.ply").turntable(0, 0)
 
 
-def test_all_views_are_there(ring):
-    assert ring.name == "figure"
-    assert tuple(ring.views) == VIEWS and len(ring.views) == 38
-    for image in ring.views.values():
+def test_all_views_are_there(turntable):
+    assert turntable.name == "figure"
+    assert tuple(turntable.views) == VIEWS and len(turntable.views) == 38
+    for image in turntable.views.values():
         assert image.pixels.shape == (SIZE, SIZE, 3) and image.path.endswith("figure.ply")
 
 
-def test_the_object_is_whole_in_every_image(ring):
-    for image in ring.views.values():
+def test_the_object_is_whole_in_every_image(turntable):
+    for image in turntable.views.values():
         seen = covered(image.pixels)
         assert 0.1 < seen.mean() < 0.6
         assert not seen[[0, -1]].any() and not seen[:, [0, -1]].any()
@@ -85,10 +85,10 @@ def test_the_object_is_whole_in_every_image(ring):
         ("top", "down", "right"), ("bottom", "up", "right"),
     ],
 )  # fmt: skip
-def test_the_camera_goes_round_counter_clockwise(ring, view, red, blue):
+def test_the_camera_goes_round_counter_clockwise(turntable, view, red, blue):
     sides = {"left": (-1, 0), "right": (1, 0), "up": (0, 1), "down": (0, -1), "middle": (0, 0)}
     for channel, side in ((RED, red), (BLUE, blue)):
-        found = middle_of(ring.views[view].pixels, channel)
+        found = middle_of(turntable.views[view].pixels, channel)
         if side is None:
             assert found is None
         else:
@@ -96,8 +96,8 @@ def test_the_camera_goes_round_counter_clockwise(ring, view, red, blue):
             assert tuple(steps) == sides[side]
 
 
-def test_green_is_up(ring):
-    for name, image in ring.views.items():
+def test_green_is_up(turntable):
+    for name, image in turntable.views.items():
         found = middle_of(image.pixels, GREEN)
         if name == "bottom":
             assert found is None
@@ -106,16 +106,16 @@ def test_green_is_up(ring):
             assert abs(found[1]) < 0.2 if name == "top" else found[1] > 0.3
 
 
-def test_the_ring_looks_down_and_the_low_ring_hardly(ring):
+def test_the_ring_looks_down_and_the_low_ring_hardly(turntable):
     """Of the plane roof more is seen from higher up: the green cube's foot is lower in the image."""
-    rise = {name: middle_of(ring.views[name].pixels, GREEN)[1] for name in ("h000", "low000")}
+    rise = {name: middle_of(turntable.views[name].pixels, GREEN)[1] for name in ("h000", "low000")}
     assert rise["h000"] < rise["low000"] + 0.02
     assert turntables.camera(0.0, turntables.LOW)[0][1] < turntables.camera(0.0, turntables.ELEVATION)[0][1]
 
 
-def test_front_and_back_differ_and_neighbours_less(ring):
+def test_front_and_back_differ_and_neighbours_less(turntable):
     def apart(a, b):
-        return np.abs(ring.views[a].pixels.astype(int) - ring.views[b].pixels).mean()
+        return np.abs(turntable.views[a].pixels.astype(int) - turntable.views[b].pixels).mean()
 
     assert apart("h000", "h180") > 2 * apart("h000", "h015") > 0
 
@@ -211,15 +211,15 @@ def test_angles_are_those_of_the_names():
 
 
 def test_views_are_rendered_when_they_are_asked_for_and_travel(tmp_path, monkeypatch):
-    ring = export(tmp_path, box((1, 2, 3))).turntable(0, 0)
+    turntable = export(tmp_path, box((1, 2, 3))).turntable(0, 0)
     asked = []
     image_of = turntables._image
     monkeypatch.setattr(turntables, "_image", lambda *given: asked.append(given[2:4]) or image_of(*given))
-    first = ring.views["h030"]
-    assert ring.views["h030"] is first and asked == [(30.0, turntables.ELEVATION)]
-    again = pickle.loads(pickle.dumps(ring)).views["h030"]
+    first = turntable.views["h030"]
+    assert turntable.views["h030"] is first and asked == [(30.0, turntables.ELEVATION)]
+    again = pickle.loads(pickle.dumps(turntable)).views["h030"]
     np.testing.assert_array_equal(again.pixels, first.pixels)
-    assert "h030" in ring.views and "h031" not in ring.views
+    assert "h030" in turntable.views and "h031" not in turntable.views
 
 
 def test_pieces_keep_what_the_renderer_needs(tmp_path):

@@ -1,16 +1,15 @@
-"""Adapters as PEFT folders: names, turned matrices, round trips, and folders that are something else."""
+"""Adapters as PEFT folders: names, transformed matrices, round trips, and folders that are something else."""
 
 import json
 
 import jax
 import numpy as np
 import pytest
-from models.bagel import toy
+from models.checkpoints.bagel import toy
 from safetensors.numpy import load_file, save_file
 
 from macro.convert import main as convert
-from macro.models import weights
-from macro.models.checkpoints import lora, peft
+from macro.models.checkpoints import lora, peft, weights
 from macro.models.checkpoints.lora import merge_file
 from macro.models.checkpoints.peft import load_peft, save_peft
 from macro.models.composer import Composer

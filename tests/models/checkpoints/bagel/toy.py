@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 
-from macro.models.bagel import exchange, folder
+from macro.models.checkpoints.bagel import checkpoint, convert
 from macro.models.variants import LLMConfig, ModelConfig, VAEConfig, VisionConfig
 
 CONFIG = ModelConfig(
@@ -23,12 +23,12 @@ def tensors(config=CONFIG, seed=0):
     """Two dicts of random tensors: those of ema.safetensors in bfloat16, those of ae.safetensors in float32."""
     rng = np.random.default_rng(seed)
     ema, ae = {}, {}
-    for piece in exchange.pieces(config):
-        values = rng.normal(size=piece.shape).astype(np.float32)
-        (ae if piece.path.startswith("vae/") else ema)[piece.key] = (
-            values if piece.path.startswith("vae/") else values.astype(ml_dtypes.bfloat16)
+    for mapping in convert.tensor_mappings(config):
+        values = rng.normal(size=mapping.shape).astype(np.float32)
+        (ae if mapping.path.startswith("vae/") else ema)[mapping.key] = (
+            values if mapping.path.startswith("vae/") else values.astype(ml_dtypes.bfloat16)
         )
-    for key, shape in exchange.fixed_tables(config).items():
+    for key, shape in convert.fixed_tables(config).items():
         ema[key] = rng.normal(size=shape).astype(ml_dtypes.bfloat16)
     return ema, ae
 
@@ -38,6 +38,6 @@ def write(path, ema, ae, config=CONFIG):
     path.mkdir(parents=True, exist_ok=True)
     save_file(ema, path / "ema.safetensors", metadata={"format": "pt"})
     save_file(ae, path / "ae.safetensors")
-    for name, values in folder.json_configs(config).items():
+    for name, values in checkpoint.json_configs(config).items():
         (path / name).write_text(json.dumps(values))
     return path

@@ -5,7 +5,7 @@
     ae.safetensors                       the FLUX autoencoder
     config.json                          optional; sections `bagel` and `ae` of sizes that are said nowhere else
     macro_extra.safetensors              optional; what only macro has (binding, LoRA), under our names
-    the files of CARRIED                 optional; the tokenizer and the like, which go along unread
+    the files of COPIED_FILES            optional; the tokenizer and the like, which go along unread
 
 What the JSON files do not say is read off the tensors: the VAE's widths, the sides of the position tables, the
 latent patch, the vision layers that were kept (the released vit_config.json counts 27, of which 26 are there).
@@ -29,7 +29,7 @@ WEIGHTS = ("ema.safetensors", "model.safetensors.index.json", "model.safetensors
 AUTOENCODER = "ae.safetensors"
 EXTRA = "macro_extra.safetensors"
 CONFIGS = ("llm_config.json", "vit_config.json")
-CARRIED = (
+COPIED_FILES = (
     "config.json", "generation_config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json",
     "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json",
 )  # fmt: skip
@@ -62,7 +62,7 @@ class BagelFolder:
     Attributes:
         path: the folder. config: the model's sizes; `binding` is set if `extra` holds a binding table.
         composer, vae: BAGEL's tensors. extra: our own, empty if there are none.
-        carried: files that go along unread.
+        copied_files: files that go along unread.
     """
 
     path: Path
@@ -70,7 +70,7 @@ class BagelFolder:
     composer: Tensors
     vae: Tensors
     extra: Mapping
-    carried: tuple[Path, ...]
+    copied_files: tuple[Path, ...]
 
 
 def open_folder(path: str | Path, max_latent_size: int | None = None) -> BagelFolder:
@@ -87,7 +87,7 @@ def open_folder(path: str | Path, max_latent_size: int | None = None) -> BagelFo
         raise UserError(f"--source={path}: no such folder; name one that holds ema.safetensors and llm_config.json")
     llm, vit = (read_json(path / name) for name in CONFIGS)
     more = read_json(path / "config.json") if (path / "config.json").is_file() else {}
-    composer, vae = Tensors(weights(path)), Tensors([TensorReader(path / AUTOENCODER)])
+    composer, vae = Tensors(weight_files(path)), Tensors([TensorReader(path / AUTOENCODER)])
     extra = TensorReader(path / EXTRA) if (path / EXTRA).is_file() else {}
     bagel, ae = (more.get(name) if isinstance(more.get(name), dict) else {} for name in ("bagel", "ae"))
     autoencoder = vae_config(path / AUTOENCODER, vae.specs, ae)
@@ -101,11 +101,11 @@ def open_folder(path: str | Path, max_latent_size: int | None = None) -> BagelFo
         binding="composer/binding" in extra,
         timestep_shift=float(bagel.get("timestep_shift", 1.0)),
     )
-    carried = tuple(path / name for name in CONFIGS + CARRIED if (path / name).is_file())
-    return BagelFolder(path, config, composer, vae, extra, carried)
+    copied_files = tuple(path / name for name in CONFIGS + COPIED_FILES if (path / name).is_file())
+    return BagelFolder(path, config, composer, vae, extra, copied_files)
 
 
-def weights(path: Path) -> list[TensorReader]:
+def weight_files(path: Path) -> list[TensorReader]:
     """The file or files that hold the model of a folder.
 
     Raises:

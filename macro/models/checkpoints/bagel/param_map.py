@@ -1,7 +1,7 @@
 """Which tensor of a BAGEL checkpoint is which of our parameters, both ways.
 
 A row reads: BAGEL's key, our path, what happens to the axes. `{name}` stands for the same text on both sides;
-`{name:regex}` says once what it may be, digits otherwise. `{layer}` is no part of our path: it is the place of a
+`{name:regex}` says once what it may be, digits otherwise. `{layer}` is no part of our path: it is the mapped of a
 layer's tensor along the first axis of ours, where `scan` stacks all layers.
 
 BAGEL's linear layers hold [out, in], ours [in, out]; its convolutions [out, in, h, w], ours [h, w, in, out];
@@ -20,9 +20,9 @@ import numpy as np
 Row = tuple[str, str, str]
 
 
-def _layer(key: str, path: str, bias: bool = True, turn: str = "linear") -> list[Row]:
+def _layer(key: str, path: str, bias: bool = True, transform: str = "linear") -> list[Row]:
     """Weight and bias of a linear layer or convolution."""
-    rows = [(f"{key}.weight", f"{path}/kernel", turn)]
+    rows = [(f"{key}.weight", f"{path}/kernel", transform)]
     return [*rows, (f"{key}.bias", f"{path}/bias", "same")] if bias else rows
 
 
@@ -72,8 +72,8 @@ _SIDE, _LEVEL = "{side:encoder|decoder}", "{side:encoder|decoder}.{way:down|up}.
 def _residual(key: str, path: str) -> list[Row]:
     return [
         *_norm(f"{key}.norm{{n}}", f"{path}/norm{{n}}", bias=True),
-        *_layer(f"{key}.conv{{n}}", f"{path}/conv{{n}}", turn="conv"),
-        *_layer(f"{key}.nin_shortcut", f"{path}/nin_shortcut", turn="conv1"),
+        *_layer(f"{key}.conv{{n}}", f"{path}/conv{{n}}", transform="conv"),
+        *_layer(f"{key}.nin_shortcut", f"{path}/nin_shortcut", transform="conv1"),
     ]
 
 
@@ -81,54 +81,54 @@ def _residual(key: str, path: str) -> list[Row]:
 VAE: list[Row] = [
     *_residual(f"{_LEVEL}.block.{{b}}", "vae/{side}/{way}_{l}/block_{b}"),
     *_residual(f"{_SIDE}.mid.block_{{b}}", "vae/{side}/mid/block_{b}"),
-    *_layer(f"{_LEVEL}.{{m:downsample|upsample}}.conv", "vae/{side}/{way}_{l}/{m}/conv", turn="conv"),
+    *_layer(f"{_LEVEL}.{{m:downsample|upsample}}.conv", "vae/{side}/{way}_{l}/{m}/conv", transform="conv"),
     *_norm(f"{_SIDE}.mid.attn_1.norm", "vae/{side}/mid/attn_1/norm", bias=True),
-    *_layer(f"{_SIDE}.mid.attn_1.{{m:q|k|v|proj_out}}", "vae/{side}/mid/attn_1/{m}", turn="conv1"),
+    *_layer(f"{_SIDE}.mid.attn_1.{{m:q|k|v|proj_out}}", "vae/{side}/mid/attn_1/{m}", transform="conv1"),
     *_norm(f"{_SIDE}.norm_out", "vae/{side}/norm_out", bias=True),
-    *_layer(f"{_SIDE}.{{m:conv_in|conv_out}}", "vae/{side}/{m}", turn="conv"),
+    *_layer(f"{_SIDE}.{{m:conv_in|conv_out}}", "vae/{side}/{m}", transform="conv"),
 ]
 
 
-class Turn(NamedTuple):
+class Transform(NamedTuple):
     """How axes change on the way in and on the way out."""
 
-    inward: Callable[[np.ndarray], np.ndarray]
-    outward: Callable[[np.ndarray], np.ndarray]
+    to_flax: Callable[[np.ndarray], np.ndarray]
+    to_torch: Callable[[np.ndarray], np.ndarray]
 
 
-TURNS = {
-    "same": Turn(lambda x: x, lambda x: x),
-    "linear": Turn(lambda x: x.T, lambda x: x.T),
-    "conv": Turn(lambda x: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0, 1)),
-    "conv1": Turn(lambda x: x[:, :, 0, 0].T, lambda x: x.T[:, :, None, None]),
+TRANSFORMS = {
+    "same": Transform(lambda x: x, lambda x: x),
+    "linear": Transform(lambda x: x.T, lambda x: x.T),
+    "conv": Transform(lambda x: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0, 1)),
+    "conv1": Transform(lambda x: x[:, :, 0, 0].T, lambda x: x.T[:, :, None, None]),
 }
 
 
-class Place(NamedTuple):
-    """Where a tensor of the other side belongs: its name there, the layer (None: not stacked), the turn."""
+class MappedName(NamedTuple):
+    """Where a tensor of the other side belongs: its name there, the layer (None: not stacked), the transform."""
 
     name: str
     layer: int | None
-    turn: Turn
+    transform: Transform
 
 
 @cache
-def our_place(key: str) -> Place | None:
+def flax_param(key: str) -> MappedName | None:
     """Where BAGEL's tensor `key` belongs among our parameters; None for a key that no row knows."""
-    for pattern, path, turn in _compiled("inward"):
+    for pattern, path, transform in _compiled("to_flax"):
         if match := pattern.fullmatch(key):
             fields = match.groupdict()
             layer = fields.pop("layer", None)
-            return Place(path.format(**fields), None if layer is None else int(layer), TURNS[turn])
+            return MappedName(path.format(**fields), None if layer is None else int(layer), TRANSFORMS[transform])
     return None
 
 
 @cache
-def upstream_place(path: str, layer: int | None = None) -> Place | None:
+def torch_param(path: str, layer: int | None = None) -> MappedName | None:
     """BAGEL's name for (a layer of) our parameter `path`; None for one that BAGEL does not have."""
-    for pattern, key, turn in _compiled("outward"):
+    for pattern, key, transform in _compiled("to_torch"):
         if (match := pattern.fullmatch(path)) and ("{layer}" in key) == (layer is not None):
-            return Place(key.format(**match.groupdict(), layer=layer), layer, TURNS[turn])
+            return MappedName(key.format(**match.groupdict(), layer=layer), layer, TRANSFORMS[transform])
     return None
 
 
@@ -137,14 +137,14 @@ _FIELD = re.compile(r"\{(\w+)(?::([^{}]+))?\}")
 
 @cache
 def _compiled(direction: str) -> list[tuple[re.Pattern, str, str]]:
-    """Every row as (pattern of one side's names, template of the other side's, turn)."""
+    """Every row as (pattern of one side's names, template of the other side's, transform)."""
     rows = []
-    for key, path, turn in COMPOSER + VAE:
-        # What a field may be is said on the key's side; our path has no place for the layer.
+    for key, path, transform in COMPOSER + VAE:
+        # What a field may be is said on the key's side; our path has no mapped for the layer.
         kinds = {name: kind or r"\d+" for name, kind in _FIELD.findall(key)}
         path = path.replace("/{layer}", "")
-        here, there = (key, path) if direction == "inward" else (path, key)
-        rows.append((_pattern(here, kinds), _FIELD.sub(r"{\1}", there), turn))
+        here, there = (key, path) if direction == "to_flax" else (path, key)
+        rows.append((_pattern(here, kinds), _FIELD.sub(r"{\1}", there), transform))
     return rows
 
 

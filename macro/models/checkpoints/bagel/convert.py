@@ -1,6 +1,6 @@
 """BAGEL's checkpoint in, ours out, and back; tensor by tensor, so that a 29 GB file needs little memory.
 
-Ours is one `model.safetensors` (macro/models/weights.py) whose layers are stacked, and beside it the folder
+Ours is one `model.safetensors` (macro/models/checkpoints/weights.py) whose layers are stacked, and beside it the folder
 `bagel/` with what BAGEL has and we compute or do not read: position tables, JSON files, the tokenizer. Types are
 kept, so importing and exporting again gives the same bytes. What BAGEL has not, the binding table and the adapters of
 a training with LoRA (`lora.safetensors`, which are merged into the model besides), goes out in macro_extra.safetensors.
@@ -21,10 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from macro.models import weights
-from macro.models.bagel import folder as folders
-from macro.models.bagel.folder import BagelFolder
-from macro.models.bagel.table import Turn, upstream_place
+from macro.models.checkpoints import weights
+from macro.models.checkpoints.bagel import checkpoint
+from macro.models.checkpoints.bagel.checkpoint import BagelFolder
+from macro.models.checkpoints.bagel.param_map import Transform, torch_param
 from macro.models.params import init_params
 from macro.models.variants import ModelConfig, VAEConfig
 from macro.nn.layers import position_embedding
@@ -32,19 +32,19 @@ from macro.utils.errors import UserError
 from macro.utils.files import atomic_write
 from macro.utils.streaming_safetensors import Spec, TensorReader, streaming_writer
 
-OURS, LORA = "model.safetensors", "lora.safetensors"
-ASIDE, TABLES = "bagel", "tables.safetensors"
+MACRO_WEIGHTS, LORA = "model.safetensors", "lora.safetensors"
+BAGEL_DIR, TABLES = "bagel", "tables.safetensors"
 _LISTED = 12  # differences of one kind that an error spells out
 
 
-class Piece(NamedTuple):
+class TensorMapping(NamedTuple):
     """One tensor of BAGEL's and the parameter (or layer of one) that it is."""
 
     key: str
     shape: tuple[int, ...]
     path: str
     layer: int | None
-    turn: Turn
+    transform: Transform
 
 
 @functools.cache
@@ -54,22 +54,22 @@ def shapes(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
     return MappingProxyType({path: leaf.shape for path, leaf in flatten_dict(params, sep="/").items()})
 
 
-def pieces(config: ModelConfig) -> Iterator[Piece]:
+def tensor_mappings(config: ModelConfig) -> Iterator[TensorMapping]:
     """All tensors of the BAGEL checkpoint of this size but the fixed tables, VAE included."""
     for path, shape in shapes(config).items():
-        whole = upstream_place(path)
+        whole = torch_param(path)
         layers = [None] if whole else range(shape[0])
         for layer in layers:
-            place = whole or upstream_place(path, layer)
-            if place is None:  # binding, which BAGEL does not have
+            mapped = whole or torch_param(path, layer)
+            if mapped is None:  # binding, which BAGEL does not have
                 break
-            turned = place.turn.outward(np.broadcast_to(np.int8(0), shape if layer is None else shape[1:]))
-            yield Piece(place.name, turned.shape, path, layer, place.turn)
+            transformed = mapped.transform.to_torch(np.broadcast_to(np.int8(0), shape if layer is None else shape[1:]))
+            yield TensorMapping(mapped.name, transformed.shape, path, layer, mapped.transform)
 
 
 def check(source: BagelFolder) -> None:
     """Raises UserError that lists every tensor that is missing, too many or of another shape."""
-    wanted = {piece.key: piece.shape for piece in pieces(source.config)}
+    wanted = {mapping.key: mapping.shape for mapping in tensor_mappings(source.config)}
     tables = fixed_tables(source.config)
     found = {key: spec.shape for tensors in (source.composer, source.vae) for key, spec in tensors.specs.items()}
     allowed = wanted | tables
@@ -84,9 +84,9 @@ def check(source: BagelFolder) -> None:
     for path, spec in (source.extra.specs if source.extra else {}).items():
         if _is_adapter(path):
             if not _adapts(path, spec.shape, ours):
-                differences["of another shape"].append(f"{folders.EXTRA}: {path} {spec.shape} fits no kernel")
+                differences["of another shape"].append(f"{checkpoint.EXTRA}: {path} {spec.shape} fits no kernel")
         elif ours.get(path) != spec.shape:
-            differences["of another shape"].append(f"{folders.EXTRA}: {path} {spec.shape}, not {ours.get(path)}")
+            differences["of another shape"].append(f"{checkpoint.EXTRA}: {path} {spec.shape}, not {ours.get(path)}")
     said = [
         f"{len(names)} {kind}: {'; '.join(names[:_LISTED])}{' ...' if len(names) > _LISTED else ''}"
         for kind, names in differences.items()
@@ -113,8 +113,8 @@ def fixed_tables(config: ModelConfig) -> dict[str, tuple[int, int]]:
     """Key -> shape of the position tables that BAGEL stores."""
     width = config.llm.width
     return {
-        folders.LATENT_TABLE: (config.latent_side**2, width),
-        folders.VISION_TABLE: (config.vision.side**2, width),
+        checkpoint.LATENT_TABLE: (config.latent_side**2, width),
+        checkpoint.VISION_TABLE: (config.vision.side**2, width),
     }
 
 
@@ -135,30 +135,30 @@ def import_bagel(source: BagelFolder, out: str | Path, notes: Mapping) -> list[P
     stored = dict(source.composer.specs) | dict(source.vae.specs)
     ours = shapes(source.config)
     specs = {path: Spec(shape, np.dtype("float32")) for path, shape in ours.items()}
-    listed = list(pieces(source.config))
-    specs |= {piece.path: Spec(ours[piece.path], stored[piece.key].dtype) for piece in listed}
-    with streaming_writer(out / OURS, specs, weights.header(source.config, notes)) as write:
-        for piece in listed:
+    listed = list(tensor_mappings(source.config))
+    specs |= {mapping.path: Spec(ours[mapping.path], stored[mapping.key].dtype) for mapping in listed}
+    with streaming_writer(out / MACRO_WEIGHTS, specs, weights.header(source.config, notes)) as write:
+        for mapping in listed:
             # No name for the tensor: it would live on until the next one is read.
-            tensors = source.vae if piece.path.startswith("vae/") else source.composer
-            write(piece.path, piece.turn.inward(tensors[piece.key]), piece.layer)
+            tensors = source.vae if mapping.path.startswith("vae/") else source.composer
+            write(mapping.path, mapping.transform.to_flax(tensors[mapping.key]), mapping.layer)
         for path in source.extra:
             if not _is_adapter(path):
                 write(path, source.extra[path])
     tables = {key: source.composer.specs[key] for key in fixed_tables(source.config) if key in source.composer}
-    with streaming_writer(out / ASIDE / TABLES, tables, {}) as write:
+    with streaming_writer(out / BAGEL_DIR / TABLES, tables, {}) as write:
         for key in tables:
             write(key, source.composer[key])
-    for path in source.carried:
-        shutil.copyfile(path, out / ASIDE / path.name)
+    for path in source.copied_files:
+        shutil.copyfile(path, out / BAGEL_DIR / path.name)
     (out / LORA).unlink(missing_ok=True)  # another model's
     adapters = {path: source.extra.specs[path] for path in source.extra if _is_adapter(path)}
     if not adapters:
-        return [out / OURS]
+        return [out / MACRO_WEIGHTS]
     with streaming_writer(out / LORA, adapters, source.extra.metadata) as write:
         for path in adapters:
             write(path, source.extra[path])
-    return [out / OURS, out / LORA]
+    return [out / MACRO_WEIGHTS, out / LORA]
 
 
 def export_bagel(source: str | Path, out: str | Path) -> list[Path]:
@@ -173,7 +173,7 @@ def export_bagel(source: str | Path, out: str | Path) -> list[Path]:
         UserError: no weights of ours, or weights without a composer or a VAE.
     """
     source, out = Path(source), Path(out)
-    path = source / OURS if source.is_dir() else source
+    path = source / MACRO_WEIGHTS if source.is_dir() else source
     reader = TensorReader(path)
     config = weights.config_of(reader)
     ours = shapes(config)
@@ -184,51 +184,53 @@ def export_bagel(source: str | Path, out: str | Path) -> list[Path]:
         raise UserError(
             f"{path}: its autoencoder normalises in {config.vae.groups} groups, BAGEL's always in {VAEConfig.groups}"
         )
-    listed, aside = list(pieces(config)), path.parent / ASIDE
+    listed, bagel_dir = list(tensor_mappings(config)), path.parent / BAGEL_DIR
     written = []
-    for name, vae in (("ema.safetensors", False), (folders.AUTOENCODER, True)):
-        mine = [piece for piece in listed if piece.path.startswith("vae/") == vae]
-        specs = {piece.key: Spec(piece.shape, reader.specs[piece.path].dtype) for piece in mine}
-        tables = {} if vae else _tables(config, aside, reader.specs["composer/planner/embed"].dtype)
+    for name, vae in (("ema.safetensors", False), (checkpoint.AUTOENCODER, True)):
+        mine = [mapping for mapping in listed if mapping.path.startswith("vae/") == vae]
+        specs = {mapping.key: Spec(mapping.shape, reader.specs[mapping.path].dtype) for mapping in mine}
+        tables = {} if vae else _tables(config, bagel_dir, reader.specs["composer/planner/embed"].dtype)
         specs |= {key: Spec(table.shape, table.dtype) for key, table in tables.items()}
         with streaming_writer(out / name, specs, {"format": "pt"}) as write:
-            for piece in mine:
-                write(piece.key, piece.turn.outward(reader.read(piece.path, piece.layer)))
+            for mapping in mine:
+                write(mapping.key, mapping.transform.to_torch(reader.read(mapping.path, mapping.layer)))
             for key, table in tables.items():
                 write(key, table)
         written.append(out / name)
     beside = path.with_name(LORA)
-    adapters = TensorReader(beside) if path.name == OURS and beside.is_file() else None
-    alone = {name: reader for name in sorted(ours.keys() - {piece.path for piece in listed})}
+    adapters = TensorReader(beside) if path.name == MACRO_WEIGHTS and beside.is_file() else None
+    alone = {name: reader for name in sorted(ours.keys() - {mapping.path for mapping in listed})}
     alone |= {name: adapters for name in adapters or () if _is_adapter(name)}
-    (out / folders.EXTRA).unlink(missing_ok=True)  # another model's
+    (out / checkpoint.EXTRA).unlink(missing_ok=True)  # another model's
     if alone:
         specs = {name: file.specs[name] for name, file in alone.items()}
-        with streaming_writer(out / folders.EXTRA, specs, adapters.metadata if adapters else {}) as write:
+        with streaming_writer(out / checkpoint.EXTRA, specs, adapters.metadata if adapters else {}) as write:
             for name, file in alone.items():
                 write(name, file[name])
-        written.append(out / folders.EXTRA)
-    return written + _small_files(config, aside, out)
+        written.append(out / checkpoint.EXTRA)
+    return written + _small_files(config, bagel_dir, out)
 
 
-def _tables(config: ModelConfig, aside: Path, dtype: np.dtype) -> dict[str, np.ndarray]:
+def _tables(config: ModelConfig, bagel_dir: Path, dtype: np.dtype) -> dict[str, np.ndarray]:
     """The fixed tables as they came, or computed for a model that was never BAGEL's."""
-    if (aside / TABLES).is_file():
-        return dict(TensorReader(aside / TABLES))
+    if (bagel_dir / TABLES).is_file():
+        return dict(TensorReader(bagel_dir / TABLES))
     tables = {}
     for key, (places, width) in fixed_tables(config).items():
-        side = config.latent_side if key == folders.LATENT_TABLE else config.vision.side
+        side = config.latent_side if key == checkpoint.LATENT_TABLE else config.vision.side
         tables[key] = np.asarray(position_embedding(jnp.arange(places)[None], side, width)[0]).astype(dtype)
     return tables
 
 
-def _small_files(config: ModelConfig, aside: Path, out: Path) -> list[Path]:
+def _small_files(config: ModelConfig, bagel_dir: Path, out: Path) -> list[Path]:
     """JSON files and the tokenizer: those that came along; configs that did not are made from the sizes."""
-    carried = [aside / name for name in folders.CONFIGS + folders.CARRIED if (aside / name).is_file()]
-    for path in carried:
+    copied_files = [
+        bagel_dir / name for name in checkpoint.CONFIGS + checkpoint.COPIED_FILES if (bagel_dir / name).is_file()
+    ]
+    for path in copied_files:
         shutil.copyfile(path, out / path.name)
-    written = [out / path.name for path in carried]
-    for name, values in folders.json_configs(config).items():
+    written = [out / path.name for path in copied_files]
+    for name, values in checkpoint.json_configs(config).items():
         if out / name not in written:
             atomic_write(out / name, json.dumps(values, indent=2) + "\n")
             written.append(out / name)

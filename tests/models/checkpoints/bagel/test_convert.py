@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from models.bagel import toy
+from models.checkpoints.bagel import toy
 from safetensors.numpy import load_file, save_file
 
-from macro.models import weights
-from macro.models.bagel.exchange import check, export_bagel, fixed_tables, import_bagel
-from macro.models.bagel.folder import LATENT_TABLE, open_folder
+from macro.models.checkpoints import weights
+from macro.models.checkpoints.bagel.checkpoint import LATENT_TABLE, open_folder
+from macro.models.checkpoints.bagel.convert import check, export_bagel, fixed_tables, import_bagel
 from macro.models.composer import Composer, dummy_batch
 from macro.models.variants import VAEConfig
 from macro.nn.layers import position_embedding

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from macro.models import variants, weights
+from macro.models import variants
+from macro.models.checkpoints import weights
 from macro.utils.errors import UserError
 
 CONFIG = variants.config_from_name("XXS/64")

@@ -5,11 +5,11 @@ import json
 import ml_dtypes
 import numpy as np
 import pytest
-from models.bagel import toy
+from models.checkpoints.bagel import toy
 from safetensors.numpy import save_file
 
-from macro.models import weights
-from macro.models.bagel.twins import start_from
+from macro.models.checkpoints import weights
+from macro.models.checkpoints.bagel.upcycle import start_from
 from macro.utils.errors import UserError
 
 QWEN = {

@@ -4,7 +4,7 @@
     SigLIP           all layers but the last; its patch convolution as a linear layer over (row, column, channel)
     new              connector, time embedding and latent input random; latent output zero; binding by the config
 
-as BAGEL was started (its `init_moe`; features of the penultimate layer). Read next: `exchange.py`.
+as BAGEL was started (its `init_moe`; features of the penultimate layer). Read next: `convert.py`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from macro.models import weights
-from macro.models.bagel import folder as folders
-from macro.models.bagel.exchange import OURS, Piece, pieces, shapes
-from macro.models.bagel.folder import Tensors
+from macro.models.checkpoints import weights
+from macro.models.checkpoints.bagel import checkpoint
+from macro.models.checkpoints.bagel.checkpoint import Tensors
+from macro.models.checkpoints.bagel.convert import MACRO_WEIGHTS, TensorMapping, shapes, tensor_mappings
 from macro.models.variants import ModelConfig
 from macro.utils.errors import UserError
 from macro.utils.streaming_safetensors import Spec, TensorReader, streaming_writer
@@ -44,58 +44,60 @@ def start_from(
     Raises:
         UserError: a file or a tensor that is missing or of another shape, before anything is written.
     """
-    language, sight = Tensors(folders.weights(Path(qwen))), Tensors(folders.weights(Path(siglip)))
+    language, sight = Tensors(checkpoint.weight_files(Path(qwen))), Tensors(checkpoint.weight_files(Path(siglip)))
     autoencoder = TensorReader(vae)
     config = _config(Path(qwen), Path(siglip), autoencoder, sight, latent_side)
-    listed = list(pieces(config))
-    sources = {piece.key: _source(piece, language, sight, autoencoder, seed) for piece in listed}
+    listed = list(tensor_mappings(config))
+    sources = {mapping.key: _source(mapping, language, sight, autoencoder, seed) for mapping in listed}
     wrong = [
-        f"{piece.key} {sources[piece.key][0].shape}, not {piece.shape}"
-        for piece in listed
-        if sources[piece.key][0].shape != piece.shape
+        f"{mapping.key} {sources[mapping.key][0].shape}, not {mapping.shape}"
+        for mapping in listed
+        if sources[mapping.key][0].shape != mapping.shape
     ]
     if wrong:
         raise UserError(f"{qwen}, {siglip}, {vae}: {len(wrong)} of another shape: {'; '.join(wrong[:12])}")
     ours, spoken = shapes(config), language.specs["model.embed_tokens.weight"].dtype
     specs = {path: Spec(shape, spoken) for path, shape in ours.items()}
-    for piece in listed:
-        if piece.path.startswith("vae/"):
-            specs[piece.path] = Spec(ours[piece.path], autoencoder.specs[piece.key].dtype)
-    path = Path(out) / OURS
+    for mapping in listed:
+        if mapping.path.startswith("vae/"):
+            specs[mapping.path] = Spec(ours[mapping.path], autoencoder.specs[mapping.key].dtype)
+    path = Path(out) / MACRO_WEIGHTS
     with streaming_writer(path, specs, weights.header(config, notes)) as write:
-        for piece in listed:
-            tensor = sources[piece.key][1]().astype(specs[piece.path].dtype)
-            write(piece.path, piece.turn.inward(tensor), piece.layer)
+        for mapping in listed:
+            tensor = sources[mapping.key][1]().astype(specs[mapping.path].dtype)
+            write(mapping.path, mapping.transform.to_flax(tensor), mapping.layer)
         write("composer/binding", np.zeros(ours["composer/binding"], spoken))
     return path
 
 
 def _config(qwen: Path, siglip: Path, vae: TensorReader, sight: Tensors, latent_side: int) -> ModelConfig:
-    values = folders.read_json(siglip / "config.json")
+    values = checkpoint.read_json(siglip / "config.json")
     values = values.get("vision_config", values)
     positions = _stored(sight, siglip, "vision_model.embeddings.position_embedding.weight")[0].shape[0]
-    layers = folders.count(sight, r"vision_model\.encoder\.layers\.(\d+)\.") - 1
+    layers = checkpoint.count(sight, r"vision_model\.encoder\.layers\.(\d+)\.") - 1
     return ModelConfig(
-        llm=folders.llm_config(qwen / "config.json", folders.read_json(qwen / "config.json")),
-        vision=folders.vision_config(siglip / "config.json", values, layers, positions),
-        vae=folders.vae_config(vae.path, vae.specs, {}),
+        llm=checkpoint.llm_config(qwen / "config.json", checkpoint.read_json(qwen / "config.json")),
+        vision=checkpoint.vision_config(siglip / "config.json", values, layers, positions),
+        vae=checkpoint.vae_config(vae.path, vae.specs, {}),
         latent_side=latent_side,
     )
 
 
-def _source(piece: Piece, language: Tensors, sight: Tensors, vae: TensorReader, seed: int) -> tuple[Spec, Read]:
+def _source(
+    mapping: TensorMapping, language: Tensors, sight: Tensors, vae: TensorReader, seed: int
+) -> tuple[Spec, Read]:
     """Where a tensor of BAGEL's comes from: its shape there, and what reads (or makes) it.
 
     Raises:
         UserError: it should lie in one of the folders, and does not.
     """
-    key = piece.key
-    if piece.path.startswith("vae/"):
+    key = mapping.key
+    if mapping.path.startswith("vae/"):
         return _stored(vae, vae.path, key)
     if key.startswith(_LANGUAGE):
         name = key.removeprefix(_LANGUAGE).replace("_moe_gen", "")
         if re.search(r"[qk]_norm", name) and name not in language.specs:
-            return Spec(piece.shape, np.dtype("float32")), lambda: np.ones(piece.shape, np.float32)
+            return Spec(mapping.shape, np.dtype("float32")), lambda: np.ones(mapping.shape, np.float32)
         if name == "lm_head.weight" and name not in language.specs:
             name = "model.embed_tokens.weight"  # tied
         return _stored(language, "the language model", name)
@@ -103,9 +105,9 @@ def _source(piece: Piece, language: Tensors, sight: Tensors, vae: TensorReader, 
         name = key.removeprefix(_VIT)
         spec, read = _stored(sight, "SigLIP", name)
         if name == _PATCHES and len(spec.shape) == 4:
-            return Spec(piece.shape, spec.dtype), lambda: read().transpose(0, 2, 3, 1).reshape(piece.shape)
+            return Spec(mapping.shape, spec.dtype), lambda: read().transpose(0, 2, 3, 1).reshape(mapping.shape)
         return spec, read
-    return Spec(piece.shape, np.dtype("float32")), lambda: _new(piece, seed)
+    return Spec(mapping.shape, np.dtype("float32")), lambda: _new(mapping, seed)
 
 
 def _stored(tensors: Tensors | TensorReader, where, name: str) -> tuple[Spec, Read]:
@@ -114,9 +116,9 @@ def _stored(tensors: Tensors | TensorReader, where, name: str) -> tuple[Spec, Re
     return tensors.specs[name], lambda: tensors[name]
 
 
-def _new(piece: Piece, seed: int) -> np.ndarray:
+def _new(mapping: TensorMapping, seed: int) -> np.ndarray:
     """A linear layer's weight [out, in] with variance 1 / in, or zeros: biases, and the latent output."""
-    if len(piece.shape) == 1 or "latent_out" in piece.path:
-        return np.zeros(piece.shape, np.float32)
-    rng = np.random.default_rng([seed, zlib.crc32(piece.path.encode())])
-    return (rng.normal(size=piece.shape) / np.sqrt(piece.shape[1])).astype(np.float32)
+    if len(mapping.shape) == 1 or "latent_out" in mapping.path:
+        return np.zeros(mapping.shape, np.float32)
+    rng = np.random.default_rng([seed, zlib.crc32(mapping.path.encode())])
+    return (rng.normal(size=mapping.shape) / np.sqrt(mapping.shape[1])).astype(np.float32)

@@ -5,6 +5,7 @@ import pytest
 
 from macro.inputs.conditioning import CONTEXTS, CfgDropout
 from macro.inputs.packing import PackingConfig, pack_sentence, pack_target
+from macro.inputs.tokenize_example import patchify
 from macro.sentence.attention_mask import CAUSAL, FULL, NOISE, mask_mod
 from macro.sentence.layout import layout_to_token_weights
 from macro.sentence.plan import Plan
@@ -192,3 +193,10 @@ def test_a_thought_that_can_never_be_decoded_is_not_trained_on(tokenizer, make_i
     with pytest.raises(UserError, match=r"sentence 7 \(task compose\): its chain of thought holds '<image 1> do'"):
         pack_sentence(one, tokenizer, config(), np.random.default_rng(0))
     assert len(pack_sentence(one, tokenizer, config()).text["ids"])
+
+
+def test_patches_are_row_major_and_in_minus_one_to_one():
+    pixels = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    patches = patchify(pixels, 2)
+    assert patches.shape == (6, 12) and patches.dtype == np.float32
+    np.testing.assert_allclose(patches[4], (pixels[2:4, 2:4].reshape(-1) / 255 - 0.5) / 0.5, atol=1e-6)

@@ -1,0 +1,1 @@
+"""BAGEL's checkpoints, read and written: `param_map.py` maps tensors to parameters, `checkpoint.py` opens a folder."""
