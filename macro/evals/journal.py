@@ -14,6 +14,7 @@ from typing import Any
 
 from macro.utils.errors import UserError
 from macro.utils.files import atomic_write
+from macro.utils.log import read_lines
 
 FILE = "evaluation.jsonl"
 
@@ -36,11 +37,8 @@ class Journal:
         atomic_write(self.path, "".join(json.dumps(record) + "\n" for record in kept))
 
     def _whole_lines(self) -> list[dict]:
-        if not self.path.exists():
-            return []
         try:
-            text = self.path.read_text("utf-8")
-            return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+            return [json.loads(line) for line in read_lines(self.path)]
         except (OSError, ValueError) as error:
             raise UserError(f"{self.path}: cannot be read ({error}); name another workdir") from None
 

@@ -25,7 +25,8 @@ from macro.sampling.prefill import gathered, read_prompt
 from macro.sentence.plan import END_THINK, THINK, parse_think
 from macro.sentence.prompt import arrange, build_sentence
 
-# What the released BAGEL was trained to take as the sign to think before it answers.
+# The system prompt for understanding in BAGEL's `inferencer.py` (`VLM_THINK_SYSTEM_PROMPT`), with the space before the
+# line break. It stands as a text of its own before everything else; over several turns once, at their beginning [ours].
 THINK_PROMPT = (
     "You should first think about the reasoning process in the mind and then provide the user with the answer. \n"
     "The reasoning process is enclosed within <think> </think> tags, i.e. "

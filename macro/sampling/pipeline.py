@@ -212,8 +212,8 @@ class Pipeline:
             arrangement: as `compose` has it.
 
         Raises:
-            UserError: besides those of `compose`: targets of several sizes; plans for some sentences only; an earlier
-                target whose image is not given.
+            UserError: besides those of `compose`: targets of several sizes; noise of another shape; plans for some
+                sentences only; an earlier target whose image is not given.
         """
         if not sentences:
             return []
@@ -387,8 +387,12 @@ class _Drawing:
     def _denoise(self, prompt: Prompt, after: Continuation, caches, noise) -> tuple[jax.Array, int]:
         """Latent tokens of every image, and how many steps ran the layers."""
         options, distinct = self.options, prompt.distinct
+        needed = len(self.noise_keys), after.latent["position"].shape[1], self.config.latent_channels
         if noise is None:
-            noise = noise_of(self.noise_keys, after.latent["position"].shape[1], self.config.latent_channels)
+            noise = noise_of(self.noise_keys, *needed[1:])
+        elif noise.shape != needed:
+            height, width = self.size
+            raise UserError(f"noise: {noise.shape}, but images of {height} x {width} need {needed}")
         latents, full = denoise(
             self.params["composer"],
             caches,

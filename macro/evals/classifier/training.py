@@ -67,16 +67,15 @@ def _scene(seed: int, purpose: int, index: int) -> Scene:
     return layout_sampler.sample_scene(rng, count)
 
 
-def views(seed: int, purpose: int, scenes: int, progress: ProgressBar | None = None) -> Views:
+def views(seed: int, purpose: int, scenes: int) -> Views:
     """Renders `scenes` scenes and lists the subjects that can be seen well enough."""
-    images, rows = [], []
+    images, rows, progress = [], [], ProgressBar("classifier", scenes, "scenes rendered")
     for start in range(0, scenes, _RENDERED_AT_ONCE):
         graphs = [_scene(seed, purpose, n) for n in range(start, min(start + _RENDERED_AT_ONCE, scenes))]
         for graph, out in zip(graphs, render_all(graphs, SIZE, SIZE, silhouettes=True), strict=True):
             images.append(out["pixels"])
             rows += _samples_in(graph, out["ids"], out["amodal"].sum((1, 2)), len(images) - 1)
-        if progress:
-            progress.done(len(graphs))
+        progress.done(len(graphs))
     columns = [np.array(column) for column in zip(*rows, strict=True)]
     return Views(np.stack(images), *columns)
 
@@ -157,8 +156,7 @@ def _loss(params, network, crops, kinds, textures):
 
 def train_and_examine(scenes: int, steps: int, seed: int) -> Classifier:
     """Renders samples, trains on them, examines on other scenes; prints progress with the time left."""
-    progress = ProgressBar("rendering", scenes, "scenes")
-    classifier = train(views(seed, TRAINING, scenes, progress), steps, seed)
+    classifier = train(views(seed, TRAINING, scenes), steps, seed)
     notes = {"scenes": scenes, "steps": steps, "seed": seed}
     notes |= examine(classifier, views(seed, HELD_OUT, max(scenes // 12, _RENDERED_AT_ONCE)))
     print(notes, flush=True)
@@ -184,13 +182,14 @@ def train(samples: Views, steps: int, seed: int) -> Classifier:
         return optax.apply_updates(params, updates), state, loss
 
     state, rng, losses = optimizer.init(params), np.random.default_rng([_STREAM, seed, _NETWORK]), []
-    progress = ProgressBar("training", steps, "steps")
+    progress = ProgressBar("classifier", steps, "steps")
     for n in range(steps):
         params, state, loss = step(params, state, jax.random.fold_in(key, n), _batch(rng, samples), images)
-        losses = [*losses[-99:], loss]
-        progress.done(1)
-        if (n + 1) % 100 == 0 or n + 1 == steps:
-            print(f"step {n + 1}: loss {np.mean([float(loss) for loss in losses]):.3f}", flush=True)
+        losses.append(loss)
+        if len(losses) == 100 or n + 1 == steps:  # reading a loss waits for its step
+            progress.name = f"classifier, loss {np.mean(losses):.3f}"
+            progress.done(len(losses))
+            losses = []
     return Classifier(jax.tree.map(np.asarray, params), kinds, tuple(TEXTURES), {})
 
 
