@@ -68,9 +68,9 @@ class TaylorSeer:
 
     def __post_init__(self):
         if self.interval < 1:
-            raise UserError(f"sampling.step_cache.interval: {self.interval}, but it must be at least 1 (1 skips nothing)")
+            raise UserError(f"sampling.step_cache.interval: {self.interval}, but must be at least 1 (1 skips nothing)")
         if self.order < 0:
-            raise UserError(f"sampling.step_cache.order: {self.order}, but it must be at least 0 (0 repeats the residual)")
+            raise UserError(f"sampling.step_cache.order: {self.order}, but must be at least 0 (0 repeats the residual)")
 
     def should_compute(self, state: CacheState) -> Bool[Array, ""]:
         """Whether the layers must run in this step."""
