@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+from jax.typing import ArrayLike
 
 from macro.utils import tree
 from macro.utils.errors import UserError
@@ -147,11 +148,12 @@ def join_tokens(parts: Sequence[jax.Array]) -> jax.Array:
     return rearrange(jnp.concatenate(shares, axis=2), "b ways n ... -> b (ways n) ...")
 
 
-def join_streams(text: jax.Array, *others: jax.Array | None) -> jax.Array:
+def join_streams(text: ArrayLike, *others: ArrayLike | None) -> jax.Array:
     """Text, vision and latent buffers as the model joins them, each to all before it; None: there is no such stream."""
+    joined = jnp.asarray(text)
     for other in others:
-        text = text if other is None else join_tokens([text, other])
-    return text
+        joined = joined if other is None else join_tokens([joined, jnp.asarray(other)])
+    return joined
 
 
 def split_tokens(whole: jax.Array, sizes: Sequence[int]) -> list[jax.Array]:
