@@ -38,8 +38,8 @@ from macro.sampling.drop_tokens import choice_of
 from macro.sampling.pipeline import Pipeline
 from macro.sampling.prefill import names_of
 from macro.sentence.attention_mask import CAUSAL
-from macro.sentence.formats import compose_sentence
 from macro.sentence.plan import Plan
+from macro.sentence.prompt import build_sentence
 from macro.sentence.spans import Sentence
 from macro.utils import config as config_lib
 from macro.utils.errors import UserError
@@ -125,7 +125,7 @@ def sentence_of(references: int, pixels: int, pipeline: Pipeline) -> Sentence:
         raise UserError(f"--references={references}: at least 1")
     images = [resize(load_image(FILES[n % len(FILES)]), (pixels, pixels)) for n in range(references)]
     words = ", ".join(f"the <image {n}> thing" for n in range(1, references + 1)) + " stand side by side."
-    return compose_sentence(words, images, pipeline.packing.buckets[0][:2])
+    return build_sentence(words, images, pipeline.packing.buckets[0][:2])
 
 
 def row(pipeline: Pipeline, sentence: Sentence, plan: Plan, keep: float, select, taken: list[dict]) -> dict:

@@ -30,8 +30,8 @@ from macro.engines.provider import PromptRequest, Provider, Region, ScenePrompt,
 from macro.engines.scenes import MIXTURE, bucket_of, check_counts, draw_counts
 from macro.scenes.ground_truth import annotate
 from macro.scenes.language import questions
-from macro.sentence.formats import ARRANGEMENTS, marker
 from macro.sentence.plan import Plan
+from macro.sentence.prompt import ARRANGEMENTS, marker
 from macro.sentence.spans import Image, Sentence, Target, Truth
 from macro.utils.errors import ItemError, UserError
 

@@ -20,8 +20,8 @@ from macro.scenes.ground_truth import annotate
 from macro.scenes.language import captions, chain_of_thought, questions
 from macro.scenes.layout import layout_sampler
 from macro.scenes.render.batches import render_images, render_with_truth
-from macro.sentence.formats import ARRANGEMENTS
 from macro.sentence.plan import Plan
+from macro.sentence.prompt import ARRANGEMENTS
 from macro.sentence.spans import MAX_REFERENCES, Image, Sentence, Target, Truth
 from macro.utils.errors import UserError
 

@@ -21,7 +21,7 @@ from macro.inputs.packing import PackingConfig
 from macro.inputs.tokenizer import Tokenizer
 from macro.models import variants
 from macro.models.variants import ModelConfig
-from macro.sentence.formats import AS_GIVEN
+from macro.sentence.prompt import AS_GIVEN
 from macro.sentence.spans import MAX_REFERENCES, Image, Sentence, Target, Text
 from macro.utils.errors import UserError
 

@@ -29,10 +29,18 @@ import numpy as np
 
 from macro.inputs.conditioning import context_mask
 from macro.inputs.packing import PackingConfig, pack_target
-from macro.inputs.pieces import Cursor, Latents, Packed, Seen, Words, lay, pieces_of
+from macro.inputs.tokenize_example import (
+    PositionState,
+    TextSegment,
+    TokenizedExample,
+    VaeSegment,
+    VitSegment,
+    to_segments,
+    to_tokens,
+)
 from macro.sentence.attention_mask import CAUSAL
-from macro.sentence.formats import arrange
 from macro.sentence.plan import Plan
+from macro.sentence.prompt import arrange
 from macro.sentence.spans import Sentence
 
 POLICIES = ("joint", "bagel")
@@ -77,7 +85,7 @@ class Prompt:
 
     chunks: tuple[Chunk, ...]
     contexts: Mapping[str, int | None]
-    ends: Mapping[str, tuple[Cursor, ...]]
+    ends: Mapping[str, tuple[PositionState, ...]]
     plans: tuple[str, ...]
     vision: dict[str, np.ndarray] | None
     latents: tuple[tuple[np.ndarray, ...], ...]
@@ -125,7 +133,7 @@ class Continuation:
     kept: tuple[int, ...]
     frame: dict
     latent: dict
-    ends: Mapping[str, tuple[Cursor, ...]]
+    ends: Mapping[str, tuple[PositionState, ...]]
 
 
 def capacity(tokens: int) -> int:
@@ -151,13 +159,13 @@ def context_spans(
         system: ids of a system prompt; empty for none.
 
     Returns:
-        Lists of `Words`, `Latents`, `Seen` and `Gap` (`macro/inputs/pieces.py`).
+        Lists of `TextSegment`, `VaeSegment`, `VitSegment` and `Gap` (`macro/inputs/tokenize_example.py`).
     """
     bare = arrange(sentence.with_plan(None), packing.arrangement)
-    head = [Words([tokenizer.bos, *system, tokenizer.eos], False)] if system else []
+    head = [TextSegment([tokenizer.bos, *system, tokenizer.eos], False)] if system else []
 
     def read(context: str) -> list:
-        return head + pieces_of(bare, tokenizer, packing, context_mask(context, bare), None)
+        return head + to_segments(bare, tokenizer, packing, context_mask(context, bare), None)
 
     if policy == "joint":
         return {name: read(name) for name in names}
@@ -167,10 +175,11 @@ def context_spans(
 
 def snapshots(full: Sequence, head: int = 0) -> dict[str, list]:
     """The spans of BAGEL's three contexts, where `full` reads these, the first `head` of them a system prompt."""
-    texts = [n for n, piece in enumerate(full) if isinstance(piece, Words) and n >= head]
-    images = [n for n, piece in enumerate(full) if not isinstance(piece, Words)]
+    texts = [n for n, piece in enumerate(full) if isinstance(piece, TextSegment) and n >= head]
+    images = [n for n, piece in enumerate(full) if not isinstance(piece, TextSegment)]
     last = max([head, *texts, *(n + 1 for n in images)])
-    return {"full": list(full), "no_text": list(full[:last]), "no_image": [p for p in full if isinstance(p, Words)]}
+    text = [piece for piece in full if isinstance(piece, TextSegment)]
+    return {"full": list(full), "no_text": list(full[:last]), "no_image": text}
 
 
 def reading_plans(names: Sequence[str], policy: str) -> tuple[str, ...]:
@@ -180,7 +189,7 @@ def reading_plans(names: Sequence[str], policy: str) -> tuple[str, ...]:
 
 def _key(piece):
     """Equal for pieces that are read alike."""
-    if isinstance(piece, Words):
+    if isinstance(piece, TextSegment):
         return tuple(piece.ids)
     return type(piece).__name__, getattr(piece, "image", None), getattr(piece, "subject", None)
 
@@ -193,10 +202,10 @@ class _Builder:
 
     def __init__(self, tokenizer, packing: PackingConfig, full: Sequence[Sequence]):
         self.tokenizer, self.packing, self.chunks = tokenizer, packing, []
-        self.packed = [lay(pieces, tokenizer, packing) for pieces in full]
+        self.packed = [to_tokens(pieces, tokenizer, packing) for pieces in full]
         self.places = [{stream: _places(packed, stream) for stream in ("vision", "latent")} for packed in self.packed]
         self.chunk_of: dict[str, int | None] = {}
-        self.ends: dict[str, tuple[Cursor, ...]] = {}
+        self.ends: dict[str, tuple[PositionState, ...]] = {}
 
     def read(self, spans: dict[str, list[list]], chunk: int | None, ends: tuple, pending: list[list]) -> None:
         """Reads what is left of each context's spans, by sentence, after `chunk`; `pending` comes first."""
@@ -212,7 +221,7 @@ class _Builder:
             self.ends |= dict.fromkeys(spans, ends)
             return
         # Only images are worth a call of their own.
-        if any(isinstance(piece, Seen | Latents) for pieces in pending for piece in pieces):
+        if any(isinstance(piece, VitSegment | VaeSegment) for pieces in pending for piece in pieces):
             chunk, ends = self._extend(chunk, ends, pending)
             pending = [[] for _ in ends]
         groups: dict[Any, dict] = {}
@@ -222,15 +231,17 @@ class _Builder:
         for group in groups.values():
             self.read(group, chunk, ends, [list(pieces) for pieces in pending])
 
-    def _extend(self, chunk: int | None, ends: tuple, pieces: list[list]) -> tuple[int | None, tuple[Cursor, ...]]:
+    def _extend(
+        self, chunk: int | None, ends: tuple, pieces: list[list]
+    ) -> tuple[int | None, tuple[PositionState, ...]]:
         given = self.tokenizer, self.packing
-        packed = [lay(each, *given, start, pixels=False) for each, start in zip(pieces, ends, strict=True)]
+        packed = [to_tokens(each, *given, start, pixels=False) for each, start in zip(pieces, ends, strict=True)]
         if any(each.text for each in packed):
             self.chunks.append(self._chunk(chunk, packed))
             chunk = len(self.chunks) - 1
         return chunk, tuple(each.cursor for each in packed)
 
-    def _chunk(self, parent: int | None, packed: Sequence[Packed]) -> Chunk:
+    def _chunk(self, parent: int | None, packed: Sequence[TokenizedExample]) -> Chunk:
         streams, names = {}, {}
         for stream in ("text", "vision", "latent"):
             rows = [getattr(each, stream) for each in packed]
@@ -279,7 +290,7 @@ def make_prompt(
     plans: Sequence[str],
     tokenizer,
     packing: PackingConfig,
-    starts: Sequence[Cursor] | None = None,
+    starts: Sequence[PositionState] | None = None,
 ) -> Prompt:
     """Divides what the contexts of several sentences read into chunks.
 
@@ -290,7 +301,7 @@ def make_prompt(
     """
     builder = _Builder(tokenizer, packing, [each["full"] for each in spans])
     left = {name: [list(each[name]) for each in spans] for name in spans[0]}
-    builder.read(left, None, tuple(starts or [Cursor()] * len(spans)), [[] for _ in spans])
+    builder.read(left, None, tuple(starts or [PositionState()] * len(spans)), [[] for _ in spans])
     names = list(spans[0])
     return Prompt(
         tuple(builder.chunks),
@@ -331,7 +342,7 @@ def continue_prompt(
                 if keeps:
                     read.append(text_tokens([tokenizer.bos, *ids, tokenizer.eos], start))
                     moved = len(ids) + 2
-                    end = Cursor(start.order + moved, start.span + 1, start.rope + moved)
+                    end = PositionState(start.order + moved, start.span + 1, start.rope + moved)
                 target = pack_target(end, size, tokenizer, packing, plan if keeps else None)
                 frames.append(target["text"])
                 latents.append(target["latent"])
@@ -342,7 +353,7 @@ def continue_prompt(
     return Continuation(plan, tuple(kept), frame, latent, first)
 
 
-def text_tokens(ids: Sequence[int], start: Cursor) -> dict[str, np.ndarray]:
+def text_tokens(ids: Sequence[int], start: PositionState) -> dict[str, np.ndarray]:
     """A text with its bos and eos as a text stream, whose every token but the last predicts the next."""
     n = len(ids)
     counted = np.arange(n, dtype=np.int32)
@@ -381,7 +392,7 @@ def _common(lists: Sequence[list]) -> int:
     return next((n for n in range(shortest) if len({each[n] for each in keys}) > 1), shortest)
 
 
-def _places(packed: Packed, stream: str) -> dict[int, int]:
+def _places(packed: TokenizedExample, stream: str) -> dict[int, int]:
     """By image, where its tokens start among the sentence's encoded ones."""
     images = getattr(packed, stream).get("image", ())
     return {int(image): n for n, image in reversed(list(enumerate(images)))}
@@ -393,7 +404,7 @@ def _counted(images: np.ndarray) -> np.ndarray:
     return (np.arange(len(images)) - np.repeat(starts, np.diff([*starts, len(images)]))).astype(np.int32)
 
 
-def _vision(packed: Sequence[Packed]) -> dict[str, np.ndarray] | None:
+def _vision(packed: Sequence[TokenizedExample]) -> dict[str, np.ndarray] | None:
     most = max(len(each.vision.get("token_index", ())) for each in packed)
     if not most:
         return None

@@ -27,8 +27,8 @@ from macro.sampling.drop_tokens import Choice, choice_of
 from macro.sampling.load import packing_of
 from macro.sampling.options import SamplingOptions, read_options
 from macro.sampling.prefill import gathered, names_of, read_plans, read_prompt
-from macro.sentence.formats import compose_sentence
 from macro.sentence.plan import Plan
+from macro.sentence.prompt import build_sentence
 from macro.utils import tree
 
 THOUGHT = "it stands beside the others on the grass. " * 12  # about as long as a thought about ten subjects
@@ -123,7 +123,7 @@ def _tokens(packing: PackingConfig, options: SamplingOptions, number: int) -> tu
     size, tokenizer = packing.images.output_size(), Tokenizer.demo()
     black = np.zeros((*size, 3), np.uint8)
     names = [f"<image {n}> stands beside the others" for n in range(1, number + 1)]
-    sentence = compose_sentence(", ".join(names) or "a red fox in snow", [black] * number, size)
+    sentence = build_sentence(", ".join(names) or "a red fox in snow", [black] * number, size)
     prompt = prompt_of([sentence], options.guidance.contexts, options.policy, tokenizer, packing)
     grid = np.arange(64, dtype=np.int8).reshape(8, 8) % (number + 1)
     plan = Plan(THOUGHT, grid if packing.binding else None) if options.use_planner else None

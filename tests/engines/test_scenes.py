@@ -10,8 +10,8 @@ from macro.engines import scenes as scenes_engine
 from macro.engines.scenes import BUCKETS, Options
 from macro.scenes.ground_truth import annotate
 from macro.scenes.layout import layout_sampler
-from macro.sentence.formats import arrange, prompt_of
 from macro.sentence.plan import Plan
+from macro.sentence.prompt import arrange, prompt_of
 from macro.sentence.spans import Target
 from macro.utils.errors import UserError
 

@@ -29,8 +29,9 @@ from macro.engines.inset.regions import (
 from macro.engines.provider import InterleavedCaption, PromptRequest, Provider
 from macro.scenes.ground_truth.annotate import layout
 from macro.scenes.language import questions
-from macro.sentence.formats import phrased, prompt_of
+from macro.sentence.formats.inset import from_phrase_map
 from macro.sentence.plan import Plan
+from macro.sentence.prompt import prompt_of
 from macro.sentence.spans import Image, Sentence, Span, Target, Truth
 from macro.utils.errors import UserError
 
@@ -68,7 +69,7 @@ def _checked(candidate: InsetCandidate, options: Options) -> InsetCandidate:
 
 def _spans(candidate: InsetCandidate) -> tuple[Span, ...]:
     images = [Image(image.pixels, subject=n) for n, image in enumerate(candidate.references, 1)]
-    return phrased(candidate.told.caption, candidate.told.phrases, images)
+    return from_phrase_map(candidate.told.caption, candidate.told.phrases, images)
 
 
 def think(candidates: list[InsetCandidate], provider: Provider, options: Options) -> list[InsetCandidate]:

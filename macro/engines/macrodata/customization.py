@@ -24,8 +24,8 @@ from macro.engines.provider import JudgeRequest, Provider, Suitability
 from macro.scenes.ground_truth import annotate
 from macro.scenes.language import chain_of_thought, questions
 from macro.scenes.similarity import dressed, matched, subject_similarity
-from macro.sentence.formats import ARRANGEMENTS
 from macro.sentence.plan import Plan
+from macro.sentence.prompt import ARRANGEMENTS
 from macro.sentence.spans import Image, Sentence, Target, Truth
 from macro.utils.errors import ItemError
 

@@ -18,7 +18,7 @@ from macro.engines.macrodata.options import Options
 from macro.engines.material.types import EngineImage, Story
 from macro.engines.provider import JudgeRequest, Provider, RewrittenPage
 from macro.scenes.language import questions
-from macro.sentence.formats import ARRANGEMENTS
+from macro.sentence.prompt import ARRANGEMENTS
 from macro.sentence.spans import Image, Sentence, Target
 from macro.utils.errors import ItemError
 

@@ -28,7 +28,7 @@ from macro.engines.material.types import EngineImage, Panorama, Turntable
 from macro.engines.provider import JudgeRequest, Provider
 from macro.scenes.language.lexicon import listed
 from macro.scenes.render.cameras import looking, perspective_view
-from macro.sentence.formats import ARRANGEMENTS, marker
+from macro.sentence.prompt import ARRANGEMENTS, marker
 from macro.sentence.spans import Image, Sentence, Target
 from macro.utils.errors import ItemError
 

@@ -25,7 +25,7 @@ from macro.engines.macrodata.options import Options, TemporalOptions
 from macro.engines.material.types import EngineImage, VideoClip
 from macro.engines.provider import JudgeRequest, Provider
 from macro.scenes.language.lexicon import listed
-from macro.sentence.formats import ARRANGEMENTS, marker
+from macro.sentence.prompt import ARRANGEMENTS, marker
 from macro.sentence.spans import Image, Sentence, Target
 
 

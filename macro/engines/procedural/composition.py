@@ -36,7 +36,7 @@ from macro.scenes.layout.placement import view_of
 from macro.scenes.render.batches import render_with_truth
 from macro.scenes.render.scene_compiler import MAX_SUBJECTS
 from macro.scenes.similarity import colour_similarity, dressed
-from macro.sentence.formats import marker
+from macro.sentence.prompt import marker
 from macro.sentence.spans import Truth
 from macro.utils.errors import ItemError
 

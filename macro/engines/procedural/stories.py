@@ -19,7 +19,7 @@ from macro.scenes.graph import Scene, Subject
 from macro.scenes.language.lexicon import listed
 from macro.scenes.render.batches import render_with_truth
 from macro.scenes.similarity import subject_similarity
-from macro.sentence.formats import marker
+from macro.sentence.prompt import marker
 from macro.utils.errors import ItemError
 
 _UNKNOWN = ItemError("a page shows no scene that is known")
