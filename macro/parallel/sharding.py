@@ -147,6 +147,13 @@ def join_tokens(parts: Sequence[jax.Array | np.ndarray]) -> jax.Array | np.ndarr
     return rearrange(library.concatenate(shares, axis=2), "b ways n ... -> b (ways n) ...")
 
 
+def join_streams(text: jax.Array | np.ndarray, *others: jax.Array | np.ndarray | None) -> jax.Array | np.ndarray:
+    """Text, vision and latent buffers as the model joins them, each to all before it; None: there is no such stream."""
+    for other in others:
+        text = text if other is None else join_tokens([text, other])
+    return text
+
+
 def split_tokens(whole: jax.Array, sizes: Sequence[int]) -> list[jax.Array]:
     """The inverse of `join_tokens` for parts of these sizes."""
     ways = _ways(sizes)

@@ -135,7 +135,8 @@ def _size(golden: Golden) -> tuple[int, int]:
 
 def _targets(golden: Golden, ends) -> tuple[dict, dict]:
     packed = [pack_target(end, _size(golden), golden.tokenizer, golden.packing) for end in ends]
-    return stack([each["text"] for each in packed]), stack([each["latent"] for each in packed])
+    rows = ([each[stream] for each in packed] for stream in ("text", "latent"))
+    return tuple(stack(each, len(each[0]["token_index"])) for each in rows)
 
 
 def check_frame(golden: Golden):
