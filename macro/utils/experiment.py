@@ -1,10 +1,10 @@
 """What the experiments of `configs/` have in common, so that a config file says only what is its own.
 
-def get_config(arg: str = "") -> ConfigDict:
-    config = experiment.defaults()
-    config.total_steps = 300
-    ...
-    return experiment.sized(config, arg, "configs/x.py")
+    def get_config(arg: str = "") -> ConfigDict:
+        config = experiment.defaults()
+        config.total_steps = 300
+        ...
+        return experiment.sized(config, arg, "configs/x.py")
 """
 
 from ml_collections import ConfigDict
@@ -54,7 +54,7 @@ def defaults() -> ConfigDict:
     config.save_dtype = "float32"  # of model.safetensors; training itself is in float32
 
     config.objective = "joint"
-    config.loss = {"plan": 0.5, "draw": 0.5}
+    config.loss = {"ce_weight": 0.5, "mse_weight": 0.5}
     config.tasks = ("compose",)
     config.init_from = {}
     config.token_selection = token_selection()  # which image tokens the later layers see
@@ -77,7 +77,7 @@ def defaults() -> ConfigDict:
         "latent": 96,
         "samples": 4,
         "buckets": ((64, 64, 4),),
-        "draws": 2,
+        "noise_draws": 2,
         "window": 256,
         "max_upscale": 2.0,
         "reference_max_side": 32,
