@@ -57,7 +57,7 @@ class PackingConfig:
         samples: the most samples a row may hold.
         buckets: (height, width, slots): sizes that VAE copies and targets are cropped to, and how many of each a row
             holds. None: free sizes by BAGEL's rule (`ImageSpec.bagel`), which can be drawn with but not trained.
-        draws: noised copies of each target.
+        noise_draws: noised copies of each target.
         window: samples that are packed together, W.
         patch, vision_side: ViT patch, and patches along a side of its position table.
         latent_stride, latent_side: pixels a latent token covers along a side (VAE times latent patch), and
@@ -70,9 +70,9 @@ class PackingConfig:
         cfg_dropout: condition dropout, for guidance.
         arrangement: how the images of a prompt stand, in training and drawing, one of `prompt.ARRANGEMENTS`;
             "as_given" leaves samples as they are, and draws in-sentence.
-        reweighting: a learnt text of n tokens weighs n^(1/2) in all, not n, so that long ones rule less (BAGEL's
-            ce_loss_reweighting).
-        most_images: a sentence with more of them is refused; 0: any number.
+        length_normalized_ce: a supervised text of n tokens has a total weight of n^(1/2), not n, so that long texts
+            dominate less (BAGEL's ce_loss_reweighting).
+        max_images: a sentence with more of them is refused; 0: any number.
         tasks: the names that `task_id` counts.
     """
 
@@ -81,7 +81,7 @@ class PackingConfig:
     latent: int = 1024
     samples: int = 4
     buckets: Sequence | None = ((128, 128, 4),)
-    draws: int = 4
+    noise_draws: int = 4
     window: int = 512
     patch: int = 16
     vision_side: int = 70
@@ -95,8 +95,8 @@ class PackingConfig:
     binding: bool = True
     cfg_dropout: CfgDropout = field(default_factory=CfgDropout)
     arrangement: str = "as_given"
-    reweighting: bool = False
-    most_images: int = 0
+    length_normalized_ce: bool = False
+    max_images: int = 0
     tasks: Sequence = ("compose", "edit", "text", "customization", "illustration", "spatial", "temporal")
 
     def __post_init__(self):

@@ -4,7 +4,7 @@
     Text                      [bos] BPE [eos]                              causal     +1 a token
     Plan                      [bos] plan tokens [eos], all learnt          causal     +1 a token
     Image                     (clean VAE copy,) ViT copy                   full       alike, then +1 a copy
-    Target                    `draws` noised copies                        noise      alike, +0
+    Target                    `noise_draws` noised copies                  noise      alike, +0
       with spans after it     ... then its clean VAE copy, its ViT copy    full       +1 each
     dropped text / image    nothing                                                 +0 / +1 a copy
 
@@ -138,7 +138,7 @@ def to_segments(
             copies = _noised_segments(span, plan, config, slots, rng) + copies
         if isinstance(span, Image) and mask.bound and config.binding:
             copies = [_bound(copy, span.subject or 0) for copy in copies]
-        if config.most_images and images == config.most_images:
+        if config.max_images and images == config.max_images:
             most = f"more than {images} images"
             raise UserError(f"sentence (task {sentence.task}): {most}; leave config.token_selection out")
         pieces += copies
@@ -180,7 +180,7 @@ def _noised_segments(
     pixels = _pixels(target)
     bucket, rows, columns = _latent_shape(config.images.target_size(pixels.shape[:2]), config)
     shares = subject_weights(plan, rows, columns, config)
-    times = rng.standard_normal(config.draws)
+    times = rng.standard_normal(config.noise_draws)
     return [VaeSegment(pixels, bucket, rows, columns, slot, -1, float(t), shares) for t in times]
 
 
@@ -240,7 +240,7 @@ class _TokenBuilder:
         labels = np.full(n, -1, np.int32)
         if piece.learnt:
             labels[:-1] = piece.ids[1:]
-        weight = (n - 1) ** -0.5 if self.config.reweighting else 1.0
+        weight = (n - 1) ** -0.5 if self.config.length_normalized_ce else 1.0
         rope = self.rope + np.arange(n)
         self._add("text", n, CAUSAL, rope, self._text(piece.ids, labels, weight))
         self.rope += n

@@ -22,7 +22,7 @@ class Chip:
     """One chip, which is one JAX device.
 
     `flops_bf16`: peak a second. `hbm_bytes`: usable; `hbm_bandwidth`: bytes a second. `ici_bandwidth`: bytes a
-    second that it can send over all of its `ici_links` to neighbours together. `device_kind`: as JAX prints it.
+    second that it can send over all of its links to neighbours together. `device_kind`: as JAX prints it.
     """
 
     name: str
@@ -31,21 +31,14 @@ class Chip:
     flops_bf16: float
     hbm_bandwidth: float
     ici_bandwidth: float
-    ici_links: int
-    cores_per_device: int
-
-    @property
-    def link_bandwidth(self) -> float:
-        """Bytes a second that it can send over one link."""
-        return self.ici_bandwidth / self.ici_links
 
 
 CHIPS = {
     chip.name: chip
     for chip in (
-        Chip("v5e", "TPU v5 lite", int(15.75 * _GIB), 197e12, 819e9, 1600e9 / 8, 4, 1),
-        Chip("v5p", "TPU v5", int(95.73 * _GIB), 459e12, 2765e9, 4800e9 / 8, 6, 2),
-        Chip("v6e", "TPU v6 lite", int(31.24 * _GIB), 918e12, 1640e9, 3200e9 / 8, 4, 1),
+        Chip("v5e", "TPU v5 lite", int(15.75 * _GIB), 197e12, 819e9, 1600e9 / 8),
+        Chip("v5p", "TPU v5", int(95.73 * _GIB), 459e12, 2765e9, 4800e9 / 8),
+        Chip("v6e", "TPU v6 lite", int(31.24 * _GIB), 918e12, 1640e9, 3200e9 / 8),
     )
 }
 

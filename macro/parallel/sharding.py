@@ -27,6 +27,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
@@ -134,17 +135,18 @@ def platform() -> str:
     return jax.default_backend()
 
 
-def join_tokens(parts: Sequence[jax.Array]) -> jax.Array:
-    """Concatenates token buffers `[b, n, ...]` along n.
+def join_tokens(parts: Sequence[jax.Array | np.ndarray]) -> jax.Array | np.ndarray:
+    """Concatenates token buffers `[b, n, ...]` along n; numpy's with numpy, as on a mesh of devices that are not here.
 
     Where tokens are sharded, each device concatenates its own shards, so nothing is sent. The order in memory is then
     not that of the parts, and need not be: a token's position is in its metadata.
     """
     parts, ways = list(parts), _ways([part.shape[1] for part in parts])
+    library = np if all(isinstance(part, np.ndarray) for part in parts) else jnp
     if ways == 1:
-        return jnp.concatenate(parts, axis=1)
+        return library.concatenate(parts, axis=1)
     shares = [rearrange(part, "b (ways n) ... -> b ways n ...", ways=ways) for part in parts]
-    return rearrange(jnp.concatenate(shares, axis=2), "b ways n ... -> b (ways n) ...")
+    return rearrange(library.concatenate(shares, axis=2), "b ways n ... -> b (ways n) ...")
 
 
 def split_tokens(whole: jax.Array, sizes: Sequence[int]) -> list[jax.Array]:

@@ -41,10 +41,10 @@ def names_of(prompt: Prompt, number: int | None) -> np.ndarray:
 def _joined_names(chunk: Chunk) -> np.ndarray:
     """Names of a chunk's own tokens as `Composer.prefill` puts them together."""
     text, vision, latent = (chunk.names.get(stream) for stream in ("text", "vision", "latent"))
-    joined = jnp.asarray(text)
+    joined = np.asarray(text)
     for part in (vision, latent):
-        joined = joined if part is None else join_tokens([joined, jnp.asarray(part)])
-    return np.asarray(joined)
+        joined = joined if part is None else join_tokens([joined, np.asarray(part)])
+    return joined
 
 
 # ---- images ----

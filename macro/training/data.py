@@ -3,7 +3,7 @@
     data = dict(name="scenes", num=20000, seed=0, dir="", workers=1, tokenizer="", **options of the engine)
     data = dict(name="files", dir="macrodata", mix=(("customization/train/1-3", 2.0), ...), workers=8, ...)
     data = dict(name="records", dir="built", mix=(("music", 2.0), ("edit", 1.0)), ...)
-    packing = dict(text=..., vision=..., latent=..., samples=..., draws=..., window=..., buckets=...)
+    packing = dict(text=..., vision=..., latent=..., samples=..., noise_draws=..., window=..., buckets=...)
     cfg_dropout = dict(mode="joint", no_text=.1, no_image=.1, null=.1, per_item=(.1, .3, .3))
     tasks = ("compose", ...)
 
@@ -145,7 +145,7 @@ def packing_config(config, model: ModelConfig) -> PackingConfig:
     dropout = from_config(CfgDropout, config.cfg_dropout, "cfg_dropout")
     training = {"cfg_dropout": dropout, "tasks": tuple(config.tasks), "arrangement": data_config(config)[0].arrangement}
     if training_selection(config) is not None:
-        training["most_images"] = MAX_TRAINING_IMAGES
+        training["max_images"] = MAX_TRAINING_IMAGES
     packing = packing_of(model, config.packing.to_dict() | training)
     if packing.buckets is None:
         raise UserError("config.packing.buckets: is None; training needs (height, width, slots) for its pixel slots")

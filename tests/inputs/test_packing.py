@@ -43,7 +43,7 @@ def test_a_window_is_a_pure_function_and_holds_every_sample_once(tokenizer, make
 
 def test_latents_are_found_whatever_the_order_of_sizes(tokenizer, make_image):
     """JAX sorts the keys of a dict when it hands it on, so the table must not go by the configured order."""
-    config = dataclasses.replace(PACKING, buckets=((64, 16, 2), (16, 64, 1), (32, 32, 1)), draws=1, latent=64)
+    config = dataclasses.replace(PACKING, buckets=((64, 16, 2), (16, 64, 1), (32, 32, 1)), noise_draws=1, latent=64)
     sizes = [(32, 32), (64, 16), (16, 64), (64, 16)]
     images = [np.full((*size, 3), 10 * n, np.uint8) for n, size in enumerate(sizes, 1)]
     spans = [Image(image, role="source") for image in images[:-1]]
@@ -97,7 +97,7 @@ def test_latent_table_runs_over_buckets_images_tokens(tokenizer, make_image):
         latent=64,
         samples=4,
         buckets=((32, 32, 2), (32, 64, 2)),
-        draws=1,
+        noise_draws=1,
         reference_max_side=16,
     )
     wide = Sentence(
@@ -144,7 +144,7 @@ def test_default_mixture_fills_every_stream(window):
             context = rng.choice(4, p=[0.7, 0.1, 0.1, 0.1])  # full, no text, no images, null
             text = int(subjects * 24 + rng.normal(81, 28)) if context in (0, 2) else 0
             seen = subjects if context in (0, 1) else 0
-            needs.append([text + 2 * seen + 2 * config.draws, 16 * seen, 64 * config.draws, 1, 1])
+            needs.append([text + 2 * seen + 2 * config.noise_draws, 16 * seen, 64 * config.noise_draws, 1, 1])
         needs = np.array(needs)
         rows = pack(needs, config.capacities, [""] * window, config.kinds)
         fills.append(needs[:, :3].sum(0) / len(rows) / config.capacities[:3])
@@ -164,7 +164,7 @@ def test_given_images_share_an_area_by_their_count(tokenizer):
     """One rule for training and sampling; the sides shrink by the root of the areas' ratio."""
     buckets = ((64, 64, 4), (32, 32, 4), (16, 16, 4))
     config = dataclasses.replace(
-        PACKING, buckets=buckets, draws=1, reference_vae=True, reference_max_side=64,
+        PACKING, buckets=buckets, noise_draws=1, reference_vae=True, reference_max_side=64,
         reference_pixels=[[1, 64 * 64], [3, 32 * 32]],
     )  # fmt: skip
     for count, side in ((1, 64), (2, 32), (3, 32), (4, 32)):

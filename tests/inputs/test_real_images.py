@@ -27,11 +27,11 @@ def test_real_samples_pack_into_one_row(arrangement):
     row = pack_sequence(sentences, Tokenizer.demo(), config, seed=0, numbers=range(len(sentences)))
     assert sorted(row["examples"][:2]) == [0, 1]
     images = sum(len(sentence.images) for sentence in sentences)
-    for stream, frames in (("vision", images), ("latent", images + 2 * config.draws)):
+    for stream, frames in (("vision", images), ("latent", images + 2 * config.noise_draws)):
         used = row[stream]["segment_ids"] >= 0
         copies = set(zip(row[stream]["segment_ids"][used], row[stream]["block_id"][used], strict=True))
         assert len(copies) == frames
     patches = row["vision"]["patches"][row["vision"]["segment_ids"] >= 0]
     assert patches.min() >= -1 and patches.max() <= 1 and patches.std() > 0.2
     drawn = row["latent"]["source"][row["latent"]["loss"]]
-    assert len(drawn) == config.draws * len(np.unique(drawn)) > 0
+    assert len(drawn) == config.noise_draws * len(np.unique(drawn)) > 0

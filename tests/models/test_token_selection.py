@@ -82,7 +82,7 @@ def test_later_layers_see_the_kept_tokens_only(row, method):
 def test_the_loss_has_gradients_everywhere(row):
     batch, _ = row
     config = EXPERIMENT.copy_and_resolve_references()
-    config.update({"tasks": ("compose",), "loss": {"plan": 0.5, "draw": 0.5}, "packing": {"samples": 1}})
+    config.update({"tasks": ("compose",), "loss": {"ce_weight": 0.5, "mse_weight": 0.5}, "packing": {"samples": 1}})
     config.token_selection = {"keep": 0.5, "method": "text", "layers": (0,)}
     params = random_params()
     totals = joint.totals(batch, config)

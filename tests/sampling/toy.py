@@ -118,7 +118,7 @@ def training_row(plan: Plan, context: str) -> tuple[dict, jax.Array]:
     """`sentence()` with a plan, packed as training packs it where its dice say `context`; and values for the
     64 places of its latent stream, of which the target has the first 16."""
     dropout = CfgDropout(**{name: float(name == context) for name in ("no_text", "no_image", "null")})
-    config = dataclasses.replace(PACKING, text=256, vision=64, latent=64, samples=1, draws=1, cfg_dropout=dropout)
+    config = dataclasses.replace(PACKING, text=256, vision=64, latent=64, samples=1, noise_draws=1, cfg_dropout=dropout)
     whole = sentence().with_plan(plan)
     whole = whole.replace(spans=(*whole.spans[:-1], Target(random_image(9, 64, 64))))
     row = collate([pack_sentence(whole, TOKENIZER, config, np.random.default_rng(0))], config)

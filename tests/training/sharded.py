@@ -66,7 +66,7 @@ def train(config, batch, parallel, devices):
 def main(config_file, program):
     config = load(config_file)
     config.unlock()
-    config.packing.update({"text": 128, "vision": 16, "latent": 64, "samples": 2, "draws": 1})
+    config.packing.update({"text": 128, "vision": 16, "latent": 64, "samples": 2, "noise_draws": 1})
     config.packing.buckets, config.batch_size = ((64, 64, 2),), ROWS
     config.model.remat = "full"
     model, tokenizer = model_config(config), Tokenizer.demo()

@@ -101,7 +101,7 @@ def _packing(golden: Golden) -> PackingConfig:
     given = golden.packing
     return PackingConfig(
         buckets=[(*size, 9) for size in _vae_sizes(golden)],
-        draws=1,
+        noise_draws=1,
         patch=given.patch,
         vision_side=given.vision_side,
         latent_stride=given.latent_stride,
@@ -122,7 +122,7 @@ def _config(golden: Golden, dropout: tuple, reference_vae: bool) -> PackingConfi
         samples=len(raw_samples(golden)),
         reference_vae=reference_vae,
         cfg_dropout=CfgDropout("per_item", per_item=dropout),
-        reweighting=True,
+        length_normalized_ce=True,
     )
 
 
