@@ -32,7 +32,7 @@ import numpy as np
 import macro
 from macro.models.token_selection import TokenSelection
 from macro.models.variants import LLMConfig, ModelConfig
-from macro.sampling.contexts import Prompt, context_spans, continue_prompt, make_prompt, reading_plans
+from macro.sampling.contexts import Prompt, continue_prompt, prompt_of
 from macro.sampling.denoise import decode_images
 from macro.sampling.drop_tokens import choice_of
 from macro.sampling.pipeline import Pipeline
@@ -131,9 +131,7 @@ def sentence_of(references: int, pixels: int, pipeline: Pipeline) -> Sentence:
 def row(pipeline: Pipeline, sentence: Sentence, plan: Plan, keep: float, select, taken: list[dict]) -> dict:
     """What one keep ratio took, holds and asks for."""
     options, tokenizer, packing, config = pipeline.options, pipeline.tokenizer, pipeline.packing, pipeline.config
-    names = options.guidance.contexts
-    spans = context_spans(sentence, names, options.policy, tokenizer, packing)
-    prompt = make_prompt([spans], reading_plans(names, options.policy), tokenizer, packing)
+    prompt = prompt_of([sentence], options.guidance.contexts, options.policy, tokenizer, packing)
     ids = plan.tokens(tokenizer)
     after = continue_prompt([sentence], sentence.target.size, [[plan]], [[ids]], prompt, tokenizer, packing)
     choice = choice_of(select, prompt, config)

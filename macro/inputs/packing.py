@@ -200,8 +200,9 @@ def image_frame_tokens(cursor: PositionState, position: np.ndarray, mode: int, t
     inner = {"position": position}
     orders = np.array([0, n + 1], np.int32), np.arange(1, n + 1, dtype=np.int32)
     for stream, order in zip((text, inner), orders, strict=True):
-        constant = {"segment_ids": 0, "block_id": cursor.span, "mask_mode": mode, "position_ids": cursor.rope}
-        stream["token_index"] = cursor.order + order
+        constant = {"segment_ids": 0, "block_id": cursor.block_id, "mask_mode": mode}
+        constant["position_ids"] = cursor.position_id
+        stream["token_index"] = cursor.token_index + order
         stream |= {name: np.full(len(order), value, np.int32) for name, value in constant.items()}
     return text, inner
 

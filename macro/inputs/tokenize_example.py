@@ -1,8 +1,8 @@
-"""From a sentence to tokens: pieces, and their order, span, mode and RoPE ids (BAGEL's training format).
+"""A sentence to tokens: first segments, then tokens with mask fields and RoPE ids (BAGEL's training format).
 
-    span of the sentence      pieces                                                  RoPE
+    span of the sentence      segments                                                  RoPE
     Text                      [bos] BPE [eos]                              causal     +1 a token
-    Plan                      [bos] plan tokens [eos], all learnt          causal     +1 a token
+    Plan                      [bos] plan tokens [eos], all supervised      causal     +1 a token
     Image                     (clean VAE copy,) ViT copy                   full       alike, then +1 a copy
     Target                    `noise_draws` noised copies                  noise      alike, +0
       with spans after it     ... then its clean VAE copy, its ViT copy    full       +1 each
@@ -10,8 +10,8 @@
 
 Every image copy is framed by [start] ... [end], which are text-stream tokens of the copy's own span. Which
 images have a clean VAE copy: editing sources always, references where the config asks for it.
-A piece only names its image; resizing and cutting into patches happen in `to_tokens`, so that counting tokens
-(`token_counts`) costs no pixels. Read next: `macro/inputs/packing.py`.
+A segment only refers to its image; `to_tokens` resizes it and cuts it into patches, so that counting tokens
+(`token_counts`) touches no pixels. Read next: `macro/inputs/packing.py`.
 """
 
 from dataclasses import dataclass, replace
@@ -31,10 +31,10 @@ from macro.utils.images import to_float
 
 @dataclass(frozen=True)
 class TextSegment:
-    """[bos] ... [eos]; `learnt` means each token but the last predicts the next."""
+    """[bos] ... [eos]; `supervised`: each token but the last predicts the next."""
 
     ids: list[int]
-    learnt: bool
+    supervised: bool
 
 
 @dataclass(frozen=True)
@@ -73,15 +73,15 @@ class VaeSegment:
 
 @dataclass(frozen=True)
 class DroppedImage:
-    """A dropped image copy: nothing to see, but the RoPE ids go on as if it were there."""
+    """A dropped image copy: no tokens, but the RoPE ids advance as if it were there."""
 
 
 class PositionState(NamedTuple):
-    """Where the next token of a sentence would stand."""
+    """The mask and RoPE fields that the next token of a sentence gets."""
 
-    order: int = 0
-    span: int = 0
-    rope: int = 0
+    token_index: int = 0
+    block_id: int = 0
+    position_id: int = 0
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class TokenizedExample:
 def to_segments(
     sentence: Sentence, tokenizer, config, mask: ConditionMask, rng: np.random.Generator | None
 ) -> list:
-    """The pieces of a sentence in order.
+    """The segments of a sentence in order.
 
     Args:
         tokenizer: see `macro/inputs/tokenizer.py`. config: a PackingConfig.
@@ -129,8 +129,8 @@ def to_segments(
                 if rng is not None:
                     _check_decodable(span, sentence)
             body = span.tokens(tokenizer) if isinstance(span, Plan) else tokenizer.encode(span.text)
-            learnt = mask.scored and (isinstance(span, Plan) or span.learn)
-            pieces.append(TextSegment([tokenizer.bos, *body, tokenizer.eos], learnt))
+            supervised = mask.scored and (isinstance(span, Plan) or span.learn)
+            pieces.append(TextSegment([tokenizer.bos, *body, tokenizer.eos], supervised))
             continue
         given = len(sentence.images) if isinstance(span, Image) else 1
         copies = _image_segments(i, span, config, mask, slots, images, given, followed=i + 1 < len(sentence))
@@ -226,11 +226,11 @@ def token_counts(pieces: list, config) -> np.ndarray:
 
 
 class _TokenBuilder:
-    """Collects the tokens of one sample, keeping count of order, span and RoPE."""
+    """Collects the tokens of one sample and keeps track of the next token's index, block and RoPE id."""
 
     def __init__(self, tokenizer, config, start: PositionState, with_pixels: bool):
         self.tokenizer, self.config, self.with_pixels = tokenizer, config, with_pixels
-        self.order, self.span, self.rope = start
+        self.token_index, self.block_id, self.position_id = start
         self.copies = self.images = 0
         self.streams = {"text": [], "vision": [], "latent": []}
         self.pixels = {}
@@ -238,13 +238,13 @@ class _TokenBuilder:
     def words(self, piece: TextSegment) -> None:
         n = len(piece.ids)
         labels = np.full(n, -1, np.int32)
-        if piece.learnt:
+        if piece.supervised:
             labels[:-1] = piece.ids[1:]
         weight = (n - 1) ** -0.5 if self.config.length_normalized_ce else 1.0
-        rope = self.rope + np.arange(n)
+        rope = self.position_id + np.arange(n)
         self._add("text", n, CAUSAL, rope, self._text(piece.ids, labels, weight))
-        self.rope += n
-        self.span += 1
+        self.position_id += n
+        self.block_id += 1
 
     def seen(self, piece: VitSegment) -> None:
         n = piece.rows * piece.columns
@@ -257,7 +257,7 @@ class _TokenBuilder:
             values["patches"] = patchify(self.config.images.vit_pixels(piece.pixels, piece.given), self.config.patch)
         self.images = max(self.images, piece.image + 1)
         self._framed("vision", n, FULL, values)
-        self.rope += 1
+        self.position_id += 1
 
     def latents(self, piece: VaeSegment) -> None:
         n, noised = piece.rows * piece.columns, piece.t_raw is not None
@@ -278,14 +278,14 @@ class _TokenBuilder:
         self._framed("latent", n, NOISE if noised else FULL, values)
         self.images = max(self.images, piece.image + 1)
         self.copies += 1
-        self.rope += 0 if noised else 1
+        self.position_id += 0 if noised else 1
 
     def _framed(self, stream: str, n: int, mode: int, values: dict) -> None:
         none = np.full(1, -1, np.int32)
-        self._add("text", 1, mode, self.rope, self._text([self.tokenizer.image_start], none))
-        self._add(stream, n, mode, self.rope, values)
-        self._add("text", 1, mode, self.rope, self._text([self.tokenizer.image_end], none))
-        self.span += 1
+        self._add("text", 1, mode, self.position_id, self._text([self.tokenizer.image_start], none))
+        self._add(stream, n, mode, self.position_id, values)
+        self._add("text", 1, mode, self.position_id, self._text([self.tokenizer.image_end], none))
+        self.block_id += 1
 
     def _text(self, ids: list[int], labels: np.ndarray, weight: float = 1.0) -> dict:
         return {
@@ -296,21 +296,21 @@ class _TokenBuilder:
 
     def _add(self, stream: str, n: int, mode: int, rope, values: dict) -> None:
         meta = {
-            "token_index": self.order + np.arange(n, dtype=np.int32),
-            "block_id": np.full(n, self.span, np.int32),
+            "token_index": self.token_index + np.arange(n, dtype=np.int32),
+            "block_id": np.full(n, self.block_id, np.int32),
             "mask_mode": np.full(n, mode, np.int32),
             "position_ids": np.broadcast_to(np.asarray(rope, np.int32), (n,)),
         }
         self.streams[stream].append(values | meta)
-        self.order += n
+        self.token_index += n
 
 
 def to_tokens(
     pieces: list, tokenizer, config, start: PositionState | None = None, pixels: bool = True
 ) -> TokenizedExample:
-    """Gives every token of the pieces its place, the first one that of `start`, and does the pixel work.
+    """The tokens of the segments, numbered on from `start`; images are resized and cut into patches here.
 
-    Without `pixels` images have no patches and no pixel slots: for pieces that are laid out a second time.
+    Without `pixels` images have no patches and no pixel slots: for segments whose tokens are made a second time.
     """
     builder = _TokenBuilder(tokenizer, config, start or PositionState(), pixels)
     for piece in pieces:
@@ -321,9 +321,9 @@ def to_tokens(
         elif isinstance(piece, VaeSegment):
             builder.latents(piece)
         else:
-            builder.rope += 1
+            builder.position_id += 1
     streams = {name: _join(parts) for name, parts in builder.streams.items()}
-    cursor = PositionState(builder.order, builder.span, builder.rope)
+    cursor = PositionState(builder.token_index, builder.block_id, builder.position_id)
     counts = {"copies": builder.copies, "images": builder.images}
     return TokenizedExample(**streams, pixels=list(builder.pixels.values()), **counts, cursor=cursor)
 

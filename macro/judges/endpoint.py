@@ -87,11 +87,11 @@ class Endpoint(Chat):
                 return self._sent(ask, turns, FORMS[form])
             except Exception as error:  # `llm_errors.meaning` raises again what is no answer of a server's
                 meant = llm_errors.meaning(error, self._client, self.model)
-            if isinstance(meant, llm_errors.OtherForm) and form + 1 < len(FORMS):
+            if meant.other_form and form + 1 < len(FORMS):
                 with self._lock:
                     self._form = max(self._form, form + 1)
                 continue
-            if not isinstance(meant, llm_errors.Again):
+            if not meant.again:
                 return ItemError(self._clean(meant.reason))
             if meant.wait is not None and meant.wait > self._longest_wait:
                 return ItemError(self._clean(f"{meant.reason}; the server asks for {meant.wait:g} s of patience"))
@@ -108,7 +108,7 @@ class Endpoint(Chat):
             attempt += 1
 
     def _sent(self, ask: LlmRequest, turns: Turns, form: str) -> str:
-        """One request. Raises what the `openai` package raises, or `llm_errors.Unusable`."""
+        """One request. Raises what the `openai` package raises, or `llm_errors.Unanswered`."""
         self._count(asked=1)
         end = time.monotonic() + self._time_limit
         settings = {name: value for name, value in self._settings.items() if value is not None}
@@ -126,7 +126,7 @@ class Endpoint(Chat):
             for piece in response.iter_bytes():
                 body += piece
                 if time.monotonic() > end:
-                    raise llm_errors.Unusable("timed out", again=True)
+                    raise llm_errors.Unanswered("timed out", again=True)
         written, usage = llm_errors.content(bytes(body))
         self._count(tokens_in=usage[0], tokens_out=usage[1])
         return written

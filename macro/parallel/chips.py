@@ -9,9 +9,9 @@ program use, by its own message about a program that is too large.
 TPU v4 is left out: its topologies here show one device a core, its published figures are by chip.
 """
 
-import difflib
 from dataclasses import dataclass
 
+from macro.utils.config import suggestion
 from macro.utils.errors import UserError
 
 _GIB = 2**30
@@ -47,7 +47,5 @@ def chip(name: str) -> Chip:
     """The chip of that name, also of a topology such as `v5e:4x4`. Raises UserError for an unknown one."""
     kind = name.partition(":")[0]
     if kind not in CHIPS:
-        close = difflib.get_close_matches(kind, CHIPS, 1)
-        meant = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(CHIPS)}"
-        raise UserError(f"unknown TPU chip {kind!r}; {meant}")
+        raise UserError(f"unknown TPU chip {kind!r}{suggestion(kind, list(CHIPS))}")
     return CHIPS[kind]

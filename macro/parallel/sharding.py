@@ -19,7 +19,6 @@ without a rule is an error, as is a rule of the config that matches nothing, and
 parameters. Read next: `macro/kernels/attention/api.py`, the one place where tokens of all devices meet.
 """
 
-import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -32,6 +31,7 @@ from einops import rearrange
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from macro.utils import tree
+from macro.utils.config import suggestion
 from macro.utils.errors import UserError
 
 Rules = Sequence  # of (regex, axes), in tuples or lists
@@ -76,9 +76,7 @@ def check_axes(axes: Sequence[str | None]) -> None:
     """Raises ValueError for a name outside the closed set."""
     for axis in axes:
         if axis is not None and axis not in ACTIVATION_RULES:
-            close = difflib.get_close_matches(axis, ACTIVATION_RULES, 1)
-            meant = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(ACTIVATION_RULES)}"
-            raise ValueError(f"unknown logical axis {axis!r}; {meant}")
+            raise ValueError(f"unknown logical axis {axis!r}{suggestion(axis, list(ACTIVATION_RULES))}")
 
 
 def activation_spec(sizes: Mapping[str, int], shape: Sequence[int], *axes: str | None) -> PartitionSpec:
@@ -147,6 +145,13 @@ def join_tokens(parts: Sequence[jax.Array | np.ndarray]) -> jax.Array | np.ndarr
         return library.concatenate(parts, axis=1)
     shares = [rearrange(part, "b (ways n) ... -> b ways n ...", ways=ways) for part in parts]
     return rearrange(library.concatenate(shares, axis=2), "b ways n ... -> b (ways n) ...")
+
+
+def join_streams(text: jax.Array | np.ndarray, *others: jax.Array | np.ndarray | None) -> jax.Array | np.ndarray:
+    """Text, vision and latent buffers as the model joins them, each to all before it; None: there is no such stream."""
+    for other in others:
+        text = text if other is None else join_tokens([text, other])
+    return text
 
 
 def split_tokens(whole: jax.Array, sizes: Sequence[int]) -> list[jax.Array]:

@@ -12,7 +12,7 @@
 
 `joint` leaves spans out before the sentence is turned into tokens, exactly as condition dropout does in training
 (`macro/inputs/conditioning.py`), so the model has seen each of these contexts. `bagel` is what the released BAGEL code
-does (snapshots of the full context; /spec of it: section 2). A system prompt is read by every context.
+does (snapshots of the full context). A system prompt is read by every context.
 
 `Prompt` is the plan of reading: a tree of `Chunk`s, each read in one call of the model with the sentences of a batch
 as its rows. Contexts that begin with the same images share the chunk that holds them, and contexts that are the same
@@ -248,12 +248,12 @@ class _Builder:
             most = max(len(row.get("token_index", ())) for row in rows)
             if not most and stream != "text":
                 continue
-            size, laid, named = capacity(most), [], []
+            streams[stream] = stack([self._row(n, stream, row) for n, row in enumerate(rows)], capacity(most))
+            named = np.full((len(rows), capacity(most)), PADDING, np.int32)
             for number, row in enumerate(rows):
                 tokens = self._names(number, stream, row)
-                named.append(np.pad(tokens, (0, size - len(tokens)), constant_values=PADDING))
-                laid.append(_pad(self._row(number, stream, row), size))
-            streams[stream], names[stream] = stack(laid), np.stack(named)
+                named[number, : len(tokens)] = tokens
+            names[stream] = named
         return Chunk(parent, streams, names)
 
     def _names(self, number: int, stream: str, row: dict) -> np.ndarray:
@@ -268,13 +268,21 @@ class _Builder:
 
     def _row(self, number: int, stream: str, row: dict) -> dict:
         if not row:
-            return _nothing(stream)
+            return {}
         row = row | {"segment_ids": np.zeros(len(row["token_index"]), np.int32)}
         if stream != "text":
             starts = self.places[number][stream]
             first = np.array([starts[image] for image in row["image"]], np.int32)
             row["index"] = first + _counted(row["image"])
         return {name: row[name] for name in (*_FIELDS[stream], *_META)}
+
+
+def prompt_of(
+    sentences: Sequence[Sentence], names: Sequence[str], policy: str, tokenizer, packing, system: Sequence[int] = ()
+) -> Prompt:
+    """What the contexts `names` read of several sentences; arguments as `context_spans` has them."""
+    spans = [context_spans(sentence, names, policy, tokenizer, packing, system) for sentence in sentences]
+    return make_prompt(spans, reading_plans(names, policy), tokenizer, packing)
 
 
 def make_prompt(
@@ -334,15 +342,15 @@ def continue_prompt(
                 if keeps:
                     read.append(text_tokens([tokenizer.bos, *ids, tokenizer.eos], start))
                     moved = len(ids) + 2
-                    end = PositionState(start.order + moved, start.span + 1, start.rope + moved)
+                    end = PositionState(start.token_index + moved, start.block_id + 1, start.position_id + moved)
                 target = pack_target(end, size, tokenizer, packing, plan if keeps else None)
                 frames.append(target["text"])
                 latents.append(target["latent"])
                 ends.setdefault(context, {}).setdefault(row, end)
-    most = capacity(max((len(text["ids"]) for text in read), default=0))
-    plan = stack([_pad(text, most) for text in read]) if read else {}
+    plan = stack(read, capacity(max(len(text["ids"]) for text in read))) if read else {}
     first = {name: tuple(ends[same].values()) for name, same in prompt.same.items()}
-    return Continuation(plan, tuple(kept), stack(frames), stack(latents), first)
+    frame, latent = (stack(rows, len(rows[0]["token_index"])) for rows in (frames, latents))
+    return Continuation(plan, tuple(kept), frame, latent, first)
 
 
 def text_tokens(ids: Sequence[int], start: PositionState) -> dict[str, np.ndarray]:
@@ -353,10 +361,10 @@ def text_tokens(ids: Sequence[int], start: PositionState) -> dict[str, np.ndarra
         "ids": np.array(ids, np.int32),
         "labels": np.array([*ids[1:], -1], np.int32),
         "segment_ids": np.zeros(n, np.int32),
-        "token_index": start.order + counted,
-        "block_id": np.full(n, start.span, np.int32),
+        "token_index": start.token_index + counted,
+        "block_id": np.full(n, start.block_id, np.int32),
         "mask_mode": np.full(n, CAUSAL, np.int32),
-        "position_ids": start.rope + counted,
+        "position_ids": start.position_id + counted,
     }
 
 
@@ -365,8 +373,16 @@ def image_of(names: np.ndarray) -> np.ndarray:
     return np.where(names < 0, -1, names // IMAGE_TOKENS).astype(np.int32)
 
 
-def stack(rows: Sequence[dict]) -> dict[str, np.ndarray]:
-    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+def stack(rows: Sequence[dict], size: int) -> dict[str, np.ndarray]:
+    """Rows of a stream, `[n, ...]` by name, as padded arrays `[rows, size, ...]`; `{}` is a row without tokens."""
+    like, filling = next(row for row in rows if row), dict.fromkeys(("segment_ids", "block_id", "labels"), -1)
+
+    def padded(row: dict, name: str) -> np.ndarray:
+        values = row[name] if row else like[name][:0]
+        widths = [(0, size - len(values))] + [(0, 0)] * (values.ndim - 1)
+        return np.pad(values, widths, constant_values=filling.get(name, 0))
+
+    return {name: np.stack([padded(row, name) for row in rows]) for name in like}
 
 
 def _common(lists: Sequence[list]) -> int:
@@ -392,26 +408,6 @@ def _vision(packed: Sequence[TokenizedExample]) -> dict[str, np.ndarray] | None:
     most = max(len(each.vision.get("token_index", ())) for each in packed)
     if not most:
         return None
-    width = next(each.vision["patches"].shape[1] for each in packed if each.vision)
-    rows = []
-    for each in packed:
-        row = each.vision or {"patches": np.zeros((0, width), np.float32), "position": np.zeros(0, np.int32),
-                              "block_id": np.zeros(0, np.int32)}  # fmt: skip
-        row = {name: row[name] for name in ("patches", "position", "block_id")}
-        rows.append(_pad(row | {"segment_ids": np.zeros(len(row["block_id"]), np.int32)}, capacity(most)))
-    return stack(rows)
-
-
-def _nothing(stream: str) -> dict[str, np.ndarray]:
-    """A row without tokens."""
-    row = {name: np.zeros(0, np.int32) for name in (*_FIELDS[stream], *_META)}
-    return row | ({"subjects": np.zeros((0, 13), np.float32)} if stream == "latent" else {})
-
-
-def _pad(row: dict[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
-    filling = {"segment_ids": -1, "block_id": -1, "labels": -1}
-    return {
-        name: np.pad(values, [(0, size - len(values))] + [(0, 0)] * (values.ndim - 1),
-                     constant_values=filling.get(name, 0))
-        for name, values in row.items()
-    }  # fmt: skip
+    rows = [{name: each.vision[name] for name in ("patches", "position", "block_id") if each.vision} for each in packed]
+    rows = [row and row | {"segment_ids": np.zeros(len(row["block_id"]), np.int32)} for row in rows]
+    return stack(rows, capacity(most))

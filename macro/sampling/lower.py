@@ -21,15 +21,7 @@ from macro.inputs.tokenizer import Tokenizer
 from macro.models.variants import ModelConfig
 from macro.parallel.sharding import activation_sharding
 from macro.sampling import placement
-from macro.sampling.contexts import (
-    TEXT,
-    Continuation,
-    Prompt,
-    context_spans,
-    continue_prompt,
-    make_prompt,
-    reading_plans,
-)
+from macro.sampling.contexts import TEXT, Continuation, Prompt, continue_prompt, prompt_of
 from macro.sampling.denoise import denoise
 from macro.sampling.drop_tokens import Choice, choice_of
 from macro.sampling.load import packing_of
@@ -132,9 +124,7 @@ def _tokens(packing: PackingConfig, options: SamplingOptions, number: int) -> tu
     black = np.zeros((*size, 3), np.uint8)
     names = [f"<image {n}> stands beside the others" for n in range(1, number + 1)]
     sentence = build_sentence(", ".join(names) or "a red fox in snow", [black] * number, size)
-    contexts = options.guidance.contexts
-    spans = context_spans(sentence, contexts, options.policy, tokenizer, packing)
-    prompt = make_prompt([spans], reading_plans(contexts, options.policy), tokenizer, packing)
+    prompt = prompt_of([sentence], options.guidance.contexts, options.policy, tokenizer, packing)
     grid = np.arange(64, dtype=np.int8).reshape(8, 8) % (number + 1)
     plan = Plan(THOUGHT, grid if packing.binding else None) if options.use_planner else None
     ids = None if plan is None else plan.tokens(tokenizer)

@@ -31,7 +31,7 @@ from macro.inputs.packing import PackingConfig
 from macro.models.composer import Cache
 from macro.models.variants import ModelConfig
 from macro.sampling.chat import Chat
-from macro.sampling.contexts import Continuation, Prompt, context_spans, continue_prompt, make_prompt, reading_plans
+from macro.sampling.contexts import Continuation, Prompt, continue_prompt, prompt_of
 from macro.sampling.denoise import candidate_keys, decode_images, denoise, noise_of
 from macro.sampling.drop_tokens import Choice, choice_of, drop_tokens
 from macro.sampling.image_weights import check_weights, key_biases
@@ -325,12 +325,10 @@ class _Drawing:
         return self._results(prompt, after, given, sum(many, []), scores, pixels, latents, strengths, full)
 
     def _prompt(self) -> Prompt:
-        options, pipeline = self.options, self.pipeline
-        names = options.guidance.contexts
-        system = pipeline.tokenizer.encode(THINK_PROMPT) if options.think else ()
-        given = names, options.policy, pipeline.tokenizer, self.packing, system
-        spans = [context_spans(sentence, *given) for sentence in self.sentences]
-        return make_prompt(spans, reading_plans(names, options.policy), pipeline.tokenizer, self.packing)
+        options, tokenizer = self.options, self.pipeline.tokenizer
+        system = tokenizer.encode(THINK_PROMPT) if options.think else ()
+        contexts = options.guidance.contexts
+        return prompt_of(self.sentences, contexts, options.policy, tokenizer, self.packing, system)
 
     def _read_prompt(self, prompt: Prompt, choice: Choice | None, posterior):
         """The caches of the distinct contexts, and what the probes found."""
@@ -419,7 +417,8 @@ class _Drawing:
         for n, (sentence, seed, each) in enumerate(zip(self.sentences, self.seeds, strengths, strict=True)):
             mine = tuple(made[n * self.candidates : (n + 1) * self.candidates])
             best = 0 if mine[0].score is None else int(np.argmax([candidate.score for candidate in mine]))
-            ends = {name: (after.ends[name][n].order, after.ends[name][n].rope) for name in prompt.contexts}
+            ends = {name: after.ends[name][n] for name in prompt.contexts}
+            ends = {name: (end.token_index, end.position_id) for name, end in ends.items()}
             how = self.options, given, self.seconds, full, None if each is None else tuple(each), ends
             results.append(PipelineOutput(_sized(sentence, self.size), mine, best, seed, *how))
         return results

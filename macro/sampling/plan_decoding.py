@@ -323,10 +323,10 @@ def text_meta(start: PositionState, offset: Int[Array, "n m"]) -> dict:
     zeros = jnp.zeros_like(offset)
     return {
         "segment_ids": zeros,
-        "token_index": start.order + offset,
-        "block_id": start.span + zeros,
+        "token_index": start.token_index + offset,
+        "block_id": start.block_id + zeros,
         "mask_mode": zeros + CAUSAL,
-        "position_ids": start.rope + offset,
+        "position_ids": start.position_id + offset,
     }
 
 

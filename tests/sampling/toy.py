@@ -11,7 +11,8 @@ from macro.inputs.collate import collate
 from macro.inputs.conditioning import CfgDropout
 from macro.inputs.packing import PackingConfig, pack_sentence
 from macro.objectives import joint, parts
-from macro.sampling.contexts import context_spans, continue_prompt, make_prompt, reading_plans
+from macro.sampling import contexts as contexts_lib
+from macro.sampling.contexts import continue_prompt
 from macro.sampling.options import PlanSamplingConfig, SamplingOptions
 from macro.sampling.pipeline import Pipeline
 from macro.sentence.plan import Plan
@@ -87,8 +88,7 @@ def pipeline(**options) -> Pipeline:
 
 def prompt_of(sentences, contexts, packing=PACKING):
     """What these contexts read of the sentences."""
-    spans = [context_spans(each, contexts, "joint", TOKENIZER, packing) for each in sentences]
-    return make_prompt(spans, reading_plans(contexts, "joint"), TOKENIZER, packing)
+    return contexts_lib.prompt_of(sentences, contexts, "joint", TOKENIZER, packing)
 
 
 def continuation_of(sentences, plans, prompt, packing=PACKING):

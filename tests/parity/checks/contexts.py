@@ -90,7 +90,8 @@ def recorded_contexts(golden: Golden) -> tuple[dict, dict]:
 
 def _check_context(golden: Golden, prompt: Prompt, caches: dict, name: str):
     recorded, theirs, (end,) = golden.load("infer"), NAMES[name], prompt.ends[name]
-    assert (end.order, end.rope) == (int(recorded[f"{theirs}_kv_len"][0]), int(recorded[f"{theirs}_rope"][0]))
+    kv_len, rope = int(recorded[f"{theirs}_kv_len"][0]), int(recorded[f"{theirs}_rope"][0])
+    assert (end.token_index, end.position_id) == (kv_len, rope)
     cache = caches[name]
     meta = {field: np.asarray(values[0]) for field, values in cache["meta"].items()}
     places = np.flatnonzero(meta["segment_ids"] >= 0)
@@ -106,7 +107,7 @@ def check_full_context(golden: Golden):
     end, trace = PositionState(), []
     for span in _pieces(golden):
         end = to_tokens(span, golden.tokenizer, _packing(golden), end, pixels=False).cursor
-        trace.append((end.order, end.rope))
+        trace.append((end.token_index, end.position_id))
     assert trace == [tuple(row) for row in golden.load("infer")["ctx_trace"].tolist()]
     _check_context(golden, *read(golden), "full")
 
@@ -134,7 +135,8 @@ def _size(golden: Golden) -> tuple[int, int]:
 
 def _targets(golden: Golden, ends) -> tuple[dict, dict]:
     packed = [pack_target(end, _size(golden), golden.tokenizer, golden.packing) for end in ends]
-    return stack([each["text"] for each in packed]), stack([each["latent"] for each in packed])
+    rows = ([each[stream] for each in packed] for stream in ("text", "latent"))
+    return tuple(stack(each, len(each[0]["token_index"])) for each in rows)
 
 
 def check_frame(golden: Golden):
