@@ -3,7 +3,7 @@
     python -m macro.convert --from=bagel --source=BAGEL-7B-MoT --out=weights/bagel                     29 GB, once
     python -m macro.train --config=configs/bagel_7b.py --workdir=runs/bagel --config.data.dir=samples
 
-`samples` holds folders `text_to_image` and `edit` of JSON files with their images (`macro/sentence/formats.py`). The
+`samples` holds folders `text_to_image` and `edit` of JSON files with their images (`macro/sentence/prompt.py`). The
 other recipes for BAGEL start from this one. ":smoke" does 20 steps of a very small model on rendered scenes.
 
 Hardware: an accelerator slice. Parameters, gradient, two moments and average of 14.6 billion parameters are 292 GB in
@@ -35,7 +35,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "remat": "full",  # [script] activation checkpointing of every layer
         "timestep_shift": 1.0,  # [script]
     }
-    config.loss = {"plan": 1.0, "draw": 1.0}  # [script] ce_weight, mse_weight
+    config.loss = {"ce_weight": 1.0, "mse_weight": 1.0}  # [script]
 
     config.data = {
         "name": "files",
@@ -58,7 +58,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 *((1024, 1024, 4), (768, 1024, 5), (1024, 768, 5), (576, 1024, 7), (1024, 576, 7)),
                 *((512, 512, 8), (512, 688, 6), (688, 512, 6)),
             ),
-            "draws": 1,  # [script]
+            "noise_draws": 1,  # [script]
             "window": 512,  # [ours]
             "reference_max_side": 518,  # [data] ViT's transform in editing, in training and drawing alike
             "reference_min_side": 224,  # [data]

@@ -28,7 +28,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.data.update({"num": 4096, "seed": 1, "size": 128, "reference_size": 48, "rays": 4})
     # Only the pixels are used: streams so wide that eight samples always fit, and no slot stays empty.
-    config.packing.update({"text": 4096, "vision": 1024, "latent": 512, "samples": 8, "draws": 1, "window": 512})
+    config.packing.update({"text": 4096, "vision": 1024, "latent": 512, "samples": 8, "noise_draws": 1, "window": 512})
     config.packing.buckets = ((128, 128, 8),)
     config.packing.reference_max_side = 48
     config.cfg_dropout.update({"no_text": 0.0, "no_image": 0.0, "null": 0.0})

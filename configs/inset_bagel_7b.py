@@ -4,7 +4,7 @@
     python -m macro.train --config=configs/inset_bagel_7b.py --workdir=runs/inset --config.data.dir=inset
 
 `inset` holds folders `images` and `video` of INSET's files (caption, phrase -> image map), `edit` and
-`text_to_image` (`macro/sentence/formats.py`). ":smoke" does 20 steps of a very small model on rendered scenes.
+`text_to_image` (`macro/sentence/prompt.py`). ":smoke" does 20 steps of a very small model on rendered scenes.
 
 Hardware: see configs/bagel_7b.py, where all that is not said here comes from.
 Expected, by the paper (InterleaveBench, image and text consistency): BAGEL .61 / .45 -> .93 / .75; without the video

@@ -31,7 +31,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.init_from = {part: "weights/bagel/model.safetensors" for part in ("composer", "vae")}
     config.model = {"variant": "7B/1024", "dtype": "bfloat16", "remat": "full", "timestep_shift": 3.0}  # [ours] BAGEL's
-    config.loss = {"plan": 0.5, "draw": 0.5}  # [paper] w1, w2
+    config.loss = {"ce_weight": 0.5, "mse_weight": 0.5}  # [paper] w1, w2
     config.lora.preset = "music"  # [paper] rank 64, alpha 64; [seed-x] what is adapted
 
     config.data = {
@@ -55,7 +55,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "latent": 2048,
             "samples": 4,
             "buckets": ((512, 512, 2),),
-            "draws": 1,
+            "noise_draws": 1,
             "window": 512,
             "reference_max_side": 224,
         }

@@ -18,8 +18,7 @@ import numpy as np
 
 from data.gallery import SIDE, gallery
 from data.statistics import Statistics, statistics_of
-from macro.inputs.files import Files
-from macro.inputs.records import open_source
+from macro.inputs.sources import JsonFolderSource, open_source
 from macro.sentence.spans import Sentence
 from macro.utils.config import run
 from macro.utils.errors import UserError
@@ -80,7 +79,7 @@ def data_sets(folder: str) -> list[DataSet]:
     found = []
     for built, where in sorted(_found(root), key=lambda each: (not each[0], each[1])):
         name, beside = where.parent.name if built else f"{where.name} (JSON)", where.parent.parent
-        samples = open_source(str(where)) if built else Files(where)
+        samples = open_source(str(where)) if built else JsonFolderSource(where)
         found.append(DataSet(name, samples, beside / f"{name}-summary.json", beside / f"{name}-dead.jsonl"))
     if not found:
         raise UserError(f"{folder}: holds no data set and no .json samples; name a folder that does")

@@ -48,7 +48,7 @@ def main(
     # Only now: what they import would make `--help` wait.
     from data.builders import builder_of
     from data.summary import printed
-    from macro.inputs.records import build
+    from macro.inputs.dataset_builder import build
 
     builder = reader_of(dataset) if from_json else builder_of(dataset)
     for name, value in (("workers", workers), ("shard", shard)):

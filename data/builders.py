@@ -3,7 +3,7 @@
     builder_of("music")(data_dir=..., seed=0, num=1000).download_and_prepare()
 
 Beside the data set come `<data_dir>/<name>-summary.json` and `<name>-dead.jsonl`, what was dropped and why; in it,
-`recipe.json` says what it was made from. Read next: `shards.py`, `macro/inputs/records.py`.
+`recipe.json` says what it was made from. Read next: `shards.py`, `macro/inputs/dataset_builder.py`.
 """
 
 import functools
@@ -20,7 +20,7 @@ from data.providers import NONE, procedural
 from data.runners import Runner, local
 from data.shards import ProviderSpec, Recipe, load
 from data.summary import summarise
-from macro.inputs.records import SentenceBuilder, hash_of
+from macro.inputs.dataset_builder import SentenceBuilder, hash_of
 from macro.inputs.shards import Shards, whole_anywhere
 from macro.utils.config import hash_fields
 from macro.utils.errors import UserError

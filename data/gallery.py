@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from data.statistics import AREAS, Statistics
-from macro.sentence.formats import marker
+from macro.sentence.prompt import marker
 from macro.sentence.spans import MAX_REFERENCES, Plan, Sentence, Target
 from macro.utils.html import render, rgb
 

@@ -32,14 +32,14 @@ import numpy as np
 import macro
 from macro.models.token_selection import TokenSelection
 from macro.models.variants import LLMConfig, ModelConfig
-from macro.sampling.contexts import Prompt, context_spans, continue_prompt, make_prompt, reading_plans
+from macro.sampling.contexts import Prompt, continue_prompt, prompt_of
 from macro.sampling.denoise import decode_images
 from macro.sampling.drop_tokens import choice_of
 from macro.sampling.pipeline import Pipeline
 from macro.sampling.prefill import names_of
 from macro.sentence.attention_mask import CAUSAL
-from macro.sentence.formats import compose_sentence
 from macro.sentence.plan import Plan
+from macro.sentence.prompt import build_sentence
 from macro.sentence.spans import Sentence
 from macro.utils import config as config_lib
 from macro.utils.errors import UserError
@@ -125,15 +125,13 @@ def sentence_of(references: int, pixels: int, pipeline: Pipeline) -> Sentence:
         raise UserError(f"--references={references}: at least 1")
     images = [resize(load_image(FILES[n % len(FILES)]), (pixels, pixels)) for n in range(references)]
     words = ", ".join(f"the <image {n}> thing" for n in range(1, references + 1)) + " stand side by side."
-    return compose_sentence(words, images, pipeline.packing.buckets[0][:2])
+    return build_sentence(words, images, pipeline.packing.buckets[0][:2])
 
 
 def row(pipeline: Pipeline, sentence: Sentence, plan: Plan, keep: float, select, taken: list[dict]) -> dict:
     """What one keep ratio took, holds and asks for."""
     options, tokenizer, packing, config = pipeline.options, pipeline.tokenizer, pipeline.packing, pipeline.config
-    names = options.guidance.contexts
-    spans = context_spans(sentence, names, options.policy, tokenizer, packing)
-    prompt = make_prompt([spans], reading_plans(names, options.policy), tokenizer, packing)
+    prompt = prompt_of([sentence], options.guidance.contexts, options.policy, tokenizer, packing)
     ids = plan.tokens(tokenizer)
     after = continue_prompt([sentence], sentence.target.size, [[plan]], [[ids]], prompt, tokenizer, packing)
     choice = choice_of(select, prompt, config)

@@ -31,7 +31,6 @@ from macro.kernels.token_selection.api import (
     token_budget_bound,
     token_budgets,
 )
-from macro.kernels.token_selection.reference import query_classes
 from macro.parallel import topology
 from macro.parallel.cost_model import cost_analysis
 from macro.parallel.cost_model.hlo import compile_and_read
@@ -106,7 +105,8 @@ def score_materialised(q, k, lse, meta, image):
     sight = attention_mask(meta, meta)
     scores = jnp.where(sight[:, None], scores, MASK_VALUE)
     weights = jnp.mean(jnp.exp(scores - lse.swapaxes(1, 2)[..., None]), axis=1)
-    counted = [sight & x for x in query_classes(image[:, :, None], image[:, None, :])]
+    own, key = image[:, :, None], image[:, None, :]
+    counted = [sight & (key >= 0) & x for x in (own == -1, (own >= 0) & (own != key))]
     means = [jnp.sum(jnp.where(x, weights, 0), axis=1) / jnp.maximum(jnp.sum(x, axis=1), 1) for x in counted]
     return sum(means)
 

@@ -58,7 +58,7 @@ def main(
     import shlex
     import sys
 
-    from macro.sentence.formats import compose_sentence
+    from macro.sentence.prompt import build_sentence
 
     if question is not None:
         for flag, given in (("instruction", instruction), ("source", source), ("plan", plan), ("strengths", strengths)):
@@ -67,7 +67,7 @@ def main(
         _chat(config, workdir, question, _files(images), seed, weights, lora)
         return
     instruction, images = _asked(config, instruction, images, source)
-    sentence = compose_sentence(instruction, images, None, source)
+    sentence = build_sentence(instruction, images, None, source)
     given = None if plan is None else _read_plan(plan, sentence.subjects)
     numbers = None if strengths is None else _numbers(strengths)
     weights = weights or _demo(config, "weights", "--weights")

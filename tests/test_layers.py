@@ -26,7 +26,7 @@ HEIGHT = {folder: height for height, layer in enumerate(LAYERS) for folder in la
 ONLY_IN = {
     "orbax": ("training/checkpoint.py",),
     "grain": ("training/checkpoint.py", "inputs/"),
-    "tensorflow_datasets": ("inputs/records.py", "inputs/shards.py"),
+    "tensorflow_datasets": ("inputs/sources.py", "inputs/dataset_builder.py", "inputs/shards.py"),
     "clu": ("utils/log.py",),
     "torch": ("judges/", "engines/foundation/"),
     "transformers": ("judges/", "engines/foundation/"),

@@ -20,7 +20,8 @@ from data.builders import engine_builder
 from data.shards import bucket_of_count
 from macro.engines.core import Candidate, Engine, Step, notes_of
 from macro.engines.provider import Provider
-from macro.sentence.formats import ARRANGEMENTS, arrange, read, with_pixels
+from macro.sentence.formats import load_images, read
+from macro.sentence.prompt import ARRANGEMENTS, arrange
 from macro.sentence.spans import Image, Sentence, Target
 from macro.utils.errors import UserError
 
@@ -32,7 +33,7 @@ class Options:
     """What is read.
 
     Attributes:
-        arrangement: how the images of MacroData's prompts stand, one of `formats.ARRANGEMENTS`.
+        arrangement: how the images of MacroData's prompts stand, one of `prompt.ARRANGEMENTS`.
         folder, split: which files; `digest` follows from their names and sizes: other files are another data set.
             All three are `options_of`'s to fill in.
     """
@@ -116,7 +117,7 @@ def _load(candidates: list[ReadCandidate], provider: Provider | None, options: O
     def loaded(candidate: ReadCandidate) -> ReadCandidate:
         if candidate.sentence.target is None:
             raise UserError(f"{candidate.file}: has no output_image; there is nothing to learn to draw")
-        return candidate.replace(sentence=with_pixels(candidate.sentence))
+        return candidate.replace(sentence=load_images(candidate.sentence))
 
     return [_or_dead("images", candidate, options, loaded) for candidate in candidates]
 

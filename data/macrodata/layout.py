@@ -5,7 +5,7 @@
 
 It is written from the records once they are there, so that it holds what they hold; paths in a JSON file are relative
 to it. A task's folder appears when all of it is written. The way back: `from_json.py`.
-Read next: `macro/sentence/formats.py` (`write_macrodata`), `macro/inputs/files.py`.
+Read next: `macro/sentence/prompt.py` (`write_macrodata`), `macro/inputs/sources.py`.
 """
 
 import functools
@@ -18,9 +18,9 @@ from etils import epath
 from data.builders import EngineBuilder
 from data.runners import side_by_side
 from data.shards import bucket_of_count
-from macro.inputs.records import open_source
 from macro.inputs.shards import is_local
-from macro.sentence.formats import write_macrodata
+from macro.inputs.sources import open_source
+from macro.sentence.formats.macrodata import write_macrodata
 from macro.sentence.spans import Sentence
 from macro.utils.errors import UserError
 from macro.utils.log import ProgressBar

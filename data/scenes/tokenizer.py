@@ -11,17 +11,17 @@ trained with.
 import os
 from collections.abc import Iterator
 
-from macro.inputs.records import Records, open_source
+from macro.inputs.sources import RecordSource, open_source
 from macro.inputs.tokenizer import Tokenizer
 from macro.scenes.assets.catalog import KINDS
 from macro.scenes.language.lexicon import plural
-from macro.sentence.formats import prompt_of
 from macro.sentence.plan import wrap_think
+from macro.sentence.prompt import prompt_of
 from macro.sentence.spans import Text
 from macro.utils.config import run
 
 
-def texts(source: Records, num: int) -> Iterator[str]:
+def texts(source: RecordSource, num: int) -> Iterator[str]:
     """All text of the first `num` sentences, and the name of every kind."""
     yield from (f"the {kind} and two {plural(kind)}" for kind in sorted(KINDS))
     for index in range(min(num, len(source))):

@@ -17,8 +17,8 @@ import numpy as np
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-from macro.inputs.records import open_source  # noqa: E402
-from macro.sentence.formats import prompt_of  # noqa: E402
+from macro.inputs.sources import open_source  # noqa: E402
+from macro.sentence.prompt import prompt_of  # noqa: E402
 from macro.sentence.spans import Sentence  # noqa: E402
 from macro.utils.config import run  # noqa: E402
 from macro.utils.files import atomic_write  # noqa: E402

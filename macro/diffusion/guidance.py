@@ -19,7 +19,7 @@ clip(|v[full]| / |g|, renorm_min, 1) only ever shrinks it. Norms are taken per s
 or per token over its channels (`channel`); `text_channel` is `channel` after the text stage and nothing after the
 image stage; `batch` is one norm for all samples together, which only parity with BAGEL asks for.
 Guidance can be confined to times low < t <= high (t as the sampler visits it, after its shift).
-Read next: `macro/sampling/draw.py`.
+Read next: `macro/sampling/denoise.py`.
 """
 
 import dataclasses

@@ -21,7 +21,7 @@ the change, fitted to each model, is left out, so limits do not carry over from 
 
 All sequences of a batch share one decision. A step may ask for the first sequences only (guidance outside its
 interval); when more are asked for than in the step before, the past of the new ones is unknown and the warm-up starts
-again. Nothing here knows a model. Read next: `macro/sampling/draw.py`.
+again. Nothing here knows a model. Read next: `macro/sampling/denoise.py`.
 """
 
 import dataclasses
@@ -68,9 +68,9 @@ class TaylorSeer:
 
     def __post_init__(self):
         if self.interval < 1:
-            raise UserError(f"sampling.reuse.interval: {self.interval}, but it must be at least 1 (1 skips nothing)")
+            raise UserError(f"sampling.step_cache.interval: {self.interval}, but must be at least 1 (1 skips nothing)")
         if self.order < 0:
-            raise UserError(f"sampling.reuse.order: {self.order}, but it must be at least 0 (0 repeats the residual)")
+            raise UserError(f"sampling.step_cache.order: {self.order}, but must be at least 0 (0 repeats the residual)")
 
     def should_compute(self, state: CacheState) -> Bool[Array, ""]:
         """Whether the layers must run in this step."""
@@ -87,7 +87,7 @@ class TeaCache:
 
     def __post_init__(self):
         if not self.limit > 0:
-            raise UserError(f"sampling.reuse.limit: {self.limit}, but it must be above 0")
+            raise UserError(f"sampling.step_cache.limit: {self.limit}, but it must be above 0")
 
     def should_compute(self, state: CacheState) -> Bool[Array, ""]:
         """Whether the layers must run in this step."""

@@ -6,13 +6,12 @@
 
 A candidate is everything known so far about sample (seed, index); steps ask stages (`provider.py`) and fill it in. One
 that a filter drops, or whose stage had a fault, is written down as dead with its step and reason; its place is tried
-again, with other random numbers, up to `engine.tries` times. So sample `index` follows from (seed, index, options)
-and the provider alone, whatever is made beside it. Steps see whole batches: that is what models like.
-Read next: `music.py`, `inset.py`, `macrodata.py` (the engines); `data/build.py` (the command line).
+again, with other random numbers, up to `engine.max_attempts` times. So sample `index` follows from (seed, index,
+options) and the provider alone, whatever is made beside it. Steps see whole batches: that is what models like.
+Read next: `music.py`, `inset/`, `macrodata/` (the engines); `data/build.py` (the command line).
 """
 
 import dataclasses
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -20,9 +19,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from macro.engines.provider import Provider
-from macro.sentence.spans import Sentence
+from macro.engines.provider import Provider, Region
+from macro.sentence.prompt import ARRANGEMENTS
+from macro.sentence.spans import Image, Sentence, Span
 from macro.utils.errors import ItemError
+from macro.utils.streams import stream
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Candidate:
     Attributes:
         attempt: 0 at first; a candidate that was dropped starts anew with the next.
         task, bucket: what it will be a sample of: "compose", "1-3".
-        verdicts: of all filters so far.
+        filter_results: of all filters so far.
         dropped: (step, reason) once it is dead.
     """
 
@@ -60,7 +61,7 @@ class Candidate:
 
     def rng(self, purpose: str) -> np.random.Generator:
         """Random numbers for one purpose: separate streams keep one choice from moving the others."""
-        return np.random.default_rng([self.seed, self.index, self.attempt, zlib.crc32(purpose.encode())])
+        return stream(self.seed, self.index, self.attempt, purpose)
 
     def replace(self, **changes) -> "Candidate":
         """A copy with other fields."""
@@ -73,6 +74,7 @@ class Candidate:
 
 
 D = TypeVar("D", bound=Candidate)
+Run = Callable[[list[Any], Provider, Any], list[Any]]
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Step:
     """
 
     name: str
-    run: Callable[[list[Any], Provider, Any], list[Any]]
+    run: Run
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ def advance(batch: Batch, step: Step, provider: Provider | None, options: Any) -
         return batch
     stepped = step.run(living, provider, options)
     if [candidate.index for candidate in stepped] != [candidate.index for candidate in living]:
-        raise ValueError(f"step {step.name}: gave back other drafts than it got")
+        raise ValueError(f"step {step.name}: gave back other candidates than it got")
     after = iter(stepped)
     return dataclasses.replace(
         batch, candidates=tuple(next(after) if c.dropped is None else c for c in batch.candidates)
@@ -222,6 +224,22 @@ def notes_of(candidate: Candidate, engine: Engine, **more: Any) -> dict:
 # ---- for steps ----
 
 
+def each(run: Callable[[D, Any], D]) -> Run:
+    """A step that asks no stage: `run(candidate, options)` of every candidate."""
+    return lambda candidates, provider, options: [run(candidate, options) for candidate in candidates]
+
+
+def only(field: str, value: str, run: Run) -> Run:
+    """A step on the candidates with this value in a field; the others stay as they are."""
+
+    def step(candidates: list[Candidate], provider: Provider, options: Any) -> list[Candidate]:
+        own = [candidate for candidate in candidates if getattr(candidate, field) == value]
+        after = iter(run(own, provider, options) if own else ())
+        return [next(after) if getattr(candidate, field) == value else candidate for candidate in candidates]
+
+    return step
+
+
 def map_answers(candidates: Sequence[D], step: str, answers: Sequence[Any], then: Callable[[D, Any], D]) -> list[D]:
     """`then(candidate, answer)` of every candidate; one whose answer is a `ItemError` is dropped."""
     return [
@@ -260,3 +278,18 @@ def group_answers(answers: Sequence[Any], sizes: Sequence[int]) -> list[list[Any
         group = [next(flat) for _ in range(size)]
         groups.append(next((answer for answer in group if isinstance(answer, ItemError)), group))
     return groups
+
+
+# ---- for sentences ----
+
+
+def arranged(
+    prompt: str, images: Sequence[Image], rng: np.random.Generator, image_first: float | int
+) -> tuple[Span, ...]:
+    """Prompt and images, in a share `image_first` of the draws with the images first, else in the sentence."""
+    return ARRANGEMENTS["image_first" if rng.random() < image_first else "in_sentence"](prompt, images)
+
+
+def region_notes(regions: Iterable[Region]) -> list[dict]:
+    """Regions as `Sentence.notes` hold them."""
+    return [{"label": region.label, "box": list(region.box), "score": region.score} for region in regions]

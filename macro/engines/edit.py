@@ -12,21 +12,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int8
 
-from macro.engines.core import Candidate, Engine, Step, notes_of, set_answers
+from macro.engines.core import Candidate, Engine, Step, arranged, each, notes_of, region_notes
+from macro.engines.ground_truth import box_of, grid_of
 from macro.engines.material.types import EngineImage
-from macro.engines.provider import Provider
+from macro.engines.provider import Provider, Region
 from macro.scenes.edits import OPERATIONS, Edit, propose
 from macro.scenes.graph import Scene
-from macro.scenes.ground_truth import annotate
 from macro.scenes.language import captions, chain_of_thought, edit_instructions, questions
 from macro.scenes.layout import layout_sampler
 from macro.scenes.render.batches import render_images, render_with_truth
-from macro.sentence.formats import ARRANGEMENTS
 from macro.sentence.plan import Plan
 from macro.sentence.spans import MAX_REFERENCES, Image, Sentence, Target, Truth
-from macro.utils.errors import ItemError, UserError
+from macro.utils.errors import UserError
 
 _SCENES = 6  # drawn until one has room for the edit
 _LEVELS = 12  # of 255: a pixel that differs by less has not changed to the eye
@@ -100,12 +98,8 @@ def _start(seed: int, index: int, attempt: int, options: Options) -> EditCandida
     return first.replace(attempt=attempt, bucket=operation, operation=operation)
 
 
-def _propose(candidates: list[EditCandidate], provider: Provider | None, options: Options) -> list[EditCandidate]:
+def _propose(candidate: EditCandidate, options: Options) -> EditCandidate:
     """A scene, and an edit that it has room for."""
-    return set_answers(candidates, "propose", "edit", [_proposal(candidate, options) for candidate in candidates])
-
-
-def _proposal(candidate: EditCandidate, options: Options) -> Edit | ItemError:
     # As the operation, the number of subjects is drawn once and for all attempts.
     count = int(candidate.replace(attempt=0).rng("count").choice(_counts(candidate.operation, options)))
     rng = candidate.rng("scene")
@@ -113,8 +107,8 @@ def _proposal(candidate: EditCandidate, options: Options) -> Edit | ItemError:
         scene = captions.in_order_of_mention(layout_sampler.sample_scene(rng, count), rng)
         edit = propose(scene, candidate.operation, rng)
         if edit is not None:
-            return edit
-    return ItemError(f"no scene of {count} had room to {candidate.operation}")
+            return candidate.replace(edit=edit)
+    return candidate.replace(dropped=("propose", f"no scene of {count} had room to {candidate.operation}"))
 
 
 def _draw(candidates: list[EditCandidate], provider: Provider | None, options: Options) -> list[EditCandidate]:
@@ -129,17 +123,13 @@ def _draw(candidates: list[EditCandidate], provider: Provider | None, options: O
     return out
 
 
-def _show(candidates: list[EditCandidate], provider: Provider | None, options: Options) -> list[EditCandidate]:
-    """Drops candidates in which somebody shows too little, has no cell, or the edit changes too little."""
-    return [_shown(candidate, options) for candidate in candidates]
-
-
-def _shown(candidate: EditCandidate, options: Options) -> EditCandidate:
+def _show(candidate: EditCandidate, options: Options) -> EditCandidate:
+    """Drops a candidate in which somebody shows too little, has no cell, or the edit changes too little."""
     least = min(float(truth.masks.mean((1, 2)).min()) for truth in (candidate.before, candidate.after))
     candidate = candidate.check("area", least >= options.min_area, least, "somebody shows too little")
     if candidate.dropped:
         return candidate
-    lost = len(candidate.after.kinds) - len(np.setdiff1d(_layout(candidate.after, options), [0]))
+    lost = grid_of(candidate.after, options)[1]
     candidate = candidate.check("cells", not lost, float(lost), "somebody has no cell of the layout")
     if candidate.dropped:
         return candidate
@@ -147,18 +137,12 @@ def _shown(candidate: EditCandidate, options: Options) -> EditCandidate:
     return candidate.check("change", changed >= options.min_change, changed, "hardly anything changes")
 
 
-def _say(candidates: list[EditCandidate], provider: Provider | None, options: Options) -> list[EditCandidate]:
-    """The instruction; drops candidates in which nobody could say clearly what is meant."""
-    out = []
-    for candidate in candidates:
-        numbers = range(2, 2 + _views(candidate, options))
-        said = edit_instructions.instruction(
-            candidate.edit, candidate.before, candidate.after, candidate.rng("words"), numbers
-        )
-        out.append(
-            candidate.replace(prompt=said).check("words", said is not None, None, "no words would be clear and true")
-        )
-    return out
+def _say(candidate: EditCandidate, options: Options) -> EditCandidate:
+    """The instruction; drops a candidate of which nobody could say clearly what is meant."""
+    numbers = range(2, 2 + _views(candidate, options))
+    rng = candidate.rng("words")
+    said = edit_instructions.instruction(candidate.edit, candidate.before, candidate.after, rng, numbers)
+    return candidate.replace(prompt=said).check("words", said is not None, None, "no words would be clear and true")
 
 
 def _views(candidate: EditCandidate, options: Options) -> int:
@@ -182,10 +166,6 @@ def _alone(candidate: EditCandidate, options: Options) -> list[Scene]:
     return [layout_sampler.reference_scene(candidate.edit.after, 0, rng) for _ in range(_views(candidate, options))]
 
 
-def _layout(truth: Truth, options: Options) -> Int8[np.ndarray, "8 8"]:
-    return annotate.layout(truth.masks, truth.boxes, options.K, options.region)
-
-
 def _finish(candidate: EditCandidate, options: Options) -> Sentence:
     rng = candidate.rng("sentence")
     edit, truth = candidate.edit, candidate.after
@@ -193,16 +173,13 @@ def _finish(candidate: EditCandidate, options: Options) -> Sentence:
         Image(candidate.source.pixels, role="source"),
         *(Image(each.pixels, subject=1) for each in candidate.references),
     ]
-    arrangement = "image_first" if rng.random() < options.image_first else "in_sentence"
+    spans = arranged(candidate.prompt, images, rng, options.image_first)
     cot = edit_instructions.thought(edit, candidate.before, truth) + chain_of_thought.cot(edit.after, truth, rng)
-    plan = Plan(cot, _layout(truth, options))
+    plan = Plan(cot, grid_of(truth, options)[0])
     truth = replace(truth, questions=questions.ask(truth, rng))
-    regions = [
-        {"label": kind, "box": box, "score": 1.0} for kind, box in zip(truth.kinds, truth.boxes.tolist(), strict=True)
-    ]
+    regions = region_notes(Region(kind, box_of(truth, n)) for n, kind in enumerate(truth.kinds))
     about: dict[str, Any] = {"operation": edit.operation, "subject": edit.subject, "result": edit.result}
     notes = notes_of(candidate, ENGINE, edit=about | {"colour": edit.colour}, regions=regions)
-    spans = ARRANGEMENTS[arrangement](candidate.prompt, images)
     return Sentence((*spans, plan, Target(candidate.target.pixels)), "edit", candidate.index, truth, notes)
 
 
@@ -212,13 +189,10 @@ ENGINE = Engine(
     options=Options,
     start=_start,
     steps=(
-        Step("propose", _propose),
-        Step("draw", _draw),
-        Step("show", _show),
-        Step("say", _say),
+        Step("propose", each(_propose)), Step("draw", _draw), Step("show", each(_show)), Step("say", each(_say)),
         Step("refer", _refer),
     ),
     finish=_finish,
     max_attempts=8,
     needs_provider=False,
-)
+)  # fmt: skip

@@ -7,12 +7,15 @@ Read next: `procedural/`, `music.py`.
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from jaxtyping import Int8
 
 from macro.engines.material.types import EngineImage
 from macro.engines.provider import Box, Region
 from macro.scenes.graph import Scene
+from macro.scenes.ground_truth import annotate
 from macro.scenes.language.lexicon import named_colour
 from macro.scenes.layout.placement import supports_of
 from macro.scenes.render.batches import render_with_truth
@@ -37,6 +40,17 @@ def ground_truths(images: Sequence[EngineImage]) -> list[Truth]:
     while len(_TRUTHS) > _KEPT:
         _TRUTHS.popitem(last=False)
     return [found[key] for key in keys]
+
+
+def known_truth(image: EngineImage) -> Truth | None:
+    """The truth of an image that has a scene."""
+    return None if image.scene is None else ground_truths([image])[0]
+
+
+def grid_of(truth: Truth, options: Any) -> tuple[Int8[np.ndarray, "8 8"], int]:
+    """The layout of a truth by `options.K` and `options.region`, and how many subjects have no cell in it."""
+    grid = annotate.layout(truth.masks, truth.boxes, options.K, options.region)
+    return grid, len(truth.kinds) - len(np.setdiff1d(grid, [0]))
 
 
 def labels(scene: Scene) -> tuple[str, ...]:

@@ -23,17 +23,28 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Int8
 
-from macro.engines.core import Candidate, Engine, Step, group_answers, map_answers, notes_of, set_answers
+from macro.engines.core import (
+    Candidate,
+    Engine,
+    Step,
+    arranged,
+    each,
+    group_answers,
+    map_answers,
+    notes_of,
+    region_notes,
+    set_answers,
+)  # fmt: skip
 from macro.engines.ground_truth import ground_truths, subject_at, truth_subset
 from macro.engines.material.types import EngineImage
 from macro.engines.provider import PromptRequest, Provider, Region, ScenePrompt, SceneRequest
 from macro.engines.scenes import MIXTURE, bucket_of, check_counts, draw_counts
 from macro.scenes.ground_truth import annotate
 from macro.scenes.language import questions
-from macro.sentence.formats import ARRANGEMENTS, marker
 from macro.sentence.plan import Plan
+from macro.sentence.prompt import marker
 from macro.sentence.spans import Image, Sentence, Target, Truth
-from macro.utils.errors import ItemError, UserError
+from macro.utils.errors import UserError, check_range
 
 
 @dataclass(frozen=True)
@@ -66,12 +77,8 @@ class Options:
         check_counts(self.counts, "music options")
         if self.K not in annotate.READINGS_OF_K or self.region not in ("clip", *annotate.REGIONS):
             raise UserError(f"music options: K is one of {annotate.READINGS_OF_K}, region clip, mask or box")
-        for name in ("min_area", "decimation", "image_first"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"music options: {name}={getattr(self, name)} must lie in 0..1")
-        for name in ("size", "reference_size", "choice", "min_subjects"):
-            if getattr(self, name) < 1:
-                raise UserError(f"music options: {name}={getattr(self, name)} must be at least 1")
+        check_range("music options", self, 0, 1, "min_area", "decimation", "image_first")
+        check_range("music options", self, 1, np.inf, "size", "reference_size", "choice", "min_subjects")
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,11 +137,8 @@ def _detect(candidates: list[MusicCandidate], provider: Provider, options: Optio
     return map_answers(candidates, "detect", answers, found)
 
 
-def _area(candidates: list[MusicCandidate], provider: Provider, options: Options) -> list[MusicCandidate]:
-    return [
-        _kept(candidate, "area", [region.area >= options.min_area for region in candidate.regions], options)
-        for candidate in candidates
-    ]
+def _area(candidate: MusicCandidate, options: Options) -> MusicCandidate:
+    return _kept(candidate, "area", [region.area >= options.min_area for region in candidate.regions], options)
 
 
 def _verify(candidates: list[MusicCandidate], provider: Provider, options: Options) -> list[MusicCandidate]:
@@ -199,25 +203,17 @@ def _choose_region(candidates: list[MusicCandidate], provider: Provider, options
         shapes = ("mask" if mask > box and region.mask.any() else "box" for region, (mask, box) in pairs)
         return candidate.replace(shapes=tuple(shapes))
 
-    answers = [
-        next((side for side in sides if isinstance(side, ItemError)), sides)
-        for sides in zip(with_mask, with_box, strict=True)
-    ]
-    return map_answers(candidates, "region", group_answers(answers, sizes), chosen)
+    both = group_answers([side for sides in zip(with_mask, with_box, strict=True) for side in sides], [2] * len(things))
+    return map_answers(candidates, "region", group_answers(both, sizes), chosen)
 
 
-def _lay_out(candidates: list[MusicCandidate], provider: Provider, options: Options) -> list[MusicCandidate]:
-    def with_grid(candidate: MusicCandidate) -> MusicCandidate:
-        masks = np.stack([region.mask for region in candidate.regions])
-        boxes = np.array([region.box for region in candidate.regions], np.float32)
-        grid = annotate.layout(masks, boxes, options.K, candidate.shapes)
-        lost = sorted(set(range(1, len(masks) + 1)) - set(np.unique(grid).tolist()))
-        names = ", ".join(candidate.regions[n - 1].label for n in lost)
-        return candidate.replace(grid=grid).check(
-            "layout", not lost, float(len(lost)), names and f"no cell for {names}"
-        )
-
-    return [with_grid(candidate) for candidate in candidates]
+def _lay_out(candidate: MusicCandidate, options: Options) -> MusicCandidate:
+    masks = np.stack([region.mask for region in candidate.regions])
+    boxes = np.array([region.box for region in candidate.regions], np.float32)
+    grid = annotate.layout(masks, boxes, options.K, candidate.shapes)
+    lost = sorted(set(range(1, len(masks) + 1)) - set(np.unique(grid).tolist()))
+    names = ", ".join(candidate.regions[n - 1].label for n in lost)
+    return candidate.replace(grid=grid).check("layout", not lost, float(len(lost)), names and f"no cell for {names}")
 
 
 def _redraw(candidates: list[MusicCandidate], provider: Provider, options: Options) -> list[MusicCandidate]:
@@ -257,11 +253,10 @@ def _with_truth(candidate: MusicCandidate, truth: Truth) -> MusicCandidate:
 def finish(candidate: MusicCandidate, options: Options) -> Sentence:
     """Prompt and references in one of the two arrangements, plan, target."""
     images = [Image(shown.pixels, subject=n, number=n) for n, shown in enumerate(candidate.references, 1)]
-    arrangement = "image_first" if candidate.rng("arrangement").random() < options.image_first else "in_sentence"
-    spans = ARRANGEMENTS[arrangement](candidate.prompt, images)
+    spans = arranged(candidate.prompt, images, candidate.rng("arrangement"), options.image_first)
     found = candidate.replace(bucket=bucket_of(len(candidate.regions)))
-    regions = [{"label": r.label, "box": list(r.box), "score": r.score} for r in candidate.regions]
-    notes = notes_of(found, ENGINE, regions=regions, shapes=list(candidate.shapes), caption=candidate.idea.caption)
+    about = {"regions": region_notes(candidate.regions), "shapes": list(candidate.shapes)}
+    notes = notes_of(found, ENGINE, **about, caption=candidate.idea.caption)
     spans = (*spans, Plan(candidate.cot, candidate.grid), Target(candidate.image.pixels))
     return Sentence(spans, "compose", candidate.index, candidate.truth, notes)
 
@@ -272,9 +267,9 @@ ENGINE = Engine(
     options=Options,
     start=start,
     steps=(
-        Step("scene", _write_scene), Step("draw", _draw), Step("detect", _detect), Step("area", _area),
+        Step("scene", _write_scene), Step("draw", _draw), Step("detect", _detect), Step("area", each(_area)),
         Step("verify", _verify), Step("decimate", _decimate), Step("segment", _segment),
-        Step("region", _choose_region), Step("layout", _lay_out), Step("redraw", _redraw),
+        Step("region", _choose_region), Step("layout", each(_lay_out)), Step("redraw", _redraw),
         Step("instruct", _instruct), Step("think", _think),
     ),
     finish=finish,

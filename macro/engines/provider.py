@@ -9,9 +9,10 @@ draws carries its `scene`. `macro/engines/foundation/` asks real models, and loo
 Boxes are (x0, y0, x1, y1) in 0..1 of the image. Read next: `core.py`, `music.py`.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Bool
@@ -138,25 +139,144 @@ class JudgeRequest:
 
 # ---- the stages ----
 
+Images = Sequence[EngineImage]
+Regions = Sequence[Region]
+T = TypeVar("T")
+Answers = list[T | ItemError]  # one for each item asked about, in order
 
-class Provider:
-    """Answers the stages that it is given by name; the others are not implemented.
+
+class Stages:
+    """What every stage takes and answers; `sizes` are sides in pixels, of square images."""
+
+    def write_scene(self, asks: Sequence[SceneRequest], seeds: Sequence[int]) -> Answers[ScenePrompt]:
+        """LLM: keeps categories that go together and writes their scene."""
+
+    def draw(self, ideas: Sequence[ScenePrompt], sizes: Sequence[int], seeds: Sequence[int]) -> Answers[EngineImage]:
+        """Text-to-image: draws an idea."""
+
+    def detect(self, images: Images, labels: Sequence[Sequence[str]]) -> Answers[list[Region]]:
+        """Open-vocabulary detector: at most one region for each label, best first; those not found are missing.
+
+        A label that stands twice in its list asks for two different regions.
+        """
+
+    def tag(self, images: Images) -> Answers[list[str]]:
+        """VLM: names the things that stand out in an image, as labels for the detector."""
+
+    def verify(self, images: Images, regions: Sequence[Regions]) -> Answers[list[bool]]:
+        """VLM: is what the label says in each box, whole and alone?"""
+
+    def segment(self, images: Images, regions: Sequence[Regions]) -> Answers[list[Mask]]:
+        """Boxes to masks bool[h, w]."""
+
+    def novel_view(
+        self, images: Images, regions: Regions, sizes: Sequence[int], seeds: Sequence[int]
+    ) -> Answers[EngineImage]:
+        """Image-to-image: the subject in a region alone before a plain backdrop, from another view; never a crop."""
+
+    def text_similarity(
+        self, images: Images, regions: Regions, texts: Sequence[str], masked: Sequence[bool]
+    ) -> Answers[float]:
+        """Similarity (CLIP) of a text and a region: the crop of its box, all but the mask blanked if `masked`."""
+
+    def image_similarity(self, first: Images, second: Images) -> Answers[float]:
+        """Similarity of two images, -1..1 (cosine of DINOv2 features)."""
+
+    def remove_subjects(
+        self, images: Images, regions: Sequence[Regions]
+    ) -> Answers[tuple[EngineImage, list[Region]] | None]:
+        """The image again with only these regions' subjects in it, or None where it cannot be drawn again.
+
+        Answers the image and the regions, in the given order, as they are in it.
+        """
+
+    def caption(self, images: Images, seeds: Sequence[int]) -> Answers[str]:
+        """VLM: what an image shows, in one or two sentences."""
+
+    def describe(self, images: Images, regions: Regions, seeds: Sequence[int]) -> Answers[str]:
+        """VLM: a noun phrase for what is in a region."""
+
+    def merge(
+        self,
+        images: Images,
+        captions: Sequence[str],
+        regions: Sequence[Regions],
+        descriptions: Sequence[Sequence[str]],
+        seeds: Sequence[int],
+    ) -> Answers[InterleavedCaption]:
+        """LLM: a caption and its things, (label, box, description) each, become one interleaved caption.
+
+        `images` are there for providers that know what is in them.
+        """
+
+    def instruct(self, briefs: Sequence[PromptRequest]) -> Answers[str]:
+        """VLM: an instruction for a target, with `<image n>` for each reference."""
+
+    def think(self, briefs: Sequence[PromptRequest], prompts: Sequence[str]) -> Answers[str]:
+        """VLM: the chain of thought before the layout: each subject's role, relations, place."""
+
+    def match(self, before: Images, after: Images) -> Answers[list[Match]]:
+        """VLM: which things are in both frames, and where."""
+
+    def static_share(self, before: Images, after: Images) -> Answers[float]:
+        """Share of local features (ORB) that are in the same place in both frames, 0..1."""
+
+    def changed(self, before: Images, after: Images) -> Answers[bool]:
+        """VLM: has an action, a pose or a shape really changed, and not only the light or the camera?"""
+
+    def narrate(
+        self, before: Images, after: Images, matches: Sequence[Sequence[Match]], seeds: Sequence[int]
+    ) -> Answers[InterleavedCaption]:
+        """VLM: an interleaved instruction for the second frame; phrase -> n: the n-th match, cut from the first."""
+
+    def rate(
+        self, references: Sequence[Images], categories: Sequence[Sequence[str]], seeds: Sequence[int]
+    ) -> Answers[Suitability]:
+        """VLM: do these images, of these categories, go together, and how would one ask for it?"""
+
+    def compose(
+        self, prompts: Sequence[str], references: Sequence[Images], sizes: Sequence[int], seeds: Sequence[int]
+    ) -> Answers[EngineImage]:
+        """Multi-reference image model: draws an instruction with its images."""
+
+    def rewrite(
+        self,
+        texts: Sequence[Sequence[str]],
+        images: Sequence[Images],
+        text: Sequence[str],
+        targets: Images,
+        seeds: Sequence[int],
+    ) -> Answers[RewrittenPage]:
+        """VLM: which earlier images does the last page need, and its text with placeholders for them.
+
+        `texts` and `images` are the pages so far, `text` and `target` the page to draw.
+        """
+
+    def summarise(self, frames: Sequence[Images], seeds: Sequence[int]) -> Answers[str]:
+        """VLM: what happens in key frames, in order, in under 50 words."""
+
+    def judge(self, requests: Sequence[JudgeRequest]) -> Answers[dict[str, float]]:
+        """VLM: the rubric's scores, each 0..10."""
+
+
+class Provider(Stages):
+    """Answers the stages that it is given by name; calling another raises NotImplementedError.
 
     Args:
         sources: the raw material.
         categories: what a scene may be made of.
-        stages: name of a method below -> what answers it.
+        stages: name of a method of `Stages`, or "spent" -> what answers it.
 
     Raises:
-        TypeError: a stage that there is none of.
+        TypeError: there is no such stage.
     """
 
     def __init__(self, sources: MaterialSource, categories: tuple[str, ...] = (), **stages: Callable[..., Any]):
         self.sources, self.categories = sources, categories
-        for name, stage in stages.items():
-            if not callable(getattr(Provider, name, None)):
-                raise TypeError(f"provider: there is no stage {name!r}")
-            setattr(self, name, stage)
+        names = [name for name in vars(Stages) if not name.startswith("_")]
+        for name in stages.keys() - {*names, "spent"}:
+            raise TypeError(f"provider: there is no stage {name!r}")
+        vars(self).update({name: functools.partial(_missing, name) for name in names} | stages)
 
     def replace(self, **changes: Any) -> "Provider":
         """The same provider with other stages, `sources` or `categories`."""
@@ -166,156 +286,6 @@ class Provider:
         """What the stages have cost since this was last asked, by name: {"asked": 12, "tokens_in": 3400}."""
         return {}
 
-    def write_scene(self, asks: Sequence[SceneRequest], seeds: Sequence[int]) -> list[ScenePrompt | ItemError]:
-        """LLM: keeps categories that go together and writes their scene."""
-        raise NotImplementedError
 
-    def draw(
-        self, ideas: Sequence[ScenePrompt], sizes: Sequence[int], seeds: Sequence[int]
-    ) -> list[EngineImage | ItemError]:
-        """Text-to-image: draws an idea. `sizes` are sides in pixels, of square images."""
-        raise NotImplementedError
-
-    def detect(self, images: Sequence[EngineImage], labels: Sequence[Sequence[str]]) -> list[list[Region] | ItemError]:
-        """Open-vocabulary detector: at most one region for each label, best first; those not found are missing.
-
-        A label that stands twice in its list asks for two different regions.
-        """
-        raise NotImplementedError
-
-    def tag(self, images: Sequence[EngineImage]) -> list[list[str] | ItemError]:
-        """VLM: names the things that stand out in an image, as labels for the detector."""
-        raise NotImplementedError
-
-    def verify(
-        self, images: Sequence[EngineImage], regions: Sequence[Sequence[Region]]
-    ) -> list[list[bool] | ItemError]:
-        """VLM: is what the label says in each box, whole and alone?"""
-        raise NotImplementedError
-
-    def segment(
-        self, images: Sequence[EngineImage], regions: Sequence[Sequence[Region]]
-    ) -> list[list[Mask] | ItemError]:
-        """Boxes to masks bool[h, w]."""
-        raise NotImplementedError
-
-    def novel_view(
-        self, images: Sequence[EngineImage], regions: Sequence[Region], sizes: Sequence[int], seeds: Sequence[int]
-    ) -> list[EngineImage | ItemError]:
-        """Image-to-image: the subject in a region alone before a plain backdrop, from another view; never a crop."""
-        raise NotImplementedError
-
-    def text_similarity(
-        self,
-        images: Sequence[EngineImage],
-        regions: Sequence[Region],
-        texts: Sequence[str],
-        masked: Sequence[bool],
-    ) -> list[float | ItemError]:
-        """Similarity (CLIP) of a text and a region: the crop of its box, all but the mask blanked if `masked`."""
-        raise NotImplementedError
-
-    def image_similarity(self, first: Sequence[EngineImage], second: Sequence[EngineImage]) -> list[float | ItemError]:
-        """Similarity of two images, -1..1 (cosine of DINOv2 features)."""
-        raise NotImplementedError
-
-    def remove_subjects(
-        self, images: Sequence[EngineImage], regions: Sequence[Sequence[Region]]
-    ) -> list[tuple[EngineImage, list[Region]] | None | ItemError]:
-        """The image again with only these regions' subjects in it, or None where it cannot be drawn again.
-
-        Answers the image and the regions, in the given order, as they are in it.
-        """
-        raise NotImplementedError
-
-    def caption(self, images: Sequence[EngineImage], seeds: Sequence[int]) -> list[str | ItemError]:
-        """VLM: what an image shows, in one or two sentences."""
-        raise NotImplementedError
-
-    def describe(
-        self, images: Sequence[EngineImage], regions: Sequence[Region], seeds: Sequence[int]
-    ) -> list[str | ItemError]:
-        """VLM: a noun phrase for what is in a region."""
-        raise NotImplementedError
-
-    def merge(
-        self,
-        images: Sequence[EngineImage],
-        captions: Sequence[str],
-        regions: Sequence[Sequence[Region]],
-        descriptions: Sequence[Sequence[str]],
-        seeds: Sequence[int],
-    ) -> list[InterleavedCaption | ItemError]:
-        """LLM: a caption and its things, (label, box, description) each, become one interleaved caption.
-
-        `images` are there for providers that know what is in them.
-        """
-        raise NotImplementedError
-
-    def instruct(self, briefs: Sequence[PromptRequest]) -> list[str | ItemError]:
-        """VLM: an instruction for a target, with `<image n>` for each reference."""
-        raise NotImplementedError
-
-    def think(self, briefs: Sequence[PromptRequest], prompts: Sequence[str]) -> list[str | ItemError]:
-        """VLM: the chain of thought before the layout: each subject's role, relations, place."""
-        raise NotImplementedError
-
-    def match(self, before: Sequence[EngineImage], after: Sequence[EngineImage]) -> list[list[Match] | ItemError]:
-        """VLM: which things are in both frames, and where."""
-        raise NotImplementedError
-
-    def static_share(self, before: Sequence[EngineImage], after: Sequence[EngineImage]) -> list[float | ItemError]:
-        """Share of local features (ORB) that are in the same place in both frames, 0..1."""
-        raise NotImplementedError
-
-    def changed(self, before: Sequence[EngineImage], after: Sequence[EngineImage]) -> list[bool | ItemError]:
-        """VLM: has an action, a pose or a shape really changed, and not only the light or the camera?"""
-        raise NotImplementedError
-
-    def narrate(
-        self,
-        before: Sequence[EngineImage],
-        after: Sequence[EngineImage],
-        matches: Sequence[Sequence[Match]],
-        seeds: Sequence[int],
-    ) -> list[InterleavedCaption | ItemError]:
-        """VLM: an interleaved instruction for the second frame; phrase -> n: the n-th match, cut from the first."""
-        raise NotImplementedError
-
-    def rate(
-        self, references: Sequence[Sequence[EngineImage]], categories: Sequence[Sequence[str]], seeds: Sequence[int]
-    ) -> list[Suitability | ItemError]:
-        """VLM: do these images, of these categories, go together, and how would one ask for it?"""
-        raise NotImplementedError
-
-    def compose(
-        self,
-        prompts: Sequence[str],
-        references: Sequence[Sequence[EngineImage]],
-        sizes: Sequence[int],
-        seeds: Sequence[int],
-    ) -> list[EngineImage | ItemError]:
-        """Multi-reference image model: draws an instruction with its images."""
-        raise NotImplementedError
-
-    def rewrite(
-        self,
-        texts: Sequence[Sequence[str]],
-        images: Sequence[Sequence[EngineImage]],
-        text: Sequence[str],
-        targets: Sequence[EngineImage],
-        seeds: Sequence[int],
-    ) -> list[RewrittenPage | ItemError]:
-        """VLM: which earlier images does the last page need, and its text with placeholders for them.
-
-        `texts` and `images` are the pages so far, `text` and `target` the page to draw.
-        """
-        raise NotImplementedError
-
-    def summarise(self, frames: Sequence[Sequence[EngineImage]], seeds: Sequence[int]) -> list[str | ItemError]:
-        """VLM: what happens in key frames, in order, in under 50 words."""
-        raise NotImplementedError
-
-    def judge(self, requests: Sequence[JudgeRequest]) -> list[dict[str, float] | ItemError]:
-        """VLM: the rubric's scores, each 0..10."""
-        raise NotImplementedError
+def _missing(name: str, *asked: Any) -> Any:
+    raise NotImplementedError(f"provider: nothing answers the stage {name!r}")

@@ -13,17 +13,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import UInt8
 
-from macro.engines.core import Candidate, Engine, Step
+from macro.engines.core import Candidate, Engine, Step, arranged, set_answers
+from macro.engines.ground_truth import grid_of
 from macro.engines.provider import Provider
 from macro.scenes.graph import Scene
-from macro.scenes.ground_truth import annotate
 from macro.scenes.language import captions, chain_of_thought, questions
 from macro.scenes.layout import layout_sampler
 from macro.scenes.render.batches import render_images, render_with_truth
-from macro.sentence.formats import ARRANGEMENTS
 from macro.sentence.plan import Plan
 from macro.sentence.spans import MAX_REFERENCES, Image, Sentence, Target, Truth
 from macro.utils.errors import UserError
+from macro.utils.streams import stream
 
 Pixels = UInt8[np.ndarray, "h w 3"]
 
@@ -81,11 +81,6 @@ class Options:
 DEFAULT = Options()
 
 
-def sample(seed: int, index: int, options: Options = DEFAULT) -> Sentence:
-    """Sample `index` of `seed`."""
-    return samples(seed, index, 1, options)[0]
-
-
 def samples(seed: int, start: int, count: int, options: Options = DEFAULT) -> list[Sentence]:
     """Samples `start` .. `start + count - 1` of `seed`, rendered together.
 
@@ -104,7 +99,7 @@ def _samples(seed: int, indices: Sequence[int], options: Options) -> list[Senten
     out = []
     for index, d, order in zip(indices, drawn, orders, strict=True):
         images = [Image(next(pixels), subject=n, number=k) for k, (n, _) in enumerate(order, 1)]
-        out.append(_sentence(_stream(seed, index, _WORDS), index, d, images, options))
+        out.append(_sentence(stream(seed, index, _WORDS, 0), index, d, images, options))
     return out
 
 
@@ -118,15 +113,10 @@ def rerenders(seed: int, start: int, count: int, options: Options = DEFAULT) -> 
     """
     indices = range(start, start + count)
     again = [
-        layout_sampler.jitter(drawn.scene, _stream(seed, index, _JITTER))
+        layout_sampler.jitter(drawn.scene, stream(seed, index, _JITTER, 0))
         for index, drawn in zip(indices, draw_scenes(seed, indices, options), strict=True)
     ]
     return render_images(again, options.size, options.rays)
-
-
-def rerender(seed: int, index: int, options: Options = DEFAULT) -> Pixels:
-    """`rerenders` of sample `index` alone."""
-    return rerenders(seed, index, 1, options)[0]
 
 
 # ---- scenes ----
@@ -140,10 +130,6 @@ class Drawn:
     pixels: Pixels
     truth: Truth
     fault: float
-
-
-def _stream(seed: int, index: int, purpose: int, attempt: int = 0) -> np.random.Generator:
-    return np.random.default_rng([seed, index, purpose, attempt])
 
 
 def draw_scenes(seed: int, indices: Sequence[int], options: Options = DEFAULT) -> list[Drawn]:
@@ -160,7 +146,7 @@ def draw_scenes(seed: int, indices: Sequence[int], options: Options = DEFAULT) -
 
 def _scene(seed: int, index: int, attempt: int, options: Options) -> Scene:
     count, lost = _counts(seed, index, options)
-    rng = _stream(seed, index, _SCENE, attempt + 1)
+    rng = stream(seed, index, _SCENE, attempt + 1)
     scene = layout_sampler.sample_scene(rng, count + lost)
     scene = layout_sampler.decimate(scene, count) if lost else scene
     return captions.in_order_of_mention(scene, rng)
@@ -171,7 +157,7 @@ def _counts(seed: int, index: int, options: Options) -> tuple[int, int]:
 
     The same for every attempt: drawing again must not bend the mixture towards easy counts.
     """
-    return draw_counts(_stream(seed, index, _SCENE), options.counts, options.decimation)
+    return draw_counts(stream(seed, index, _SCENE, 0), options.counts, options.decimation)
 
 
 def draw_counts(rng: np.random.Generator, counts: Sequence[int | float], decimation: float) -> tuple[int, int]:
@@ -190,14 +176,12 @@ def _rendered(scenes: list[Scene], options: Options) -> Iterator[Drawn]:
 def _fault(truth: Truth, options: Options) -> float:
     """0 if every subject shows at least `min_area` and holds a cell; else how much is missing."""
     areas = truth.masks.mean((1, 2))
-    cells = annotate.layout(truth.masks, truth.boxes, options.K, options.region)
-    lost = len(areas) - len(np.setdiff1d(cells, [0]))
-    return float(np.maximum(1 - areas / options.min_area, 0).sum()) + lost
+    return float(np.maximum(1 - areas / options.min_area, 0).sum()) + grid_of(truth, options)[1]
 
 
 def _references(seed: int, index: int, scene: Scene, options: Options) -> list[tuple[int, Scene]]:
     """(subject, scene of it alone) in the order of their image numbers."""
-    rng = _stream(seed, index, _REFERENCES)
+    rng = stream(seed, index, _REFERENCES, 0)
     order, spare = [], MAX_REFERENCES - len(scene.subjects)
     for n in range(1, len(scene.subjects) + 1):
         views = min(int(rng.choice(options.views)), spare + 1)
@@ -214,10 +198,9 @@ def _sentence(rng: np.random.Generator, index: int, drawn: Drawn, images: list[I
     numbers = [[i.number for i in images if i.subject == n] for n in range(1, len(scene.subjects) + 1)]
     prompt = captions.instruction(scene, truth, rng, numbers)
     cot = chain_of_thought.cot(scene, truth, rng)
-    grid = annotate.layout(truth.masks, truth.boxes, options.K, options.region)
+    grid, _ = grid_of(truth, options)
     truth = replace(truth, questions=questions.ask(truth, rng))
-    arrangement = "image_first" if rng.random() < options.image_first else "in_sentence"
-    spans = ARRANGEMENTS[arrangement](prompt, images)
+    spans = arranged(prompt, images, rng, options.image_first)
     return Sentence((*spans, Plan(cot, grid), Target(drawn.pixels)), "compose", index, truth)
 
 
@@ -242,13 +225,11 @@ def _start(seed: int, index: int, attempt: int, options: Options) -> SceneCandid
 def _render(candidates: list[SceneCandidate], provider: Provider | None, options: Options) -> list[SceneCandidate]:
     """All of a sample at once: whatever is known of a scene is known when it is drawn."""
     made = _samples(candidates[0].seed, [candidate.index for candidate in candidates], options)
-    return [candidate.replace(sentence=sentence) for candidate, sentence in zip(candidates, made, strict=True)]
-
-
-def _finish(candidate: SceneCandidate, options: Options) -> Sentence:
-    return candidate.sentence
+    return set_answers(candidates, "render", "sentence", made)
 
 
 # Nothing is ever dropped: a scene that shows its subjects badly has been drawn again before.
 _STEPS = (Step("render", _render),)
-ENGINE = Engine("scenes", VERSION, Options, _start, _STEPS, _finish, max_attempts=1, needs_provider=False)
+ENGINE = Engine(
+    "scenes", VERSION, Options, _start, _STEPS, lambda c, _: c.sentence, max_attempts=1, needs_provider=False
+)

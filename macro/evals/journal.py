@@ -8,13 +8,13 @@ A line cut short by a kill is left out, and its sample done again. Read next: `b
 
 import json
 import os
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from macro.utils.errors import UserError
 from macro.utils.files import atomic_write
+from macro.utils.log import read_lines
 
 FILE = "evaluation.jsonl"
 
@@ -37,11 +37,8 @@ class Journal:
         atomic_write(self.path, "".join(json.dumps(record) + "\n" for record in kept))
 
     def _whole_lines(self) -> list[dict]:
-        if not self.path.exists():
-            return []
         try:
-            text = self.path.read_text("utf-8")
-            return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+            return [json.loads(line) for line in read_lines(self.path)]
         except (OSError, ValueError) as error:
             raise UserError(f"{self.path}: cannot be read ({error}); name another workdir") from None
 
@@ -63,19 +60,3 @@ def _difference(old: Mapping, new: Mapping) -> str | None:
         if old.get(key) != new.get(key):
             return f"{key} ({old.get(key)}, now {new.get(key)})"
     return None
-
-
-class Progress:
-    """A line after each sample: how many are done, and how long the rest will take."""
-
-    def __init__(self, total: int):
-        self._total, self._done, self._fresh, self._start = total, 0, 0, time.monotonic()
-
-    def skip(self, done: int) -> None:
-        """Counts samples that an earlier run has done."""
-        self._done += done
-
-    def tell(self, where: str) -> None:
-        self._done, self._fresh = self._done + 1, self._fresh + 1
-        left = (time.monotonic() - self._start) / self._fresh * (self._total - self._done)
-        print(f"{self._done}/{self._total} ({where} references), {left / 60:.1f} min left", flush=True)

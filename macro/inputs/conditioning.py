@@ -11,7 +11,7 @@ that every context has the same probability whatever the number of images. "per_
 MACRO's training scripts: each text, each ViT copy and each VAE copy is dropped for itself, so that with n images the
 context `no_text` has a probability of about .1^(n + 1).
 
-Read next: `macro/inputs/pieces.py`.
+Read next: `macro/inputs/tokenize_example.py`.
 """
 
 from __future__ import annotations

@@ -20,16 +20,52 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from macro.inputs.transforms import fit_size, within
 from macro.utils.errors import UserError
 from macro.utils.images import Pixels, nearest_size, resize, resize_and_crop
 
 Size = tuple[int, int]
 
 
+def fit_size(
+    height: int,
+    width: int,
+    max_side: int,
+    stride: int,
+    min_side: int = 0,
+    max_pixels: int = 14 * 14 * 9 * 1024,
+) -> tuple[int, int]:
+    """The size an image is brought to: aspect kept, both sides multiples of `stride`.
+
+    BAGEL's rule: the longer side at most `max_side`, then the shorter at least `min_side`, then the area at
+    most `max_pixels`. (Upstream scales the sides by the ratio of areas, not its root; kept for parity.)
+
+    Args and returns in pixels; returns (height, width).
+    """
+    scale = max(min(max_side / max(height, width), 1.0), min_side / min(height, width))
+    height, width = _scaled(height, width, scale, stride)
+    if height * width > max_pixels:
+        height, width = _scaled(height, width, max_pixels / (height * width), stride)
+    if max(height, width) > max_side:
+        height, width = _scaled(height, width, max_side / max(height, width), stride)
+    return height, width
+
+
+def fit_area(height: int, width: int, pixels: int) -> tuple[int, int]:
+    """The size of at most about `pixels` with the same aspect; an image that is small enough keeps its own."""
+    scale = min(1.0, (pixels / (height * width)) ** 0.5)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _scaled(height: int, width: int, scale: float, stride: int) -> tuple[int, int]:
+    def side(n: int) -> int:
+        return max(stride, round(round(n * scale) / stride) * stride)
+
+    return side(height), side(width)
+
+
 @dataclasses.dataclass(frozen=True)
 class ResizeRule:
-    """BAGEL's rule (`transforms.fit_size`): the longer side at most `max_side`, then the shorter at least `min_side`,
+    """BAGEL's rule (`fit_size`): the longer side at most `max_side`, then the shorter at least `min_side`,
     both multiples of `stride`; the aspect is kept up to that rounding."""
 
     max_side: int
@@ -51,7 +87,7 @@ class ResizeRule:
         """
         if area is None:
             return fit_size(*size, self.max_side, self.stride, self.min_side)
-        size = within(*size, area)
+        size = fit_area(*size, area)
         fitted = fit_size(*size, self.max_side, self.stride, self.min_side)
         return fitted if fitted[0] * fitted[1] <= area else fit_size(*size, self.max_side, self.stride)
 
@@ -135,7 +171,7 @@ class ImageSpec:
         area = self.reference_area(count)
         if not self.buckets:
             return self.vae.fit(size, area)
-        return self._bucket(size, size if area is None else within(*size, area)) or self._least_enlarged(size)
+        return self._bucket(size, size if area is None else fit_area(*size, area)) or self._least_enlarged(size)
 
     def vit_size(self, size: Size, count: int = 1) -> Size:
         """The size of a given image's ViT copy, in a sentence of `count` given images."""

@@ -18,7 +18,7 @@ from that table; the noised and clean copies of one image share its pixels.
 
 Which samples share a row: `assign_window` looks at W consecutive global indices at a time and is a pure
 function of (seed, window); every sample of the window stands in exactly one of its rows.
-Read next: `macro/inputs/pieces.py` (a sentence to tokens), `macro/inputs/pipeline.py` (rows to batches).
+Read next: `macro/inputs/tokenize_example.py` (a sentence to tokens), `macro/inputs/loader.py` (rows to batches).
 """
 
 from collections.abc import Sequence
@@ -27,16 +27,23 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from macro.inputs.binning import assign
+from macro.inputs.bin_packing import pack
+from macro.inputs.collate import collate
 from macro.inputs.conditioning import CfgDropout, context_mask
 from macro.inputs.image_spec import ImageSpec, ResizeRule
-from macro.inputs.pieces import Cursor, Packed, bind, lay, needs, pieces_of
-from macro.inputs.rows import make_row
-from macro.inputs.transforms import grid_positions
+from macro.inputs.tokenize_example import (
+    PositionState,
+    TokenizedExample,
+    grid_positions,
+    subject_weights,
+    to_segments,
+    to_tokens,
+    token_counts,
+)
 from macro.sentence.attention_mask import NOISE
-from macro.sentence.formats import ARRANGEMENTS, AS_GIVEN, arrange
 from macro.sentence.layout import NUM_CLASSES
 from macro.sentence.plan import Plan
+from macro.sentence.prompt import ARRANGEMENTS, AS_GIVEN, arrange
 from macro.sentence.spans import Sentence
 from macro.utils.errors import UserError
 
@@ -50,7 +57,7 @@ class PackingConfig:
         samples: the most samples a row may hold.
         buckets: (height, width, slots): sizes that VAE copies and targets are cropped to, and how many of each a row
             holds. None: free sizes by BAGEL's rule (`ImageSpec.bagel`), which can be drawn with but not trained.
-        draws: noised copies of each target.
+        noise_draws: noised copies of each target.
         window: samples that are packed together, W.
         patch, vision_side: ViT patch, and patches along a side of its position table.
         latent_stride, latent_side: pixels a latent token covers along a side (VAE times latent patch), and
@@ -61,11 +68,11 @@ class PackingConfig:
         reference_vae: references have a clean VAE copy too (sources always have one).
         binding: whether tokens carry the subject they show.
         cfg_dropout: condition dropout, for guidance.
-        arrangement: how the images of a prompt stand, in training and drawing, one of `formats.ARRANGEMENTS`;
+        arrangement: how the images of a prompt stand, in training and drawing, one of `prompt.ARRANGEMENTS`;
             "as_given" leaves samples as they are, and draws in-sentence.
-        reweighting: a learnt text of n tokens weighs n^(1/2) in all, not n, so that long ones rule less (BAGEL's
-            ce_loss_reweighting).
-        most_images: a sentence with more of them is refused; 0: any number.
+        length_normalized_ce: a supervised text of n tokens has a total weight of n^(1/2), not n, so that long texts
+            dominate less (BAGEL's ce_loss_reweighting).
+        max_images: a sentence with more of them is refused; 0: any number.
         tasks: the names that `task_id` counts.
     """
 
@@ -74,7 +81,7 @@ class PackingConfig:
     latent: int = 1024
     samples: int = 4
     buckets: Sequence | None = ((128, 128, 4),)
-    draws: int = 4
+    noise_draws: int = 4
     window: int = 512
     patch: int = 16
     vision_side: int = 70
@@ -88,8 +95,8 @@ class PackingConfig:
     binding: bool = True
     cfg_dropout: CfgDropout = field(default_factory=CfgDropout)
     arrangement: str = "as_given"
-    reweighting: bool = False
-    most_images: int = 0
+    length_normalized_ce: bool = False
+    max_images: int = 0
     tasks: Sequence = ("compose", "edit", "text", "customization", "illustration", "spatial", "temporal")
 
     def __post_init__(self):
@@ -142,7 +149,7 @@ def pack_sentence(
     config: PackingConfig,
     rng: np.random.Generator | None = None,
     context: str = "full",
-) -> Packed:
+) -> TokenizedExample:
     """The tokens of one sentence.
 
     Args:
@@ -151,19 +158,19 @@ def pack_sentence(
         context: one of conditioning.CONTEXTS.
 
     Returns:
-        The sample, unpadded; `make_row` pads it, and `.cursor` is where a continuation starts.
+        The sample, unpadded; `collate` pads it, and `.cursor` is where a continuation starts.
     """
-    return lay(_pieces(sentence, tokenizer, config, rng, context), tokenizer, config)
+    return to_tokens(example_segments(sentence, tokenizer, config, rng, context), tokenizer, config)
 
 
-def _pieces(sentence, tokenizer, config, rng, context="full") -> list:
+def example_segments(sentence, tokenizer, config, rng, context="full") -> list:
     sentence = arrange(sentence, config.arrangement)
     mask = context_mask(context, sentence) if rng is None else config.cfg_dropout.sample(rng, sentence)
-    return pieces_of(sentence, tokenizer, config, mask, rng)
+    return to_segments(sentence, tokenizer, config, mask, rng)
 
 
 def pack_target(
-    cursor: Cursor, size: tuple[int, int], tokenizer, config: PackingConfig, plan: Plan | None = None
+    cursor: PositionState, size: tuple[int, int], tokenizer, config: PackingConfig, plan: Plan | None = None
 ) -> dict:
     """The tokens of an image to be drawn after a context that ends at `cursor`.
 
@@ -176,13 +183,13 @@ def pack_target(
     """
     rows, columns = size[0] // config.latent_stride, size[1] // config.latent_stride
     position = grid_positions(rows, columns, config.latent_side)
-    text, latent = framed(cursor, position, NOISE, tokenizer)
-    shares = bind(plan, rows, columns, config)
+    text, latent = image_frame_tokens(cursor, position, NOISE, tokenizer)
+    shares = subject_weights(plan, rows, columns, config)
     latent["subjects"] = np.zeros((rows * columns, NUM_CLASSES), np.float32) if shares is None else shares
     return {"text": text, "latent": latent}
 
 
-def framed(cursor: Cursor, position: np.ndarray, mode: int, tokenizer) -> tuple[dict, dict]:
+def image_frame_tokens(cursor: PositionState, position: np.ndarray, mode: int, tokenizer) -> tuple[dict, dict]:
     """One image copy at `cursor`, of a span of its own: [start] a token per position [end].
 
     Returns:
@@ -193,8 +200,9 @@ def framed(cursor: Cursor, position: np.ndarray, mode: int, tokenizer) -> tuple[
     inner = {"position": position}
     orders = np.array([0, n + 1], np.int32), np.arange(1, n + 1, dtype=np.int32)
     for stream, order in zip((text, inner), orders, strict=True):
-        constant = {"segment_ids": 0, "block_id": cursor.span, "mask_mode": mode, "position_ids": cursor.rope}
-        stream["token_index"] = cursor.order + order
+        constant = {"segment_ids": 0, "block_id": cursor.block_id, "mask_mode": mode}
+        constant["position_ids"] = cursor.position_id
+        stream["token_index"] = cursor.token_index + order
         stream |= {name: np.full(len(order), value, np.int32) for name, value in constant.items()}
     return text, inner
 
@@ -204,7 +212,7 @@ def _permutation(seed: int, epoch: int, size: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(size)
 
 
-def locate(seed: int, number: int, size: int) -> tuple[int, int]:
+def epoch_and_index(seed: int, number: int, size: int) -> tuple[int, int]:
     """(epoch, index in the data set) of a global index; every epoch has its own order."""
     epoch, place = divmod(number, size)
     return epoch, int(_permutation(seed, epoch, size)[place])
@@ -232,26 +240,27 @@ def assign_window(
     numbers = range(window * config.window, (window + 1) * config.window)
     counts, names = [], []
     for number in numbers:
-        epoch, index = locate(seed, number, len(source))
+        epoch, index = epoch_and_index(seed, number, len(source))
         sentence = outline(index)
-        counts.append(needs(_pieces(sentence, tokenizer, config, sample_rng(seed, epoch, index)), config))
+        segments = example_segments(sentence, tokenizer, config, sample_rng(seed, epoch, index))
+        counts.append(token_counts(segments, config))
         names.append(f"sample {index} (task {sentence.task})")
-    rows = assign(np.array(counts), config.capacities, names, config.kinds)
+    rows = pack(np.array(counts), config.capacities, names, config.kinds)
     # The packer puts big samples together; batches should be alike.
     order = np.random.default_rng((seed, window, 2)).permutation(len(rows))
     return [[numbers[i] for i in rows[k]] for k in order]
 
 
-def pack_row(source: Sequence, tokenizer, config: PackingConfig, seed: int, numbers: Sequence[int]) -> dict:
+def pack_sequence(source: Sequence, tokenizer, config: PackingConfig, seed: int, numbers: Sequence[int]) -> dict:
     """The row of the samples with these global indices."""
     samples, examples, tasks = [], [], []
     for number in numbers:
-        epoch, index = locate(seed, number, len(source))
+        epoch, index = epoch_and_index(seed, number, len(source))
         sentence = source[index]
         samples.append(pack_sentence(sentence, tokenizer, config, sample_rng(seed, epoch, index)))
         examples.append(index)
         tasks.append(task_id(sentence.task, config))
-    return make_row(samples, config, examples, tasks)
+    return collate(samples, config, examples, tasks)
 
 
 def task_id(task: str, config: PackingConfig) -> int:
@@ -259,9 +268,3 @@ def task_id(task: str, config: PackingConfig) -> int:
     if task not in config.tasks:
         raise UserError(f"task {task!r}: not among config.tasks ({', '.join(config.tasks)}); add it there")
     return config.tasks.index(task)
-
-
-def pack_window(source: Sequence, tokenizer, config: PackingConfig, seed: int, window: int) -> list[dict]:
-    """All rows of a window: a pure function of its arguments; each of its samples is in exactly one row."""
-    rows = assign_window(source, tokenizer, config, seed, window)
-    return [pack_row(source, tokenizer, config, seed, numbers) for numbers in rows]

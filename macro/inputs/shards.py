@@ -2,14 +2,14 @@
 
 A shard is a run of places (indices); not every place need be filled. It is three files, and done when all are there:
 
-    00003.array_record   its sentences, one record each (`codec.py`)
+    00003.array_record   its sentences, one record each (`serialization.py`)
     00003.json           what is to be told of them: "samples", how many there are, and whatever their maker counts
     00003.dead.jsonl     what was dropped on the way, one JSON object a line
 
 Beside them lie `spent-*.json`, what their makers have paid for (requests, tokens).
 
 The folder may lie wherever `etils.epath` writes (gs://, s3://): files that are not local are written beside the
-process first. Read next: `records.py`, which gathers the shards as a TFDS data set.
+process first. Read next: `dataset_builder.py`, which gathers the shards as a TFDS data set.
 """
 
 import contextlib
@@ -30,13 +30,13 @@ from etils import epath
 from tensorflow_datasets.core import file_adapters
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
-from macro.inputs.codec import encode_sentence
+from macro.inputs.serialization import encode_sentence
 from macro.sentence.spans import Sentence
 from macro.utils.files import atomic_path
 
 _BITS = tfds.features.Image(shape=(None, None, 1), dtype=np.uint16, encoding_format="png")
 FEATURES = {
-    "sentence": tfds.features.Text(doc="task, idx, spans and notes as JSON; see macro/inputs/codec.py"),
+    "sentence": tfds.features.Text(doc="task, idx, spans and notes as JSON; see macro/inputs/serialization.py"),
     "images": tfds.features.Sequence(tfds.features.Image(encoding_format="png")),
     "truth": tfds.features.Text(doc="JSON, empty where unknown"),
     "masks": tfds.features.Sequence(_BITS, doc="visible and amodal masks, bit s - 1 is subject s"),

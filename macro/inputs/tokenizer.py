@@ -9,7 +9,7 @@ Two vocabularies, one class:
 Special ids never come out of `encode` and leave no trace in `decode`: a prompt that spells `<|im_end|>` is
 just text. `<think>` and `</think>` are ordinary text, as in BAGEL; the layout's marks and 13 cells are single
 ids (for Qwen those it leaves unused, from 151665 on, so that no embedding is resized).
-Read next: `macro/sentence/plan.py` (a plan's tokens), `macro/inputs/pieces.py`.
+Read next: `macro/sentence/plan.py` (a plan's tokens), `macro/inputs/tokenize_example.py`.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """A question to a language model: words and images in, JSON of a promised shape out. And who answers: a `Chat`.
 
-    ask = Ask("You caption images.", ("Image 1:", pixels), obj(caption=text()), read=lambda a: a["caption"])
-    chat.ask([ask, ...])    ["a dog", Failure("timed out 6 times"), ...], one for each, in order
+    ask = LlmRequest("You caption images.", ("Image 1:", pixels), obj(caption=text()), read=lambda a: a["caption"])
+    chat.ask([ask, ...])    ["a dog", ItemError("timed out, 6 times"), ...], one for each, in order
 
 What determines an answer is all in `cache_key`; whatever else a chat is told (threads, time limits) may change freely.
 An answer is good once it has the promised shape and `read` makes something of it. One that is not is sent back
@@ -10,13 +10,18 @@ with what is wrong, a few times. Read next: `endpoint.py`, `local.py` (two chats
 
 import hashlib
 import json
+import os
+import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
 from macro.judges.json_schema import Schema, extract_json, only_promised, schema_error
+from macro.judges.response_cache import ResponseCache
 from macro.utils.errors import ItemError
 from macro.utils.images import Pixels
 
@@ -47,15 +52,6 @@ class LlmRequest:
     read: Callable[[Any], Any] = _as_it_is
 
 
-@runtime_checkable
-class Chat(Protocol):
-    """Whoever answers."""
-
-    def ask(self, asks: Sequence[LlmRequest]) -> list[Any]:
-        """What `read` made of each answer, or a `ItemError`, in order."""
-        ...
-
-
 # ---- a question as models see it ----
 
 # A question that was answered badly: the answer, and what was wrong with it.
@@ -68,8 +64,18 @@ def system_prompt(ask: LlmRequest) -> str:
     return f"{ask.system}\n\nAnswer with one JSON object and nothing else. It has to fit this JSON schema:\n{shape}"
 
 
-def correction(reason: str) -> str:
-    return f"That answer cannot be used: {reason}. Answer the question again, with the whole JSON object."
+def messages(ask: LlmRequest, turns: Turns, image: Callable[[Pixels], dict]) -> list[dict]:
+    """The conversation as chat templates and servers take it; `image` gives the entry that stands for an image."""
+    parts = [{"type": "text", "text": part} if isinstance(part, str) else image(part) for part in ask.parts]
+    text_only = all(isinstance(part, str) for part in ask.parts)  # plain text is all that some servers take
+    told = [
+        {"role": "system", "content": system_prompt(ask)},
+        {"role": "user", "content": "\n".join(ask.parts) if text_only else parts},
+    ]
+    for written, reason in turns:
+        correction = f"That answer cannot be used: {reason}. Answer the question again, with the whole JSON object."
+        told += [{"role": "assistant", "content": written}, {"role": "user", "content": correction}]
+    return told
 
 
 def cache_key(ask: LlmRequest, **asked: Any) -> str:
@@ -87,7 +93,7 @@ def parse_answer(ask: LlmRequest, written: str | None) -> tuple[Any, Any]:
     """(the answer as JSON, what `read` makes of it) from what a model wrote.
 
     Raises:
-        Malformed: no JSON object, not of the promised shape, or nothing that `read` can use.
+        ItemError: no JSON object, not of the promised shape, or nothing that `read` can use.
     """
     answer = extract_json(written or "")
     if answer is None:
@@ -97,3 +103,91 @@ def parse_answer(ask: LlmRequest, written: str | None) -> tuple[Any, Any]:
         raise ItemError(fault)
     answer = only_promised(answer, ask.schema)
     return answer, ask.read(answer)
+
+
+class Chat:
+    """Whoever answers: asks the same question once, keeps answers on disk, sends malformed ones back.
+
+    How one question is put to a model is `_write` of the classes that derive from this one.
+
+    Args:
+        model: its name.
+        settings: what else determines the answers, for `cache_key`.
+        cache: folder of answers (`response_cache.py`); None keeps none.
+        max_repairs: how often a malformed answer is sent back.
+        threads: questions under way at once.
+    """
+
+    def __init__(
+        self, model: str, settings: dict[str, Any], cache: str | os.PathLike | None, max_repairs: int, threads: int
+    ):
+        self.model = model
+        self._key_settings, self._max_repairs, self._threads = settings, max_repairs, threads
+        self._cache = ResponseCache(cache)
+        self._lock = threading.Lock()
+        self._counts: Counter = Counter()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """So far: requests "asked", answers "cached", "retried", "malformed", "failed", "tokens_in", "tokens_out"."""
+        with self._lock:
+            return dict(self._counts)
+
+    def ask(self, asks: Sequence[LlmRequest]) -> list[Any]:
+        """What `read` made of each answer, or an `ItemError`, in order; the same question twice is asked once.
+
+        Raises:
+            UserError: no question would be answered: no such model, wrong key or address, nobody there, nothing paid.
+        """
+        keys = [cache_key(ask, **self._key_settings) for ask in asks]
+        different = dict(zip(keys, asks, strict=True))
+        with ThreadPoolExecutor(max(1, min(self._threads, len(different)))) as pool:
+            answers = {key: pool.submit(self._answer, key, ask) for key, ask in different.items()}
+            try:
+                done, _ = wait(answers.values(), return_when=FIRST_EXCEPTION)
+                for answer in done:
+                    answer.result()  # raises what stopped one of them
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return [answers[key].result() for key in keys]
+
+    def _write(self, key: str, ask: LlmRequest, turns: Turns) -> str | ItemError:
+        """What the model writes after these turns, or why it writes nothing."""
+        raise NotImplementedError
+
+    def _count(self, **more: int) -> None:
+        with self._lock:
+            self._counts.update(more)
+
+    def _answer(self, key: str, ask: LlmRequest) -> Any:
+        with self._cache.holding(key):
+            stored = self._cache.get(key)
+            if stored is not None:
+                try:
+                    value = ask.read(stored)
+                except ItemError:  # `read` has become stricter since; it is asked again
+                    pass
+                else:
+                    self._count(cached=1)
+                    return value
+            value = self._repaired(key, ask)
+            self._count(failed=int(isinstance(value, ItemError)))
+            return value
+
+    def _repaired(self, key: str, ask: LlmRequest) -> Any:
+        """Asks, and sends malformed answers back."""
+        turns: list[tuple[str, str]] = []
+        for _ in range(self._max_repairs + 1):
+            written = self._write(key, ask, turns)
+            if isinstance(written, ItemError):
+                return written
+            try:
+                answer, value = parse_answer(ask, written)
+            except ItemError as error:
+                self._count(malformed=1)
+                turns.append((written, str(error)))
+            else:
+                self._cache.put(key, answer, self.model)
+                return value
+        return ItemError(f"malformed answer {len(turns)} times, last: {turns[-1][1]}")

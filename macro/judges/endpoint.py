@@ -1,29 +1,24 @@
 """A `Chat` behind an OpenAI-compatible endpoint: a hosted service, or vLLM, SGLang, llama.cpp on your own machine.
 
     chat = Endpoint("qwen2.5-vl-72b", base_url="http://host:8000/v1", cache="answers")
-    chat.ask(asks)      `asking.LlmRequest`s, many at a time
+    chat.ask(asks)      `chat.LlmRequest`s, many at a time
     chat.counts         {"asked": 12, "cached": 3, "retried": 1, ...}
 
 Where and with which key is the `openai` package's own business: OPENAI_BASE_URL and OPENAI_API_KEY, which arguments
 override. The key is written nowhere. What every question would run into (wrong key, model or address) stops the run
 with a `UserError`; what befalls one question (it stays malformed, keeps timing out) is its `ItemError`.
-Read next: `response_cache.py`, `rubrics.py`.
+Read next: `chat.py`, `response_cache.py`, `rubrics.py`.
 """
 
 import os
-import threading
 import time
-from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 
 from macro.judges import llm_errors
-from macro.judges.chat import LlmRequest, Turns, cache_key, correction, parse_answer, system_prompt
-from macro.judges.response_cache import ResponseCache
+from macro.judges.chat import Chat, LlmRequest, Turns, messages
 from macro.utils import images as image_io
 from macro.utils.errors import ItemError, UserError
 
@@ -31,7 +26,7 @@ from macro.utils.errors import ItemError, UserError
 FORMS = ("json_schema", "json_object", "text")
 
 
-class Endpoint:
+class Endpoint(Chat):
     """One model behind one address.
 
     Args:
@@ -40,7 +35,7 @@ class Endpoint:
         cache: folder of answers (`response_cache.py`); None keeps none.
         time_limit: seconds for one request, from its start to the answer's last byte.
         retries: how often a request is sent again that timed out, was cut off, or met 408, 409, 429 or 5xx.
-        mends: how often a malformed answer is sent back.
+        max_repairs: how often a malformed answer is sent back.
         wait: seconds before the first retry, doubled for each further one up to `longest_wait`, less up to a half at
             random; a server's Retry-After is waited for, unless it is above `longest_wait`.
         threads: requests under way at once.
@@ -70,83 +65,17 @@ class Endpoint:
         temperature: int | float | None = None,
         max_tokens: int | None = None,
     ):
-        self.model = model
-        self._client, self._secrets = _connect(base_url, api_key, threads)
-        self._stored = ResponseCache(cache)
-        self._time_limit, self._retries, self._mends = time_limit, retries, max_repairs
-        self._wait, self._longest_wait, self._threads = wait, longest_wait, threads
-        self._side, self._jpeg = side, jpeg
         self._settings = {"temperature": temperature, "max_completion_tokens": max_tokens}
+        super().__init__(
+            model, {"model": model, "side": side, "jpeg": jpeg, **self._settings}, cache, max_repairs, threads
+        )
+        self._client, self._secrets = _connect(base_url, api_key, threads)
+        self._time_limit, self._retries, self._wait, self._longest_wait = time_limit, retries, wait, longest_wait
+        self._side, self._jpeg = side, jpeg
         self._form = 0
-        self._lock = threading.Lock()
-        self._counts: Counter = Counter()
         self._free_at = 0.0  # of the monotonic clock: the server wants no request before
 
-    @property
-    def counts(self) -> dict[str, int]:
-        """So far: requests "asked", answers "cached", "retried", "malformed", "failed", "tokens_in", "tokens_out"."""
-        with self._lock:
-            return dict(self._counts)
-
-    def ask(self, asks: Sequence[LlmRequest]) -> list[Any]:
-        """What `read` made of each answer, or a `ItemError`, in order; the same question twice is asked once.
-
-        Raises:
-            UserError: no question would be answered: wrong key, model or address, nobody there, nothing paid.
-        """
-        keys = [self._key(ask) for ask in asks]
-        different = dict(zip(keys, asks, strict=True))
-        with ThreadPoolExecutor(max(1, min(self._threads, len(different)))) as pool:
-            answers = {key: pool.submit(self._answer, key, ask) for key, ask in different.items()}
-            try:
-                done, _ = wait(answers.values(), return_when=FIRST_EXCEPTION)
-                for answer in done:
-                    answer.result()  # raises what stopped one of them
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-        return [answers[key].result() for key in keys]
-
-    def _key(self, ask: LlmRequest) -> str:
-        return cache_key(ask, model=self.model, side=self._side, jpeg=self._jpeg, **self._settings)
-
-    def _count(self, **more: int) -> None:
-        with self._lock:
-            self._counts.update(more)
-
-    def _answer(self, key: str, ask: LlmRequest) -> Any:
-        with self._stored.holding(key):
-            stored = self._stored.get(key)
-            if stored is not None:
-                try:
-                    value = ask.read(stored)
-                except ItemError:  # `read` has become stricter since; it is asked again
-                    pass
-                else:
-                    self._count(cached=1)
-                    return value
-            value = self._mended(key, ask)
-            self._count(failed=int(isinstance(value, ItemError)))
-            return value
-
-    def _mended(self, key: str, ask: LlmRequest) -> Any:
-        """Asks, and sends malformed answers back."""
-        turns: list[tuple[str, str]] = []
-        for _ in range(self._mends + 1):
-            written = self._written(key, ask, turns)
-            if isinstance(written, ItemError):
-                return written
-            try:
-                answer, value = parse_answer(ask, written)
-            except ItemError as error:
-                self._count(malformed=1)
-                turns.append((written, str(error)))
-            else:
-                self._stored.put(key, answer, self.model)
-                return value
-        return ItemError(f"malformed answer {len(turns)} times, last: {turns[-1][1]}")
-
-    def _written(self, key: str, ask: LlmRequest, turns: Turns) -> str | ItemError:
+    def _write(self, key: str, ask: LlmRequest, turns: Turns) -> str | ItemError:
         """What the model writes; sent again as long as that may help."""
         # Random, so that many do not come back at once, and yet the same in every run.
         rng = np.random.default_rng([int(key[:12], 16), len(turns)])
@@ -158,11 +87,11 @@ class Endpoint:
                 return self._sent(ask, turns, FORMS[form])
             except Exception as error:  # `llm_errors.meaning` raises again what is no answer of a server's
                 meant = llm_errors.meaning(error, self._client, self.model)
-            if isinstance(meant, llm_errors.OtherForm) and form + 1 < len(FORMS):
+            if meant.other_form and form + 1 < len(FORMS):
                 with self._lock:
                     self._form = max(self._form, form + 1)
                 continue
-            if not isinstance(meant, llm_errors.Again):
+            if not meant.again:
                 return ItemError(self._clean(meant.reason))
             if meant.wait is not None and meant.wait > self._longest_wait:
                 return ItemError(self._clean(f"{meant.reason}; the server asks for {meant.wait:g} s of patience"))
@@ -179,7 +108,7 @@ class Endpoint:
             attempt += 1
 
     def _sent(self, ask: LlmRequest, turns: Turns, form: str) -> str:
-        """One request. Raises what the `openai` package raises, or `llm_errors.Unusable`."""
+        """One request. Raises what the `openai` package raises, or `llm_errors.Unanswered`."""
         self._count(asked=1)
         end = time.monotonic() + self._time_limit
         settings = {name: value for name, value in self._settings.items() if value is not None}
@@ -189,7 +118,7 @@ class Endpoint:
         # Read piece by piece: the package's own limit is on each silence, which a server can break for ever.
         with self._client.chat.completions.with_streaming_response.create(
             model=self.model,
-            messages=self._messages(ask, turns),
+            messages=messages(ask, turns, self._image),
             seed=ask.seed,
             timeout=self._time_limit,
             **settings,
@@ -197,22 +126,10 @@ class Endpoint:
             for piece in response.iter_bytes():
                 body += piece
                 if time.monotonic() > end:
-                    raise llm_errors.Unusable("timed out", again=True)
+                    raise llm_errors.Unanswered("timed out", again=True)
         written, usage = llm_errors.content(bytes(body))
         self._count(tokens_in=usage[0], tokens_out=usage[1])
         return written
-
-    def _messages(self, ask: LlmRequest, turns: Turns) -> list[dict]:
-        parts = [{"type": "text", "text": p} if isinstance(p, str) else self._image(p) for p in ask.parts]
-        words_only = all(isinstance(part, str) for part in ask.parts)  # plain text is all that some servers take
-        messages = [
-            {"role": "system", "content": system_prompt(ask)},
-            {"role": "user", "content": "\n".join(ask.parts) if words_only else parts},
-        ]
-        for written, reason in turns:
-            messages.append({"role": "assistant", "content": written})
-            messages.append({"role": "user", "content": correction(reason)})
-        return messages
 
     def _image(self, pixels: image_io.Pixels) -> dict:
         pixels = image_io.shrink_to(pixels, self._side)

@@ -1,7 +1,6 @@
-"""What a server's reply means: the text in it, or whether its refusal concerns this question, this moment, or us.
+"""What a server's reply means: the text in it, or why there is none.
 
-Raised for all questions: `UserError`. For one: `Again` (later it may work), `OtherForm` (it does not know structured
-answers), `No` (it will not answer this one). Read next: `endpoint.py`.
+What concerns every question raises `UserError`; what concerns one is an `Unanswered`. Read next: `endpoint.py`.
 """
 
 import email.utils
@@ -14,35 +13,22 @@ from urllib.parse import urlsplit, urlunsplit
 from macro.utils.errors import UserError
 
 
-class Unusable(Exception):
-    """A reply without an answer in it; `again`: the next may have one."""
+@dataclass(eq=False)
+class Unanswered(Exception):
+    """Why a request brought no answer.
 
-    def __init__(self, reason: str, again: bool = False):
-        super().__init__(reason)
-        self.again = again
-
-
-@dataclass(frozen=True)
-class Again:
-    """Worth sending again, after `wait` seconds if the server said so. `nobody`: no server was reached."""
+    Attributes:
+        reason: in one line.
+        again: the same request may bring one later, after `wait` seconds if the server said so.
+        other_form: the server does not know the form that the answer was asked in.
+        nobody: no server was reached.
+    """
 
     reason: str
+    again: bool = False
     wait: float | None = None
+    other_form: bool = False
     nobody: bool = False
-
-
-@dataclass(frozen=True)
-class OtherForm:
-    """The server does not know the form that the answer was asked in."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class No:
-    """This question is not answered."""
-
-    reason: str
 
 
 # ---- a reply ----
@@ -52,7 +38,7 @@ def content(body: bytes) -> tuple[str, tuple[int, int]]:
     """(what the model wrote, (tokens read, tokens written)) of a chat completion.
 
     Raises:
-        Unusable: a refusal, one of the content filter, or no chat completion at all.
+        Unanswered: a refusal, one of the content filter, or no chat completion at all.
     """
     try:
         reply = json.loads(body)
@@ -60,11 +46,11 @@ def content(body: bytes) -> tuple[str, tuple[int, int]]:
         message, ended = choice["message"], choice.get("finish_reason")
         written, refusal = message.get("content"), message.get("refusal")
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        raise Unusable("the reply is no chat completion", again=True) from None
+        raise Unanswered("the reply is no chat completion", again=True) from None
     if ended == "content_filter" or refusal:
-        raise Unusable(f"the model refuses: {refusal or 'content filter'}")
+        raise Unanswered(f"the model refuses: {refusal or 'content filter'}")
     if not isinstance(written, str | None):
-        raise Unusable("the reply is no chat completion", again=True)
+        raise Unanswered("the reply is no chat completion", again=True)
     usage = reply.get("usage") if isinstance(reply.get("usage"), dict) else {}
     read, wrote = (usage.get(name) for name in ("prompt_tokens", "completion_tokens"))
     return written or "", (read if type(read) is int else 0, wrote if type(wrote) is int else 0)
@@ -77,7 +63,7 @@ _SETTINGS = ("temperature", "seed", "max_completion_tokens")
 _FORM_WORDS = ("response_format", "json_schema", "json_object", "json schema", "structured output", "guided", "grammar")
 
 
-def meaning(error: Exception, client: Any, model: str) -> Again | OtherForm | No:
+def meaning(error: Exception, client: Any, model: str) -> Unanswered:
     """What an error of the `openai` package (or of the connection under it) means.
 
     Raises:
@@ -86,23 +72,23 @@ def meaning(error: Exception, client: Any, model: str) -> Again | OtherForm | No
     import httpx
     import openai
 
-    if isinstance(error, Unusable):
-        return Again(str(error)) if error.again else No(str(error))
+    if isinstance(error, Unanswered):
+        return error
     if isinstance(error, openai.APIStatusError):
         return _status(error, client, model)
     cause = error.__cause__ if isinstance(error, openai.APIConnectionError) else error
     if isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout):
-        return Again(str(cause) or "no connection", nobody=True)
+        return Unanswered(str(cause) or "no connection", again=True, nobody=True)
     if isinstance(error, openai.APITimeoutError | httpx.TimeoutException):
-        return Again("timed out")
+        return Unanswered("timed out", again=True)
     if isinstance(cause, httpx.UnsupportedProtocol | httpx.InvalidURL):
         raise UserError(unreachable(client, str(cause)))
     if isinstance(error, openai.APIConnectionError | httpx.TransportError):
-        return Again(f"the connection broke ({type(cause).__name__})")
+        return Unanswered(f"the connection broke ({type(cause).__name__})", again=True)
     raise error
 
 
-def _status(error: Any, client: Any, model: str) -> Again | OtherForm | No:
+def _status(error: Any, client: Any, model: str) -> Unanswered:
     status, where = error.status_code, shown(str(client.base_url))
     said = " ".join(_said(error).replace(client.api_key, "***").split())[:300]
     if status == 401 or status == 403:
@@ -115,12 +101,12 @@ def _status(error: Any, client: Any, model: str) -> Again | OtherForm | No:
     if status == 402 or error.code == "insufficient_quota":
         raise UserError(f"endpoint {where}: wants to be paid first ({status}: {said}); check the account")
     if status in (408, 409, 429) or status >= 500:
-        return Again(f"status {status}: {said}", wait=_retry_after(error.response.headers))
+        return Unanswered(f"status {status}: {said}", again=True, wait=_retry_after(error.response.headers))
     if status in (400, 422) and error.param in _SETTINGS:
         raise UserError(f"endpoint {where}: model {model!r} takes no such {error.param} ({said}); set it to None")
-    if status in (400, 422) and any(word in f"{error.param} {said}".lower() for word in _FORM_WORDS):
-        return OtherForm(f"status {status}: {said}")
-    return No(f"status {status}: {said}")
+    told = f"{error.param} {said}".lower()
+    other_form = status in (400, 422) and any(word in told for word in _FORM_WORDS)
+    return Unanswered(f"status {status}: {said}", other_form=other_form)
 
 
 def _said(error: Any) -> str:

@@ -9,9 +9,14 @@ import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+from jaxtyping import Float32
 
 from macro.utils.errors import UserError
+from macro.utils.images import Pixels
 
 EXTRA = "pip install 'macro-compose[engine]'"
 _FORMATS = ("float32", "bfloat16", "float16")
@@ -112,3 +117,84 @@ def format_of(dtype: str) -> Any:
     if dtype not in _FORMATS:
         raise UserError(f"dtype {dtype}: there is no such number format; use {', '.join(_FORMATS)}")
     return getattr(torch, dtype)
+
+
+# ---- models of transformers that look at images ----
+
+# Of ImageNet, which every DINO and SAM2 was trained with.
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class PretrainedModel:
+    """A model of `transformers`, loaded when it is first asked.
+
+    Attributes:
+        name: of the hub, or a folder.
+        device: None is a GPU where there is one.
+        dtype: "float32", "bfloat16" or "float16".
+        batch: items that go through the model at a time; the answers do not depend on it.
+        TITLE: what errors call it. CLASS: of `transformers`. KINDS: the `model_type`s that it may be.
+        PROCESSOR: whether it has a processor that is used.
+    """
+
+    name: str
+    device: str | None = None
+    dtype: str = "float32"
+    batch: int = 4
+
+    TITLE: ClassVar[str]
+    CLASS: ClassVar[str] = "AutoModel"
+    KINDS: ClassVar[tuple[str, ...]]
+    PROCESSOR: ClassVar[bool] = False
+
+    def __post_init__(self):
+        if self.batch < 1:
+            raise UserError(f"{self.TITLE}: batch is {self.batch}; use at least 1")
+
+    def load(self) -> tuple[Any, Any]:
+        """(model, processor or None), the same ones for all objects with these settings.
+
+        Raises:
+            UserError: as `loading`, `device_of`, `format_of`; or the model is of another kind.
+        """
+        return _pretrained(self.TITLE, self.CLASS, self.KINDS, self.PROCESSOR, self.name, self.device, self.dtype)
+
+    def _unit_vectors(self, encode: Callable, items: Sequence[Any], width: int) -> Float32[np.ndarray, "n d"]:
+        """`encode` of items, a batch at a time, as vectors of length 1; `width` is their dimension d."""
+        import torch
+
+        parts = [np.zeros((0, width), np.float32)]
+        with torch.inference_mode():
+            for start in range(0, len(items), self.batch):
+                features = encode(items[start : start + self.batch]).float()
+                parts.append(torch.nn.functional.normalize(features, dim=-1).cpu().numpy())
+        return np.concatenate(parts)
+
+
+@once
+def _pretrained(
+    title: str, class_name: str, kinds: Sequence[str], processor: bool, name: str, device: str | None, dtype: str
+) -> tuple[Any, Any]:
+    with loading(title, name):
+        import transformers
+
+        on, numbers = device_of(device), format_of(dtype)
+        check_kind(name, kinds)
+        model = getattr(transformers, class_name).from_pretrained(name).to(device=on, dtype=numbers).eval()
+        return model, transformers.AutoProcessor.from_pretrained(name) if processor else None
+
+
+def pixel_values(
+    images: Sequence[Pixels], model: Any, mean: Sequence[float] = _MEAN, deviation: Sequence[float] = _DEVIATION
+) -> Any:
+    """Images of one size as the model's `pixel_values`, a tensor[b, 3, h, w] on its device, normalised."""
+    import torch
+
+    values = (np.stack(images).astype(np.float32) / 255 - np.float32(mean)) / np.float32(deviation)
+    return torch.from_numpy(values.transpose(0, 3, 1, 2).copy()).to(model.device, model.dtype)
+
+
+def cosines(first: Float32[np.ndarray, "n d"], second: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n"]:
+    """Cosine of first[i] and second[i], unit vectors."""
+    return np.einsum("nd,nd->n", first, second)

@@ -16,6 +16,7 @@ Sizes: `macro/models/variants.py`. Layers: `macro/nn/mot.py`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -29,7 +30,7 @@ from macro.models.variants import ModelConfig
 from macro.nn.attention_probe import AttentionProbe
 from macro.nn.layers import rope_angles
 from macro.nn.mot import MoT
-from macro.parallel.sharding import constrain, join_tokens, split_tokens
+from macro.parallel.sharding import constrain, join_streams, join_tokens, split_tokens
 from macro.sentence.attention_mask import MASK_FIELDS
 
 Cache = dict
@@ -40,10 +41,9 @@ def mask_fields(stream: Mapping) -> dict:
     return {name: stream[name] for name in MASK_FIELDS}
 
 
-def concat_metadata(*metas: Mapping | None) -> dict:
-    """Metadata of several buffers, one after the other along the token axis."""
-    present = [meta for meta in metas if meta is not None]
-    return {name: join_tokens([meta[name] for meta in present]) for name in MASK_FIELDS}
+def concat_metadata(*streams: Mapping | None) -> dict:
+    """Metadata of the text, vision and latent streams (None: absent), in the order of `prefill`'s cache."""
+    return {name: join_streams(*(stream and stream[name] for stream in streams)) for name in MASK_FIELDS}
 
 
 def index_cache(cache: Cache, rows: slice | Array) -> Cache:
@@ -55,11 +55,8 @@ def index_cache(cache: Cache, rows: slice | Array) -> Cache:
 
 def image_ids(streams: Mapping) -> Int[Array, "b n"]:
     """The number of the image that each token shows, -1 for text, along the tokens of `prefill`'s cache."""
-    text, vision, latent = streams["text"], streams.get("vision"), streams.get("latent")
-    whole = jnp.full_like(text["ids"], -1)
-    for stream in (vision, latent):
-        whole = whole if stream is None else join_tokens([whole, jnp.asarray(stream["image"])])
-    return whole
+    images = (streams[name]["image"] if name in streams else None for name in ("vision", "latent"))
+    return join_streams(jnp.full_like(streams["text"]["ids"], -1), *images)
 
 
 def _text_of(und: Float[Array, "b n d"], text: Mapping, vision: Mapping | None) -> Float[Array, "b n_text d"]:
@@ -114,10 +111,12 @@ class Composer(nn.Module):
         und = self._embed_und(streams["text"], streams["vision"])
         gen = self.embed_latent(streams["latent"], x_t, t)
         if selection is None:
-            und, gen, *_ = self.mot(und, gen, *self._joined([streams["text"], streams["vision"]], streams["latent"]))
+            und, gen, *_ = self.mot(
+                und, gen, *self._rope_and_metadata(*(streams[name] for name in ("text", "vision", "latent")))
+            )
             text = _text_of(und, streams["text"], streams["vision"])
         else:
-            text, gen = self._with_selection(und, gen, streams, selection)
+            text, gen = self._forward_pruned(und, gen, streams, selection)
         return {"text": text, "velocity": self.diffusion_head.velocity(gen)}
 
     def logits(self, hidden: Float[Array, "*shape d"]) -> Float[Array, "*shape v"]:
@@ -148,10 +147,9 @@ class Composer(nn.Module):
         text, vision, latent = streams["text"], streams.get("vision"), streams.get("latent")
         und = self._embed_und(text, vision)
         gen = None if latent is None else self.embed_latent(latent, x, jnp.zeros(x.shape[:2], jnp.float32))
-        read = [text] if vision is None else [text, vision]
-        und, _, new, found = self.mot(und, gen, *self._joined(read, latent), caches, probe)
+        rotations, meta = self._rope_and_metadata(text, vision, latent)
+        und, _, new, found = self.mot(und, gen, rotations, meta, caches, probe)
         k, v = (constrain(kept, "layers", "batch", "tokens", "kv_heads", "head_dim") for kept in new)
-        meta = concat_metadata(concat_metadata(*read), latent)
         return _text_of(und, text, vision), {"k": k, "v": v, "meta": meta}, found
 
     def embed_latent(
@@ -175,7 +173,7 @@ class Composer(nn.Module):
             embedded: what `embed_latent` makes of them.
         """
         und = self.planner.embed_text(text["ids"])
-        return self.mot.run(und, embedded, *self._joined([text], latent), caches)[1]
+        return self.mot.run(und, embedded, *self._rope_and_metadata(text, None, latent), caches)[1]
 
     def velocity(self, hidden: Float[Array, "b n d"]) -> Float[Array, "b n c"]:
         """Velocity, float32, from the hidden state that `denoise` gives."""
@@ -195,44 +193,37 @@ class Composer(nn.Module):
             seen = seen + jnp.where((vision["subject"] > 0)[..., None], bound, 0)
         return constrain(join_tokens([tokens, seen]), "batch", "tokens", "width")
 
-    def _with_selection(self, und, gen, streams: Mapping, selection: TrainingSelection) -> tuple[Array, Array]:
+    def _forward_pruned(self, und, gen, streams: Mapping, selection: TrainingSelection) -> tuple[Array, Array]:
         """Hidden states of text and latents, where the layers after the last found one see the kept tokens only."""
         text, vision, latent = streams["text"], streams["vision"], streams["latent"]
-        rotations, meta = self._joined([text, vision], latent)
+        rotations, meta = self._rope_and_metadata(text, vision, latent)
         probe, end = selection.probe(streams, image_ids(streams), meta, self.config.llm.layers)
         und, gen, (_, values), found = self.mot.run(und, gen, rotations, meta, (), probe, (0, end))
         kept, stays = selection.select(streams, meta, image_ids(streams), values, found, self.config.llm.layers)
         words, seen = split_tokens(und, [text["ids"].shape[1], vision["position"].shape[1]])
         seen = gather_tokens(seen, kept, "batch", "tokens", "width")
-        fields = {
-            name: jnp.take_along_axis(vision[name], kept.indices, axis=1) for name in (*MASK_FIELDS, "position_ids")
-        }
+        names = *MASK_FIELDS, "position_ids"
+        fields = {name: jnp.take_along_axis(vision[name], kept.indices, axis=1) for name in names}
         vision = fields | {"segment_ids": jnp.where(kept.valid, fields["segment_ids"], -1)}
         latent = {**latent, "segment_ids": jnp.where(stays, latent["segment_ids"], -1)}
-        given = self._joined([text, vision], latent)
+        given = self._rope_and_metadata(text, vision, latent)
         und, gen, *_ = self.mot.run(join_tokens([words, seen]), gen, *given, part=(end, self.config.llm.layers))
         words, _ = split_tokens(und, [words.shape[1], seen.shape[1]])
         return self.mot.und_norm(words), self.mot.gen_norm(gen)
 
-    def _joined(self, und_streams, latent):
-        """Rotations and metadata of the tokens; understanding tokens stand before latents everywhere."""
-        rope = join_tokens([stream["position_ids"] for stream in und_streams])
-        angles = [rope] if latent is None else [rope, latent["position_ids"]]
-        llm = self.config.llm
-        rotations = [rope_angles(ids, llm.head_dim, llm.rope_theta) for ids in angles]
-        rotations = (*rotations, None) if latent is None else tuple(rotations)
-        # Concatenated as their tokens are: first `und`, then all.
-        return rotations, concat_metadata(concat_metadata(*und_streams), latent)
+    def _rope_and_metadata(self, text: Mapping, vision: Mapping | None, latent: Mapping | None) -> tuple:
+        """RoPE angles of understanding tokens and of latents (None: there are none), and metadata of all tokens."""
+        text_ids, vision_ids, latent_ids = (stream and stream["position_ids"] for stream in (text, vision, latent))
+        angles = partial(rope_angles, head_dim=self.config.llm.head_dim, theta=self.config.llm.rope_theta)
+        rotations = angles(join_streams(text_ids, vision_ids)), None if latent is None else angles(latent_ids)
+        return rotations, concat_metadata(text, vision, latent)
 
 
 def dummy_batch(model: ModelConfig) -> tuple[dict, Array, Array]:
     """Streams with one token each, latents and times: enough to shape every parameter by `Composer.init`."""
-    meta = {
-        name: jnp.zeros((1, 1), jnp.int32)
-        for name in ("segment_ids", "token_index", "block_id", "mask_mode", "position_ids")
-    }
-    patch = jnp.zeros((1, 1, model.vision.patch**2 * 3))
     place = jnp.zeros((1, 1), jnp.int32)
+    meta = dict.fromkeys((*MASK_FIELDS, "position_ids"), place)
+    patch = jnp.zeros((1, 1, model.vision.patch**2 * 3))
     streams = {
         "text": {**meta, "ids": place},
         "vision": {**meta, "patches": patch, "position": place, "subject": place},

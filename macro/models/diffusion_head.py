@@ -30,9 +30,7 @@ class DiffusionHead(nn.Module):
     def setup(self):
         width, dtype = self.config.llm.width, self.config.dtype
         self.latent_in = Dense(width, dtype=dtype)
-        self.latent_out = Dense(
-            self.config.latent_channels, dtype=dtype, kernel_init=nn.initializers.zeros_init()
-        )
+        self.latent_out = Dense(self.config.latent_channels, dtype=dtype, kernel_init=nn.initializers.zeros_init())
         self.time = TimeEmbedding(width)
 
     def embed(

@@ -45,7 +45,7 @@ from macro.kernels.token_selection.api import (
     token_budgets,
 )
 from macro.nn.attention_probe import AttentionProbe
-from macro.parallel.sharding import current_mesh_shape, join_tokens, split_tokens
+from macro.parallel.sharding import current_mesh_shape, join_streams, split_tokens
 from macro.sentence.attention_mask import NOISE
 from macro.utils.config import from_config
 from macro.utils.errors import UserError
@@ -277,7 +277,7 @@ class TrainingSelection:
         # The last token of a supervised text predicts nothing, but has read all of it.
         ends = jnp.roll(supervised, 1, axis=1) & (span == jnp.roll(span, 1, axis=1))
         others = [jnp.zeros(streams[name]["block_id"].shape, bool) for name in ("vision", "latent")]
-        supervised = join_tokens([join_tokens([supervised | ends, others[0]]), others[1]])
+        supervised = join_streams(supervised | ends, *others)
         return jnp.where((meta["mask_mode"] == NOISE) | supervised, _IGNORED, image)
 
     def select(

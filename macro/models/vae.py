@@ -188,9 +188,7 @@ class VAE(nn.Module):
         self.encoder = Encoder(self.config, self.dtype)
         self.decoder = Decoder(self.config, self.dtype)
 
-    def encode(
-        self, images: Float[Array, "b h w 3"]
-    ) -> tuple[Float[Array, "b h2 w2 z"], Float[Array, "b h2 w2 z"]]:
+    def encode(self, images: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b h2 w2 z"], Float[Array, "b h2 w2 z"]]:
         """Images in -1..1 to mean and log variance of the latent, not normalised, float32.
 
         Raises:
@@ -237,9 +235,18 @@ def patchify(latents: Float[Array, "b h w z"], patch: int) -> Float[Array, "b n 
 
 def unpatchify(tokens: Float[Array, "b n c"], patch: int, rows: int, columns: int) -> Float[Array, "b h w z"]:
     """The inverse of `patchify`, for images of `rows` x `columns` tokens."""
-    return rearrange(
-        tokens, "b (h w) (p q z) -> b (h p) (w q) z", h=rows, w=columns, p=patch, q=patch
-    )
+    return rearrange(tokens, "b (h w) (p q z) -> b (h p) (w q) z", h=rows, w=columns, p=patch, q=patch)
+
+
+def latent_tokens(
+    vae_params: Mapping, pixels: Array, config: ModelConfig, noise: Array | None = None
+) -> Float[Array, "b m c"]:
+    """Clean latent tokens of images [b, h, w, 3], uint8 or in -1..1: posterior means, or draws with this noise."""
+    x = pixels.astype(jnp.float32) / 127.5 - 1 if pixels.dtype == jnp.uint8 else pixels
+    latent, logvar = VAE(config.vae, config.dtype).apply({"params": vae_params}, x, method=VAE.encode)
+    if noise is not None:
+        latent = latent + jnp.exp(0.5 * logvar) * noise
+    return patchify(normalise(latent, config.vae), config.latent_patch)
 
 
 def encode_images(vae_params: Mapping, pixels: Mapping, config: ModelConfig) -> Float[Array, "b m c"]:
@@ -254,7 +261,7 @@ def encode_images(vae_params: Mapping, pixels: Mapping, config: ModelConfig) -> 
     Returns:
         Tokens bucket after bucket by name, slot after slot, row-major: what `latent["source"]` counts through.
     """
-    vae, tables = VAE(config.vae, config.dtype), []
+    tables = []
     for _, images in sorted(pixels.items()):
         b, slots, h, w, _ = images.shape
         if not slots:
@@ -262,9 +269,7 @@ def encode_images(vae_params: Mapping, pixels: Mapping, config: ModelConfig) -> 
         together = max(n for n in range(1, slots + 1) if slots % n == 0 and (n == 1 or n * h * w <= ENCODE_CHUNK))
 
         def tokens_of(group: UInt8[Array, "b g h w 3"]) -> Float[Array, "b m c"]:
-            x = rearrange(group, "b g h w c -> (b g) h w c").astype(jnp.float32) / 127.5 - 1
-            mean, _ = vae.apply({"params": vae_params}, x, method=VAE.encode)
-            tokens = patchify(normalise(mean, config.vae), config.latent_patch)
+            tokens = latent_tokens(vae_params, rearrange(group, "b g h w c -> (b g) h w c"), config)
             return rearrange(tokens, "(b g) m c -> b (g m) c", g=group.shape[1])
 
         groups = rearrange(images, "b (s g) h w c -> s b g h w c", g=together)

@@ -94,9 +94,7 @@ class Vision(nn.Module):
             length=config.layers,
         )
         x, _ = layers(config, self.dtype, name="layers")(x, meta)
-        return nn.LayerNorm(
-            epsilon=config.eps, use_fast_variance=False, dtype=self.dtype, name="post_norm"
-        )(x)
+        return nn.LayerNorm(epsilon=config.eps, use_fast_variance=False, dtype=self.dtype, name="post_norm")(x)
 
 
 class Connector(nn.Module):

@@ -57,6 +57,7 @@ def probe_layer(
     keys: Sequence[tuple[Array, dict]],
 ) -> tuple[Float[Array, "rows 2 _"], ...]:
     """What one layer gives each set of keys; zeros, without any work, where it is not `probed`."""
+
     def first(x: Array, step: int) -> Array:
         # Slices, and none at all where every row looks: an index would send all rows to every device.
         return x if x.shape[0] == probe.rows else x[: probe.rows * step : step]

@@ -86,9 +86,7 @@ def report(metrics: Mapping[str, Array]) -> dict[str, Array]:
     return shown
 
 
-def squares(
-    pixels: Mapping, side: int, key: Array
-) -> tuple[UInt8[Array, "n side side 3"], Float[Array, " n"]]:
+def squares(pixels: Mapping, side: int, key: Array) -> tuple[UInt8[Array, "n side side 3"], Float[Array, " n"]]:
     """One square cut at random from every slot of every bucket, and 1 where the slot is in use, else 0.
 
     Raises:

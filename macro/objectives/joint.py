@@ -54,8 +54,8 @@ def loss(
         params: `{"composer", "vae"}`, and under "lora" the adapters (`macro/nn/layers.py`) where there are some.
         batch: packed streams and pixels.
         key: noise of this step.
-        config: `loss.plan` and `loss.draw` are the weights; `tasks` names the tasks to report apart; `select` which
-            tokens of images the later layers see.
+        config: `loss.ce_weight` and `loss.mse_weight` are the weights; `tasks` names the tasks to report apart;
+            `token_selection` says which tokens of images the later layers see.
         totals: see `totals`, of the whole batch where this is a part of it.
 
     Returns:
@@ -76,7 +76,7 @@ def loss(
         "plan": _mean(nats, plan_weight, totals["plan"]),
         "draw": _mean(error, draw_weight, totals["draw"]),
     }
-    total = config.loss.plan * metrics["plan"] + config.loss.draw * metrics["draw"]
+    total = config.loss.ce_weight * metrics["plan"] + config.loss.mse_weight * metrics["draw"]
     for number, task in enumerate(config.tasks):
         for name, values, weight, stream in (("plan", nats, plan_weight, text), ("draw", error, draw_weight, latent)):
             mine = weight * (stream["task_id"] == number)

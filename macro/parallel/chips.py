@@ -9,9 +9,9 @@ program use, by its own message about a program that is too large.
 TPU v4 is left out: its topologies here show one device a core, its published figures are by chip.
 """
 
-import difflib
 from dataclasses import dataclass
 
+from macro.utils.config import suggestion
 from macro.utils.errors import UserError
 
 _GIB = 2**30
@@ -22,7 +22,7 @@ class Chip:
     """One chip, which is one JAX device.
 
     `flops_bf16`: peak a second. `hbm_bytes`: usable; `hbm_bandwidth`: bytes a second. `ici_bandwidth`: bytes a
-    second that it can send over all of its `ici_links` to neighbours together. `device_kind`: as JAX prints it.
+    second that it can send over all of its links to neighbours together. `device_kind`: as JAX prints it.
     """
 
     name: str
@@ -31,21 +31,14 @@ class Chip:
     flops_bf16: float
     hbm_bandwidth: float
     ici_bandwidth: float
-    ici_links: int
-    cores_per_device: int
-
-    @property
-    def link_bandwidth(self) -> float:
-        """Bytes a second that it can send over one link."""
-        return self.ici_bandwidth / self.ici_links
 
 
 CHIPS = {
     chip.name: chip
     for chip in (
-        Chip("v5e", "TPU v5 lite", int(15.75 * _GIB), 197e12, 819e9, 1600e9 / 8, 4, 1),
-        Chip("v5p", "TPU v5", int(95.73 * _GIB), 459e12, 2765e9, 4800e9 / 8, 6, 2),
-        Chip("v6e", "TPU v6 lite", int(31.24 * _GIB), 918e12, 1640e9, 3200e9 / 8, 4, 1),
+        Chip("v5e", "TPU v5 lite", int(15.75 * _GIB), 197e12, 819e9, 1600e9 / 8),
+        Chip("v5p", "TPU v5", int(95.73 * _GIB), 459e12, 2765e9, 4800e9 / 8),
+        Chip("v6e", "TPU v6 lite", int(31.24 * _GIB), 918e12, 1640e9, 3200e9 / 8),
     )
 }
 
@@ -54,7 +47,5 @@ def chip(name: str) -> Chip:
     """The chip of that name, also of a topology such as `v5e:4x4`. Raises UserError for an unknown one."""
     kind = name.partition(":")[0]
     if kind not in CHIPS:
-        close = difflib.get_close_matches(kind, CHIPS, 1)
-        meant = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(CHIPS)}"
-        raise UserError(f"unknown TPU chip {kind!r}; {meant}")
+        raise UserError(f"unknown TPU chip {kind!r}{suggestion(kind, list(CHIPS))}")
     return CHIPS[kind]

@@ -19,7 +19,6 @@ without a rule is an error, as is a rule of the config that matches nothing, and
 parameters. Read next: `macro/kernels/attention/api.py`, the one place where tokens of all devices meet.
 """
 
-import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -27,10 +26,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from macro.utils import tree
+from macro.utils.config import suggestion
 from macro.utils.errors import UserError
 
 Rules = Sequence  # of (regex, axes), in tuples or lists
@@ -75,9 +76,7 @@ def check_axes(axes: Sequence[str | None]) -> None:
     """Raises ValueError for a name outside the closed set."""
     for axis in axes:
         if axis is not None and axis not in ACTIVATION_RULES:
-            close = difflib.get_close_matches(axis, ACTIVATION_RULES, 1)
-            meant = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(ACTIVATION_RULES)}"
-            raise ValueError(f"unknown logical axis {axis!r}; {meant}")
+            raise ValueError(f"unknown logical axis {axis!r}{suggestion(axis, list(ACTIVATION_RULES))}")
 
 
 def activation_spec(sizes: Mapping[str, int], shape: Sequence[int], *axes: str | None) -> PartitionSpec:
@@ -134,17 +133,25 @@ def platform() -> str:
     return jax.default_backend()
 
 
-def join_tokens(parts: Sequence[jax.Array]) -> jax.Array:
-    """Concatenates token buffers `[b, n, ...]` along n.
+def join_tokens(parts: Sequence[jax.Array | np.ndarray]) -> jax.Array | np.ndarray:
+    """Concatenates token buffers `[b, n, ...]` along n; numpy's with numpy, as on a mesh of devices that are not here.
 
     Where tokens are sharded, each device concatenates its own shards, so nothing is sent. The order in memory is then
     not that of the parts, and need not be: a token's position is in its metadata.
     """
     parts, ways = list(parts), _ways([part.shape[1] for part in parts])
+    library = np if all(isinstance(part, np.ndarray) for part in parts) else jnp
     if ways == 1:
-        return jnp.concatenate(parts, axis=1)
+        return library.concatenate(parts, axis=1)
     shares = [rearrange(part, "b (ways n) ... -> b ways n ...", ways=ways) for part in parts]
-    return rearrange(jnp.concatenate(shares, axis=2), "b ways n ... -> b (ways n) ...")
+    return rearrange(library.concatenate(shares, axis=2), "b ways n ... -> b (ways n) ...")
+
+
+def join_streams(text: jax.Array | np.ndarray, *others: jax.Array | np.ndarray | None) -> jax.Array | np.ndarray:
+    """Text, vision and latent buffers as the model joins them, each to all before it; None: there is no such stream."""
+    for other in others:
+        text = text if other is None else join_tokens([text, other])
+    return text
 
 
 def split_tokens(whole: jax.Array, sizes: Sequence[int]) -> list[jax.Array]:

@@ -15,17 +15,18 @@ import jax
 import numpy as np
 
 from macro.inputs.conditioning import ConditionMask
-from macro.inputs.pieces import Cursor, Latents, Words, pieces_of
+from macro.inputs.tokenize_example import PositionState, TextSegment, VaeSegment, to_segments
 from macro.models.composer import Cache
 from macro.sampling.contexts import make_prompt
 from macro.sampling.options import SamplingOptions
 from macro.sampling.placement import on
 from macro.sampling.plan_decoding import generate
 from macro.sampling.prefill import gathered, read_prompt
-from macro.sentence.formats import arrange, compose_sentence
 from macro.sentence.plan import END_THINK, THINK, parse_think
+from macro.sentence.prompt import arrange, build_sentence
 
-# What the released BAGEL was trained to take as the sign to think before it answers.
+# The system prompt for understanding in BAGEL's `inferencer.py` (`VLM_THINK_SYSTEM_PROMPT`), with the space before the
+# line break. It stands as a text of its own before everything else; over several turns once, at their beginning [ours].
 THINK_PROMPT = (
     "You should first think about the reasoning process in the mind and then provide the user with the answer. \n"
     "The reasoning process is enclosed within <think> </think> tags, i.e. "
@@ -56,7 +57,7 @@ class Chat:
     def __init__(self, pipeline, options: SamplingOptions, seed: int = 0):
         self._pipeline, self._options, self._seed = pipeline, options, seed
         self._cache: Cache | None = None
-        self._end, self._unread = Cursor(), []
+        self._end, self._unread = PositionState(), []
         self.turns: list[Turn] = []
         if options.think:
             self._unread.append(self._text(THINK_PROMPT))
@@ -69,12 +70,12 @@ class Chat:
             images: files, or arrays uint8[h, w, 3]; at most 12.
 
         Raises:
-            UserError: see `formats.compose_sentence`.
+            UserError: see `prompt.build_sentence`.
         """
         pipeline, options = self._pipeline, self._options
-        sentence = arrange(compose_sentence(question, images, None), pipeline.packing.arrangement)
-        pieces = pieces_of(sentence, pipeline.tokenizer, pipeline.packing, ConditionMask(), None)
-        self._unread += [piece for piece in pieces if not isinstance(piece, Latents)]
+        sentence = arrange(build_sentence(question, images, None), pipeline.packing.arrangement)
+        pieces = to_segments(sentence, pipeline.tokenizer, pipeline.packing, ConditionMask(), None)
+        self._unread += [piece for piece in pieces if not isinstance(piece, VaeSegment)]
         with on(pipeline._mesh):
             self._read()
             key = jax.random.fold_in(jax.random.key(self._seed), len(self.turns))
@@ -103,6 +104,6 @@ class Chat:
         caches, _ = read_prompt(pipeline.params, prompt, pipeline.config, before=self._cache)
         self._cache, self._end, self._unread = caches[-1], prompt.ends["full"][0], []
 
-    def _text(self, text: str) -> Words:
+    def _text(self, text: str) -> TextSegment:
         tokenizer = self._pipeline.tokenizer
-        return Words([tokenizer.bos, *tokenizer.encode(text), tokenizer.eos], False)
+        return TextSegment([tokenizer.bos, *tokenizer.encode(text), tokenizer.eos], False)

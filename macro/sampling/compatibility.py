@@ -10,6 +10,7 @@ Older files lack it; what can be told without is checked all the same. Read next
 """
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from macro.inputs.packing import PackingConfig
 from macro.inputs.tokenizer import Tokenizer
 from macro.models import variants
 from macro.models.variants import ModelConfig
-from macro.sentence.formats import AS_GIVEN
+from macro.sentence.prompt import AS_GIVEN
 from macro.sentence.spans import MAX_REFERENCES, Image, Sentence, Target, Text
 from macro.utils.errors import UserError
 
@@ -84,9 +85,9 @@ def check_tokenizer(path: Path, record: Mapping, tokenizer: Tokenizer) -> None:
 
 
 def _check_images(path: Path, due: Mapping, found: Mapping) -> None:
-    due = {key: _listed(value) for key, value in due.items()}
+    due, found = (json.loads(json.dumps(each)) for each in (due, found))  # tuples as lists
     for key, value in found.items():
-        if _listed(value) != due[key]:
+        if value != due[key]:
             raise UserError(
                 f"{path}: was trained on images with {_key(key)}={due[key]}, but config.packing makes it {value}; "
                 "leave that key of config.packing out, or set it as in training"
@@ -95,13 +96,6 @@ def _check_images(path: Path, due: Mapping, found: Mapping) -> None:
 
 def _key(name: str) -> str:
     return {"vit": "reference_max_side, reference_min_side and patch", "vae": "VAE sides"}.get(name, name)
-
-
-def _listed(value):
-    """Tuples as the lists that JSON makes of them."""
-    if isinstance(value, Mapping):
-        return {key: _listed(each) for key, each in value.items()}
-    return [_listed(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def check_contexts(path: Path, dropout: CfgDropout, reference_vae: bool, contexts: Sequence[str]) -> None:

@@ -12,7 +12,7 @@
 
 `joint` leaves spans out before the sentence is turned into tokens, exactly as condition dropout does in training
 (`macro/inputs/conditioning.py`), so the model has seen each of these contexts. `bagel` is what the released BAGEL code
-does (snapshots of the full context; /spec of it: section 2). A system prompt is read by every context.
+does (snapshots of the full context). A system prompt is read by every context.
 
 `Prompt` is the plan of reading: a tree of `Chunk`s, each read in one call of the model with the sentences of a batch
 as its rows. Contexts that begin with the same images share the chunk that holds them, and contexts that are the same
@@ -29,10 +29,18 @@ import numpy as np
 
 from macro.inputs.conditioning import context_mask
 from macro.inputs.packing import PackingConfig, pack_target
-from macro.inputs.pieces import Cursor, Latents, Packed, Seen, Words, lay, pieces_of
+from macro.inputs.tokenize_example import (
+    PositionState,
+    TextSegment,
+    TokenizedExample,
+    VaeSegment,
+    VitSegment,
+    to_segments,
+    to_tokens,
+)
 from macro.sentence.attention_mask import CAUSAL
-from macro.sentence.formats import arrange
 from macro.sentence.plan import Plan
+from macro.sentence.prompt import arrange
 from macro.sentence.spans import Sentence
 
 POLICIES = ("joint", "bagel")
@@ -77,7 +85,7 @@ class Prompt:
 
     chunks: tuple[Chunk, ...]
     contexts: Mapping[str, int | None]
-    ends: Mapping[str, tuple[Cursor, ...]]
+    ends: Mapping[str, tuple[PositionState, ...]]
     plans: tuple[str, ...]
     vision: dict[str, np.ndarray] | None
     latents: tuple[tuple[np.ndarray, ...], ...]
@@ -125,7 +133,7 @@ class Continuation:
     kept: tuple[int, ...]
     frame: dict
     latent: dict
-    ends: Mapping[str, tuple[Cursor, ...]]
+    ends: Mapping[str, tuple[PositionState, ...]]
 
 
 def capacity(tokens: int) -> int:
@@ -151,13 +159,13 @@ def context_spans(
         system: ids of a system prompt; empty for none.
 
     Returns:
-        Lists of `Words`, `Latents`, `Seen` and `Gap` (`macro/inputs/pieces.py`).
+        Lists of `TextSegment`, `VaeSegment`, `VitSegment` and `Gap` (`macro/inputs/tokenize_example.py`).
     """
     bare = arrange(sentence.with_plan(None), packing.arrangement)
-    head = [Words([tokenizer.bos, *system, tokenizer.eos], False)] if system else []
+    head = [TextSegment([tokenizer.bos, *system, tokenizer.eos], False)] if system else []
 
     def read(context: str) -> list:
-        return head + pieces_of(bare, tokenizer, packing, context_mask(context, bare), None)
+        return head + to_segments(bare, tokenizer, packing, context_mask(context, bare), None)
 
     if policy == "joint":
         return {name: read(name) for name in names}
@@ -167,10 +175,11 @@ def context_spans(
 
 def snapshots(full: Sequence, head: int = 0) -> dict[str, list]:
     """The spans of BAGEL's three contexts, where `full` reads these, the first `head` of them a system prompt."""
-    texts = [n for n, piece in enumerate(full) if isinstance(piece, Words) and n >= head]
-    images = [n for n, piece in enumerate(full) if not isinstance(piece, Words)]
+    texts = [n for n, piece in enumerate(full) if isinstance(piece, TextSegment) and n >= head]
+    images = [n for n, piece in enumerate(full) if not isinstance(piece, TextSegment)]
     last = max([head, *texts, *(n + 1 for n in images)])
-    return {"full": list(full), "no_text": list(full[:last]), "no_image": [p for p in full if isinstance(p, Words)]}
+    text = [piece for piece in full if isinstance(piece, TextSegment)]
+    return {"full": list(full), "no_text": list(full[:last]), "no_image": text}
 
 
 def reading_plans(names: Sequence[str], policy: str) -> tuple[str, ...]:
@@ -180,7 +189,7 @@ def reading_plans(names: Sequence[str], policy: str) -> tuple[str, ...]:
 
 def _key(piece):
     """Equal for pieces that are read alike."""
-    if isinstance(piece, Words):
+    if isinstance(piece, TextSegment):
         return tuple(piece.ids)
     return type(piece).__name__, getattr(piece, "image", None), getattr(piece, "subject", None)
 
@@ -193,10 +202,10 @@ class _Builder:
 
     def __init__(self, tokenizer, packing: PackingConfig, full: Sequence[Sequence]):
         self.tokenizer, self.packing, self.chunks = tokenizer, packing, []
-        self.packed = [lay(pieces, tokenizer, packing) for pieces in full]
+        self.packed = [to_tokens(pieces, tokenizer, packing) for pieces in full]
         self.places = [{stream: _places(packed, stream) for stream in ("vision", "latent")} for packed in self.packed]
         self.chunk_of: dict[str, int | None] = {}
-        self.ends: dict[str, tuple[Cursor, ...]] = {}
+        self.ends: dict[str, tuple[PositionState, ...]] = {}
 
     def read(self, spans: dict[str, list[list]], chunk: int | None, ends: tuple, pending: list[list]) -> None:
         """Reads what is left of each context's spans, by sentence, after `chunk`; `pending` comes first."""
@@ -212,7 +221,7 @@ class _Builder:
             self.ends |= dict.fromkeys(spans, ends)
             return
         # Only images are worth a call of their own.
-        if any(isinstance(piece, Seen | Latents) for pieces in pending for piece in pieces):
+        if any(isinstance(piece, VitSegment | VaeSegment) for pieces in pending for piece in pieces):
             chunk, ends = self._extend(chunk, ends, pending)
             pending = [[] for _ in ends]
         groups: dict[Any, dict] = {}
@@ -222,27 +231,29 @@ class _Builder:
         for group in groups.values():
             self.read(group, chunk, ends, [list(pieces) for pieces in pending])
 
-    def _extend(self, chunk: int | None, ends: tuple, pieces: list[list]) -> tuple[int | None, tuple[Cursor, ...]]:
+    def _extend(
+        self, chunk: int | None, ends: tuple, pieces: list[list]
+    ) -> tuple[int | None, tuple[PositionState, ...]]:
         given = self.tokenizer, self.packing
-        packed = [lay(each, *given, start, pixels=False) for each, start in zip(pieces, ends, strict=True)]
+        packed = [to_tokens(each, *given, start, pixels=False) for each, start in zip(pieces, ends, strict=True)]
         if any(each.text for each in packed):
             self.chunks.append(self._chunk(chunk, packed))
             chunk = len(self.chunks) - 1
         return chunk, tuple(each.cursor for each in packed)
 
-    def _chunk(self, parent: int | None, packed: Sequence[Packed]) -> Chunk:
+    def _chunk(self, parent: int | None, packed: Sequence[TokenizedExample]) -> Chunk:
         streams, names = {}, {}
         for stream in ("text", "vision", "latent"):
             rows = [getattr(each, stream) for each in packed]
             most = max(len(row.get("token_index", ())) for row in rows)
             if not most and stream != "text":
                 continue
-            size, laid, named = capacity(most), [], []
+            streams[stream] = stack([self._row(n, stream, row) for n, row in enumerate(rows)], capacity(most))
+            named = np.full((len(rows), capacity(most)), PADDING, np.int32)
             for number, row in enumerate(rows):
                 tokens = self._names(number, stream, row)
-                named.append(np.pad(tokens, (0, size - len(tokens)), constant_values=PADDING))
-                laid.append(_pad(self._row(number, stream, row), size))
-            streams[stream], names[stream] = stack(laid), np.stack(named)
+                named[number, : len(tokens)] = tokens
+            names[stream] = named
         return Chunk(parent, streams, names)
 
     def _names(self, number: int, stream: str, row: dict) -> np.ndarray:
@@ -257,7 +268,7 @@ class _Builder:
 
     def _row(self, number: int, stream: str, row: dict) -> dict:
         if not row:
-            return _nothing(stream)
+            return {}
         row = row | {"segment_ids": np.zeros(len(row["token_index"]), np.int32)}
         if stream != "text":
             starts = self.places[number][stream]
@@ -266,12 +277,20 @@ class _Builder:
         return {name: row[name] for name in (*_FIELDS[stream], *_META)}
 
 
+def prompt_of(
+    sentences: Sequence[Sentence], names: Sequence[str], policy: str, tokenizer, packing, system: Sequence[int] = ()
+) -> Prompt:
+    """What the contexts `names` read of several sentences; arguments as `context_spans` has them."""
+    spans = [context_spans(sentence, names, policy, tokenizer, packing, system) for sentence in sentences]
+    return make_prompt(spans, reading_plans(names, policy), tokenizer, packing)
+
+
 def make_prompt(
     spans: Sequence[Mapping[str, list]],
     plans: Sequence[str],
     tokenizer,
     packing: PackingConfig,
-    starts: Sequence[Cursor] | None = None,
+    starts: Sequence[PositionState] | None = None,
 ) -> Prompt:
     """Divides what the contexts of several sentences read into chunks.
 
@@ -282,7 +301,7 @@ def make_prompt(
     """
     builder = _Builder(tokenizer, packing, [each["full"] for each in spans])
     left = {name: [list(each[name]) for each in spans] for name in spans[0]}
-    builder.read(left, None, tuple(starts or [Cursor()] * len(spans)), [[] for _ in spans])
+    builder.read(left, None, tuple(starts or [PositionState()] * len(spans)), [[] for _ in spans])
     names = list(spans[0])
     return Prompt(
         tuple(builder.chunks),
@@ -323,18 +342,18 @@ def continue_prompt(
                 if keeps:
                     read.append(text_tokens([tokenizer.bos, *ids, tokenizer.eos], start))
                     moved = len(ids) + 2
-                    end = Cursor(start.order + moved, start.span + 1, start.rope + moved)
+                    end = PositionState(start.token_index + moved, start.block_id + 1, start.position_id + moved)
                 target = pack_target(end, size, tokenizer, packing, plan if keeps else None)
                 frames.append(target["text"])
                 latents.append(target["latent"])
                 ends.setdefault(context, {}).setdefault(row, end)
-    most = capacity(max((len(text["ids"]) for text in read), default=0))
-    plan = stack([_pad(text, most) for text in read]) if read else {}
+    plan = stack(read, capacity(max(len(text["ids"]) for text in read))) if read else {}
     first = {name: tuple(ends[same].values()) for name, same in prompt.same.items()}
-    return Continuation(plan, tuple(kept), stack(frames), stack(latents), first)
+    frame, latent = (stack(rows, len(rows[0]["token_index"])) for rows in (frames, latents))
+    return Continuation(plan, tuple(kept), frame, latent, first)
 
 
-def text_tokens(ids: Sequence[int], start: Cursor) -> dict[str, np.ndarray]:
+def text_tokens(ids: Sequence[int], start: PositionState) -> dict[str, np.ndarray]:
     """A text with its bos and eos as a text stream, whose every token but the last predicts the next."""
     n = len(ids)
     counted = np.arange(n, dtype=np.int32)
@@ -342,10 +361,10 @@ def text_tokens(ids: Sequence[int], start: Cursor) -> dict[str, np.ndarray]:
         "ids": np.array(ids, np.int32),
         "labels": np.array([*ids[1:], -1], np.int32),
         "segment_ids": np.zeros(n, np.int32),
-        "token_index": start.order + counted,
-        "block_id": np.full(n, start.span, np.int32),
+        "token_index": start.token_index + counted,
+        "block_id": np.full(n, start.block_id, np.int32),
         "mask_mode": np.full(n, CAUSAL, np.int32),
-        "position_ids": start.rope + counted,
+        "position_ids": start.position_id + counted,
     }
 
 
@@ -354,8 +373,16 @@ def image_of(names: np.ndarray) -> np.ndarray:
     return np.where(names < 0, -1, names // IMAGE_TOKENS).astype(np.int32)
 
 
-def stack(rows: Sequence[dict]) -> dict[str, np.ndarray]:
-    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+def stack(rows: Sequence[dict], size: int) -> dict[str, np.ndarray]:
+    """Rows of a stream, `[n, ...]` by name, as padded arrays `[rows, size, ...]`; `{}` is a row without tokens."""
+    like, filling = next(row for row in rows if row), dict.fromkeys(("segment_ids", "block_id", "labels"), -1)
+
+    def padded(row: dict, name: str) -> np.ndarray:
+        values = row[name] if row else like[name][:0]
+        widths = [(0, size - len(values))] + [(0, 0)] * (values.ndim - 1)
+        return np.pad(values, widths, constant_values=filling.get(name, 0))
+
+    return {name: np.stack([padded(row, name) for row in rows]) for name in like}
 
 
 def _common(lists: Sequence[list]) -> int:
@@ -365,7 +392,7 @@ def _common(lists: Sequence[list]) -> int:
     return next((n for n in range(shortest) if len({each[n] for each in keys}) > 1), shortest)
 
 
-def _places(packed: Packed, stream: str) -> dict[int, int]:
+def _places(packed: TokenizedExample, stream: str) -> dict[int, int]:
     """By image, where its tokens start among the sentence's encoded ones."""
     images = getattr(packed, stream).get("image", ())
     return {int(image): n for n, image in reversed(list(enumerate(images)))}
@@ -377,30 +404,10 @@ def _counted(images: np.ndarray) -> np.ndarray:
     return (np.arange(len(images)) - np.repeat(starts, np.diff([*starts, len(images)]))).astype(np.int32)
 
 
-def _vision(packed: Sequence[Packed]) -> dict[str, np.ndarray] | None:
+def _vision(packed: Sequence[TokenizedExample]) -> dict[str, np.ndarray] | None:
     most = max(len(each.vision.get("token_index", ())) for each in packed)
     if not most:
         return None
-    width = next(each.vision["patches"].shape[1] for each in packed if each.vision)
-    rows = []
-    for each in packed:
-        row = each.vision or {"patches": np.zeros((0, width), np.float32), "position": np.zeros(0, np.int32),
-                              "block_id": np.zeros(0, np.int32)}  # fmt: skip
-        row = {name: row[name] for name in ("patches", "position", "block_id")}
-        rows.append(_pad(row | {"segment_ids": np.zeros(len(row["block_id"]), np.int32)}, capacity(most)))
-    return stack(rows)
-
-
-def _nothing(stream: str) -> dict[str, np.ndarray]:
-    """A row without tokens."""
-    row = {name: np.zeros(0, np.int32) for name in (*_FIELDS[stream], *_META)}
-    return row | ({"subjects": np.zeros((0, 13), np.float32)} if stream == "latent" else {})
-
-
-def _pad(row: dict[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
-    filling = {"segment_ids": -1, "block_id": -1, "labels": -1}
-    return {
-        name: np.pad(values, [(0, size - len(values))] + [(0, 0)] * (values.ndim - 1),
-                     constant_values=filling.get(name, 0))
-        for name, values in row.items()
-    }  # fmt: skip
+    rows = [{name: each.vision[name] for name in ("patches", "position", "block_id") if each.vision} for each in packed]
+    rows = [row and row | {"segment_ids": np.zeros(len(row["block_id"]), np.int32)} for row in rows]
+    return stack(rows, capacity(most))

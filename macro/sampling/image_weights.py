@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from macro.sampling.contexts import image_of
-from macro.sentence.formats import numbered_images
+from macro.sentence.prompt import images_by_number
 from macro.sentence.spans import Image, Sentence, Target
 from macro.utils.errors import UserError
 
@@ -34,7 +34,7 @@ def by_span(sentence: Sentence, strengths: Sequence[float]) -> list[float]:
 
     Targets have 1.
     """
-    numbered = list(numbered_images(sentence))
+    numbered = list(images_by_number(sentence))
     waiting = list(zip([*numbered, *sentence.images[len(numbered) :]], strengths, strict=True))
     found = []
     for span in sentence:

@@ -21,22 +21,14 @@ from macro.inputs.tokenizer import Tokenizer
 from macro.models.variants import ModelConfig
 from macro.parallel.sharding import activation_sharding
 from macro.sampling import placement
-from macro.sampling.contexts import (
-    TEXT,
-    Continuation,
-    Prompt,
-    context_spans,
-    continue_prompt,
-    make_prompt,
-    reading_plans,
-)
+from macro.sampling.contexts import TEXT, Continuation, Prompt, continue_prompt, prompt_of
 from macro.sampling.denoise import denoise
 from macro.sampling.drop_tokens import Choice, choice_of
 from macro.sampling.load import packing_of
 from macro.sampling.options import SamplingOptions, read_options
 from macro.sampling.prefill import gathered, names_of, read_plans, read_prompt
-from macro.sentence.formats import compose_sentence
 from macro.sentence.plan import Plan
+from macro.sentence.prompt import build_sentence
 from macro.utils import tree
 
 THOUGHT = "it stands beside the others on the grass. " * 12  # about as long as a thought about ten subjects
@@ -131,10 +123,8 @@ def _tokens(packing: PackingConfig, options: SamplingOptions, number: int) -> tu
     size, tokenizer = packing.images.output_size(), Tokenizer.demo()
     black = np.zeros((*size, 3), np.uint8)
     names = [f"<image {n}> stands beside the others" for n in range(1, number + 1)]
-    sentence = compose_sentence(", ".join(names) or "a red fox in snow", [black] * number, size)
-    contexts = options.guidance.contexts
-    spans = context_spans(sentence, contexts, options.policy, tokenizer, packing)
-    prompt = make_prompt([spans], reading_plans(contexts, options.policy), tokenizer, packing)
+    sentence = build_sentence(", ".join(names) or "a red fox in snow", [black] * number, size)
+    prompt = prompt_of([sentence], options.guidance.contexts, options.policy, tokenizer, packing)
     grid = np.arange(64, dtype=np.int8).reshape(8, 8) % (number + 1)
     plan = Plan(THOUGHT, grid if packing.binding else None) if options.use_planner else None
     ids = None if plan is None else plan.tokens(tokenizer)

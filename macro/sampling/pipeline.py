@@ -31,7 +31,7 @@ from macro.inputs.packing import PackingConfig
 from macro.models.composer import Cache
 from macro.models.variants import ModelConfig
 from macro.sampling.chat import Chat
-from macro.sampling.contexts import Continuation, Prompt, context_spans, continue_prompt, make_prompt, reading_plans
+from macro.sampling.contexts import Continuation, Prompt, continue_prompt, prompt_of
 from macro.sampling.denoise import candidate_keys, decode_images, denoise, noise_of
 from macro.sampling.drop_tokens import Choice, choice_of, drop_tokens
 from macro.sampling.image_weights import check_weights, key_biases
@@ -39,9 +39,9 @@ from macro.sampling.options import SamplingOptions
 from macro.sampling.placement import on, placed
 from macro.sampling.plan_decoding import PlanDecoder, generate
 from macro.sampling.prefill import gathered, names_of, read_plans, read_prompt
-from macro.sentence.formats import arrange, compose_sentence
 from macro.sentence.layout import validate_grid
 from macro.sentence.plan import Plan, parse_think
+from macro.sentence.prompt import arrange, build_sentence
 from macro.sentence.spans import Sentence, Target
 from macro.utils.errors import UserError
 from macro.utils.images import to_uint8
@@ -161,15 +161,15 @@ class Pipeline:
             strengths: how much each image counts in drawing, one number per image: 1 as trained, 2 as if its tokens
                 were there twice, 0 as if they were not seen. What text and plan have read of it stays.
             source: an image to edit; it is then `<image 1>`, and `images` go on from `<image 2>`.
-            arrangement: of images and text, `in_sentence` or `image_first` (`macro/sentence/formats.py`); None: as in
+            arrangement: of images and text, `in_sentence` or `image_first` (`macro/sentence/prompt.py`); None: as in
                 training (`packing.arrangement`).
             **changes: fields of `SamplingOptions` for this call, such as num_timesteps=50.
 
         Raises:
-            UserError: see `formats.compose_sentence`; fewer than one candidate; a size that latent tokens do
+            UserError: see `prompt.build_sentence`; fewer than one candidate; a size that latent tokens do
                 not cover exactly; a plan that names an absent subject; strengths of another number than the images.
         """
-        sentence = compose_sentence(instruction, images, size, source)
+        sentence = build_sentence(instruction, images, size, source)
         return self.compose_sentence(sentence, plan, candidates, seed, strengths, arrangement=arrangement, **changes)
 
     def compose_sentence(
@@ -199,7 +199,7 @@ class Pipeline:
         arrangement: str | None = None,
         **changes,
     ) -> list[PipelineOutput]:
-        """As `compose_sentence` for several sentences side by side, whatever the number and sizes of their images.
+        """As `build_sentence` for several sentences side by side, whatever the number and sizes of their images.
 
         Each result is, up to rounding, the one that it would be alone (but for a threshold step cache).
 
@@ -212,8 +212,8 @@ class Pipeline:
             arrangement: as `compose` has it.
 
         Raises:
-            UserError: besides those of `compose`: targets of several sizes; plans for some sentences only; an earlier
-                target whose image is not given.
+            UserError: besides those of `compose`: targets of several sizes; noise of another shape; plans for some
+                sentences only; an earlier target whose image is not given.
         """
         if not sentences:
             return []
@@ -325,12 +325,10 @@ class _Drawing:
         return self._results(prompt, after, given, sum(many, []), scores, pixels, latents, strengths, full)
 
     def _prompt(self) -> Prompt:
-        options, pipeline = self.options, self.pipeline
-        names = options.guidance.contexts
-        system = pipeline.tokenizer.encode(THINK_PROMPT) if options.think else ()
-        given = names, options.policy, pipeline.tokenizer, self.packing, system
-        spans = [context_spans(sentence, *given) for sentence in self.sentences]
-        return make_prompt(spans, reading_plans(names, options.policy), pipeline.tokenizer, self.packing)
+        options, tokenizer = self.options, self.pipeline.tokenizer
+        system = tokenizer.encode(THINK_PROMPT) if options.think else ()
+        contexts = options.guidance.contexts
+        return prompt_of(self.sentences, contexts, options.policy, tokenizer, self.packing, system)
 
     def _read_prompt(self, prompt: Prompt, choice: Choice | None, posterior):
         """The caches of the distinct contexts, and what the probes found."""
@@ -387,8 +385,12 @@ class _Drawing:
     def _denoise(self, prompt: Prompt, after: Continuation, caches, noise) -> tuple[jax.Array, int]:
         """Latent tokens of every image, and how many steps ran the layers."""
         options, distinct = self.options, prompt.distinct
+        needed = len(self.noise_keys), after.latent["position"].shape[1], self.config.latent_channels
         if noise is None:
-            noise = noise_of(self.noise_keys, after.latent["position"].shape[1], self.config.latent_channels)
+            noise = noise_of(self.noise_keys, *needed[1:])
+        elif noise.shape != needed:
+            height, width = self.size
+            raise UserError(f"noise: {noise.shape}, but images of {height} x {width} need {needed}")
         latents, full = denoise(
             self.params["composer"],
             caches,
@@ -415,7 +417,8 @@ class _Drawing:
         for n, (sentence, seed, each) in enumerate(zip(self.sentences, self.seeds, strengths, strict=True)):
             mine = tuple(made[n * self.candidates : (n + 1) * self.candidates])
             best = 0 if mine[0].score is None else int(np.argmax([candidate.score for candidate in mine]))
-            ends = {name: (after.ends[name][n].order, after.ends[name][n].rope) for name in prompt.contexts}
+            ends = {name: after.ends[name][n] for name in prompt.contexts}
+            ends = {name: (end.token_index, end.position_id) for name, end in ends.items()}
             how = self.options, given, self.seconds, full, None if each is None else tuple(each), ends
             results.append(PipelineOutput(_sized(sentence, self.size), mine, best, seed, *how))
         return results

@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Int8
 
-from macro.inputs.pieces import Cursor
+from macro.inputs.tokenize_example import PositionState
 from macro.models.composer import Cache, Composer, mask_fields
 from macro.models.variants import ModelConfig
 from macro.sampling.options import PlanSamplingConfig
@@ -124,7 +124,7 @@ class PlanDecoder:
         self,
         params: Mapping,
         cache: Cache,
-        starts: Sequence[Cursor],
+        starts: Sequence[PositionState],
         subjects: Sequence[int],
         keys: Array,
         options: PlanSamplingConfig,
@@ -149,7 +149,7 @@ class PlanDecoder:
 def write_plans(
     params: Mapping,
     cache: Cache,
-    starts: Sequence[Cursor],
+    starts: Sequence[PositionState],
     grammar: Mapping,
     keys: Array,
     *,
@@ -209,7 +209,7 @@ def _next_token(logits, position, state, grammar, keys, options, limit):
 def generate(
     params: Mapping,
     cache: Cache,
-    starts: Sequence[Cursor],
+    starts: Sequence[PositionState],
     tokenizer,
     keys: Array,
     *,
@@ -251,7 +251,7 @@ def _generate(params, cache, start, bos, eos, keys, temperature, *, config, size
 def decode(
     params: Mapping,
     cache: Cache,
-    start: Cursor,
+    start: PositionState,
     first: Int[Array, "n"],
     choose: Choose,
     state: Any,
@@ -318,15 +318,15 @@ def decode(
     return carry["ids"], carry["length"]
 
 
-def text_meta(start: Cursor, offset: Int[Array, "n m"]) -> dict:
+def text_meta(start: PositionState, offset: Int[Array, "n m"]) -> dict:
     """Metadata of the text tokens at `start` + offset, all of one span."""
     zeros = jnp.zeros_like(offset)
     return {
         "segment_ids": zeros,
-        "token_index": start.order + offset,
-        "block_id": start.span + zeros,
+        "token_index": start.token_index + offset,
+        "block_id": start.block_id + zeros,
         "mask_mode": zeros + CAUSAL,
-        "position_ids": start.rope + offset,
+        "position_ids": start.position_id + offset,
     }
 
 

@@ -19,12 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from macro.models import vae as vae_lib
 from macro.models.composer import Cache, Composer, index_cache
+from macro.models.vae import latent_tokens
 from macro.models.variants import ModelConfig
 from macro.nn.attention_probe import AttentionProbe
-from macro.parallel.sharding import constrain, join_tokens
-from macro.sampling.contexts import LEAST_CAPACITY, PADDING, Chunk, Prompt, capacity
+from macro.parallel.sharding import constrain, join_streams
+from macro.sampling.contexts import LEAST_CAPACITY, PADDING, Prompt, capacity
 from macro.sentence.attention_mask import MASK_FIELDS
 
 _CACHE_AXES = ("layers", "batch", "tokens", "kv_heads", "head_dim")
@@ -35,16 +35,8 @@ def names_of(prompt: Prompt, number: int | None) -> np.ndarray:
     if number is None:
         return np.full((prompt.sentences, 0), PADDING, np.int32)
     chunk = prompt.chunks[number]
-    return np.concatenate([names_of(prompt, chunk.parent), _joined_names(chunk)], axis=1)
-
-
-def _joined_names(chunk: Chunk) -> np.ndarray:
-    """Names of a chunk's own tokens as `Composer.prefill` puts them together."""
-    text, vision, latent = (chunk.names.get(stream) for stream in ("text", "vision", "latent"))
-    joined = jnp.asarray(text)
-    for part in (vision, latent):
-        joined = joined if part is None else join_tokens([joined, jnp.asarray(part)])
-    return np.asarray(joined)
+    own = join_streams(*(chunk.names.get(stream) for stream in ("text", "vision", "latent")))
+    return np.concatenate([names_of(prompt, chunk.parent), own], axis=1)
 
 
 # ---- images ----
@@ -60,13 +52,8 @@ def embed_vision(params: Mapping, vision: Mapping, *, config: ModelConfig) -> Fl
 def encode_latents(
     vae: Mapping, pixels: Array, noise: Float[Array | np.ndarray, "1 h2 w2 z"] | None, *, config: ModelConfig
 ) -> Float[Array, "n c"]:
-    """Clean latent tokens of an image [h, w, 3], uint8 or in -1..1: the posterior's mean, or a draw with this noise."""
-    x = pixels.astype(jnp.float32) / 127.5 - 1 if pixels.dtype == jnp.uint8 else pixels
-    encoder = vae_lib.VAE(config.vae, config.dtype)
-    latent, logvar = encoder.apply({"params": vae}, x[None], method=vae_lib.VAE.encode)
-    if noise is not None:
-        latent = latent + jnp.exp(0.5 * logvar) * noise
-    return vae_lib.patchify(vae_lib.normalise(latent, config.vae), config.latent_patch)[0]
+    """As `latent_tokens`, of one image [h, w, 3]."""
+    return latent_tokens(vae, pixels[None], config, noise)[0]
 
 
 def encode(
@@ -178,12 +165,8 @@ def gathered(caches: Sequence[Cache | None], rows: int, config: ModelConfig) -> 
 def _padded(cache: Cache | None, rows: int, size: int, config: ModelConfig) -> Cache:
     if cache is None:
         llm = config.llm
-        nothing = jnp.zeros((llm.layers, rows, size, llm.kv_heads, llm.head_dim), config.dtype)
-        return {
-            "k": nothing,
-            "v": nothing,
-            "meta": {name: jnp.full((rows, size), -1, jnp.int32) for name in MASK_FIELDS},
-        }
+        nothing = jnp.zeros((llm.layers, rows, 0, llm.kv_heads, llm.head_dim), config.dtype)
+        cache = {"k": nothing, "v": nothing, "meta": dict.fromkeys(MASK_FIELDS, jnp.zeros((rows, 0), jnp.int32))}
     more = size - cache["k"].shape[2]
     if not more:
         return cache

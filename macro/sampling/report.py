@@ -78,7 +78,8 @@ def _references(output: PipelineOutput, plan: Plan) -> str:
         facts = f"{width} &times; {height}"
         if image.subject is not None and plan.grid is not None:
             cells = int((plan.grid == image.subject).sum())
-            facts += f"<br>{cells} cell{'' if cells == 1 else 's'}"
+            said = f"{cells} cell{'' if cells == 1 else 's'}" if cells else '<b class="missing">not in the plan</b>'
+            facts += f"<br>{said}"
         facts += "<br>to edit" if image.role == "source" else ""
         cards.append(
             f'<figure class="card"{colour(image.subject)}>{image_html(image.pixels, name_of(image))}'
@@ -105,10 +106,7 @@ def _candidates(output: PipelineOutput) -> str:
     why = "the plan with the highest mean log-likelihood is picked"
     if not output.scored:
         why = "nothing ranks them, as they have no plans of their own: the first is shown above"
-    return (
-        f"<section><h2>Candidates <small>{why}</small></h2>"
-        f'<div class="candidates">{"".join(cards)}</div></section>'
-    )
+    return f'<section><h2>Candidates <small>{why}</small></h2><div class="candidates">{"".join(cards)}</div></section>'
 
 
 def _settings(output: PipelineOutput, command: str | None) -> str:
@@ -148,9 +146,7 @@ def _times(output: PipelineOutput) -> str:
         f'<i style="width:{100 * seconds / total:.1f}%"></i><span>{seconds:.2f} s</span></div>'
         for stage, seconds in output.seconds.items()
     ]
-    return (
-        f'{"".join(bars)}<div class="time total"><span>together</span><i></i><span>{total:.2f} s</span></div>'
-    )
+    return f'{"".join(bars)}<div class="time total"><span>together</span><i></i><span>{total:.2f} s</span></div>'
 
 
 def write(folder: str | os.PathLike, output: PipelineOutput, command: str | None = None) -> None:

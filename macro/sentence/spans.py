@@ -7,7 +7,7 @@ Text-to-image, editing, MUSIC, INSET and MACRO's four tasks are all this one typ
 
 Subjects and images are numbered from 1. A subject is a thing in the scene; several images may show one
 subject, and an image may show none (a style). Spans are values: never changed, compared by content.
-Read next: `macro/sentence/formats.py` (files <-> sentences), `macro/inputs/packing.py` (sentences -> tokens).
+Read next: `macro/sentence/prompt.py` (files <-> sentences), `macro/inputs/packing.py` (sentences -> tokens).
 """
 
 import dataclasses
@@ -187,7 +187,7 @@ class Sentence(_Value):
 
     @property
     def text(self) -> str:
-        """The words of all text spans, joined; images leave no trace (`formats.prompt_of` marks them)."""
+        """The words of all text spans, joined; images leave no trace (`prompt.prompt_of` marks them)."""
         return "".join(span.text for span in self.spans if isinstance(span, Text))
 
     @property

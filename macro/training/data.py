@@ -3,11 +3,11 @@
     data = dict(name="scenes", num=20000, seed=0, dir="", workers=1, tokenizer="", **options of the engine)
     data = dict(name="files", dir="macrodata", mix=(("customization/train/1-3", 2.0), ...), workers=8, ...)
     data = dict(name="records", dir="built", mix=(("music", 2.0), ("edit", 1.0)), ...)
-    packing = dict(text=..., vision=..., latent=..., samples=..., draws=..., window=..., buckets=...)
+    packing = dict(text=..., vision=..., latent=..., samples=..., noise_draws=..., window=..., buckets=...)
     cfg_dropout = dict(mode="joint", no_text=.1, no_image=.1, null=.1, per_item=(.1, .3, .3))
     tasks = ("compose", ...)
 
-Read next: `macro/inputs/pipeline.py`, `macro/engines/scenes.py`, `macro/inputs/files.py`.
+Read next: `macro/inputs/loader.py`, `macro/engines/scenes.py`, `macro/inputs/sources.py`.
 """
 
 import dataclasses
@@ -18,11 +18,11 @@ from typing import Any
 from jax.sharding import Mesh
 
 from macro.engines import scenes as scenes_engine
-from macro.inputs import records
 from macro.inputs.conditioning import CfgDropout
-from macro.inputs.files import Files, Mixture
+from macro.inputs.dataset_builder import ensure
+from macro.inputs.loader import DataLoader
 from macro.inputs.packing import PackingConfig
-from macro.inputs.pipeline import Pipeline
+from macro.inputs.sources import JsonFolderSource, MixtureSource, RecordSource, open_source
 from macro.inputs.tokenizer import Tokenizer
 from macro.models.checkpoints import weights
 from macro.models.token_selection import MAX_TRAINING_IMAGES, training_selection
@@ -71,26 +71,26 @@ class MixConfig:
                 raise UserError(f"config.data.mix: {part!r} must have a weight above 0")
 
 
-def _scenes(data: DataConfig, options: scenes_engine.Options) -> records.Records:
-    folder = records.ensure(
+def _scenes(data: DataConfig, options: scenes_engine.Options) -> RecordSource:
+    folder = ensure(
         data.name, scenes_engine.samples, scenes_engine.VERSION, data.seed, data.num, options, data.dir or None
     )
-    return records.open_source(folder, truth=False)
+    return open_source(folder, truth=False)
 
 
-def _files(data: DataConfig, options: MixConfig) -> Mixture:
-    return _mixed(data, options, Files)
+def _files(data: DataConfig, options: MixConfig) -> MixtureSource:
+    return _mixed(data, options, JsonFolderSource)
 
 
-def _records(data: DataConfig, options: MixConfig) -> Mixture:
-    return _mixed(data, options, lambda folder: records.open_source(str(folder), truth=False))
+def _records(data: DataConfig, options: MixConfig) -> MixtureSource:
+    return _mixed(data, options, lambda folder: open_source(str(folder), truth=False))
 
 
-def _mixed(data: DataConfig, options: MixConfig, read: Callable[[Path], Sequence]) -> Mixture:
+def _mixed(data: DataConfig, options: MixConfig, read: Callable[[Path], Sequence]) -> MixtureSource:
     if not data.dir:
         raise UserError("config.data.dir: is empty; name the folder of your samples (--config.data.dir=...)")
     folders, weights = zip(*options.mix, strict=True)
-    return Mixture([read(Path(data.dir) / folder) for folder in folders], weights)
+    return MixtureSource([read(Path(data.dir) / folder) for folder in folders], weights)
 
 
 # Name -> (the rest of its `config.data`, what opens the samples, which are made first where an engine makes them).
@@ -145,7 +145,7 @@ def packing_config(config, model: ModelConfig) -> PackingConfig:
     dropout = from_config(CfgDropout, config.cfg_dropout, "cfg_dropout")
     training = {"cfg_dropout": dropout, "tasks": tuple(config.tasks), "arrangement": data_config(config)[0].arrangement}
     if training_selection(config) is not None:
-        training["most_images"] = MAX_TRAINING_IMAGES
+        training["max_images"] = MAX_TRAINING_IMAGES
     packing = packing_of(model, config.packing.to_dict() | training)
     if packing.buckets is None:
         raise UserError("config.packing.buckets: is None; training needs (height, width, slots) for its pixel slots")
@@ -166,8 +166,8 @@ def stored(config) -> Sequence:
     return SOURCES[data.name][1](data, options)
 
 
-def batches(config, source: Sequence, tokenizer: Tokenizer, packing: PackingConfig, mesh: Mesh) -> Pipeline:
+def batches(config, source: Sequence, tokenizer: Tokenizer, packing: PackingConfig, mesh: Mesh) -> DataLoader:
     """This process's share of the batches, without end: the rows that its devices of the mesh hold."""
     workers = data_config(config)[0].workers
     rows = my_rows(config.batch_size, mesh)
-    return Pipeline(source, tokenizer, packing, config.seed, config.batch_size, rows, workers)
+    return DataLoader(source, tokenizer, packing, config.seed, config.batch_size, rows, workers)

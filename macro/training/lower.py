@@ -8,8 +8,8 @@ import dataclasses
 import jax
 from jax.sharding import Mesh
 
+from macro.inputs.collate import collate
 from macro.inputs.packing import PackingConfig
-from macro.inputs.rows import make_row
 from macro.objectives.parts import model_config
 from macro.parallel import sharding
 from macro.parallel.mesh import check_batch_size
@@ -56,4 +56,4 @@ def batch_shapes(packing: PackingConfig, batch_size: int, mesh: Mesh) -> dict:
         rows = activation_sharding(mesh, shape, "batch", *(None,) * x.ndim)
         return jax.ShapeDtypeStruct(shape, x.dtype, sharding=rows)
 
-    return jax.tree.map(of, make_row([], packing))
+    return jax.tree.map(of, collate([], packing))

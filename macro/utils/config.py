@@ -108,7 +108,7 @@ def _section(cls: type, values: Mapping | ConfigDict, name: str) -> Any:
     for key, value in values.items():
         if key not in names:
             became = explain(f"{name}.{key}".removeprefix("config."))
-            raise UserError(f"{name}: unknown key {key!r}{f'; it {became}' if became else _suggestion(key, names)}")
+            raise UserError(f"{name}: unknown key {key!r}{f'; it {became}' if became else suggestion(key, names)}")
         taken[key] = _taken_as(kinds[key], value, f"{name}.{key}")
     for field in dataclasses.fields(cls):
         bare = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
@@ -132,7 +132,7 @@ def parse_overrides(cls: type, values: Mapping[str, str], where: str) -> Any:
     tree: dict = {}
     for path, value in values.items():
         if path not in known:
-            raise UserError(f"{where}.{path}: there is no such option{_suggestion(path, known)}")
+            raise UserError(f"{where}.{path}: there is no such option{suggestion(path, known)}")
         parts = [name for name in known if name.startswith(f"{path}.")]
         if parts:
             raise UserError(f"{where}.{path}: is made of {', '.join(parts)}; set those")
@@ -184,7 +184,7 @@ def choose(config: ConfigDict, key: str, among: Iterable[str]) -> str:
     """`config[key]`, which must be one of the names in `among`."""
     names = list(among)
     if config[key] not in names:
-        raise UserError(f"config.{key}={config[key]!r}{_suggestion(config[key], names)}")
+        raise UserError(f"config.{key}={config[key]!r}{suggestion(config[key], names)}")
     return config[key]
 
 
@@ -329,7 +329,7 @@ def _check_overrides(config: ConfigDict, argv: Iterable[str]) -> None:
         path = match.group(1)
         if path not in dict(_paths(config)):
             became = explain(path)
-            other = f"; it {became}" if became else _suggestion(path, [p for p, _ in _paths(config)])
+            other = f"; it {became}" if became else suggestion(path, [p for p, _ in _paths(config)])
             raise UserError(f"unknown config key {path!r}{other}")
 
 
@@ -340,7 +340,7 @@ def _paths(config: Mapping | ConfigDict, prefix: str = "") -> Iterable[tuple[str
             yield from _paths(value, f"{prefix}{key}.")
 
 
-def _suggestion(key: str, known: Sequence[str]) -> str:
+def suggestion(key: str, known: Sequence[str]) -> str:
     """`; did you mean 'x'?` with the known key spelt most like `key`, or the list of known keys."""
     last = {path.rsplit(".", 1)[-1]: path for path in known}
     close = difflib.get_close_matches(key, known, 1) or [

@@ -24,3 +24,12 @@ class ItemError(Exception):
 
     def __hash__(self) -> int:
         return hash(self.reason)
+
+
+def check_range(where: str, options: object, low: float | int, high: float | int, *names: str) -> None:
+    """Raises UserError where one of these fields of `options` is not in `low`..`high`, which may be infinite."""
+    for name in names:
+        value = getattr(options, name)
+        if not low <= value <= high:
+            due = f"be at least {low:g}" if high == float("inf") else f"lie in {low:g}..{high:g}"
+            raise UserError(f"{where}: {name}={value} must {due}")

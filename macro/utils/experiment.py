@@ -54,7 +54,7 @@ def defaults() -> ConfigDict:
     config.save_dtype = "float32"  # of model.safetensors; training itself is in float32
 
     config.objective = "joint"
-    config.loss = {"plan": 0.5, "draw": 0.5}
+    config.loss = {"ce_weight": 0.5, "mse_weight": 0.5}
     config.tasks = ("compose",)
     config.init_from = {}
     config.token_selection = token_selection()  # which image tokens the later layers see
@@ -77,7 +77,7 @@ def defaults() -> ConfigDict:
         "latent": 96,
         "samples": 4,
         "buckets": ((64, 64, 4),),
-        "draws": 2,
+        "noise_draws": 2,
         "window": 256,
         "max_upscale": 2.0,
         "reference_max_side": 32,

@@ -1,7 +1,7 @@
 """Images between files, bytes and arrays: read anything a user brings, resize, save whole or not at all.
 
 Everywhere in the house an image is uint8[h, w, 3], sRGB, row 0 on top; models see it as float32 in -1..1.
-Embedded colour profiles are not applied. Read next: `macro/sentence/formats.py`.
+Embedded colour profiles are not applied. Read next: `macro/sentence/prompt.py`.
 """
 
 import base64
@@ -252,27 +252,18 @@ def contact_sheet(
         labels: one text per image, cut to the tile's width.
         gap: pixels between tiles and around the sheet.
     """
-    height = max(image.shape[0] for image in images)
-    width = max(image.shape[1] for image in images)
+    height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
     face = font(max(9, min(16, width // 10)))
     footer = 0 if labels is None else round(face.size * 1.5)
     columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
-    sheet = np.full((rows * (height + footer + gap) + gap, columns * (width + gap) + gap, 3), 255, np.uint8)
-    corners = [
-        (gap + i // columns * (height + footer + gap), gap + i % columns * (width + gap))
-        for i in range(len(images))
-    ]
-    for image, (top, left) in zip(images, corners, strict=True):
-        h, w = image.shape[:2]
-        y, x = top + (height - h) // 2, left + (width - w) // 2
-        sheet[y : y + h, x : x + w] = image
-    if labels is None:
-        return sheet
-    canvas = Image.fromarray(sheet)
-    draw = ImageDraw.Draw(canvas)
-    for label, (top, left) in zip(labels, corners, strict=True):
+    down, across = height + footer + gap, width + gap
+    sheet = Image.new("RGB", (columns * across + gap, -(-len(images) // columns) * down + gap), "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, image in enumerate(images):
+        (h, w), left, top = image.shape[:2], gap + i % columns * across, gap + i // columns * down
+        sheet.paste(Image.fromarray(image), (left + (width - w) // 2, top + (height - h) // 2))
+        label = labels[i] if labels else ""
         while label and face.getlength(label) > width:
             label = label[:-1]
         draw.text((left + width / 2, top + height + footer / 2), label, "#333333", face, anchor="mm")
-    return np.array(canvas)
+    return np.array(sheet)

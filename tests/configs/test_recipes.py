@@ -7,10 +7,10 @@ import jax
 import numpy as np
 import pytest
 
+from macro.inputs.collate import collate
 from macro.inputs.conditioning import CfgDropout
-from macro.inputs.packing import PackingConfig, _pieces
-from macro.inputs.pieces import needs
-from macro.inputs.rows import make_row
+from macro.inputs.packing import PackingConfig, example_segments
+from macro.inputs.tokenize_example import token_counts
 from macro.inputs.tokenizer import Tokenizer
 from macro.models.checkpoints import weights
 from macro.objectives import joint
@@ -68,7 +68,7 @@ def test_a_full_size_step_has_a_gradient(name):
     """Traced, not compiled, on rows of the recipe's own capacities."""
     config = recipe(name)
     packing = data.packing_config(config, model_config(config))
-    row = make_row([], packing)
+    row = collate([], packing)
     batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), row)
     objective = lora.adapted(joint, config)
     mesh = make_mesh(parallel_config(config))
@@ -91,9 +91,9 @@ def test_the_largest_samples_fit_a_row(name, images):
         black = np.broadcast_to(np.uint8(0), (*size, 3))
         spans = (Text("word " * 200), *(Image(black) for _ in range(images)), Target(black))
         rng = np.random.default_rng(0)
-        pieces = _pieces(Sentence(spans), Tokenizer.demo(), _undropped(packing), rng)
-        need = dict(zip(packing.kinds, needs(pieces, packing), strict=True))
-        assert (needs(pieces, packing) <= packing.capacities).all(), (size, need)
+        pieces = example_segments(Sentence(spans), Tokenizer.demo(), _undropped(packing), rng)
+        need = dict(zip(packing.kinds, token_counts(pieces, packing), strict=True))
+        assert (token_counts(pieces, packing) <= packing.capacities).all(), (size, need)
 
 
 def _undropped(packing: PackingConfig) -> PackingConfig:

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from macro.inputs.tensor_mappings import Latents, Seen
 from models.checkpoints.bagel import toy
 
 import macro
 from macro.inputs.conditioning import CfgDropout
 from macro.inputs.image_spec import ImageSpec
-from macro.inputs.packing import _pieces
+from macro.inputs.packing import example_segments
+from macro.inputs.tokenize_example import VaeSegment, VitSegment
 from macro.inputs.tokenizer import Tokenizer
 from macro.models.checkpoints import weights
 from macro.models.checkpoints.bagel.checkpoint import open_folder
@@ -24,7 +24,7 @@ from macro.models.variants import LLMConfig, ModelConfig, VAEConfig, VisionConfi
 from macro.objectives.parts import model_config
 from macro.sampling.compatibility import LEAST_PROBABILITY, prompt
 from macro.sampling.options import read_options
-from macro.sentence.formats import image_first, in_sentence
+from macro.sentence.prompt import image_first, in_sentence
 from macro.sentence.spans import Image, Sentence, Target
 from macro.train import main
 from macro.training import data
@@ -140,7 +140,7 @@ def test_the_tokens_of_any_reference_are_the_same_in_training_and_drawing(name, 
     drawn = Sentence((*spans, Target(size=(512, 512))))
     rng, tokenizer = np.random.default_rng(0), Tokenizer.demo()
     copies = [
-        [shape_of(mapping) for mapping in _pieces(sentence, tokenizer, undropped, each) if is_given(mapping)]
+        [shape_of(piece) for piece in example_segments(sentence, tokenizer, undropped, each) if is_given(piece)]
         for sentence, each in ((trained, rng), (drawn, None))
     ]
     assert copies[0] == copies[1] and len(copies[0]) >= len(images)
@@ -159,12 +159,12 @@ def black(size):
     return np.broadcast_to(np.uint8(0), (*size, 3))
 
 
-def is_given(mapping):
-    return isinstance(mapping, Seen) or isinstance(mapping, Latents) and mapping.t_raw is None
+def is_given(piece):
+    return isinstance(piece, VitSegment) or isinstance(piece, VaeSegment) and piece.t_raw is None
 
 
-def shape_of(mapping):
-    return "vit" if isinstance(mapping, Seen) else "vae", mapping.rows, mapping.columns
+def shape_of(piece):
+    return "vit" if isinstance(piece, VitSegment) else "vae", piece.rows, piece.columns
 
 
 @pytest.mark.parametrize("name", RECIPES)

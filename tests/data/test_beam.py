@@ -18,7 +18,7 @@ from data.builders import builder_of
 from data.providers import procedural
 from data.shards import Recipe
 from macro.engines.procedural import Options
-from macro.inputs.records import build
+from macro.inputs.dataset_builder import build
 from macro.inputs.shards import Shards
 from macro.utils.errors import UserError
 from tests.data import toy

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from data import browse, gallery, statistics
-from macro.inputs import records
-from macro.sentence.formats import write_inset, write_macrodata
+from macro.inputs.dataset_builder import prepare
+from macro.sentence.formats.macrodata import write_macrodata
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Image, Sentence, Target, Text
 from macro.utils.config import run
@@ -54,7 +54,7 @@ def make(seed, start, count, options):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sets")
-    records.prepare("toy", str(folder), 0, 12, make, {"words": EVIL})
+    prepare("toy", str(folder), 0, 12, make, {"words": EVIL})
     (folder / "toy-summary.json").write_text(json.dumps({"filters": {"area<i>": {"kept": 12, "dropped": 1234}}}))
     letters = [{"step": "judge", "reason": EVIL}] * 3 + [{"step": "area", "reason": "small"}]
     (folder / "toy-dead.jsonl").write_text("".join(json.dumps(letter) + "\n" for letter in letters))
@@ -63,7 +63,8 @@ def folder(tmp_path_factory):
         first = Image(image(index), subject=1, phrase="owl")
         spans = Text("an "), Image(first.pixels, subject=1, number=1, phrase="owl"), Text(" owl"), Target(image(9))
         write_macrodata(files / f"{index}.json", Sentence(spans, "customization", index))
-    write_inset(files / "inset.json", Sentence(spans, "compose", 7))
+    inset = {"task": "compose", "idx": 7, "caption": "an owl", "map": {"owl": 1}, "images": ["0_input1.png"]}
+    (files / "inset.json").write_text(json.dumps(inset | {"output_image": "0_output.png"}))
     return folder
 
 

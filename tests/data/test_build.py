@@ -12,7 +12,8 @@ from data.builders import EngineBuilder, builder_of
 from data.providers import parse_provider
 from data.shards import provider_of
 from data.summary import printed
-from macro.inputs.records import build, open_source
+from macro.inputs.dataset_builder import build
+from macro.inputs.sources import open_source
 from macro.utils import images as image_io
 from macro.utils.config import parse_overrides
 from macro.utils.errors import UserError

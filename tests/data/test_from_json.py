@@ -11,9 +11,10 @@ import pytest
 from data import build as command
 from data.macrodata import layout
 from data.macrodata.from_json import Builder, Options, files_of, options_of
-from macro.inputs.files import Files
-from macro.inputs.records import build, open_source
-from macro.sentence.formats import numbered_images, prompt_of, read_macrodata
+from macro.inputs.dataset_builder import build
+from macro.inputs.sources import JsonFolderSource, open_source
+from macro.sentence.formats import read
+from macro.sentence.prompt import images_by_number, prompt_of
 from macro.sentence.spans import Image
 from macro.utils import images as image_io
 from macro.utils.errors import UserError
@@ -46,7 +47,7 @@ def imported(folder, out, *more):
 
 def held(sentence):
     """What the published format can hold of a sentence."""
-    images = [(image.pixels.tolist(), image.subject) for image in numbered_images(sentence)]
+    images = [(image.pixels.tolist(), image.subject) for image in images_by_number(sentence)]
     return sentence.task, sentence.idx, prompt_of(sentence), images, sentence.target.pixels.tolist()
 
 
@@ -67,8 +68,8 @@ def test_published_layout(made):
             assert "/" not in name and (path.parent / name).is_file()
         count = len(record["input_images"])
         assert path.parent.name == next(name for name, most in zip(toy.BUCKETS, MOST, strict=True) if count <= most)
-    assert len(Files(made / "data")) == len(source)
-    assert read_macrodata(files[0]).task == files[0].parts[-4]
+    assert len(JsonFolderSource(made / "data")) == len(source)
+    assert read(files[0]).task == files[0].parts[-4]
 
 
 def test_round_trip(made, tmp_path, capsys):

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from data.runners import local, side_by_side
-from macro.inputs.records import build, open_source
+from macro.inputs.dataset_builder import build
+from macro.inputs.sources import open_source
 from macro.utils.errors import UserError
 from tests.data import toy
 

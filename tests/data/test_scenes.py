@@ -9,7 +9,8 @@ import pytest
 
 from data.builders import builder_of
 from macro.engines import scenes
-from macro.inputs.records import build, open_source
+from macro.inputs.dataset_builder import build
+from macro.inputs.sources import open_source
 from macro.inputs.tokenizer import Tokenizer
 from macro.sentence.spans import Sentence, Target, Text
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from data.shards import Recipe, about, bucket_of, dead_letters, load, make_shard, note_spent, provider_of
 from macro.engines import core
 from macro.inputs import shards as files
-from macro.inputs.codec import encode_sentence
-from macro.inputs.records import build
+from macro.inputs.dataset_builder import build
+from macro.inputs.serialization import encode_sentence
 from macro.inputs.shards import Shards
 from macro.sentence.spans import Image, Sentence, Text
 from macro.utils.errors import UserError

@@ -9,7 +9,7 @@ import numpy as np
 from data.builders import engine_builder
 from data.shards import ProviderSpec
 from macro.engines.core import Candidate, Engine, Step, notes_of, set_answers
-from macro.sentence.formats import in_sentence
+from macro.sentence.prompt import in_sentence
 from macro.sentence.spans import Image, Sentence, Target
 from macro.utils.errors import ItemError, UserError
 

@@ -198,7 +198,7 @@ def test_one_round_leaves_the_dropped_to_the_next():
 @pytest.mark.parametrize("spoil", [lambda d: d[1:], lambda d: d[::-1], lambda d: [*d, d[0]]])
 def test_a_step_that_loses_or_moves_candidates_is_caught(spoil):
     batch = core.begin(ENGINE, Options(), 3, range(5))
-    with pytest.raises(ValueError, match="step spoilt: gave back other drafts"):
+    with pytest.raises(ValueError, match="step spoilt: gave back other candidates"):
         core.advance(batch, Step("spoilt", lambda living, provider, options: spoil(living)), STAGES, Options())
 
 

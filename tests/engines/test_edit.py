@@ -10,11 +10,13 @@ import pytest
 from macro.engines import core, edit
 from macro.engines.edit import ENGINE, Options
 from macro.engines.provider import Provider
-from macro.inputs.codec import decode_sentence, encode_sentence
+from macro.inputs.serialization import decode_sentence, encode_sentence
 from macro.scenes.edits import OPERATIONS
 from macro.scenes.ground_truth import annotate
-from macro.sentence.formats import arrange, numbered_images, prompt_of, read_macrodata, with_pixels, write_macrodata
+from macro.sentence.formats import load_images, read
+from macro.sentence.formats.macrodata import write_macrodata
 from macro.sentence.plan import Plan
+from macro.sentence.prompt import arrange, images_by_number, prompt_of
 from macro.sentence.spans import Target
 from macro.utils.errors import UserError
 
@@ -54,7 +56,7 @@ def test_a_sample_is_the_same_alone_and_in_a_batch(made):
 
 def test_a_sample_holds_together(made):
     for sample in made.samples:
-        operation, images = sample.notes["edit"]["operation"], numbered_images(sample)
+        operation, images = sample.notes["edit"]["operation"], images_by_number(sample)
         assert sample.task == "edit" and operation == sample.notes["bucket"]
         assert [image.role for image in images] == ["source", *["reference"] * (len(images) - 1)]
         assert images[0].subject is None and {image.subject for image in images[1:]} <= {1}
@@ -73,7 +75,7 @@ def test_a_sample_holds_together(made):
 
 def test_the_change_shows(made):
     for sample in made.samples:
-        source = numbered_images(sample)[0].pixels.astype(int)
+        source = images_by_number(sample)[0].pixels.astype(int)
         changed = (np.abs(source - sample.target.pixels).max(-1) > 12).mean()
         assert OPTIONS.min_change <= changed < 0.8
         filter_results = {result["filter"]: result["value"] for result in sample.notes["verdicts"]}
@@ -100,9 +102,9 @@ def test_records_and_files_give_it_back(made, tmp_path):
     for sample in made.samples[:6]:
         assert decode_sentence(encode_sentence(sample)) == sample
         write_macrodata(tmp_path / "x.json", sample)
-        again = with_pixels(read_macrodata(tmp_path / "x.json"))
+        again = load_images(read(tmp_path / "x.json"))
         assert prompt_of(again) == prompt_of(sample) and again.task == "edit"
-        for ours, theirs in zip(numbered_images(sample), numbered_images(again), strict=True):
+        for ours, theirs in zip(images_by_number(sample), images_by_number(again), strict=True):
             assert ours.role == theirs.role
             np.testing.assert_array_equal(ours.pixels, theirs.pixels)
         for arrangement in ("in_sentence", "image_first"):

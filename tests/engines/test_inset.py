@@ -14,7 +14,9 @@ from macro.engines.inset.video import far_apart
 from macro.engines.material.types import VideoClip
 from macro.engines.provider import InterleavedCaption, Region
 from macro.scenes.ground_truth import annotate
-from macro.sentence.formats import arrange, numbered_images, prompt_of, read_inset, with_pixels, write_inset
+from macro.sentence.formats import load_images, read
+from macro.sentence.formats.macrodata import write_macrodata
+from macro.sentence.prompt import arrange, images_by_number, prompt_of
 from macro.sentence.spans import Image, Target, Text
 from macro.utils.errors import ItemError, UserError
 
@@ -106,17 +108,17 @@ def test_a_sample_is_the_same_alone_and_in_a_batch(made, provider):
 def test_samples_are_read_back_from_their_files(made, tmp_path):
     for sample in made.samples:
         path = tmp_path / f"{sample.idx}.json"
-        write_inset(path, sample)
-        back = with_pixels(read_inset(path))
+        write_macrodata(path, sample)
+        back = load_images(read(path))
         assert prompt_of(back) == prompt_of(sample)
-        for ours, read in zip(sample, back, strict=True):
-            assert type(ours) is type(read)
+        for ours, theirs in zip(sample, back, strict=True):
+            assert type(ours) is type(theirs)
             if isinstance(ours, Text):
-                assert ours == read
+                assert ours == theirs
             else:
-                np.testing.assert_array_equal(ours.pixels, read.pixels)
+                np.testing.assert_array_equal(ours.pixels, theirs.pixels)
             if isinstance(ours, Image):
-                assert (ours.number, ours.phrase, ours.subject) == (read.number, read.phrase, read.subject)
+                assert (ours.number, ours.subject) == (theirs.number, theirs.subject)
 
 
 def test_both_arrangements_come_from_one_sample(made):
@@ -240,7 +242,7 @@ def test_what_the_caption_leaves_out_leaves_and_the_rest_is_renumbered(provider)
     (sample,) = make(provider.replace(sources=photos_of(SCENE), merge=lambda *asked: [told]), IMAGES, [0]).samples
     assert prompt_of(sample) == "a <image 1> dog, a <image 2> house and a <image 3> car."
     assert sample.truth.kinds == tuple(seen[n - 1] for n in (5, 4, 3))
-    assert [image.number for image in numbered_images(sample)] == [1, 2, 3]
+    assert [image.number for image in images_by_number(sample)] == [1, 2, 3]
 
 
 def test_frames_of_a_pair_are_far_apart():

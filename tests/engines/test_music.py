@@ -9,7 +9,7 @@ import pytest
 from macro.engines import core, music
 from macro.engines.ground_truth import overlap
 from macro.scenes.ground_truth import annotate
-from macro.sentence.formats import prompt_of
+from macro.sentence.prompt import prompt_of
 from macro.utils.errors import UserError
 from tests.engines import exact
 

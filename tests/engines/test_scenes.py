@@ -10,8 +10,8 @@ from macro.engines import scenes as scenes_engine
 from macro.engines.scenes import BUCKETS, Options
 from macro.scenes.ground_truth import annotate
 from macro.scenes.layout import layout_sampler
-from macro.sentence.formats import arrange, prompt_of
 from macro.sentence.plan import Plan
+from macro.sentence.prompt import arrange, prompt_of
 from macro.sentence.spans import Target
 from macro.utils.errors import UserError
 
@@ -26,12 +26,12 @@ def batch():
 
 def test_a_sample_is_the_same_alone_and_in_a_batch(batch):
     for place in (0, 3, COUNT - 1):
-        assert scenes_engine.sample(SEED, 5 + place, OPTIONS) == batch[place]
+        assert scenes_engine.samples(SEED, 5 + place, 1, OPTIONS)[0] == batch[place]
     assert scenes_engine.samples(SEED, 7, 4, OPTIONS) == batch[2:6]
 
 
 def test_other_seeds_and_indices_give_other_samples(batch):
-    other = scenes_engine.sample(SEED + 1, 5, OPTIONS)
+    other = scenes_engine.samples(SEED + 1, 5, 1, OPTIONS)[0]
     assert other != batch[0]
     assert len({prompt_of(sample) for sample in batch}) == COUNT
 
@@ -129,7 +129,7 @@ def test_every_subject_shows_and_holds_a_cell(batch):
 
 
 def test_rerendered_targets_show_the_same_subjects_in_other_light(batch):
-    again = scenes_engine.rerender(SEED, 5, OPTIONS)
+    again = scenes_engine.rerenders(SEED, 5, 1, OPTIONS)[0]
     target = batch[0].target.pixels
     assert again.shape == target.shape and again.dtype == target.dtype
     assert not np.array_equal(again, target)

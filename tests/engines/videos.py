@@ -6,7 +6,7 @@ import numpy as np
 
 from macro.engines.material.types import EngineImage, VideoClip
 from macro.engines.procedural.generators import drawing
-from macro.engines.procedural.material import photo
+from macro.engines.procedural.material import RenderedMaterial
 from macro.scenes.graph import Scene
 from macro.scenes.layout import layout_sampler
 from macro.utils.errors import ItemError
@@ -33,7 +33,7 @@ class ToyMaterial:
     """Photos, and clips in which most subjects turn; every fifth clip is broken, every seventh stands still."""
 
     def photo(self, seed, index):
-        return photo(seed, index, SIZE, 1)
+        return RenderedMaterial(SIZE, 1).photo(seed, index)
 
     def clip(self, seed, index):
         if index % 5 == 4:

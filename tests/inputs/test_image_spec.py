@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from macro.inputs.image_spec import ImageSpec, ResizeRule
+from macro.inputs.image_spec import ImageSpec, ResizeRule, fit_size
 from macro.utils.errors import UserError
 
 BUCKETS = ((1024, 1024), (512, 512), (768, 1024), (432, 576), (1024, 768))
@@ -91,3 +91,11 @@ def test_it_travels_as_json():
 
     for spec in (SPEC, BAGEL, ImageSpec.bagel(96, 16, 42, 14, ((1, 4096),))):
         assert ImageSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+
+
+def test_fit_size_by_hand():
+    assert fit_size(64, 64, max_side=64, stride=16) == (64, 64)
+    assert fit_size(400, 300, max_side=64, stride=16) == (64, 48)
+    assert fit_size(8, 8, max_side=64, stride=16) == (16, 16)
+    assert fit_size(10, 1000, max_side=64, stride=16) == (16, 64)
+    assert fit_size(100, 200, max_side=1024, stride=16, min_side=512) == (512, 1024)

@@ -8,7 +8,7 @@ PACKING = PackingConfig(
     latent=32,
     samples=4,
     buckets=((32, 32, 4),),
-    draws=2,
+    noise_draws=2,
     window=24,
     reference_max_side=16,
 )

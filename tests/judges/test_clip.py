@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from tiny_vision import noise
 
-from macro.judges import clip
 from macro.judges.clip import Clip
 from macro.utils.errors import UserError
 
@@ -76,7 +75,7 @@ def test_a_long_text_is_cut_and_nothing_is_nothing(tiny_clip):
 
 
 def test_a_model_is_loaded_once(tiny_clip):
-    assert clip._load(tiny_clip, "cpu", "float32") is clip._load(tiny_clip, "cpu", "float32")
+    assert Clip(tiny_clip, "cpu").load()[0] is Clip(tiny_clip, "cpu", batch=2).load()[0]
 
 
 def test_half_precision_is_near(tiny_clip):

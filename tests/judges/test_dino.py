@@ -5,7 +5,8 @@ import pytest
 import tiny_vision
 from tiny_vision import noise
 
-from macro.judges.dino import Dino, _seen
+from macro.judges.dino import Dino, _resized_middle
+from macro.judges.model_loading import pixel_values
 from macro.utils.errors import UserError
 
 pytest.importorskip("transformers")
@@ -13,6 +14,10 @@ torch = pytest.importorskip("torch")
 
 SIZES = ((64, 64), (256, 256), (300, 500), (77, 40))
 IMAGES = [noise(seed, *size, grain=20) for seed, size in enumerate(SIZES)]
+
+
+def seen(image):
+    return pixel_values([_resized_middle(image)], torch.empty(0))[0].numpy()
 
 
 def test_dreambenchs_view_of_a_image():
@@ -29,7 +34,7 @@ def test_dreambenchs_view_of_a_image():
         expected = processor(image, return_tensors="np")["pixel_values"][0]
         # Where the longer side comes to a broken number of pixels, the library rounds it.
         tolerance = 0.02 if image.shape[0] == image.shape[1] else 0.15
-        np.testing.assert_allclose(_seen(image), expected, atol=tolerance)
+        np.testing.assert_allclose(seen(image), expected, atol=tolerance)
 
 
 def test_similarity_is_the_cosine_of_cls_features(tiny_dinov2):
@@ -37,7 +42,7 @@ def test_similarity_is_the_cosine_of_cls_features(tiny_dinov2):
 
     model = AutoModel.from_pretrained(tiny_dinov2).eval()
     with torch.inference_mode():
-        features = model(torch.from_numpy(np.stack([_seen(p) for p in IMAGES]))).last_hidden_state[:, 0]
+        features = model(torch.from_numpy(np.stack([seen(p) for p in IMAGES]))).last_hidden_state[:, 0]
     expected = torch.nn.functional.cosine_similarity(features[:-1], features[1:])
     found = Dino(tiny_dinov2).similarity(IMAGES[:-1], IMAGES[1:])
     np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -41,7 +41,7 @@ def chat(folder, **options) -> LocalChat:
 @pytest.mark.parametrize("name", ["words", "sees"])
 def test_answers_are_read_and_follow_from_their_seeds_alone(folders, name):
     asks = [ask(seed=seed) for seed in range(8)]
-    together = chat(folders[name], batch=8).ask(asks)
+    together = chat(folders[name]).ask(asks)
     one_by_one = [chat(folders[name]).ask([one])[0] for one in asks]
     assert together == one_by_one
     assert {answer["score"] for answer in together} == {3, 8}
@@ -53,32 +53,15 @@ def test_without_temperature_the_seed_chooses_nothing(folders):
 
 
 def test_images_are_seen(folders):
-    """Random weights: what the model babbles about two images differs, and is the same in a batch."""
-    asks = [ask("one", pixels, "or the other", IMAGES[0]) for pixels in IMAGES]
-    babble = [_written(chat(folders["random"], temperature=0, batch=batch), asks) for batch in (1, 2)]
-    assert babble[0] == babble[1] and babble[0][0] != babble[0][1]
+    """Random weights: what the model babbles about two images differs."""
+    local = chat(folders["random"], temperature=0, max_repairs=0)
+    heard = [local._write("", ask("one", pixels, "or the other", IMAGES[0]), ()) for pixels in IMAGES]
+    assert heard[0] != heard[1]
 
 
-def _written(local: LocalChat, asks) -> list[str]:
-    heard = []
-
-    def listen(answer):
-        raise AssertionError("babble is no JSON")
-
-    out = local._understood
-
-    def keep(key, one, written, turns):
-        heard.append(written)
-        return out(key, one, written, turns)
-
-    local._understood = keep
-    local.ask([LlmRequest(one.system, one.parts, one.schema, read=listen) for one in asks])
-    return heard[: len(asks)]
-
-
-def test_images_and_several_of_them_go_through_a_batch_of_different_lengths(folders):
+def test_images_and_several_of_them_of_different_lengths(folders):
     asks = [ask("?", *IMAGES[:n], "x" * 7 * n, seed=n) for n in (0, 1, 2)]
-    assert all(answer["score"] in (3, 8) for answer in chat(folders["sees"], batch=3, side=30).ask(asks))
+    assert all(answer["score"] in (3, 8) for answer in chat(folders["sees"], side=30).ask(asks))
 
 
 def test_what_stays_malformed_is_a_failure(folders):
@@ -99,7 +82,7 @@ def test_what_read_refuses_is_drawn_again(folders):
 def test_answers_are_kept(folders, tmp_path):
     first = chat(folders["words"], cache=tmp_path).ask([ask(), ask(seed=1), ask()])
     again = chat(folders["words"], cache=tmp_path)
-    again._written = None  # nothing is generated any more
+    again._write = None  # nothing is generated any more
     assert again.ask([ask(), ask(seed=1), ask()]) == first
 
 
@@ -109,7 +92,7 @@ def test_marks_in_a_text_are_only_text(folders):
 
 
 def test_what_does_not_fit_is_that_items_failure(folders):
-    long, good = chat(folders["words"], batch=2).ask([ask("x" * 5000), ask()])
+    long, good = chat(folders["words"]).ask([ask("x" * 5000), ask()])
     assert "the model reads 4096" in long.reason and good["score"] in (3, 8)
 
 

@@ -214,11 +214,11 @@ def test_what_does_not_fit_is_named_when_traced():
     for change, named in (
         (dict(v=jnp.zeros((2, 9, 2, 8))), "v"), (dict(q=jnp.zeros((2, 10, 3, 8))), "3 heads"),
         (dict(q=jnp.zeros((1, 10, 4, 8))), "as many rows"), (dict(k_bias=jnp.zeros((2, 9))), "k_bias"),
-        (dict(k_meta={}), r"k_meta\['sample'\]"), (dict(q_meta=sentence_meta()), r"q_meta\['sample'\]"),
+        (dict(k_meta={}), r"k_meta\['segment_ids'\]"), (dict(q_meta=sentence_meta()), r"q_meta\['segment_ids'\]"),
     ):  # fmt: skip
         given = dict(q=q, k=k, v=v, q_meta=meta, k_meta=meta, k_bias=None) | change
         with pytest.raises(ValueError, match=named):
-            jax.eval_shape(api._check, **given)
+            jax.eval_shape(functools.partial(api.check_inputs, "attention"), **given)
 
 
 def test_a_strength_of_two_is_the_same_tokens_twice():

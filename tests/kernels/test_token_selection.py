@@ -19,11 +19,9 @@ from macro.kernels.attention.api import attention_with_lse
 from macro.kernels.attention.reference import MASK_VALUE, attention_mask
 from macro.kernels.token_selection import api
 from macro.kernels.token_selection.api import TopK, gather_tokens, select_top_k
-from macro.kernels.token_selection.reference import attention_received_reference, query_counts_reference
 from macro.sentence.attention_mask import CAUSAL, MASK_FIELDS
 
-RECEIVED = {"reference": jax.jit(attention_received_reference), "api": jax.jit(api.attention_received)}
-COUNTS = {"reference": jax.jit(query_counts_reference), "api": jax.jit(api.query_counts)}
+received = jax.jit(api.attention_received)
 
 
 @functools.cache
@@ -56,41 +54,40 @@ def loop(q, k, lse, q_meta, k_meta, q_image, k_image, bias):
     return sums, counts
 
 
-@pytest.mark.parametrize("name", RECEIVED)
 class TestAttentionReceived:
     @pytest.mark.parametrize(
         "shape", [dict(), dict(b=1, nq=5, nk=43, groups=4, d=48), dict(b=1, nq=70, nk=70, heads=3, groups=1, d=136)],
         ids=["packed", "few queries", "wide heads"],
     )  # fmt: skip
-    def test_values(self, name, shape):
+    def test_values(self, shape):
         given = case(0, **shape)
-        np.testing.assert_allclose(RECEIVED[name](*given), loop(*given)[0], atol=1e-6, rtol=1e-6)
+        np.testing.assert_allclose(received(*given), loop(*given)[0], atol=1e-6, rtol=1e-6)
 
-    def test_who_sees_nothing_or_counts_for_nothing_adds_nothing(self, name):
+    def test_who_sees_nothing_or_counts_for_nothing_adds_nothing(self):
         q, k, lse, q_meta, k_meta, q_image, k_image, bias = case(0)
-        found = RECEIVED[name](q, k, lse.at[:, 10:40].set(MASK_VALUE), q_meta, k_meta, q_image, k_image, bias)
-        apart = RECEIVED[name](q, k, lse, q_meta, k_meta, q_image.at[:, 10:40].set(-2), k_image, bias)
+        found = received(q, k, lse.at[:, 10:40].set(MASK_VALUE), q_meta, k_meta, q_image, k_image, bias)
+        apart = received(q, k, lse, q_meta, k_meta, q_image.at[:, 10:40].set(-2), k_image, bias)
         cut = [jnp.delete(x, slice(10, 40), axis=1) for x in (q, lse, q_image)]
         less = {field: jnp.delete(x, slice(10, 40), axis=1) for field, x in q_meta.items()}
         expected = loop(cut[0], k, cut[1], less, k_meta, cut[2], k_image, bias)[0]
         np.testing.assert_allclose(found, expected, atol=1e-6)
         np.testing.assert_allclose(apart, expected, atol=1e-6)
 
-    def test_text_receives_nothing(self, name):
+    def test_text_receives_nothing(self):
         *given, bias = case(0)
         given[6] = jnp.full_like(given[6], -1)
-        assert not np.any(RECEIVED[name](*given, bias))
+        assert not np.any(received(*given, bias))
 
-    def test_bfloat16(self, name):
+    def test_bfloat16(self):
         q, k, *rest = case(0)
-        found = RECEIVED[name](q.astype(jnp.bfloat16), k.astype(jnp.bfloat16), *rest)
+        found = received(q.astype(jnp.bfloat16), k.astype(jnp.bfloat16), *rest)
         assert found.dtype == jnp.float32
         # Scores of rounded queries and keys, and sums whose terms are rounded to 8 bits.
         np.testing.assert_allclose(found, loop(q, k, *rest)[0], atol=0.05, rtol=0.05)
 
-    def test_a_weight_that_is_hidden_may_be_infinite(self, name):
+    def test_a_weight_that_is_hidden_may_be_infinite(self):
         q, k, lse, q_meta, *rest = case(0)
-        assert np.all(np.isfinite(RECEIVED[name](200 * q, k, jnp.maximum(lse, 900.0), q_meta, *rest)))
+        assert np.all(np.isfinite(received(200 * q, k, jnp.maximum(lse, 900.0), q_meta, *rest)))
 
 
 def test_sets_of_keys_without_a_bias_add_up():
@@ -107,11 +104,10 @@ def test_sets_of_keys_without_a_bias_add_up():
     np.testing.assert_allclose(jnp.concatenate([first, last], axis=2), whole, atol=1e-6, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", COUNTS)
 @pytest.mark.parametrize("nq", [61, 7])
-def test_counts(name, nq):
+def test_counts(nq):
     given = case(7, nq=nq)
-    np.testing.assert_array_equal(COUNTS[name](*given[3:7]), loop(*given)[1])
+    np.testing.assert_array_equal(jax.jit(api.query_counts)(*given[3:7]), loop(*given)[1])
 
 
 def test_no_gradient_flows_through_the_scores():
@@ -238,9 +234,8 @@ def test_what_does_not_fit_is_named_when_traced():
 PROGRAM = """
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType
-from kernels.test_token_selection import case, some_kept
+from kernels.test_token_selection import case, loop, some_kept
 from macro.kernels.token_selection import api
-from macro.kernels.token_selection.reference import attention_received_reference, query_counts_reference
 
 names = ("data", "fsdp", "fsdp_inner", "sequence", "tensor")
 kept, cache = some_kept(1, 2, 64, 22), jax.random.normal(jax.random.key(1), (3, 2, 64, 2, 8))
@@ -258,8 +253,9 @@ for shape in ((1, 1, 1, 2, 2), (2, 1, 1, 2, 1), (1, 2, 1, 1, 2)):
             sums, counts = jax.jit(api.attention_received)(*given), jax.jit(api.query_counts)(*given[3:7])
             rows = jax.jit(lambda x: api.gather_tokens(x, kept, *axes))(cache)
             ours = jax.jit(jax.grad(total))(x)
-        np.testing.assert_allclose(sums, attention_received_reference(*given), atol=2e-5)
-        np.testing.assert_array_equal(counts, query_counts_reference(*given[3:7]))
+        expected = loop(*given)
+        np.testing.assert_allclose(sums, expected[0], atol=2e-5)
+        np.testing.assert_array_equal(counts, expected[1])
         np.testing.assert_array_equal(rows, tokens)
         np.testing.assert_allclose(ours, slope, atol=1e-6)
 print("agree")

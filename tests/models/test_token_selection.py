@@ -56,7 +56,7 @@ def test_later_layers_see_the_kept_tokens_only(row, method):
 
     def by_padding(model):
         und, gen = model._embed_und(batch["text"], batch["vision"]), model.embed_latent(batch["latent"], x, t)
-        rotations, meta = model._joined([batch["text"], batch["vision"]], batch["latent"])
+        rotations, meta = model._rope_and_metadata(batch["text"], batch["vision"], batch["latent"])
         probe, end = training.probe(batch, image_ids(batch), meta, 2)
         und, gen, (_, values), asked = model.mot.run(und, gen, rotations, meta, (), probe, (0, end))
         kept, stays = training.select(batch, meta, image_ids(batch), values, asked, 2)
@@ -82,7 +82,7 @@ def test_later_layers_see_the_kept_tokens_only(row, method):
 def test_the_loss_has_gradients_everywhere(row):
     batch, _ = row
     config = EXPERIMENT.copy_and_resolve_references()
-    config.update({"tasks": ("compose",), "loss": {"plan": 0.5, "draw": 0.5}, "packing": {"samples": 1}})
+    config.update({"tasks": ("compose",), "loss": {"ce_weight": 0.5, "mse_weight": 0.5}, "packing": {"samples": 1}})
     config.token_selection = {"keep": 0.5, "method": "text", "layers": (0,)}
     params = random_params()
     totals = joint.totals(batch, config)
@@ -142,7 +142,7 @@ def test_packed_sentences_and_noised_targets_do_not_ask_for_each_other(row, soft
         def ask(model):
             und = model._embed_und(streams["text"], streams["vision"])
             gen = model.embed_latent(streams["latent"], x, jnp.full(x.shape[:2], 0.3))
-            rotations, meta = model._joined([streams["text"], streams["vision"]], streams["latent"])
+            rotations, meta = model._rope_and_metadata(streams["text"], streams["vision"], streams["latent"])
             probe, _ = training.probe(streams, image_ids(streams), meta, 2)
             return model.mot.run(und, gen, rotations, meta, (), probe)[3][0][1], meta
 

@@ -13,7 +13,8 @@ from macro.objectives.text import text_losses
 from macro.utils.errors import UserError
 
 MODEL = {"variant": "XXS/64", "llm": {"vocab": 40, "layers": 1}}
-CONFIG = ConfigDict({"model": MODEL, "loss": {"plan": 0.5, "draw": 2.0}, "tasks": ("a", "b"), "init_from": {}})
+LOSS = {"ce_weight": 0.5, "mse_weight": 2.0}
+CONFIG = ConfigDict({"model": MODEL, "loss": LOSS, "tasks": ("a", "b"), "init_from": {}})
 
 
 def batch() -> dict:

@@ -10,10 +10,11 @@ from sampling.toy import random_image
 from sampling.toy_bagel import CONFIG, FIRST, FREE, OPTIONS, PACKING, PIECES, PIPELINE, SECOND, TOKENIZER, sentence_of
 
 from macro.diffusion.guidance import Guidance, guide
+from macro.inputs.collate import collate
 from macro.inputs.conditioning import CfgDropout
 from macro.inputs.packing import pack_sentence
-from macro.inputs.rows import make_row
 from macro.models.composer import Composer
+from macro.models.token_selection import TokenSelection
 from macro.models.vae import encode_images
 from macro.sampling import pipeline as pipeline_lib
 from macro.sentence.plan import Plan
@@ -22,7 +23,9 @@ from macro.utils.errors import UserError
 
 NAMES = ("full", "no_text", "no_image")
 TOKENS = 12  # latent tokens of the image to draw, 32 x 24 pixels
+RELEASED = {"policy": "bagel", "num_timesteps": 2}  # one step, as the released code counts
 NOISE = np.asarray(jax.random.normal(jax.random.key(5), (2, TOKENS, CONFIG.latent_channels)))
+WIDE = np.asarray(jax.random.normal(jax.random.key(6), (1, 15, CONFIG.latent_channels)))  # 24 x 40 pixels
 
 
 def _training_velocity(context: str) -> jax.Array:
@@ -31,7 +34,7 @@ def _training_velocity(context: str) -> jax.Array:
     chances = {name: float(name == context) for name in ("no_text", "no_image", "null")}
     packing = dataclasses.replace(PACKING, cfg_dropout=CfgDropout(**chances))
     packed = pack_sentence(Sentence(tuple(spans)), TOKENIZER, packing, np.random.default_rng(0))
-    row = jax.tree.map(lambda a: jnp.asarray(a)[None], make_row([packed], packing))
+    row = jax.tree.map(lambda a: jnp.asarray(a)[None], collate([packed], packing))
     drawn = np.flatnonzero(row["latent"]["loss"][0])
     return _packed_velocity(row, drawn)[:, drawn]
 
@@ -81,11 +84,28 @@ def test_where_contexts_end_under_both_policies():
         "no_text": (images, 4),
         "no_image": (sum(texts), 4 + sum(texts)),
     }
-    assert _drawn(PIECES, policy="bagel", num_timesteps=2).ends == {
+    # The released code draws in the last image's size, 40 x 16.
+    assert _drawn(PIECES, NOISE[:1, :10], **RELEASED).ends == {
         "full": (images + sum(texts), 4 + sum(texts)),
         "no_text": (images + texts[0], 4 + texts[0]),  # only the last text is gone
         "no_image": (sum(texts), sum(texts)),  # no gaps
     }
+
+
+def test_token_selection_and_strengths_under_both_policies():
+    """With one image and one text after it both policies compare the same contexts, so they draw the same image."""
+    sentence = Sentence((Image(FIRST), Text("one"), Target(size=FIRST.shape[:2])))
+    given = {"cfg_img_scale": 1.0, "sample_posterior": True}
+
+    def step(**changes):
+        (drawn,) = PIPELINE.compose_batch([sentence], noise=WIDE, **given, **changes)
+        return WIDE[0] - drawn.candidates[0].latents
+
+    plain = step()
+    for change in ({"token_selection": TokenSelection(keep=0.5, layers=(0, 1))}, {"strengths": [[3.0]]}):
+        joint, bagel = step(**change), step(**change, **RELEASED)
+        np.testing.assert_allclose(bagel, joint, atol=1e-4 * np.abs(joint).max(), err_msg=str(change))
+        assert np.abs(bagel - plain).max() > 1e-2 * np.abs(plain).max(), change
 
 
 def test_images_of_a_batch_do_not_touch_each_other():
@@ -93,7 +113,7 @@ def test_images_of_a_batch_do_not_touch_each_other():
     both = _one_step(["one"], NOISE * [[[1.0]], [[30.0]]])
     alone = _one_step(["one"], NOISE[:1])
     np.testing.assert_allclose(both[:1], alone, atol=1e-4 * np.abs(alone).max())
-    together = _one_step(["one"], NOISE * [[[1.0]], [[30.0]]], policy="bagel", num_timesteps=2)
+    together = _one_step(["one"], NOISE * [[[1.0]], [[30.0]]], **RELEASED)
     assert np.abs(together[:1] - alone).max() > 1e-2 * np.abs(alone).max()
 
 
@@ -109,7 +129,7 @@ def test_sentences_side_by_side_are_what_they_are_alone():
 
 
 def test_the_released_code_makes_one_step_less():
-    step = _one_step(["one"], policy="bagel", num_timesteps=2)
+    step = _one_step(["one"], **RELEASED)
     np.testing.assert_allclose(step, _one_step(["one"], num_timesteps=1), atol=1e-4 * np.abs(step).max())
 
 
@@ -172,12 +192,13 @@ def test_the_size_of_what_is_drawn():
     made = FREE.compose("make it <image 2>", [other], source=source, **free)
     assert made.pixels.shape == (24, 32, 3)
     assert [image.role for image in made.sentence.images] == ["source", "reference"]
-    released = {"policy": "bagel", "num_timesteps": 2}
-    made = FREE.compose("make it <image 2>", [other], source=source, size=(16, 16), **free | released)
+    made = FREE.compose("make it <image 2>", [other], source=source, size=(16, 16), **free | RELEASED)
     assert made.pixels.shape == (32, 24, 3)
 
 
 def test_mistakes_are_named():
+    with pytest.raises(UserError, match=r"noise: \(1, 15, 12\), but images of 32 x 24 need \(1, 12, 12\)"):
+        _drawn(["one"], WIDE)
     with pytest.raises(UserError, match="candidates"):
         PIPELINE.compose("one", candidates=0)
     with pytest.raises(UserError, match="multiples of 8"):

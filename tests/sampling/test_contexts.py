@@ -41,9 +41,9 @@ def test_what_each_context_holds(prompt):
 def test_dropped_images_move_position_ids_and_dropped_text_does_not(prompt):
     ends = {name: each[0] for name, each in prompt.ends.items()}
     ropes = {"full": WORDS + 2, "no_text": 2, "no_image": WORDS + 2, "null": 2}
-    assert {name: end.rope for name, end in ends.items()} == ropes
+    assert {name: end.position_id for name, end in ends.items()} == ropes
     orders = {"full": WORDS + 4 + 6, "no_text": 4 + 6, "no_image": WORDS, "null": 0}
-    assert {name: end.order for name, end in ends.items()} == orders
+    assert {name: end.token_index for name, end in ends.items()} == orders
 
 
 def test_images_are_bound_only_where_text_is(prompt):
@@ -58,8 +58,8 @@ def test_plan_stands_in_the_contexts_with_text(prompt, after):
     assert full["ids"].tolist() == [TOKENIZER.bos, *PLAN.tokens(TOKENIZER), TOKENIZER.eos]
     assert full["labels"].tolist() == [*full["ids"][1:], -1]
     start = prompt.ends["full"][0]
-    np.testing.assert_array_equal(full["token_index"], start.order + np.arange(PLAN_TOKENS))
-    np.testing.assert_array_equal(full["position_ids"], start.rope + np.arange(PLAN_TOKENS))
+    np.testing.assert_array_equal(full["token_index"], start.token_index + np.arange(PLAN_TOKENS))
+    np.testing.assert_array_equal(full["position_ids"], start.position_id + np.arange(PLAN_TOKENS))
 
 
 def test_target_follows_the_plan_or_the_prompt(prompt, after):
@@ -69,12 +69,13 @@ def test_target_follows_the_plan_or_the_prompt(prompt, after):
         context, candidate = divmod(row, 2)
         more = [PLAN_TOKENS, PLAN_TOKENS + 11][candidate] if context in after.kept else 0
         end = prompt.ends[CONTEXTS[context]][0]
-        assert after.frame["token_index"][row].tolist() == [end.order + more, end.order + more + n + 1]
-        np.testing.assert_array_equal(after.latent["token_index"][row], end.order + more + 1 + np.arange(n))
-        assert set(after.latent["position_ids"][row]) == set(after.frame["position_ids"][row]) == {end.rope + more}
+        assert after.frame["token_index"][row].tolist() == [end.token_index + more, end.token_index + more + n + 1]
+        np.testing.assert_array_equal(after.latent["token_index"][row], end.token_index + more + 1 + np.arange(n))
+        rope_ids = set(after.latent["position_ids"][row]), set(after.frame["position_ids"][row])
+        assert rope_ids == ({end.position_id + more}, {end.position_id + more})
         assert set(after.latent["mask_mode"][row]) == set(after.frame["mask_mode"][row]) == {NOISE}
         if not candidate:
-            assert after.ends[CONTEXTS[context]][0].order == end.order + more
+            assert after.ends[CONTEXTS[context]][0].token_index == end.token_index + more
 
 
 def test_latents_are_bound_only_where_the_plan_is(after):

@@ -245,7 +245,7 @@ def test_bad_batches():
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        (dict(), "give keep or budget"), (dict(keep=0.5, budget=9), "give keep or budget"),
+        (dict(), "give either keep or budget"), (dict(keep=0.5, budget=9), "give either keep or budget"),
         (dict(keep=0.0), "token_selection.keep"), (dict(keep=1.2), "token_selection.keep"),
         (dict(keep=0.5, min_tokens=0), "token_selection.min_tokens"),
         (dict(keep=0.5, method="best"), "token_selection.method='best'"),

@@ -3,8 +3,8 @@ import pytest
 from sampling.toy import TOKENIZER, pipeline, random_image
 
 from macro.diffusion.step_cache import TaylorSeer, TeaCache
-from macro.sentence.formats import image_first
 from macro.sentence.plan import Plan
+from macro.sentence.prompt import image_first
 from macro.sentence.spans import Image, Sentence, Target, Text
 from macro.utils.errors import UserError
 

@@ -13,7 +13,7 @@ from macro.objectives import joint, parts
 from macro.sampling.load import packing_of
 from macro.sampling.options import PlanSamplingConfig, SamplingOptions
 from macro.sampling.pipeline import Pipeline
-from macro.sentence.formats import read_macrodata, with_pixels
+from macro.sentence.formats import load_images, read
 from macro.sentence.spans import Target
 
 SAMPLES = sorted((Path(__file__).parents[3] / "shared" / "real" / "macrodata").glob("*.json"))
@@ -29,7 +29,7 @@ def test_macrodata_is_planned_and_drawn():
     options = SamplingOptions(num_timesteps=2, use_planner=True, plan=PlanSamplingConfig(max_cot_tokens=8))
     pipeline = Pipeline(params, model, Tokenizer.demo(), packing, options)
     for path in SAMPLES:
-        sample = with_pixels(read_macrodata(path))
+        sample = load_images(read(path))
         asked = sample.replace(
             spans=(*(span for span in sample if span != sample.target), Target(size=(64, 64)))
         )

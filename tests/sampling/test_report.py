@@ -50,6 +50,11 @@ def test_everything_is_shown(page):
     assert "full +6, no_text -4.5, null -0.5" in page and "full 31 tokens, no_text 9 tokens" in page
 
 
+def test_a_subject_without_cells_is_said_to_be_missing(page):
+    without = report.html(_output(grid=np.where(GRID == 2, 0, GRID)))
+    assert "not in the plan" in without and "not in the plan" not in page
+
+
 def test_it_says_where_nothing_ranks_the_candidates(page):
     alike = tuple(dataclasses.replace(each, score=None) for each in _output().candidates)
     other = report.html(dataclasses.replace(_output(), candidates=alike))

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from macro.inputs.collate import collate
 from macro.inputs.conditioning import CfgDropout
 from macro.inputs.packing import PackingConfig, pack_sentence
-from macro.inputs.rows import make_row
 from macro.objectives import joint, parts
-from macro.sampling.contexts import context_spans, continue_prompt, make_prompt, reading_plans
+from macro.sampling import contexts as contexts_lib
+from macro.sampling.contexts import continue_prompt
 from macro.sampling.options import PlanSamplingConfig, SamplingOptions
 from macro.sampling.pipeline import Pipeline
 from macro.sentence.plan import Plan
@@ -87,8 +88,7 @@ def pipeline(**options) -> Pipeline:
 
 def prompt_of(sentences, contexts, packing=PACKING):
     """What these contexts read of the sentences."""
-    spans = [context_spans(each, contexts, "joint", TOKENIZER, packing) for each in sentences]
-    return make_prompt(spans, reading_plans(contexts, "joint"), TOKENIZER, packing)
+    return contexts_lib.prompt_of(sentences, contexts, "joint", TOKENIZER, packing)
 
 
 def continuation_of(sentences, plans, prompt, packing=PACKING):
@@ -118,9 +118,9 @@ def training_row(plan: Plan, context: str) -> tuple[dict, jax.Array]:
     """`sentence()` with a plan, packed as training packs it where its dice say `context`; and values for the
     64 places of its latent stream, of which the target has the first 16."""
     dropout = CfgDropout(**{name: float(name == context) for name in ("no_text", "no_image", "null")})
-    config = dataclasses.replace(PACKING, text=256, vision=64, latent=64, samples=1, draws=1, cfg_dropout=dropout)
+    config = dataclasses.replace(PACKING, text=256, vision=64, latent=64, samples=1, noise_draws=1, cfg_dropout=dropout)
     whole = sentence().with_plan(plan)
     whole = whole.replace(spans=(*whole.spans[:-1], Target(random_image(9, 64, 64))))
-    row = make_row([pack_sentence(whole, TOKENIZER, config, np.random.default_rng(0))], config)
+    row = collate([pack_sentence(whole, TOKENIZER, config, np.random.default_rng(0))], config)
     x = jax.random.normal(jax.random.key(1), (1, 64, CONFIG.latent_channels))
     return jax.tree.map(lambda a: jnp.asarray(a)[None], row), x

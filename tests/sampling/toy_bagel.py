@@ -24,7 +24,7 @@ CONFIG = ModelConfig(
 STRIDE = CONFIG.pixels_per_token  # 8: latent patch 2 times VAE stride 4
 PACKING = PackingConfig(
     buckets=((24, 40, 1), (40, 16, 1), (32, 24, 1)), patch=7, vision_side=9, latent_stride=STRIDE, latent_side=6,
-    reference_max_side=42, reference_vae=True, binding=False, draws=1, samples=1, text=220, vision=60, latent=60,
+    reference_max_side=42, reference_vae=True, binding=False, noise_draws=1, samples=1, text=220, vision=60, latent=60,
 )  # fmt: skip
 FIRST, SECOND = random_image(1, 24, 40), random_image(2, 40, 16)
 PIECES = [FIRST, "one", SECOND, "and two"]

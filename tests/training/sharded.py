@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from macro.inputs.packing import pack_row
-from macro.inputs.pipeline import stack
+from macro.inputs.loader import stack
+from macro.inputs.packing import pack_sequence
 from macro.inputs.tokenizer import Tokenizer
 from macro.objectives import joint
 from macro.objectives.parts import model_config
@@ -44,7 +44,7 @@ def batch_of(packing, tokenizer):
         return Sentence((Text("draw "), Image(pixels(32), subject=1), words, Target(pixels(64))), "compose", i)
 
     source = [sentence(i) for i in range(2 * ROWS)]
-    return stack([pack_row(source, tokenizer, packing, 0, [2 * i, 2 * i + 1]) for i in range(ROWS)])
+    return stack([pack_sequence(source, tokenizer, packing, 0, [2 * i, 2 * i + 1]) for i in range(ROWS)])
 
 
 def train(config, batch, parallel, devices):
@@ -66,7 +66,7 @@ def train(config, batch, parallel, devices):
 def main(config_file, program):
     config = load(config_file)
     config.unlock()
-    config.packing.update({"text": 128, "vision": 16, "latent": 64, "samples": 2, "draws": 1})
+    config.packing.update({"text": 128, "vision": 16, "latent": 64, "samples": 2, "noise_draws": 1})
     config.packing.buckets, config.batch_size = ((64, 64, 2),), ROWS
     config.model.remat = "full"
     model, tokenizer = model_config(config), Tokenizer.demo()

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from macro.inputs import records
+from macro.inputs.dataset_builder import prepare
 from macro.objectives.parts import model_config
 from macro.parallel.mesh import make_mesh, parallel_config
 from macro.sentence.plan import Plan
@@ -94,7 +94,7 @@ def made(seed, start, count, options):
 
 def test_built_data_sets_of_any_engine_are_mixed_and_packed(config, tmp_path):
     for name, num, task, shade in (("music", 4, "compose", 10), ("edit", 2, "edit", 20)):
-        records.prepare(name, str(tmp_path), 0, num, made, {"task": task, "shade": shade})
+        prepare(name, str(tmp_path), 0, num, made, {"task": task, "shade": shade})
     config.data = {"name": "records", "dir": str(tmp_path), "mix": (("music", 1), ("edit", 2.0)), "workers": 0}
     config.tasks = ("compose", "edit")
     source = data.stored(config)

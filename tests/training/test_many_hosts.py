@@ -30,7 +30,7 @@ from macro.utils.config import load, run
 
 
 def main(workdir, save_every_steps=4, batch_size={ROWS}, pause=0.0, coordinator="", process=-1, processes=0):
-    from macro.inputs.pipeline import Pipeline
+    from macro.inputs.loader import Pipeline
     from macro.objectives import OBJECTIVES
     from macro.parallel.mesh import my_rows
     from macro.sentence.spans import Sentence, Target, Text
@@ -65,7 +65,7 @@ def main(workdir, save_every_steps=4, batch_size={ROWS}, pause=0.0, coordinator=
     config = load({CONFIG!r})
     config.update(stand_in.get_config(12, objective="autoencoder").to_dict())
     config.update({{"save_every_steps": save_every_steps, "batch_size": batch_size}})
-    config.packing.update({{"text": 140, "vision": 0, "latent": 16, "draws": 1, "window": {WINDOW}}})
+    config.packing.update({{"text": 140, "vision": 0, "latent": 16, "noise_draws": 1, "window": {WINDOW}}})
     config.packing.buckets = ((32, 32, 4),)
     return train.main(config, workdir, coordinator, process, processes)
 

@@ -24,7 +24,7 @@ from macro.engines.foundation.categories import CATEGORIES
 from macro.engines.foundation.detector import GroundingDino
 from macro.engines.foundation.embeddings import Clip, Dino
 from macro.engines.foundation.generators import FluxCompose, FluxDraw, KontextRedraw
-from macro.engines.foundation.language import Language
+from macro.engines.foundation.language import STAGES, Language
 from macro.engines.foundation.orb_filter import OrbStillness
 from macro.engines.foundation.segmenter import Sam2
 from macro.engines.material.types import EngineImage, MaterialSource
@@ -136,16 +136,16 @@ def _chat(name: str, options: Options) -> Chat:
 
 
 class Spent:
-    """`Provider.spent`: what the endpoints among these have counted (`Endpoint.counts`) since it was last called."""
+    """`Provider.spent`: what these have counted (`Chat.counts`) since it was last called."""
 
     def __init__(self, asked: Chats):
-        self._endpoints = [chat for chat in dict.fromkeys(asked) if isinstance(chat, Endpoint)]
+        self._chats = list(dict.fromkeys(asked))
         self._told: Counter = Counter()
         self._lock = threading.Lock()
 
     def __call__(self) -> dict[str, int]:
         with self._lock:
-            now = sum((Counter(endpoint.counts) for endpoint in self._endpoints), Counter())
+            now = sum((Counter(chat.counts) for chat in self._chats), Counter())
             new, self._told = now - self._told, now
         return dict(new)
 
@@ -163,7 +163,7 @@ def provider(options: Options, sources: MaterialSource) -> Provider:
         UserError: as `chats`; and any stage, when a model of its own cannot be loaded.
     """
     asked = chats(options)
-    talk = Language(*asked)
+    language = Language(*asked)
 
     def placed(stage: Any) -> Any:
         return stage if stage.device is not None else replace(stage, device=options.device)
@@ -180,20 +180,6 @@ def provider(options: Options, sources: MaterialSource) -> Provider:
         text_similarity=placed(options.clip),
         image_similarity=placed(options.dino),
         static_share=options.stillness,
-        write_scene=talk.write_scene,
-        tag=talk.tag,
-        verify=talk.verify,
-        caption=talk.caption,
-        describe=talk.describe,
-        merge=talk.merge,
-        instruct=talk.instruct,
-        think=talk.think,
-        match=talk.match,
-        changed=talk.changed,
-        narrate=talk.narrate,
-        rate=talk.rate,
-        rewrite=talk.rewrite,
-        summarise=talk.summarise,
-        judge=talk.judge,
         spent=Spent(asked),
+        **{name: getattr(language, name) for name in STAGES},
     )

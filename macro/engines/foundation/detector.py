@@ -8,7 +8,7 @@ whichever words of the prompt fired. Read next: `segmenter.py`.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -17,40 +17,37 @@ from macro.engines.foundation.batching import answer
 from macro.engines.ground_truth import overlap
 from macro.engines.material.types import EngineImage
 from macro.engines.provider import Box, Region
-from macro.judges.model_loading import check_kind, device_of, format_of, loading, once
+from macro.judges.model_loading import PretrainedModel
 from macro.utils.errors import ItemError, UserError
 from macro.utils.images import Pixels
 
 
 @dataclass(frozen=True)
-class GroundingDino:
-    """`stages.Detect` by Grounding DINO.
+class GroundingDino(PretrainedModel):
+    """`Provider.detect` by Grounding DINO.
 
-    Attributes:
-        name: of the hub, or a folder.
-        device: None is a GPU where there is one.
-        dtype: "float32", "bfloat16" or "float16".
-        batch: images that go through the model at a time; only those of one size share a batch, so that the answers
-            do not depend on it.
+    Attributes, besides those of `PretrainedModel`:
+        batch: only images of one size share one, so that the answers do not depend on it.
         box_threshold: the least score that a box has for any word of the prompt, 0..1.
         text_threshold: the least score that it has for the label that it is given, 0..1.
         overlap: two regions that overlap by more (intersection over union) show the same thing, the surer one stays.
     """
 
     name: str = "IDEA-Research/grounding-dino-base"
-    device: str | None = None
-    dtype: str = "float32"
-    batch: int = 4
     box_threshold: float = 0.3
     text_threshold: float = 0.25
     overlap: float = 0.7
 
+    TITLE: ClassVar[str] = "Grounding DINO"
+    CLASS: ClassVar[str] = "AutoModelForZeroShotObjectDetection"
+    KINDS: ClassVar[tuple[str, ...]] = ("grounding-dino", "mm-grounding-dino")
+    PROCESSOR: ClassVar[bool] = True
+
     def __post_init__(self):
+        super().__post_init__()
         for field in ("box_threshold", "text_threshold", "overlap"):
             if not 0 <= getattr(self, field) <= 1:
                 raise UserError(f"Grounding DINO: {field} is {getattr(self, field)}; it is a share of 0..1")
-        if self.batch < 1:
-            raise UserError(f"Grounding DINO: batch is {self.batch}; use at least 1")
 
     def __call__(
         self, images: Sequence[EngineImage], labels: Sequence[Sequence[str]]
@@ -69,7 +66,7 @@ class GroundingDino:
         return [next(named) if _names(asked) else [] for _, asked in items]
 
     def _regions(self, images: list[Pixels], labels: list[tuple[str, ...]]) -> list[list[Region] | ItemError]:
-        model, processor = _load(self.name, self.device, self.dtype)
+        model, processor = self.load()
         import torch
 
         names = [_names(asked) for asked in labels]
@@ -153,14 +150,3 @@ def _corners(box: Float[np.ndarray, "4"]) -> Box:
     x, y, width, height = (float(value) for value in box)
     edges = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
     return tuple(min(max(edge, 0.0), 1.0) for edge in edges)
-
-
-@once
-def _load(name: str, device: str | None, dtype: str) -> tuple[Any, Any]:
-    with loading("Grounding DINO", name):
-        from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
-
-        on, numbers = device_of(device), format_of(dtype)
-        check_kind(name, ("grounding-dino", "mm-grounding-dino"))
-        model = AutoModelForZeroShotObjectDetection.from_pretrained(name).to(device=on, dtype=numbers).eval()
-        return model, AutoProcessor.from_pretrained(name)

@@ -24,7 +24,7 @@ from macro.engines.foundation.batching import answer, crop, squared
 from macro.engines.material.types import EngineImage
 from macro.engines.provider import Region, ScenePrompt
 from macro.judges.model_loading import device_of, format_of, loading, once
-from macro.sentence.formats import check_prompt, marker
+from macro.sentence.prompt import check_prompt, marker
 from macro.utils.errors import ItemError, UserError
 from macro.utils.images import Pixels, resize
 

@@ -5,7 +5,8 @@ Read next: `language.py`.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from macro.engines.provider import (
@@ -19,8 +20,9 @@ from macro.engines.provider import (
     Suitability,
 )
 from macro.judges.json_schema import Schema, array, integer, number, obj, text
-from macro.sentence.formats import check_prompt, marker, phrased
+from macro.sentence.formats.inset import from_phrase_map
 from macro.sentence.plan import validate_cot
+from macro.sentence.prompt import check_prompt, marker
 from macro.sentence.spans import Image
 from macro.utils.errors import ItemError, UserError
 
@@ -39,9 +41,14 @@ def line(written: str) -> str:
     return " ".join(written.split())
 
 
-def words(field: str) -> Callable[[dict], str]:
+def line_of(field: str) -> Callable[[dict], str]:
     """Reads one field as a line."""
     return lambda answer: line(answer[field])
+
+
+def field(name: str) -> Callable[[dict], Any]:
+    """Reads one field as it is."""
+    return lambda answer: answer[name]
 
 
 def noun_phrase(answer: dict) -> str:
@@ -55,73 +62,67 @@ def labels(answer: dict) -> list[str]:
     return [line(label) for label in answer["labels"]]
 
 
-def idea(ask: SceneRequest) -> Callable[[dict], ScenePrompt]:
+def scene_prompt(asked: SceneRequest, answer: dict) -> ScenePrompt:
     """A scene of the categories that were offered, an adjective before them where that tells two apart."""
-
-    def read(answer: dict) -> ScenePrompt:
-        chosen = tuple(map(line, answer["labels"]))
-        for label in chosen:
-            if not any(f" {label}".lower().endswith(f" {category}".lower()) for category in ask.categories):
-                raise ItemError(f"label {label!r} is none of the categories")
-        return ScenePrompt(line(answer["caption"]), chosen)
-
-    return read
+    chosen = tuple(labels(answer))
+    for label in chosen:
+        if not any(f" {label}".lower().endswith(f" {category}".lower()) for category in asked.categories):
+            raise ItemError(f"label {label!r} is none of the categories")
+    return ScenePrompt(line(answer["caption"]), chosen)
 
 
 def with_markers(written: str, count: int, field: str) -> str:
     """A line that names every one of `count` images, and no other."""
     prompt = line(written)
-    try:
+    with _as_item_error():
         check_prompt(prompt, count, field)
-    except UserError as error:
-        raise ItemError(str(error)) from None
     missing = [marker(n) for n in range(1, count + 1) if marker(n) not in prompt]
     if missing:
         raise ItemError(f"{field} lacks {', '.join(missing)}")
     return prompt
 
 
-def thought(regions: Sequence[Region]) -> Callable[[dict], str]:
+def instruction(count: int, answer: dict) -> str:
+    return with_markers(answer["instruction"], count, "instruction")
+
+
+def thought(regions: Sequence[Region], answer: dict) -> str:
     """A chain of thought that speaks of every subject, by its number, its label, or at least its noun."""
-
-    def read(answer: dict) -> str:
-        cot = line(answer["thought"])
-        try:
-            validate_cot(cot)
-        except UserError as error:
-            raise ItemError(str(error)) from None
-        for n, region in enumerate(regions, 1):
-            noun = region.label.lower().split()[-1]
-            if not (holds(cot, str(n)) or holds(cot.lower(), noun)):
-                raise ItemError(f"thought says nothing of subject {n}, the {region.label}")
-        return cot
-
-    return read
+    cot = line(answer["thought"])
+    with _as_item_error():
+        validate_cot(cot)
+    for n, region in enumerate(regions, 1):
+        noun = region.label.lower().split()[-1]
+        if not (_has_whole_words(cot, str(n)) or _has_whole_words(cot.lower(), noun)):
+            raise ItemError(f"thought says nothing of subject {n}, the {region.label}")
+    return cot
 
 
-def holds(written: str, phrase: str) -> bool:
-    """Whether a phrase stands in a text as whole words."""
+def _has_whole_words(written: str, phrase: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", written) is not None
 
 
-def interleaved(count: int) -> Callable[[dict], InterleavedCaption]:
+@contextmanager
+def _as_item_error() -> Iterator[None]:
+    """What the checks of users' own files refuse is this item's fault here."""
+    try:
+        yield
+    except UserError as error:
+        raise ItemError(str(error)) from None
+
+
+def interleaved(count: int, answer: dict) -> InterleavedCaption:
     """A caption, and a phrase of its own in it for each of those of `count` images that it mentions."""
-
-    def read(answer: dict) -> InterleavedCaption:
-        caption = line(answer["caption"])
-        found: dict[str, int] = {}
-        for entry in answer["phrases"]:
-            phrase = line(entry["phrase"])
-            if phrase in found:
-                raise ItemError(f"phrase {phrase!r} is given to two images")
-            found[phrase] = entry["image"]
-        try:
-            phrased(caption, found, [Image(path=str(n)) for n in range(1, count + 1)], "the answer")
-        except UserError as error:
-            raise ItemError(str(error)) from None
-        return InterleavedCaption(caption, found)
-
-    return read
+    caption = line(answer["caption"])
+    found: dict[str, int] = {}
+    for entry in answer["phrases"]:
+        phrase = line(entry["phrase"])
+        if phrase in found:
+            raise ItemError(f"phrase {phrase!r} is given to two images")
+        found[phrase] = entry["image"]
+    with _as_item_error():
+        from_phrase_map(caption, found, [Image(path=str(n)) for n in range(1, count + 1)], "the answer")
+    return InterleavedCaption(caption, found)
 
 
 def box(given: Sequence[int | float], at: str) -> Box:
@@ -143,12 +144,8 @@ def matches(answer: dict) -> list[Match]:
     return found
 
 
-def suitability(count: int) -> Callable[[dict], Suitability]:
-    def read(answer: dict) -> Suitability:
-        instruction = with_markers(answer["instruction"], count, "instruction")
-        return Suitability(float(answer["score"]), tuple(map(line, answer["descriptions"])), instruction)
-
-    return read
+def suitability(count: int, answer: dict) -> Suitability:
+    return Suitability(float(answer["score"]), tuple(map(line, answer["descriptions"])), instruction(count, answer))
 
 
 def rewritten(answer: dict) -> RewrittenPage:
@@ -166,8 +163,3 @@ def summary(answer: dict) -> str:
     if count >= SUMMARY_WORDS:
         raise ItemError(f"summary has {count} words; it must have fewer than {SUMMARY_WORDS}")
     return told
-
-
-def field(name: str) -> Callable[[dict], Any]:
-    """Reads one field as it is."""
-    return lambda answer: answer[name]

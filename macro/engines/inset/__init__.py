@@ -12,25 +12,26 @@ from dataclasses import replace
 
 import numpy as np
 
-from macro.engines.core import Engine, Step, notes_of, set_answers
-from macro.engines.ground_truth import ground_truths, subject_at, truth_subset
+from macro.engines.core import Engine, Step, each, notes_of, only, region_notes, set_answers
+from macro.engines.ground_truth import known_truth, subject_at, truth_subset
 from macro.engines.inset import images, video
 from macro.engines.inset.regions import (
     IMAGE,
     VIDEO,
+    Batch,
     InsetCandidate,
     Options,
     choose_sizes,
     cut,
     enough,
-    only_in,
     segment,
-)
+)  # fmt: skip
 from macro.engines.provider import InterleavedCaption, PromptRequest, Provider
 from macro.scenes.ground_truth.annotate import layout
 from macro.scenes.language import questions
-from macro.sentence.formats import phrased, prompt_of
+from macro.sentence.formats.inset import from_phrase_map
 from macro.sentence.plan import Plan
+from macro.sentence.prompt import prompt_of
 from macro.sentence.spans import Image, Sentence, Span, Target, Truth
 from macro.utils.errors import UserError
 
@@ -43,56 +44,44 @@ def start(seed: int, index: int, attempt: int, options: Options) -> InsetCandida
     return first.replace(attempt=attempt, bucket=VIDEO if first.rng("branch").random() < options.video else IMAGE)
 
 
-def check_phrases(candidates: list[InsetCandidate], provider: Provider, options: Options) -> list[InsetCandidate]:
+def check_phrases(candidate: InsetCandidate, options: Options) -> InsetCandidate:
     """Whoever told it may have left things out, which leave; the others are numbered in the order of their mention.
 
     A phrase that is not in the caption, or a number that is no thing's, drops the candidate.
     """
-    del provider
-    return [_checked(candidate, options) for candidate in candidates]
-
-
-def _checked(candidate: InsetCandidate, options: Options) -> InsetCandidate:
     try:
         spans = _spans(candidate)
     except UserError as error:
         return candidate.check("phrases", False, reason=str(error))
     mentioned = [image.number for image in spans if isinstance(image, Image) and image.number is not None]
     numbers = {old: new for new, old in enumerate(mentioned, 1)}
-    told = InterleavedCaption(
-        candidate.told.caption, {phrase: numbers[n] for phrase, n in candidate.told.phrases.items()}
-    )
+    phrases = {phrase: numbers[n] for phrase, n in candidate.told.phrases.items()}
+    told = InterleavedCaption(candidate.told.caption, phrases)
     candidate = candidate.only([number - 1 for number in mentioned]).replace(told=told)
     return enough(candidate, "phrases", len(mentioned), options)
 
 
 def _spans(candidate: InsetCandidate) -> tuple[Span, ...]:
     images = [Image(image.pixels, subject=n) for n, image in enumerate(candidate.references, 1)]
-    return phrased(candidate.told.caption, candidate.told.phrases, images)
+    return from_phrase_map(candidate.told.caption, candidate.told.phrases, images)
 
 
-def think(candidates: list[InsetCandidate], provider: Provider, options: Options) -> list[InsetCandidate]:
+def think(candidates: Batch, provider: Provider, options: Options) -> Batch:
     """The chain of thought, where a plan is asked for."""
     if not options.plan:
         return candidates
     briefs = [PromptRequest(d.target, d.placed, d.references, d.seed_for("think")) for d in candidates]
-    return set_answers(
-        candidates, "think", "cot", provider.think(briefs, [prompt_of(Sentence(_spans(d))) for d in candidates])
-    )
+    thoughts = provider.think(briefs, [prompt_of(Sentence(_spans(d))) for d in candidates])
+    return set_answers(candidates, "think", "cot", thoughts)
 
 
 def finish(candidate: InsetCandidate, options: Options) -> Sentence:
     """Caption with images in it, plan if asked for, target; the truth where the target's scene is known."""
     plan = ()
     if options.plan:
-        plan = (Plan(candidate.cot, layout(_masks(candidate))),)
-    notes = notes_of(
-        candidate,
-        ENGINE,
-        regions=[{"label": r.label, "box": list(r.box), "score": r.score} for r in candidate.placed],
-        phrases=candidate.told.phrases,
-        judged=list(candidate.judged),
-    )
+        plan = (Plan(candidate.cot, layout(np.stack([region.mask for region in candidate.placed]))),)
+    about = {"regions": region_notes(candidate.placed), "phrases": candidate.told.phrases}
+    notes = notes_of(candidate, ENGINE, **about, judged=list(candidate.judged))
     if candidate.bucket == IMAGE:
         notes |= {"caption": candidate.caption, "descriptions": list(candidate.descriptions)}
     else:
@@ -101,15 +90,11 @@ def finish(candidate: InsetCandidate, options: Options) -> Sentence:
     return Sentence(spans, candidate.task, candidate.index, _truth(candidate), notes)
 
 
-def _masks(candidate: InsetCandidate) -> np.ndarray:
-    return np.stack([region.mask for region in candidate.placed])
-
-
 def _truth(candidate: InsetCandidate) -> Truth | None:
     """Of the subjects that references show, in their order; questions are about the whole image."""
-    if candidate.target.scene is None:
+    truth = known_truth(candidate.target)
+    if truth is None:
         return None
-    (truth,) = ground_truths([candidate.target])
     subjects = [subject_at(truth, region) for region in candidate.placed]
     if None in subjects or len(set(subjects)) < len(subjects):
         return None
@@ -122,21 +107,21 @@ ENGINE = Engine(
     options=Options,
     start=start,
     steps=(
-        Step("photo", only_in(IMAGE, images.photo)),
-        Step("caption", only_in(IMAGE, images.caption)),
-        Step("tag", only_in(IMAGE, images.tag)),
-        Step("detect", only_in(IMAGE, images.detect)),
-        Step("pair", only_in(VIDEO, video.pair)),
-        Step("match", only_in(VIDEO, video.match)),
-        Step("stillness", only_in(VIDEO, video.moving)),
-        Step("changed", only_in(VIDEO, video.changing)),
-        Step("sizes", choose_sizes),
+        Step("photo", only("bucket", IMAGE, images.photo)),
+        Step("caption", only("bucket", IMAGE, images.caption)),
+        Step("tag", only("bucket", IMAGE, images.tag)),
+        Step("detect", only("bucket", IMAGE, images.detect)),
+        Step("pair", only("bucket", VIDEO, video.pair)),
+        Step("match", only("bucket", VIDEO, video.match)),
+        Step("stillness", only("bucket", VIDEO, video.moving)),
+        Step("changed", only("bucket", VIDEO, video.changing)),
+        Step("sizes", each(choose_sizes)),
         Step("segment", segment),
-        Step("cut", cut),
-        Step("describe", only_in(IMAGE, images.describe)),
-        Step("merge", only_in(IMAGE, images.merge)),
-        Step("narrate", only_in(VIDEO, video.narrate)),
-        Step("phrases", check_phrases),
+        Step("cut", each(cut)),
+        Step("describe", only("bucket", IMAGE, images.describe)),
+        Step("merge", only("bucket", IMAGE, images.merge)),
+        Step("narrate", only("bucket", VIDEO, video.narrate)),
+        Step("phrases", each(check_phrases)),
         Step("think", think),
     ),
     finish=finish,

@@ -4,60 +4,45 @@ photo -> caption -> tag -> detect -> (sizes, masks, cut-outs: `regions.py`) -> d
 """
 
 from macro.engines.core import group_answers, load_source, map_answers, set_answers
-from macro.engines.inset.regions import InsetCandidate, Options, Pair
+from macro.engines.inset.regions import Batch, Options, Pair
 from macro.engines.provider import Provider
 
 
-def photo(candidates: list[InsetCandidate], provider: Provider, options: Options) -> list[InsetCandidate]:
+def photo(candidates: Batch, provider: Provider, options: Options) -> Batch:
     """An image, target and source of the references in one."""
-    del options
 
-    def get(candidate: InsetCandidate) -> Pair:
-        image = provider.sources.photo(*candidate.material)
-        return Pair(image, image)
-
-    return load_source(candidates, "photo", "pair", get)
+    return load_source(candidates, "photo", "pair", lambda d: Pair(*[provider.sources.photo(*d.material)] * 2))
 
 
-def caption(candidates: list[InsetCandidate], provider: Provider, options: Options) -> list[InsetCandidate]:
+def caption(candidates: Batch, provider: Provider, options: Options) -> Batch:
     """What the whole image shows."""
-    del options
     answers = provider.caption([d.target for d in candidates], [d.seed_for("caption") for d in candidates])
     return set_answers(candidates, "caption", "caption", answers)
 
 
-def tag(candidates: list[InsetCandidate], provider: Provider, options: Options) -> list[InsetCandidate]:
+def tag(candidates: Batch, provider: Provider, options: Options) -> Batch:
     """Labels for the detector."""
-    del options
-    return map_answers(
-        candidates,
-        "tag",
-        provider.tag([d.target for d in candidates]),
-        lambda d, labels: d.replace(labels=tuple(labels)),
-    )
+    answers = provider.tag([d.target for d in candidates])
+    return map_answers(candidates, "tag", answers, lambda d, labels: d.replace(labels=tuple(labels)))
 
 
-def detect(candidates: list[InsetCandidate], provider: Provider, options: Options) -> list[InsetCandidate]:
+def detect(candidates: Batch, provider: Provider, options: Options) -> Batch:
     """Where the labels' things are."""
-    del options
     answers = provider.detect([d.target for d in candidates], [d.labels for d in candidates])
-    return map_answers(
-        candidates, "detect", answers, lambda d, found: d.replace(regions=tuple(found), placed=tuple(found))
-    )
+    found = map_answers(candidates, "detect", answers, lambda d, regions: d.replace(regions=tuple(regions)))
+    return [candidate.replace(placed=candidate.regions) for candidate in found]
 
 
-def describe(candidates: list[InsetCandidate], provider: Provider, options: Options) -> list[InsetCandidate]:
+def describe(candidates: Batch, provider: Provider, options: Options) -> Batch:
     """A noun phrase for each region."""
-    del options
     asked = [(d.source, region, d.seed_for(f"describe {n}")) for d in candidates for n, region in enumerate(d.regions)]
     images, regions, seeds = ([thing[i] for thing in asked] for i in range(3))
     answers = group_answers(provider.describe(images, regions, seeds), [len(c.regions) for c in candidates])
     return map_answers(candidates, "describe", answers, lambda d, texts: d.replace(descriptions=tuple(texts)))
 
 
-def merge(candidates: list[InsetCandidate], provider: Provider, options: Options) -> list[InsetCandidate]:
+def merge(candidates: Batch, provider: Provider, options: Options) -> Batch:
     """Caption and descriptions become one interleaved caption."""
-    del options
     answers = provider.merge(
         [d.target for d in candidates],
         [d.caption for d in candidates],

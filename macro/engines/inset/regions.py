@@ -3,7 +3,7 @@
 Read next: `images.py`, `video.py`, `__init__.py` (the steps in order).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from macro.engines.ground_truth import overlap
 from macro.engines.material.types import EngineImage
 from macro.engines.provider import InterleavedCaption, Provider, Region
 from macro.scenes.ground_truth.annotate import tight_boxes
-from macro.utils.errors import UserError
+from macro.utils.errors import UserError, check_range
 from macro.utils.images import resize
 
 IMAGE, VIDEO = "image", "video"
@@ -53,18 +53,15 @@ class Options:
     plan: bool = False
 
     def __post_init__(self):
-        for name in ("video", "filled", "apart", "stillest"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"inset options: {name}={getattr(self, name)} must lie in 0..1")
+        check_range("inset options", self, 0, 1, "video", "filled", "apart", "stillest")
+        check_range("inset options", self, 1, np.inf, "reference_size")
+        check_range("inset options", self, 0, np.inf, "margin")
         for name in ("references", "entities"):
             fewest, most = getattr(self, name)
             if not 1 <= fewest <= most <= MOST:
                 raise UserError(f"inset options: {name}={fewest, most} must be fewest and most, within 1..{MOST}")
         if not 0 <= self.areas[0] <= self.areas[1] <= 1:
             raise UserError(f"inset options: areas={self.areas} must be smallest and largest, within 0..1")
-        for name, least in (("reference_size", 1), ("margin", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"inset options: {name}={getattr(self, name)} must be at least {least}")
         if len(self.ground) != 3 or not all(0 <= value <= 255 for value in self.ground):
             raise UserError(f"inset options: ground={self.ground} must be three numbers in 0..255")
 
@@ -124,27 +121,15 @@ class InsetCandidate(Candidate):
         )
 
 
-Run = Callable[[list[InsetCandidate], Provider, Options], list[InsetCandidate]]
-
-
-def only_in(branch: str, run: Run) -> Run:
-    """A step that lets the candidates of the other branch pass."""
-
-    def step(candidates: list[InsetCandidate], provider: Provider, options: Options) -> list[InsetCandidate]:
-        mine = [candidate for candidate in candidates if candidate.bucket == branch]
-        after = iter(run(mine, provider, options) if mine else ())
-        return [next(after) if candidate.bucket == branch else candidate for candidate in candidates]
-
-    return step
+Batch = list[InsetCandidate]
 
 
 # ---- which regions are fit ----
 
 
-def choose_sizes(candidates: list[InsetCandidate], provider: Provider, options: Options) -> list[InsetCandidate]:
+def choose_sizes(candidate: InsetCandidate, options: Options) -> InsetCandidate:
     """Drops things of extreme sizes, in either image, and things found twice; keeps the largest of too many."""
-    del provider
-    return [_choose(candidate, _size_faults(candidate, options), "sizes", options) for candidate in candidates]
+    return _choose(candidate, _size_faults(candidate, options), "sizes", options)
 
 
 def _size_faults(candidate: InsetCandidate, options: Options) -> list[str]:
@@ -194,7 +179,7 @@ def enough(candidate: InsetCandidate, name: str, count: int, options: Options) -
 # ---- masks and cut-outs ----
 
 
-def segment(candidates: list[InsetCandidate], provider: Provider, options: Options) -> list[InsetCandidate]:
+def segment(candidates: Batch, provider: Provider, options: Options) -> Batch:
     """Masks in the source; where the target is another image and a plan is asked for, in the target as well."""
     candidates = _masked(candidates, "source", "regions", provider)
     candidates = [c.replace(placed=c.regions) if c.bucket == IMAGE else c for c in candidates]
@@ -224,17 +209,10 @@ def _mask_faults(candidate: InsetCandidate, options: Options) -> list[str]:
     return faults
 
 
-def cut(candidates: list[InsetCandidate], provider: Provider, options: Options) -> list[InsetCandidate]:
+def cut(candidate: InsetCandidate, options: Options) -> InsetCandidate:
     """References: what the masks show of the source, on a plain ground."""
-    del provider
-    return [
-        candidate.replace(
-            references=tuple(
-                EngineImage(cut_out(candidate.source.pixels, region.mask, options)) for region in candidate.regions
-            )
-        )
-        for candidate in candidates
-    ]
+    cutouts = (cut_out(candidate.source.pixels, region.mask, options) for region in candidate.regions)
+    return candidate.replace(references=tuple(map(EngineImage, cutouts)))
 
 
 def cut_out(pixels: np.ndarray, mask: Bool[np.ndarray, "h w"], options: Options) -> np.ndarray:

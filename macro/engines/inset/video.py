@@ -5,13 +5,13 @@ from the first frame: `regions.py`) -> narrate the second
 """
 
 from macro.engines.core import load_source, map_answers, set_answers
-from macro.engines.inset.regions import InsetCandidate, Options, Pair
+from macro.engines.inset.regions import Batch, InsetCandidate, Options, Pair
 from macro.engines.material.types import VideoClip
 from macro.engines.provider import Match, Provider
 from macro.utils.errors import ItemError
 
 
-def pair(candidates: list[InsetCandidate], provider: Provider, options: Options) -> list[InsetCandidate]:
+def pair(candidates: Batch, provider: Provider, options: Options) -> Batch:
     """Two frames of a clip, far apart: the earlier is the source of the references, the later the target."""
 
     def get(candidate: InsetCandidate) -> Pair:
@@ -32,19 +32,17 @@ def far_apart(clip: VideoClip, apart: float) -> list[tuple[int, int]]:
     return [(i, j) for i in range(count) for j in range(i + 1, count) if clip.seconds[j] - clip.seconds[i] >= least]
 
 
-def match(candidates: list[InsetCandidate], provider: Provider, options: Options) -> list[InsetCandidate]:
+def match(candidates: Batch, provider: Provider, options: Options) -> Batch:
     """What is in both frames."""
-    del options
     answers = provider.match([d.source for d in candidates], [d.target for d in candidates])
-    return map_answers(
-        candidates,
-        "match",
-        answers,
-        lambda d, found: d.replace(regions=tuple(m.before for m in found), placed=tuple(m.after for m in found)),
-    )
+
+    def matched(candidate: InsetCandidate, found: list[Match]) -> InsetCandidate:
+        return candidate.replace(regions=tuple(m.before for m in found), placed=tuple(m.after for m in found))
+
+    return map_answers(candidates, "match", answers, matched)
 
 
-def moving(candidates: list[InsetCandidate], provider: Provider, options: Options) -> list[InsetCandidate]:
+def moving(candidates: Batch, provider: Provider, options: Options) -> Batch:
     """Drops pairs whose frames are the same in most places."""
 
     def judged(candidate: InsetCandidate, still: float) -> InsetCandidate:
@@ -56,21 +54,18 @@ def moving(candidates: list[InsetCandidate], provider: Provider, options: Option
     return map_answers(candidates, "stillness", answers, judged)
 
 
-def changing(candidates: list[InsetCandidate], provider: Provider, options: Options) -> list[InsetCandidate]:
+def changing(candidates: Batch, provider: Provider, options: Options) -> Batch:
     """Drops pairs in which only the light or the camera is another."""
-    del options
 
     def judged(candidate: InsetCandidate, changed: bool) -> InsetCandidate:
         return candidate.check("changed", changed, reason="" if changed else "no action, pose or shape is another")
 
-    return map_answers(
-        candidates, "changed", provider.changed([d.source for d in candidates], [d.target for d in candidates]), judged
-    )
+    answers = provider.changed([d.source for d in candidates], [d.target for d in candidates])
+    return map_answers(candidates, "changed", answers, judged)
 
 
-def narrate(candidates: list[InsetCandidate], provider: Provider, options: Options) -> list[InsetCandidate]:
+def narrate(candidates: Batch, provider: Provider, options: Options) -> Batch:
     """An interleaved instruction for the second frame."""
-    del options
     matches = [
         [Match(before.label, before, after) for before, after in zip(d.regions, d.placed, strict=True)]
         for d in candidates

@@ -8,15 +8,13 @@ A task's steps run on its own candidates and leave the others as they are.
 Read next: `customization.py`, `illustration.py`, `spatial.py`, `temporal.py`.
 """
 
-import functools
 from types import ModuleType
 
-from macro.engines.core import Candidate, Engine, Step, notes_of
+from macro.engines.core import Candidate, Engine, Step, notes_of, only
 from macro.engines.macrodata import customization, illustration, spatial, temporal
 from macro.engines.macrodata.geometry import view_overlap
 from macro.engines.macrodata.mixture import pair_of
 from macro.engines.macrodata.options import Options
-from macro.engines.provider import Provider
 from macro.sentence.spans import Sentence
 
 __all__ = ["ENGINE", "Options", "view_overlap"]
@@ -32,15 +30,6 @@ def start(seed: int, index: int, attempt: int, options: Options) -> Candidate:
     return TASKS[task].start(seed, index, attempt, bucket, options)
 
 
-def _on_own(
-    task: str, step: Step, candidates: list[Candidate], provider: Provider, options: Options
-) -> list[Candidate]:
-    """The step of a task on the candidates of that task; the others are passed on."""
-    own = [candidate for candidate in candidates if candidate.task == task]
-    stepped = iter(step.run(own, provider, options) if own else ())
-    return [next(stepped) if candidate.task == task else candidate for candidate in candidates]
-
-
 def finish(candidate: Candidate, options: Options) -> Sentence:
     """The sentence of its task, with the engine's notes and the task's own."""
     sentence = TASKS[candidate.task].finish(candidate, options)
@@ -53,7 +42,7 @@ ENGINE = Engine(
     options=Options,
     start=start,
     steps=tuple(
-        Step(f"{task} {step.name}", functools.partial(_on_own, task, step))
+        Step(f"{task} {step.name}", only("task", task, step.run))
         for task, module in TASKS.items()
         for step in module.STEPS
     ),

@@ -14,22 +14,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from macro.engines.core import Candidate, Step, map_answers
-from macro.engines.ground_truth import box_of, ground_truths, labels
+from macro.engines.core import Candidate, Step, arranged, region_notes, set_answers
+from macro.engines.ground_truth import box_of, grid_of, ground_truths, labels
 from macro.engines.macrodata.filters import judge_scores, marker_error
-from macro.engines.macrodata.mixture import references_of, stream
+from macro.engines.macrodata.mixture import references_of
 from macro.engines.macrodata.options import Options
-from macro.engines.material.types import EngineImage
-from macro.engines.provider import JudgeRequest, Provider, Suitability
-from macro.scenes.ground_truth import annotate
+from macro.engines.material.types import CATEGORIES, EngineImage
+from macro.engines.provider import JudgeRequest, Provider, Region, Suitability
 from macro.scenes.language import chain_of_thought, questions
 from macro.scenes.similarity import dressed, matched, subject_similarity
-from macro.sentence.formats import ARRANGEMENTS
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Image, Sentence, Target, Truth
 from macro.utils.errors import ItemError
+from macro.utils.streams import stream
 
-CATEGORIES = ("human", "cloth", "object", "scene", "style")
 SHARES = (0.4, 0.1, 0.3, 0.15, 0.05)
 
 
@@ -74,10 +72,10 @@ def _possible(categories: tuple[str, ...]) -> bool:
 
 # ---- steps ----
 
+Batch = list[CustomizationCandidate]
 
-def _propose(
-    candidates: list[CustomizationCandidate], provider: Provider, options: Options
-) -> list[CustomizationCandidate]:
+
+def _propose(candidates: Batch, provider: Provider, options: Options) -> Batch:
     """Proposal after proposal for whoever has none that is good enough; the best stays."""
     best = {candidate.index: candidate for candidate in candidates}
     reasons = dict.fromkeys(best, "")
@@ -111,7 +109,7 @@ def _gather(candidate: CustomizationCandidate, turn: int, provider: Provider) ->
             for n, category in enumerate(candidate.categories, 1)
         )
     except ItemError as fault:
-        return ItemError(str(fault))
+        return fault
 
 
 def _proposed(candidate: CustomizationCandidate, reason: str, options: Options) -> CustomizationCandidate:
@@ -121,36 +119,27 @@ def _proposed(candidate: CustomizationCandidate, reason: str, options: Options) 
     return candidate.check("suitability", True, score, "" if score >= options.accept else "the best of all proposals")
 
 
-def _compose(
-    candidates: list[CustomizationCandidate], provider: Provider, options: Options
-) -> list[CustomizationCandidate]:
+def _compose(candidates: Batch, provider: Provider, options: Options) -> Batch:
     prompts, references = [d.suitability.instruction for d in candidates], [d.references for d in candidates]
-    answers = provider.compose(
-        prompts, references, [options.size] * len(candidates), [d.seed_for("compose") for d in candidates]
-    )
-    return map_answers(candidates, "compose", answers, lambda candidate, image: candidate.replace(image=image))
+    sizes, seeds = [options.size] * len(candidates), [d.seed_for("compose") for d in candidates]
+    return set_answers(candidates, "compose", "image", provider.compose(prompts, references, sizes, seeds))
 
 
-def _judge(
-    candidates: list[CustomizationCandidate], provider: Provider, options: Options
-) -> list[CustomizationCandidate]:
+def _judge(candidates: Batch, provider: Provider, options: Options) -> Batch:
     requests = [JudgeRequest("customization", d.suitability.instruction, d.references, d.image) for d in candidates]
     return judge_scores(candidates, requests, provider, options.threshold)
 
 
-def _lay_out(
-    candidates: list[CustomizationCandidate], provider: Provider, options: Options
-) -> list[CustomizationCandidate]:
+def _lay_out(candidates: Batch, provider: Provider, options: Options) -> Batch:
     known = [c for c in candidates if all(p.scene is not None for p in (c.image, *c.references))]
     exact = dict(zip([d.index for d in known], ground_truths([d.image for d in known]), strict=True))
     return [_laid_out(d, exact[d.index], options) if d.index in exact else d for d in candidates]
 
 
 def _laid_out(candidate: CustomizationCandidate, truth: Truth, options: Options) -> CustomizationCandidate:
-    grid = annotate.layout(truth.masks, truth.boxes, options.K, options.region)
+    grid, lost = grid_of(truth, options)
     cot = chain_of_thought.cot(candidate.image.scene, truth, candidate.rng("think"))
     truth = replace(truth, questions=questions.ask(truth, candidate.rng("questions")))
-    lost = len(truth.kinds) - len(np.setdiff1d(grid, [0]))
     candidate = candidate.replace(plan=Plan(cot, grid), truth=truth, subjects=_subjects_of(candidate))
     return candidate.check("layout", lost == 0, float(lost), f"{lost} subjects have no cell" if lost else "")
 
@@ -183,14 +172,11 @@ def finish(candidate: CustomizationCandidate, options: Options) -> Sentence:
         Image(image.pixels, subject=subject, number=n)
         for n, (image, subject) in enumerate(zip(candidate.references, subjects, strict=True), 1)
     ]
-    arrangement = "image_first" if candidate.rng("arrangement").random() < options.image_first else "in_sentence"
-    spans = ARRANGEMENTS[arrangement](candidate.suitability.instruction, images)
+    spans = arranged(candidate.suitability.instruction, images, candidate.rng("arrangement"), options.image_first)
     plan = (candidate.plan,) if candidate.plan else ()
     notes = {"categories": list(candidate.categories), "descriptions": list(candidate.suitability.descriptions)}
     if candidate.truth is not None:
         names = labels(candidate.image.scene)
-        notes["regions"] = [
-            {"label": name, "box": list(box_of(candidate.truth, n)), "score": 1.0} for n, name in enumerate(names)
-        ]
+        notes["regions"] = region_notes(Region(name, box_of(candidate.truth, n)) for n, name in enumerate(names))
     target = Target(candidate.image.pixels)
     return Sentence((*spans, *plan, target), "customization", candidate.index, candidate.truth, notes)

@@ -10,15 +10,14 @@ Read next: `filters.py`, `macro/engines/procedural/stories.py`.
 
 from dataclasses import dataclass, replace
 
-from macro.engines.core import Candidate, Step, map_answers
-from macro.engines.ground_truth import ground_truths
+from macro.engines.core import Candidate, Step, arranged, map_answers
+from macro.engines.ground_truth import known_truth
 from macro.engines.macrodata.filters import judge_scores, marker_error
 from macro.engines.macrodata.mixture import BUCKETS, references_of
 from macro.engines.macrodata.options import Options
 from macro.engines.material.types import EngineImage, Story
 from macro.engines.provider import JudgeRequest, Provider, RewrittenPage
 from macro.scenes.language import questions
-from macro.sentence.formats import ARRANGEMENTS
 from macro.sentence.spans import Image, Sentence, Target
 from macro.utils.errors import ItemError
 
@@ -57,8 +56,10 @@ def start(seed: int, index: int, attempt: int, bucket: str, options: Options) ->
 
 # ---- steps ----
 
+Batch = list[IllustrationCandidate]
 
-def _find(candidates: list[IllustrationCandidate], provider: Provider, options: Options) -> list[IllustrationCandidate]:
+
+def _find(candidates: Batch, provider: Provider, options: Options) -> Batch:
     return [_found(candidate, provider, options) for candidate in candidates]
 
 
@@ -96,9 +97,7 @@ def needed(story: Story, page: int, wanted: int) -> int:
     return sum(bool(cast & set(story.cast(earlier))) for earlier in range(page))
 
 
-def _rewrite(
-    candidates: list[IllustrationCandidate], provider: Provider, options: Options
-) -> list[IllustrationCandidate]:
+def _rewrite(candidates: Batch, provider: Provider, options: Options) -> Batch:
     pages = [candidate.story.pages[candidate.page] for candidate in candidates]
     answers = provider.rewrite(
         [[text for text, _ in candidate.before] for candidate in candidates],
@@ -123,9 +122,7 @@ def _rewritten(candidate: IllustrationCandidate, answer: RewrittenPage) -> Illus
     return candidate.check("references", right, float(len(kept)), "" if right else f"{len(kept)} images contribute")
 
 
-def _judge(
-    candidates: list[IllustrationCandidate], provider: Provider, options: Options
-) -> list[IllustrationCandidate]:
+def _judge(candidates: Batch, provider: Provider, options: Options) -> Batch:
     requests = [JudgeRequest("illustration", d.prompt, d.references, d.story.pages[d.page].image) for d in candidates]
     return judge_scores(candidates, requests, provider, options.threshold)
 
@@ -139,16 +136,11 @@ def finish(candidate: IllustrationCandidate, options: Options) -> Sentence:
     An image of a story shows several characters: it stands for no one subject.
     """
     images = [Image(image.pixels, number=n) for n, image in enumerate(candidate.references, 1)]
-    arrangement = "image_first" if candidate.rng("arrangement").random() < options.image_first else "in_sentence"
-    target = candidate.story.pages[candidate.page].image
-    spans = (*ARRANGEMENTS[arrangement](candidate.prompt, images), Target(target.pixels))
-    truth = None
-    if target.scene is not None:
-        truth = ground_truths([target])[0]
+    page = candidate.story.pages[candidate.page]
+    spans = arranged(candidate.prompt, images, candidate.rng("arrangement"), options.image_first)
+    truth = known_truth(page.image)
+    if truth is not None:
         truth = replace(truth, questions=questions.ask(truth, candidate.rng("questions")))
-    notes = {
-        "story": candidate.story.title,
-        "page": candidate.page + 1,
-        "text": candidate.story.pages[candidate.page].text,
-    }
+    notes = {"story": candidate.story.title, "page": candidate.page + 1, "text": page.text}
+    spans = (*spans, Target(page.image.pixels))
     return Sentence(spans, "illustration", candidate.index, truth, notes)

@@ -5,9 +5,7 @@ pair: weights 4, 4, 6, 6 and twelve times 5. So 80 indices make a cycle; it goes
 pair with weight left once. The first 16 samples are one of each, and every 80 are exactly proportional.
 """
 
-import zlib
-
-import numpy as np
+from macro.utils.streams import stream
 
 TASKS = ("customization", "illustration", "spatial", "temporal")
 BUCKETS: dict[str, tuple[int, ...]] = {"1-3": (1, 2, 3), "4-5": (4, 5), "6-7": (6, 7), "8-10": (8, 9, 10)}
@@ -25,15 +23,10 @@ def pair_of(index: int) -> tuple[str, str]:
     return CYCLE[index % len(CYCLE)]
 
 
-def stream(seed: int, index: int, purpose: str) -> np.random.Generator:
-    """Random numbers of a sample that are the same for every attempt at it.
-
-    What makes a sample hard (how many references, of which categories) comes from here: drawing again must not bend
-    the mixture towards easy ones.
-    """
-    return np.random.default_rng([seed, index, zlib.crc32(purpose.encode())])
-
-
 def references_of(seed: int, index: int, bucket: str) -> int:
-    """How many references sample `index` is to have, equally likely within its bucket."""
+    """How many references sample `index` is to have, equally likely within its bucket.
+
+    As all that makes a sample hard it is the same for every attempt: drawing again must not bend the mixture towards
+    easy ones.
+    """
     return int(stream(seed, index, "references").choice(BUCKETS[bucket]))

@@ -1,10 +1,11 @@
 """How samples of MacroData are made: the settings of all four tasks."""
 
+import math
 from dataclasses import dataclass, field
 
 from macro.engines.macrodata import shot_boundaries
 from macro.scenes.ground_truth import annotate
-from macro.utils.errors import UserError
+from macro.utils.errors import UserError, check_range
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,10 @@ class TemporalOptions:
     cut_times: float = shot_boundaries.TIMES
 
     def __post_init__(self):
-        if not -1 <= self.alike <= 1:
-            raise UserError(f"temporal options: alike={self.alike} must lie in -1..1")
-        if self.words < 2:
-            raise UserError(f"temporal options: words={self.words} leaves no summary; it must be at least 2")
-        if self.cut_least < 0 or self.cut_times < 1:
-            raise UserError("temporal options: cut_least must be 0 or more, cut_times 1 or more")
+        check_range("temporal options", self, -1, 1, "alike")
+        check_range("temporal options", self, 2, math.inf, "words")
+        check_range("temporal options", self, 0, math.inf, "cut_least")
+        check_range("temporal options", self, 1, math.inf, "cut_times")
 
 
 @dataclass(frozen=True)
@@ -92,11 +91,6 @@ class Options:
                 f"macrodata options: K is one of {annotate.READINGS_OF_K}, region of {annotate.REGIONS}, "
                 f"not {self.K!r} and {self.region!r}"
             )
-        if not 0 <= self.image_first <= 1:
-            raise UserError(f"macrodata options: image_first={self.image_first} must lie in 0..1")
-        for name in ("accept", "threshold"):
-            if not 0 <= getattr(self, name) <= 10:
-                raise UserError(f"macrodata options: {name}={getattr(self, name)} must lie in 0..10")
-        for name in ("size", "proposals", "stories"):
-            if getattr(self, name) < 1:
-                raise UserError(f"macrodata options: {name}={getattr(self, name)} must be at least 1")
+        check_range("macrodata options", self, 0, 1, "image_first")
+        check_range("macrodata options", self, 0, 10, "accept", "threshold")
+        check_range("macrodata options", self, 1, math.inf, "size", "proposals", "stories")

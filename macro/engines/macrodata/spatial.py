@@ -17,20 +17,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from macro.engines.core import Candidate, Step, load_source
-from macro.engines.ground_truth import ground_truths
+from macro.engines.core import Candidate, Step, arranged, each, load_source
+from macro.engines.ground_truth import known_truth
 from macro.engines.macrodata import geometry
 from macro.engines.macrodata.filters import judge_scores
-from macro.engines.macrodata.geometry import HORIZONTAL, LOW, POLES, YAWS
-from macro.engines.macrodata.mixture import BUCKETS, stream
+from macro.engines.macrodata.geometry import HORIZONTAL, LOW, POLES, YAWS, view_overlap
+from macro.engines.macrodata.mixture import BUCKETS
 from macro.engines.macrodata.options import Options, SpatialOptions
 from macro.engines.material.types import EngineImage, Panorama, Turntable
 from macro.engines.provider import JudgeRequest, Provider
 from macro.scenes.language.lexicon import listed
 from macro.scenes.render.cameras import looking, perspective_view
-from macro.sentence.formats import ARRANGEMENTS, marker
+from macro.sentence.prompt import marker
 from macro.sentence.spans import Image, Sentence, Target
 from macro.utils.errors import ItemError
+from macro.utils.streams import stream
 
 # How the views of an object are called, and what they are in a ring of views.
 OBJECT_VIEWS: dict[str, str] = {
@@ -93,18 +94,15 @@ def start(seed: int, index: int, attempt: int, bucket: str, options: Options) ->
 
 # ---- steps ----
 
+Batch = list[SpatialCandidate]
 
-def _choose(candidates: list[SpatialCandidate], provider: Provider, options: Options) -> list[SpatialCandidate]:
+
+def _choose(candidate: SpatialCandidate, options: Options) -> SpatialCandidate:
     """Views at random, anew until they pass the filter of their kind; the last selection if none does."""
-    del provider
-    return [_chosen(candidate, options.spatial) for candidate in candidates]
-
-
-def _chosen(candidate: SpatialCandidate, options: SpatialOptions) -> SpatialCandidate:
     rng = candidate.rng("views")
     for _ in range(_DRAWS):
-        candidate = _selection(candidate, rng, options)
-        if _fits(candidate, options):
+        candidate = _selection(candidate, rng, options.spatial)
+        if _fits(candidate, options.spatial):
             break
     return candidate
 
@@ -117,7 +115,8 @@ def _selection(candidate: SpatialCandidate, rng: np.random.Generator, options: S
     if candidate.way == "outside-in":
         return candidate.replace(views=tuple(map(View, inputs)), target=View(target))
     asked, *given = (_direction(name, rng, options) for name in (target, *inputs))
-    return candidate.replace(views=tuple(given), target=asked, overlaps=_overlaps(given, asked, options))
+    overlaps = (view_overlap(v.yaw, v.pitch, asked.yaw, asked.pitch, options.fov, options.fov) for v in given)
+    return candidate.replace(views=tuple(given), target=asked, overlaps=tuple(map(float, overlaps)))
 
 
 def _direction(name: str, rng: np.random.Generator, options: SpatialOptions) -> View:
@@ -128,27 +127,15 @@ def _direction(name: str, rng: np.random.Generator, options: SpatialOptions) -> 
     return View(name, float(YAWS[name]), off)
 
 
-def _overlaps(views: list[View], target: View, options: SpatialOptions) -> tuple[float, ...]:
-    fov = options.fov
-    return tuple(
-        float(geometry.view_overlap(view.yaw, view.pitch, target.yaw, target.pitch, fov, fov)) for view in views
-    )
-
-
 def _fits(candidate: SpatialCandidate, options: SpatialOptions) -> bool:
     if candidate.way == "outside-in":
         return geometry.has_neighbour(candidate.target.name, [view.name for view in candidate.views])
     return options.lowest <= geometry.summed_up(candidate.overlaps, options.overlap) <= options.highest
 
 
-def _filter_overlap(candidates: list[SpatialCandidate], provider: Provider, options: Options) -> list[SpatialCandidate]:
+def _filter_overlap(candidate: SpatialCandidate, options: Options) -> SpatialCandidate:
     """The filter of each kind, with its verdict."""
-    del provider
-    return [_filtered(candidate, options.spatial) for candidate in candidates]
-
-
-def _filtered(candidate: SpatialCandidate, options: SpatialOptions) -> SpatialCandidate:
-    kept = _fits(candidate, options)
+    options, kept = options.spatial, _fits(candidate, options.spatial)
     if candidate.way == "outside-in":
         return candidate.check("neighbour", kept, None, "" if kept else f"no view beside {candidate.target.name}")
     value = float(geometry.summed_up(candidate.overlaps, options.overlap))
@@ -157,7 +144,7 @@ def _filtered(candidate: SpatialCandidate, options: SpatialOptions) -> SpatialCa
     return candidate.check("overlap", kept, value, reason)
 
 
-def _draw(candidates: list[SpatialCandidate], provider: Provider, options: Options) -> list[SpatialCandidate]:
+def _draw(candidates: Batch, provider: Provider, options: Options) -> Batch:
     """The images of all views and of the target."""
 
     def found(candidate: SpatialCandidate) -> Turntable | Panorama:
@@ -227,22 +214,15 @@ def prompt_of(way: str, views: tuple[str, ...], target: str, rng: np.random.Gene
     return f"{listed(said)}. {order}.{low} {_ASKED[way][style].format(view=target)}"
 
 
-def _word(candidates: list[SpatialCandidate], provider: Provider, options: Options) -> list[SpatialCandidate]:
-    del provider, options
-    return [
-        candidate.replace(
-            prompt=prompt_of(
-                candidate.way, tuple(v.name for v in candidate.views), candidate.target.name, candidate.rng("words")
-            )
-        )
-        for candidate in candidates
-    ]
+def _word(candidate: SpatialCandidate, options: Options) -> SpatialCandidate:
+    names = tuple(view.name for view in candidate.views)
+    return candidate.replace(prompt=prompt_of(candidate.way, names, candidate.target.name, candidate.rng("words")))
 
 
 # ---- judge, end ----
 
 
-def _judge(candidates: list[SpatialCandidate], provider: Provider, options: Options) -> list[SpatialCandidate]:
+def _judge(candidates: Batch, provider: Provider, options: Options) -> Batch:
     requests = [JudgeRequest("spatial", d.prompt, d.references, d.image, d.image) for d in candidates]
     return judge_scores(candidates, requests, provider, options.threshold)
 
@@ -253,9 +233,8 @@ def finish(candidate: SpatialCandidate, options: Options) -> Sentence:
     All images show the same: none stands for a subject.
     """
     images = [Image(image.pixels, number=n) for n, image in enumerate(candidate.references, 1)]
-    arrangement = "image_first" if candidate.rng("arrangement").random() < options.image_first else "in_sentence"
-    spans = (*ARRANGEMENTS[arrangement](candidate.prompt, images), Target(candidate.image.pixels))
-    truth = None if candidate.image.scene is None else ground_truths([candidate.image])[0]
+    spans = arranged(candidate.prompt, images, candidate.rng("arrangement"), options.image_first)
+    spans = (*spans, Target(candidate.image.pixels))
     notes = {
         "way": candidate.way,
         "material": candidate.material.name,
@@ -263,7 +242,7 @@ def finish(candidate: SpatialCandidate, options: Options) -> Sentence:
         "asked": _noted(candidate, candidate.target),
         "overlaps": list(candidate.overlaps),
     }
-    return Sentence(spans, "spatial", candidate.index, truth, notes)
+    return Sentence(spans, "spatial", candidate.index, known_truth(candidate.image), notes)
 
 
 def _noted(candidate: SpatialCandidate, view: View) -> dict:
@@ -273,6 +252,6 @@ def _noted(candidate: SpatialCandidate, view: View) -> dict:
 
 
 STEPS = (
-    Step("choose", _choose), Step("overlap", _filter_overlap), Step("draw", _draw), Step("word", _word),
-    Step("judge", _judge),
+    Step("choose", each(_choose)), Step("overlap", each(_filter_overlap)), Step("draw", _draw),
+    Step("word", each(_word)), Step("judge", _judge),
 )  # fmt: skip

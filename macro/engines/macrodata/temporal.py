@@ -16,16 +16,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from macro.engines.core import Candidate, Step, group_answers, load_source, map_answers
-from macro.engines.ground_truth import ground_truths
+from macro.engines.core import Candidate, Step, arranged, each, group_answers, load_source, map_answers
+from macro.engines.ground_truth import known_truth
 from macro.engines.macrodata import shot_boundaries
 from macro.engines.macrodata.filters import judge_scores
 from macro.engines.macrodata.mixture import references_of
-from macro.engines.macrodata.options import Options, TemporalOptions
+from macro.engines.macrodata.options import Options
 from macro.engines.material.types import EngineImage, VideoClip
 from macro.engines.provider import JudgeRequest, Provider
 from macro.scenes.language.lexicon import listed
-from macro.sentence.formats import ARRANGEMENTS, marker
+from macro.sentence.prompt import marker
 from macro.sentence.spans import Image, Sentence, Target
 
 
@@ -64,36 +64,29 @@ class TemporalCandidate(Candidate):
 
 def start(seed: int, index: int, attempt: int, bucket: str, options: Options) -> TemporalCandidate:
     """An empty candidate; its number of inputs is the same for every attempt."""
-    del options
     return TemporalCandidate(seed, index, attempt, "temporal", bucket, count=references_of(seed, index, bucket))
 
 
 # ---- steps ----
 
-
-def _clip(candidates: list[TemporalCandidate], provider: Provider, options: Options) -> list[TemporalCandidate]:
-    del options
-    return load_source(
-        candidates, "clip", "clip", lambda candidate: provider.sources.clip(candidate.seed, candidate.seed_for("clip"))
-    )
+Batch = list[TemporalCandidate]
 
 
-def _shots(candidates: list[TemporalCandidate], provider: Provider, options: Options) -> list[TemporalCandidate]:
+def _clip(candidates: Batch, provider: Provider, options: Options) -> Batch:
+    return load_source(candidates, "clip", "clip", lambda d: provider.sources.clip(d.seed, d.seed_for("clip")))
+
+
+def _shots(candidate: TemporalCandidate, options: Options) -> TemporalCandidate:
     """Key frames; a video needs one for each input and one more."""
-    del provider
-    return [_with_keys(candidate, options.temporal) for candidate in candidates]
-
-
-def _with_keys(candidate: TemporalCandidate, options: TemporalOptions) -> TemporalCandidate:
     clip = candidate.clip
     frames = [frame.pixels for frame in (clip.frames if clip.small is None else clip.small)]
-    cut = shot_boundaries.shots(frames, options.cut_least, options.cut_times)
+    cut = shot_boundaries.shots(frames, options.temporal.cut_least, options.temporal.cut_times)
     kept = len(cut) > candidate.count
     reason = "" if kept else f"the video has {len(cut)} shots; {candidate.count} inputs and a target need more"
     return candidate.replace(cut=cut).check("shots", kept, float(len(cut)), reason)
 
 
-def _resemble(candidates: list[TemporalCandidate], provider: Provider, options: Options) -> list[TemporalCandidate]:
+def _resemble(candidates: Batch, provider: Provider, options: Options) -> Batch:
     """A window of the runs that are long enough, each equally likely."""
     pairs = [pair for candidate in candidates for pair in _neighbours(candidate)]
     answers = provider.image_similarity([a for a, _ in pairs], [b for _, b in pairs])
@@ -123,7 +116,7 @@ def runs(alike: Sequence[bool]) -> list[tuple[int, int]]:
     return list(zip(edges[:-1], edges[1:], strict=True))
 
 
-def _summarise(candidates: list[TemporalCandidate], provider: Provider, options: Options) -> list[TemporalCandidate]:
+def _summarise(candidates: Batch, provider: Provider, options: Options) -> Batch:
     most = options.temporal.words
 
     def checked(candidate: TemporalCandidate, summary: str) -> TemporalCandidate:
@@ -156,12 +149,11 @@ def prompt_of(count: int, summary: str, rng: np.random.Generator) -> str:
     return ways[int(rng.integers(len(ways)))].format(frames=frames, summary=summary)
 
 
-def _word(candidates: list[TemporalCandidate], provider: Provider, options: Options) -> list[TemporalCandidate]:
-    del provider, options
-    return [c.replace(prompt=prompt_of(c.count, c.summary, c.rng("words"))) for c in candidates]
+def _word(candidate: TemporalCandidate, options: Options) -> TemporalCandidate:
+    return candidate.replace(prompt=prompt_of(candidate.count, candidate.summary, candidate.rng("words")))
 
 
-def _judge(candidates: list[TemporalCandidate], provider: Provider, options: Options) -> list[TemporalCandidate]:
+def _judge(candidates: Batch, provider: Provider, options: Options) -> Batch:
     requests = [JudgeRequest("temporal", d.prompt, d.shown[:-1], d.shown[-1]) for d in candidates]
     return judge_scores(candidates, requests, provider, options.threshold)
 
@@ -173,15 +165,13 @@ def finish(candidate: TemporalCandidate, options: Options) -> Sentence:
     """
     *references, image = candidate.shown
     images = [Image(frame.pixels, number=n) for n, frame in enumerate(references, 1)]
-    arrangement = "image_first" if candidate.rng("arrangement").random() < options.image_first else "in_sentence"
-    spans = (*ARRANGEMENTS[arrangement](candidate.prompt, images), Target(image.pixels))
-    truth = None if image.scene is None else ground_truths([image])[0]
+    spans = arranged(candidate.prompt, images, candidate.rng("arrangement"), options.image_first)
     seconds = [float(candidate.clip.seconds[i]) for i in candidate.chosen]
     notes = {"summary": candidate.summary, "frames": list(candidate.chosen), "seconds": seconds}
-    return Sentence(spans, "temporal", candidate.index, truth, notes)
+    return Sentence((*spans, Target(image.pixels)), "temporal", candidate.index, known_truth(image), notes)
 
 
 STEPS = (
-    Step("clip", _clip), Step("shots", _shots), Step("resemble", _resemble), Step("summarise", _summarise),
-    Step("word", _word), Step("judge", _judge),
+    Step("clip", _clip), Step("shots", each(_shots)), Step("resemble", _resemble), Step("summarise", _summarise),
+    Step("word", each(_word)), Step("judge", _judge),
 )  # fmt: skip

@@ -7,16 +7,14 @@ import heapq
 import itertools
 import os
 import warnings
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from macro.engines.material.types import EngineImage
 from macro.utils import images as image_io
 from macro.utils.errors import ItemError, UserError
+from macro.utils.streams import stream
 
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
@@ -99,11 +97,6 @@ def _mixed(value: int, key: int) -> int:
     value = (value ^ key) * 0x9E3779B1 & 0xFFFFFFFF
     value = (value ^ value >> 15) * 0x85EBCA77 & 0xFFFFFFFF
     return value ^ value >> 13
-
-
-def stream(seed: int, index: int, purpose: str) -> np.random.Generator:
-    """Random numbers of an item, for one purpose."""
-    return np.random.default_rng([seed, index, zlib.crc32(purpose.encode())])
 
 
 # ---- reading ----

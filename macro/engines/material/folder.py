@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from macro.engines.material import documents, files, meshes, turntables, videos
-from macro.engines.material.types import EngineImage, Panorama, Story, Turntable, VideoClip
+from macro.engines.material.types import CATEGORIES, EngineImage, Panorama, Story, Turntable, VideoClip
 from macro.utils.errors import ItemError, UserError
 from macro.utils.images import resize
+from macro.utils.streams import stream
 
-CATEGORIES = ("human", "cloth", "object", "scene", "style")
 SUFFIXES = {
     "photos": files.IMAGES,
     "videos": videos.VIDEOS,
@@ -88,7 +88,7 @@ class FolderMaterial:
     def clip(self, seed: int, index: int) -> VideoClip:
         """A long video is read from a place of (seed, index)'s own."""
         path, options = self._files("videos").at(seed, index), self.options
-        where = float(files.stream(seed, index, "clip").random())
+        where = float(stream(seed, index, "clip").random())
         return videos.read_clip(path, float(options.rate), float(options.seconds), options.frame_longest, where)
 
     def story(self, seed: int, index: int) -> Story:

@@ -1,17 +1,19 @@
 """The raw material of the data engines: images, clips, stories, rings of views, panoramas, pools by category.
 
-A source gives item (seed, index) of its kind, always the same one. `procedural/sources.py` renders them, exactly
+A source gives item (seed, index) of its kind, always the same one. `procedural/material.py` renders them, exactly
 known; `material/` reads them from files. Read next: `provider.py`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
 
 from macro.scenes.graph import Scene
+
+CATEGORIES = ("human", "cloth", "object", "scene", "style")  # of MACRO's references
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +26,37 @@ class EngineImage:
     pixels: UInt8[np.ndarray, "h w 3"]
     scene: Scene | None = None
     path: str | None = None
+
+
+class Lazy(Sequence):
+    """A list that is made when it is looked at: an entry asked for alone, or all that are gone through.
+
+    May be sent to another process if `make` may.
+
+    Args:
+        length: number of entries.
+        make: places, from 0 -> the entries there by their places; it may give others as well.
+    """
+
+    def __init__(self, length: int, make: Callable[[Sequence[int]], Mapping[int, Any]]):
+        self._length, self._make = length, make
+        self._made: dict[int, Any] = {}
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, place: int | slice) -> Any:
+        found = range(self._length)[place]
+        return self._at(found) if isinstance(place, slice) else self._at([found])[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._at(range(self._length)))
+
+    def _at(self, places: Sequence[int]) -> list:
+        missing = [place for place in places if place not in self._made]
+        if missing:
+            self._made |= self._make(missing)
+        return [self._made[place] for place in places]
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,10 +18,12 @@ Nothing is downloaded, nothing estimated; `noise.py` makes it err on purpose. Ea
 Read next: `macro/engines/provider.py`, `macro/engines/ground_truth.py`.
 """
 
+import functools
+import math
 from dataclasses import dataclass, field
 
 from macro.engines.procedural.captions import Writing, caption, describe
-from macro.engines.procedural.composition import Pool
+from macro.engines.procedural.composition import compose, rate
 from macro.engines.procedural.frame_pairs import changed, match, narrate, static_share
 from macro.engines.procedural.generators import Drawing, write_scene
 from macro.engines.procedural.interleaving import merge
@@ -33,7 +35,7 @@ from macro.engines.procedural.videos import image_similarity, summarise
 from macro.engines.procedural.vision import Looking
 from macro.engines.provider import Provider
 from macro.scenes.assets.catalog import KINDS
-from macro.utils.errors import UserError
+from macro.utils.errors import check_range
 
 __all__ = ["Noise", "Options", "provider"]
 
@@ -53,41 +55,22 @@ class Options:
     noise: Noise = field(default_factory=Noise)
 
     def __post_init__(self):
-        if self.size < 1:
-            raise UserError(f"procedural options: size={self.size} must be at least 1")
-        if not 1 <= self.rays <= 4:
-            raise UserError(f"procedural options: rays={self.rays} must be 1, 2, 3 or 4")
+        check_range("procedural options", self, 1, math.inf, "size")
+        check_range("procedural options", self, 1, 4, "rays")
 
 
 def provider(options: Options) -> Provider:
     """Every stage, answered exactly (but for `options.noise`)."""
-    drawing, looking = Drawing(options.rays, options.noise), Looking(options.noise)
-    writing, pool = Writing(options.noise), Pool(options.size, options.rays)
+    drawing, looking, writing = Drawing(options.rays, options.noise), Looking(options.noise), Writing(options.noise)
+    stages = (
+        write_scene, drawing.draw, drawing.novel_view, drawing.remove_subjects, looking.detect, looking.tag,
+        looking.verify, looking.segment, looking.text_similarity, image_similarity, caption, describe, merge,
+        writing.instruct, writing.think, match, static_share, changed, narrate, rate, rewrite, summarise,
+        Judging(options.noise).judge,
+    )  # fmt: skip
     return Provider(
         sources=RenderedMaterial(options.size, options.rays),
         categories=tuple(KINDS),
-        write_scene=write_scene,
-        draw=drawing.draw,
-        detect=looking.detect,
-        tag=looking.tag,
-        verify=looking.verify,
-        segment=looking.segment,
-        novel_view=drawing.novel_view,
-        text_similarity=looking.text_similarity,
-        image_similarity=image_similarity,
-        remove_subjects=drawing.remove_subjects,
-        caption=caption,
-        describe=describe,
-        merge=merge,
-        instruct=writing.instruct,
-        think=writing.think,
-        match=match,
-        static_share=static_share,
-        changed=changed,
-        narrate=narrate,
-        rate=pool.rate,
-        compose=pool.compose,
-        rewrite=rewrite,
-        summarise=summarise,
-        judge=Judging(options.noise).judge,
+        compose=functools.partial(compose, rays=options.rays),
+        **{stage.__name__: stage for stage in stages},
     )

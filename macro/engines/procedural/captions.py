@@ -5,10 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from macro.engines.ground_truth import scene_subset, subject_at, truth_subset
-from macro.engines.material.types import EngineImage
 from macro.engines.procedural.noise import Noise, chance
 from macro.engines.procedural.vision import answer_known
-from macro.engines.provider import PromptRequest, Region
+from macro.engines.provider import Answers, Images, PromptRequest, Regions
 from macro.scenes.graph import Scene, Subject
 from macro.scenes.language import captions, chain_of_thought
 from macro.scenes.language.lexicon import TEXTURE_WORDS, a_or_an, named_colour
@@ -18,7 +17,7 @@ from macro.utils.errors import ItemError
 _STRAY = ItemError("a region shows no subject of its own")
 
 
-def caption(images: Sequence[EngineImage], seeds: Sequence[int]) -> list[str | ItemError]:
+def caption(images: Images, seeds: Sequence[int]) -> Answers[str]:
     """Every visible subject and where it stands."""
 
     def answer(i: int, truth: Truth) -> str:
@@ -29,7 +28,7 @@ def caption(images: Sequence[EngineImage], seeds: Sequence[int]) -> list[str | I
     return answer_known(images, answer)
 
 
-def describe(images: Sequence[EngineImage], regions: Sequence[Region], seeds: Sequence[int]) -> list[str | ItemError]:
+def describe(images: Images, regions: Regions, seeds: Sequence[int]) -> Answers[str]:
     """A noun phrase for a subject: "a striped red dog", with its texture every other time."""
 
     def answer(i: int, truth: Truth) -> str | ItemError:
@@ -54,7 +53,7 @@ class Writing:
     def __init__(self, noise: Noise):
         self._noise = noise
 
-    def instruct(self, briefs: Sequence[PromptRequest]) -> list[str | ItemError]:
+    def instruct(self, briefs: Sequence[PromptRequest]) -> Answers[str]:
         """Mentions every region's subject by its image, and relations that hold."""
 
         def write(brief: PromptRequest, scene: Scene, truth: Truth) -> str:
@@ -68,7 +67,7 @@ class Writing:
 
         return _written(briefs, write)
 
-    def think(self, briefs: Sequence[PromptRequest], prompts: Sequence[str]) -> list[str | ItemError]:
+    def think(self, briefs: Sequence[PromptRequest], prompts: Sequence[str]) -> Answers[str]:
         """Places, ranges and one relation of each; the prompt says nothing that the scene does not."""
         del prompts
         return _written(
@@ -76,7 +75,7 @@ class Writing:
         )
 
 
-def _written(briefs: Sequence[PromptRequest], write) -> list[str | ItemError]:
+def _written(briefs: Sequence[PromptRequest], write) -> Answers[str]:
     """`write(brief, scene, truth)` of what the regions show, in their order."""
 
     def answer(i: int, truth: Truth) -> str | ItemError:

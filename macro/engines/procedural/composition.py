@@ -18,12 +18,13 @@ from dataclasses import replace
 import numpy as np
 
 from macro.engines.ground_truth import ground_truths
-from macro.engines.material.types import EngineImage
+from macro.engines.material.types import CATEGORIES, EngineImage
 from macro.engines.procedural.captions import phrase_of
 from macro.engines.procedural.generators import drawing
 from macro.engines.procedural.judge import nouns_of, share_held
 from macro.engines.procedural.reference_roles import Roles, read_roles, roles_for, with_roles, without_roles
-from macro.engines.provider import Suitability
+from macro.engines.procedural.vision import UNKNOWN
+from macro.engines.provider import Answers, Images, Suitability
 from macro.scenes.assets import appearance
 from macro.scenes.assets.catalog import FIGURES, OBJECTS
 from macro.scenes.assets.palettes import colour_distance
@@ -36,11 +37,9 @@ from macro.scenes.layout.placement import view_of
 from macro.scenes.render.batches import render_with_truth
 from macro.scenes.render.scene_compiler import MAX_SUBJECTS
 from macro.scenes.similarity import colour_similarity, dressed
-from macro.sentence.formats import marker
+from macro.sentence.prompt import marker
 from macro.sentence.spans import Truth
 from macro.utils.errors import ItemError
-
-CATEGORIES = ("human", "cloth", "object", "scene", "style")
 
 # Name -> lowest and highest (elevation, warmth, strength); all fall in from one side.
 LIGHTS = {
@@ -55,7 +54,6 @@ _STUDY = ("crate", "bottle", "snowman", "teapot", "mushroom", "castle")
 ARRANGEMENTS = 4  # ways to put everyone together that a composer thinks of
 POSES = 4  # in so many lights and poses at most
 _LOOK = 64  # pixels along the side of what it imagines
-_UNKNOWN = ItemError("a reference shows no scene that is known")
 
 
 # ---- the pool ----
@@ -122,7 +120,7 @@ def light_name(light: Light) -> str:
 Told = tuple[Scene, tuple[int, ...]]  # an arrangement, and the number of the image that shows each of its subjects
 
 
-def _cast(references: Sequence[EngineImage], roles: Roles) -> dict[int, Subject]:
+def _cast(references: Images, roles: Roles) -> dict[int, Subject]:
     """Everyone that is to be in the composition, dressed, by their images' numbers."""
     out = {}
     for number in roles.somebody(len(references)):
@@ -132,7 +130,7 @@ def _cast(references: Sequence[EngineImage], roles: Roles) -> dict[int, Subject]
     return out
 
 
-def _arrangement(references: Sequence[EngineImage], roles: Roles, way: int) -> Told:
+def _arrangement(references: Images, roles: Roles, way: int) -> Told:
     """One way to put everyone together, and the image that shows each subject.
 
     It follows from the references alone, so that whoever writes and whoever draws think of the same few.
@@ -162,9 +160,9 @@ def _contrast(mains: Sequence, around: Surroundings) -> float:
     return min((colour_distance(main, around.ground) for main in mains), default=0.0)
 
 
-def _problem(references: Sequence[EngineImage], roles: Roles) -> ItemError | None:
+def _problem(references: Images, roles: Roles) -> ItemError | None:
     if any(image.scene is None for image in references):
-        return _UNKNOWN
+        return UNKNOWN
     named = [*roles.worn, *roles.worn.values(), roles.place or 1, roles.light or 1]
     if max(named) > len(references):
         return ItemError(f"the instruction names <image {max(named)}>, but there are {len(references)} images")
@@ -177,56 +175,39 @@ def _problem(references: Sequence[EngineImage], roles: Roles) -> ItemError | Non
 # ---- the stages ----
 
 
-class Pool:
-    """`pooled` of the sources, and the stages `rate` and `compose`.
-
-    Args:
-        size: of the pool's images, pixels a side.
-        rays: samples per pixel, 1..4.
-    """
-
-    def __init__(self, size: int, rays: int):
-        self._size, self._rays = size, rays
-
-    def pooled(self, category: str, seed: int, index: int) -> EngineImage:
-        return drawing([pooled_scene(category, seed, index)], [self._size], self._rays)[0]
-
-    def rate(
-        self, references: Sequence[Sequence[EngineImage]], categories: Sequence[Sequence[str]], seeds: Sequence[int]
-    ) -> list[Suitability | ItemError]:
-        """10 less what makes it hard to tell who is who; the instruction tells one arrangement of them all."""
-        out: list[Suitability | ItemError] = []
-        for images, names, seed in zip(references, categories, seeds, strict=True):
-            rng = np.random.default_rng([seed, 6])
-            roles = roles_for(tuple(names), rng)
-            out.append(_problem(images, roles) or _suitability(images, names, roles, rng))
-        return out
-
-    def compose(
-        self,
-        prompts: Sequence[str],
-        references: Sequence[Sequence[EngineImage]],
-        sizes: Sequence[int],
-        seeds: Sequence[int],
-    ) -> list[EngineImage | ItemError]:
-        """Of the arrangements the composer thinks of, in light and poses of the seed, the one that the prompt tells."""
-        asked = [read_roles(prompt) for prompt in prompts]
-        out: list = [_problem(images, roles) for images, roles in zip(references, asked, strict=True)]
-        places = [i for i, problem in enumerate(out) if problem is None]
-        share = dict.fromkeys(places, -1.0)
-        # Another pose, or a closer look, can undo a relation that was told of: then everybody takes other poses.
-        for turn in range(POSES):
-            wanting = [i for i in places if share[i] < 1]
-            told = _told([(prompts[i], references[i], asked[i], seeds[i]) for i in wanting], turn)
-            images = drawing([scene for scene, _ in told], [sizes[i] for i in wanting], self._rays)
-            for i, (scene, shown), image, truth in zip(wanting, told, images, ground_truths(images), strict=True):
-                held = _share_told(prompts[i], scene, shown, truth)
-                if held > share[i]:
-                    out[i], share[i] = image, held
-        return out
+def rate(
+    references: Sequence[Images], categories: Sequence[Sequence[str]], seeds: Sequence[int]
+) -> Answers[Suitability]:
+    """10 less what makes it hard to tell who is who; the instruction tells one arrangement of them all."""
+    out: Answers[Suitability] = []
+    for images, names, seed in zip(references, categories, seeds, strict=True):
+        rng = np.random.default_rng([seed, 6])
+        roles = roles_for(tuple(names), rng)
+        out.append(_problem(images, roles) or _suitability(images, names, roles, rng))
+    return out
 
 
-def _told(asked: Sequence[tuple[str, Sequence[EngineImage], Roles, int]], turn: int) -> list[Told]:
+def compose(
+    prompts: Sequence[str], references: Sequence[Images], sizes: Sequence[int], seeds: Sequence[int], rays: int
+) -> Answers[EngineImage]:
+    """Of the arrangements the composer thinks of, in light and poses of the seed, the one that the prompt tells."""
+    asked = [read_roles(prompt) for prompt in prompts]
+    out: list = [_problem(images, roles) for images, roles in zip(references, asked, strict=True)]
+    places = [i for i, problem in enumerate(out) if problem is None]
+    share = dict.fromkeys(places, -1.0)
+    # Another pose, or a closer look, can undo a relation that was told of: then everybody takes other poses.
+    for turn in range(POSES):
+        wanting = [i for i in places if share[i] < 1]
+        told = _told([(prompts[i], references[i], asked[i], seeds[i]) for i in wanting], turn)
+        images = drawing([scene for scene, _ in told], [sizes[i] for i in wanting], rays)
+        for i, (scene, shown), image, truth in zip(wanting, told, images, ground_truths(images), strict=True):
+            held = _share_told(prompts[i], scene, shown, truth)
+            if held > share[i]:
+                out[i], share[i] = image, held
+    return out
+
+
+def _told(asked: Sequence[tuple[str, Images, Roles, int]], turn: int) -> list[Told]:
     """For each (prompt, references, roles, seed) the arrangement of which most of it holds; the first among equals."""
     ways = [
         (i, *_in_light(references, roles, way, seed, turn))
@@ -255,15 +236,13 @@ def _share_told(prompt: str, scene: Scene, shown: Sequence[int], truth: Truth) -
     return share_held(claims, {number: n for n, number in enumerate(shown)}, scene, truth)
 
 
-def _in_light(references: Sequence[EngineImage], roles: Roles, way: int, seed: int, turn: int) -> Told:
+def _in_light(references: Images, roles: Roles, way: int, seed: int, turn: int) -> Told:
     scene, shown = _arrangement(references, roles, way)
     scene = layout_sampler.jitter(scene, np.random.default_rng([seed, 7, turn]))
     return replace(scene, light=references[roles.light - 1].scene.light) if roles.light else scene, shown
 
 
-def _suitability(
-    references: Sequence[EngineImage], categories: Sequence[str], roles: Roles, rng: np.random.Generator
-) -> Suitability:
+def _suitability(references: Images, categories: Sequence[str], roles: Roles, rng: np.random.Generator) -> Suitability:
     scene, shown = _arrangement(references, roles, int(rng.integers(ARRANGEMENTS)))
     # What is told must hold from afar and from near: gaps of a pixel open and close with the image's size.
     (_, truth), (_, closer) = (next(render_with_truth([scene], side, side, rays=1)) for side in (_LOOK, 2 * _LOOK))

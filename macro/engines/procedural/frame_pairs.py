@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from macro.engines.ground_truth import box_of, ground_truths, labels, subject_at
-from macro.engines.material.types import EngineImage
 from macro.engines.procedural.captions import phrase_of
 from macro.engines.procedural.interleaving import interleaved, phrases_of
 from macro.engines.procedural.vision import UNKNOWN
-from macro.engines.provider import InterleavedCaption, Match, Region
+from macro.engines.provider import Answers, Images, InterleavedCaption, Match, Region
 from macro.scenes.animation import narration
 from macro.scenes.graph import Scene, Subject
 from macro.scenes.language import captions
@@ -37,9 +36,7 @@ class _Pair:
     common: tuple[tuple[int, int], ...]
 
 
-def _on_pairs(
-    before: Sequence[EngineImage], after: Sequence[EngineImage], answer: Callable[[int, _Pair], object]
-) -> list:
+def _on_pairs(before: Images, after: Images, answer: Callable[[int, _Pair], object]) -> list:
     """`answer(place, pair)` for pairs whose scenes are known, faults for the others."""
     out: list = [UNKNOWN] * len(before)
     for i, (first, second) in enumerate(zip(before, after, strict=True)):
@@ -59,7 +56,7 @@ def _common(before: Scene, after: Scene, then: Truth, now: Truth) -> tuple[tuple
     return tuple((i, j) for j, i in sorted(earlier.items()) if min(then.masks[i].mean(), now.masks[j].mean()) >= SEEN)
 
 
-def match(before: Sequence[EngineImage], after: Sequence[EngineImage]) -> list[list[Match] | ItemError]:
+def match(before: Images, after: Images) -> Answers[list[Match]]:
     """Every subject that is seen in both, by its name in the second."""
 
     def answer(i: int, pair: _Pair) -> list[Match]:
@@ -72,7 +69,7 @@ def match(before: Sequence[EngineImage], after: Sequence[EngineImage]) -> list[l
     return _on_pairs(before, after, answer)
 
 
-def static_share(before: Sequence[EngineImage], after: Sequence[EngineImage]) -> list[float | ItemError]:
+def static_share(before: Images, after: Images) -> Answers[float]:
     """Share of what is seen that stayed: pixels of subjects that neither moved nor were covered or laid bare, and of
     the background where both frames show it, over all; nothing stays where the camera moved.
     """
@@ -98,7 +95,7 @@ def _has_moved_at_all(one: Subject, two: Subject) -> bool:
     return bool(np.abs(place(one) - place(two)).max() > 1e-3)
 
 
-def changed(before: Sequence[EngineImage], after: Sequence[EngineImage]) -> list[bool | ItemError]:
+def changed(before: Images, after: Images) -> Answers[bool]:
     """Whether anything that both show has done something, or has another pose: light and camera do not count."""
     return _on_pairs(before, after, lambda i, pair: bool(_deeds(pair)))
 
@@ -115,11 +112,8 @@ def _deeds(pair: _Pair) -> list[narration.Change]:
 
 
 def narrate(
-    before: Sequence[EngineImage],
-    after: Sequence[EngineImage],
-    matches: Sequence[Sequence[Match]],
-    seeds: Sequence[int],
-) -> list[InterleavedCaption | ItemError]:
+    before: Images, after: Images, matches: Sequence[Sequence[Match]], seeds: Sequence[int]
+) -> Answers[InterleavedCaption]:
     """A caption of the second frame that calls each match by its colour and kind, then what some of them do."""
 
     def answer(i: int, pair: _Pair) -> InterleavedCaption | ItemError:

@@ -8,8 +8,8 @@ import numpy as np
 from macro.engines.ground_truth import ground_truths, labels, scene_subset, subject_at
 from macro.engines.material.types import EngineImage
 from macro.engines.procedural.noise import Noise
-from macro.engines.procedural.vision import regions_of
-from macro.engines.provider import Region, ScenePrompt, SceneRequest
+from macro.engines.procedural.vision import answer_known, regions_of
+from macro.engines.provider import Answers, Images, Region, Regions, ScenePrompt, SceneRequest
 from macro.scenes.assets.catalog import KINDS
 from macro.scenes.assets.palettes import COLOURS
 from macro.scenes.graph import Scene
@@ -22,7 +22,7 @@ from macro.utils.errors import ItemError
 UNKNOWN = ItemError("shows no subject of a scene that is known")
 
 
-def write_scene(asks: Sequence[SceneRequest], seeds: Sequence[int]) -> list[ScenePrompt | ItemError]:
+def write_scene(asks: Sequence[SceneRequest], seeds: Sequence[int]) -> Answers[ScenePrompt]:
     """Draws a scene of the categories that are kinds of ours; the caption names its subjects and its ground."""
     return [_idea(ask, np.random.default_rng([seed, 0])) for ask, seed in zip(asks, seeds, strict=True)]
 
@@ -53,9 +53,7 @@ class Drawing:
     def __init__(self, rays: int, noise: Noise):
         self._rays, self._noise = rays, noise
 
-    def draw(
-        self, ideas: Sequence[ScenePrompt], sizes: Sequence[int], seeds: Sequence[int]
-    ) -> list[EngineImage | ItemError]:
+    def draw(self, ideas: Sequence[ScenePrompt], sizes: Sequence[int], seeds: Sequence[int]) -> Answers[EngineImage]:
         """The ideas' scenes; seeds change nothing, for an idea has one image."""
         del seeds
         known = [i for i, idea in enumerate(ideas) if idea.scene is not None]
@@ -63,8 +61,8 @@ class Drawing:
         return _filled(len(ideas), known, drawn)
 
     def novel_view(
-        self, images: Sequence[EngineImage], regions: Sequence[Region], sizes: Sequence[int], seeds: Sequence[int]
-    ) -> list[EngineImage | ItemError]:
+        self, images: Images, regions: Regions, sizes: Sequence[int], seeds: Sequence[int]
+    ) -> Answers[EngineImage]:
         """The subject alone before a backdrop, in another view, pose and light."""
         subjects = _subjects(images, regions)
         known = [i for i, subject in enumerate(subjects) if subject is not None]
@@ -81,8 +79,8 @@ class Drawing:
         return replace(alone, subjects=(replace(shown, palette=(main, *shown.palette[1:])),))
 
     def remove_subjects(
-        self, images: Sequence[EngineImage], regions: Sequence[Sequence[Region]]
-    ) -> list[tuple[EngineImage, list[Region]] | None | ItemError]:
+        self, images: Images, regions: Sequence[Regions]
+    ) -> Answers[tuple[EngineImage, list[Region]] | None]:
         """Only the regions' subjects, in their order, everything else as it was."""
         narrow, sizes, known = [], [], []
         for i, (image, kept) in enumerate(zip(images, regions, strict=True)):
@@ -99,18 +97,13 @@ class Drawing:
         return _filled(len(images), known, again)
 
 
-def _subjects(images: Sequence[EngineImage], regions: Sequence[Region]) -> list[int | None]:
+def _subjects(images: Images, regions: Regions) -> list[int | None]:
     """Which subject of its image each region shows, None where that is not known."""
-    known = [i for i, image in enumerate(images) if image.scene is not None]
-    found: list[int | None] = [None] * len(images)
-    for i, truth in zip(known, ground_truths([images[i] for i in known]), strict=True):
-        found[i] = subject_at(truth, regions[i])
-    return found
+    found = answer_known(images, lambda i, truth: subject_at(truth, regions[i]))
+    return [None if isinstance(subject, ItemError) else subject for subject in found]
 
 
 def _filled(count: int, places: Sequence[int], answers: Sequence) -> list:
     """`answers` at their places, and everywhere else the fault that the scene is not known."""
-    out: list = [UNKNOWN] * count
-    for place, answer in zip(places, answers, strict=True):
-        out[place] = answer
-    return out
+    found = dict(zip(places, answers, strict=True))
+    return [found.get(place, UNKNOWN) for place in range(count)]

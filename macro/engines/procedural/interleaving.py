@@ -11,9 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from macro.engines.ground_truth import scene_subset, subject_at, truth_subset
-from macro.engines.material.types import EngineImage
 from macro.engines.procedural.vision import answer_known
-from macro.engines.provider import InterleavedCaption, Region
+from macro.engines.provider import Answers, Images, InterleavedCaption, Regions
 from macro.scenes.graph import Scene
 from macro.scenes.language import captions
 from macro.scenes.language.lexicon import ORDINALS
@@ -24,12 +23,12 @@ _ARTICLES = ("a ", "an ", "the ")
 
 
 def merge(
-    images: Sequence[EngineImage],
+    images: Images,
     captions: Sequence[str],
-    regions: Sequence[Sequence[Region]],
+    regions: Sequence[Regions],
     descriptions: Sequence[Sequence[str]],
     seeds: Sequence[int],
-) -> list[InterleavedCaption | ItemError]:
+) -> Answers[InterleavedCaption]:
     """A caption that calls each region's subject by its description; the captions say nothing that scenes do not."""
     del captions
 
@@ -64,7 +63,7 @@ def _without_article(text: str) -> str:
 
 
 def interleaved(
-    scene: Scene, truth: Truth, regions: Sequence[Region], phrases: Sequence[str], rng: np.random.Generator
+    scene: Scene, truth: Truth, regions: Regions, phrases: Sequence[str], rng: np.random.Generator
 ) -> InterleavedCaption | ItemError:
     """A true caption of a scene's image in which `phrases[i]` names what `regions[i]` shows, and stands once."""
     subjects = [subject_at(truth, region) for region in regions]

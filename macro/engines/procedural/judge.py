@@ -19,10 +19,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from macro.engines.ground_truth import ground_truths
-from macro.engines.material.types import EngineImage
 from macro.engines.procedural.noise import Noise, chance
 from macro.engines.procedural.reference_roles import read_roles, without_roles
-from macro.engines.provider import JudgeRequest
+from macro.engines.procedural.vision import UNKNOWN
+from macro.engines.provider import Answers, Images, JudgeRequest
 from macro.scenes.animation.narration import changes, follows
 from macro.scenes.assets.catalog import KINDS
 from macro.scenes.assets.palettes import COLOURS
@@ -33,7 +33,6 @@ from macro.scenes.similarity import dressed, light_similarity, matched, subject_
 from macro.sentence.spans import Truth
 from macro.utils.errors import ItemError
 
-_UNKNOWN = ItemError("an image's scene is not known: only rendered images can be judged exactly")
 _SHOWN = 0.003  # of the image: who shows less is hardly there
 _USUAL = 2  # so many do something between two frames: one stops, another starts ...
 _AHEAD = 0.7  # ... and for each more than between the frames before, that much is left of a score
@@ -51,9 +50,9 @@ class Judging:
     def __init__(self, noise: Noise):
         self._noise = noise
 
-    def judge(self, requests: Sequence[JudgeRequest]) -> list[dict[str, float] | ItemError]:
+    def judge(self, requests: Sequence[JudgeRequest]) -> Answers[dict[str, float]]:
         known = [i for i, request in enumerate(requests) if _all_known(request)]
-        out: list[dict[str, float] | ItemError] = [_UNKNOWN] * len(requests)
+        out: Answers[dict[str, float]] = [UNKNOWN] * len(requests)
         for i, truth in zip(known, ground_truths([requests[i].image for i in known]), strict=True):
             out[i] = self._scored(requests[i], truth)
         return out
@@ -145,7 +144,7 @@ def customization(request: JudgeRequest, truth: Truth) -> Shares:
     return shares | {"following": share_held(claims, who, scene, truth)}
 
 
-def _wears(subject: Subject, references: Sequence[EngineImage], cloth: int) -> float:
+def _wears(subject: Subject, references: Images, cloth: int) -> float:
     """How well a subject's clothes are the swatch of that image."""
     if cloth > len(references):
         return 0.0

@@ -5,13 +5,13 @@ about, so the same question has the same wrong answer.
 """
 
 import dataclasses
-import zlib
 from dataclasses import dataclass
 
 import numpy as np
 
 from macro.scenes.graph import Scene
-from macro.utils.errors import UserError
+from macro.utils.errors import check_range
+from macro.utils.streams import stream
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,9 @@ class Noise:
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            limit = 10.0 if field.name == "scores" else 1.0
-            if not 0 <= value <= limit:
-                raise UserError(f"noise: {field.name}={value} must lie in 0..{limit:g}")
+            check_range("noise", self, 0, 10 if field.name == "scores" else 1, field.name)
 
 
 def chance(scene: Scene, purpose: str, *details: str | int) -> np.random.Generator:
     """Random numbers for one question about a scene."""
-    asked = "|".join(map(str, (purpose, *details)))
-    return np.random.default_rng([scene.seed, zlib.crc32(repr(scene.subjects).encode()), zlib.crc32(asked.encode())])
+    return stream(scene.seed, repr(scene.subjects), "|".join(map(str, (purpose, *details))))

@@ -6,98 +6,65 @@ the text says what they look like. Read next: `macro/scenes/storybook.py`, `judg
 
 import functools
 import re
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
-from macro.engines.material.types import EngineImage, Page, Story
+from macro.engines.material.types import EngineImage, Lazy, Page, Story
 from macro.engines.procedural.generators import drawing
-from macro.engines.provider import RewrittenPage
+from macro.engines.procedural.vision import UNKNOWN
+from macro.engines.provider import Answers, Images, RewrittenPage
 from macro.scenes import storybook as tales
 from macro.scenes.graph import Scene, Subject
 from macro.scenes.language.lexicon import listed
 from macro.scenes.render.batches import render_with_truth
 from macro.scenes.similarity import subject_similarity
-from macro.sentence.formats import marker
+from macro.sentence.prompt import marker
 from macro.utils.errors import ItemError
 
-_UNKNOWN = ItemError("a page shows no scene that is known")
 _ASKED = ("illustrate this page:", "draw the next page:", "the next page of the story:")
 
 
-class Stories:
-    """`story` of the sources.
-
-    Args:
-        size: of the pages' images, pixels a side.
-        rays: samples per pixel, 1..4.
-    """
-
-    def __init__(self, size: int, rays: int):
-        self._size, self._rays = size, rays
-
-    def story(self, seed: int, index: int) -> Story:
-        rng = np.random.default_rng([seed, index, 8])
-        tale = tales.tale(rng)
-        casts = tuple(tuple(tale.characters[who].name for who in leaf.cast) for leaf in tale.leaves)
-
-        pages = Later(len(casts), functools.partial(_pages, tale, casts, rng, self._size, self._rays))
-        distractors = Later(len(tale.distractors), functools.partial(_distractors, tale, self._size, self._rays))
-        return Story(tale.title, pages, distractors, casts)
-
-
-class Later(Sequence):
-    """A list of known length that is made when it is first looked into: most stories are only leafed through.
-
-    May be sent to another process, before or after, if `made` may.
-    """
-
-    def __init__(self, length: int, made: Callable[[], list]):
-        self._length, self._made = length, made
-        self._list: list | None = None
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, place: int | slice) -> Any:
-        if self._list is None:
-            self._list = self._made()
-        return self._list[place]
+def story(seed: int, index: int, size: int, rays: int) -> Story:
+    """A story of images `size` pixels a side, drawn when it is first looked into: most are only leafed through."""
+    rng = np.random.default_rng([seed, index, 8])
+    tale = tales.tale(rng)
+    casts = tuple(tuple(tale.characters[who].name for who in leaf.cast) for leaf in tale.leaves)
+    pages = Lazy(len(casts), functools.partial(_pages, tale, casts, rng, size, rays))
+    distractors = Lazy(len(tale.distractors), functools.partial(_distractors, tale, size, rays))
+    return Story(tale.title, pages, distractors, casts)
 
 
 def _pages(
-    tale: tales.Tale, casts: Sequence[tuple[str, ...]], rng: np.random.Generator, size: int, rays: int
-) -> list[Page]:
+    tale: tales.Tale, casts: Sequence[tuple[str, ...]], rng: np.random.Generator, size: int, rays: int, places: object
+) -> dict[int, Page]:
+    """All pages: their words come from one stream."""
+    del places
     scenes = [leaf.scene for leaf in tale.leaves]
     drawn = enumerate(zip(scenes, render_with_truth(scenes, size, size, rays), strict=True))
-    return [
-        Page(tales.text_of(tale, n, truth, rng), EngineImage(pixels, scene), casts[n])
+    return {
+        n: Page(tales.text_of(tale, n, truth, rng), EngineImage(pixels, scene), casts[n])
         for n, (scene, (pixels, truth)) in drawn
-    ]
+    }
 
 
-def _distractors(tale: tales.Tale, size: int, rays: int) -> list[tuple[int, EngineImage]]:
-    strangers = [scene for _, scene in tale.distractors]
+def _distractors(tale: tales.Tale, size: int, rays: int, places: Sequence[int]) -> dict[int, tuple[int, EngineImage]]:
+    befores, strangers = zip(*(tale.distractors[n] for n in places), strict=True)
     images = drawing(strangers, [size] * len(strangers), rays)
-    return [(place, image) for (place, _), image in zip(tale.distractors, images, strict=True)]
+    return dict(zip(places, zip(befores, images, strict=True), strict=True))
 
 
 def rewrite(
-    texts: Sequence[Sequence[str]],
-    images: Sequence[Sequence[EngineImage]],
-    text: Sequence[str],
-    targets: Sequence[EngineImage],
-    seeds: Sequence[int],
-) -> list[RewrittenPage | ItemError]:
+    texts: Sequence[Sequence[str]], images: Sequence[Images], text: Sequence[str], targets: Images, seeds: Sequence[int]
+) -> Answers[RewrittenPage]:
     """Keeps the images with somebody of the target, and names them where the text first speaks of who that is."""
     del texts
     return [_rewritten(*asked) for asked in zip(images, text, targets, seeds, strict=True)]
 
 
-def _rewritten(images: Sequence[EngineImage], text: str, target: EngineImage, seed: int) -> RewrittenPage | ItemError:
+def _rewritten(images: Images, text: str, target: EngineImage, seed: int) -> RewrittenPage | ItemError:
     if any(image.scene is None for image in (target, *images)):
-        return _UNKNOWN
+        return UNKNOWN
     wanted = target.scene.subjects
     shown = {
         place: [n for n, one in enumerate(wanted) if is_in(one, image.scene)] for place, image in enumerate(images)

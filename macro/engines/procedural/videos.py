@@ -4,19 +4,20 @@ Two frames resemble one another by how much of what they show is the same: subje
 surroundings, and the camera's direction.
 """
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Sequence
 
 import numpy as np
 
-from macro.engines.material.types import EngineImage, VideoClip
+from macro.engines.material.types import EngineImage, Lazy, VideoClip
 from macro.engines.procedural.generators import drawing
 from macro.engines.procedural.vision import UNKNOWN
+from macro.engines.provider import Answers, Images
 from macro.scenes.animation import motion, narration
 from macro.scenes.graph import Scene, Subject
 from macro.scenes.layout.placement import projected_box
 from macro.scenes.render.scene_compiler import camera_basis
 from macro.scenes.similarity import matched, subject_similarity, surroundings_similarity
-from macro.utils.errors import ItemError
 
 RATE = 4.0  # frames a second
 _SMALL = 48  # pixels a side are enough to see a cut
@@ -30,33 +31,19 @@ def clip(seed: int, index: int, size: int, rays: int) -> VideoClip:
     episodes = int(rng.integers(1, 3))
     script = motion.write(rng, int(rng.integers(13, 15)) + 2 * (episodes - 1), episodes=episodes)
     scenes, seconds = motion.frames(script, RATE)
-    return VideoClip(RenderedFrames(scenes, size, rays), seconds, RenderedFrames(scenes, _SMALL, 1))
+    return VideoClip(rendered_frames(scenes, size, rays), seconds, rendered_frames(scenes, _SMALL, 1))
 
 
-class RenderedFrames(Sequence[EngineImage]):
-    """Frames that are rendered when they are looked at: one that is asked for alone, or all that are gone through."""
-
-    def __init__(self, scenes: Sequence[Scene], size: int, rays: int):
-        self._scenes, self._size, self._rays = tuple(scenes), size, rays
-        self._drawn: dict[int, EngineImage] = {}
-
-    def __len__(self) -> int:
-        return len(self._scenes)
-
-    def __getitem__(self, place: int) -> EngineImage:
-        return self._draw([range(len(self))[place]])[0]
-
-    def __iter__(self) -> Iterator[EngineImage]:
-        return iter(self._draw(range(len(self))))
-
-    def _draw(self, places: Sequence[int]) -> list[EngineImage]:
-        missing = [place for place in places if place not in self._drawn]
-        new = drawing([self._scenes[place] for place in missing], [self._size] * len(missing), self._rays)
-        self._drawn.update(zip(missing, new, strict=True))
-        return [self._drawn[place] for place in places]
+def rendered_frames(scenes: Sequence[Scene], size: int, rays: int) -> Lazy:
+    """Frames of a clip, which are rendered when they are looked at."""
+    return Lazy(len(scenes), functools.partial(_frames, tuple(scenes), size, rays))
 
 
-def image_similarity(first: Sequence[EngineImage], second: Sequence[EngineImage]) -> list[float | ItemError]:
+def _frames(scenes: Sequence[Scene], size: int, rays: int, places: Sequence[int]) -> dict[int, EngineImage]:
+    return dict(zip(places, drawing([scenes[n] for n in places], [size] * len(places), rays), strict=True))
+
+
+def image_similarity(first: Images, second: Images) -> Answers[float]:
     """How much of each pair of images is the same, 0..1."""
     return [
         UNKNOWN if one.scene is None or other.scene is None else resemblance(one.scene, other.scene)
@@ -99,9 +86,9 @@ def _gone(a: Subject, b: Subject) -> float:
     return float(1 - np.exp(-way))
 
 
-def summarise(frames: Sequence[Sequence[EngineImage]], seeds: Sequence[int]) -> list[str | ItemError]:
+def summarise(frames: Sequence[Images], seeds: Sequence[int]) -> Answers[str]:
     """What happens in key frames, in order, in under 50 words."""
-    out: list[str | ItemError] = []
+    out: Answers[str] = []
     for images, seed in zip(frames, seeds, strict=True):
         scenes = [image.scene for image in images]
         known = scenes and None not in scenes

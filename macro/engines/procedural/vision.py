@@ -10,11 +10,11 @@ import numpy as np
 from macro.engines.ground_truth import box_of, ground_truths, labels, overlap, subject_at
 from macro.engines.material.types import EngineImage
 from macro.engines.procedural.noise import Noise, chance
-from macro.engines.provider import Box, Mask, Region
+from macro.engines.provider import Answers, Box, Images, Mask, Region, Regions
 from macro.sentence.spans import Truth
 from macro.utils.errors import ItemError
 
-UNKNOWN = ItemError("the image's scene is not known: only rendered images can be looked at exactly")
+UNKNOWN = ItemError("the image's scene is not known: only rendered images can be looked at, or judged, exactly")
 SAME = 0.5  # boxes that overlap this much are of the same thing
 
 
@@ -27,7 +27,7 @@ def regions_of(truth: Truth, names: Sequence[str]) -> list[Region]:
     ]
 
 
-def answer_known(images: Sequence[EngineImage], answer: Callable[[int, Truth], object]) -> list:
+def answer_known(images: Images, answer: Callable[[int, Truth], object]) -> list:
     """`answer(place, truth)` for every image with a scene, and a fault for the others."""
     known = [i for i, image in enumerate(images) if image.scene is not None]
     out: list = [UNKNOWN] * len(images)
@@ -42,8 +42,8 @@ class Looking:
     def __init__(self, noise: Noise):
         self._noise = noise
 
-    def detect(self, images: Sequence[EngineImage], labels: Sequence[Sequence[str]]) -> list[list[Region] | ItemError]:
-        """Regions in the order of the labels; a label is a subject's name (`known.labels`) or its kind."""
+    def detect(self, images: Images, labels: Sequence[Sequence[str]]) -> Answers[list[Region]]:
+        """Regions in the order of the labels; a label is a subject's name (`ground_truth.labels`) or its kind."""
         return answer_known(images, lambda i, truth: self._detected(images[i], truth, labels[i]))
 
     def _detected(self, image: EngineImage, truth: Truth, asked: Sequence[str]) -> list[Region]:
@@ -68,15 +68,13 @@ class Looking:
         boxes[i], boxes[j] = boxes[j], boxes[i]
         return [Region(region.label, box, region.score) for region, box in zip(found, boxes, strict=True)]
 
-    def tag(self, images: Sequence[EngineImage]) -> list[list[str] | ItemError]:
+    def tag(self, images: Images) -> Answers[list[str]]:
         """The names of the visible subjects."""
         return answer_known(
             images, lambda i, truth: [region.label for region in regions_of(truth, labels(images[i].scene))]
         )
 
-    def verify(
-        self, images: Sequence[EngineImage], regions: Sequence[Sequence[Region]]
-    ) -> list[list[bool] | ItemError]:
+    def verify(self, images: Images, regions: Sequence[Regions]) -> Answers[list[bool]]:
         """Whether the subject of that name, or one of that kind, is where the box is."""
 
         def answers(i: int, truth: Truth) -> list[bool]:
@@ -95,9 +93,7 @@ class Looking:
         places = [i for i, names in enumerate(called) if region.label in names]
         return any(overlap(box_of(truth, i), region.box) >= SAME for i in places)
 
-    def segment(
-        self, images: Sequence[EngineImage], regions: Sequence[Sequence[Region]]
-    ) -> list[list[Mask] | ItemError]:
+    def segment(self, images: Images, regions: Sequence[Regions]) -> Answers[list[Mask]]:
         """The visible part of the subject that each box is around; nothing where there is none."""
 
         def answers(i: int, truth: Truth) -> list[Mask]:
@@ -113,12 +109,8 @@ class Looking:
         return bled(truth.masks[subject], self._noise.masks * rng.uniform(-1, 1))
 
     def text_similarity(
-        self,
-        images: Sequence[EngineImage],
-        regions: Sequence[Region],
-        texts: Sequence[str],
-        masked: Sequence[bool],
-    ) -> list[float | ItemError]:
+        self, images: Images, regions: Regions, texts: Sequence[str], masked: Sequence[bool]
+    ) -> Answers[float]:
         """How much what is shown (the mask, or the whole box) is the subject of that name: twice their common area
         over the sum of their areas, 0..1.
         """

@@ -29,7 +29,7 @@ from macro.scenes.layout.placement import (
     view_of,
     world_box,
 )
-from macro.scenes.render import raycast
+from macro.scenes.render.batches import render_images, render_with_truth
 from macro.sentence.layout import Grid
 from macro.sentence.spans import Truth
 
@@ -64,8 +64,7 @@ def exchanged_image(scene: Scene, i: int, j: int, size: int = 128) -> UInt8[np.n
         moved = replace(scene.subjects[new], position=place.position, height=place.height)
         ratio = _area(place, scene.camera) / _area(moved, scene.camera)
         subjects[new] = replace(moved, scale=moved.scale * ratio**0.5)
-    batch = raycast.stack([raycast.compile_scene(replace(scene, subjects=tuple(subjects)))])
-    return np.asarray(raycast.render(batch, size, size)["pixels"])[0]
+    return render_images([replace(scene, subjects=tuple(subjects))], size)[0]
 
 
 def _area(subject: Subject, camera: Camera) -> float:
@@ -75,9 +74,7 @@ def _area(subject: Subject, camera: Camera) -> float:
 
 def _seen(scene: Scene, size: int) -> tuple[Grid, set]:
     """Layout and relations of a scene, by its image."""
-    batch = raycast.stack([raycast.compile_scene(scene)])
-    out = {name: np.asarray(values)[0] for name, values in raycast.render(batch, size, size, 1).items()}
-    truth = annotate.truth_of(scene, out["ids"], np.asarray(raycast.amodal(batch, size, size))[0], out["depth"])
+    _, truth = next(render_with_truth([scene], size, size, rays=1))
     return annotate.layout(truth.masks, truth.boxes), set(truth.relations)
 
 

@@ -38,17 +38,18 @@ from macro.evals import report
 from macro.evals.benches import alternative_layouts
 from macro.evals.classifier.model import Classifier, Prediction, cells_box
 from macro.evals.classifier.model import load as load_classifier
-from macro.evals.journal import Journal, Progress
+from macro.evals.journal import Journal
 from macro.evals.metrics.palettes import PRESENT, Colours, Image, Judged, cells_mask, expected_amounts
 from macro.models.vae import VAE, normalise
 from macro.models.variants import VAEConfig
 from macro.sampling.pipeline import Pipeline
-from macro.sentence.formats import prompt_of
 from macro.sentence.layout import Grid, grid_iou
 from macro.sentence.plan import Plan
+from macro.sentence.prompt import prompt_of
 from macro.sentence.spans import Sentence, Target
 from macro.utils.images import contact_sheet, to_float, to_uint8
 from macro.utils.images import save as save_image
+from macro.utils.log import ProgressBar
 
 NAMES = tuple(scenes_engine.bucket_of(bucket[0]) for bucket in scenes_engine.BUCKETS)
 VERSIONS = ("model", "vae", "rerender", "chance")
@@ -323,7 +324,7 @@ def evaluate(
     def decode(images):
         return through_vae(pipeline.params["vae"], pipeline.config.vae, images)
 
-    folder, progress = Path(workdir) / "images", Progress(len(NAMES) * num)
+    folder, progress = Path(workdir) / "images", ProgressBar("scenes", len(NAMES) * num, "samples")
     progress.skip(sum(len(journal.bucket(name, num)) for name in NAMES))
     for name in NAMES:
         for start in range(len(journal.bucket(name, num)), num, CHUNK):
@@ -334,7 +335,7 @@ def evaluate(
                     words = {"instruction": prompt_of(scored.case.sentence), "thought": scored.plan.cot}
                     scored.record.update(words)
                 journal.add(scored.record)
-                progress.tell(name)
+                progress.done(1)
     records = {name: journal.bucket(name, num) for name in NAMES}
     strips = [
         (f"{record['instruction']} [{record['thought']}]", folder / f"{name}_{record['index']}.png")

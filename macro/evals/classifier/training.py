@@ -11,7 +11,6 @@ Read next: `model.py` (weights and use), `macro/nn/subject_classifier.py` (the n
 """
 
 import functools
-import time
 from dataclasses import dataclass, replace
 
 import jax
@@ -29,6 +28,7 @@ from macro.scenes.layout import layout_sampler
 from macro.scenes.render.batches import render_all
 from macro.sentence.layout import GRID_SIZE
 from macro.utils.errors import UserError
+from macro.utils.log import ProgressBar
 
 SIZE = 128
 BATCH = 128
@@ -67,15 +67,15 @@ def _scene(seed: int, purpose: int, index: int) -> Scene:
     return layout_sampler.sample_scene(rng, count)
 
 
-def views(seed: int, purpose: int, scenes: int, say=lambda done: None) -> Views:
+def views(seed: int, purpose: int, scenes: int) -> Views:
     """Renders `scenes` scenes and lists the subjects that can be seen well enough."""
-    images, rows = [], []
+    images, rows, progress = [], [], ProgressBar("classifier", scenes, "scenes rendered")
     for start in range(0, scenes, _RENDERED_AT_ONCE):
         graphs = [_scene(seed, purpose, n) for n in range(start, min(start + _RENDERED_AT_ONCE, scenes))]
         for graph, out in zip(graphs, render_all(graphs, SIZE, SIZE, silhouettes=True), strict=True):
             images.append(out["pixels"])
             rows += _samples_in(graph, out["ids"], out["amodal"].sum((1, 2)), len(images) - 1)
-        say(len(images))
+        progress.done(len(graphs))
     columns = [np.array(column) for column in zip(*rows, strict=True)]
     return Views(np.stack(images), *columns)
 
@@ -156,8 +156,7 @@ def _loss(params, network, crops, kinds, textures):
 
 def train_and_examine(scenes: int, steps: int, seed: int) -> Classifier:
     """Renders samples, trains on them, examines on other scenes; prints progress with the time left."""
-    progress = _Progress("rendered", scenes, 50 * _RENDERED_AT_ONCE)
-    classifier = train(views(seed, TRAINING, scenes, progress.tell), steps, seed)
+    classifier = train(views(seed, TRAINING, scenes), steps, seed)
     notes = {"scenes": scenes, "steps": steps, "seed": seed}
     notes |= examine(classifier, views(seed, HELD_OUT, max(scenes // 12, _RENDERED_AT_ONCE)))
     print(notes, flush=True)
@@ -183,28 +182,15 @@ def train(samples: Views, steps: int, seed: int) -> Classifier:
         return optax.apply_updates(params, updates), state, loss
 
     state, rng, losses = optimizer.init(params), np.random.default_rng([_STREAM, seed, _NETWORK]), []
-    progress = _Progress("step", steps, 100)
+    progress = ProgressBar("classifier", steps, "steps")
     for n in range(steps):
         params, state, loss = step(params, state, jax.random.fold_in(key, n), _batch(rng, samples), images)
-        losses = [*losses[-99:], loss]
-        if progress.due(n + 1):
-            progress.tell(n + 1, f", loss {np.mean([float(loss) for loss in losses]):.3f}")
+        losses.append(loss)
+        if len(losses) == 100 or n + 1 == steps:  # reading a loss waits for its step
+            progress.name = f"classifier, loss {np.mean(losses):.3f}"
+            progress.done(len(losses))
+            losses = []
     return Classifier(jax.tree.map(np.asarray, params), kinds, tuple(TEXTURES), {})
-
-
-class _Progress:
-    """A line every so often: what is done and how long the rest will take."""
-
-    def __init__(self, what: str, total: int, every: int):
-        self.what, self.total, self.every, self.start = what, total, every, time.monotonic()
-
-    def due(self, done: int) -> bool:
-        return done % self.every == 0 or done == self.total
-
-    def tell(self, done: int, more: str = "") -> None:
-        if self.due(done):
-            left = (time.monotonic() - self.start) / done * (self.total - done) / 60
-            print(f"{self.what} {done}/{self.total}{more}, {left:.1f} min left", flush=True)
 
 
 def examine(classifier: Classifier, held: Views) -> dict[str, float]:

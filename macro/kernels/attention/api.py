@@ -102,7 +102,7 @@ def attention_with_lse(
         metas = {name: rearrange(q_meta[name], fold, b=k.shape[0]) for name in MASK_FIELDS}, k_meta
         attended = attention_with_lse(*together, *metas, k_bias)
         return tuple(rearrange(x, unfold, n=q.shape[1]) for x in attended)
-    _check(q, k, v, q_meta, k_meta, k_bias)
+    check_inputs("attention", q, k, v, q_meta, k_meta, k_bias)
     q_meta, k_meta = ({name: meta[name] for name in MASK_FIELDS} for meta in (q_meta, k_meta))
     sizes = current_mesh_shape()
     if not sizes:
@@ -172,19 +172,19 @@ def _on_one_device(q, k, v, q_meta, k_meta, k_bias):
     return select_backend("attention", backends, attention_reference, q, k)(q, k, v, q_meta, k_meta, k_bias)
 
 
-def _check(q, k, v, q_meta, k_meta, k_bias) -> None:
+def check_inputs(op: str, q, k, v, q_meta, k_meta, k_bias) -> None:
     """What would otherwise broadcast in silence or fail deep inside a kernel."""
     (b, nq, h, d), (kb, nk, kv, kd) = q.shape, k.shape
     if k.shape != v.shape:
-        raise ValueError(f"attention: k has shape {k.shape}, but v {v.shape}")
+        raise ValueError(f"{op}: k has shape {k.shape}, but v {v.shape}")
     if (b, d) != (kb, kd):
-        raise ValueError(f"attention: q {q.shape} and k {k.shape} must have as many rows and as wide heads")
+        raise ValueError(f"{op}: q {q.shape} and k {k.shape} must have as many rows and as wide heads")
     if h % kv:
-        raise ValueError(f"attention: {h} heads of q are no multiple of the {kv} of k")
+        raise ValueError(f"{op}: {h} heads of q are no multiple of the {kv} of k")
     for side, meta, shape in (("q_meta", q_meta, (b, nq)), ("k_meta", k_meta, (b, nk))):
         for name in MASK_FIELDS:
             if name not in meta or meta[name].shape != shape:
                 found = meta[name].shape if name in meta else "missing"
-                raise ValueError(f"attention: {side}[{name!r}] is {found}, but its tokens are {shape}")
+                raise ValueError(f"{op}: {side}[{name!r}] is {found}, but its tokens are {shape}")
     if k_bias is not None and k_bias.shape != (b, nk):
-        raise ValueError(f"attention: k_bias has shape {k_bias.shape}, but k's tokens are {(b, nk)}")
+        raise ValueError(f"{op}: k_bias has shape {k_bias.shape}, but k's tokens are {(b, nk)}")

@@ -9,7 +9,7 @@ Read next: `blocked.py` (CPU), `pallas_tpu.py`, `pallas_gpu.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -53,21 +53,20 @@ def block_at(tree, number: Array):
     return jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, number, keepdims=False), tree)
 
 
-def stack_fields(meta: Mapping, block: int, names: Sequence[str] = MASK_FIELDS) -> Int[Array, "b fields n"]:
+def stack_fields(meta: Mapping, block: int) -> Int[Array, "b fields n"]:
     """Metadata `[b, n]` by field as one array, padded to whole blocks with padding tokens (-1)."""
-    return pad_to_multiple(jnp.stack([meta[name] for name in names], axis=1), 2, block, -1)
-
-
-def split_blocks(fields: Int[Array, "b fields n"], block: int, names: Sequence[str] = MASK_FIELDS) -> dict:
-    """`stack_fields` metadata by field, `[b, m, block]`."""
-    return {name: fields[:, i].reshape(fields.shape[0], -1, block) for i, name in enumerate(names)}
+    return pad_to_multiple(jnp.stack([meta[name] for name in MASK_FIELDS], axis=1), 2, block, -1)
 
 
 def visible_block_pairs(
     q_fields: Int[Array, "b fields nq"], k_fields: Int[Array, "b fields nk"], queries: int, keys: int
 ) -> tuple[Bool[Array, "b m n"], Bool[Array, "b m n"]]:
     """Which blocks of `queries` tokens may see any key of which blocks of `keys` tokens, and which surely see all."""
-    sides = split_blocks(q_fields, queries), split_blocks(k_fields, keys)
+
+    def split(fields, block):
+        return {name: fields[:, i].reshape(len(fields), -1, block) for i, name in enumerate(MASK_FIELDS)}
+
+    sides = split(q_fields, queries), split(k_fields, keys)
     return any_visible(*sides), all_visible(*sides)
 
 

@@ -26,15 +26,8 @@ QUERIES, KEYS = 64, 64  # tokens of a block; measured best of 32 to 256
 _BIAS = "bias"  # of keys, beside their metadata
 
 
-def attention_blocked(
-    q: Float[Array, "b nq h d"],
-    k: Float[Array, "b nk kv d"],
-    v: Float[Array, "b nk kv d"],
-    q_meta: Mapping,
-    k_meta: Mapping,
-    k_bias: Float[Array, "b nk"] | None = None,
-) -> tuple[Float[Array, "b nq h d"], Float[Array, "b nq h"]]:
-    """Same values as `attention_reference`; arguments as in `api.attention_with_lse`."""
+def attention_blocked(q, k, v, q_meta: Mapping, k_meta: Mapping, k_bias=None) -> tuple[Array, Array]:
+    """Same values as `attention_reference`; arguments and shapes as in `api.attention_with_lse`."""
     dtype = q.dtype
     q, k, v = (x.astype(jnp.float32) for x in (q, k, v))
     q_order, k_order = sort_order(q_meta), sort_order(k_meta)

@@ -59,15 +59,9 @@ def unsupported_device() -> str | None:
 
 
 def attention_gpu(
-    q: Float[Array, "b nq h d"],
-    k: Float[Array, "b nk kv d"],
-    v: Float[Array, "b nk kv d"],
-    q_meta: Mapping,
-    k_meta: Mapping,
-    k_bias: Float[Array, "b nk"] | None = None,
-    interpret: bool = False,
-) -> tuple[Float[Array, "b nq h d"], Float[Array, "b nq h"]]:
-    """Same values as `attention_reference`; arguments as in `api.attention_with_lse`.
+    q, k, v, q_meta: Mapping, k_meta: Mapping, k_bias=None, interpret: bool = False
+) -> tuple[Array, Array]:
+    """Same values as `attention_reference`; arguments and shapes as in `api.attention_with_lse`.
 
     Products of float32 are float32's own and not TF32's: exact, and an order of magnitude slower than bfloat16.
 

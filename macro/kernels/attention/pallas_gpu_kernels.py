@@ -82,9 +82,11 @@ class _Blocks:
             self.of_query = pl.BlockSpec((None, group, nq), lambda at, head, row: (row, head, 0))
             self.keys = pl.BlockSpec((None, config.keys, None, d), lambda at, head, row: (row, at, head, 0))
         q_owned, k_owned = owned == "q", owned == "k"
-        self.q_meta = self._of_row((len(MASK_FIELDS), config.queries if q_owned else nq), q_owned)
-        self.k_meta = self._of_row((len(MASK_FIELDS), config.keys if k_owned else nk), k_owned)
-        self.k_bias = self._of_row((1, config.keys if k_owned else nk), k_owned)
+        q_meta = self._of_row((len(MASK_FIELDS), config.queries if q_owned else nq), q_owned)
+        k_meta = self._of_row((len(MASK_FIELDS), config.keys if k_owned else nk), k_owned)
+        k_bias = self._of_row((1, config.keys if k_owned else nk), k_owned)
+        forward = q_meta, k_meta, k_bias, self.queries, self.keys, self.keys
+        self.operands = *forward, self.queries, self.of_query, self.of_query  # d_out, lse and delta
 
     @staticmethod
     def _of_row(shape: tuple, owned: bool) -> pl.BlockSpec:
@@ -103,13 +105,13 @@ def _call(
     Args:
         matmuls: products of nq x nk x d per head. The cost told is that of the whole rectangle of pairs, each operand
             read once, since which are visited depends on the data. JAX 0.10's lowering to Triton drops it.
-        operands: (array or None, block spec); results: (shape, dtype, block spec).
+        operands: arrays (or None), as many as the kernel takes of `blocks.operands`.
+        results: (shape, dtype, block spec).
     """
     b, nq, h, nk, _, d = config.rectangle
-    arrays = [x for x, _ in operands]
-    specs = [None if x is None else spec for x, spec in operands]
+    specs = [None if x is None else spec for x, spec in zip(operands, blocks.operands, strict=False)]
     outputs = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype, _ in results]
-    moved = sum(math.prod(x.shape) * x.dtype.itemsize for x in (*arrays, *outputs) if x is not None)
+    moved = sum(math.prod(x.shape) * x.dtype.itemsize for x in (*operands, *outputs) if x is not None)
     return pl.pallas_call(
         functools.partial(kernel, config),
         grid=blocks.grid,
@@ -123,7 +125,7 @@ def _call(
         ),
         interpret=config.interpret,
         name=name,
-    )(*block_mask, *arrays)
+    )(*block_mask, *operands)
 
 
 def _loop_blocks(counts, step, start):
@@ -209,8 +211,7 @@ def forward(config: KernelConfig, block_mask: BlockMask, q, k, v, q_meta, k_meta
     blocks = _Blocks(config, q, k, "q")
     return _call(
         _forward_kernel, "macro_attention_forward", config, blocks, 2, block_mask,
-        [(q_meta, blocks.q_meta), (k_meta, blocks.k_meta), (k_bias, blocks.k_bias),
-         (q, blocks.queries), (k, blocks.keys), (v, blocks.keys)],
+        (q_meta, k_meta, k_bias, q, k, v),
         [(q.shape, q.dtype, blocks.queries), ((b, h, nq), jnp.float32, blocks.of_query)],
     )  # fmt: skip
 
@@ -242,9 +243,7 @@ def d_queries(config: KernelConfig, block_mask: BlockMask, q, k, v, q_meta, k_me
     blocks = _Blocks(config, q, k, "q")
     return _call(
         _d_queries_kernel, "macro_attention_dq", config, blocks, 3, block_mask,
-        [(q_meta, blocks.q_meta), (k_meta, blocks.k_meta), (k_bias, blocks.k_bias),
-         (q, blocks.queries), (k, blocks.keys), (v, blocks.keys),
-         (d_out, blocks.queries), (lse, blocks.of_query), (delta, blocks.of_query)],
+        (q_meta, k_meta, k_bias, q, k, v, d_out, lse, delta),
         [(q.shape, q.dtype, blocks.queries)],
     )[0]  # fmt: skip
 
@@ -281,8 +280,6 @@ def d_keys_values(
     blocks = _Blocks(config, q, k, "k")
     return _call(
         _d_keys_values_kernel, "macro_attention_dkv", config, blocks, 4, block_mask,
-        [(q_meta, blocks.q_meta), (k_meta, blocks.k_meta), (k_bias, blocks.k_bias),
-         (q, blocks.queries), (k, blocks.keys), (v, blocks.keys),
-         (d_out, blocks.queries), (lse, blocks.of_query), (delta, blocks.of_query)],
+        (q_meta, k_meta, k_bias, q, k, v, d_out, lse, delta),
         [(k.shape, k.dtype, blocks.keys), (v.shape, v.dtype, blocks.keys)],
     )  # fmt: skip

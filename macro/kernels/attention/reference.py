@@ -1,7 +1,7 @@
 """The definition of attention under the attention mask: dense, float32 softmax, for any backend.
 
-    s[q, k] = q . k / sqrt(d) + bias[k]    where q sees k
-    attended[q] = sum_k exp(s[q, k] - lse[q]) v[k],    lse[q] = log sum_k exp(s[q, k])
+s[q, k] = q . k / sqrt(d) + bias[k]    where q sees k
+attended[q] = sum_k exp(s[q, k] - lse[q]) v[k],    lse[q] = log sum_k exp(s[q, k])
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 from einops import rearrange
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool
 
 from macro.sentence.attention_mask import MASK_FIELDS, mask_mod
 
@@ -26,14 +26,7 @@ def attention_mask(q_meta: Mapping, k_meta: Mapping) -> Bool[Array, "b nq nk"]:
     return mask_mod(q, k)
 
 
-def attention_reference(
-    q: Float[Array, "b nq h d"],
-    k: Float[Array, "b nk kv d"],
-    v: Float[Array, "b nk kv d"],
-    q_meta: Mapping,
-    k_meta: Mapping,
-    k_bias: Float[Array, "b nk"] | None = None,
-) -> tuple[Float[Array, "b nq h d"], Float[Array, "b nq h"]]:
+def attention_reference(q, k, v, q_meta: Mapping, k_meta: Mapping, k_bias=None) -> tuple[Array, Array]:
     """Dense twin of every attention kernel; arguments and results as in `api.attention_with_lse`."""
     mask = attention_mask(q_meta, k_meta)[:, None, None]
     groups = k.shape[2]

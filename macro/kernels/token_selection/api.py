@@ -3,7 +3,6 @@
 MACRO's text-aligned selection (arXiv 2603.25319; no code of it was released) in three steps: `attention_received` says
 how much text and other images attend to each token of an image, `select_top_k` takes the best of every image under
 `token_budgets`, `gather_tokens` takes their keys, values or embeddings.
-Read next: `reference.py`, which defines the first.
 """
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Array, Float, Int
 
-from macro.kernels.attention.api import attention_with_lse
+from macro.kernels.attention.api import attention_with_lse, check_inputs
 from macro.kernels.attention.reference import MASK_VALUE
 from macro.kernels.token_selection.budgets import token_budget_bound, token_budgets
-from macro.kernels.token_selection.reference import TEXT, query_classes
 from macro.parallel.sharding import check_axes, constrain
 from macro.sentence.attention_mask import MASK_FIELDS, mask_mod
 
 __all__ = [
     "MOST_IMAGES",
+    "TEXT",
     "TopK",
     "attention_received",
     "gather_tokens",
@@ -36,6 +35,7 @@ __all__ = [
 ]
 
 MOST_IMAGES = 47  # of a row: one channel of a head for each, and one for text
+TEXT = -1  # the image of a token that belongs to none
 _COUNTED = 128  # keys of a block that are counted against all queries
 
 
@@ -63,8 +63,10 @@ def attention_received(
 ) -> Float[Array, "b 2 nk"]:
     """How much attention each token of an image gets from text, and from other images.
 
-    With A[t, u] the weight that query t gives to key u, mean over heads, 0 where it does not see it: sums of A over
-    queries. They are a gradient of attention, dv[u] = sum_t A[t, u] do[t], where do[t] has a one in the channel of t's
+        A[t, u] = mean over heads of exp(q_t . k_u / sqrt(d) + bias[u] - lse[t])     where t sees u, else 0
+        received[0, u] = sum of A[t, u] over text t,    received[1, u] = sum of A[t, u] over t in other images than u's
+
+    These sums are a gradient of attention, dv[u] = sum_t A[t, u] do[t], where do[t] has a one in the channel of t's
     image; so every backend and every mesh that attends computes them.
 
     Args:
@@ -77,8 +79,7 @@ def attention_received(
         k_bias: added to every score of a key, as in attention.
 
     Returns:
-        float32: row 0 the sum of A over text queries, row 1 over queries in other images than the key's; both zero for
-        keys in text. No gradient flows through it.
+        float32; both rows are zero for keys in text. No gradient flows through it.
 
     Raises:
         ValueError: arrays whose shapes do not fit together, or too large an image number where it is known, at trace
@@ -112,7 +113,7 @@ def query_counts(
 
     Arguments and errors as there. Memory grows with nq + nk.
     """
-    _check_tokens("query_counts", q_meta, k_meta, q_image, k_image)
+    _check_images("query_counts", q_meta, k_meta, q_image, k_image)
     nk, image = k_image.shape[1], "image"
     keys = {name: k_meta[name] for name in MASK_FIELDS} | {image: k_image}
     keys = {name: jnp.pad(x, ((0, 0), (0, -nk % _COUNTED)), constant_values=-1) for name, x in keys.items()}
@@ -120,9 +121,9 @@ def query_counts(
     queries = {name: q_meta[name][:, :, None] for name in MASK_FIELDS}
 
     def count(block):
-        mask = mask_mod(queries, block)
-        counted = query_classes(q_image[:, :, None], block[image])
-        return jnp.stack([jnp.sum(mask & x, axis=1, dtype=jnp.float32) for x in counted], axis=1)
+        seen, own = mask_mod(queries, block) & (block[image] > TEXT), q_image[:, :, None]
+        counted = seen & (own == TEXT), seen & (own > TEXT) & (own != block[image])
+        return jnp.stack([jnp.sum(x, axis=1, dtype=jnp.float32) for x in counted], axis=1)
 
     return rearrange(jax.lax.map(count, blocks), "m b c n -> b c (m n)")[..., :nk]
 
@@ -189,31 +190,20 @@ def _widened(x: Array, d: int) -> Array:
 
 def _check_scoring(q, k, lse, q_meta, k_meta, q_image, k_image, k_bias) -> None:
     """What would otherwise broadcast in silence or fail deep inside a kernel."""
-    (b, nq, h, d), (kb, nk, kv, kd) = q.shape, k.shape
-    if (b, d) != (kb, kd):
-        raise ValueError(f"attention_received: q {q.shape} and k {k.shape} must have as many rows and as wide heads")
-    if h % kv:
-        raise ValueError(f"attention_received: {h} heads of q are no multiple of the {kv} of k")
-    shapes = (("lse", lse, (b, nq, h)), ("q_image", q_image, (b, nq)), ("k_image", k_image, (b, nk)),
-              ("k_bias", k_bias, (b, nk)))  # fmt: skip
-    for name, x, shape in shapes:
-        if x is not None and x.shape != shape:
-            raise ValueError(f"attention_received: {name} has shape {x.shape}, but must have {shape}")
-    _check_tokens("attention_received", q_meta, k_meta, q_image, k_image)
+    check_inputs("attention_received", q, k, k, q_meta, k_meta, k_bias)
+    if lse.shape != q.shape[:3]:
+        raise ValueError(f"attention_received: lse has shape {lse.shape}, but must have {q.shape[:3]}")
+    _check_images("attention_received", q_meta, k_meta, q_image, k_image)
     if not isinstance(q_image, jax.core.Tracer):
         last = np.max(np.asarray(q_image), initial=0)
         if last >= MOST_IMAGES:
             raise ValueError(f"attention_received: q_image has {last}, but must be below {MOST_IMAGES}")
 
 
-def _check_tokens(op: str, q_meta, k_meta, q_image, k_image) -> None:
-    if q_image.ndim != 2 or q_image.shape[0] != k_image.shape[0]:
-        raise ValueError(f"{op}: q_image {q_image.shape} and k_image {k_image.shape} must have as many rows")
-    for side, meta, shape in (("q_meta", q_meta, q_image.shape), ("k_meta", k_meta, k_image.shape)):
-        for name in MASK_FIELDS:
-            if name not in meta or meta[name].shape != shape:
-                found = meta[name].shape if name in meta else "missing"
-                raise ValueError(f"{op}: {side}[{name!r}] is {found}, but its tokens are {shape}")
+def _check_images(op: str, q_meta, k_meta, q_image, k_image) -> None:
+    for side, meta, image in (("q", q_meta, q_image), ("k", k_meta, k_image)):
+        if image.shape != meta["segment_ids"].shape:
+            raise ValueError(f"{op}: {side}_image is {image.shape}, but its tokens are {meta['segment_ids'].shape}")
 
 
 def _check_gather(x, kept: TopK, axes) -> int:

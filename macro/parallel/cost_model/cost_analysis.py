@@ -18,9 +18,11 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from macro.parallel.cost_model.bytes_accessed import hbm_bytes, is_free_call, link_bytes, target
 from macro.parallel.cost_model.hlo import Computation, Instruction, Module, parse
-from macro.parallel.cost_model.trip_counts import Trips
+from macro.parallel.cost_model.trip_counts import trip_count
 
 _KERNEL = "tpu_custom_call"
 _BRANCHES = ("branch_computations", "true_computation", "false_computation")
@@ -86,7 +88,6 @@ class _Walk:
 
     def __init__(self, module: Module):
         self.module = module
-        self.trips = Trips(module)
         self.loops: dict[str, int | None] = {}
         self.unknown: set[str] = set()
         self.done: dict[tuple[str, bool], _Tally] = {}
@@ -140,7 +141,7 @@ class _Walk:
         return self.computation(self.module.computations[name], fused)
 
     def _loop(self, tally: _Tally, where: Computation, loop: Instruction) -> None:
-        rounds = self.loops[loop.label] = self.trips.of(where, loop)
+        rounds = self.loops[loop.label] = trip_count(self.module, where, loop)
         if rounds is None:
             self.unknown.add(f"loop {loop.label}: rounds not known, counted once")
         tally.add(self._called(loop.called("body")[0], _RUN), 1 if rounds is None else rounds)
@@ -198,16 +199,6 @@ def _window(window: str, axis: int) -> dict[str, int]:
 
 def _meetings(size: int, kernel: int, output: int, stride: int, low: int, input_step: int, kernel_step: int) -> int:
     """How often an output place and a kernel place of one axis meet an element of the input."""
-    common = math.gcd(stride, input_step)
-    period = input_step // common
-    total = 0
-    for place in range(kernel):
-        # Output o reads position o * stride + offset; elements lie at multiples of input_step.
-        offset = place * kernel_step - low
-        if offset % common:
-            continue
-        first = max(0, -(offset // stride))
-        last = min(output - 1, ((size - 1) * input_step - offset) // stride)
-        match = -(offset // common) * pow(stride // common, -1, period) % period
-        total += max(0, (last - match) // period - (first - 1 - match) // period)
-    return total
+    # Output o and kernel place k read position o * stride + k * kernel_step - low; elements lie at multiples.
+    read = np.add.outer(np.arange(output) * stride, np.arange(kernel) * kernel_step - low)
+    return int(((read % input_step == 0) & (read >= 0) & (read <= (size - 1) * input_step)).sum())

@@ -1,9 +1,10 @@
 """What kinds are built from: one `Part` per primitive, and short constructors for the six shapes.
 
 A kind is built in its own frame: y up from the ground at 0, its front towards -z, about one unit in its
-largest extent. Read next: `creatures.py` and `objects.py` (the kinds), `scene_compiler.py` (parts to arrays).
+largest extent. Read next: `animals.py` and `objects.py` (the kinds), `scene_compiler.py` (parts to arrays).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -51,6 +52,9 @@ class Part:
     mark_size: float = 0.1
     mark_up: float = 0.0
     decal: bool = False
+
+
+Builders = dict[str, Callable[[float], list[Part]]]  # a kind's name -> its parts in a pose
 
 
 def rotation(x: Number = 0, y: Number = 0, z: Number = 0) -> np.ndarray:
@@ -103,7 +107,7 @@ def pill(centre: Vector, size: Vector, colour=0, turn: Vector = (0, 0, 0), **res
     return _part("capsule", centre, size, colour, turn, **rest)
 
 
-def turned(parts: list[Part], pivot: Vector, turn: Vector) -> list[Part]:
+def turned(pivot: Vector, turn: Vector, *parts: Part) -> list[Part]:
     """`parts` rotated together about `pivot`: a head, an arm, a wheel of sails."""
     matrix, pivot = rotation(*turn), np.asarray(pivot)
     return [

@@ -22,7 +22,6 @@ from itertools import combinations
 import numpy as np
 from jaxtyping import Bool, Float
 
-RELATIONS = ("left of", "right of", "in front of", "behind", "on", "between", "next to", "far from", "hides")
 OPPOSITE = {"left of": "right of", "right of": "left of", "in front of": "behind", "behind": "in front of"}
 
 _NEARER = 0.92  # in front: at most this share of the other's distance

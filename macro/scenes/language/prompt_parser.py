@@ -9,7 +9,7 @@ Read next: `captions.py`.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -20,9 +20,8 @@ from macro.sentence.spans import Truth
 
 Relation = tuple[int, str, int | tuple[int, int]]
 
-_SPOKEN = {phrase: name for name, phrases in PHRASES.items() for phrase in phrases} | {"between": "between"}
+_SPOKEN = {phrase: name for name, phrases in PHRASES.items() for phrase in phrases}
 _ROWS = {"from left to right": "left of", "from right to left": "right of"}
-_JOINTS = (", which is", "and", ",")
 # Words between the parts of a sentence that say nothing of their own; any other word breaks a phrase off.
 _PASSED_OVER = {"the", "a", "an", "is", "are", "stands", "can", "be", "seen", "put", "place", "set", "to"}
 
@@ -52,9 +51,9 @@ def parse_prompt(text: str, nouns: Mapping[str, int]) -> Claims:
     mentioned: dict[int, None] = {}
     relations: dict[Relation, None] = {}
     for sentence in re.split(r"[.;]\s*", text):
-        tokens = list(_tokens(sentence, nouns))
-        mentioned |= dict.fromkeys(value for kind, value in tokens if kind == "noun")
-        relations |= dict.fromkeys(_relations(tokens))
+        letters, values = _tokens(sentence, nouns)
+        mentioned |= dict.fromkeys(value for value in values if isinstance(value, int))
+        relations |= dict.fromkeys(_relations(letters, values))
     return Claims(tuple(mentioned), tuple(relations), _ground(text))
 
 
@@ -65,92 +64,54 @@ def names_in_instructions(truth: Truth) -> dict[str, int]:
     return markers | marked | {noun: n for n, noun in enumerate(plain_nouns(truth), 1) if noun}
 
 
-Token = tuple[str, int | str]
+# A sentence as one letter per token, so that the grammar is a regular expression: (n)oun, (r)elation, (b)etween,
+# (o)rder of a row, "," and "&" between nouns or relations, (w)hich is; "#" for any other word, which breaks a phrase.
+_LETTERS = {phrase: "r" for phrase in _SPOKEN} | {"between": "b", ", which is": "w", "and": "&", ",": ","}
+_LETTERS |= dict.fromkeys(_ROWS, "o")
+_NOUNS = "n(?:[,&]n)*"
+_PLACE = "(?:rn|bn[,&w]n)"
+# "who [is] where" or "where [is] who"; a place may go on with "and behind b" or, after a single noun, ", which is ...".
+_CLAUSE = re.compile(
+    f"(?P<who>{_NOUNS})(?:(?P<row>o)|(?P<places>{_PLACE}(?:(?:&|(?<=rn)w){_PLACE})*)?)"
+    f"|(?P<place>{_PLACE}),?(?P<late>{_NOUNS})?"
+)
 
 
-def _tokens(sentence: str, nouns: Mapping[str, int]) -> Iterator[Token]:
-    """("noun", number), ("is", relation), ("row", relation), ("joint", word) or ("break", "") in order."""
-    table: dict[str, Token] = {phrase: ("is", name) for phrase, name in _SPOKEN.items()}
-    table |= {phrase: ("row", name) for phrase, name in _ROWS.items()}
-    table |= {word: ("joint", word) for word in _JOINTS}
-    table |= {noun: ("noun", number) for noun, number in nouns.items()}
-    known = "|".join(re.escape(phrase) for phrase in sorted(table, key=len, reverse=True))
-    for match in re.finditer(rf", which is\b|,|(?<!\w)(?:{known})(?!\w)|[\w'-]+", sentence):
-        if match[0] in table:
-            yield table[match[0]]
-        elif match[0] not in _PASSED_OVER:
-            yield "break", ""
+def _tokens(sentence: str, nouns: Mapping[str, int]) -> tuple[str, list[int | str]]:
+    """The letters of a sentence's tokens, and with each the noun's number or the words."""
+    known = "|".join(re.escape(phrase) for phrase in sorted({*_LETTERS, *nouns}, key=len, reverse=True))
+    words = re.findall(rf", which is\b|,|(?<!\w)(?:{known})(?!\w)|[\w'-]+", sentence)
+    words = [word for word in words if word in nouns or word in _LETTERS or word not in _PASSED_OVER]
+    return "".join("n" if w in nouns else _LETTERS.get(w, "#") for w in words), [nouns.get(w, w) for w in words]
 
 
-def _relations(tokens: list[Token]) -> Iterator[Relation]:
-    """Reads "who [is] where" or "where [is] who"; who are one or several nouns, where a chain of relations."""
-    at = 0
-    while at < len(tokens):
-        if tokens[at][0] == "noun":
-            who, at = _nouns(tokens, at)
-            if at < len(tokens) and tokens[at][0] == "row":
-                yield from ((i, tokens[at][1], j) for i, j in zip(who, who[1:], strict=False))
-            else:
-                found, at = _where(tokens, at, who)
-                yield from found
-        elif tokens[at][0] == "is":
-            turned, at = _inverted(tokens, at)
-            yield from turned
-        else:
-            at += 1
+def _relations(letters: str, values: Sequence[int | str]) -> Iterator[Relation]:
+    """What the clauses of a sentence say, in order."""
+
+    def numbers(clause: re.Match, group: str) -> list[int]:
+        start, stop = clause.span(group)
+        return [n for n in values[start:stop] if isinstance(n, int)]
+
+    for clause in _CLAUSE.finditer(letters):
+        if clause["place"] and clause["late"]:
+            name, whose = _read_place(letters, values, clause.start("place"))
+            yield from ((i, name, whose) for i in numbers(clause, "late"))
+        elif clause["row"]:
+            who, name = numbers(clause, "who"), _ROWS[values[clause.start("row")]]
+            yield from ((i, name, j) for i, j in zip(who, who[1:], strict=False))
+        elif clause["places"]:
+            who = numbers(clause, "who")
+            for place in re.compile(_PLACE).finditer(letters, *clause.span("places")):
+                name, whose = _read_place(letters, values, place.start())
+                yield from ((i, name, whose) for i in who)
+                who = [whose] if letters[place.end() : place.end() + 1] == "w" else who
 
 
-def _nouns(tokens: list[Token], at: int) -> tuple[list[int], int]:
-    """Nouns joined by commas and "and" from `at` on, and where they end."""
-    who = [tokens[at][1]]
-    at += 1
-    while at + 1 < len(tokens) and tokens[at] in (("joint", ","), ("joint", "and")) and tokens[at + 1][0] == "noun":
-        who.append(tokens[at + 1][1])
-        at += 2
-    return who, at
-
-
-def _object(tokens: list[Token], at: int) -> tuple[str, int | tuple[int, int], int] | None:
-    """(relation, whose, end) of a relation and its noun or two at `at`; None where there is none."""
-    kinds = [kind for kind, _ in tokens[at : at + 4]]
-    if tokens[at : at + 1] == [("is", "between")]:
-        if kinds == ["is", "noun", "joint", "noun"]:
-            j, k = sorted((tokens[at + 1][1], tokens[at + 3][1]))
-            return "between", (j, k), at + 4
-        return None
-    if kinds[:2] == ["is", "noun"]:
-        return tokens[at][1], tokens[at + 1][1], at + 2
-    return None
-
-
-def _where(tokens: list[Token], at: int, who: list[int]) -> tuple[list[Relation], int]:
-    """What is said of `who` from `at` on: "left of a", "left of a and behind b", "left of a, which is behind b"."""
-    found: list[Relation] = []
-    while (spoken := _object(tokens, at)) is not None:
-        name, whose, at = spoken
-        found += [(i, name, whose) for i in who]
-        joint = tokens[at] if at < len(tokens) else None
-        if joint == ("joint", ", which is") and isinstance(whose, int):
-            who, at = [whose], at + 1
-        elif joint == ("joint", "and") and at + 1 < len(tokens) and tokens[at + 1][0] == "is":
-            at += 1
-        else:
-            break
-    return found, at if found else at + 1
-
-
-def _inverted(tokens: list[Token], at: int) -> tuple[list[Relation], int]:
-    """ "behind the tree is the car": the place is said before the subject."""
-    spoken = _object(tokens, at)
-    if spoken is None:
-        return [], at + 1
-    name, whose, at = spoken
-    if at < len(tokens) and tokens[at] == ("joint", ","):
-        at += 1
-    if at >= len(tokens) or tokens[at][0] != "noun":
-        return [], at
-    who, at = _nouns(tokens, at)
-    return [(i, name, whose) for i in who], at
+def _read_place(letters: str, values: Sequence[int | str], at: int) -> tuple[str, int | tuple[int, int]]:
+    """(relation, whose) of the place that begins at a token."""
+    if letters[at] == "b":
+        return "between", tuple(sorted((values[at + 1], values[at + 3])))
+    return _SPOKEN[values[at]], values[at + 1]
 
 
 @lru_cache(maxsize=1)

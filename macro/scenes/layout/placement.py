@@ -43,13 +43,13 @@ def ground_point(camera: Camera, u: float, v: float) -> tuple[float, float]:
 
 @functools.lru_cache(maxsize=4096)
 def _extent(kind: str, pose: float, yaw: float) -> np.ndarray:
-    return box_of(tuple(turned(KINDS[kind](pose), (0.0, 0.0, 0.0), (0.0, yaw, 0.0))))
+    return box_of(tuple(turned((0.0, 0.0, 0.0), (0.0, yaw, 0.0), *KINDS[kind](pose))))
 
 
 @functools.lru_cache(maxsize=4096)
 def filled(kind: str, pose: float, yaw: float) -> float:
     """About which share of its box's front a subject fills: .3 for a guitar, near 1 for a crate."""
-    parts = turned(KINDS[kind](pose), (0.0, 0.0, 0.0), (0.0, yaw, 0.0))
+    parts = turned((0.0, 0.0, 0.0), (0.0, yaw, 0.0), *KINDS[kind](pose))
     low, high = _extent(kind, pose, yaw)[:, :2]
     steps = (np.arange(20) + 0.5) / 20
     points = low + np.stack(np.meshgrid(steps, steps), -1) * (high - low)

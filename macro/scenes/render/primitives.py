@@ -11,7 +11,7 @@ A frame is affine, so a ray `o + t d` keeps its `t` when both `o` and `d` are ta
 directions must not be normalised there. The solids are convex: what a ray sees is the latest entry, if it
 precedes the first exit.
 
-Read next: `assemble.py` (shapes to frames), `render.py` (which ray meets what).
+Read next: `scene_compiler.py` (shapes to frames), `raycast.py` (which ray meets what).
 """
 
 import jax
@@ -64,8 +64,7 @@ def _quadric(o, d, shape):
     return jnp.where((discriminant > 0) & (entry < leave), entry, MISS)
 
 
-def _box(o, d, shape):
-    del shape
+def _box(o, d, _):
     entries, exits = zip(*(_slab(oi, di, -1.0, 1.0) for oi, di in zip(o, d, strict=True)), strict=True)
     entry = jnp.maximum(jnp.maximum(entries[0], entries[1]), entries[2])
     leave = jnp.minimum(jnp.minimum(exits[0], exits[1]), exits[2])

@@ -36,18 +36,7 @@ def value_noise(x, y, z):
     return near + (far - near) * fz
 
 
-def _plain(point, normal):
-    del normal
-    return jnp.zeros_like(point[0])
-
-
-def _stripe(point, normal):
-    del normal
-    return (jnp.abs(point[1] - jnp.round(point[1])) < 0.19).astype(jnp.float32)
-
-
-def _check(point, normal):
-    del normal
+def _check(point, _):
     # Half a cell aside, so that the faces of a box at round coordinates do not fall onto a cell border.
     parity = sum(jnp.floor(v + 0.31).astype(jnp.int32) for v in point) & 1
     return parity.astype(jnp.float32)
@@ -67,12 +56,13 @@ def _dot(point, normal):
     return (du * du + dv * dv < 0.1).astype(jnp.float32)
 
 
-def _noise(point, normal):
-    del normal
-    return jnp.clip((value_noise(*(1.3 * v for v in point)) - 0.56) * 9.0 + 0.5, 0.0, 1.0)
-
-
-_TEXTURES = {"plain": _plain, "stripe": _stripe, "check": _check, "dot": _dot, "noise": _noise}
+_TEXTURES = {
+    "plain": lambda point, _: jnp.zeros_like(point[0]),
+    "stripe": lambda point, _: (jnp.abs(point[1] - jnp.round(point[1])) < 0.19).astype(jnp.float32),
+    "check": _check,
+    "dot": _dot,
+    "noise": lambda point, _: jnp.clip((value_noise(*(1.3 * v for v in point)) - 0.56) * 9.0 + 0.5, 0.0, 1.0),
+}
 
 
 def texture(index, point, normal):
@@ -82,11 +72,6 @@ def texture(index, point, normal):
 
 def _disc(u, v, radius):
     return (u * u + v * v) < radius * radius
-
-
-def _nothing(u, v, w):
-    del v, w
-    return jnp.zeros(u.shape, bool)
 
 
 def _face(u, v, w):
@@ -110,19 +95,8 @@ def _panes(u, v, w):
     return (jnp.abs(fu) < 0.24) & (jnp.abs(fv) < 0.28)
 
 
-def _spot(u, v, w):
-    del w
-    return _disc(u, v, 0.8)
-
-
-def _ring(u, v, w):
-    del w
-    return _disc(u, v, 0.95) & ~_disc(u, v, 0.5)
-
-
-def _star(u, v, w):
+def _star(u, v, _):
     """Five points: the angle folded into one point's half, cut by that point's edge."""
-    del w
     angle = jnp.arctan2(u, v)
     sector = 2.0 * jnp.pi / 5.0
     folded = jnp.abs(angle - sector * jnp.round(angle / sector))
@@ -133,15 +107,20 @@ def _star(u, v, w):
     return (x - 1.0) * notch_y - y * (notch_x - 1.0) < 0.0
 
 
-def _heart(u, v, w):
-    del w
+def _heart(u, v, _):
     v = 0.85 * v + 0.1 - 0.55 * jnp.sqrt(jnp.abs(u) + 1e-6)
     return _disc(0.9 * u, v, 0.72)
 
 
 _MARKS = {
-    None: _nothing, "face": _face, "windows": _windows, "panes": _panes,
-    "spot": _spot, "ring": _ring, "star": _star, "heart": _heart,
+    None: lambda u, v, w: jnp.zeros(u.shape, bool),
+    "face": _face,
+    "windows": _windows,
+    "panes": _panes,
+    "spot": lambda u, v, w: _disc(u, v, 0.8),
+    "ring": lambda u, v, w: _disc(u, v, 0.95) & ~_disc(u, v, 0.5),
+    "star": _star,
+    "heart": _heart,
 }
 
 

@@ -25,7 +25,7 @@ from macro.engines.provider import (
     SceneRequest,
     Suitability,
 )
-from macro.judges.chat import parse_answer
+from macro.judges.chat import Chat, parse_answer
 from macro.judges.endpoint import Endpoint
 from macro.judges.local import LocalChat
 from macro.utils.errors import ItemError, UserError
@@ -38,7 +38,7 @@ BRIEF = PromptRequest(A, (DOG, LAMP), (B, C), seed=9)
 MATCHES = [Match("dog", DOG, LAMP), Match("lamp", LAMP, DOG)]
 
 
-class Scripted:
+class Scripted(Chat):
     """A chat that always says the same, and remembers what it was asked."""
 
     def __init__(self, answer):

@@ -3,8 +3,9 @@
 from macro.engines.core import Engine
 from macro.engines.macrodata import Options
 from macro.engines.macrodata.mixture import BUCKETS
-from macro.engines.procedural import material, videos
+from macro.engines.procedural import videos
 from macro.engines.procedural.judge import Judging
+from macro.engines.procedural.material import RenderedMaterial
 from macro.engines.procedural.noise import Noise
 from macro.engines.provider import Provider
 
@@ -12,26 +13,12 @@ SIZE = 32
 OPTIONS = Options(size=SIZE)
 
 
-class Rendered:
+class Rendered(RenderedMaterial):
     """Small rendered material; `given` replaces single sources."""
 
     def __init__(self, **given):
+        super().__init__(SIZE, 1)
         self.__dict__.update(given)
-
-    def turntable(self, seed, index):
-        return material.turntable(seed, index, SIZE, 1)
-
-    def panorama(self, seed, index):
-        return material.panorama(seed, index, SIZE, 1)
-
-    def clip(self, seed, index):
-        return videos.clip(seed, index, SIZE, 1)
-
-    def photo(self, seed, index): ...
-
-    def story(self, seed, index): ...
-
-    def pooled(self, category, seed, index): ...
 
 
 def nothing(*asked):

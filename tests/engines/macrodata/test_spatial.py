@@ -11,10 +11,9 @@ from macro.engines.macrodata import geometry, spatial
 from macro.engines.macrodata.mixture import BUCKETS
 from macro.engines.macrodata.options import Options, SpatialOptions
 from macro.engines.material.types import EngineImage, Panorama, Turntable
-from macro.engines.procedural import material as rendered
 from macro.scenes.render.batches import render_all
 from macro.scenes.render.cameras import VIEWS, looking
-from macro.sentence.formats import marker, numbered_images, prompt_of
+from macro.sentence.prompt import images_by_number, marker, prompt_of
 from macro.utils.errors import ItemError, UserError
 
 SEED, COUNT = 1, 16
@@ -45,7 +44,7 @@ def test_the_number_of_inputs_is_in_the_bucket(made):
 def test_the_prompt_names_every_view_their_order_and_what_is_wanted(made):
     for sample in made.samples:
         prompt, names = prompt_of(sample), [view["view"] for view in sample.notes["views"]]
-        assert len(numbered_images(sample)) == len(names) == len(set(names))
+        assert len(images_by_number(sample)) == len(names) == len(set(names))
         places = [prompt.index(marker(n)) for n in range(1, len(names) + 1)]
         ends = [*places[1:], prompt.index("seen from above")]
         assert places == sorted(places)
@@ -86,13 +85,13 @@ def test_images_are_the_views_that_the_notes_say(made):
     for sample in [*outside[:2], *inside[:2]]:
         which = int(sample.notes["material"].split()[1])
         views = [*sample.notes["views"], sample.notes["asked"]]
-        pixels = [i.pixels for i in numbered_images(sample)] + [sample.target.pixels]
+        pixels = [i.pixels for i in images_by_number(sample)] + [sample.target.pixels]
         if sample.notes["way"] == "outside-in":
-            ring = rendered.turntable(SEED, which, SIZE, 1)
+            ring = Rendered().turntable(SEED, which)
             for view, image in zip(views, pixels, strict=True):
                 np.testing.assert_array_equal(image, ring.views[view["ring"]].pixels)
         else:
-            scene = rendered.panorama(SEED, which, SIZE, 1).image.scene
+            scene = Rendered().panorama(SEED, which).image.scene
             direct = [looking(scene, view["yaw"], view["pitch"], 90.0) for view in views]
             drawn = np.stack([part["pixels"] for part in render_all(direct, SIZE, SIZE, 1)]).astype(int)
             apart = np.abs(drawn[:, None] - np.stack(pixels)[None]).mean((2, 3, 4))
@@ -179,7 +178,7 @@ def test_the_judge_sees_the_true_view_and_both_scores_count():
 
 def test_the_exact_judge_does_not_take_another_view_for_the_true_one(made):
     judge, outside = provider().judge, both(made)[0]
-    ring = rendered.turntable(SEED, int(outside[0].notes["material"].split()[1]), SIZE, 1)
+    ring = Rendered().turntable(SEED, int(outside[0].notes["material"].split()[1]))
     true, other = ring.views["h045"], ring.views["h225"]
     question = spatial.JudgeRequest("spatial", "", (ring.views["h000"],), true, true)
     assert min(judge([question])[0].values()) > 9

@@ -13,7 +13,7 @@ from macro.engines.macrodata.options import TemporalOptions
 from macro.engines.material.types import EngineImage, VideoClip
 from macro.engines.procedural import videos
 from macro.engines.provider import JudgeRequest
-from macro.sentence.formats import marker, numbered_images, prompt_of
+from macro.sentence.prompt import images_by_number, marker, prompt_of
 from macro.utils.errors import ItemError, UserError
 
 SEED, COUNT = 3, 4
@@ -56,7 +56,7 @@ def test_the_number_of_inputs_is_in_the_bucket(made):
 def test_frames_are_key_frames_in_order_and_the_target_the_next(made, clips):
     for sample in made.samples:
         clip, frames = clip_of(sample, clips), sample.notes["frames"]
-        shown = [i.pixels for i in numbered_images(sample)] + [sample.target.pixels]
+        shown = [i.pixels for i in images_by_number(sample)] + [sample.target.pixels]
         assert len(frames) == len(shown) and frames == sorted(frames)
         for place, pixels, seconds in zip(frames, shown, sample.notes["seconds"], strict=True):
             np.testing.assert_array_equal(clip.frames[place].pixels, pixels)

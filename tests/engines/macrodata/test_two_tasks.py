@@ -15,7 +15,7 @@ from macro.engines.macrodata.mixture import BUCKETS
 from macro.engines.provider import RewrittenPage
 from macro.scenes.ground_truth import annotate
 from macro.scenes.similarity import subject_similarity
-from macro.sentence.formats import numbered_images, prompt_of
+from macro.sentence.prompt import images_by_number, prompt_of
 from macro.utils.errors import ItemError
 
 OPTIONS = Options(size=64, stories=20)
@@ -66,7 +66,7 @@ def test_customization_s_plan_is_the_truth_s_and_images_know_their_subjects(cust
         np.testing.assert_array_equal(sample.plan.grid, annotate.layout(sample.truth.masks))
         assert sample.plan.cot
         shown = dict(zip(range(1, 99), sample.notes["categories"], strict=False))
-        for image in numbered_images(sample):
+        for image in images_by_number(sample):
             category = shown[image.number]
             assert (image.subject is None) == (category in ("scene", "style"))
             if category == "object":

@@ -15,8 +15,9 @@ from macro.engines.macrodata.mixture import BUCKETS, TASKS
 from macro.engines.material import CATEGORIES, FolderMaterial, Options
 from macro.engines.material.types import EngineImage
 from macro.engines.provider import Provider, RewrittenPage, Suitability
-from macro.inputs.files import Files
-from macro.sentence.formats import marker, write_macrodata
+from macro.inputs.sources import JsonFolderSource
+from macro.sentence.formats.macrodata import write_macrodata
+from macro.sentence.prompt import marker
 from macro.utils import images as image_io
 
 cv2, trimesh = pytest.importorskip("cv2"), pytest.importorskip("trimesh")
@@ -116,7 +117,7 @@ def test_what_is_made_can_be_written_and_read_back(made, tmp_path):
     """Images are written as they are, whatever file they were taken from."""
     for sample in made.samples:
         write_macrodata(tmp_path / f"{sample.idx:03}.json", sample)
-    read = Files(tmp_path)
+    read = JsonFolderSource(tmp_path)
     assert len(read) == len(made.samples)
     for sample, again in zip(made.samples, read, strict=True):
         np.testing.assert_array_equal(again.target.pixels, sample.target.pixels)

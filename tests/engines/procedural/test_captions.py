@@ -7,7 +7,7 @@ import pytest
 from macro.engines.ground_truth import ground_truths, labels, truth_subset
 from macro.engines.procedural.captions import caption, describe
 from macro.engines.provider import PromptRequest, Region
-from macro.sentence.formats import check_prompt
+from macro.sentence.prompt import check_prompt
 from macro.utils.errors import ItemError
 from tests.engines import exact
 

@@ -9,13 +9,14 @@ from macro.engines.ground_truth import ground_truths
 from macro.engines.material.types import EngineImage
 from macro.engines.procedural import composition
 from macro.engines.procedural.judge import nouns_of, share_held
+from macro.engines.procedural.material import RenderedMaterial
 from macro.engines.procedural.reference_roles import read_roles, without_roles
 from macro.scenes.assets.catalog import FIGURES, OBJECTS
 from macro.scenes.language.prompt_parser import parse_prompt
 from macro.scenes.similarity import dressed, subject_similarity
 from macro.utils.errors import ItemError
 
-POOL = composition.Pool(32, 1)
+POOL = RenderedMaterial(32, 1)
 CASES = (
     ("human",), ("object", "scene"), ("human", "cloth", "object"), ("human", "human", "cloth", "cloth", "style"),
     ("object", "human", "human", "scene", "style", "cloth", "object", "object"),
@@ -26,8 +27,10 @@ CASES = (
 def composed():
     """(references, suitability, image) of each case."""
     references = [[POOL.pooled(c, 4, 10 * n + i) for i, c in enumerate(case)] for n, case in enumerate(CASES)]
-    rated = POOL.rate(references, CASES, range(len(CASES)))
-    images = POOL.compose([r.instruction for r in rated], references, [64] * len(CASES), range(len(CASES)))
+    rated = composition.rate(references, CASES, range(len(CASES)))
+    images = composition.compose(
+        [r.instruction for r in rated], references, [64] * len(CASES), range(len(CASES)), rays=1
+    )
     return list(zip(references, rated, images, strict=True))
 
 
@@ -85,9 +88,9 @@ def test_the_composer_listens_to_the_instruction(composed):
     """Told the arrangements one by one, it draws the one that it was told."""
     references = composed[4][0]
     scenes = [composition._arrangement(references, read_roles(composed[4][1].instruction), way)[0] for way in range(4)]
-    rated = [POOL.rate([references], [CASES[4]], [seed])[0].instruction for seed in range(12)]
+    rated = [composition.rate([references], [CASES[4]], [seed])[0].instruction for seed in range(12)]
     assert len(set(rated)) == 12
-    drawn = POOL.compose(rated, [references] * 12, [64] * 12, [0] * 12)
+    drawn = composition.compose(rated, [references] * 12, [64] * 12, [0] * 12, rays=1)
     places = {tuple(sorted((s.kind, s.position) for s in image.scene.subjects)) for image in drawn}
     assert len(places) >= 3
     assert places <= {tuple(sorted((s.kind, s.position) for s in scene.subjects)) for scene in scenes}
@@ -95,7 +98,7 @@ def test_the_composer_listens_to_the_instruction(composed):
 
 def test_light_and_pose_follow_the_seed(composed):
     references, rated, _ = composed[2]
-    first, again, other = POOL.compose([rated.instruction] * 3, [references] * 3, [32] * 3, [1, 1, 2])
+    first, again, other = composition.compose([rated.instruction] * 3, [references] * 3, [32] * 3, [1, 1, 2], rays=1)
     assert np.array_equal(first.pixels, again.pixels) and not np.array_equal(first.pixels, other.pixels)
 
 
@@ -103,21 +106,21 @@ def test_doubles_and_camouflage_cost(composed):
     references = composed[1][0]
     twice = [references[0], references[0], references[1]]
     asked = ("object", "object", "scene")
-    alone, doubled = POOL.rate([references, twice], [CASES[1], asked], [0, 0])
+    alone, doubled = composition.rate([references, twice], [CASES[1], asked], [0, 0])
     assert doubled.score <= alone.score - 3
     around = references[1].scene.surroundings
     subject = references[0].scene.subjects[0]
     hidden = replace(subject, palette=(around.ground, *subject.palette[1:]))
     hidden = replace(references[0], scene=replace(references[0].scene, subjects=(hidden,)))
-    assert POOL.rate([[hidden, references[1]]], [CASES[1]], [0])[0].score == 8.0
+    assert composition.rate([[hidden, references[1]]], [CASES[1]], [0])[0].score == 8.0
 
 
 def test_what_cannot_be_composed_is_a_fault(composed):
     unknown, place = EngineImage(np.zeros((8, 8, 3), np.uint8)), POOL.pooled("scene", 0, 0)
-    rated = POOL.rate([[unknown], [place]], [("human",), ("scene",)], [0, 0])
+    rated = composition.rate([[unknown], [place]], [("human",), ("scene",)], [0, 0])
     assert all(isinstance(answer, ItemError) for answer in rated)
-    assert "no scene that is known" in rated[0].reason and "0 of the images show a human" in rated[1].reason
-    drawn = POOL.compose(["<image 1> wearing the cloth of <image 7>."], [composed[0][0]], [32], [0])
+    assert "scene is not known" in rated[0].reason and "0 of the images show a human" in rated[1].reason
+    drawn = composition.compose(["<image 1> wearing the cloth of <image 7>."], [composed[0][0]], [32], [0], rays=1)
     assert "names <image 7>" in drawn[0].reason
 
 
@@ -125,8 +128,8 @@ def test_what_an_instruction_tells_holds_from_near_too():
     """Gaps of a pixel open and close with the image's size, what is told does not; numbers follow the words."""
     cases = [("human", "human", "object", "object", "object")] * 12
     references = [[POOL.pooled(c, 6, 10 * n + i) for i, c in enumerate(case)] for n, case in enumerate(cases)]
-    told = [answer.instruction for answer in POOL.rate(references, cases, range(len(cases)))]
-    images = POOL.compose(told, references, [128] * len(cases), range(len(cases)))
+    told = [answer.instruction for answer in composition.rate(references, cases, range(len(cases)))]
+    images = composition.compose(told, references, [128] * len(cases), range(len(cases)), rays=1)
     for prompt, shown, image, truth in zip(told, references, images, ground_truths(images), strict=True):
         kinds = {n: reference.scene.subjects[0].kind for n, reference in enumerate(shown, 1)}
         claims = parse_prompt(prompt, nouns_of(kinds))

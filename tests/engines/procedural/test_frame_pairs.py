@@ -9,7 +9,7 @@ from engines.videos import SIZE, doing, frames, scene_of
 from macro.engines.ground_truth import box_of, ground_truths
 from macro.engines.material.types import EngineImage
 from macro.engines.procedural.frame_pairs import BACKGROUND, changed, match, narrate, static_share
-from macro.engines.procedural.videos import RenderedFrames
+from macro.engines.procedural.videos import rendered_frames
 from macro.engines.provider import InterleavedCaption
 from macro.scenes.language.captions import count_phrase
 from macro.scenes.layout import layout_sampler
@@ -41,7 +41,7 @@ def test_things_are_matched_by_their_looks(still):
 
 def test_frames_are_rendered_alone_as_together():
     scenes = [SCENE, doing(SCENE, 0, yaw=1.0), doing(SCENE, 1, yaw=2.0)]
-    alone, together = RenderedFrames(scenes, SIZE, 1), list(RenderedFrames(scenes, SIZE, 1))
+    alone, together = rendered_frames(scenes, SIZE, 1), list(rendered_frames(scenes, SIZE, 1))
     assert len(alone) == len(together) == 3
     for place in (-1, 0, 1):
         np.testing.assert_array_equal(alone[place].pixels, together[place].pixels)

@@ -10,7 +10,7 @@ from macro.engines.ground_truth import box_of, ground_truths, scene_subset, trut
 from macro.engines.material.types import EngineImage
 from macro.engines.procedural.captions import describe
 from macro.engines.procedural.interleaving import merge, phrases_of
-from macro.engines.procedural.material import photo
+from macro.engines.procedural.material import RenderedMaterial
 from macro.engines.procedural.vision import regions_of
 from macro.engines.provider import InterleavedCaption, Region
 from macro.scenes.language.captions import count_phrase
@@ -23,7 +23,7 @@ COUNT = 12
 
 @pytest.fixture(scope="module")
 def images():
-    return [photo(5, index, 64, 1) for index in range(COUNT)]
+    return [RenderedMaterial(64, 1).photo(5, index) for index in range(COUNT)]
 
 
 @pytest.fixture(scope="module")

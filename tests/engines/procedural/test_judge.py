@@ -6,18 +6,19 @@ import numpy as np
 import pytest
 
 from macro.engines.material.types import EngineImage
-from macro.engines.procedural.composition import Pool, pooled_scene
+from macro.engines.procedural.composition import compose, pooled_scene, rate
 from macro.engines.procedural.generators import drawing
 from macro.engines.procedural.judge import Judging
+from macro.engines.procedural.material import RenderedMaterial
 from macro.engines.procedural.noise import Noise
-from macro.engines.procedural.stories import Stories, rewrite
+from macro.engines.procedural.stories import rewrite
 from macro.engines.provider import JudgeRequest
 from macro.scenes.animation import motion, narration
 from macro.scenes.assets.palettes import COLOURS
 from macro.utils.errors import ItemError
 
 CASE = ("human", "object", "cloth", "object", "scene", "style")
-POOL, JUDGE = Pool(32, 1), Judging(Noise())
+POOL, JUDGE = RenderedMaterial(32, 1), Judging(Noise())
 
 
 def judged(rubric, prompt, references, scenes, truth=None):
@@ -51,8 +52,8 @@ def composition():
     prompt = "on grass, the <image 1> {} wearing the cloth of <image 3> stands left of the <image 2> {}, which is left "
     prompt += "of the <image 4> {}. the place is that of <image 5>. lit as in <image 6>."
     prompt = prompt.format(*(references[n].scene.subjects[0].kind for n in (0, 1, 3)))
-    rated = POOL.rate([references], [CASE], [3])[0]
-    scene = POOL.compose([rated.instruction], [references], [64], [0])[0].scene
+    rated = rate([references], [CASE], [3])[0]
+    scene = compose([rated.instruction], [references], [64], [0], rays=1)[0].scene
     kinds = [references[n].scene.subjects[0].kind for n in (0, 1, 3)]
     places = {n: [s.kind for s in scene.subjects].index(kind) for n, kind in zip((1, 2, 4), kinds, strict=True)}
     return rated.instruction, references, scene, places
@@ -125,7 +126,7 @@ def test_grades_are_grades(composition):
 def page():
     """(prompt, references, scene, place of somebody known) of a late page of a story."""
     for index in range(9):
-        tale = Stories(32, 1).story(6, index)
+        tale = POOL.story(6, index)
         target, before = tale.pages[-1], [p.image for p in tale.pages[:-1]]
         answer = rewrite([[""] * len(before)], [before], [target.text], [target.image], [0])[0]
         if len(answer.kept) >= 3 and len(target.characters) >= 2:

@@ -6,11 +6,12 @@ import re
 import numpy as np
 import pytest
 
-from macro.engines.material.types import EngineImage
+from macro.engines.material.types import EngineImage, Lazy
 from macro.engines.procedural import stories
+from macro.engines.procedural.material import RenderedMaterial
 from macro.utils.errors import ItemError
 
-STORIES = stories.Stories(32, 1)
+STORIES = RenderedMaterial(32, 1)
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +77,14 @@ def test_an_image_names_whom_it_shows(told):
 def test_unknown_images_are_a_fault(told):
     blank = EngineImage(np.zeros((8, 8, 3), np.uint8))
     answer = stories.rewrite([[""]], [[blank]], ["a dog."], [told[0].pages[0].image], [0])[0]
-    assert isinstance(answer, ItemError) and "no scene that is known" in answer.reason
+    assert isinstance(answer, ItemError) and "scene is not known" in answer.reason
 
 
 def test_who_is_on_a_page_is_known_before_it_is_drawn(told):
     for tale in told:
         assert [tale.cast(page) for page in range(len(tale.pages))] == [page.characters for page in tale.pages]
     looked: list[int] = []
-    later = stories.Later(3, lambda: looked.append(1) or [4, 5, 6])
+    later = Lazy(3, lambda places: looked.append(1) or {0: 4, 1: 5, 2: 6})
     assert len(later) == 3 and not looked
     assert list(later) == [4, 5, 6] and later[1:] == [5, 6] and looked == [1]
 

@@ -4,8 +4,8 @@ import pytest
 from macro.engines import scenes as scenes_engine
 from macro.evals.benches import alternative_layouts
 from macro.scenes.language.prompt_parser import names_in_instructions, parse_prompt
-from macro.sentence.formats import prompt_of
 from macro.sentence.layout import grid_iou
+from macro.sentence.prompt import prompt_of
 
 
 @pytest.mark.slow

@@ -168,16 +168,19 @@ def test_a_composer_sees_neither_plan_nor_truth(five):
 @pytest.mark.slow
 def test_limits_on_the_calibration_scenes():
     """A perfect composer passes, another sample's image does not: for few subjects and for many."""
-    from macro.engines import scenes as scenes_engine
-
-    for bucket in ("1-3", "11-12"):
-        seed = scenes.CALIBRATION - scenes.FIRST_SEED
-        found = scenes.cases(bucket, 0, 12, seed, 12, scenes_engine.Options(reference_size=48))
-        held = {"rerender": 0, "chance": 0}
-        for case in found:
+    for bucket, number in (("1-3", 16), ("11-12", 32)):
+        counts = scenes.scenes_engine.BUCKETS[scenes.NAMES.index(bucket)]
+        odds = tuple(float(n in counts) for n in range(1, 13))
+        options = scenes.scenes_engine.Options(reference_size=48, counts=odds)
+        first = scenes.NAMES.index(bucket) * 1_000_000
+        made = scenes.scenes_engine.samples(scenes.CALIBRATION, first, number + 1, options)
+        again = scenes.scenes_engine.rerenders(scenes.CALIBRATION, first, number, options)
+        held, subjects = {"rerender": 0, "chance": 0}, 0
+        for n in range(number):
+            case = scenes.Case(bucket, n, made[n], again[n], made[n + 1], None, None, None)
             judge, grid = scenes.Judge(case), case.sentence.plan.grid
             held["rerender"] += judge.colour_measures(case.rerendered, grid)["subject_recall"][0]
             held["chance"] += judge.colour_measures(case.other.target.pixels, grid)["subject_recall"][0]
-        subjects = sum(case.sentence.subjects for case in found)
+            subjects += judge.count
         assert held["rerender"] >= 0.95 * subjects
         assert held["chance"] <= 0.3 * subjects

@@ -11,7 +11,7 @@ from parity.golden import Golden
 
 from macro.diffusion.flow import sampling_times
 from macro.inputs.packing import pack_target
-from macro.inputs.pieces import Cursor, Latents, Seen, Words, lay
+from macro.inputs.tokenize_example import PositionState, TextSegment, VaeSegment, VitSegment, to_tokens
 from macro.sampling.contexts import Prompt, make_prompt, snapshots, stack
 from macro.sampling.denoise import decode_images, denoise, guided_velocity
 from macro.sampling.options import SamplingOptions
@@ -46,10 +46,10 @@ def _pieces(golden: Golden, letters: str = "AB") -> list[list]:
             vae, vit = (np.moveaxis(recorded[f"img_{letter}_{copy}"], 0, -1) for copy in ("vae", "vit"))
             sides = [side // golden.model.pixels_per_token for side in vae.shape[:2]]
             patches = [side // golden.model.vision.patch for side in vit.shape[:2]]
-            clean = Latents(vae, -1, *sides, number, number, None, None)
-            found.append([clean, Seen(vit, *patches, number, 0, 2)])
+            clean = VaeSegment(vae, -1, *sides, number, number, None, None)
+            found.append([clean, VitSegment(vit, *patches, number, 0, 2)])
         ids = recorded[f"prompt{number + 1}_ids"].tolist()
-        found.append([Words([tokenizer.bos, *ids, tokenizer.eos], False)])
+        found.append([TextSegment([tokenizer.bos, *ids, tokenizer.eos], False)])
     return found
 
 
@@ -84,13 +84,14 @@ def recorded_contexts(golden: Golden) -> tuple[dict, dict]:
         caches[name] = cache | {
             "meta": {"segment_ids": zeros, "token_index": order, "block_id": zeros, "mask_mode": zeros}
         }
-        ends[name] = Cursor(length, 1, rope)
+        ends[name] = PositionState(length, 1, rope)
     return caches, ends
 
 
 def _check_context(golden: Golden, prompt: Prompt, caches: dict, name: str):
     recorded, theirs, (end,) = golden.load("infer"), NAMES[name], prompt.ends[name]
-    assert (end.order, end.rope) == (int(recorded[f"{theirs}_kv_len"][0]), int(recorded[f"{theirs}_rope"][0]))
+    kv_len, rope = int(recorded[f"{theirs}_kv_len"][0]), int(recorded[f"{theirs}_rope"][0])
+    assert (end.token_index, end.position_id) == (kv_len, rope)
     cache = caches[name]
     meta = {field: np.asarray(values[0]) for field, values in cache["meta"].items()}
     places = np.flatnonzero(meta["segment_ids"] >= 0)
@@ -103,10 +104,10 @@ def _check_context(golden: Golden, prompt: Prompt, caches: dict, name: str):
 
 
 def check_full_context(golden: Golden):
-    end, trace = Cursor(), []
+    end, trace = PositionState(), []
     for span in _pieces(golden):
-        end = lay(span, golden.tokenizer, _packing(golden), end, pixels=False).cursor
-        trace.append((end.order, end.rope))
+        end = to_tokens(span, golden.tokenizer, _packing(golden), end, pixels=False).cursor
+        trace.append((end.token_index, end.position_id))
     assert trace == [tuple(row) for row in golden.load("infer")["ctx_trace"].tolist()]
     _check_context(golden, *read(golden), "full")
 
@@ -134,7 +135,8 @@ def _size(golden: Golden) -> tuple[int, int]:
 
 def _targets(golden: Golden, ends) -> tuple[dict, dict]:
     packed = [pack_target(end, _size(golden), golden.tokenizer, golden.packing) for end in ends]
-    return stack([each["text"] for each in packed]), stack([each["latent"] for each in packed])
+    rows = ([each[stream] for each in packed] for stream in ("text", "latent"))
+    return tuple(stack(each, len(each[0]["token_index"])) for each in rows)
 
 
 def check_frame(golden: Golden):

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from parity.golden import Codes, Golden
 
+from macro.inputs.collate import collate
 from macro.inputs.conditioning import CfgDropout
 from macro.inputs.packing import PackingConfig, pack_sentence
-from macro.inputs.rows import make_row
-from macro.inputs.transforms import patchify
+from macro.inputs.tokenize_example import patchify
 from macro.sentence.attention_mask import CAUSAL, FULL, NOISE, mask_mod
 from macro.sentence.spans import Image, Sentence, Target, Text
 
@@ -101,7 +101,7 @@ def _packing(golden: Golden) -> PackingConfig:
     given = golden.packing
     return PackingConfig(
         buckets=[(*size, 9) for size in _vae_sizes(golden)],
-        draws=1,
+        noise_draws=1,
         patch=given.patch,
         vision_side=given.vision_side,
         latent_stride=given.latent_stride,
@@ -122,7 +122,7 @@ def _config(golden: Golden, dropout: tuple, reference_vae: bool) -> PackingConfi
         samples=len(raw_samples(golden)),
         reference_vae=reference_vae,
         cfg_dropout=CfgDropout("per_item", per_item=dropout),
-        reweighting=True,
+        length_normalized_ce=True,
     )
 
 
@@ -135,7 +135,7 @@ def _packed(golden: Golden, case: str) -> tuple[dict, dict]:
             pack_sentence(raw.sentence, tokenizer, _config(golden, dropout, raw.reference_vae), rng)
             for raw in raw_samples(golden)
         ]
-        row = make_row(samples, _config(golden, dropout, True))
+        row = collate(samples, _config(golden, dropout, True))
         fields = ("segment_ids", "token_index", "block_id", "mask_mode", "position_ids")
         lengths = [len(row[stream]["segment_ids"]) for stream in STREAMS]
         tokens = {name: np.concatenate([row[stream][name] for stream in STREAMS]) for name in fields}

@@ -7,7 +7,8 @@ import numpy as np
 from parity.golden import FIXED, LATENT_TABLE, Golden
 
 from macro.diffusion.flow import sampling_times
-from macro.inputs.transforms import fit_size, grid_positions
+from macro.inputs.image_spec import fit_size
+from macro.inputs.tokenize_example import grid_positions
 from macro.nn.layers import position_embedding, time_sinusoids
 
 

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from macro.inputs import records
-from macro.inputs.codec import decode_sentence, encode_sentence
-from macro.inputs.records import builder_class, ensure, open_source, prepare
+from macro.inputs import dataset_builder
+from macro.inputs.dataset_builder import builder_class, ensure, prepare
+from macro.inputs.serialization import decode_sentence, encode_sentence
+from macro.inputs.sources import open_source
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Image, Sentence, Target, Text, Truth
 from macro.utils.errors import UserError
@@ -67,7 +68,7 @@ def test_spans_without_pixels_round_trip():
 
 
 def test_data_set_round_trip(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "SHARD", 4)
+    monkeypatch.setattr(dataset_builder, "SHARD", 4)
     folder = prepare("toys", str(tmp_path), 3, 10, make, Options())
     made = make(3, 0, 10, Options())
     for where in (folder, str(tmp_path)):
@@ -88,7 +89,7 @@ def test_outline_has_shapes_but_no_content(tmp_path):
 
 
 def test_a_stopped_build_goes_on_and_is_never_seen_half_done(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(records, "SHARD", 4)
+    monkeypatch.setattr(dataset_builder, "SHARD", 4)
     asked = []
 
     def stopping(seed, start, count, options):

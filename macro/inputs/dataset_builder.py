@@ -1,10 +1,9 @@
-"""Sentences on disk: ArrayRecord shards written and read through TFDS, without TensorFlow.
+"""Builds data sets of sentences: ArrayRecord shards, written through TFDS without TensorFlow.
 
-`SentenceBuilder` is the TFDS builder of every data set that one of our engines makes (`data/scenes` is one).
-It asks for the shards that are not there yet (`shards.py`), which stay aside until all are there, and only then
-lets the data set appear: an interrupted build goes on where it was, and a half-built data set is never seen.
-`open_source` gives random access to what was built.
-Read next: `macro/inputs/codec.py` (a sentence as a record), `macro/inputs/pipeline.py`, `data/builders.py`.
+`SentenceBuilder` is the TFDS builder of every data set that our engines make. It makes the shards that are missing
+(`shards.py`) in a folder beside the data set, which appears only when all of them are there: a build that was stopped
+goes on where it was, and a half-built data set is never seen.
+Read next: `macro/inputs/sources.py` (reads them), `macro/inputs/serialization.py`, `data/builders.py`.
 """
 
 import dataclasses
@@ -12,16 +11,12 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
 from etils import epath
 from tensorflow_datasets.core import dataset_builder, registered
-from tensorflow_datasets.core.decode import DeserializeMethod
-from tensorflow_datasets.core.example_parser import ExampleParserNp
 
-from macro.inputs.codec import decode_sentence
 from macro.inputs.shards import FEATURES, Shards, link
 from macro.sentence.spans import Sentence
 from macro.utils.errors import UserError
@@ -200,55 +195,3 @@ def hash_of(*values) -> str:
     """Ten letters that follow from JSON-like values and dataclasses of them."""
     text = json.dumps(values, sort_keys=True, default=dataclasses.asdict)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
-
-
-class Records(Sequence):
-    """Random access to the sentences of a data set; may be sent to other processes."""
-
-    def __init__(self, directory: str, truth: bool):
-        self._truth = truth
-        folder = _find(directory)
-        builder = tfds.builder_from_directory(folder)
-        [split] = builder.info.splits
-        # TFDS's own ways of reading would decode every image, or need TensorFlow.
-        self._source = builder.as_data_source(split=split, deserialize_method=DeserializeMethod.RAW_BYTES)
-        self._parser = ExampleParserNp(builder.info.features.get_serialized_info())
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, index: int) -> Sentence:
-        return decode_sentence(self._record(index), truth=self._truth)
-
-    def outline(self, index: int) -> Sentence:
-        """The sentence with black images and without truth: all that packing needs to count tokens."""
-        return decode_sentence(self._record(index), content=False, truth=False)
-
-    def _record(self, index: int) -> dict:
-        if not 0 <= index < len(self):
-            raise IndexError(f"sentence {index} of {len(self)}")
-        example = self._parser.parse_example(self._source[index])
-        record = {name: example[name].decode() for name in ("sentence", "truth")}
-        return record | {name: list(example[name]) for name in ("images", "masks")}
-
-
-def open_source(directory: str, truth: bool = True) -> Records:
-    """The sentences of the data set in a folder (or in the only data set below it).
-
-    Args:
-        truth: whether they come with their truth, which training does not need and which takes time to read.
-
-    Raises:
-        UserError: there is none, or more than one.
-    """
-    return Records(directory, truth)
-
-
-def _find(directory: str) -> str:
-    if (Path(directory) / "dataset_info.json").is_file():
-        return str(directory)
-    found = sorted(Path(directory).glob("**/dataset_info.json"))
-    if len(found) != 1:
-        what = "no data set" if not found else f"{len(found)} data sets"
-        raise UserError(f"data.dir: {directory} holds {what}; name the folder of one (dataset_info.json)")
-    return str(found[0].parent)

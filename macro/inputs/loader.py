@@ -22,15 +22,15 @@ import grain
 import numpy as np
 from absl import flags
 
-from macro.inputs.packing import PackingConfig, assign_window, pack_row
+from macro.inputs.packing import PackingConfig, assign_window, pack_sequence
 from macro.utils.errors import UserError
 
 _ENDLESS = 2**40  # windows
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_AHEAD = 2  # batches made before they are asked for
+_PREFETCH = 2  # batches made before they are asked for
 
 
-class _Assign(grain.transforms.Map):
+class _AssignWindows(grain.transforms.Map):
     """Window number -> its rows as lists of global indices; runs in worker processes."""
 
     def __init__(self, *arguments):
@@ -51,7 +51,7 @@ class _Assign(grain.transforms.Map):
         return assign_window(*self._arguments, int(window))
 
 
-class Pipeline(Iterator):
+class DataLoader(Iterator):
     """An endless iterator of batches, nested dicts of arrays [b, ...] with b = len(rows).
 
     Attributes:
@@ -70,7 +70,7 @@ class Pipeline(Iterator):
     ):
         """
         Args:
-            source: sentences by index, with `outline` (`macro/inputs/records.py`).
+            source: sentences by index, with `outline` (`macro/inputs/dataset_builder.py`).
             batch_rows: rows of a batch over all processes.
             rows: numbers of those that this process makes; None: all.
             workers: processes that read ahead; 0 reads in this one.
@@ -97,7 +97,7 @@ class Pipeline(Iterator):
         self._batches = self._assignments(**self._state)
 
     def __next__(self) -> dict:
-        while len(self._ahead) < _AHEAD:
+        while len(self._ahead) < _PREFETCH:
             rows, after = next(self._batches)
             futures = [self._pool.submit(self._make, rows[i]) for i in self._mine]
             self._ahead.append((futures, after))
@@ -107,7 +107,7 @@ class Pipeline(Iterator):
         return stack(rows)
 
     def _make(self, numbers: list[int]) -> dict:
-        return pack_row(self._source, self._tokenizer, self._config, self._seed, numbers)
+        return pack_sequence(self._source, self._tokenizer, self._config, self._seed, numbers)
 
     def _assignments(self, window: int, row: int, examples_seen: int) -> Iterator:
         """(the next batch's rows over all processes, the state after it), from the given state on."""
@@ -124,7 +124,7 @@ class Pipeline(Iterator):
             row = 0
 
     def _windows(self, start: int) -> Iterator[list[list[int]]]:
-        work = _Assign(self._source, self._tokenizer, self._config, self._seed)
+        work = _AssignWindows(self._source, self._tokenizer, self._config, self._seed)
         windows = grain.MapDataset.range(start, _ENDLESS).map(work)
         # One window at a time is all that anybody waits for; grain's default reads 500 ahead.
         options = grain.ReadOptions(num_threads=0 if self._workers else 1, prefetch_buffer_size=2)

@@ -1,7 +1,7 @@
 """Filling rows: vector bin packing of samples that each need several things at once.
 
 A row has a fixed capacity of text, vision and latent tokens, of samples and of image slots. Given what
-each sample needs, `assign` puts all of them into as few rows as it can. The fewest rows conceivable are
+each sample needs, `pack` puts all of them into as few rows as it can. The fewest rows conceivable are
 
     R = max over kinds d of ceil( sum_i need[i, d] / capacity[d] )
 
@@ -16,11 +16,11 @@ from jaxtyping import Float, Int
 
 from macro.utils.errors import UserError
 
-_EVENNESS = 6  # the power of loads that is kept small: the higher, the more only the fullest kind counts
-_LOOKED_AT = 8  # overflowing rows that are tried for an exchange before giving up
+_BALANCE_POWER = 6  # the power of loads that is kept small: the higher, the more only the fullest kind counts
+_MAX_TRIED = 8  # overflowing rows that are tried for an exchange before giving up
 
 
-def assign(
+def pack(
     needs: Int[np.ndarray, "n d"], capacities: Int[np.ndarray, "d"], names: list[str], kinds: list[str]
 ) -> list[list[int]]:
     """Puts every sample into exactly one row.
@@ -46,8 +46,8 @@ def assign(
     order = np.argsort(-(shares.max(1) + 0.1 * shares.sum(1)), kind="stable")
     rows = max(1, int(np.ceil(shares.sum(0).max() - 1e-9)))
     while True:
-        placed, loads = _spread(shares, order, rows)
-        if _repair(shares, placed, loads):
+        placed, loads = _greedy_init(shares, order, rows)
+        if _local_search(shares, placed, loads):
             groups = [np.flatnonzero(placed == row).tolist() for row in range(rows)]
             return [group for group in groups if group]
         rows += max(1, rows // 64)
@@ -57,7 +57,7 @@ def _overflow(loads: Float[np.ndarray, "*rows d"]) -> Float[np.ndarray, "*rows"]
     return np.square(np.maximum(loads - 1 - 1e-9, 0)).sum(-1)
 
 
-def _spread(
+def _greedy_init(
     shares: Float[np.ndarray, "n d"], order: Int[np.ndarray, "n"], rows: int
 ) -> tuple[Int[np.ndarray, "n"], Float[np.ndarray, "rows d"]]:
     """A first row for every sample, and the rows' loads; some may overflow."""
@@ -65,13 +65,13 @@ def _spread(
     placed = np.zeros(len(shares), np.int64)
     for i in order:
         after = loads + shares[i]
-        cost = (after**_EVENNESS - loads**_EVENNESS).sum(1) + 100 * (_overflow(after) - _overflow(loads))
+        cost = (after**_BALANCE_POWER - loads**_BALANCE_POWER).sum(1) + 100 * (_overflow(after) - _overflow(loads))
         placed[i] = np.argmin(cost)
         loads[placed[i]] += shares[i]
     return placed, loads
 
 
-def _repair(
+def _local_search(
     shares: Float[np.ndarray, "n d"], placed: Int[np.ndarray, "n"], loads: Float[np.ndarray, "rows d"]
 ) -> bool:
     """Exchanges samples, in place, until no row overflows; False if no exchange helps any more."""
@@ -81,7 +81,7 @@ def _repair(
     home = np.concatenate([placed, np.arange(rows)])
     over = _overflow(loads)
     while over.any():
-        for here in np.argsort(-over, kind="stable")[:_LOOKED_AT]:
+        for here in np.argsort(-over, kind="stable")[:_MAX_TRIED]:
             mine = np.flatnonzero(placed == here)
             leaving = shares[mine][:, None]
             change = (

@@ -1,43 +1,44 @@
-"""From a sentence to tokens: pieces, and their order, span, mode and RoPE ids (BAGEL's training format).
+"""A sentence to tokens: first segments, then tokens with mask fields and RoPE ids (BAGEL's training format).
 
-    span of the sentence      pieces                                                  RoPE
+    span of the sentence      segments                                                  RoPE
     Text                      [bos] BPE [eos]                              causal     +1 a token
-    Plan                      [bos] plan tokens [eos], all learnt          causal     +1 a token
+    Plan                      [bos] plan tokens [eos], all supervised      causal     +1 a token
     Image                     (clean VAE copy,) ViT copy                   full       alike, then +1 a copy
-    Target                    `draws` noised copies                        noise      alike, +0
+    Target                    `noise_draws` noised copies                  noise      alike, +0
       with spans after it     ... then its clean VAE copy, its ViT copy    full       +1 each
     dropped text / image    nothing                                                 +0 / +1 a copy
 
 Every image copy is framed by [start] ... [end], which are text-stream tokens of the copy's own span. Which
 images have a clean VAE copy: editing sources always, references where the config asks for it.
-A piece only names its image; resizing and cutting into patches happen in `lay`, so that counting tokens
-(`needs`) costs no pixels. Read next: `macro/inputs/packing.py`.
+A segment only refers to its image; `to_tokens` resizes it and cuts it into patches, so that counting tokens
+(`token_counts`) touches no pixels. Read next: `macro/inputs/packing.py`.
 """
 
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float32
 
 from macro.inputs.conditioning import ConditionMask
-from macro.inputs.transforms import grid_positions, patchify
 from macro.sentence.attention_mask import CAUSAL, FULL, NOISE
 from macro.sentence.layout import NUM_CLASSES, layout_to_token_weights
 from macro.sentence.plan import Plan
 from macro.sentence.spans import Image, Sentence, Target, Text
 from macro.utils.errors import UserError
+from macro.utils.images import to_float
 
 
 @dataclass(frozen=True)
-class Words:
-    """[bos] ... [eos]; `learnt` means each token but the last predicts the next."""
+class TextSegment:
+    """[bos] ... [eos]; `supervised`: each token but the last predicts the next."""
 
     ids: list[int]
-    learnt: bool
+    supervised: bool
 
 
 @dataclass(frozen=True)
-class Seen:
+class VitSegment:
     """An image's ViT copy, `rows` x `columns` patches of `pixels` uint8[h, w, 3].
 
     `image` is its number among the sentence's images, from 0, those left out counted too; `given` says how many
@@ -53,10 +54,10 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Latents:
+class VaeSegment:
     """An image's clean or noised VAE copy; copies of one image share the pixel slot `slot`.
 
-    image: as `Seen` has it; -1 for a noised copy. t_raw: raw normal time of a noised copy, None for a clean one.
+    image: as `VitSegment` has it; -1 for a noised copy. t_raw: raw normal time of a noised copy, None for a clean one.
     shares: float32[n, 13] or None, unbound.
     """
 
@@ -71,20 +72,20 @@ class Latents:
 
 
 @dataclass(frozen=True)
-class Gap:
-    """A dropped image copy: nothing to see, but the RoPE ids go on as if it were there."""
+class DroppedImage:
+    """A dropped image copy: no tokens, but the RoPE ids advance as if it were there."""
 
 
-class Cursor(NamedTuple):
-    """Where the next token of a sentence would stand."""
+class PositionState(NamedTuple):
+    """The mask and RoPE fields that the next token of a sentence gets."""
 
-    order: int = 0
-    span: int = 0
-    rope: int = 0
+    token_index: int = 0
+    block_id: int = 0
+    position_id: int = 0
 
 
 @dataclass(frozen=True)
-class Packed:
+class TokenizedExample:
     """One sample's tokens, unpadded.
 
     Attributes:
@@ -101,13 +102,13 @@ class Packed:
     pixels: list
     copies: int
     images: int
-    cursor: Cursor
+    cursor: PositionState
 
 
-def pieces_of(
+def to_segments(
     sentence: Sentence, tokenizer, config, mask: ConditionMask, rng: np.random.Generator | None
 ) -> list:
-    """The pieces of a sentence in order.
+    """The segments of a sentence in order.
 
     Args:
         tokenizer: see `macro/inputs/tokenizer.py`. config: a PackingConfig.
@@ -128,20 +129,20 @@ def pieces_of(
                 if rng is not None:
                     _check_decodable(span, sentence)
             body = span.tokens(tokenizer) if isinstance(span, Plan) else tokenizer.encode(span.text)
-            learnt = mask.scored and (isinstance(span, Plan) or span.learn)
-            pieces.append(Words([tokenizer.bos, *body, tokenizer.eos], learnt))
+            supervised = mask.scored and (isinstance(span, Plan) or span.learn)
+            pieces.append(TextSegment([tokenizer.bos, *body, tokenizer.eos], supervised))
             continue
         given = len(sentence.images) if isinstance(span, Image) else 1
-        copies = _image(i, span, config, mask, slots, images, given, followed=i + 1 < len(sentence))
+        copies = _image_segments(i, span, config, mask, slots, images, given, followed=i + 1 < len(sentence))
         if isinstance(span, Target) and rng is not None:
-            copies = _noised(span, plan, config, slots, rng) + copies
+            copies = _noised_segments(span, plan, config, slots, rng) + copies
         if isinstance(span, Image) and mask.bound and config.binding:
             copies = [_bound(copy, span.subject or 0) for copy in copies]
-        if config.most_images and images == config.most_images:
+        if config.max_images and images == config.max_images:
             most = f"more than {images} images"
             raise UserError(f"sentence (task {sentence.task}): {most}; leave config.token_selection out")
         pieces += copies
-        slots += any(isinstance(copy, Latents) for copy in copies)
+        slots += any(isinstance(copy, VaeSegment) for copy in copies)
         images += 1
     return pieces
 
@@ -156,7 +157,9 @@ def _check_decodable(plan: Plan, sentence: Sentence) -> None:
         )
 
 
-def _image(i: int, span, config, mask: ConditionMask, slot: int, number: int, given: int, followed: bool) -> list:
+def _image_segments(
+    i: int, span, config, mask: ConditionMask, slot: int, number: int, given: int, followed: bool
+) -> list:
     """The clean VAE copy, where one is due, and the ViT copy of an image; gaps for those dropped."""
     if isinstance(span, Target) and not followed:
         return []
@@ -164,22 +167,24 @@ def _image(i: int, span, config, mask: ConditionMask, slot: int, number: int, gi
     size, images, copies = pixels.shape[:2], config.images, []
     if isinstance(span, Target) or span.role == "source" or config.reference_vae:
         fitted = images.target_size(size) if isinstance(span, Target) else images.vae_size(size, given)
-        clean = Latents(pixels, *_latent_shape(fitted, config), slot, number, None, None)
-        copies.append(Gap() if i in mask.vae else clean)
+        clean = VaeSegment(pixels, *_latent_shape(fitted, config), slot, number, None, None)
+        copies.append(DroppedImage() if i in mask.vae else clean)
     height, width = images.vit_size(size, given)
-    seen = Seen(pixels, height // config.patch, width // config.patch, number, 0, given)
-    return [*copies, Gap() if i in mask.vit else seen]
+    seen = VitSegment(pixels, height // config.patch, width // config.patch, number, 0, given)
+    return [*copies, DroppedImage() if i in mask.vit else seen]
 
 
-def _noised(target: Target, plan: Plan | None, config, slot: int, rng: np.random.Generator) -> list[Latents]:
+def _noised_segments(
+    target: Target, plan: Plan | None, config, slot: int, rng: np.random.Generator
+) -> list[VaeSegment]:
     pixels = _pixels(target)
     bucket, rows, columns = _latent_shape(config.images.target_size(pixels.shape[:2]), config)
-    shares = bind(plan, rows, columns, config)
-    times = rng.standard_normal(config.draws)
-    return [Latents(pixels, bucket, rows, columns, slot, -1, float(t), shares) for t in times]
+    shares = subject_weights(plan, rows, columns, config)
+    times = rng.standard_normal(config.noise_draws)
+    return [VaeSegment(pixels, bucket, rows, columns, slot, -1, float(t), shares) for t in times]
 
 
-def bind(plan: Plan | None, rows: int, columns: int, config) -> np.ndarray | None:
+def subject_weights(plan: Plan | None, rows: int, columns: int, config) -> np.ndarray | None:
     """Subjects' shares of each latent token float32[rows * columns, 13]; None where nothing is bound."""
     if not config.binding or plan is None or plan.grid is None:
         return None
@@ -187,7 +192,7 @@ def bind(plan: Plan | None, rows: int, columns: int, config) -> np.ndarray | Non
 
 
 def _bound(copy, subject: int):
-    return replace(copy, subject=subject) if isinstance(copy, Seen) else copy
+    return replace(copy, subject=subject) if isinstance(copy, VitSegment) else copy
 
 
 def _pixels(span: Image | Target) -> np.ndarray:
@@ -202,17 +207,17 @@ def _latent_shape(size: tuple[int, int], config) -> tuple[int, int, int]:
     return bucket, size[0] // config.latent_stride, size[1] // config.latent_stride
 
 
-def needs(pieces: list, config) -> np.ndarray:
+def token_counts(pieces: list, config) -> np.ndarray:
     """int[4 + buckets]: text, vision and latent tokens, 1 sample, and pixel slots of each bucket."""
     need = np.zeros(4 + len(config.buckets or ()), np.int64)
     need[3] = 1
     slots = {}
     for piece in pieces:
-        if isinstance(piece, Words):
+        if isinstance(piece, TextSegment):
             need[0] += len(piece.ids)
-        elif isinstance(piece, Seen):
+        elif isinstance(piece, VitSegment):
             need[:2] += 2, piece.rows * piece.columns
-        elif isinstance(piece, Latents):
+        elif isinstance(piece, VaeSegment):
             need[[0, 2]] += 2, piece.rows * piece.columns
             slots[piece.slot] = piece.bucket
     for bucket in slots.values():
@@ -220,28 +225,28 @@ def needs(pieces: list, config) -> np.ndarray:
     return need
 
 
-class _Builder:
-    """Collects the tokens of one sample, keeping count of order, span and RoPE."""
+class _TokenBuilder:
+    """Collects the tokens of one sample and keeps track of the next token's index, block and RoPE id."""
 
-    def __init__(self, tokenizer, config, start: Cursor, with_pixels: bool):
+    def __init__(self, tokenizer, config, start: PositionState, with_pixels: bool):
         self.tokenizer, self.config, self.with_pixels = tokenizer, config, with_pixels
-        self.order, self.span, self.rope = start
+        self.token_index, self.block_id, self.position_id = start
         self.copies = self.images = 0
         self.streams = {"text": [], "vision": [], "latent": []}
         self.pixels = {}
 
-    def words(self, piece: Words) -> None:
+    def words(self, piece: TextSegment) -> None:
         n = len(piece.ids)
         labels = np.full(n, -1, np.int32)
-        if piece.learnt:
+        if piece.supervised:
             labels[:-1] = piece.ids[1:]
-        weight = (n - 1) ** -0.5 if self.config.reweighting else 1.0
-        rope = self.rope + np.arange(n)
+        weight = (n - 1) ** -0.5 if self.config.length_normalized_ce else 1.0
+        rope = self.position_id + np.arange(n)
         self._add("text", n, CAUSAL, rope, self._text(piece.ids, labels, weight))
-        self.rope += n
-        self.span += 1
+        self.position_id += n
+        self.block_id += 1
 
-    def seen(self, piece: Seen) -> None:
+    def seen(self, piece: VitSegment) -> None:
         n = piece.rows * piece.columns
         values = {
             "position": grid_positions(piece.rows, piece.columns, self.config.vision_side),
@@ -252,9 +257,9 @@ class _Builder:
             values["patches"] = patchify(self.config.images.vit_pixels(piece.pixels, piece.given), self.config.patch)
         self.images = max(self.images, piece.image + 1)
         self._framed("vision", n, FULL, values)
-        self.rope += 1
+        self.position_id += 1
 
-    def latents(self, piece: Latents) -> None:
+    def latents(self, piece: VaeSegment) -> None:
         n, noised = piece.rows * piece.columns, piece.t_raw is not None
         values = {
             "token": np.arange(n, dtype=np.int32),
@@ -273,14 +278,14 @@ class _Builder:
         self._framed("latent", n, NOISE if noised else FULL, values)
         self.images = max(self.images, piece.image + 1)
         self.copies += 1
-        self.rope += 0 if noised else 1
+        self.position_id += 0 if noised else 1
 
     def _framed(self, stream: str, n: int, mode: int, values: dict) -> None:
         none = np.full(1, -1, np.int32)
-        self._add("text", 1, mode, self.rope, self._text([self.tokenizer.image_start], none))
-        self._add(stream, n, mode, self.rope, values)
-        self._add("text", 1, mode, self.rope, self._text([self.tokenizer.image_end], none))
-        self.span += 1
+        self._add("text", 1, mode, self.position_id, self._text([self.tokenizer.image_start], none))
+        self._add(stream, n, mode, self.position_id, values)
+        self._add("text", 1, mode, self.position_id, self._text([self.tokenizer.image_end], none))
+        self.block_id += 1
 
     def _text(self, ids: list[int], labels: np.ndarray, weight: float = 1.0) -> dict:
         return {
@@ -291,36 +296,65 @@ class _Builder:
 
     def _add(self, stream: str, n: int, mode: int, rope, values: dict) -> None:
         meta = {
-            "token_index": self.order + np.arange(n, dtype=np.int32),
-            "block_id": np.full(n, self.span, np.int32),
+            "token_index": self.token_index + np.arange(n, dtype=np.int32),
+            "block_id": np.full(n, self.block_id, np.int32),
             "mask_mode": np.full(n, mode, np.int32),
             "position_ids": np.broadcast_to(np.asarray(rope, np.int32), (n,)),
         }
         self.streams[stream].append(values | meta)
-        self.order += n
+        self.token_index += n
 
 
-def lay(pieces: list, tokenizer, config, start: Cursor | None = None, pixels: bool = True) -> Packed:
-    """Gives every token of the pieces its place, the first one that of `start`, and does the pixel work.
+def to_tokens(
+    pieces: list, tokenizer, config, start: PositionState | None = None, pixels: bool = True
+) -> TokenizedExample:
+    """The tokens of the segments, numbered on from `start`; images are resized and cut into patches here.
 
-    Without `pixels` images have no patches and no pixel slots: for pieces that are laid out a second time.
+    Without `pixels` images have no patches and no pixel slots: for segments whose tokens are made a second time.
     """
-    builder = _Builder(tokenizer, config, start or Cursor(), pixels)
+    builder = _TokenBuilder(tokenizer, config, start or PositionState(), pixels)
     for piece in pieces:
-        if isinstance(piece, Words):
+        if isinstance(piece, TextSegment):
             builder.words(piece)
-        elif isinstance(piece, Seen):
+        elif isinstance(piece, VitSegment):
             builder.seen(piece)
-        elif isinstance(piece, Latents):
+        elif isinstance(piece, VaeSegment):
             builder.latents(piece)
         else:
-            builder.rope += 1
+            builder.position_id += 1
     streams = {name: _join(parts) for name, parts in builder.streams.items()}
-    cursor = Cursor(builder.order, builder.span, builder.rope)
+    cursor = PositionState(builder.token_index, builder.block_id, builder.position_id)
     counts = {"copies": builder.copies, "images": builder.images}
-    return Packed(**streams, pixels=list(builder.pixels.values()), **counts, cursor=cursor)
+    return TokenizedExample(**streams, pixels=list(builder.pixels.values()), **counts, cursor=cursor)
 
 
 def _join(parts: list[dict]) -> dict:
     """{} where the sample has no token of this stream."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
+
+
+def patchify(pixels: np.ndarray, patch: int) -> Float32[np.ndarray, "n d"]:
+    """Patches row by row as vectors (ph, pw, c).
+
+    Args:
+        pixels: uint8[h, w, 3] (brought to -1..1), or float32 already in -1..1; h and w are
+            multiples of `patch`.
+    """
+    if pixels.dtype == np.uint8:
+        pixels = to_float(pixels)
+    h, w, c = pixels.shape
+    patches = pixels.reshape(h // patch, patch, w // patch, patch, c).transpose(0, 2, 1, 3, 4)
+    return np.ascontiguousarray(patches.reshape(-1, patch * patch * c), np.float32)
+
+
+def grid_positions(rows: int, columns: int, side: int) -> np.ndarray:
+    """int32[rows * columns] position ids row * side + column, in a table of `side` x `side` positions.
+
+    Raises:
+        UserError: more rows or columns than the table has.
+    """
+    if max(rows, columns) > side:
+        raise UserError(
+            f"image of {rows} x {columns} tokens: the model's position table reaches {side} a side; scale it down"
+        )
+    return (np.arange(rows)[:, None] * side + np.arange(columns)).reshape(-1).astype(np.int32)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from macro.inputs.binning import assign
+from macro.inputs.bin_packing import pack
 from macro.utils.errors import UserError
 
 KINDS = ["text tokens", "vision tokens", "latent tokens"]
@@ -17,7 +17,7 @@ def test_every_sample_once_and_no_row_too_full(seed, n):
     rng = np.random.default_rng(seed)
     capacities = np.array([100, 40, 7])
     needs = rng.integers(0, capacities + 1, (n, 3))
-    rows = assign(needs, capacities, [""] * n, KINDS)
+    rows = pack(needs, capacities, [""] * n, KINDS)
     assert sorted(i for row in rows for i in row) == list(range(n))
     assert all((needs[row].sum(0) <= capacities).all() for row in rows)
 
@@ -26,7 +26,7 @@ def test_exact_partition_is_found():
     # Three kinds at once: 24 samples that fill 6 rows to the last place.
     rng = np.random.default_rng(0)
     needs = np.concatenate([[[a, b, 1], [50 - a, 30 - b, 1]] for a, b in rng.integers(1, 30, (12, 2))])
-    rows = assign(needs, np.array([100, 60, 4]), [""] * 24, KINDS)
+    rows = pack(needs, np.array([100, 60, 4]), [""] * 24, KINDS)
     assert len(rows) <= 7
 
 
@@ -34,4 +34,4 @@ def test_too_big_a_sample_is_named():
     with pytest.raises(
         UserError, match=r"sample 8 needs 41 vision tokens, but a row holds 40; raise packing.vision"
     ):
-        assign(np.array([[1, 1, 1], [1, 41, 1]]), np.array([100, 40, 7]), ["sample 3", "sample 8"], KINDS)
+        pack(np.array([[1, 1, 1], [1, 41, 1]]), np.array([100, 40, 7]), ["sample 3", "sample 8"], KINDS)

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from inputs.toy import PACKING
 
-from macro.inputs.pipeline import Pipeline
-from macro.inputs.records import open_source, prepare
+from macro.inputs.dataset_builder import prepare
+from macro.inputs.loader import DataLoader
+from macro.inputs.sources import open_source
 from macro.inputs.tokenizer import Tokenizer
 from macro.utils.errors import UserError
 
@@ -22,7 +23,7 @@ from macro.utils.errors import UserError
 @pytest.fixture
 def pipe(tokenizer, make_source):
     def build(**changes):
-        return Pipeline(make_source(50), tokenizer, PACKING, 3, **({"batch_rows": 4, "workers": 0} | changes))
+        return DataLoader(make_source(50), tokenizer, PACKING, 3, **({"batch_rows": 4, "workers": 0} | changes))
 
     return build
 
@@ -96,7 +97,7 @@ def test_worker_processes_change_nothing(tmp_path, make_sentence):
         return [make_sentence(i) for i in range(start, start + count)]
 
     source = open_source(prepare("toys", str(tmp_path), 0, 50, make, None))
-    runs = [Pipeline(source, Tokenizer.demo(), PACKING, 3, 4, workers=workers) for workers in (0, 1)]
+    runs = [DataLoader(source, Tokenizer.demo(), PACKING, 3, 4, workers=workers) for workers in (0, 1)]
     for _ in range(5):
         assert_same(*(next(run) for run in runs))
     state = runs[0].get_state()
@@ -105,26 +106,26 @@ def test_worker_processes_change_nothing(tmp_path, make_sentence):
 
 
 def test_seeds_differ(pipe, tokenizer, make_source):
-    other = Pipeline(make_source(50), tokenizer, PACKING, 4, batch_rows=4, workers=0)
+    other = DataLoader(make_source(50), tokenizer, PACKING, 4, batch_rows=4, workers=0)
     assert not np.array_equal(next(pipe())["examples"], next(other)["examples"])
 
 
 def test_mistakes_are_named(tokenizer, make_source):
     with pytest.raises(UserError, match="empty"):
-        Pipeline(make_source(0), tokenizer, PACKING, 0, 4)
+        DataLoader(make_source(0), tokenizer, PACKING, 0, 4)
 
 
 def test_a_bad_sample_stops_the_run_with_its_name(tokenizer, make_source):
     small = dataclasses.replace(PACKING, text=60)
     with pytest.raises(UserError, match="packing.text"):
-        list(itertools.islice(Pipeline(make_source(50), tokenizer, small, 0, 4, workers=0), 1))
+        list(itertools.islice(DataLoader(make_source(50), tokenizer, small, 0, 4, workers=0), 1))
 
 
 KILLED = """
 import os, subprocess, sys
 from inputs.toy import PACKING
-from macro.inputs.pipeline import Pipeline
-from macro.inputs.records import open_source
+from macro.inputs.loader import Pipeline
+from macro.inputs.dataset_builder import open_source
 from macro.inputs.tokenizer import Tokenizer
 if __name__ == "__main__":
     run = Pipeline(open_source(sys.argv[1]), Tokenizer.demo(), PACKING, 3, batch_rows=4, workers=1)

@@ -5,6 +5,7 @@ import pytest
 
 from macro.inputs.conditioning import CONTEXTS, CfgDropout
 from macro.inputs.packing import PackingConfig, pack_sentence, pack_target
+from macro.inputs.tokenize_example import patchify
 from macro.sentence.attention_mask import CAUSAL, FULL, NOISE, mask_mod
 from macro.sentence.layout import layout_to_token_weights
 from macro.sentence.plan import Plan
@@ -19,7 +20,7 @@ def config(**changes):
     dropout = {name: changes.pop(name, 0.0) for name in CONTEXTS[1:]}
     values = {
         "text": 400, "vision": 100, "latent": 100, "samples": 4, "buckets": ((32, 32, 4), (32, 64, 2)),
-        "draws": 1, "reference_max_side": 32, "cfg_dropout": CfgDropout(**dropout),
+        "noise_draws": 1, "reference_max_side": 32, "cfg_dropout": CfgDropout(**dropout),
     }  # fmt: skip
     return PackingConfig(**(values | changes))
 
@@ -43,7 +44,7 @@ def test_reference_text_and_target(tokenizer, make_image):
     one = Sentence(
         (Text("ab"), Image(make_image(0, 16, 32), subject=3), Text("c"), Target(make_image(1, 32, 32)))
     )
-    packed = pack_sentence(one, tokenizer, config(draws=2), np.random.default_rng(0))
+    packed = pack_sentence(one, tokenizer, config(noise_draws=2), np.random.default_rng(0))
     assert in_order(packed) == (
         [("t", 0, C, 0), ("t", 0, C, 1), ("t", 0, C, 2), ("t", 0, C, 3)]  # bos a b eos
         + [("t", 1, F, 4), ("v", 1, F, 4), ("v", 1, F, 4), ("t", 1, F, 4)]  # start, two patches, end
@@ -80,7 +81,7 @@ def test_target_with_text_after_it_is_noised_then_clean_then_seen(tokenizer, mak
 
 def test_reweighting_lets_long_texts_rule_less(tokenizer, make_image):
     one = Sentence((Text("four", learn=True), Text("a longer one to learn", learn=True), Text("given")))
-    weights = pack_sentence(one, tokenizer, config(reweighting=True), np.random.default_rng(0)).text["weights"]
+    weights = pack_sentence(one, tokenizer, config(length_normalized_ce=True), np.random.default_rng(0)).text["weights"]
     learnt = weights[weights > 0]
     np.testing.assert_allclose(learnt, [5**-0.5] * 5 + [22**-0.5] * 22)  # [eos] is predicted too
 
@@ -162,7 +163,7 @@ def test_sight_of_a_packed_sentence(tokenizer, make_image):
     one = Sentence(
         (Text("a"), Image(make_image(0, 16, 16)), Target(make_image(1, 32, 32)), Text("b", learn=True))
     )
-    packed = pack_sentence(one, tokenizer, config(draws=2), np.random.default_rng(0))
+    packed = pack_sentence(one, tokenizer, config(noise_draws=2), np.random.default_rng(0))
     fields = ("token_index", "block_id", "mask_mode")
     meta = {f: np.concatenate([getattr(packed, s)[f] for s in ("text", "vision", "latent")]) for f in fields}
     meta["segment_ids"] = np.zeros_like(meta["token_index"])
@@ -192,3 +193,10 @@ def test_a_thought_that_can_never_be_decoded_is_not_trained_on(tokenizer, make_i
     with pytest.raises(UserError, match=r"sentence 7 \(task compose\): its chain of thought holds '<image 1> do'"):
         pack_sentence(one, tokenizer, config(), np.random.default_rng(0))
     assert len(pack_sentence(one, tokenizer, config()).text["ids"])
+
+
+def test_patches_are_row_major_and_in_minus_one_to_one():
+    pixels = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    patches = patchify(pixels, 2)
+    assert patches.shape == (6, 12) and patches.dtype == np.float32
+    np.testing.assert_allclose(patches[4], (pixels[2:4, 2:4].reshape(-1) / 255 - 0.5) / 0.5, atol=1e-6)

@@ -7,7 +7,7 @@
 
 Spans also hold their image's size, so a sentence's outline (everything but the images' content) is read
 without decoding one. Every round trip is the identity; what an older record lacks has its default.
-Read next: `macro/inputs/records.py`.
+Read next: `macro/inputs/dataset_builder.py`.
 """
 
 import io

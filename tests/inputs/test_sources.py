@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from macro.inputs.files import Files, Mixture
+from macro.inputs.sources import JsonFolderSource, MixtureSource
 from macro.sentence.spans import Image, Sentence, Target, Text
 from macro.utils import images as image_io
 from macro.utils.errors import UserError
@@ -25,14 +25,14 @@ def write(folder, idx, images=1, **fields):
 def test_a_folder_is_read_in_the_order_of_its_paths(tmp_path):
     for idx in (2, 0, 1):
         write(tmp_path / f"part{idx % 2}", idx, images=idx)
-    files = Files(tmp_path)
+    files = JsonFolderSource(tmp_path)
     assert [files[i].idx for i in range(len(files))] == [0, 2, 1]
     assert [len(files[i].images) for i in range(3)] == [0, 2, 1]
 
 
 def test_an_outline_has_everything_but_the_images(tmp_path):
     write(tmp_path, 1, images=2)
-    files = Files(tmp_path)
+    files = JsonFolderSource(tmp_path)
     whole, outline = files[0], files.outline(0)
     for ours, theirs in zip(whole, outline, strict=True):
         if isinstance(ours, Text):
@@ -44,10 +44,10 @@ def test_an_outline_has_everything_but_the_images(tmp_path):
 
 def test_an_empty_folder_and_a_sample_without_target_are_named(tmp_path):
     with pytest.raises(UserError, match=r"no \.json files are there"):
-        Files(tmp_path)
+        JsonFolderSource(tmp_path)
     write(tmp_path, 0, output_image=None)
     with pytest.raises(UserError, match="000.json: has no output_image"):
-        Files(tmp_path).outline(0)
+        JsonFolderSource(tmp_path).outline(0)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_an_empty_folder_and_a_sample_without_target_are_named(tmp_path):
 )
 def test_a_mixture_holds_every_sample_in_the_proportions_asked_for(sizes, weights, counts):
     parts = [[Sentence((Text(f"{part}"),), idx=i) for i in range(size)] for part, size in enumerate(sizes)]
-    mixture = Mixture(parts, weights)
+    mixture = MixtureSource(parts, weights)
     seen = collections.Counter((int(mixture[i].text), mixture[i].idx) for i in range(len(mixture)))
     assert set(seen) == {(part, i) for part, size in enumerate(sizes) for i in range(size)}
     for part, count in enumerate(counts):
@@ -74,6 +74,6 @@ def test_a_mixture_holds_every_sample_in_the_proportions_asked_for(sizes, weight
 
 def test_a_mixture_asks_its_parts_for_outlines_where_they_have_them(tmp_path):
     write(tmp_path, 0)
-    plain = [Files(tmp_path)[0]]
-    mixture = Mixture([Files(tmp_path), plain], [1, 1])
+    plain = [JsonFolderSource(tmp_path)[0]]
+    mixture = MixtureSource([JsonFolderSource(tmp_path), plain], [1, 1])
     assert not mixture.outline(0).target.pixels.any() and mixture.outline(1).target.pixels.any()

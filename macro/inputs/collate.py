@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from macro.inputs.pieces import Packed
+from macro.inputs.tokenize_example import TokenizedExample
 from macro.sentence.layout import NUM_CLASSES
 from macro.utils.errors import UserError
 
@@ -34,8 +34,8 @@ _FIELDS = {
 }  # fmt: skip
 
 
-def make_row(
-    samples: Sequence[Packed], config, examples: Sequence[int] = (), tasks: Sequence[int] = ()
+def collate(
+    samples: Sequence[TokenizedExample], config, examples: Sequence[int] = (), tasks: Sequence[int] = ()
 ) -> dict:
     """One padded row of the given samples.
 
@@ -71,7 +71,7 @@ def make_row(
     return row | {"pixels": pixels, "examples": numbers}
 
 
-def _pixel_table(samples: Sequence[Packed], config) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+def _pixel_table(samples: Sequence[TokenizedExample], config) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
     """Each sample's slots as starts in the row's table of latent tokens, and the pixels by bucket."""
     pixels, tokens, used = {}, [], [0] * len(config.buckets or ())
     for height, width, slots in config.buckets or ():
@@ -109,8 +109,3 @@ def _padded(stream: str, parts: list[dict], config) -> dict[str, np.ndarray]:
         if parts:
             padded[name][:total] = np.concatenate([part[name] for part in parts])
     return padded
-
-
-def fill(rows: Sequence[dict]) -> dict[str, float]:
-    """The share of each stream's places that hold a token, over rows or batches of rows."""
-    return {s: float(np.mean([np.mean(row[s]["segment_ids"] >= 0) for row in rows])) for s in STREAMS}
