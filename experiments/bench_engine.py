@@ -242,7 +242,7 @@ def beam_rows(places: int, repeats: int, size: int = 64) -> list[dict]:
     import tempfile
 
     from data import beam, runners
-    from data.build import builder_of
+    from data.builders import builder_of
     from data.providers import procedural
     from macro.engines import music
     from macro.engines.procedural import Options

@@ -1,24 +1,24 @@
-"""Sentences into rows of three static streams: text, vision, latent.
+"""Sentences into packed sequences of three static streams: text, vision, latent.
 
-A row holds several samples side by side; `segment_ids` keep them apart and the attention mask does the rest
-(`macro/sentence/attention_mask.py`). A row is a nested dict of arrays:
+A packed sequence holds several samples side by side; `segment_ids` keep them apart and the attention mask does the rest
+(`macro/sentence/attention_mask.py`). It is a nested dict of arrays:
 
     text    ids[n] labels[n] (token to predict, -1 none) weights[n] task_id[n]
     vision  patches[n, p*p*3] in -1..1, position[n], subject[n] (0 unbound), image[n]
     latent  source[n] position[n] copy[n] image[n] (-1: noised) t_raw[n] (-inf: clean) loss[n] subjects[n, 13]
             task_id[n]
-    each    sample (-1 padding), order, span, mode, rope
+    each    segment_ids (-1 padding), token_index, block_id, mask_mode, position_ids
     pixels  {"128x128": uint8[m, 128, 128, 3], ...} one entry a size bucket
     examples[r]  the data set's index of each sample, -1 padding
 
-`image` numbers the images of a row: the ViT and the clean VAE copy of one have the same number.
-`source` points into the row's table of latent tokens: bucket after bucket in the order of their names, image
-after image, token by token (row-major). Workers cannot run a VAE, so the train step encodes `pixels` and gathers
-from that table; the noised and clean copies of one image share its pixels.
+`image` numbers the images of a packed sequence: the ViT and the clean VAE copy of one have the same number.
+`source` points into its table of latent tokens: bucket after bucket in the order of their names, image after image,
+token by token (row-major). Workers cannot run a VAE, so the train step encodes `pixels` and gathers from that table;
+the noised and clean copies of one image share its pixels.
 
-Which samples share a row: `assign_window` looks at W consecutive global indices at a time and is a pure
-function of (seed, window); every sample of the window stands in exactly one of its rows.
-Read next: `macro/inputs/tokenize_example.py` (a sentence to tokens), `macro/inputs/loader.py` (rows to batches).
+Which samples are packed together: `assign_window` looks at W consecutive global indices at a time and is a pure
+function of (seed, window); every sample of the window stands in exactly one of its packed sequences.
+Read next: `macro/inputs/tokenize_example.py` (a sentence to tokens), `macro/inputs/loader.py` (batches).
 """
 
 from collections.abc import Sequence

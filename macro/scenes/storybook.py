@@ -6,7 +6,7 @@ towards the end often all of them, so that a late page can need up to ten of the
 stand distractors: images of strangers, some of the hero's own kind in other colours.
 
 `tale` is a pure function of the generator, `text_of` of the page's truth besides: what is said is what can be seen.
-Read next: `captions.py`, `macro/engines/procedural/story.py`.
+Read next: `captions.py`, `macro/engines/procedural/stories.py`.
 """
 
 from dataclasses import dataclass, replace
