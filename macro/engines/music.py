@@ -198,7 +198,7 @@ def _choose_region(candidates: list[MusicCandidate], provider: Provider, options
     with_mask = provider.text_similarity(images, regions, texts, [True] * len(things))
     with_box = provider.text_similarity(images, regions, texts, [False] * len(things))
 
-    def chosen(candidate: MusicCandidate, fits: list[tuple[float, float]]) -> MusicCandidate:
+    def chosen(candidate: MusicCandidate, fits: list[list[float]]) -> MusicCandidate:
         pairs = zip(candidate.regions, fits, strict=True)
         shapes = ("mask" if mask > box and region.mask.any() else "box" for region, (mask, box) in pairs)
         return candidate.replace(shapes=tuple(shapes))

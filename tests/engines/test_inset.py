@@ -221,8 +221,8 @@ def test_things_without_a_mask_leave(provider):
     ("told", "reason"),
     [
         (InterleavedCaption("a robot and a tree.", {"robot": 1, "trees": 2}), "'trees', which has no place of its own"),
-        (InterleavedCaption("a robot and a tree.", {"robot": 1, "tree": 9}), "'tree' to picture 9"),
-        (InterleavedCaption("a robot and a tree.", {"robot": 1, "tree": 1}), "two phrases to one picture"),
+        (InterleavedCaption("a robot and a tree.", {"robot": 1, "tree": 9}), "'tree' to image 9"),
+        (InterleavedCaption("a robot and a tree.", {"robot": 1, "tree": 1}), "two phrases to one image"),
         (InterleavedCaption("a <image 1> robot.", {"robot": 1}), "holds an <image n> marker"),
         (InterleavedCaption("", {}), "is empty"),
         (InterleavedCaption("a robot and a tree.", {"robot": 1, "tree": 2}), "2 left of at least 3"),
