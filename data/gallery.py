@@ -15,7 +15,7 @@ from macro.utils.html import render, rgb
 
 SIDE, SMALL = 256, 96  # pixels: of targets, and of images in sentences
 SWITCHES = {"boxes": "boxes", "layouts": "layout", "thoughts": "thought"}
-_KNOWN = ("engine", "bucket", "attempt", "verdicts", "regions")  # keys of the notes that are shown in a place of their own
+_KNOWN = ("engine", "bucket", "attempt", "verdicts", "regions")  # keys of the notes that have a place of their own
 
 Chapter = tuple[str, Statistics, Mapping[tuple[str, str], Sequence[Sentence]]]
 
