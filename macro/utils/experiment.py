@@ -85,7 +85,7 @@ def defaults() -> ConfigDict:
         "reference_vae": False,
     }
     # Condition dropout for guidance. "joint" cuts a sample down to one of guidance's contexts; "per_item" is the rule
-    # that BAGEL and MACRO published: each text, ViT copy and VAE copy is dropped independently, by the rates `per_item`.
+    # that BAGEL and MACRO published: each text, ViT copy and VAE copy is dropped independently at the rates `per_item`.
     config.cfg_dropout = {"mode": "joint", "no_text": 0.1, "no_image": 0.1, "null": 0.1, "per_item": (0.1, 0.3, 0.3)}
     config.optim = {
         "name": "adamw",
