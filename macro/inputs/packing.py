@@ -55,8 +55,8 @@ class PackingConfig:
     Attributes:
         text, vision, latent: capacity of each stream of a packed sequence, in tokens.
         samples: the most samples a packed sequence may hold.
-        buckets: (height, width, slots): sizes to which VAE copies and targets are cropped, and slots of each in a packed
-            sequence. None: free sizes by BAGEL's rule (`ImageSpec.bagel`), for sampling only.
+        buckets: (height, width, slots): sizes to which VAE copies and targets are cropped, and slots of each per
+            packed sequence. None: free sizes by BAGEL's rule (`ImageSpec.bagel`), for sampling only.
         noise_draws: noised copies of each target.
         window: samples that are packed together, W.
         patch, vision_side: side of a ViT patch, and patches along a side of the position table.

@@ -5,9 +5,10 @@ A prompt refers to its images as `<image n>`, counted from 1: "The dog of <image
     in_sentence    "The dog of " [image 1] " sits on " [image 2] "."     INSET: images as words
     image_first    "<image 1>" [image 1] "<image 2>" [image 2] "The dog of <image 1> sits on <image 2>."
 
-In-sentence, an image replaces its first mention and later mentions stay text; images that are never mentioned
-come first and have no number. An image to edit (role "source") also comes first, so that every text token can attend
-to it, and all its mentions stay text. Both arrangements keep the whole prompt: `prompt_of` reads it back exactly. Read next: `macro/sentence/formats` (files), `macro/inputs/packing.py`.
+In-sentence, an image replaces its first mention and later mentions stay text; images that are never mentioned come
+first, without a number. An image to edit (role "source") also comes first, so all text can attend to it, and all its
+mentions stay text. Both arrangements keep the whole prompt: `prompt_of` reads it back exactly.
+Read next: `macro/sentence/formats` (files), `macro/inputs/packing.py`.
 """
 
 import dataclasses
