@@ -1,12 +1,12 @@
-"""Who makes the shards on many machines: Apache Beam, with every step of the engine as a transform of its own.
+"""Builds the shards on many machines with Apache Beam; every step of the engine is a transform of its own.
 
     shards -> begin -> detect -> area -> ... -> try again -> finish -+-> samples
                                                                      +-> dead letters
 
-An element is one shard on its way, (number, Batch): all of its candidates go through a step together. What the
-first try leaves open is tried again in one transform: written out step by step, four tries would only make the
-pipeline four times as long to set up. Every filter has two counters, "area kept" and "area dropped". A worker loads
-its models once (`shards.provider_of`). The files are those that `runners.local` writes, byte by byte.
+An element is one shard, (number, Batch): all of its candidates go through a step together. All attempts after the
+first are one transform: written out step by step, four attempts would only make the pipeline four times as long to
+set up. Every filter has two counters, "area kept" and "area dropped". A worker loads its models once
+(`shards.provider_of`). The files are those that `runners.local` writes, byte by byte.
 
 Workers need this checkout and `--out`: a folder that all of them see, or a bucket.
 Read next: `shards.py`, `macro/engines/core.py`.
@@ -27,23 +27,23 @@ from macro.engines import core
 from macro.engines.core import Batch, EngineOutput
 from macro.utils.errors import UserError
 
-# Beam's "DirectRunner" looks for a program to download first; this is the one that runs in Python.
+# Beam's "DirectRunner" first looks for a program to download; this is the runner in pure Python.
 _DIRECT = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
-_POLL = 1.0  # seconds between two looks at which shards are there; more where a look takes long itself
+_POLL = 1.0  # seconds between two checks of which shards are finished; more where a check itself takes long
 
 
 def run(
     recipe: Recipe, missing: Sequence[int], workers: int = 1, runner: str = "DirectRunner", options: str = ""
 ) -> Iterator[int]:
-    """Makes the shards with Beam; the number of each comes once its files are there.
+    """Builds the shards with Beam; yields the number of each once its files are written.
 
     Args:
-        workers: processes of the DirectRunner; the others are told by their own `options`,
+        workers: processes of the DirectRunner; other runners take theirs from `options`,
             "--name=value --name=value".
         runner: DirectRunner, or any that Beam knows.
 
     Raises:
-        UserError: `workers` for another runner than the DirectRunner; options that the runner needs are missing.
+        UserError: `workers` given for another runner than the DirectRunner; options that the runner needs are missing.
     """
     if not missing:
         return
@@ -57,16 +57,16 @@ def run(
         argv = [f"--runner={runner}", *argv]
     try:
         pipeline = beam.Pipeline(options=PipelineOptions(argv))
-    except ValueError as error:  # Beam's check of what this runner needs to be told
+    except ValueError as error:  # Beam's check of the runner's required options
         raise UserError(f"--runner={runner}: {error}") from error
     expand(pipeline, recipe, missing)
     yield from _watched(pipeline, recipe, missing)
 
 
 def expand(pipeline: beam.Pipeline, recipe: Recipe, missing: Sequence[int]) -> None:
-    """Adds the transforms that make these shards to a pipeline."""
+    """Adds the transforms that build these shards to a pipeline."""
     engine = load(recipe.engine)
-    # Reshuffled: or all shards that one Create makes may stay on one worker.
+    # Reshuffled: otherwise all shards of one Create may stay on one worker.
     shards = pipeline | f"{engine.name}/shards" >> beam.Create(list(missing)) | beam.Reshuffle()
     batches = shards | f"{engine.name}/begin" >> beam.ParDo(Begin(recipe))
     for place, step in enumerate(engine.steps):
@@ -78,7 +78,7 @@ def expand(pipeline: beam.Pipeline, recipe: Recipe, missing: Sequence[int]) -> N
 
 
 class _Shard(beam.DoFn):
-    """What all transforms here have: the recipe, and once a worker has begun, the engine and its stages."""
+    """What all transforms share: the recipe and, once a worker has started, the engine and its provider."""
 
     def __init__(self, recipe: Recipe):
         self.recipe = recipe
@@ -89,7 +89,7 @@ class _Shard(beam.DoFn):
 
 
 class Begin(_Shard):
-    """Number -> (number, the first candidates of its places)."""
+    """Number -> (number, the first candidates of its indices)."""
 
     def process(self, number: int):
         places = self.recipe.shards.places(number)
@@ -97,7 +97,7 @@ class Begin(_Shard):
 
 
 class Advance(_Shard):
-    """A shard one step on."""
+    """Runs one step on a shard."""
 
     def __init__(self, recipe: Recipe, place: int):
         super().__init__(recipe)
@@ -111,7 +111,7 @@ class Advance(_Shard):
 
 
 class TryAgain(_Shard):
-    """After the first try: what was dropped starts anew, as often as the engine tries."""
+    """All attempts after the first: dropped candidates start anew, up to the engine's `max_attempts`."""
 
     def process(self, shard: tuple[int, Batch]):
         number, batch = shard
@@ -121,7 +121,7 @@ class TryAgain(_Shard):
 
 
 class Finish(_Shard):
-    """A shard's sentences and counts; its dead apart."""
+    """A shard's sentences and counts; its rejections as a separate output."""
 
     def process(self, shard: tuple[int, Batch]):
         number, batch = shard
@@ -133,7 +133,7 @@ class Finish(_Shard):
 
 
 class WriteSamples(_Shard):
-    """Writes what is left of a shard."""
+    """Writes a shard's samples."""
 
     def process(self, shard: tuple[int, EngineOutput]):
         number, made = shard
@@ -141,7 +141,7 @@ class WriteSamples(_Shard):
 
 
 class WriteDead(_Shard):
-    """Writes what is not left of it."""
+    """Writes a shard's rejections."""
 
     def process(self, shard: tuple[int, list[dict]]):
         number, letters = shard
@@ -149,9 +149,9 @@ class WriteDead(_Shard):
 
 
 def _watched(pipeline: beam.Pipeline, recipe: Recipe, missing: Sequence[int]) -> Iterator[int]:
-    """Runs the pipeline beside this thread, and tells of the shards as they appear.
+    """Runs the pipeline in another thread, and yields the shards' numbers as their files appear.
 
-    Ctrl-C ends this process, and what it runs itself; a job on a cluster is the cluster's to end.
+    Ctrl-C ends this process and what it runs itself; a job on a cluster must be ended there.
     """
     errors: list[BaseException] = []
 
@@ -180,7 +180,7 @@ def _watched(pipeline: beam.Pipeline, recipe: Recipe, missing: Sequence[int]) ->
 
 
 def _cause(error: BaseException) -> BaseException:
-    """The user's mistake in what Beam wraps around it, if it is one."""
+    """The `UserError` inside what Beam wraps around it, if there is one."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, UserError):

@@ -24,13 +24,13 @@ from macro.utils.config import run
 from macro.utils.errors import UserError
 from macro.utils.files import atomic_write
 
-LOOKED = 20_000  # samples of a data set that are counted: evenly spaced where there are more
-MOST = 600  # samples on a page, about 50 kB each: more and a browser gets slow
+LOOKED = 20_000  # samples of a data set that are counted, evenly spaced if there are more
+MOST = 600  # samples on a page, about 50 kB each; with more a browser gets slow
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set to be looked at: its samples, and its summary and dead letters where they lie beside it."""
+    """A data set to show: its samples, and its summary and dead letters if they lie beside it."""
 
     name: str
     samples: Sequence[Sentence]
@@ -72,7 +72,7 @@ def browse(folder: str, num: int, seed: int, out: str) -> tuple[int, int]:
 
 
 def data_sets(folder: str) -> list[DataSet]:
-    """Everything in the folder that can be looked at: what was built, then what is there as JSON."""
+    """All data sets in the folder: those that were built, then folders of JSON samples."""
     root = Path(folder)
     if not root.is_dir():
         raise UserError(f"{folder}: there is no such folder; name one that holds data sets")
@@ -90,12 +90,12 @@ def data_sets(folder: str) -> list[DataSet]:
 
 
 def _found(folder: Path) -> list[tuple[bool, Path]]:
-    """(whether it was built, else it holds JSON samples; folder), looking no deeper than it must."""
+    """(whether it was built, else it holds JSON samples; folder) of each data set, searching no deeper than needed."""
     if (folder / "dataset_info.json").is_file():
         return [(True, folder)]
     if any(folder.glob("**/dataset_info.json")):
         below = sorted(each for each in folder.iterdir() if each.is_dir())
-        # What macrodata's build writes as JSON beside its records says nothing more than they do.
+        # The JSON layout that macrodata's build writes beside its records holds the same samples.
         twin = folder / "data" if (folder / "macrodata").is_dir() and (folder / "data" / "filter").is_dir() else None
         return [found for each in below if each != twin for found in _found(each)]
     return [(False, folder)] if any(folder.glob("**/*.json")) else []

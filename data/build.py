@@ -22,7 +22,7 @@ from etils import epath
 from macro.utils.config import option_names, parse_overrides, run
 from macro.utils.errors import UserError
 
-# Data set -> "module:NAME" of its engine, imported when it is asked for.
+# Data set -> "module:NAME" of its engine, imported on demand.
 DATASETS = {name: f"macro.engines.{name}:ENGINE" for name in ("edit", "inset", "macrodata", "music", "scenes")}
 RUNNERS = ("local", "DirectRunner", "FlinkRunner", "SparkRunner", "DataflowRunner")
 
@@ -45,7 +45,7 @@ def main(
     split: str = "train",
     from_json: str = "",
 ) -> int:
-    # Only now: what they import would make `--help` wait.
+    # Imported here, because what they import would slow down `--help`.
     from data.builders import builder_of
     from data.summary import printed
     from macro.inputs.dataset_builder import build

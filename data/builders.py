@@ -2,8 +2,8 @@
 
     builder_of("music")(data_dir=..., seed=0, num=1000).download_and_prepare()
 
-Beside the data set come `<data_dir>/<name>-summary.json` and `<name>-dead.jsonl`, what was dropped and why; in it,
-`recipe.json` says what it was made from. Read next: `shards.py`, `macro/inputs/dataset_builder.py`.
+Beside the data set lie `<data_dir>/<name>-summary.json` and `<name>-dead.jsonl`, what was dropped and why; inside it,
+`recipe.json` records what it was built from. Read next: `shards.py`, `macro/inputs/dataset_builder.py`.
 """
 
 import functools
@@ -56,11 +56,11 @@ class EngineBuilder(SentenceBuilder, skip_registration=True):
         """
         Args:
             data_dir: the data set lands in `<data_dir>/<name>/<version>`.
-            seed, num: which places, and how many; a place whose every attempt was dropped stays empty.
-            options: the engine's; None for its defaults. provider: who answers its stages; None for the
-                procedural one.
-            shard: places that are made together, as one batch, and lost together when a build is stopped.
-            workers, runner: how many processes, and who makes the shards with them; the bytes are the same.
+            seed, num: indices 0 .. num - 1 of `seed`; an index whose every attempt was dropped has no sample.
+            options: the engine's; None for its defaults. provider: answers its stages; None for the
+                procedural provider.
+            shard: indices that are built together as one batch, and lost together when a build is stopped.
+            workers, runner: number of processes, and what runs the shards in them; the bytes are the same.
         """
         self.split, self._shard, self._runner, self.workers = split, shard, runner, workers
         self._provider = provider or (procedural() if self.needs_provider else NONE)
@@ -68,10 +68,10 @@ class EngineBuilder(SentenceBuilder, skip_registration=True):
         super().__init__(data_dir=data_dir, seed=seed, num=num, options=options, **kwargs)
 
     def download_and_prepare(self) -> None:
-        """Builds the data set, if it is not there.
+        """Builds the data set unless it exists already.
 
         Raises:
-            UserError: another one is there; a folder that cannot be written; nothing was left of all places.
+            UserError: a different one is there; the folder cannot be written; every candidate was dropped.
         """
         folder, ours = epath.Path(self.data_dir), json.loads(self._recipe_text())
         if folder.exists():
@@ -90,7 +90,7 @@ class EngineBuilder(SentenceBuilder, skip_registration=True):
         return self._runner(self.recipe, missing, self.workers)
 
     def gathered(self, countdown: ProgressBar) -> None:
-        """Writes the summary and the dead letters, whether or not anything is left."""
+        """Writes the summary and the dead letters, also if every candidate was dropped."""
         steps = [step.name for step in load(self.engine).steps]
         summary = summarise(self.name, self.shards, steps, countdown)
         about = epath.Path(self.data_dir_root)
@@ -118,7 +118,7 @@ class EngineBuilder(SentenceBuilder, skip_registration=True):
         return hash_of(self._recipe_text())
 
     def _recipe_text(self) -> str:
-        """All that the bytes follow from, as JSON."""
+        """Everything that determines the bytes, as JSON."""
         recipe = {
             "engine": f"{self.name} {self.VERSION}",
             "options": self.options,
@@ -132,7 +132,7 @@ class EngineBuilder(SentenceBuilder, skip_registration=True):
 
 
 def _difference(theirs: dict, ours: dict) -> str:
-    """`, of seed 0, not 1`: the first thing in which two recipes differ."""
+    """`, of seed 0, not 1`: the first field in which two recipes differ."""
     key = next((key for key in ours if theirs and theirs.get(key) != ours[key]), None)
     if key is None:
         return ", which was not built with data.build"
@@ -156,7 +156,7 @@ def builder_of(dataset: str) -> type[EngineBuilder]:
 
 @functools.cache
 def engine_builder(engine: str, base: type[EngineBuilder] = EngineBuilder) -> type[EngineBuilder]:
-    """The TFDS builder of an engine, "module:NAME": name, version and whether it asks a provider are the engine's."""
+    """The TFDS builder of an engine, "module:NAME"; name, version and whether it needs a provider are the engine's."""
     made = load(engine)
     version = tfds.core.Version(made.version)
     members = {"name": made.name, "engine": engine, "needs_provider": made.needs_provider, "VERSION": version}

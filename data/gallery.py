@@ -1,7 +1,7 @@
 """The page of `data.browse`: statistics, then samples with their sentence, target, boxes, layout, thought, verdicts.
 
-What it shows is gathered here and laid out by `gallery.html`. Boxes, layouts and thoughts can be switched off by the
-marks at the top, which are plain CSS: there is no script. Parts that other pages share: `macro/utils/html`.
+What it shows is gathered here and laid out by `gallery.html`. Checkboxes at the top switch boxes, layouts and
+thoughts off by plain CSS: there is no script. Parts that other pages share: `macro/utils/html`.
 """
 
 import json
@@ -15,7 +15,7 @@ from macro.utils.html import render, rgb
 
 SIDE, SMALL = 256, 96  # pixels: of targets, and of images in sentences
 SWITCHES = {"boxes": "boxes", "layouts": "layout", "thoughts": "thought"}
-_KNOWN = ("engine", "bucket", "attempt", "verdicts", "regions")  # of the notes: what has its own place on the page
+_KNOWN = ("engine", "bucket", "attempt", "verdicts", "regions")  # keys of the notes that have a place of their own
 
 Chapter = tuple[str, Statistics, Mapping[tuple[str, str], Sequence[Sentence]]]
 
@@ -107,11 +107,11 @@ def _boxes(sentence: Sentence) -> dict:
             "y": y0 * high,
             "width": (x1 - x0) * wide,
             "height": (y1 - y0) * high,
-            # A foundation's detector may find more than the twelve that cells can name.
+            # The foundation provider's detector may find more subjects than the twelve that cells can name.
             "colour": rgb(number) if number <= MAX_REFERENCES else "rgb(60,64,72)",
             "label": f"{number} {label}",
         }
         for number, (label, (x0, y0, x1, y1)) in enumerate(boxes, 1)
-        if x1 > x0 and y1 > y0  # else of the scene, but not in the image
+        if x1 > x0 and y1 > y0  # else it is in the scene, but outside the image
     ]
     return {"boxes": shown, "box_size": (wide, high)}

@@ -1,6 +1,6 @@
-"""Who answers the engines' stages, as `--provider`, `--provider.key=value` and `--material` describe it.
+"""Providers of the engines' stages, as `--provider`, `--provider.key=value` and `--material` describe them.
 
-`procedural` renders and knows; `foundation` asks real models, and takes its raw material from a folder.
+`procedural` answers from the scenes it renders; `foundation` runs real models on raw material from a folder.
 Read next: `macro/engines/procedural/__init__.py`, `macro/engines/foundation/__init__.py`, `macro/engines/material/`.
 """
 
@@ -13,7 +13,7 @@ from macro.engines.provider import Provider
 from macro.utils.config import parse_overrides
 from macro.utils.errors import UserError
 
-# Name -> (its options, what makes its stages), imported when they are asked for.
+# Name -> (its options, what makes its stages), imported on demand.
 PROVIDERS = {
     "procedural": ("macro.engines.procedural:Options", "macro.engines.procedural:provider"),
     "foundation": ("macro.engines.foundation:Options", "data.providers:foundation_provider"),
@@ -22,7 +22,7 @@ NONE = ProviderSpec("none")
 
 
 def procedural(options: Any = None) -> ProviderSpec:
-    """The provider that renders; `options` are `macro.engines.procedural.Options`, None for the defaults."""
+    """The procedural provider; `options` are `macro.engines.procedural.Options`, None for the defaults."""
     made, maker = PROVIDERS["procedural"]
     return ProviderSpec("procedural", maker, load(made)() if options is None else options)
 
@@ -31,7 +31,7 @@ def procedural(options: Any = None) -> ProviderSpec:
 class WithMaterial:
     """The foundation provider's `models` (`foundation.Options`), and its raw material.
 
-    `material` is a folder, "" for an engine that needs none; `reading`: how its files are read (`material.Options`).
+    `material` is a folder, "" for engines that use none; `reading`: how its files are read (`material.Options`).
     """
 
     models: Any
@@ -40,9 +40,9 @@ class WithMaterial:
 
 
 class NoMaterial:
-    """A `MaterialSource` with nothing in it.
+    """A `MaterialSource` without material.
 
-    Raises, each of them: UserError.
+    Every method raises UserError.
     """
 
     def _none(self, *which) -> NoReturn:
@@ -61,14 +61,14 @@ def foundation_provider(options: WithMaterial) -> Provider:
 
 
 def parse_provider(name: str, values: Mapping[str, str], material: str, reading: Mapping[str, str]) -> ProviderSpec:
-    """The provider that a command line describes.
+    """The provider that the command line describes.
 
     Args:
         values: of `--provider.key=value`. material: the folder of raw material, "" for none. reading: of
             `--material.key=value`.
 
     Raises:
-        UserError: no such provider or option; material for a provider that makes its own.
+        UserError: no such provider or option; material given to a provider that makes its own.
     """
     if name not in PROVIDERS:
         raise UserError(f"--provider={name}: there are {', '.join(PROVIDERS)}")

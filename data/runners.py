@@ -1,7 +1,7 @@
-"""Who makes the shards on one machine: this process, or several.
+"""Builds the shards on one machine, in this process or in several.
 
-A runner is `runner(recipe, missing, workers) -> the number of each shard once it is there`; which makes which, and in
-what order, changes no byte. Read next: `shards.py`, `beam.py` (many machines).
+A runner is `runner(recipe, missing, workers) -> the number of each shard once it is written`; neither the process
+that builds a shard nor the order changes a byte. Read next: `shards.py`, `beam.py` (many machines).
 """
 
 import functools
@@ -22,21 +22,21 @@ Runner = Callable[[Recipe, Sequence[int], int], Iterator[int]]
 
 
 def local(recipe: Recipe, missing: Sequence[int], workers: int = 1) -> Iterator[int]:
-    """Makes the shards on this machine."""
+    """Builds the shards on this machine."""
     return side_by_side(functools.partial(make_shard, recipe), missing, workers)
 
 
 def side_by_side(function: Callable[[Any], Any], items: Sequence[Any], workers: int) -> Iterator[Any]:
-    """What the function gives for each item, as it comes: in this process, or with `workers` above 1 in others.
+    """Yields the function's result for each item as it is ready: in this process, or in `workers` others if above 1.
 
     Raises:
-        UserError: the function's own; a worker that died. What others have begun is ended first.
+        UserError: the function's own; a worker process died. The other workers are ended first.
     """
     workers = min(workers, len(items))
     if workers <= 1:
         yield from map(function, items)
         return
-    # Not forked: JAX's threads would not come along.
+    # Not forked: JAX's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, initializer=_leave_when_told)
     try:
@@ -53,15 +53,15 @@ def side_by_side(function: Callable[[Any], Any], items: Sequence[Any], workers: 
 
 
 def _leave_when_told() -> None:
-    """Ctrl-C ends a worker without a word; one whose parent was killed would wait for work for ever, and leaves too.
+    """Ctrl-C ends a worker silently; a worker whose parent was killed exits instead of waiting for work for ever.
 
-    What it was writing has no name yet.
+    The file it was writing has no final name yet.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     parent = multiprocessing.parent_process()
 
     def watch():
         connection.wait([parent.sentinel])
-        os._exit(1)  # what a thread raises ends no process
+        os._exit(1)  # an exception in a thread would not end the process
 
     threading.Thread(target=watch, daemon=True).start()

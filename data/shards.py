@@ -1,7 +1,7 @@
-"""What a shard of an engine's data set follows from, and how it is made: whoever makes it, its bytes are the same.
+"""A shard of an engine's data set: what determines it, and how it is built; its bytes do not depend on the runner.
 
-A `Recipe` is small and may be sent anywhere: engine and provider are names in it, and every process that makes
-shards loads them once. A shard's places go through the engine's steps together, as one batch.
+A `Recipe` is small and can be sent to any process: engine and provider are names in it, and every process that
+builds shards loads them once. The indices of a shard go through the engine's steps together, as one batch.
 Read next: `runners.py` (who makes them), `beam.py`, `macro/engines/core.py`, `macro/inputs/shards.py` (files).
 """
 
@@ -23,9 +23,9 @@ from macro.sentence.spans import Sentence
 
 @dataclass(frozen=True)
 class ProviderSpec:
-    """Whoever answers the stages: `maker` ("module:function") is called with `options`, once in a process.
+    """How to make the provider: `maker` ("module:function") is called with `options`, once per process.
 
-    An engine that needs no stages has a provider without maker.
+    An engine that needs no provider has a spec without maker.
     """
 
     name: str
@@ -35,7 +35,7 @@ class ProviderSpec:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to make the shards: `engine` ("module:NAME") and its options, the provider, the seed, where they lie."""
+    """How to build the shards: `engine` ("module:NAME") and its options, the provider, the seed, where they lie."""
 
     engine: str
     options: Any
@@ -45,18 +45,18 @@ class Recipe:
 
 
 def load(name: str) -> Any:
-    """What "module:NAME" names."""
+    """The object that "module:NAME" names."""
     module, attribute = name.split(":")
     return getattr(importlib.import_module(module), attribute)
 
 
 def provider_of(provider: ProviderSpec) -> Provider | None:
-    """A provider's stages; they are loaded when they are first asked for in a process, and kept."""
+    """The provider, loaded on its first use in a process, and kept."""
     with _LOADING:
         return _stages(provider)
 
 
-_LOADING = threading.Lock()  # Beam may begin several transforms of a process at once
+_LOADING = threading.Lock()  # Beam may start several transforms of a process at once
 
 
 @functools.cache
@@ -65,7 +65,7 @@ def _stages(provider: ProviderSpec) -> Provider | None:
 
 
 def make_shard(recipe: Recipe, number: int) -> int:
-    """Makes a shard and writes it, whole or not at all; returns its number."""
+    """Builds a shard and writes it, complete or not at all; returns its number."""
     engine, places, provider = load(recipe.engine), recipe.shards.places(number), provider_of(recipe.provider)
     try:
         made = core.make(engine, provider, recipe.options, recipe.seed, places)
@@ -76,14 +76,14 @@ def make_shard(recipe: Recipe, number: int) -> int:
 
 
 def note_spent(recipe: Recipe, provider: Provider | None) -> None:
-    """Writes beside the shards what this process has spent on the stages since it last did, if anything."""
+    """Writes beside the shards what this process has spent on the stages since the last call, if anything."""
     counts = {} if provider is None else provider.spent()
     if counts:
         recipe.shards.write_spent(counts)
 
 
 def about(made: EngineOutput) -> dict:
-    """What a shard's JSON file tells: what filters kept and dropped, tasks and buckets, how many references."""
+    """Contents of a shard's JSON file: what filters kept and dropped, tasks and buckets, numbers of references."""
     filters: dict[str, dict[str, int]] = {}
     for (name, verdict), count in sorted(made.counts.items()):
         filters.setdefault(name, {"kept": 0, "dropped": 0})[verdict] = count
@@ -95,7 +95,7 @@ def about(made: EngineOutput) -> dict:
 
 
 def bucket_of(sentence: Sentence) -> str:
-    """The bucket that the engine noted, or MACRO's."""
+    """The bucket in the engine's notes, else MACRO's bucket."""
     return sentence.notes.get("bucket") or bucket_of_count(len(sentence.images))
 
 
@@ -106,5 +106,5 @@ def bucket_of_count(references: int) -> str:
 
 
 def dead_letters(dead: Sequence[Rejection]) -> list[dict]:
-    """The dead as the dead-letter file holds them: by index, then attempt."""
+    """Rejections as the dead-letter file holds them, by index, then attempt."""
     return [dataclasses.asdict(each) for each in sorted(dead, key=lambda each: (each.index, each.attempt))]

@@ -1,4 +1,4 @@
-"""What a data set is made of, in numbers: counts, references, subjects, areas, and what its filters dropped and why.
+"""Statistics of a data set: counts, references, subjects, box areas, and what its filters dropped and why.
 
 Read next: `gallery.py` (how it is shown), `summary.py` (what a build writes).
 """
@@ -14,7 +14,7 @@ from data.shards import bucket_of
 from macro.sentence.spans import Image, Sentence, Target
 from macro.utils.errors import UserError
 
-# Upper ends of the classes that areas of boxes are counted in, as shares of the image.
+# Upper bounds of the bins for areas of boxes, as shares of the image.
 AREAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 REASONS = 12
 
@@ -24,11 +24,11 @@ class Statistics:
     """Counts of a data set.
 
     Attributes:
-        samples: how many there are; looked: how many of them were counted.
-        places: (task, bucket) -> which samples, of those that were counted; in order.
-        references, subjects: their number in a sample -> samples.
-        areas: class of AREAS -> boxes.
-        filters: name -> {"kept", "dropped"}, of a build's summary. dead: (step, reason) -> candidates, most frequent.
+        samples: number of samples; looked: how many of them were counted.
+        places: (task, bucket) -> indices of the counted samples, in order.
+        references, subjects: number in a sample -> number of samples.
+        areas: bin of AREAS -> number of boxes.
+        filters: name -> {"kept", "dropped"}, of a build's summary. dead: (step, reason) -> count, most frequent first.
     """
 
     samples: int
@@ -45,11 +45,11 @@ def statistics_of(outlines: Iterable[tuple[int, Sentence]], samples: int, summar
     """The statistics of a data set.
 
     Args:
-        outlines: index and outline of the samples that are counted. samples: how many there are in all.
-        summary, dead: files of a build; what is not there is left out.
+        outlines: index and outline of each counted sample. samples: number of samples in the data set.
+        summary, dead: files of a build; missing ones are left out.
 
     Raises:
-        UserError: one of the files is not what a build writes.
+        UserError: one of the files was not written by a build.
     """
     found = Statistics(samples)
     for index, sentence in outlines:
@@ -75,14 +75,14 @@ def statistics_of(outlines: Iterable[tuple[int, Sentence]], samples: int, summar
 
 
 def _in_order(item: tuple[tuple[str, str], list[int]]) -> tuple:
-    """By task, then by bucket: "4-5" before "11-12", and names by letters."""
+    """Sort key: by task, then by bucket, "4-5" before "11-12", and names alphabetically."""
     (task, bucket), _ = item
     number = re.search(r"\d+", bucket)
     return task, int(number[0]) if number else 0, bucket
 
 
 def references_of(sentence: Sentence) -> int:
-    """How many images are given before the one to draw."""
+    """Number of images before the target."""
     count = 0
     for span in sentence:
         if isinstance(span, Target):

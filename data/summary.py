@@ -1,4 +1,4 @@
-"""What came of a build, in numbers and in words: `<name>-summary.json`, and what `data.build` prints."""
+"""The summary of a build: `<name>-summary.json`, and the text that `data.build` prints."""
 
 import re
 from collections import Counter
@@ -9,12 +9,12 @@ from macro.utils.log import ProgressBar, clock
 
 
 def summarise(name: str, shards: Shards, steps: Sequence[str], countdown: ProgressBar) -> dict:
-    """The counts of all shards together; filters in the order of the engine's `steps`.
+    """The counts of all shards; filters in the order of the engine's `steps`.
 
     Returns:
-        JSON-like: "places" asked for, "samples" there are, "empty" places, "dead" candidates, "filters" {name: {"kept",
+        JSON-like: "places" requested, "samples" built, "empty" places, "dead" candidates, "filters" {name: {"kept",
         "dropped"}}, "tasks" {task: {bucket: samples}}, "references" {number in a sample: samples} and their mean;
-        "spent" at endpoints (`Endpoint.counts`), {} for nothing; "made" places in "seconds" by this call, at "rate" a
+        "spent" at endpoints (`Endpoint.counts`), {} for nothing; "made" places in "seconds" by this call, at "rate" per
         second.
     """
     filters: dict[str, Counter] = {}
@@ -49,13 +49,13 @@ def summarise(name: str, shards: Shards, steps: Sequence[str], countdown: Progre
 
 
 def _order(bucket: tuple[str, int]) -> tuple[int, str]:
-    """4-5 before 11-12, names by letters."""
+    """Sort key: 4-5 before 11-12, names alphabetically."""
     number = re.search(r"\d+", bucket[0])
     return int(number[0]) if number else 0, bucket[0]
 
 
 def printed(summary: dict) -> str:
-    """The summary as a person reads it."""
+    """The summary as text."""
     lines = [f"{summary['name']}: {summary['samples']:,} samples in {summary['places']:,} places"]
     if summary["filters"]:
         width = max(map(len, summary["filters"]))

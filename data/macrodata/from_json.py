@@ -1,9 +1,9 @@
-"""A folder in MacroData's published layout becomes a data set of records: the engine that makes nothing, but reads.
+"""Reads a folder in MacroData's published layout and stores it as a data set of records.
 
 python -m data.build macrodata --from_json=FOLDER --out=runs/data
 
-Any folder of MacroData or INSET files will do. A file that is no JSON, lacks a field, names an image that is not
-there or lies outside the folder goes to the dead-letter file, and the others go on. Files under a folder `train` or
+Any folder of MacroData or INSET files will do. A file that is not JSON, lacks a field, or names an image that is
+missing or outside the folder goes to the dead-letter file, and the others go on. Files under a folder `train` or
 `eval` belong to that split, others to any. Records keep images, prompt, task and idx, and no path.
 Read next: `layout.py` (the way out), `macro/engines/core.py`.
 """
@@ -30,12 +30,12 @@ _SPLITS = ("train", "eval")
 
 @dataclass(frozen=True)
 class Options:
-    """What is read.
+    """Which files are read, and how.
 
     Attributes:
-        arrangement: how the images of MacroData's prompts stand, one of `prompt.ARRANGEMENTS`.
-        folder, split: which files; `digest` follows from their names and sizes: other files are another data set.
-            All three are `options_of`'s to fill in.
+        arrangement: where the images of MacroData's prompts go, one of `prompt.ARRANGEMENTS`.
+        folder, split: which files; `digest` follows from their names and sizes, so other files make another data set.
+            `options_of` fills in all three.
     """
 
     arrangement: str = "in_sentence"
@@ -52,7 +52,7 @@ def options_of(options: Options, folder: str, split: str) -> Options:
     """The options to read a folder's split with.
 
     Raises:
-        UserError: no JSON file of that split in it.
+        UserError: the folder has no JSON file of that split.
     """
     files = files_of(folder, split)
     if not files:
@@ -64,7 +64,7 @@ def options_of(options: Options, folder: str, split: str) -> Options:
 
 @functools.cache
 def files_of(folder: str, split: str) -> tuple[str, ...]:
-    """The JSON files of a folder, in the order of their names below it; read once in a process."""
+    """The JSON files of a folder, sorted by their paths below it; listed once per process."""
     names = (path.relative_to(folder) for path in Path(folder).glob("**/*.json"))
     others = set(_SPLITS) - {split}
     return tuple(sorted(str(name) for name in names if not others & set(name.parts[:-1])))
@@ -79,7 +79,7 @@ class ReadCandidate(Candidate):
 
 
 def start(seed: int, index: int, attempt: int, options: Options) -> ReadCandidate:
-    """Task and bucket are the folders' names, until the file tells."""
+    """Task and bucket are the folders' names until the file is read."""
     file = files_of(options.folder, options.split)[index]
     parts = Path(file).parts
     place = next((i for i, part in enumerate(parts[:-1]) if part == options.split and i), None)
@@ -100,7 +100,7 @@ def _read(candidates: list[ReadCandidate], provider: Provider | None, options: O
 
 
 def _stay_inside(candidates: list[ReadCandidate], provider: Provider | None, options: Options) -> list[ReadCandidate]:
-    """No image outside the folder, also not through a link."""
+    """Rejects images outside the folder, also those reached through a link."""
     root = os.path.join(os.path.realpath(options.folder), "")
 
     def inside(candidate: ReadCandidate) -> ReadCandidate:
@@ -125,7 +125,7 @@ def _load(candidates: list[ReadCandidate], provider: Provider | None, options: O
 def _or_dead(
     name: str, candidate: ReadCandidate, options: Options, then: Callable[[ReadCandidate], ReadCandidate]
 ) -> ReadCandidate:
-    """`then(candidate)`, or the candidate dropped with what was wrong, beginning with the file below the folder."""
+    """`then(candidate)`, or the candidate dropped with an error that begins with the file's path below the folder."""
     try:
         return then(candidate)
     except UserError as error:
@@ -136,7 +136,7 @@ def _or_dead(
 
 
 def finish(candidate: ReadCandidate, options: Options) -> Sentence:
-    """The sentence without paths: they say nothing where the records go."""
+    """The sentence without paths, which mean nothing where the records go."""
     spans = (
         dataclasses.replace(span, path=None) if isinstance(span, Image | Target) else span
         for span in candidate.sentence
@@ -144,7 +144,7 @@ def finish(candidate: ReadCandidate, options: Options) -> Sentence:
     return candidate.sentence.replace(spans=tuple(spans), notes=notes_of(candidate, ENGINE, file=candidate.file))
 
 
-# A file does not change by being read again.
+# One attempt: reading a file again changes nothing.
 ENGINE = Engine(
     name="macrodata",
     version="1.0.0",

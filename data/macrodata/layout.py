@@ -3,8 +3,8 @@
     <out>/data/filter/{task}/{train|eval}/{1-3|4-5|6-7|>=8}/00000012.json     task, idx, prompt, input_images, ...
                                                             00000012_input1.png
 
-It is written from the records once they are there, so that it holds what they hold; paths in a JSON file are relative
-to it. A task's folder appears when all of it is written. The way back: `from_json.py`.
+It is written from the finished records, so that both hold the same samples; paths in a JSON file are relative
+to it. A task's folder appears once it is complete. The way back: `from_json.py`.
 Read next: `macro/sentence/prompt.py` (`write_macrodata`), `macro/inputs/sources.py`.
 """
 
@@ -25,17 +25,17 @@ from macro.sentence.spans import Sentence
 from macro.utils.errors import UserError
 from macro.utils.log import ProgressBar
 
-_CHUNK = 256  # samples that a process writes before it says so
+_CHUNK = 256  # samples that a process writes before it reports progress
 
 
 def file_of(sentence: Sentence, split: str) -> Path:
-    """Where a sample's JSON stands below `data/filter`."""
+    """Path of a sample's JSON file below `data/filter`."""
     bucket = bucket_of_count(len(sentence.images))
     return Path(sentence.task) / split / bucket / f"{sentence.idx:08d}.json"
 
 
 class LayoutBuilder(EngineBuilder, skip_registration=True):
-    """A data set of an engine that is written in the published layout as well."""
+    """A data set of an engine that is also written in the published layout."""
 
     def __init__(self, *, data_dir: str, **kwargs):
         """See `EngineBuilder`; UserError for a folder that is not local."""
@@ -44,10 +44,10 @@ class LayoutBuilder(EngineBuilder, skip_registration=True):
         super().__init__(data_dir=data_dir, **kwargs)
 
     def download_and_prepare(self) -> None:
-        """Builds the data set, then the layout, whatever of them is not there.
+        """Builds the data set, then the layout, skipping what exists already.
 
         Raises:
-            UserError: see `EngineBuilder`; somebody else's layout is there already.
+            UserError: see `EngineBuilder`; a layout of another build is there already.
         """
         out, half = Path(self.data_dir_root), self._half
         there = sorted((out / "data" / "filter").glob(f"*/{self.split}"))
@@ -59,7 +59,7 @@ class LayoutBuilder(EngineBuilder, skip_registration=True):
 
     @property
     def _half(self) -> Path:
-        """Where the layout is written until it is whole."""
+        """Folder in which the layout is written until it is complete."""
         return Path(self.data_dir_root) / f"{self.name}.json-{self.key}"
 
 
@@ -67,8 +67,8 @@ def write_layout(records: str, folder: Path, half: Path, split: str, workers: in
     """Writes the data set in `records` under `folder`, in the published layout.
 
     Args:
-        half: a folder beside it for what is not whole; a call that was stopped goes on from there.
-        workers: processes that write side by side.
+        half: a folder beside it for the incomplete layout; a call that was stopped resumes from there.
+        workers: processes that write in parallel.
     """
     total = len(open_source(records))
     half.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ def _write_some(records: str, folder: Path, half: Path, split: str, start: int) 
     chunk = range(start, min(start + _CHUNK, len(source)))
     for index in chunk:
         file = file_of(source.outline(index), split)
-        # Its task may be whole already: then a build was stopped between two of them.
+        # Its task may be complete already, if a build was stopped between two tasks.
         if not (half / file).exists() and not (folder / file.parts[0] / split).exists():
             write_macrodata(half / file, source[index])
     return len(chunk)

@@ -2,9 +2,9 @@
 
 python -m data.scenes.tokenizer --data=runs/data --out=macro/assets/demo_tokenizer.json
 
-Prompts are learnt from with `<image n>` marks and cut at the images, thoughts with their marks, and all
-kinds of things besides, so that none depends on chance. Merges end when every word is one token, so the
-vocabulary may stay smaller than asked for. Ids belong to trained weights: use a model with the file it was
+It learns from prompts with their `<image n>` marks and cut at the images, from thoughts with their marks, and
+from the names of all kinds, so that none depends on chance. Merges end when every word is one token, so the
+vocabulary may stay smaller than requested. Ids belong to trained weights: use a model with the file it was
 trained with.
 """
 

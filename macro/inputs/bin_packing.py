@@ -1,14 +1,14 @@
-"""Filling rows: vector bin packing of samples that each need several things at once.
+"""Vector bin packing: samples that need several kinds of capacity at once, packed into few packed sequences.
 
-A row has a fixed capacity of text, vision and latent tokens, of samples and of image slots. Given what
-each sample needs, `pack` puts all of them into as few rows as it can. The fewest rows conceivable are
+A packed sequence has a fixed capacity of text, vision and latent tokens, of samples and of image slots. `pack`
+assigns every sample to one of as few packed sequences ("rows" in this file) as it can. A lower bound on their number is
 
     R = max over kinds d of ceil( sum_i need[i, d] / capacity[d] )
 
-so R rows are opened at once, and the samples, biggest first, each go where they leave all loads most even,
-even if a row overflows. Then samples are moved and exchanged, always so that the sum of squared overflows
-falls most, until nothing overflows. If that gets stuck, it starts again with more rows.
-Balanced rows, unlike first fit, keep all kinds near full together. Read next: `macro/inputs/packing.py`.
+so R rows are opened at once. Each sample, largest first, is assigned to the row where it keeps the loads most even,
+even if that row overflows. Local search then moves and swaps samples, each time taking the step that reduces the sum of
+squared overflows most, until no row overflows; if it gets stuck, it starts again with more rows.
+Unlike first fit, this fills all kinds of capacity evenly. Read next: `macro/inputs/packing.py`.
 """
 
 import numpy as np
@@ -16,24 +16,24 @@ from jaxtyping import Float, Int
 
 from macro.utils.errors import UserError
 
-_BALANCE_POWER = 6  # the power of loads that is kept small: the higher, the more only the fullest kind counts
-_MAX_TRIED = 8  # overflowing rows that are tried for an exchange before giving up
+_BALANCE_POWER = 6  # exponent of the loads in the greedy cost: the higher, the more the fullest kind dominates
+_MAX_TRIED = 8  # overflowing rows to try a swap for before giving up
 
 
 def pack(
     needs: Int[np.ndarray, "n d"], capacities: Int[np.ndarray, "d"], names: list[str], kinds: list[str]
 ) -> list[list[int]]:
-    """Puts every sample into exactly one row.
+    """Assigns every sample to exactly one row.
 
     Args:
-        needs: what each sample takes of each kind. capacities: what a row has of it.
-        names: how to call each sample in errors; kinds: how to call each kind.
+        needs: how much of each kind each sample needs. capacities: how much of each kind a row holds.
+        names, kinds: of the samples and of the kinds of capacity, for error messages.
 
     Returns:
-        Rows of sample numbers, each row's in rising order. The same input gives the same rows.
+        The sample numbers of each row, in ascending order. The result is deterministic.
 
     Raises:
-        UserError: a sample that does not fit an empty row.
+        UserError: a sample does not fit into an empty row.
     """
     too_big = np.argwhere(needs > capacities)
     if len(too_big):
@@ -60,7 +60,7 @@ def _overflow(loads: Float[np.ndarray, "*rows d"]) -> Float[np.ndarray, "*rows"]
 def _greedy_init(
     shares: Float[np.ndarray, "n d"], order: Int[np.ndarray, "n"], rows: int
 ) -> tuple[Int[np.ndarray, "n"], Float[np.ndarray, "rows d"]]:
-    """A first row for every sample, and the rows' loads; some may overflow."""
+    """An initial row for every sample, and the loads of the rows; some may overflow."""
     loads = np.zeros((rows, shares.shape[1]))
     placed = np.zeros(len(shares), np.int64)
     for i in order:
@@ -74,9 +74,9 @@ def _greedy_init(
 def _local_search(
     shares: Float[np.ndarray, "n d"], placed: Int[np.ndarray, "n"], loads: Float[np.ndarray, "rows d"]
 ) -> bool:
-    """Exchanges samples, in place, until no row overflows; False if no exchange helps any more."""
+    """Moves and swaps samples, in place, until no row overflows; False if no step reduces the overflow."""
     n, rows = len(shares), len(loads)
-    # An empty partner in each row stands for moving a sample there without anything in return.
+    # An empty partner in each row turns a swap into a move.
     partners = np.concatenate([shares, np.zeros((rows, shares.shape[1]))])
     home = np.concatenate([placed, np.arange(rows)])
     over = _overflow(loads)

@@ -1,7 +1,7 @@
-"""A row: several packed samples side by side, padded to fixed capacities.
+"""Collates several samples into one packed sequence, padded to fixed capacities.
 
-Gives each latent token its place in the row's table of latents (bucket after bucket by name, image after
-image, token by token) and each image its pixel slot. The format of a row is told in `macro/inputs/packing.py`.
+Each latent token gets its index in the table of latents (ordered by bucket name, image, token), and each image its
+pixel slot. The format of a packed sequence is described in `macro/inputs/packing.py`.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from macro.utils.errors import UserError
 
 STREAMS = ("text", "vision", "latent")
 
-# name -> (type, what padding holds); shapes beyond the token axis are in `_widths`.
+# name -> (type, padding value); shapes beyond the token axis are in `_widths`.
 _META = {
     "segment_ids": (np.int32, -1), "token_index": (np.int32, 0), "block_id": (np.int32, -1), "mask_mode": (np.int32, 0),
     "position_ids": (np.int32, 0),
@@ -37,14 +37,14 @@ _FIELDS = {
 def collate(
     samples: Sequence[TokenizedExample], config, examples: Sequence[int] = (), tasks: Sequence[int] = ()
 ) -> dict:
-    """One padded row of the given samples.
+    """One padded packed sequence of the given samples.
 
     Args:
         config: a PackingConfig; gives the capacities.
-        examples: the data set's index of each sample. tasks: their task numbers (0 if left out).
+        examples: each sample's index in the data set. tasks: their task numbers (0 if omitted).
 
     Raises:
-        UserError: the samples do not fit.
+        UserError: the samples exceed a capacity.
     """
     starts, pixels = _pixel_table(samples, config)
     parts, copies, images = {stream: [] for stream in STREAMS}, 0, 0
@@ -72,12 +72,12 @@ def collate(
 
 
 def _pixel_table(samples: Sequence[TokenizedExample], config) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
-    """Each sample's slots as starts in the row's table of latent tokens, and the pixels by bucket."""
+    """The first index of each slot of each sample in the table of latent tokens, and the pixels by bucket."""
     pixels, tokens, used = {}, [], [0] * len(config.buckets or ())
     for height, width, slots in config.buckets or ():
         pixels[f"{height}x{width}"] = np.zeros((slots, height, width, 3), np.uint8)
         tokens.append((height // config.latent_stride) * (width // config.latent_stride))
-    # By name, not as configured: that is how JAX hands a dict on.
+    # Sorted by name, because JAX sorts the keys of a dict.
     first, start = {}, 0
     for name, bucket in sorted((name, bucket) for bucket, name in enumerate(pixels)):
         first[bucket] = start

@@ -1,15 +1,15 @@
-"""Contexts that guidance compares, and condition dropout, which shows them to a model in training.
+"""The contexts of classifier-free guidance, and condition dropout, which trains a model on them.
 
     full      everything
-    no_text   images only: all text, the plan and with it the layout binding are gone
+    no_text   images only: all text, the plan and the layout binding are dropped
     no_image  text and plan only
-    null      nothing but the target
+    null      the target alone
 
-A context is defined here once, for training and sampling alike: `context_mask` says which spans it leaves out.
+`context_mask` defines, for training and sampling alike, which spans a context drops.
 Training draws one mask per sample (`CfgDropout.sample`). In mode "joint" it is one context for all spans together, so
-that every context has the same probability whatever the number of images. "per_item" is the rule of BAGEL's and
-MACRO's training scripts: each text, each ViT copy and each VAE copy is dropped for itself, so that with n images the
-context `no_text` has a probability of about .1^(n + 1).
+the probability of a context does not depend on the number of images. "per_item" is the rule of BAGEL's and
+MACRO's training scripts: each text, ViT copy and VAE copy is dropped independently, so that with n images the context
+`no_text` has a probability of about 0.1^(n + 1).
 
 Read next: `macro/inputs/tokenize_example.py`.
 """
@@ -31,13 +31,13 @@ MODES = ("joint", "per_item")
 
 @dataclass(frozen=True)
 class ConditionMask:
-    """Which spans of a sentence are dropped, by their index in it.
+    """Which spans of a sentence are dropped, by index.
 
     Attributes:
-        text: text and plan spans, which leave no trace.
-        vit, vae: images whose ViT tokens, and whose clean VAE tokens, are gone (position ids advance all the same).
-        scored: whether the text that is left is still trained on.
-        bound: whether images' tokens carry the subject that they show.
+        text: dropped text and plan spans; position ids do not advance.
+        vit, vae: images whose ViT or clean VAE tokens are dropped; position ids advance as if they were there.
+        scored: whether the remaining text is still supervised.
+        bound: whether image tokens get the embedding of their subject.
     """
 
     text: frozenset[int] = frozenset()
@@ -48,7 +48,7 @@ class ConditionMask:
 
 
 def context_mask(context: str, sentence: Sentence) -> ConditionMask:
-    """What `context` (one of CONTEXTS) leaves out of a sentence."""
+    """The mask of `context` (one of CONTEXTS) for a sentence."""
     if context not in CONTEXTS:
         raise ValueError(f"context {context!r}: must be one of {', '.join(CONTEXTS)}")
     no_text, no_image = context in ("no_text", "null"), context in ("no_image", "null")
@@ -63,8 +63,8 @@ class CfgDropout:
 
     Attributes:
         mode: "joint" or "per_item".
-        no_text, no_image, null: in mode "joint", the probability that a sample is cut down to that context.
-        per_item: in mode "per_item", the probability that each (text, ViT copy, VAE copy) is dropped.
+        no_text, no_image, null: in mode "joint", the probability that a sample is reduced to that context.
+        per_item: in mode "per_item", the drop probability of each text, each ViT copy and each VAE copy.
     """
 
     mode: str = "joint"
@@ -84,13 +84,13 @@ class CfgDropout:
             raise UserError(f"config.cfg_dropout.per_item={self.per_item!r}: must be 3 shares, of text, ViT and VAE")
 
     def sample(self, rng: np.random.Generator, sentence: Sentence) -> ConditionMask:
-        """What training leaves out of a sample this time.
+        """Samples the mask of one training example.
 
-        A sentence without a target keeps everything: there is nothing to draw from what would be left.
+        A sentence without a target keeps everything, since guidance does not apply to it.
         """
         if self.mode == "per_item":
             return self._sample_items(rng, sentence)
-        chance = rng.random()  # drawn in any case, so that what follows does not depend on the sentence
+        chance = rng.random()  # always drawn, so that later draws do not depend on the sentence
         if sentence.target is None:
             return ConditionMask()
         for context in CONTEXTS[1:]:
@@ -112,12 +112,12 @@ class CfgDropout:
         )
 
     def probabilities(self, sentence: Sentence, reference_vae: bool = True) -> dict[str, float]:
-        """The probability that training shows each context of a sentence, by the tokens that are left of it.
+        """The probability of each context of a sentence in training.
 
-        Contexts that leave the same tokens, such as `no_text` and `null` where there are no images, share theirs.
+        Contexts with the same remaining tokens, such as `no_text` and `null` without images, share one probability.
 
         Args:
-            sentence: with a target. reference_vae: whether references have a VAE copy (sources always have one).
+            sentence: has a target. reference_vae: whether references have a VAE copy (sources always do).
         """
         text = [isinstance(span, Text) and not span.learn for span in sentence if isinstance(span, Text | Plan)]
         images = list(sentence.images)
@@ -128,7 +128,7 @@ class CfgDropout:
             shares["full"] = 1 - sum(shares.values())
             return {c: sum(share for other, share in shares.items() if kept[other] == kept[c]) for c in CONTEXTS}
         drop_text, drop_vit, drop_vae = self.per_item
-        dropped_text = drop_text ** len(text) if all(text) else 0.0  # supervised text never is
+        dropped_text = drop_text ** len(text) if all(text) else 0.0  # supervised text is never dropped
         kept_text = (1 - drop_text) ** sum(text)
         dropped_images, kept_images = drop_vit ** len(images) * drop_vae**vae, (1 - drop_vit) ** len(images)
         kept_images *= (1 - drop_vae) ** vae
@@ -140,7 +140,7 @@ class CfgDropout:
 
 
 def _droppable(span) -> bool:
-    """Text that is given; what is trained on, plans among it, always stays."""
+    """Whether dropout may drop the span: given text. Supervised text and plans always stay."""
     return isinstance(span, Text) and not span.learn
 
 

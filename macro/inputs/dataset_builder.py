@@ -1,8 +1,8 @@
 """Builds data sets of sentences: ArrayRecord shards, written through TFDS without TensorFlow.
 
-`SentenceBuilder` is the TFDS builder of every data set that our engines make. It makes the shards that are missing
-(`shards.py`) in a folder beside the data set, which appears only when all of them are there: a build that was stopped
-goes on where it was, and a half-built data set is never seen.
+`SentenceBuilder` is the TFDS builder of every data set that our engines make. It makes the missing
+shards (`shards.py`) in a folder beside the data set. The data set appears only when all shards are complete: a stopped
+build resumes where it was, and no one sees a half-built data set.
 Read next: `macro/inputs/sources.py` (reads them), `macro/inputs/serialization.py`, `data/builders.py`.
 """
 
@@ -22,28 +22,28 @@ from macro.sentence.spans import Sentence
 from macro.utils.errors import UserError
 from macro.utils.log import ProgressBar
 
-# (seed, start, count, options) -> sentences start ... start + count - 1 of the endless data set of that seed;
-# options are the engine's own dataclass.
+# (seed, start, count, options) -> sentences start ... start + count - 1 of the infinite data set of that seed;
+# options is the engine's own dataclass.
 Make = Callable[[int, int, int, Any], Sequence[Sentence]]
 
-SHARD = 256  # sentences in a shard: what a build can lose when it is stopped
+SHARD = 256  # sentences per shard: the most work that a stopped build loses
 
 
 class SentenceBuilder(dataset_builder.FileReaderBuilder, skip_registration=True):
     """A data set of sentences with one split. Subclasses set `name`, `make` and `VERSION`.
 
-    Whoever makes its shards in another way overrides `make_shards`, and `key` where more goes into them.
+    A builder that makes its shards differently overrides `make_shards`, and `key` if they depend on more inputs.
     """
 
     make: Make
     split = "train"
-    unit = "sentences"  # of what `num` are made
+    unit = "sentences"  # what `num` counts
 
     def __init__(self, *, data_dir: str, seed: int = 0, num: int = 1, options: Any = None, **kwargs):
         """
         Args:
-            data_dir: the data set lands in `<data_dir>/<name>/<version>`.
-            seed, num: which sentences, and how many. options: handed to `make`.
+            data_dir: the data set is written to `<data_dir>/<name>/<version>`.
+            seed, num: of the sentences: random seed and number. options: passed to `make`.
         """
         self.seed, self.num, self.options = seed, num, options
         super().__init__(data_dir=data_dir, file_format="array_record", **kwargs)
@@ -58,20 +58,20 @@ class SentenceBuilder(dataset_builder.FileReaderBuilder, skip_registration=True)
         )
 
     def _make_download_manager(self, download_dir, download_config):
-        """Nothing is downloaded, but TFDS wants one; its own would look for checksums beside the code."""
+        """A manager that downloads nothing; TFDS requires one, and its default looks for checksum files."""
         return tfds.download.DownloadManager(download_dir=self.shards.folder)
 
     def _log_download_bytes(self) -> None:
-        """TFDS would speak of downloads on stdout; `ProgressBar` says what happens."""
+        """Silences the message of TFDS about downloads; `ProgressBar` shows progress instead."""
 
     def _log_download_done(self) -> None:
         """As above."""
 
     def download_and_prepare(self) -> None:
-        """Builds the data set, if it is not there: makes the shards that are missing, then lets TFDS gather them.
+        """Builds the data set unless it exists: makes the missing shards, then lets TFDS assemble them.
 
         Raises:
-            UserError: not one sentence is left.
+            UserError: every sentence was dropped.
         """
         if not epath.Path(self.data_dir).exists():
             shards = self.shards
@@ -85,9 +85,9 @@ class SentenceBuilder(dataset_builder.FileReaderBuilder, skip_registration=True)
         self.shards.clear()
 
     def _download_and_prepare(self, dl_manager, download_config) -> None:
-        """Links the shards to where TFDS wants them, in a folder that it lets appear when this is done.
+        """Links the shards into the temporary folder of TFDS, which renames it when this is done.
 
-        They keep their names aside too until then: a build that is stopped here makes none of them again.
+        The originals stay in place until then, so a build stopped here does not make them again.
         """
         del dl_manager, download_config
         shards = self.shards
@@ -108,7 +108,7 @@ class SentenceBuilder(dataset_builder.FileReaderBuilder, skip_registration=True)
         self.info.set_splits(tfds.core.splits.SplitDict([split]))
 
     def make_shards(self, missing: Sequence[int]) -> Iterator[int]:
-        """Writes these shards, and gives the number of each once it is there."""
+        """Writes these shards, yielding the number of each when it is complete."""
         for number in missing:
             places = self.shards.places(number)
             sentences = type(self).make(self.seed, places.start, len(places), self.options)
@@ -118,26 +118,26 @@ class SentenceBuilder(dataset_builder.FileReaderBuilder, skip_registration=True)
             yield number
 
     def gathered(self, countdown: ProgressBar) -> None:
-        """Called when all shards are there, before the data set appears; `countdown` has seen them come."""
+        """Called when all shards are complete, before the data set appears; `countdown` has counted them."""
 
     def why(self) -> str:
-        """How an error goes on that says that no sentence came out."""
+        """The end of the error message for a build without any sentence: the reason."""
         return "; all were dropped"
 
     @property
     def shards(self) -> Shards:
-        """The shards in the making, and where finished ones wait for the others."""
+        """The shards of this build and the folder that holds them until all are complete."""
         folder = epath.Path(self.data_dir_root) / f"{self.name}.shards-{self.key}"
         return Shards(os.fspath(folder), self.num, SHARD)
 
     @property
     def key(self) -> str:
-        """Differs where anything that a shard's bytes follow from does."""
+        """A hash of everything that determines the bytes of a shard."""
         return hash_of(self.seed, self.num, self.options, str(self.VERSION))
 
 
 def builder_class(name: str, make: Make, version: str) -> type[SentenceBuilder]:
-    """A builder of the data set `name`; `version` changes whenever `make` makes anything else than before."""
+    """A builder of the data set `name`; `version` must change whenever the output of `make` changes."""
     with registered.skip_registration():
         members = {"name": name, "make": staticmethod(make), "VERSION": tfds.core.Version(version)}
         return type(name, (SentenceBuilder,), members)
@@ -146,7 +146,7 @@ def builder_class(name: str, make: Make, version: str) -> type[SentenceBuilder]:
 def prepare(
     name: str, directory: str, seed: int, num: int, make: Make, options: Any, version: str = "1.0.0"
 ) -> str:
-    """`build` of the data set that `make` gives, under a name."""
+    """Builds the data set `name` with `make`; see `build`."""
     return build(builder_class(name, make, version), directory, seed, num, options)
 
 
@@ -154,20 +154,20 @@ def build(builder: type[SentenceBuilder], directory: str, seed: int, num: int, o
     """Builds a data set, showing progress; returns its folder.
 
     Args:
-        directory: the data set lands in `<directory>/<name>/<version>`, complete or not at all; one that is there
-            already is kept. A build that was stopped goes on if it is called again.
-        seed, num: which sentences, and how many. options: the engine's, how they are made. more: whatever else
-            the builder takes.
+        directory: the data set is written to `<directory>/<name>/<version>`, whole or not at all; an existing one is
+            kept. Calling this again resumes a stopped build.
+        seed, num: random seed and number of the sentences. options: the engine's. more: further arguments of the
+            builder.
 
     Raises:
-        UserError: no sentences asked for, or a folder that cannot be written.
+        UserError: `num` is below 1, or the folder cannot be written.
     """
     if num < 1:
         raise UserError(f"data.num: {num} sentences are no data set; ask for at least 1")
     try:
         data = builder(data_dir=directory, seed=seed, num=num, options=options, **more)
         data.download_and_prepare()
-    except ImportError as error:  # for a bucket
+    except ImportError as error:  # a bucket's file system is missing
         raise UserError(f"data.dir: {directory} cannot be reached ({error})") from error
     except OSError as error:
         reason = error.strerror or error
@@ -178,11 +178,11 @@ def build(builder: type[SentenceBuilder], directory: str, seed: int, num: int, o
 def ensure(
     name: str, make: Make, version: str, seed: int, num: int, options: Any, directory: str | None = None
 ) -> str:
-    """The folder of a data set, which is built first if it is not there.
+    """The folder of a data set, which is built first if it does not exist.
 
     Args:
-        version: of what `make` makes; a data set of another version is left alone, and a new one built.
-        directory: None stands for a folder in the user's cache, named by a hash of seed, num and options.
+        version: of the output of `make`; a data set of another version is left as it is, and a new one built.
+        directory: None is a folder in the user's cache, named by a hash of seed, num and options.
     """
     if directory is None:
         key = hash_of(seed, num, options)
@@ -192,6 +192,6 @@ def ensure(
 
 
 def hash_of(*values) -> str:
-    """Ten letters that follow from JSON-like values and dataclasses of them."""
+    """A hash, ten characters long, of JSON-like values and dataclasses of them."""
     text = json.dumps(values, sort_keys=True, default=dataclasses.asdict)
     return hashlib.sha256(text.encode()).hexdigest()[:10]

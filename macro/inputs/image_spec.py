@@ -4,13 +4,13 @@
     reference, source        free: BAGEL's rule for the VAE                free: BAGEL's rule for the ViT, applied to
                                                                            what the VAE sees
                              buckets: resized and cropped to a bucket      buckets: BAGEL's rule, applied to the image
-    target                   resized and cropped to a bucket               (a target that is read again: as a reference)
+    target                   resized and cropped to a bucket               (a target read again later: as a reference)
 
-Buckets exist because training's pixel slots have fixed sizes. A model that was trained with them draws with them too;
-weights imported from BAGEL have none, and keep BAGEL's free sizes. Aspects are kept in both: what a bucket does not
-cover is cropped at the edges, equally on both sides. Sizes are (height, width) in pixels everywhere.
+Buckets exist because the pixel slots of training have fixed sizes. A model trained with buckets also samples with them;
+weights imported from BAGEL have none and use BAGEL's free sizes. Both keep the aspect ratio: a bucket crops what it
+does not cover, equally on both sides. Sizes are (height, width) in pixels everywhere.
 
-The rule is part of `PackingConfig` (its property `images`) and travels with the weights. Sources: BAGEL's
+The rule is part of `PackingConfig` (its property `images`) and is stored with the weights. Sources: BAGEL's
 `ImageTransform` (/spec 1.13), MACRO's areas by number of references, SDXL's aspect buckets.
 Read next: `macro/inputs/packing.py`.
 """
@@ -34,12 +34,12 @@ def fit_size(
     min_side: int = 0,
     max_pixels: int = 14 * 14 * 9 * 1024,
 ) -> tuple[int, int]:
-    """The size an image is brought to: aspect kept, both sides multiples of `stride`.
+    """The size to which an image is resized: same aspect ratio, both sides multiples of `stride`.
 
     BAGEL's rule: the longer side at most `max_side`, then the shorter at least `min_side`, then the area at
     most `max_pixels`. (Upstream scales the sides by the ratio of areas, not its root; kept for parity.)
 
-    Args and returns in pixels; returns (height, width).
+    Arguments and the result, (height, width), are in pixels.
     """
     scale = max(min(max_side / max(height, width), 1.0), min_side / min(height, width))
     height, width = _scaled(height, width, scale, stride)
@@ -51,7 +51,7 @@ def fit_size(
 
 
 def fit_area(height: int, width: int, pixels: int) -> tuple[int, int]:
-    """The size of at most about `pixels` with the same aspect; an image that is small enough keeps its own."""
+    """A size of at most about `pixels` with the same aspect ratio; a smaller image keeps its size."""
     scale = min(1.0, (pixels / (height * width)) ** 0.5)
     return max(1, round(height * scale)), max(1, round(width * scale))
 
@@ -80,10 +80,10 @@ class ResizeRule:
             )
 
     def fit(self, size: Size, area: int | None = None) -> Size:
-        """The size that an image of this size is brought to.
+        """The size to which an image of this size is resized.
 
         Args:
-            area: pixels that it is held to, about; the shortest side gives way to that.
+            area: approximate limit in pixels; it takes precedence over the shortest side.
         """
         if area is None:
             return fit_size(*size, self.max_side, self.stride, self.min_side)
@@ -98,11 +98,11 @@ class ImageSpec:
 
     Attributes:
         vae, vit: rules for given images as the VAE sees them (unless there are buckets), and as the ViT does.
-        vae_limit, vit_limit: longest sides that the position tables of latents and of ViT patches have room for.
-        buckets: sizes that VAE copies and targets are cropped to; the first is drawn where nothing else is asked for.
+        vae_limit, vit_limit: longest sides that the position tables of latents and of ViT patches cover.
+        buckets: sizes that VAE copies and targets are cropped to; the first is the default output size.
             Empty: free sizes.
-        reference_pixels: (count, pixels) in rising order of count: the area that each given image of a sentence is
-            held to if the sentence has up to that many (MACRO); more than the last count as the last. None: any area.
+        reference_pixels: (count, pixels) in ascending order: the area limit of each given image in a sentence of up to
+            `count` of them (MACRO); the last limit also applies to more. None: no limit.
         max_upscale: the largest factor by which a side of a target may be enlarged.
     """
 
@@ -149,10 +149,10 @@ class ImageSpec:
     ) -> ImageSpec:
         """BAGEL's own rule, free sizes: (1024, 512, 16) for the VAE, (980, 224, 14) for the ViT.
 
-        A smaller model takes what its position tables reach, and half of that as the shortest side.
+        A smaller model uses the limit of its position tables, and half of it as the shortest side.
 
         Args:
-            vae_limit, vit_limit, reference_pixels: as the attributes.
+            vae_limit, vit_limit, reference_pixels: see the attributes.
             stride, patch: pixels along a side of a latent token and of a ViT patch.
         """
         vae = ResizeRule(min(1024, vae_limit), min(512, vae_limit // 2), stride)
@@ -160,7 +160,7 @@ class ImageSpec:
         return cls(vae, vit, vae_limit, vit_limit, (), reference_pixels)
 
     def reference_area(self, count: int) -> int | None:
-        """The area in pixels that each of `count` given images is held to; None where any will do."""
+        """The area limit in pixels of each of `count` given images; None without a limit."""
         if self.reference_pixels is None:
             return None
         fitting = (pixels for most, pixels in self.reference_pixels if count <= most)
@@ -178,11 +178,11 @@ class ImageSpec:
         return self.vit.fit(size if self.buckets else self.vae_size(size, count), self.reference_area(count))
 
     def target_size(self, size: Size, source: str = "target") -> Size:
-        """The bucket that a target is cropped to: of those that enlarge it by `max_upscale` at most, the one closest
-        in aspect, then in area.
+        """The bucket to which a target is cropped: of those that enlarge it by at most `max_upscale`, the one closest
+        in aspect ratio, then in area.
 
         Raises:
-            UserError: the target is too small for every bucket; `source` is what the message calls it.
+            UserError: the target is too small for every bucket; `source` names it in the message.
         """
         if not self.buckets:
             return self.vae.fit(size)
@@ -199,16 +199,16 @@ class ImageSpec:
     def output_size(
         self, like: Size | None = None, count: int = 1, size: Size | None = None, aspect: float | None = None
     ) -> Size:
-        """The size of an image to draw.
+        """The size of the image to generate.
 
         Args:
-            like: size of a given image that lends its shape, such as the source of an edit, in a sentence of `count`
-                given images. The result has the size of that image's VAE copy, and so the same frame: all of the
-                source, or with buckets what the crop left of it.
-            size: asked for as it is. aspect: width over height, at the largest size. They come before `like`.
+            like: size of a given image to match, such as the source of an edit, in a sentence of `count` given images.
+                The result has the size of that image's VAE copy and shows the same area of it (with buckets, what
+                remains after the crop).
+            size: taken as it is. aspect: width over height, at the largest size. Both take precedence over `like`.
 
         Raises:
-            UserError: sides that latent tokens do not cover exactly, or beyond the position table.
+            UserError: a side is no multiple of a latent token's, or exceeds the position table.
         """
         stride, most = self.vae.stride, self.vae_limit
         if size is not None:
@@ -225,7 +225,7 @@ class ImageSpec:
         return self.buckets[0] if self.buckets else (most // stride * stride,) * 2
 
     def vae_pixels(self, pixels: Pixels, size: Size) -> Pixels:
-        """The image at a size of `vae_size` or `target_size`: cropped to a bucket, or resized by BAGEL's rule."""
+        """The image at a size from `vae_size` or `target_size`: cropped to a bucket, or resized by BAGEL's rule."""
         return resize_and_crop(pixels, size) if self.buckets else resize(pixels, size)
 
     def vit_pixels(self, pixels: Pixels, count: int = 1) -> Pixels:
@@ -234,7 +234,7 @@ class ImageSpec:
         return resize(seen, self.vit_size(pixels.shape[:2], count))
 
     def to_dict(self) -> dict:
-        """JSON-able, for the notes of a weights file; `from_dict` is its inverse."""
+        """A JSON-able dict for the notes of a weights file; `from_dict` is the inverse."""
         return dataclasses.asdict(self)
 
     @classmethod
@@ -247,7 +247,7 @@ class ImageSpec:
         return cls(**rules, buckets=buckets, reference_pixels=areas, **values)
 
     def _bucket(self, size: Size, wanted: Size) -> Size | None:
-        """The bucket closest to `wanted` of those that an image of `size` fills without too much enlarging."""
+        """The bucket closest to `wanted` that an image of `size` covers with at most `max_upscale`, or None."""
         fitting = [bucket for bucket in self.buckets if _upscale(size, bucket) <= self.max_upscale]
         return nearest_size(wanted, fitting) if fitting else None
 
@@ -256,6 +256,6 @@ class ImageSpec:
 
 
 def _upscale(size: Size, bucket: Size) -> float:
-    """The factor of the sides when an image of `size` is resized to cover `bucket`."""
+    """The factor by which the sides grow when an image of `size` is resized to cover `bucket`."""
     return max(bucket[0] / size[0], bucket[1] / size[1])
 

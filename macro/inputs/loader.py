@@ -1,12 +1,12 @@
-"""Batches of rows, forever, from wherever one left off.
+"""An endless, resumable stream of batches of packed sequences.
 
-    window w  --grain workers-->  which samples share its rows        (texts and sizes only)
-    rows of all windows, one after the other: the global stream of rows
-    batch k = the next `batch_rows` of them; each process makes those that its devices hold    (pixels, threads)
+    window w  --grain workers-->  which samples are packed together   (texts and sizes only)
+    packed sequences ("rows" in this file) of all windows in order: the global stream
+    batch k = the next `batch_rows` of it; each process makes the rows of its own devices      (pixels, threads)
 
-The stream of rows follows from (data, config, seed) alone, so the iterator's whole state is the place
-{window, row} where the next batch starts, the same on every process: another number of processes goes on with
-exactly the same batches. Epochs have their own orders, and an epoch may end inside a window.
+The stream is a function of (data, config, seed) alone, so the iterator's whole state is the position {window, row} of
+the next batch, the same on every process: a run that resumes with another number of processes sees exactly the same
+batches. Every epoch has its own order, and an epoch may end inside a window.
 Read next: `macro/inputs/packing.py`.
 """
 
@@ -27,11 +27,11 @@ from macro.utils.errors import UserError
 
 _ENDLESS = 2**40  # windows
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_PREFETCH = 2  # batches made before they are asked for
+_PREFETCH = 2  # batches made ahead
 
 
 class _AssignWindows(grain.transforms.Map):
-    """Window number -> its rows as lists of global indices; runs in worker processes."""
+    """Window number -> the global sample indices of each of its rows; runs in worker processes."""
 
     def __init__(self, *arguments):
         self._arguments = arguments
@@ -42,7 +42,7 @@ class _AssignWindows(grain.transforms.Map):
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
         if sys.platform == "linux" and os.getpid() != self._parent:
-            # In a worker process. It must not outlive a parent that is killed with SIGKILL, or was before this line.
+            # A worker must not outlive a parent that is killed with SIGKILL, even one killed before this line.
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() != self._parent:
                 os._exit(1)
@@ -71,12 +71,12 @@ class DataLoader(Iterator):
         """
         Args:
             source: sentences by index, with `outline` (`macro/inputs/dataset_builder.py`).
-            batch_rows: rows of a batch over all processes.
-            rows: numbers of those that this process makes; None: all.
-            workers: processes that read ahead; 0 reads in this one.
+            batch_rows: rows per batch over all processes.
+            rows: indices in the batch of those that this process makes; None: all.
+            workers: processes that read ahead; 0: this process reads.
 
         Raises:
-            UserError: no samples.
+            UserError: the source is empty.
         """
         if not len(source):
             raise UserError("data: the data set is empty; build it with data.num of at least 1")
@@ -87,11 +87,11 @@ class DataLoader(Iterator):
         self.set_state({"window": 0, "row": 0, "examples_seen": 0})
 
     def get_state(self) -> dict[str, int]:
-        """The window and the row in it where the next batch starts, and the samples seen before it."""
+        """The window and row where the next batch starts, and the number of samples seen before it."""
         return dict(self._state)
 
     def set_state(self, state: dict[str, int]) -> None:
-        """Goes to a state that `get_state` gave, of any process of any number of them."""
+        """Resumes from a state of `get_state`, from any process and any number of processes."""
         self._state = {name: int(state[name]) for name in ("window", "row", "examples_seen")}
         self._ahead = deque()
         self._batches = self._assignments(**self._state)
@@ -110,7 +110,7 @@ class DataLoader(Iterator):
         return pack_sequence(self._source, self._tokenizer, self._config, self._seed, numbers)
 
     def _assignments(self, window: int, row: int, examples_seen: int) -> Iterator:
-        """(the next batch's rows over all processes, the state after it), from the given state on."""
+        """Yields (the rows of the next batch over all processes, the state after it), from the given state on."""
         batch = []
         for number, rows in enumerate(self._windows(window), window):
             for place in range(row, len(rows)):
@@ -126,11 +126,11 @@ class DataLoader(Iterator):
     def _windows(self, start: int) -> Iterator[list[list[int]]]:
         work = _AssignWindows(self._source, self._tokenizer, self._config, self._seed)
         windows = grain.MapDataset.range(start, _ENDLESS).map(work)
-        # One window at a time is all that anybody waits for; grain's default reads 500 ahead.
+        # The consumer needs one window at a time; grain's default reads 500 ahead.
         options = grain.ReadOptions(num_threads=0 if self._workers else 1, prefetch_buffer_size=2)
         dataset = windows.to_iter_dataset(options)
         if self._workers:
-            if not flags.FLAGS.is_parsed():  # grain reads absl's flags, and not every program has parsed any
+            if not flags.FLAGS.is_parsed():  # grain reads absl's flags, which not every program parses
                 flags.FLAGS.mark_as_parsed()
             dataset = dataset.mp_prefetch(
                 grain.MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=1)
@@ -139,7 +139,7 @@ class DataLoader(Iterator):
 
 
 def stack(rows: Sequence[dict]) -> dict:
-    """Rows to a batch: every array gets a leading axis."""
+    """Stacks rows into a batch: every array gets a leading axis."""
     first = rows[0]
     return {
         name: stack([row[name] for row in rows])

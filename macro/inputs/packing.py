@@ -1,23 +1,23 @@
-"""Sentences into packed sequences of three static streams: text, vision, latent.
+"""Packs sentences into sequences of three streams of fixed length: text, vision, latent.
 
-A packed sequence holds several samples side by side; `segment_ids` keep them apart and the attention mask does the rest
-(`macro/sentence/attention_mask.py`). It is a nested dict of arrays:
+A packed sequence holds several samples side by side, which `segment_ids` and the attention mask
+(`macro/sentence/attention_mask.py`) keep apart. It is a nested dict of arrays:
 
     text    ids[n] labels[n] (token to predict, -1 none) weights[n] task_id[n]
     vision  patches[n, p*p*3] in -1..1, position[n], subject[n] (0 unbound), image[n]
     latent  source[n] position[n] copy[n] image[n] (-1: noised) t_raw[n] (-inf: clean) loss[n] subjects[n, 13]
             task_id[n]
     each    segment_ids (-1 padding), token_index, block_id, mask_mode, position_ids
-    pixels  {"128x128": uint8[m, 128, 128, 3], ...} one entry a size bucket
+    pixels  {"128x128": uint8[m, 128, 128, 3], ...} one entry per size bucket
     examples[r]  the data set's index of each sample, -1 padding
 
 `image` numbers the images of a packed sequence: the ViT and the clean VAE copy of one have the same number.
-`source` points into its table of latent tokens: bucket after bucket in the order of their names, image after image,
-token by token (row-major). Workers cannot run a VAE, so the train step encodes `pixels` and gathers from that table;
-the noised and clean copies of one image share its pixels.
+`source` is an index into its table of latent tokens, ordered by bucket name, image, token (row-major). Workers cannot
+run a VAE, so the train step encodes `pixels` and gathers from that table; the noised and clean copies of one image
+share its pixels.
 
-Which samples are packed together: `assign_window` looks at W consecutive global indices at a time and is a pure
-function of (seed, window); every sample of the window stands in exactly one of its packed sequences.
+`assign_window` decides which samples are packed together. It takes W consecutive global indices at a time and is a
+pure function of (seed, window); every sample of the window is in exactly one of its packed sequences.
 Read next: `macro/inputs/tokenize_example.py` (a sentence to tokens), `macro/inputs/loader.py` (batches).
 """
 
@@ -50,30 +50,30 @@ from macro.utils.errors import UserError
 
 @dataclass(frozen=True)
 class PackingConfig:
-    """How sentences become rows. Sides in pixels.
+    """How sentences are packed. Sides are in pixels unless stated otherwise.
 
     Attributes:
-        text, vision, latent: tokens of each stream in a row.
-        samples: the most samples a row may hold.
-        buckets: (height, width, slots): sizes that VAE copies and targets are cropped to, and how many of each a row
-            holds. None: free sizes by BAGEL's rule (`ImageSpec.bagel`), which can be drawn with but not trained.
+        text, vision, latent: capacity of each stream of a packed sequence, in tokens.
+        samples: the most samples a packed sequence may hold.
+        buckets: (height, width, slots): sizes to which VAE copies and targets are cropped, and slots of each per
+            packed sequence. None: free sizes by BAGEL's rule (`ImageSpec.bagel`), for sampling only.
         noise_draws: noised copies of each target.
         window: samples that are packed together, W.
-        patch, vision_side: ViT patch, and patches along a side of its position table.
-        latent_stride, latent_side: pixels a latent token covers along a side (VAE times latent patch), and
-            latent tokens along a side of their position table.
-        reference_max_side, reference_min_side: longest and shortest side of an image as the ViT sees it, where there
-            are buckets.
+        patch, vision_side: side of a ViT patch, and patches along a side of the position table.
+        latent_stride, latent_side: pixels per latent token along a side (VAE stride times latent patch), and
+            latent tokens along a side of the position table.
+        reference_max_side, reference_min_side: longest and shortest side of an image as the ViT sees it, with
+            buckets.
         reference_pixels, max_upscale: see `ImageSpec`.
         reference_vae: references have a clean VAE copy too (sources always have one).
-        binding: whether tokens carry the subject they show.
+        binding: whether tokens get the embedding of the subject they show.
         cfg_dropout: condition dropout, for guidance.
-        arrangement: how the images of a prompt stand, in training and drawing, one of `prompt.ARRANGEMENTS`;
-            "as_given" leaves samples as they are, and draws in-sentence.
+        arrangement: order of a prompt's images and text in training and sampling, one of `prompt.ARRANGEMENTS`;
+            "as_given" leaves training samples as they are and samples in-sentence.
         length_normalized_ce: a supervised text of n tokens has a total weight of n^(1/2), not n, so that long texts
             dominate less (BAGEL's ce_loss_reweighting).
-        max_images: a sentence with more of them is refused; 0: any number.
-        tasks: the names that `task_id` counts.
+        max_images: the most images of a sentence (more is an error); 0: no limit.
+        tasks: names of the tasks, in the order of `task_id`.
     """
 
     text: int = 832
@@ -100,7 +100,7 @@ class PackingConfig:
     tasks: Sequence = ("compose", "edit", "text", "customization", "illustration", "spatial", "temporal")
 
     def __post_init__(self):
-        for each in fields(self):  # config files hold lists, and a config is a key of caches
+        for each in fields(self):  # config files hold lists, but a config must be hashable as a key of caches
             if isinstance(getattr(self, each.name), list):
                 object.__setattr__(self, each.name, tuple(getattr(self, each.name)))
         for name in ("buckets", "reference_pixels"):
@@ -114,7 +114,7 @@ class PackingConfig:
             raise UserError(
                 f"config.packing.reference_max_side: {self.reference_max_side} is less than one patch ({self.patch})"
             )
-        self.images  # noqa: B018 - a mistake in it is named here
+        self.images  # noqa: B018 - raises an error in it here
 
     @cached_property
     def images(self) -> ImageSpec:
@@ -133,12 +133,12 @@ class PackingConfig:
 
     @property
     def capacities(self) -> np.ndarray:
-        """What a row holds, in the order of `pieces.needs`."""
+        """Capacities of a packed sequence, in the order of `tokenize_example.token_counts`."""
         return np.array([self.text, self.vision, self.latent, self.samples, *(m for *_, m in self.buckets or ())])
 
     @property
     def kinds(self) -> list[str]:
-        """Names of what `capacities` counts."""
+        """Names of the entries of `capacities`."""
         slots = [f"buckets ({height}x{width} image slots)" for height, width, _ in self.buckets or ()]
         return ["text tokens", "vision tokens", "latent tokens", "samples", *slots]
 
@@ -153,12 +153,12 @@ def pack_sentence(
     """The tokens of one sentence.
 
     Args:
-        rng: in training: draws the context (condition dropout) and the times of the noised targets. None in
-            sampling: no noised copies, nothing after the last target is read, `context` says what is kept.
+        rng: in training, draws the context (condition dropout) and the times of the noised targets. None in
+            sampling: no noised copies, nothing from the last target on, and the context is `context`.
         context: one of conditioning.CONTEXTS.
 
     Returns:
-        The sample, unpadded; `collate` pads it, and `.cursor` is where a continuation starts.
+        The sample, unpadded (`collate` pads it); its `cursor` is where a continuation starts.
     """
     return to_tokens(example_segments(sentence, tokenizer, config, rng, context), tokenizer, config)
 
@@ -172,11 +172,11 @@ def example_segments(sentence, tokenizer, config, rng, context="full") -> list:
 def pack_target(
     cursor: PositionState, size: tuple[int, int], tokenizer, config: PackingConfig, plan: Plan | None = None
 ) -> dict:
-    """The tokens of an image to be drawn after a context that ends at `cursor`.
+    """The tokens of an image to generate after a context that ends at `cursor`.
 
     Args:
-        size: its height and width in pixels, multiples of `latent_stride`.
-        plan: bound to the latents if it has a grid; leave it out in contexts without text.
+        size: (height, width) in pixels, multiples of `latent_stride`.
+        plan: its grid, if any, is bound to the latents; None in contexts without text.
 
     Returns:
         {"text": the 2 framing tokens, "latent": position, subjects and metadata of the tokens between}.
@@ -190,7 +190,7 @@ def pack_target(
 
 
 def image_frame_tokens(cursor: PositionState, position: np.ndarray, mode: int, tokenizer) -> tuple[dict, dict]:
-    """One image copy at `cursor`, of a span of its own: [start] a token per position [end].
+    """One image copy at `cursor`, as a block of its own: [start] one token per position [end].
 
     Returns:
         (the two framing tokens: `ids`; the tokens between them: `position`), each with metadata.
@@ -219,22 +219,22 @@ def epoch_and_index(seed: int, number: int, size: int) -> tuple[int, int]:
 
 
 def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """The generator of everything random about a sample in an epoch."""
+    """The random generator of a sample in an epoch, for all that is random about it."""
     return np.random.default_rng((seed, epoch, index, 1))
 
 
 def assign_window(
     source: Sequence, tokenizer, config: PackingConfig, seed: int, window: int
 ) -> list[list[int]]:
-    """Which samples share a row.
+    """Which samples are packed together.
 
     Args:
-        source: sentences by index. If it has `outline(index)`, that is read instead: the same sentence with
-            images of the right shape but without content, which costs no decoding.
+        source: sentences by index. If it has `outline(index)`, that is used instead: the same sentence with black
+            images of the right shape, which needs no decoding.
         window: covers the global indices window * W ... window * W + W - 1.
 
     Returns:
-        Rows of global indices, in the order in which they are to be seen.
+        The global indices of each packed sequence, in the order of training.
     """
     outline = getattr(source, "outline", source.__getitem__)
     numbers = range(window * config.window, (window + 1) * config.window)
@@ -246,13 +246,13 @@ def assign_window(
         counts.append(token_counts(segments, config))
         names.append(f"sample {index} (task {sentence.task})")
     rows = pack(np.array(counts), config.capacities, names, config.kinds)
-    # The packer puts big samples together; batches should be alike.
+    # The packer groups samples of similar size; shuffled, batches are alike.
     order = np.random.default_rng((seed, window, 2)).permutation(len(rows))
     return [[numbers[i] for i in rows[k]] for k in order]
 
 
 def pack_sequence(source: Sequence, tokenizer, config: PackingConfig, seed: int, numbers: Sequence[int]) -> dict:
-    """The row of the samples with these global indices."""
+    """The packed sequence of the samples with these global indices."""
     samples, examples, tasks = [], [], []
     for number in numbers:
         epoch, index = epoch_and_index(seed, number, len(source))

@@ -1,12 +1,12 @@
-"""A sentence as a record: words and numbers as JSON, images and masks as PNG.
+"""A sentence as a record: text and numbers as JSON, images and masks as PNG.
 
-    sentence  JSON of task, idx, spans and notes; a span names its image by its place in `images`
-    images  PNG each
-    truth     JSON, or "" where it is unknown
+    sentence  JSON of task, idx, spans and notes; a span refers to its image by its index in `images`
+    images    one PNG each
+    truth     JSON, or "" if unknown
     masks     visible and amodal masks of all subjects: two 16-bit PNGs whose bit s - 1 is subject s
 
-Spans also hold their image's size, so a sentence's outline (everything but the images' content) is read
-without decoding one. Every round trip is the identity; what an older record lacks has its default.
+Spans also hold the size of their image, so the outline of a sentence (all but the content of its images) is read
+without decoding any. A round trip is the identity; a field that an older record lacks gets its default.
 Read next: `macro/inputs/dataset_builder.py`.
 """
 
@@ -45,8 +45,8 @@ def decode_sentence(record: dict, content: bool = True, truth: bool = True) -> S
     """The sentence of a record.
 
     Args:
-        content: False leaves all pixels black, in arrays that take no memory.
-        truth: False leaves the truth out.
+        content: False gives black images, in arrays that take no memory.
+        truth: False omits the ground truth.
     """
     about = json.loads(record["sentence"])
     spans = [_decode_span(span, record["images"], content) for span in about["spans"]]

@@ -1,15 +1,15 @@
-"""The shards of a data set in the making: each is written whole, and waits in a folder aside for the others.
+"""The shards of a data set that is being built: each is written atomically and kept in a folder until all are done.
 
-A shard is a run of places (indices); not every place need be filled. It is three files, and done when all are there:
+A shard covers a range of indices; some may have no sentence. It is three files, and complete when all three exist:
 
     00003.array_record   its sentences, one record each (`serialization.py`)
-    00003.json           what is to be told of them: "samples", how many there are, and whatever their maker counts
-    00003.dead.jsonl     what was dropped on the way, one JSON object a line
+    00003.json           facts about them: "samples", their number, and whatever their maker counts
+    00003.dead.jsonl     what was dropped, one JSON object per line
 
-Beside them lie `spent-*.json`, what their makers have paid for (requests, tokens).
+Beside them are `spent-*.json`, the cost so far (requests, tokens).
 
-The folder may lie wherever `etils.epath` writes (gs://, s3://): files that are not local are written beside the
-process first. Read next: `dataset_builder.py`, which gathers the shards as a TFDS data set.
+The folder may be anywhere that `etils.epath` writes to (gs://, s3://): remote files are first written to a local
+temporary file. Read next: `dataset_builder.py`, which gathers the shards as a TFDS data set.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ _PARTS = ("array_record", "json", "dead.jsonl")
 
 @dataclass(frozen=True)
 class Shards:
-    """`num` places cut into shards of `size`, and the `folder` in which finished ones wait."""
+    """`num` indices divided into shards of `size`, and the `folder` of the finished ones."""
 
     folder: str
     num: int
@@ -60,16 +60,16 @@ class Shards:
         return range(number * self.size, min((number + 1) * self.size, self.num))
 
     def missing(self) -> list[int]:
-        """The shards that are still to be made."""
+        """The numbers of the shards still to be made."""
         folder = epath.Path(self.folder)
         there = {path.name for path in folder.iterdir()} if folder.exists() else set()
         return [n for n in range(len(self)) if not all(self._name(n, part) in there for part in _PARTS)]
 
     def write(self, number: int, sentences: Sequence[Sentence], about: Mapping, dead: Iterable[Mapping] = ()) -> None:
-        """Writes a shard; all of it, or as if it had never been begun.
+        """Writes a shard, whole or not at all.
 
         Args:
-            sentences: in the order of their indices. about: what is told of them. dead: what was dropped. Both
+            sentences: in the order of their indices. about: facts about them. dead: what was dropped. Both are
                 JSON-like.
 
         Raises:
@@ -79,12 +79,12 @@ class Shards:
         self.write_samples(number, sentences, about)
 
     def write_dead(self, number: int, dead: Iterable[Mapping]) -> None:
-        """The dead letters of a shard alone."""
+        """Writes the dead letters of a shard alone."""
         lines = (json.dumps(letter, ensure_ascii=False) + "\n" for letter in dead)
         self._write_text(number, "dead.jsonl", "".join(lines))
 
     def write_samples(self, number: int, sentences: Sequence[Sentence], about: Mapping) -> None:
-        """A shard without its dead letters."""
+        """Writes a shard without its dead letters."""
         records = enumerate(map(_record, sentences))
         with whole_anywhere(self.path(number, "array_record")) as half:
             file_adapters.ADAPTER_FOR_FORMAT[file_adapters.FileFormat.ARRAY_RECORD].write_examples(half, records)
@@ -92,20 +92,20 @@ class Shards:
         self._write_text(number, "json", json.dumps(told, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
     def about(self, number: int) -> dict:
-        """What is told of a finished shard."""
+        """The facts about a finished shard."""
         return json.loads(self.path(number, "json").read_text())
 
     def dead(self, number: int) -> list[dict]:
-        """What was dropped on the way to a finished shard."""
+        """What was dropped while a finished shard was made."""
         return [json.loads(line) for line in self.path(number, "dead.jsonl").read_text().splitlines()]
 
     def write_spent(self, counts: Mapping[str, int]) -> None:
-        """Adds to what the making has cost. A file of its own: many write at once, and no shard depends on it."""
+        """Adds to the cost so far. Each call writes its own file: many write at once, and no shard depends on it."""
         with whole_anywhere(epath.Path(self.folder) / f"spent-{uuid.uuid4().hex}.json") as half:
             half.write_text(json.dumps(counts))
 
     def spent(self) -> dict[str, int]:
-        """What the making has cost so far, over all processes and starts; empty where it costs nothing."""
+        """The cost so far, over all processes and restarts; empty if there is none."""
         folder = epath.Path(self.folder)
         files = folder.glob("spent-*.json") if folder.exists() else ()
         return dict(sum((Counter(json.loads(file.read_text())) for file in files), Counter()))
@@ -125,14 +125,14 @@ class Shards:
 
     def _write_text(self, number: int, part: str, text: str) -> None:
         with whole_anywhere(self.path(number, part)) as half:
-            half.write_bytes(text.encode(errors="backslashreplace"))  # half characters, as JSON escapes them
+            half.write_bytes(text.encode(errors="backslashreplace"))  # lone surrogates, escaped as in JSON
 
 
 def _record(sentence: Sentence) -> bytes:
     """The `tf.train.Example` of a sentence.
 
-    TFDS passes encoded images through untouched if they come as files. Its own `serialize_example` writes the
-    features in an order that differs from process to process.
+    TFDS leaves encoded images as they are if they come as files. Its own `serialize_example` writes the features in
+    an order that differs between processes.
     """
     record = encode_sentence(sentence)
     record |= {name: [io.BytesIO(png) for png in record[name]] for name in ("images", "masks")}
@@ -143,7 +143,7 @@ def _record(sentence: Sentence) -> bytes:
 
 @contextlib.contextmanager
 def whole_anywhere(path: str | os.PathLike) -> Iterator[Path]:
-    """`macro.utils.files.atomic_path` for places that need not be on this machine."""
+    """`macro.utils.files.atomic_path` for paths that may be remote."""
     path = epath.Path(path)
     if is_local(path):
         with atomic_path(path) as half:
@@ -161,7 +161,7 @@ def is_local(path: str | os.PathLike) -> bool:
 
 
 def link(source: epath.Path, target: epath.Path) -> None:
-    """A second name for a file, or a copy of it where a file can only have one."""
+    """Hard-links a file, or copies it where there are no hard links."""
     try:
         os.link(source, target)
     except OSError:

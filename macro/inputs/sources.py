@@ -1,11 +1,11 @@
 """Where sentences are read from: record data sets, folders of JSON files, and mixtures of both.
 
-    open_source("runs/data/music")                              a data set that `python -m data.build` made
+    open_source("runs/data/music")                              a data set built by `python -m data.build`
     JsonFolderSource("macrodata/customization/train/1-3")       every *.json below the folder, sorted by path
-    MixtureSource([a, b], [2, 3])                               two samples of a for three of b
+    MixtureSource([a, b], [2, 3])                               two samples of a to three of b
 
 Each is a sequence of sentences with a method `outline(index)`, which returns the same sentence with black images of the
-right size: all that packing needs to count tokens, without decoding an image.
+right size: enough for packing to count tokens without decoding an image.
 Read next: `macro/inputs/loader.py`.
 """
 
@@ -27,10 +27,10 @@ from macro.utils.images import size_of
 
 
 class JsonFolderSource(Sequence):
-    """The sentences of a folder of MacroData's or INSET's JSON files; images are read with their sentence."""
+    """The sentences of a folder of MacroData or INSET JSON files; images are read with their sentence."""
 
     def __init__(self, folder: str | os.PathLike):
-        """Raises UserError if there is no JSON file in the folder or below it."""
+        """Raises UserError if there is no JSON file in or below the folder."""
         self._paths = sorted(str(path) for path in Path(folder).glob("**/*.json"))
         if not self._paths:
             raise UserError(f"{folder}: no .json files are there; name a folder of MacroData or INSET samples")
@@ -62,14 +62,14 @@ def _shapes_only(span):
 class MixtureSource(Sequence):
     """Several sources as one, in given proportions.
 
-    One pass holds every sample of every part at least once: the part that is largest for its weight once, the others
-    several times, each from its start. Samples are ordered by part; the loader shuffles them.
+    One pass holds every sample at least once: the part that is largest relative to its weight once, and the others
+    repeated from their start as often as needed. Samples are ordered by part; the loader shuffles them.
     """
 
     def __init__(self, parts: Sequence[Sequence], weights: Sequence[int | float]):
-        """Args: `parts` not empty; `weights` above 0, one a part; only their proportions count."""
+        """Args: `parts` not empty; `weights` above 0, one per part; only their proportions matter."""
         rounds = max(len(part) / weight for part, weight in zip(parts, weights, strict=True))
-        # A hair below: len / weight * weight may come out a little above len.
+        # Slightly smaller, because len / weight * weight may round to above len.
         counts = [int(np.ceil(weight * rounds - 1e-9)) for weight in weights]
         self._parts, self._ends = list(parts), np.cumsum(counts)
 
@@ -93,14 +93,14 @@ class MixtureSource(Sequence):
 
 
 class RecordSource(Sequence):
-    """Random access to the sentences of a data set; may be sent to other processes."""
+    """Random access to the sentences of a data set; can be pickled."""
 
     def __init__(self, directory: str, truth: bool):
         self._truth = truth
         folder = _find(directory)
         builder = tfds.builder_from_directory(folder)
         [split] = builder.info.splits
-        # TFDS's own ways of reading would decode every image, or need TensorFlow.
+        # TFDS's own readers decode every image or need TensorFlow.
         self._source = builder.as_data_source(split=split, deserialize_method=DeserializeMethod.RAW_BYTES)
         self._parser = ExampleParserNp(builder.info.features.get_serialized_info())
 
@@ -125,10 +125,10 @@ def open_source(directory: str, truth: bool = True) -> RecordSource:
     """The sentences of the data set in a folder (or in the only data set below it).
 
     Args:
-        truth: whether sentences come with their ground truth, which training does not need and which is slow to read.
+        truth: whether to read the ground truth, which is slow and which training does not need.
 
     Raises:
-        UserError: there is none, or more than one.
+        UserError: there is no data set, or more than one.
     """
     return RecordSource(directory, truth)
 

@@ -1,16 +1,16 @@
-"""A sentence to tokens: first segments, then tokens with mask fields and RoPE ids (BAGEL's training format).
+"""Converts a sentence to segments, then to tokens with mask fields and RoPE ids (BAGEL's training format).
 
     span of the sentence      segments                                                  RoPE
-    Text                      [bos] BPE [eos]                              causal     +1 a token
-    Plan                      [bos] plan tokens [eos], all supervised      causal     +1 a token
-    Image                     (clean VAE copy,) ViT copy                   full       alike, then +1 a copy
-    Target                    `noise_draws` noised copies                  noise      alike, +0
+    Text                      [bos] BPE [eos]                              causal     +1 per token
+    Plan                      [bos] plan tokens [eos], all supervised      causal     +1 per token
+    Image                     (clean VAE copy,) ViT copy                   full       equal, then +1 per copy
+    Target                    `noise_draws` noised copies                  noise      equal, +0
       with spans after it     ... then its clean VAE copy, its ViT copy    full       +1 each
-    dropped text / image    nothing                                                 +0 / +1 a copy
+    dropped text / image    nothing                                                 +0 / +1 per copy
 
-Every image copy is framed by [start] ... [end], which are text-stream tokens of the copy's own span. Which
-images have a clean VAE copy: editing sources always, references where the config asks for it.
-A segment only refers to its image; `to_tokens` resizes it and cuts it into patches, so that counting tokens
+Every image copy is framed by [start] ... [end], which are text-stream tokens in the copy's own block. Editing sources
+always have a clean VAE copy, references if the config asks for it.
+A segment only refers to its image; `to_tokens` resizes it and cuts it into patches, so counting tokens
 (`token_counts`) touches no pixels. Read next: `macro/inputs/packing.py`.
 """
 
@@ -31,7 +31,7 @@ from macro.utils.images import to_float
 
 @dataclass(frozen=True)
 class TextSegment:
-    """[bos] ... [eos]; `supervised`: each token but the last predicts the next."""
+    """[bos] ... [eos]; If `supervised`, each token but the last is trained to predict the next."""
 
     ids: list[int]
     supervised: bool
@@ -41,8 +41,8 @@ class TextSegment:
 class VitSegment:
     """An image's ViT copy, `rows` x `columns` patches of `pixels` uint8[h, w, 3].
 
-    `image` is its number among the sentence's images, from 0, those left out counted too; `given` says how many
-    images share the area (`ImageSpec.reference_area`).
+    `image` is its index among the sentence's images, dropped ones included; `given` is the number of images that
+    share the area (`ImageSpec.reference_area`).
     """
 
     pixels: np.ndarray
@@ -57,8 +57,8 @@ class VitSegment:
 class VaeSegment:
     """An image's clean or noised VAE copy; copies of one image share the pixel slot `slot`.
 
-    image: as `VitSegment` has it; -1 for a noised copy. t_raw: raw normal time of a noised copy, None for a clean one.
-    shares: float32[n, 13] or None, unbound.
+    image: as in `VitSegment`; -1 for a noised copy. t_raw: raw normal time of a noised copy, None for a clean one.
+    shares: float32[n, 13] subject shares of each token; None: unbound.
     """
 
     pixels: np.ndarray
@@ -77,7 +77,7 @@ class DroppedImage:
 
 
 class PositionState(NamedTuple):
-    """The mask and RoPE fields that the next token of a sentence gets."""
+    """The mask and RoPE fields of the next token of a sentence."""
 
     token_index: int = 0
     block_id: int = 0
@@ -90,10 +90,10 @@ class TokenizedExample:
 
     Attributes:
         text, vision, latent: arrays by name, each [n of that stream, ...]; latent has `slot` and `token`
-            (the token's number within its image) instead of `source`, which only a row can give.
+            (the token's index in its image) instead of `source`, which only a packed sequence determines.
         pixels: (bucket, uint8[h, w, 3]) of each pixel slot.
-        copies: how many latent copies there are. images: one more than the highest number of an image that has
-            tokens. cursor: where a continuation would start.
+        copies: number of latent copies. images: one more than the highest index of an image that has tokens.
+            cursor: where a continuation would start.
     """
 
     text: dict
@@ -112,9 +112,9 @@ def to_segments(
 
     Args:
         tokenizer: see `macro/inputs/tokenizer.py`. config: a PackingConfig.
-        mask: what is left out.
-        rng: gives the noised copies their times. None when sampling: no noised copies, and reading stops
-            before the last target.
+        mask: the spans to drop.
+        rng: draws the times of the noised copies. None in sampling: no noised copies, and nothing from the last
+            target on.
     """
     last_target = max((i for i, s in enumerate(sentence) if isinstance(s, Target)), default=None)
     pieces, slots, images, plan = [], 0, 0, None
@@ -148,7 +148,7 @@ def to_segments(
 
 
 def _check_decodable(plan: Plan, sentence: Sentence) -> None:
-    """UserError for a chain of thought that the plan decoder's grammar (sampling/plan_decoding.py) cannot write."""
+    """Raises UserError for a chain of thought that the grammar of `sampling/plan_decoding.py` cannot write."""
     if "<" in plan.cot:
         at = plan.cot.index("<")
         raise UserError(
@@ -160,7 +160,7 @@ def _check_decodable(plan: Plan, sentence: Sentence) -> None:
 def _image_segments(
     i: int, span, config, mask: ConditionMask, slot: int, number: int, given: int, followed: bool
 ) -> list:
-    """The clean VAE copy, where one is due, and the ViT copy of an image; gaps for those dropped."""
+    """The clean VAE copy (if the image has one) and the ViT copy of an image; `DroppedImage` for dropped copies."""
     if isinstance(span, Target) and not followed:
         return []
     pixels = _pixels(span)
@@ -185,7 +185,7 @@ def _noised_segments(
 
 
 def subject_weights(plan: Plan | None, rows: int, columns: int, config) -> np.ndarray | None:
-    """Subjects' shares of each latent token float32[rows * columns, 13]; None where nothing is bound."""
+    """float32[rows * columns, 13]: the share of each latent token per subject; None where nothing is bound."""
     if not config.binding or plan is None or plan.grid is None:
         return None
     return layout_to_token_weights(plan.grid, rows, columns)
@@ -202,7 +202,7 @@ def _pixels(span: Image | Target) -> np.ndarray:
 
 
 def _latent_shape(size: tuple[int, int], config) -> tuple[int, int, int]:
-    """The number of a size bucket (-1 where sizes are free), and its latent tokens along height and width."""
+    """The index of a size bucket (-1 for free sizes), and its height and width in latent tokens."""
     bucket = config.images.buckets.index(size) if config.images.buckets else -1
     return bucket, size[0] // config.latent_stride, size[1] // config.latent_stride
 
@@ -226,7 +226,7 @@ def token_counts(pieces: list, config) -> np.ndarray:
 
 
 class _TokenBuilder:
-    """Collects the tokens of one sample and keeps track of the next token's index, block and RoPE id."""
+    """Collects the tokens of one sample and tracks the index, block and RoPE id of the next token."""
 
     def __init__(self, tokenizer, config, start: PositionState, with_pixels: bool):
         self.tokenizer, self.config, self.with_pixels = tokenizer, config, with_pixels
@@ -308,9 +308,9 @@ class _TokenBuilder:
 def to_tokens(
     pieces: list, tokenizer, config, start: PositionState | None = None, pixels: bool = True
 ) -> TokenizedExample:
-    """The tokens of the segments, numbered on from `start`; images are resized and cut into patches here.
+    """The tokens of the segments, continuing from `start`; images are resized and cut into patches here.
 
-    Without `pixels` images have no patches and no pixel slots: for segments whose tokens are made a second time.
+    Without `pixels`, images have no patches and no pixel slots: for segments that were already encoded.
     """
     builder = _TokenBuilder(tokenizer, config, start or PositionState(), pixels)
     for piece in pieces:
@@ -329,15 +329,15 @@ def to_tokens(
 
 
 def _join(parts: list[dict]) -> dict:
-    """{} where the sample has no token of this stream."""
+    """The parts of one stream concatenated; {} if the sample has no token of it."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
 
 
 def patchify(pixels: np.ndarray, patch: int) -> Float32[np.ndarray, "n d"]:
-    """Patches row by row as vectors (ph, pw, c).
+    """Patches in row-major order, each a vector in (ph, pw, c) order.
 
     Args:
-        pixels: uint8[h, w, 3] (brought to -1..1), or float32 already in -1..1; h and w are
+        pixels: uint8[h, w, 3] (scaled to -1..1 here), or float32 already in -1..1; h and w are
             multiples of `patch`.
     """
     if pixels.dtype == np.uint8:
@@ -351,7 +351,7 @@ def grid_positions(rows: int, columns: int, side: int) -> np.ndarray:
     """int32[rows * columns] position ids row * side + column, in a table of `side` x `side` positions.
 
     Raises:
-        UserError: more rows or columns than the table has.
+        UserError: more rows or columns than the position table.
     """
     if max(rows, columns) > side:
         raise UserError(

@@ -1,14 +1,14 @@
-"""Text to ids and back: byte-level BPE, so that any text encodes and comes back exactly.
+"""Text to ids and back: byte-level BPE, so any text survives the round trip exactly.
 
 Two vocabularies, one class:
 
-    Tokenizer.demo()            about 1,200 entries trained on the scenes' own wording, about a token a word;
-                                `python -m data.scenes.tokenizer` makes it
+    Tokenizer.demo()            about 1,200 entries trained on the scenes' own captions, about one token per word;
+                                made by `python -m data.scenes.tokenizer`
     Tokenizer.from_file(path)   a Hugging Face `tokenizer.json`, as Qwen2.5 ships it
 
-Special ids never come out of `encode` and leave no trace in `decode`: a prompt that spells `<|im_end|>` is
-just text. `<think>` and `</think>` are ordinary text, as in BAGEL; the layout's marks and 13 cells are single
-ids (for Qwen those it leaves unused, from 151665 on, so that no embedding is resized).
+`encode` never returns special ids and `decode` skips them: `<|im_end|>` in a prompt is plain text. `<think>` and
+`</think>` are ordinary text, as in BAGEL; the two layout marks and the 13 cells are single ids (for Qwen unused ones,
+from 151665 on, so no embedding is resized).
 Read next: `macro/sentence/plan.py` (a plan's tokens), `macro/inputs/tokenize_example.py`.
 """
 
@@ -36,9 +36,9 @@ class Tokenizer:
 
     Attributes:
         bos, eos: around every piece of text. image_start, image_end: around every image.
-        layout_start, layout_end, cells: the layout's marks, and the ids of cell 0..12.
+        layout_start, layout_end, cells: ids of the layout marks and of cells 0..12.
         vocab_size: one more than the greatest id.
-        sha256: fingerprint of which id stands for what, and of how a text is split; the same for every file of one
+        sha256: hash of the vocabulary and of how a text is split; the same for every file of one
             vocabulary.
     """
 
@@ -46,16 +46,16 @@ class Tokenizer:
         """
         Args:
             bpe: holds at least the four frame tokens.
-            layout: the first of 15 consecutive layout ids, where `bpe` does not name them itself.
+            layout: the first of 15 consecutive layout ids, used if `bpe` does not define them.
 
         Raises:
-            UserError: a frame token is missing, or a layout id is already somebody else's.
+            UserError: a frame token is missing, or a layout id is already in use.
         """
         missing = [token for token in FRAMES if bpe.token_to_id(token) is None]
         if missing:
             raise UserError(f"{name}: has no token {missing[0]}; use a tokenizer.json of Qwen2.5's layout")
         self._bpe = bpe
-        self._bpe.encode_special_tokens = True  # what a prompt spells is text, whatever it looks like
+        self._bpe.encode_special_tokens = True  # special tokens in a prompt are plain text
         self.bos, self.eos, self.image_start, self.image_end = (bpe.token_to_id(token) for token in FRAMES)
         named = [bpe.token_to_id(token) for token in LAYOUT_MARKS]
         if None in named:
@@ -85,7 +85,7 @@ class Tokenizer:
         """Reads a Hugging Face `tokenizer.json`; `layout` as in the constructor.
 
         Raises:
-            UserError: the file is missing, unreadable or of another kind.
+            UserError: the file is missing, unreadable or no tokenizer.
         """
         if not Path(path).is_file():
             raise UserError(f"{path}: there is no such file; name a tokenizer.json")
@@ -111,7 +111,7 @@ class Tokenizer:
         return cls(bpe)
 
     def __setstate__(self, state: dict) -> None:
-        """For worker processes: the Rust side forgets this one setting when it is pickled."""
+        """Restores, in worker processes, the one setting that the Rust side loses when pickled."""
         self.__dict__.update(state)
         self._bpe.encode_special_tokens = True
 
@@ -124,5 +124,5 @@ class Tokenizer:
         return self._bpe.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of some ids; special and unknown ids leave no trace."""
+        """The text of some ids; special and unknown ids are skipped."""
         return self._bpe.decode(list(ids), skip_special_tokens=True)

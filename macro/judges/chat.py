@@ -1,11 +1,11 @@
-"""A question to a language model: words and images in, JSON of a promised shape out. And who answers: a `Chat`.
+"""A request to a language model: text and images in, JSON of a required schema out. And what answers it: a `Chat`.
 
     ask = LlmRequest("You caption images.", ("Image 1:", pixels), obj(caption=text()), read=lambda a: a["caption"])
     chat.ask([ask, ...])    ["a dog", ItemError("timed out, 6 times"), ...], one for each, in order
 
-What determines an answer is all in `cache_key`; whatever else a chat is told (threads, time limits) may change freely.
-An answer is good once it has the promised shape and `read` makes something of it. One that is not is sent back
-with what is wrong, a few times. Read next: `endpoint.py`, `local.py` (two chats), `response_cache.py`.
+`cache_key` covers all that determines an answer; other settings of a chat (threads, time limits) may change freely.
+An answer is accepted if it matches the schema and `read` can use it. Otherwise it is sent back with the error, up
+to `max_repairs` times. Read next: `endpoint.py`, `local.py` (two chats), `response_cache.py`.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from macro.judges.response_cache import ResponseCache
 from macro.utils.errors import ItemError
 from macro.utils.images import Pixels
 
-# Changes whenever questions are put to models in another way, so that stored answers are not taken for theirs.
+# Changes whenever requests are put to models in another way, so that answers cached before are not reused.
 VERSION = 1
 
 
@@ -35,14 +35,14 @@ def _as_it_is(answer: Any) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class LlmRequest:
-    """One question.
+    """One request.
 
     Attributes:
-        system: what the model is and what it should do.
-        parts: the question itself, words and images uint8[h, w, 3] in order.
-        schema: the shape of the answer, an `obj` of `json_schema.py`.
-        seed: for models that draw their words at random; the same one gives the same answer where the server can.
-        read: makes the value out of an answer of that shape, or raises `ItemError`.
+        system: the model's role and task.
+        parts: the request itself, text and images uint8[h, w, 3] in order.
+        schema: of the answer, an `obj` of `json_schema.py`.
+        seed: for models that sample; the same one gives the same answer where the server supports it.
+        read: turns an answer of that schema into the value, or raises `ItemError`.
     """
 
     system: str
@@ -52,22 +52,22 @@ class LlmRequest:
     read: Callable[[Any], Any] = _as_it_is
 
 
-# ---- a question as models see it ----
+# ---- a request as models see it ----
 
-# A question that was answered badly: the answer, and what was wrong with it.
+# Malformed answers so far: each answer, and what was wrong with it.
 Turns = Sequence[tuple[str, str]]
 
 
 def system_prompt(ask: LlmRequest) -> str:
-    """The system text: also says the shape, for models whose server does not enforce it."""
+    """The system text, with the schema for models whose server does not enforce it."""
     shape = json.dumps(ask.schema, ensure_ascii=False)
     return f"{ask.system}\n\nAnswer with one JSON object and nothing else. It has to fit this JSON schema:\n{shape}"
 
 
 def messages(ask: LlmRequest, turns: Turns, image: Callable[[Pixels], dict]) -> list[dict]:
-    """The conversation as chat templates and servers take it; `image` gives the entry that stands for an image."""
+    """The conversation in the format of chat templates and servers; `image` makes the entry of an image."""
     parts = [{"type": "text", "text": part} if isinstance(part, str) else image(part) for part in ask.parts]
-    text_only = all(isinstance(part, str) for part in ask.parts)  # plain text is all that some servers take
+    text_only = all(isinstance(part, str) for part in ask.parts)  # some servers take nothing but plain text
     told = [
         {"role": "system", "content": system_prompt(ask)},
         {"role": "user", "content": "\n".join(ask.parts) if text_only else parts},
@@ -79,7 +79,7 @@ def messages(ask: LlmRequest, turns: Turns, image: Callable[[Pixels], dict]) -> 
 
 
 def cache_key(ask: LlmRequest, **asked: Any) -> str:
-    """A name for all that determines the answer; `asked` is the model and its settings."""
+    """A hash of all that determines the answer; `asked` is the model and its settings."""
     parts = [part if isinstance(part, str) else _print_of(part) for part in ask.parts]
     told = {"version": VERSION, "system": ask.system, "parts": parts, "schema": ask.schema, "seed": ask.seed}
     return hashlib.sha256(json.dumps([told, asked], sort_keys=True).encode()).hexdigest()
@@ -93,7 +93,7 @@ def parse_answer(ask: LlmRequest, written: str | None) -> tuple[Any, Any]:
     """(the answer as JSON, what `read` makes of it) from what a model wrote.
 
     Raises:
-        ItemError: no JSON object, not of the promised shape, or nothing that `read` can use.
+        ItemError: no JSON object, one that does not match the schema, or one that `read` cannot use.
     """
     answer = extract_json(written or "")
     if answer is None:
@@ -106,16 +106,16 @@ def parse_answer(ask: LlmRequest, written: str | None) -> tuple[Any, Any]:
 
 
 class Chat:
-    """Whoever answers: asks the same question once, keeps answers on disk, sends malformed ones back.
+    """A language model with a cache: sends identical requests once, keeps answers on disk, sends malformed ones back.
 
-    How one question is put to a model is `_write` of the classes that derive from this one.
+    Derived classes implement `_write`, which puts one request to the model.
 
     Args:
         model: its name.
         settings: what else determines the answers, for `cache_key`.
         cache: folder of answers (`response_cache.py`); None keeps none.
         max_repairs: how often a malformed answer is sent back.
-        threads: questions under way at once.
+        threads: requests in flight at once.
     """
 
     def __init__(
@@ -134,10 +134,10 @@ class Chat:
             return dict(self._counts)
 
     def ask(self, asks: Sequence[LlmRequest]) -> list[Any]:
-        """What `read` made of each answer, or an `ItemError`, in order; the same question twice is asked once.
+        """What `read` made of each answer, or an `ItemError`, in order; identical requests are sent once.
 
         Raises:
-            UserError: no question would be answered: no such model, wrong key or address, nobody there, nothing paid.
+            UserError: no request could succeed: no such model, wrong key or address, server unreachable, no credit.
         """
         keys = [cache_key(ask, **self._key_settings) for ask in asks]
         different = dict(zip(keys, asks, strict=True))
@@ -146,14 +146,14 @@ class Chat:
             try:
                 done, _ = wait(answers.values(), return_when=FIRST_EXCEPTION)
                 for answer in done:
-                    answer.result()  # raises what stopped one of them
+                    answer.result()  # raises the error that stopped one of them
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         return [answers[key].result() for key in keys]
 
     def _write(self, key: str, ask: LlmRequest, turns: Turns) -> str | ItemError:
-        """What the model writes after these turns, or why it writes nothing."""
+        """The model's text after these turns, or why there is none."""
         raise NotImplementedError
 
     def _count(self, **more: int) -> None:
@@ -166,7 +166,7 @@ class Chat:
             if stored is not None:
                 try:
                     value = ask.read(stored)
-                except ItemError:  # `read` has become stricter since; it is asked again
+                except ItemError:  # `read` has become stricter since; the request is sent again
                     pass
                 else:
                     self._count(cached=1)
@@ -176,7 +176,7 @@ class Chat:
             return value
 
     def _repaired(self, key: str, ask: LlmRequest) -> Any:
-        """Asks, and sends malformed answers back."""
+        """Sends the request, and malformed answers back."""
         turns: list[tuple[str, str]] = []
         for _ in range(self._max_repairs + 1):
             written = self._write(key, ask, turns)

@@ -23,7 +23,7 @@ from macro.utils.images import Pixels, resize_and_crop
 class Clip(PretrainedModel):
     """A CLIP model; attributes as of `PretrainedModel`.
 
-    float32 everywhere, because what is compared differs in the third decimal; a large model may be given bfloat16.
+    float32 by default, because compared similarities differ in the third decimal; a large model may use bfloat16.
     """
 
     name: str = "openai/clip-vit-large-patch14"
@@ -43,7 +43,7 @@ class Clip(PretrainedModel):
         return cosines(self.images(first), self.images(second))
 
     def images(self, images: Sequence[Pixels]) -> Float32[np.ndarray, "n d"]:
-        """Unit vectors of images of any sizes: the shorter side is fitted, and the middle seen."""
+        """Unit vectors of images of any size, which are resized by the shorter side and centre-cropped."""
         model, processor = self.load()
         side, scaling = model.config.vision_config.image_size, processor.image_processor
 

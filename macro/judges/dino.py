@@ -1,6 +1,6 @@
 """DINO and DINOv2: whether two images show the same thing; cosine of their CLS features, -1..1.
 
-DreamBench's convention (as UNO and MUSIC report it): ViT-S/16, the shorter side to 256, the middle 224 x 224. The data
+DreamBench's convention (as UNO and MUSIC report it): ViT-S/16, shorter side to 256, centre crop 224 x 224. The data
 engines take DINOv2 (MACRO's runs of similar key frames, arXiv 2603.25319). Read next: `clip.py`, `model_loading.py`.
 """
 
@@ -23,7 +23,7 @@ _RESIZED, _CROP = 256, 224
 class Dino(PretrainedModel):
     """A DINO or DINOv2 model; attributes as of `PretrainedModel`.
 
-    `DREAMBENCH` is the name of the one that benchmarks are reported with. float32, as for CLIP.
+    `DREAMBENCH` is the name of the model that benchmarks report. float32, as for CLIP.
     """
 
     name: str = "facebook/dinov2-base"
@@ -48,6 +48,6 @@ class Dino(PretrainedModel):
 
 
 def _resized_middle(pixels: Pixels) -> Pixels:
-    """What the model sees of an image, uint8[224, 224, 3]."""
+    """The model's input, resized and centre-cropped, uint8[224, 224, 3]."""
     edge = (_RESIZED - _CROP) // 2
     return resize_and_crop(pixels, (_RESIZED, _RESIZED))[edge : edge + _CROP, edge : edge + _CROP]

@@ -4,9 +4,9 @@
     chat.ask(asks)      `chat.LlmRequest`s, many at a time
     chat.counts         {"asked": 12, "cached": 3, "retried": 1, ...}
 
-Where and with which key is the `openai` package's own business: OPENAI_BASE_URL and OPENAI_API_KEY, which arguments
-override. The key is written nowhere. What every question would run into (wrong key, model or address) stops the run
-with a `UserError`; what befalls one question (it stays malformed, keeps timing out) is its `ItemError`.
+Address and key are those of the `openai` package, OPENAI_BASE_URL and OPENAI_API_KEY, which arguments
+override. The key is written nowhere. An error that every request would meet (wrong key, model or address) stops the
+run with a `UserError`; an error of one request (its answer stays malformed, it keeps timing out) is its `ItemError`.
 Read next: `chat.py`, `response_cache.py`, `rubrics.py`.
 """
 
@@ -22,29 +22,29 @@ from macro.judges.chat import Chat, LlmRequest, Turns, messages
 from macro.utils import images as image_io
 from macro.utils.errors import ItemError, UserError
 
-# What a server may be able to promise of an answer's form, best first. One that refuses a form is asked in the next.
+# Response formats that a server may enforce, best first. A server that refuses one is sent the next.
 FORMS = ("json_schema", "json_object", "text")
 
 
 class Endpoint(Chat):
-    """One model behind one address.
+    """One model at one address.
 
     Args:
-        model: its name there.
-        base_url, api_key: None for OPENAI_BASE_URL and OPENAI_API_KEY. Servers of one's own often want no key.
+        model: its name at the endpoint.
+        base_url, api_key: None for OPENAI_BASE_URL and OPENAI_API_KEY. Self-hosted servers often need no key.
         cache: folder of answers (`response_cache.py`); None keeps none.
         time_limit: seconds for one request, from its start to the answer's last byte.
-        retries: how often a request is sent again that timed out, was cut off, or met 408, 409, 429 or 5xx.
+        retries: how often a request is resent after a time-out, a broken connection, or status 408, 409, 429 or 5xx.
         max_repairs: how often a malformed answer is sent back.
-        wait: seconds before the first retry, doubled for each further one up to `longest_wait`, less up to a half at
-            random; a server's Retry-After is waited for, unless it is above `longest_wait`.
-        threads: requests under way at once.
-        side: images with a longer side are shrunk to it, pixels.
-        jpeg: images are sent as JPEG (quality 95), a tenth of the bytes, rather than as PNG.
+        wait: seconds before the first retry, doubled for each further one up to `longest_wait`, minus up to half at
+            random; a server's Retry-After is obeyed unless it is above `longest_wait`.
+        threads: requests in flight at once.
+        side: images with a longer side are scaled down to it, pixels.
+        jpeg: sends images as JPEG (quality 95), a tenth of the bytes of PNG.
         temperature, max_tokens: None leaves them to the server.
 
     Raises:
-        UserError: the `openai` package is missing, there is no key for OpenAI's own service, or an address is none.
+        UserError: the `openai` package is missing, OpenAI's own service has no key, or an address is malformed.
     """
 
     def __init__(
@@ -73,11 +73,11 @@ class Endpoint(Chat):
         self._time_limit, self._retries, self._wait, self._longest_wait = time_limit, retries, wait, longest_wait
         self._side, self._jpeg = side, jpeg
         self._form = 0
-        self._free_at = 0.0  # of the monotonic clock: the server wants no request before
+        self._free_at = 0.0  # monotonic time before which the server wants no request
 
     def _write(self, key: str, ask: LlmRequest, turns: Turns) -> str | ItemError:
-        """What the model writes; sent again as long as that may help."""
-        # Random, so that many do not come back at once, and yet the same in every run.
+        """The model's text; the request is resent as long as that may help."""
+        # Random, so that many requests do not return at once, yet the same in every run.
         rng = np.random.default_rng([int(key[:12], 16), len(turns)])
         attempt = 0
         while True:
@@ -85,7 +85,7 @@ class Endpoint(Chat):
             form = self._form
             try:
                 return self._sent(ask, turns, FORMS[form])
-            except Exception as error:  # `llm_errors.meaning` raises again what is no answer of a server's
+            except Exception as error:  # `llm_errors.meaning` raises errors of other origin again
                 meant = llm_errors.meaning(error, self._client, self.model)
             if meant.other_form and form + 1 < len(FORMS):
                 with self._lock:
@@ -115,7 +115,7 @@ class Endpoint(Chat):
         if form != "text":
             settings["response_format"] = _promise(ask, form)
         body = bytearray()
-        # Read piece by piece: the package's own limit is on each silence, which a server can break for ever.
+        # Read in chunks: the package's own limit is on each silence, which a server can break for ever.
         with self._client.chat.completions.with_streaming_response.create(
             model=self.model,
             messages=messages(ask, turns, self._image),
@@ -137,7 +137,7 @@ class Endpoint(Chat):
         return {"type": "image_url", "image_url": {"url": url}}
 
     def _clean(self, message: str) -> str:
-        """One line without the key, which servers like to repeat."""
+        """One line without the key, which servers tend to repeat."""
         for secret in self._secrets:
             message = message.replace(secret, "***")
         return " ".join(message.split())
@@ -150,7 +150,7 @@ def _promise(ask: LlmRequest, form: str) -> dict:
 
 
 def _connect(base_url: str | None, api_key: str | None, threads: int) -> tuple[Any, list[str]]:
-    """The package's client, which itself never retries, and what must not be written anywhere."""
+    """The package's client with its own retries switched off, and the secrets that must not be written anywhere."""
     try:
         import httpx
         import openai

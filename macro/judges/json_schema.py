@@ -1,10 +1,10 @@
-"""The shapes that answers are promised in: a small part of JSON Schema, and holding a value against it.
+"""The schemas of answers: a small part of JSON Schema, and validation of a value against one.
 
     schema = obj(label=text(), box=array(number(0, 1), 4, 4))
-    fault_in({"label": "dog", "box": [0, 0, 1]}, schema)    "box has 3 entries, not 4"
+    schema_error({"label": "dog", "box": [0, 0, 1]}, schema)    "box has 3 entries, not 4"
 
-Only keywords that servers with strict structured answers know. Every text must say something, so it is never
-blank. Read next: `chat.py`.
+Only keywords that servers with strict structured outputs support. Every text must be
+non-blank. Read next: `chat.py`.
 """
 
 import json
@@ -41,7 +41,7 @@ def array(items: Schema, least: int, most: int) -> Schema:
 
 
 def obj(**fields: Schema) -> Schema:
-    """Exactly these fields, in this order: what should be thought about first comes first."""
+    """An object of exactly these fields, in this order: what the model should consider first comes first."""
     return {
         "type": "object", "properties": fields, "required": list(fields), "additionalProperties": False,
     }  # fmt: skip
@@ -50,7 +50,7 @@ def obj(**fields: Schema) -> Schema:
 def schema_error(value: Any, schema: Schema, at: str = "the answer") -> str | None:
     """What is wrong with a value, in a few words, or None.
 
-    Fields that nobody asked for are no fault, as servers without structured answers like to add some.
+    Extra fields are no error, since servers without structured outputs tend to add some.
     """
     kind = schema["type"]
     if not _is(value, kind):
@@ -82,7 +82,7 @@ def _fault_in_text(value: str, at: str) -> str | None:
         return f"{at} is empty"
     try:
         value.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, which no file could hold
+    except UnicodeEncodeError:  # half of a surrogate pair, which no file can hold
         return f"{at} holds half a character"
     return None
 
@@ -97,7 +97,7 @@ def _fault_in_array(value: list, schema: Schema, at: str) -> str | None:
 
 
 def only_promised(value: Any, schema: Schema) -> Any:
-    """A value without fault, less the fields that nobody asked for."""
+    """A valid value without its extra fields."""
     if schema["type"] == "object":
         return {name: only_promised(value[name], field) for name, field in schema["properties"].items()}
     if schema["type"] == "array":
@@ -105,7 +105,7 @@ def only_promised(value: Any, schema: Schema) -> Any:
     return value
 
 
-# ---- out of what models write ----
+# ---- parsing what models write ----
 
 _THOUGHT = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL)
 _DECODER = json.JSONDecoder(parse_constant=lambda name: _refuse(name))
@@ -116,7 +116,7 @@ def _refuse(name: str):
 
 
 def extract_json(written: str) -> dict | None:
-    """The JSON object in a text: all of it, or the longest that stands between thoughts, prose or a code fence."""
+    """The JSON object in a text: the whole text, or the longest object among thoughts, prose or code fences."""
     written = _THOUGHT.sub("", written)
     longest, size, at = None, 0, written.find("{")
     while at >= 0:

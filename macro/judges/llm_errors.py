@@ -1,6 +1,6 @@
-"""What a server's reply means: the text in it, or why there is none.
+"""What a server's reply means: its text, or why there is none.
 
-What concerns every question raises `UserError`; what concerns one is an `Unanswered`. Read next: `endpoint.py`.
+An error that concerns every request raises `UserError`; one of a single request is `Unanswered`. See `endpoint.py`.
 """
 
 import email.utils
@@ -15,12 +15,12 @@ from macro.utils.errors import UserError
 
 @dataclass(eq=False)
 class Unanswered(Exception):
-    """Why a request brought no answer.
+    """Why a request got no answer.
 
     Attributes:
         reason: in one line.
-        again: the same request may bring one later, after `wait` seconds if the server said so.
-        other_form: the server does not know the form that the answer was asked in.
+        again: the same request may succeed later, after `wait` seconds if the server said so.
+        other_form: the server does not support the requested response format.
         nobody: no server was reached.
     """
 
@@ -35,10 +35,10 @@ class Unanswered(Exception):
 
 
 def content(body: bytes) -> tuple[str, tuple[int, int]]:
-    """(what the model wrote, (tokens read, tokens written)) of a chat completion.
+    """(what the model wrote, (input tokens, output tokens)) of a chat completion.
 
     Raises:
-        Unanswered: a refusal, one of the content filter, or no chat completion at all.
+        Unanswered: a refusal, a stop by the content filter, or no chat completion at all.
     """
     try:
         reply = json.loads(body)
@@ -67,7 +67,7 @@ def meaning(error: Exception, client: Any, model: str) -> Unanswered:
     """What an error of the `openai` package (or of the connection under it) means.
 
     Raises:
-        UserError: it would meet every question. The error itself, if it is neither's.
+        UserError: every request would meet it. The error itself, if it comes from neither.
     """
     import httpx
     import openai
@@ -134,6 +134,6 @@ def unreachable(client: Any, reason: str) -> str:
 
 
 def shown(url: str) -> str:
-    """An address without the user and password that may stand in it."""
+    """An address without any user name and password in it."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))

@@ -1,10 +1,10 @@
-"""A `Chat` on a `transformers` model that is loaded here: Qwen3 for words, the Qwen-VL family for images too.
+"""A `Chat` on a `transformers` model that is loaded here: Qwen3 for text, the Qwen-VL family for images too.
 
     chat = LocalChat("Qwen/Qwen2.5-VL-7B-Instruct", device="cuda")
     chat.ask(asks)
 
-The model's own chat template says how a conversation is written. Questions are asked one by one, and each draws its
-tokens by its own seed: so what else is asked changes no answer. Read next: `chat.py`.
+The model's own chat template formats a conversation. Requests are answered one by one, each sampled with its own
+seed, so that no request changes another's answer. Read next: `chat.py`.
 """
 
 import inspect
@@ -17,11 +17,11 @@ from macro.judges.model_loading import device_of, first_line, format_of, loading
 from macro.utils import images as image_io
 from macro.utils.errors import ItemError, UserError
 
-_BEST = 20  # a token is drawn among so many: below them are hundreds of thousands that are all wrong
+_BEST = 20  # top-k of the sampling: below are hundreds of thousands of tokens that are all wrong
 
 
 class LocalChat(Chat):
-    """A model of the hub, or of a folder, loaded when it is first asked and once per process.
+    """A model of the hub, or of a folder, loaded on its first request and once per process.
 
     Args:
         model: its name or path.
@@ -29,9 +29,9 @@ class LocalChat(Chat):
         dtype: "float32", "bfloat16" or "float16".
         cache: folder of answers (`response_cache.py`); None keeps none.
         max_repairs: how often a malformed answer is sent back.
-        max_tokens: an answer ends there.
-        temperature: 0 takes the likeliest word each time.
-        side: images with a longer side are shrunk to it, pixels.
+        max_tokens: length limit of an answer.
+        temperature: 0 takes the most likely token each time.
+        side: images with a longer side are scaled down to it, pixels.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class LocalChat(Chat):
 
         try:
             return self._generate(messages(ask, turns, place_of), images, ask.seed + len(turns))
-        # What models raise on what they cannot take; out of memory is a RuntimeError too.
+        # What models raise on inputs that they cannot take; out of memory is a RuntimeError too.
         except (RuntimeError, ValueError) as error:
             return ItemError(f"{type(error).__name__}: {first_line(error)}")
 
@@ -115,7 +115,7 @@ def _inputs(
 ) -> dict:
     """The model's arguments for a conversation."""
     told = _without_marks(told, tuple(tokenizer.get_added_vocab()))
-    # Qwen3 thinks aloud unless told not to; other templates do not know the word.
+    # Qwen3 thinks aloud unless this is off; other templates ignore the argument.
     text = tokenizer.apply_chat_template(told, tokenize=False, add_generation_prompt=True, enable_thinking=False)
     inputs = {}
     if images:
@@ -124,7 +124,7 @@ def _inputs(
             raise UserError(f"language model {name}: is to see images and cannot; name one such as Qwen2.5-VL")
         seen = processor(images=images, return_tensors="pt")
         inputs = {"pixel_values": seen["pixel_values"].to(model.dtype), "image_grid_thw": seen["image_grid_thw"]}
-        # As many marks for each image as it has tokens.
+        # Each image's mark is repeated once per token of the image.
         counts = (seen["image_grid_thw"].prod(-1) // processor.merge_size**2).tolist()
         mark = tokenizer.convert_ids_to_tokens(mark_id)
         first, *pieces = text.split(mark)
@@ -137,7 +137,7 @@ def _inputs(
 
 
 def _without_marks(told: Any, marks: Sequence[str]) -> Any:
-    """Messages without what would be read as marks of the model's own: the start of a turn, the place of an image."""
+    """Messages without text that would be parsed as the model's own marks: the start of a turn, an image."""
     if isinstance(told, str):
         for mark in marks:
             told = told.replace(mark, "")

@@ -1,6 +1,6 @@
-"""Real models by name or folder: loaded once per process, put on a device in a number format.
+"""Loads models by name or folder: once per process, on a device, in a dtype.
 
-What cannot be loaded (a package that is not installed, weights that are not there) is the user's to mend, and said in
+What cannot be loaded (a package that is not installed, weights that are missing) is a `UserError` of
 one line. Torch is imported only here, in the encoders beside, and in `macro/engines/foundation/`, when a model is first
 called. Read next: `clip.py`, `dino.py`.
 """
@@ -26,9 +26,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def once(load: F) -> F:
-    """Remembers what a loader gave for the same arguments, for as long as the process lives.
+    """Caches a loader's result for the same arguments, for as long as the process lives.
 
-    One thread loads at a time: two that ask for the same model must not hold its weights twice.
+    One thread loads at a time: two that need the same model must not hold its weights twice.
     """
     remembered = functools.cache(load)
 
@@ -42,11 +42,11 @@ def once(load: F) -> F:
 
 @contextmanager
 def loading(what: str, name: str) -> Iterator[None]:
-    """Around imports and `from_pretrained`: what goes wrong there becomes one line about model `name`.
+    """Around imports and `from_pretrained`: turns their errors into one line about model `name`.
 
     Args:
-        what: is loaded: "CLIP".
-        name: of a model of the hub, or the path of a folder that holds one.
+        what: the kind of model: "CLIP".
+        name: a model of the hub, or the path of a folder that holds one.
 
     Raises:
         UserError: a package is missing or too old, or the weights are missing, broken, or another model's.
@@ -56,21 +56,21 @@ def loading(what: str, name: str) -> Iterator[None]:
     # AttributeError: the package has no such class yet.
     except (ImportError, AttributeError) as error:
         root = error
-        while isinstance(root.__cause__, Exception):  # transformers wraps what names the package
+        while isinstance(root.__cause__, Exception):  # transformers wraps the error that names the package
             root = root.__cause__
         raise UserError(f"{what}: a package is missing or too old ({first_line(root)}); {EXTRA}") from error
     except UserError:
         raise
-    # Loaders raise whatever their file formats do: OSError, ValueError, KeyError, RuntimeError, SafetensorError, ...
+    # Loaders raise whatever their file formats raise: OSError, ValueError, KeyError, RuntimeError, SafetensorError, ...
     except Exception as error:
         mend = "name a model of the hub, or a folder that save_pretrained has written"
         raise UserError(f"{what}: {name} cannot be loaded ({first_line(error)}); {mend}") from error
 
 
 def check_kind(name: str, kinds: Sequence[str]) -> None:
-    """Holds a model's own word on what it is against what the caller can use.
+    """Checks a model's declared type against what the caller can use.
 
-    `from_pretrained` of another class loads what fits and leaves the rest at random, with no more than a warning.
+    `from_pretrained` of another class loads what fits and initialises the rest at random, with no more than a warning.
 
     Raises:
         ValueError: it is of none of these kinds (`model_type`s of transformers).
@@ -83,7 +83,7 @@ def check_kind(name: str, kinds: Sequence[str]) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, as far as one line holds it."""
+    """An error's message, cut to one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:200] if lines else type(error).__name__
 
@@ -100,7 +100,7 @@ def device_of(device: str | None) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(0, device=device)
-    # Which error it is depends on the device: AssertionError where torch was built without CUDA.
+    # The type of the error depends on the device: AssertionError where torch was built without CUDA.
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"device {device}: torch cannot use it ({first_line(error)}); use cpu or cuda") from error
     return device
@@ -110,7 +110,7 @@ def format_of(dtype: str) -> Any:
     """The torch dtype of a name.
 
     Raises:
-        UserError: no such number format.
+        UserError: no such dtype.
     """
     import torch
 
@@ -119,23 +119,23 @@ def format_of(dtype: str) -> Any:
     return getattr(torch, dtype)
 
 
-# ---- models of transformers that look at images ----
+# ---- image models of transformers ----
 
-# Of ImageNet, which every DINO and SAM2 was trained with.
+# ImageNet's mean and deviation, with which every DINO and SAM2 was trained.
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
 class PretrainedModel:
-    """A model of `transformers`, loaded when it is first asked.
+    """A model of `transformers`, loaded on its first use.
 
     Attributes:
         name: of the hub, or a folder.
         device: None is a GPU where there is one.
         dtype: "float32", "bfloat16" or "float16".
-        batch: items that go through the model at a time; the answers do not depend on it.
-        TITLE: what errors call it. CLASS: of `transformers`. KINDS: the `model_type`s that it may be.
-        PROCESSOR: whether it has a processor that is used.
+        batch: items per forward pass; the answers do not depend on it.
+        TITLE: its name in errors. CLASS: of `transformers`. KINDS: the `model_type`s that are accepted.
+        PROCESSOR: whether its processor is loaded.
     """
 
     name: str
@@ -153,7 +153,7 @@ class PretrainedModel:
             raise UserError(f"{self.TITLE}: batch is {self.batch}; use at least 1")
 
     def load(self) -> tuple[Any, Any]:
-        """(model, processor or None), the same ones for all objects with these settings.
+        """(model, processor or None), shared by all objects with these settings.
 
         Raises:
             UserError: as `loading`, `device_of`, `format_of`; or the model is of another kind.

@@ -1,6 +1,6 @@
-"""Answers on disk: what was asked once, by whichever process, is not asked (nor paid) again.
+"""Answers on disk: a request that was answered once, in any process, is not sent (nor paid) again.
 
-One small JSON file a question, named by `asking.cache_key`, and never the question itself. Models are told apart by
+One small JSON file per request, named by `chat.cache_key`; the request itself is not stored. Models are told apart by
 their names only: two different ones behind one name need two folders. Read next: `endpoint.py`.
 """
 
@@ -37,9 +37,9 @@ class ResponseCache:
 
     @contextlib.contextmanager
     def holding(self, key: str) -> Iterator[None]:
-        """Others, threads and processes, that want to hold the same key wait until the block ends.
+        """Other threads and processes that want to hold the same key wait until the block ends.
 
-        The lock goes with its holder: a process that is killed blocks nobody.
+        The lock goes with its holder: a process that is killed blocks no one.
         """
         if self._folder is None:
             yield
@@ -63,11 +63,11 @@ class ResponseCache:
 
 
 def _lock(path: Path) -> int:
-    """A descriptor that holds the file of this name locked."""
+    """A descriptor of the file of this name, locked."""
     while True:
         lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         fcntl.flock(lock, fcntl.LOCK_EX)
-        # Whoever held it before has taken the name away, and somebody else may have made it anew.
+        # The previous holder has deleted the name, and another process may have created it anew.
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(lock), os.stat(path)):
                 return lock

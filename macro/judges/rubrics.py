@@ -1,11 +1,11 @@
-"""What a judge is asked about an image made from others, and how a benchmark adds the scores up.
+"""Rubrics by which a judge scores an image made from others, and how a benchmark aggregates the scores.
 
-    ask = question("spatial", prompt, references, image, truth)     an `asking.LlmRequest`; its value is
+    ask = question("spatial", prompt, references, image, truth)     a `chat.LlmRequest`; its value is
     {"viewpoint": 7.0, "content": 8.5}                                 scores 0..10 by name
     sample_score("spatial", scores)                                    7.71
 
-One rubric a task of MACRO's (arXiv 2603.25319): two aspects each, of which customization's first is scored once for
-every reference. MacroBench: an aspect's scores become one by the harmonic mean, a sample's score is the square root
+One rubric per task of MACRO's (arXiv 2603.25319): two aspects each, of which customization's first is scored once for
+every reference. MacroBench: an aspect's scores are combined by the harmonic mean, a sample's score is the square root
 of the product of its two aspects, a task's the mean over samples, and the whole the mean over tasks. A zero stays a
 zero. The questions are our own. Read next: `chat.py`.
 """
@@ -26,7 +26,7 @@ LOW, HIGH = 0, 10
 
 @dataclass(frozen=True)
 class Aspect:
-    """One thing that is scored: its name, what it asks, and what the ends of the scale and its middle mean.
+    """One thing that is scored: its name, its question, and what the ends and the middle of the scale mean.
 
     `each`: it has one score for every reference, `name_1`, `name_2`, ...
     """
@@ -46,9 +46,9 @@ class Rubric:
 
     Attributes:
         name: the task.
-        shown: what the judge sees, in words.
+        shown: a description of the images that the judge sees.
         aspects: what is scored.
-        sees_truth: whether the true target is among it.
+        sees_truth: whether they include the true target.
     """
 
     name: str
@@ -57,11 +57,11 @@ class Rubric:
     sees_truth: bool = False
 
     def scores(self, references: int) -> tuple[str, ...]:
-        """Names of the scores for so many references, in the order that they are asked for."""
+        """Names of the scores for so many references, in the order of the schema."""
         return tuple(name for aspect in self.aspects for name in aspect.names(references))
 
     def schema(self, references: int) -> Schema:
-        """Of the judge's answer. What was looked at is written down first: a score given after it is a better one."""
+        """Of the judge's answer. Observations come first: a score given after them is a better one."""
         scores = {name: number(LOW, HIGH) for name in self.scores(references)}
         return obj(observations=text(), **scores)
 
@@ -162,7 +162,7 @@ RUBRICS: Mapping[str, Rubric] = MappingProxyType(
 
 
 def rubric(name: str) -> Rubric:
-    """Raises UserError where there is none of that name."""
+    """The rubric of a task; UserError where there is none of that name."""
     if name not in RUBRICS:
         raise UserError(f"rubric {name!r}: there is none; choose from {', '.join(RUBRICS)}")
     return RUBRICS[name]
@@ -179,13 +179,13 @@ def question(
     truth: Pixels | None = None,
     seed: int = 0,
 ) -> LlmRequest:
-    """What a judge is asked; its value is {score's name: 0..10}.
+    """The request to a judge; its value is {score's name: 0..10}.
 
     Args:
         name: of the rubric.
-        prompt: what was asked for, its images named `<image n>`; references[n - 1] is `<image n>`.
+        prompt: the instruction, its images named `<image n>`; references[n - 1] is `<image n>`.
         references: uint8[h, w, 3] each.
-        image: what was made.
+        image: the image to judge.
         truth: the true target, where the rubric shows it to the judge, and only there.
 
     Raises:
@@ -220,11 +220,11 @@ def _read(answer: dict, names: Sequence[str]) -> dict[str, float]:
     return {name: float(answer[name]) for name in names}
 
 
-# ---- adding up ----
+# ---- aggregation ----
 
 
 def harmonic_mean(values: Sequence[int | float]) -> float:
-    """0 if one of them is 0."""
+    """0 if any value is 0."""
     if not values:
         raise ValueError("no values to take the mean of")
     if min(values) <= 0:
@@ -233,7 +233,7 @@ def harmonic_mean(values: Sequence[int | float]) -> float:
 
 
 def aspects_of(name: str, scores: Mapping[str, int | float]) -> dict[str, float]:
-    """One score an aspect: the harmonic mean over the references where each has its own.
+    """One score per aspect: the harmonic mean over the references where each has its own.
 
     Raises:
         UserError: no such rubric, or scores that are not its own or not within 0..10.
@@ -260,5 +260,5 @@ def sample_score(name: str, scores: Mapping[str, int | float]) -> float:
 
 
 def bench_score(samples: Mapping[str, Sequence[int | float]]) -> float:
-    """The mean over tasks of the mean over their samples' scores; every task has some."""
+    """The mean over tasks of the mean over their samples' scores; no task may be empty."""
     return sum(sum(scores) / len(scores) for scores in samples.values()) / len(samples)

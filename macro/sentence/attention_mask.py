@@ -1,7 +1,7 @@
 """The attention mask: which token may attend to which.
 
-Every attention (reference, kernels, KV cache) calls this one function. A token has four integers, whatever its
-place in memory:
+Every attention (reference, kernels, KV cache) calls this one function. A token has four integers, wherever it is
+stored:
 
     segment_ids   which packed sample it belongs to, -1 = padding
     token_index   its index in the sample
@@ -14,9 +14,9 @@ place in memory:
     i (each)     x  x  x  x  x  .  .  .  .  .
     c            x  x  x  x  x  x  .  .  .  .
     d            x  x  x  x  x  x  x  .  .  .
-    z (each)     x  x  x  x  x  x  x  x  x  x         nobody else sees z
+    z (each)     x  x  x  x  x  x  x  x  x  x         no other token sees z
 
-Written with plain operators only, so that numpy and JAX arrays both go through it.
+Only plain operators are used, so it takes numpy and JAX arrays alike.
 Read next: `macro/kernels/attention/reference.py`.
 """
 

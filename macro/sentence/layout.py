@@ -1,8 +1,8 @@
-"""The layout grid: 8 x 8 cells over the image, each naming the subject that stands there.
+"""The layout grid: 8 x 8 cells over the image, each with the number of the subject there.
 
 Cell 0 is background, n = 1..12 the n-th subject (MUSIC's layout, arXiv 2604.07422). Row 0 is the top row.
-How boxes and masks become a grid is `macro/scenes/ground_truth/annotate.py`'s business; how a grid reaches the model's
-latent tokens is `layout_to_token_weights`, below. Read next: `macro/sentence/plan.py`.
+`macro/scenes/ground_truth/annotate.py` makes grids from boxes and masks; `layout_to_token_weights` maps a grid to the
+model's latent tokens. Read next: `macro/sentence/plan.py`.
 """
 
 import numpy as np
@@ -12,17 +12,17 @@ from macro.utils.errors import UserError
 
 GRID_SIZE = 8  # cells along each side of the image
 MAX_SUBJECTS = 12  # the most subjects a sentence may have
-NUM_CLASSES = MAX_SUBJECTS + 1  # what a cell can hold: background or one subject
+NUM_CLASSES = MAX_SUBJECTS + 1  # values of a cell: background or one subject
 
 Grid = Int8[np.ndarray, "8 8"]
 
 
 def validate_grid(grid, subjects: int = MAX_SUBJECTS) -> Grid:
-    """Checks a grid of any origin (nested lists of a plan.json, an array) and returns it as int8[8, 8].
+    """Checks a grid (nested lists from a plan.json, or an array) and returns it as int8[8, 8].
 
     Args:
         grid: 8 rows of 8 whole numbers, 0 for background or a subject's number.
-        subjects: how many subjects the sentence has; cells may name 0..subjects.
+        subjects: number of subjects in the sentence; cells may hold 0..subjects.
 
     Raises:
         UserError: not 8 x 8, not whole numbers, or a cell names a subject that does not exist.
@@ -56,11 +56,11 @@ def _shape_in_words(grid) -> str:
 
 
 def layout_to_token_weights(grid: Grid, rows: int, columns: int) -> Float32[np.ndarray, "n 13"]:
-    """The share of each latent token's area that each subject holds.
+    """The share of each latent token's area that belongs to each subject.
 
     Args:
         grid: the layout.
-        rows, columns: the image in latent tokens. A token may cover several cells or part of one.
+        rows, columns: size of the image in latent tokens. A token may cover several cells or part of one.
 
     Returns:
         float32[rows * columns, 13], row-major over tokens; each row sums to 1; column 0 is background.
@@ -73,16 +73,16 @@ def layout_to_token_weights(grid: Grid, rows: int, columns: int) -> Float32[np.n
 def _overlap(tokens: int) -> Float32[np.ndarray, "n 8"]:
     """[token, cell]: the share of a token's interval on one axis that lies inside each cell's interval."""
     token, cell = np.arange(tokens)[:, None], np.arange(GRID_SIZE)[None]
-    # In units of 1 / (tokens * SIDE) both edges are whole numbers, so the shares come out exact.
+    # In units of 1 / (tokens * SIDE) both edges are integers, so the shares are exact.
     start = np.maximum(token * GRID_SIZE, cell * tokens)
     stop = np.minimum((token + 1) * GRID_SIZE, (cell + 1) * tokens)
     return (np.maximum(stop - start, 0) / GRID_SIZE).astype(np.float32)
 
 
 def grid_iou(a: Grid, b: Grid) -> float:
-    """Mean intersection over union of cells, over the subjects that stand in either grid.
+    """Mean intersection over union of cells, over the subjects present in either grid.
 
-    A subject missing from one of them counts as 0; two grids without subjects agree: 1.
+    A subject missing from one of them counts as 0; two grids without subjects have IoU 1.
     """
     named = np.union1d(a, b)
     named = named[named > 0]

@@ -1,11 +1,11 @@
-"""A plan as data: a chain of thought that says what to draw, and an 8 x 8 layout that says where.
+"""A plan as data: a chain of thought (CoT) that describes what to draw, and an 8 x 8 layout of where.
 
 MUSIC (arXiv 2604.07422): `f1(instruction, references) -> (CoT, layout)`; `f2` draws the image from them.
-A plan can be printed, edited, saved, loaded and handed back in. Its forms (all but the last can be read back):
+A plan can be printed, edited, saved, loaded and passed back in. Its forms (all but the image can be read back):
 
     tokens    <think>The owl stands left of ...</think> as text; <layout>, 64 cells, </layout> as single ids
     JSON      {"cot": "...", "grid": [[0, 0, 1, ...], ...] or null}
-    image   the grid in colours with the CoT beside it, for people to look at
+    image     the grid in colours with the CoT beside it, for people
 
 Read next: `macro/sentence/spans.py`, `macro/inputs/tokenizer.py`.
 """
@@ -27,7 +27,7 @@ _MARK = re.compile(r"</?think>|</?layout>|<cell \d+>")
 
 
 def validate_cot(cot: str) -> None:
-    """Raises UserError if a CoT contains a mark of the token form, which could not be read back."""
+    """Raises UserError if a CoT contains a mark of the token form, as it could not be read back."""
     if mark := _MARK.search(cot):
         raise UserError(f"plan cot: contains the mark {mark[0]}, which is reserved; leave it out")
 
@@ -38,14 +38,14 @@ def wrap_think(cot: str) -> str:
 
 
 def parse_think(text: str) -> str:
-    """The CoT of a text: from `<think>` (or the start) to `</think>` (or the end), without marks."""
+    """The CoT in a text: from `<think>` (or the start) to `</think>` (or the end), without the marks."""
     inside = text.split(THINK, 1)[-1].split(END_THINK, 1)[0]
     return _MARK.sub("", inside)
 
 
 @runtime_checkable
 class PlanTokenizer(Protocol):
-    """What a plan asks of a tokenizer (`macro/inputs/tokenizer.py` has it)."""
+    """The interface that a plan needs of a tokenizer (`macro/inputs/tokenizer.py` implements it)."""
 
     bos: int
     eos: int
@@ -63,8 +63,8 @@ class Plan:
     """A chain of thought and a layout.
 
     Attributes:
-        cot: what the image will show, in words; may be empty, may not hold the marks `<think>`, `<layout>`.
-        grid: int8[8, 8], row 0 on top, 0 = background, n = n-th subject; None where no layout makes sense.
+        cot: a description of the image; may be empty, but must not contain the marks `<think>`, `<layout>`.
+        grid: int8[8, 8], row 0 on top, 0 = background, n = n-th subject; None without a layout.
     """
 
     cot: str
@@ -85,11 +85,11 @@ class Plan:
 
     @property
     def named(self) -> tuple[int, ...]:
-        """The subjects that hold at least one cell, in rising order."""
+        """The subjects with at least one cell, in ascending order."""
         return () if self.grid is None else tuple(int(n) for n in np.unique(self.grid) if n)
 
     def tokens(self, tokenizer: PlanTokenizer) -> list[int]:
-        """The plan's ids, without bos and eos: the think part as ordinary text, then the layout."""
+        """The plan's token ids, without bos and eos: the CoT with its marks as ordinary text, then the layout."""
         ids = list(tokenizer.encode(wrap_think(self.cot)))
         if self.grid is None:
             return ids
@@ -98,12 +98,12 @@ class Plan:
 
     @classmethod
     def from_tokens(cls, ids: Iterable[int], tokenizer: PlanTokenizer) -> "Plan":
-        """Reads back `tokens`, with or without bos and eos around it.
+        """The inverse of `tokens`; bos and eos around it are optional.
 
-        Lenient with the CoT, which a model may break off, strict with the layout.
+        Lenient about the CoT, which a model may leave unfinished, strict about the layout.
 
         Raises:
-            UserError: a layout that is not 64 cells between its marks.
+            UserError: the layout is not 64 cells between its marks.
         """
         ids = [int(i) for i in ids if i not in (tokenizer.bos, tokenizer.eos)]
         if tokenizer.layout_start not in ids:
@@ -120,7 +120,7 @@ class Plan:
         return cls(parse_think(tokenizer.decode(ids[:start])), np.array(cells, np.int8).reshape(GRID_SIZE, GRID_SIZE))
 
     def to_json(self) -> str:
-        """One row of the grid a line, so that a person can edit it."""
+        """JSON with one grid row per line, so that it is easy to edit."""
         rows = "null"
         if self.grid is not None:
             rows = "[\n    " + ",\n    ".join(json.dumps(row) for row in self.grid.tolist()) + "\n  ]"
@@ -128,16 +128,16 @@ class Plan:
 
     @classmethod
     def from_json(cls, text: str, subjects: int = MAX_SUBJECTS, source: str = "plan") -> "Plan":
-        """Reads a plan that a person may have written.
+        """Reads a plan, checking every field, since it may be written by hand.
 
         Args:
             text: `{"cot": str, "grid": 8 rows of 8 whole numbers, or null}`.
-            subjects: how many subjects the sentence has.
-            source: the file's name, for messages.
+            subjects: number of subjects in the sentence.
+            source: file name for error messages.
 
         Raises:
-            UserError: no JSON, a missing, unknown or ill-typed field, a grid that is not 8 x 8 or names an
-                absent subject.
+            UserError: no JSON, a missing, unknown or ill-typed field, a grid that is not 8 x 8 or has a subject
+                that the sentence lacks.
         """
         try:
             record = json.loads(text)
@@ -155,9 +155,9 @@ class Plan:
             raise UserError(f"{source}: {error}") from None
 
     def image(self, size: int = 512) -> UInt8[np.ndarray, "h w 3"]:
-        """The plan for people: the grid, `size` pixels square, and the CoT on a panel as wide to its right.
+        """The plan as an image: the grid, `size` pixels square, and to its right the CoT on a panel of that size.
 
-        A plan without a grid, or without words, is one panel only.
+        A plan without a grid, or without a CoT, is one panel only.
         """
         panels = [] if self.grid is None else [_draw_grid(self.grid, size)]
         if self.cot.strip() or self.grid is None:
@@ -166,12 +166,12 @@ class Plan:
 
 
 def _draw_grid(grid: Int8[np.ndarray, "8 8"], size: int) -> UInt8[np.ndarray, "h w 3"]:
-    """Coloured cells, each with its subject's number; dark lines where one subject ends."""
+    """Coloured cells, each with its subject's number, and dark lines between different subjects."""
     from PIL import Image, ImageDraw
 
     from macro.utils.images import LABEL_COLOURS, font, resize
 
-    cell = -(-2 * size // GRID_SIZE)  # drawn at twice the size, then shrunk: smooth figures and lines
+    cell = -(-2 * size // GRID_SIZE)  # drawn at twice the size and scaled down, for smooth digits and lines
     side = GRID_SIZE * cell
     canvas = Image.fromarray(LABEL_COLOURS[grid.repeat(cell, 0).repeat(cell, 1)])
     draw = ImageDraw.Draw(canvas)
@@ -193,7 +193,7 @@ def _draw_grid(grid: Int8[np.ndarray, "8 8"], size: int) -> UInt8[np.ndarray, "h
 
 
 def _draw_words(words: str, size: int) -> UInt8[np.ndarray, "h w 3"]:
-    """Words on a white panel, in the largest type that fits; what the smallest cannot fit is cut."""
+    """Text on a white panel, in the largest type that fits; at the smallest size the rest is cut off."""
     from PIL import Image, ImageDraw
 
     from macro.utils.images import font, wrap

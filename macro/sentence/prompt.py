@@ -1,14 +1,14 @@
-"""Prompts: the `<image n>` grammar, and the two arrangements of one sample.
+"""Prompts: the `<image n>` grammar, and the two arrangements of a sample.
 
-A prompt names its images as `<image n>`, counted from 1: "The dog of <image 1> sits on <image 2>."
+A prompt refers to its images as `<image n>`, counted from 1: "The dog of <image 1> sits on <image 2>."
 
-    in_sentence    "The dog of " [image 1] " sits on " [image 2] "."     INSET: images are words
+    in_sentence    "The dog of " [image 1] " sits on " [image 2] "."     INSET: images as words
     image_first    "<image 1>" [image 1] "<image 2>" [image 2] "The dog of <image 1> sits on <image 2>."
 
-In a sentence an image stands at its first mention, later mentions stay text; images that are never
-mentioned come first, and carry no number. An image to edit (role "source") is no word of the sentence: it comes first,
-so that every word has seen it, and all its mentions stay text. Both arrangements hold the whole prompt: `prompt_of`
-reads it back exactly. Read next: `macro/sentence/formats` (files), `macro/inputs/packing.py`.
+In-sentence, an image replaces its first mention and later mentions stay text; images that are never mentioned come
+first, without a number. An image to edit (role "source") also comes first, so all text can attend to it, and all its
+mentions stay text. Both arrangements keep the whole prompt: `prompt_of` reads it back exactly.
+Read next: `macro/sentence/formats` (files), `macro/inputs/packing.py`.
 """
 
 import dataclasses
@@ -31,10 +31,10 @@ def marker(number: int) -> str:
 
 
 def check_prompt(prompt: str, images: int, source: str = "prompt") -> None:
-    """Holds a prompt against the number of its images.
+    """Checks a prompt against the number of its images.
 
     Raises:
-        UserError: an empty prompt, an image named that is not there, more than 12 images.
+        UserError: an empty prompt, a mention of an image that is not given, more than 12 images.
     """
     if not prompt.strip():
         raise UserError(f"{source}: is empty; say what the image should show")
@@ -54,7 +54,7 @@ def check_prompt(prompt: str, images: int, source: str = "prompt") -> None:
 
 
 def in_sentence(prompt: str, images: Sequence[Image]) -> tuple[Span, ...]:
-    """Images as words; `images[n - 1]` is `<image n>`."""
+    """The spans in-sentence; `images[n - 1]` is `<image n>`."""
     check_prompt(prompt, len(images))
     mentioned: set[int] = set()
     first = {n for n, image in enumerate(images, 1) if image.role == "source"}
@@ -79,7 +79,7 @@ def in_sentence(prompt: str, images: Sequence[Image]) -> tuple[Span, ...]:
 
 
 def image_first(prompt: str, images: Sequence[Image]) -> tuple[Span, ...]:
-    """A marker and its image for each, then the whole prompt; `images[n - 1]` is `<image n>`."""
+    """The spans image-first: each marker and its image, then the prompt; `images[n - 1]` is `<image n>`."""
     check_prompt(prompt, len(images))
     listed = [
         span
@@ -96,8 +96,8 @@ AS_GIVEN = "as_given"
 def arrange(sentence: Sentence, arrangement: str) -> Sentence:
     """The same sample in another arrangement: 'in_sentence' or 'image_first'; 'as_given' changes nothing.
 
-    Only the prompt is rearranged: the leading given texts and images. Plan, target, learnt text and what
-    follows them stay as they are.
+    Only the prompt is rearranged: the texts and images before the first plan, target or supervised text.
+    The rest stays as it is.
     """
     head, tail = _split(sentence)
     if arrangement == AS_GIVEN or _is_image_first(head) == (arrangement == "image_first"):
@@ -115,14 +115,14 @@ def prompt_of(sentence: Sentence) -> str:
 
 
 def _word(span: Text | Image) -> str:
-    """What a span of the in-sentence arrangement says in the prompt."""
+    """The text that stands for a span of the in-sentence arrangement in the prompt."""
     if isinstance(span, Text):
         return span.text
     return "" if span.number is None or span.role == "source" else marker(span.number)
 
 
 def images_by_number(sentence: Sentence) -> tuple[Image, ...]:
-    """The prompt's images by number: entry n - 1 is `<image n>`; unmentioned ones fill the free numbers.
+    """The prompt's images by number: entry n - 1 is `<image n>`; unmentioned images get the free numbers.
 
     Raises:
         UserError: two images with one number, or a number above their count.
@@ -144,7 +144,7 @@ def images_by_number(sentence: Sentence) -> tuple[Image, ...]:
 
 
 def _split(sentence: Sentence) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
-    """The prompt's spans, and what comes from the first plan, target or learnt text on."""
+    """The prompt's spans, and the rest, from the first plan, target or supervised text on."""
     for i, span in enumerate(sentence):
         if not (isinstance(span, Image) or (isinstance(span, Text) and not span.learn)):
             return sentence.spans[:i], sentence.spans[i:]
@@ -152,7 +152,7 @@ def _split(sentence: Sentence) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
 
 
 def _is_image_first(head: tuple[Span, ...]) -> bool:
-    """Unmistakable: in a sentence no text before image n's place can name it."""
+    """Whether a prompt is image-first. Unambiguous: in-sentence, no text before image n mentions it."""
     images = head[1:-1:2]
     return (
         len(head) >= 3
@@ -172,18 +172,18 @@ def build_sentence(
     size: tuple[int, int] | None,
     source: str | os.PathLike | np.ndarray | None = None,
 ) -> Sentence:
-    """What a user asks for, in the in-sentence arrangement: image n shows subject n.
+    """The sentence of a user's request, in the in-sentence arrangement: image n shows subject n.
 
     Args:
-        instruction: may name images as `<image n>`; images it does not name come first.
+        instruction: may refer to images as `<image n>`; those that it does not mention come first.
         images: files, or arrays uint8[h, w, 3].
-        size: (height, width) of the image to draw; None leaves the target out.
-        source: an image to edit. It is then `<image 1>`, of nobody in particular, and `images` go on from
+        size: (height, width) of the image to draw; None: no target.
+        source: an image to edit. It is then `<image 1>`, without a subject, and `images` start at
             `<image 2>`, which shows subject 1.
 
     Raises:
-        UserError: see `check_prompt`, `macro.utils.images.load`; a marker written almost right; or an array of
-            another shape or type.
+        UserError: see `check_prompt`, `macro.utils.images.load`; a misspelt marker; or an array of another shape
+            or type.
     """
     for mention in _NEARLY.finditer(instruction):
         if not MARKER.fullmatch(mention[0]):

@@ -6,7 +6,7 @@ Text-to-image, editing, MUSIC, INSET and MACRO's four tasks are all this one typ
               Image(lamp, subject=2, number=2), Text("a lamp."), Plan(cot, grid), Target(image)))
 
 Subjects and images are numbered from 1. A subject is a thing in the scene; several images may show one
-subject, and an image may show none (a style). Spans are values: never changed, compared by content.
+subject, and an image may show none (a style). Spans are immutable and compared by content.
 Read next: `macro/sentence/prompt.py` (files <-> sentences), `macro/inputs/packing.py` (sentences -> tokens).
 """
 
@@ -52,7 +52,7 @@ def _same(a, b) -> bool:
 
 @dataclass(frozen=True)
 class Text:
-    """Text. `learn`: whether the model is trained to write it (the plan always is)."""
+    """Text. `learn`: whether it is supervised (a plan always is)."""
 
     text: str
     learn: bool = False
@@ -63,12 +63,12 @@ class Image(_Value):
     """A given image.
 
     Attributes:
-        pixels: uint8[h, w, 3], or None while only the file is known.
+        pixels: uint8[h, w, 3], or None if only the file is known.
         path: the file it came from.
         subject: 1..12, the subject it shows; None for a style, a page, a source.
         role: 'reference', 'source' (the image to edit) or 'context' (an earlier page).
-        number: the n of `<image n>`, from 1; None for an image that the words never mention.
-        phrase: the words of the sentence that it shows (INSET), where known.
+        number: the n of `<image n>`, from 1; None for an image that the text never mentions.
+        phrase: the part of the text that it shows (INSET), if known.
     """
 
     pixels: UInt8[np.ndarray, "h w 3"] | None = None
@@ -91,9 +91,9 @@ class Image(_Value):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Target(_Value):
-    """The image to draw: `pixels` uint8[h, w, 3] in training, its `size` (h, w) when sampling.
+    """The image to draw: `pixels` uint8[h, w, 3] in training, `size` (h, w) in sampling.
 
-    Where there are pixels, the size is theirs. `path` is the file it came from.
+    With pixels, `size` is derived from them. `path` is the file it came from.
     """
 
     pixels: UInt8[np.ndarray, "h w 3"] | None = None
@@ -111,14 +111,14 @@ class Target(_Value):
 class Truth(_Value):
     """The ground truth of a rendered target, for judges and tests.
 
-    Arrays and lists run over the subjects in order; subject numbers start at 1.
+    Arrays and lists are indexed by subject, in order; subject numbers start at 1.
 
     Attributes:
         kinds, textures: names.
         palettes: [s, 3 colours, RGB] in 0..1.
         boxes: [s, 4] as x0, y0, x1, y1 in 0..1 of the image.
-        masks, amodal: [s, h, w], the visible part, and the whole as if nothing stood in front.
-        visibility: [s], visible over whole area.
+        masks, amodal: [s, h, w], the visible part, and the whole subject as if unoccluded.
+        visibility: [s], visible area / whole area.
         depth_order: subject numbers, nearest first.
         relations: (i, name, j), or (i, 'between', (j, k)), in subject numbers.
         questions: (text, answer is yes).
@@ -141,9 +141,9 @@ Span = Text | Image | Plan | Target
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Sentence(_Value):
-    """Spans in order, the task they come from, its index there, and the truth where it is known.
+    """Spans in order, their task, the index in that task, and the ground truth if known.
 
-    `notes` are an engine's on how it was made (JSON-like; `macro/engines/core.py`): for people who look at data.
+    `notes` describe how an engine made it (JSON-like; `macro/engines/core.py`), for people who inspect the data.
 
     Raises:
         UserError: two plans, or more than 12 reference images.
@@ -173,7 +173,7 @@ class Sentence(_Value):
 
     @property
     def images(self) -> tuple[Image, ...]:
-        """The given images, in the order they stand in."""
+        """The given images, in order."""
         return tuple(span for span in self.spans if isinstance(span, Image))
 
     @property
@@ -187,14 +187,14 @@ class Sentence(_Value):
 
     @property
     def text(self) -> str:
-        """The words of all text spans, joined; images leave no trace (`prompt.prompt_of` marks them)."""
+        """The joined text of all text spans, without any sign of images (`prompt.prompt_of` marks them)."""
         return "".join(span.text for span in self.spans if isinstance(span, Text))
 
     @property
     def subjects(self) -> int:
-        """How many subjects a plan may name: those that the images show, or 12 if one is an image to edit.
+        """The number of subjects that a plan may use: those that the images show, or 12 with an image to edit.
 
-        The subjects of an image to edit have no numbers yet; they follow those of the references.
+        The subjects in an image to edit are not numbered yet; their numbers follow those of the references.
         """
         if any(image.role == "source" for image in self.images):
             return MAX_SUBJECTS
@@ -205,7 +205,7 @@ class Sentence(_Value):
         return dataclasses.replace(self, **changes)
 
     def with_plan(self, plan: Plan | None) -> "Sentence":
-        """A copy with this plan, just before the target (or at the end); None takes its own out."""
+        """A copy with this plan just before the target (or at the end); None removes the plan."""
         spans = [span for span in self.spans if not isinstance(span, Plan)]
         if plan is not None:
             at = next((i for i, span in enumerate(spans) if isinstance(span, Target)), len(spans))

@@ -1,7 +1,7 @@
 """JSON files of one sample each: MacroData's (`prompt`, `input_images`) and INSET's (`caption`, `map`, `images`).
 
-In both, `task`, `idx` and `output_image` may be missing ('compose', 0, no target), and image paths are relative to the
-file.
+In both, `task`, `idx` and `output_image` are optional (defaults: 'compose', 0, no target), and image paths are relative
+to the file.
 """
 
 import dataclasses
@@ -15,11 +15,11 @@ from macro.utils import images as images_io
 
 
 def read(path: str | os.PathLike) -> Sentence:
-    """Reads a file of either format (one with a `caption` is INSET's); images stay files until `load_images`.
+    """Reads a file of either format (one with a `caption` is INSET's); images are not read before `load_images`.
 
     Raises:
-        UserError: no such file, no JSON, a field missing or of the wrong type, or see `prompt.check_prompt` and
-            `inset.from_phrase_map`.
+        UserError: the file is missing or no JSON, a field is missing or of the wrong type; see also
+            `prompt.check_prompt` and `inset.from_phrase_map`.
     """
     path = Path(path)
     record = read_object(path)
@@ -30,7 +30,7 @@ def read(path: str | os.PathLike) -> Sentence:
 
 
 def load_images(sentence: Sentence, max_pixels: int = images_io.MAX_PIXELS) -> Sentence:
-    """A copy in which every image that is only a file so far has been read."""
+    """A copy with the pixels of every image; images that so far are only a path are read."""
 
     def load(span: Span) -> Span:
         if isinstance(span, (Image, Target)) and span.pixels is None and span.path is not None:

@@ -1,6 +1,6 @@
 """INSET's phrase maps: {"caption": "A robot holds a vase.", "map": {"robot": 1, "vase": 2}, "images": [files], ...}.
 
-Each phrase is in the caption as whole words, and one phrase belongs to one image. Image n is placed right before its
+Each phrase occurs in the caption as whole words and belongs to exactly one image. Image n is placed right before its
 phrase: "A " [image 1] " robot holds a " [image 2] " vase.".
 """
 
@@ -16,7 +16,7 @@ from macro.utils.errors import UserError
 
 
 def spans_of(path: Path, record: dict) -> tuple[Span, ...]:
-    """The caption and images of a file's record; image n shows subject n. Errors as `formats.read`."""
+    """The spans of a file's record; image n shows subject n. Raises what `formats.read` does."""
     caption = read_field(path, record, "caption", str)
     files = read_files(path, record, "images")
     phrases = read_field(path, record, "map", dict)
@@ -30,12 +30,12 @@ def from_phrase_map(
 ) -> tuple[Span, ...]:
     """The spans in which `images[n - 1]` is right before the phrase that `phrases` maps to n, and holds that phrase.
 
-    A phrase's position is its first occurrence, as whole words, that no longer phrase covers. Images without a phrase
-    come first.
+    A phrase is placed at its first occurrence as whole words outside every longer phrase. Images without a phrase come
+    first.
 
     Raises:
-        UserError: see `check_prompt`; a marker in the caption, a phrase without a position of its own, a number that
-            is no image's, or two phrases for one image. Messages begin with `source`.
+        UserError: see `check_prompt`; a marker in the caption, a phrase without a position of its own, a number without
+            an image, or two phrases for one image. Messages begin with `source`.
     """
     prompt = _mark_phrases(source, caption, phrases, len(images))
     phrase_of = {number: phrase for phrase, number in phrases.items()}

@@ -1,7 +1,7 @@
 """MacroData's JSON: {"task", "idx", "prompt": "The dog of <image 1> ...", "input_images": [files], "output_image"}.
 
-For customization and 'compose' image n shows subject n; elsewhere images show no subject. For 'edit' the first image is
-the one to edit. `input_images` may be empty (text to image).
+In the tasks customization and 'compose' image n shows subject n; in others images show no subject. In 'edit' the first
+image is the one to edit. `input_images` may be empty (text to image).
 """
 
 import json
@@ -16,7 +16,7 @@ from macro.utils.files import atomic_write
 
 
 def spans_of(path: Path, record: dict) -> tuple[Span, ...]:
-    """The prompt and images of a file's record, in the in-sentence arrangement. Errors as `formats.read`."""
+    """The spans of a file's record, in the in-sentence arrangement. Raises what `formats.read` does."""
     prompt = read_field(path, record, "prompt", str)
     files = read_files(path, record, "input_images")
     check_prompt(prompt, len(files), f"{path}: prompt")
@@ -30,7 +30,7 @@ def spans_of(path: Path, record: dict) -> tuple[Span, ...]:
 
 
 def write_macrodata(path: str | os.PathLike, sentence: Sentence) -> None:
-    """Writes a sentence; images that have no file yet are saved beside it as PNG."""
+    """Writes a sentence; images without a file are saved beside it as PNG."""
     path = Path(path)
     images, prompt = images_by_number(sentence), prompt_of(sentence)
     check_prompt(prompt, len(images), f"{path}: prompt")
@@ -43,12 +43,12 @@ def write_macrodata(path: str | os.PathLike, sentence: Sentence) -> None:
 
 
 def _file_of(path: Path, image: Image | Target, name: str) -> str:
-    """An image's file as the JSON beside it names it; the image is saved first if it has no file."""
+    """The path of an image relative to the JSON file; an image without a file is saved first."""
     if image.path is None:
         file = f"{path.stem}_{name}.png"
         images_io.save(path.with_name(file), image.pixels)
         return file
     folder = os.path.join(path.parent, "")
-    if image.path.startswith(folder):  # undoes `json_fields.relative_to` letter by letter
+    if image.path.startswith(folder):  # the exact inverse of `json_fields.relative_to`
         return image.path[len(folder) :]
     return image.path if os.path.isabs(image.path) else os.path.relpath(image.path, path.parent)
