@@ -1,4 +1,4 @@
-"""macro: reads a sentence with images in it, plans the scene, and draws it.
+"""macro: reads a sentence with images in it, plans the scene and generates the image.
 
     pipeline = macro.load("demo")
     result = pipeline.compose("<image 1> left of <image 2>", ["dog.png", "house.png"])

@@ -1,13 +1,13 @@
-"""How an engine runs: candidates go through named steps, and come out as sentences or with the reason why not.
+"""How an engine runs: candidates go through named steps and become sentences, or rejections with a reason.
 
     engine = music.ENGINE
     made = make(engine, procedural.provider(), options, seed=0, indices=range(8))
     made.samples, made.dead, made.counts
 
-A candidate is everything known so far about sample (seed, index); steps ask stages (`provider.py`) and fill it in. One
-that a filter drops, or whose stage had a fault, is written down as dead with its step and reason; its place is tried
-again, with other random numbers, up to `engine.max_attempts` times. So sample `index` follows from (seed, index,
-options) and the provider alone, whatever is made beside it. Steps see whole batches: that is what models like.
+A candidate holds everything known so far about sample (seed, index); steps call stages (`provider.py`) and fill it in.
+A candidate that a filter drops, or whose stage failed, is recorded as a rejection with its step and reason; its index
+is tried again with other random numbers, up to `engine.max_attempts` times. So sample `index` depends on (seed, index,
+options) and the provider alone, not on the rest of the batch. Steps take whole batches, which models need to be fast.
 Read next: `music.py`, `inset/`, `macrodata/` (the engines); `data/build.py` (the command line).
 """
 
@@ -28,7 +28,7 @@ from macro.utils.streams import stream
 
 @dataclass(frozen=True)
 class FilterResult:
-    """What a filter said: its name, whether the candidate passed, the value it looked at, and in words why."""
+    """The result of a filter: its name, whether the candidate passed, the value it tested, and the reason as text."""
 
     filter: str
     kept: bool
@@ -38,13 +38,13 @@ class FilterResult:
 
 @dataclass(frozen=True)
 class Candidate:
-    """Sample (seed, index) on its way; engines add what they find out as fields of their own.
+    """Sample (seed, index) while it is being made; engines add fields of their own for what their steps find.
 
     Attributes:
-        attempt: 0 at first; a candidate that was dropped starts anew with the next.
-        task, bucket: what it will be a sample of: "compose", "1-3".
+        attempt: from 0; after a rejection the sample starts anew with the next attempt.
+        task, bucket: those of the sample it will be: "compose", "1-3".
         filter_results: of all filters so far.
-        dropped: (step, reason) once it is dead.
+        dropped: (step, reason) once it is rejected.
     """
 
     seed: int
@@ -60,15 +60,15 @@ class Candidate:
         return int(self.rng(purpose).integers(2**31))
 
     def rng(self, purpose: str) -> np.random.Generator:
-        """Random numbers for one purpose: separate streams keep one choice from moving the others."""
+        """Random numbers for one purpose: with separate streams, one choice does not change the others."""
         return stream(self.seed, self.index, self.attempt, purpose)
 
     def replace(self, **changes) -> "Candidate":
-        """A copy with other fields."""
+        """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 
     def check(self, name: str, kept: bool, value: float | None = None, reason: str = "") -> "Candidate":
-        """A copy with a filter's verdict; dropped, with the reason, where that is no."""
+        """A copy with a filter's result; if `kept` is false, dropped with the reason."""
         candidate = self.replace(filter_results=(*self.filter_results, FilterResult(name, bool(kept), value, reason)))
         return candidate if kept else candidate.replace(dropped=(name, reason))
 
@@ -79,7 +79,7 @@ Run = Callable[[list[Any], Provider, Any], list[Any]]
 
 @dataclass(frozen=True)
 class Step:
-    """A named step: `run(candidates, provider, options)` gives as many candidates back, in order, dropped ones too.
+    """A named step: `run(candidates, provider, options)` returns as many candidates, in order, dropped ones included.
 
     `provider` is None for an engine that needs none.
     """
@@ -93,13 +93,13 @@ class Engine:
     """A data engine.
 
     Attributes:
-        name: of its data set; version: changes whenever it makes anything else than before from the same input.
+        name: of its data set; version: changes whenever the same input gives a different output.
         options: the dataclass of its settings.
         start: (seed, index, attempt, options) -> an empty candidate.
         steps: in order.
         finish: (candidate, options) -> its sentence.
-        needs_provider: whether its steps ask one.
-        max_attempts: how often a place is tried before it stays empty.
+        needs_provider: whether its steps call one.
+        max_attempts: attempts per index before it is left out.
     """
 
     name: str
@@ -126,7 +126,7 @@ class Rejection:
 
 @dataclass(frozen=True)
 class Batch:
-    """Candidates on their way together: the places still open, what is done, what died, and what the filters said.
+    """Candidates that are processed together: those still open, those done, the rejections, and the filters' counts.
 
     `counts` holds (filter or step, "kept" or "dropped") -> number.
     """
@@ -139,12 +139,12 @@ class Batch:
 
 
 def begin(engine: Engine, options: Any, seed: int, indices: Iterable[int]) -> Batch:
-    """First candidates of these places."""
+    """A batch with the first attempt at each index."""
     return Batch(seed, tuple(engine.start(seed, index, 0, options) for index in indices))
 
 
 def advance(batch: Batch, step: Step, provider: Provider | None, options: Any) -> Batch:
-    """All living candidates one step on."""
+    """The batch after one step on all candidates that are not dropped."""
     living = [candidate for candidate in batch.candidates if candidate.dropped is None]
     if not living:
         return batch
@@ -158,9 +158,9 @@ def advance(batch: Batch, step: Step, provider: Provider | None, options: Any) -
 
 
 def settle(batch: Batch, engine: Engine, options: Any) -> Batch:
-    """After the last step: survivors are done, the dead are written down, and their places start anew.
+    """After the last step: survivors are done, dropped candidates become rejections, and their next attempts start.
 
-    The last attempt's dead leave their places empty.
+    An index whose last attempt was dropped is left out.
     """
     done, dead, again, counts = list(batch.done), list(batch.dead), [], Counter(batch.counts)
     for candidate in batch.candidates:
@@ -181,7 +181,7 @@ def settle(batch: Batch, engine: Engine, options: Any) -> Batch:
 
 @dataclass(frozen=True)
 class EngineOutput:
-    """What came of a batch: samples in the order of their indices, the dead, and the filters' counts."""
+    """Result of a batch: samples in the order of their indices, the rejections, and the filters' counts."""
 
     samples: list[Sentence]
     dead: list[Rejection]
@@ -189,12 +189,12 @@ class EngineOutput:
 
 
 def finish(batch: Batch, engine: Engine, options: Any) -> EngineOutput:
-    """The sentences of all that is done."""
+    """The sentences of all candidates that are done."""
     return EngineOutput([engine.finish(candidate, options) for candidate in batch.done], list(batch.dead), batch.counts)
 
 
 def go_on(batch: Batch, engine: Engine, provider: Provider | None, options: Any) -> Batch:
-    """After the last step of the first try: settles it, and makes all the others."""
+    """After the last step of the first attempt: settles it, and runs all further attempts."""
     for _ in range(engine.max_attempts - 1):
         batch = settle(batch, engine, options)
         for step in engine.steps:
@@ -203,7 +203,7 @@ def go_on(batch: Batch, engine: Engine, provider: Provider | None, options: Any)
 
 
 def make(engine: Engine, provider: Provider | None, options: Any, seed: int, indices: Iterable[int]) -> EngineOutput:
-    """Samples `indices` of `seed`; places whose every attempt was dropped are missing."""
+    """Samples `indices` of `seed`; an index whose every attempt was dropped is missing."""
     batch = begin(engine, options, seed, indices)
     for step in engine.steps:
         batch = advance(batch, step, provider, options)
@@ -212,9 +212,9 @@ def make(engine: Engine, provider: Provider | None, options: Any, seed: int, ind
 
 
 def notes_of(candidate: Candidate, engine: Engine, **more: Any) -> dict:
-    """`Sentence.notes` of a finished candidate: engine, bucket, attempt, the filters' verdicts, and what it adds.
+    """`Sentence.notes` of a finished candidate: engine, bucket, attempt, the filters' results, and `more`.
 
-    Every engine adds `regions`, where it has any: a list of {"label", "box", "score"}, subject by subject.
+    Every engine adds `regions`, where it has any: a list of {"label", "box", "score"}, one per subject.
     """
     filter_results = [dataclasses.asdict(result) for result in candidate.filter_results]
     made = {"engine": f"{engine.name} {engine.version}", "bucket": candidate.bucket, "attempt": candidate.attempt}
@@ -225,12 +225,12 @@ def notes_of(candidate: Candidate, engine: Engine, **more: Any) -> dict:
 
 
 def each(run: Callable[[D, Any], D]) -> Run:
-    """A step that asks no stage: `run(candidate, options)` of every candidate."""
+    """A step that calls no stage: `run(candidate, options)` of every candidate."""
     return lambda candidates, provider, options: [run(candidate, options) for candidate in candidates]
 
 
 def only(field: str, value: str, run: Run) -> Run:
-    """A step on the candidates with this value in a field; the others stay as they are."""
+    """A step on the candidates whose field has this value; the others stay as they are."""
 
     def step(candidates: list[Candidate], provider: Provider, options: Any) -> list[Candidate]:
         own = [candidate for candidate in candidates if getattr(candidate, field) == value]
@@ -241,7 +241,7 @@ def only(field: str, value: str, run: Run) -> Run:
 
 
 def map_answers(candidates: Sequence[D], step: str, answers: Sequence[Any], then: Callable[[D, Any], D]) -> list[D]:
-    """`then(candidate, answer)` of every candidate; one whose answer is a `ItemError` is dropped."""
+    """`then(candidate, answer)` of every candidate; one whose answer is an `ItemError` is dropped."""
     return [
         candidate.replace(dropped=(step, answer.reason)) if isinstance(answer, ItemError) else then(candidate, answer)
         for candidate, answer in zip(candidates, answers, strict=True)
@@ -249,12 +249,12 @@ def map_answers(candidates: Sequence[D], step: str, answers: Sequence[Any], then
 
 
 def set_answers(candidates: Sequence[D], step: str, field: str, answers: Sequence[Any]) -> list[D]:
-    """Every candidate with its answer in a field; one whose answer is a `ItemError` is dropped."""
+    """Every candidate with its answer in a field; one whose answer is an `ItemError` is dropped."""
     return map_answers(candidates, step, answers, lambda candidate, answer: candidate.replace(**{field: answer}))
 
 
 def load_source(candidates: Sequence[D], step: str, field: str, get: Callable[[D], Any]) -> list[D]:
-    """Every candidate with `get(candidate)`, raw material, in a field; one whose material is unusable is dropped.
+    """Every candidate with `get(candidate)`, raw material, in a field; dropped if the material is unusable.
 
     load_source(candidates, "photo", "image", lambda c: provider.sources.photo(c.seed, c.seed_for("photo")))
     """
@@ -269,9 +269,9 @@ def load_source(candidates: Sequence[D], step: str, field: str, get: Callable[[D
 
 
 def group_answers(answers: Sequence[Any], sizes: Sequence[int]) -> list[list[Any] | ItemError]:
-    """A flat list of answers, `sizes[i]` of them to group i; a group with a fault in it is that fault.
+    """Splits a flat list of answers into groups of `sizes[i]`; a group with an `ItemError` in it becomes that error.
 
-    For stages that answer thing by thing where a candidate has several.
+    For stages that take single items where a candidate has several.
     """
     flat, groups = iter(answers), []
     for size in sizes:
@@ -286,10 +286,10 @@ def group_answers(answers: Sequence[Any], sizes: Sequence[int]) -> list[list[Any
 def arranged(
     prompt: str, images: Sequence[Image], rng: np.random.Generator, image_first: float | int
 ) -> tuple[Span, ...]:
-    """Prompt and images, in a share `image_first` of the draws with the images first, else in the sentence."""
+    """Prompt and images as spans: images first with probability `image_first`, else within the sentence."""
     return ARRANGEMENTS["image_first" if rng.random() < image_first else "in_sentence"](prompt, images)
 
 
 def region_notes(regions: Iterable[Region]) -> list[dict]:
-    """Regions as `Sentence.notes` hold them."""
+    """Regions in the form of `Sentence.notes`."""
     return [{"label": region.label, "box": list(region.box), "score": region.score} for region in regions]

@@ -1,10 +1,10 @@
-"""Edits of rendered scenes: an image, a sentence that asks for one change, the image with that change.
+"""Edits of rendered scenes: a source image, an instruction for one change, and the image with that change.
 
     [image 1] "put the " [image 2] " robot left of the tree in <image 1>."  Plan  Target
 
-The image to edit has the role "source" and shows no numbered subject; references, numbered from 2, show the newcomer
-alone, from another view, and it is subject 1 of the plan. The truth, the plan and the thought are those of the scene
-after the edit, rendered again. This is exact, so all that it needs of a provider is nothing: the stages go unused.
+The image to edit has the role "source" and shows no numbered subject; references, numbered from 2, show the added
+subject alone, from another view, and it is subject 1 of the plan. The truth, the plan and the thought are those of the
+scene after the edit, rendered again. Everything is exact, so no stage of a provider is called.
 Read next: `macro/scenes/edits.py`, `macro/scenes/language/edit_instructions.py`, `core.py`.
 """
 
@@ -26,8 +26,8 @@ from macro.sentence.plan import Plan
 from macro.sentence.spans import MAX_REFERENCES, Image, Sentence, Target, Truth
 from macro.utils.errors import UserError
 
-_SCENES = 6  # drawn until one has room for the edit
-_LEVELS = 12  # of 255: a pixel that differs by less has not changed to the eye
+_SCENES = 6  # drawn at most, until one has room for the edit
+_LEVELS = 12  # of 255: a smaller difference of a pixel is not visible
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class Options:
 
     Attributes:
         size, reference_size: side of source and target, and of the references, pixels.
-        weights: how often each of `macro.scenes.edits.OPERATIONS` (add, remove, replace, move, recolour) comes up.
-        counts: how many subjects the source may have, each equally likely as far as the operation allows it.
+        weights: of each of `macro.scenes.edits.OPERATIONS` (add, remove, replace, move, recolour).
+        counts: how many subjects the source may have, each equally likely where the operation allows it.
         rays: samples per pixel, 1..4.
         image_first: share of samples in the image-first arrangement; the others are in-sentence.
-        views: how many references a newcomer has, each equally likely.
-        min_area: visible share of the image that every subject must reach before and after.
-        min_change: share of the image's pixels that must have changed.
+        views: how many references an added subject has, each equally likely.
+        min_area: least visible share of the image for every subject, before and after.
+        min_change: least share of the image's pixels that must change.
         K, region: the layout rule's switches (`annotate.layout`).
     """
 
@@ -72,7 +72,7 @@ class Options:
 
 @dataclass(frozen=True, eq=False)
 class EditCandidate(Candidate):
-    """A candidate with its edit, both images and their truths, the newcomer's references, and the words."""
+    """A candidate with its edit, both images and their truths, the added subject's references, and the text."""
 
     operation: str = ""
     edit: Edit | None = None
@@ -85,13 +85,13 @@ class EditCandidate(Candidate):
 
 
 def _counts(operation: str, options: Options) -> list[int]:
-    """Numbers of subjects that a source of this operation may have: a mover needs company, 12 leave no room."""
+    """Numbers of subjects that a source of this operation may have: a move needs two, and 12 leave no room to add."""
     least, most = (2 if operation in ("remove", "move") else 1), (11 if operation == "add" else 12)
     return [count for count in options.counts if least <= count <= most]
 
 
 def _start(seed: int, index: int, attempt: int, options: Options) -> EditCandidate:
-    # The operation is the same for every attempt: dropping the hard ones must not bend the mixture.
+    # The operation is the same for every attempt: rejecting the hard ones must not bias the mixture.
     first = EditCandidate(seed, index, 0, "edit", "")
     weights = np.array(options.weights) / sum(options.weights)
     operation = OPERATIONS[int(first.rng("operation").choice(len(OPERATIONS), p=weights))]
@@ -100,7 +100,7 @@ def _start(seed: int, index: int, attempt: int, options: Options) -> EditCandida
 
 def _propose(candidate: EditCandidate, options: Options) -> EditCandidate:
     """A scene, and an edit that it has room for."""
-    # As the operation, the number of subjects is drawn once and for all attempts.
+    # Like the operation, the number of subjects is drawn once for all attempts.
     count = int(candidate.replace(attempt=0).rng("count").choice(_counts(candidate.operation, options)))
     rng = candidate.rng("scene")
     for _ in range(_SCENES):
@@ -112,7 +112,7 @@ def _propose(candidate: EditCandidate, options: Options) -> EditCandidate:
 
 
 def _draw(candidates: list[EditCandidate], provider: Provider | None, options: Options) -> list[EditCandidate]:
-    """Both images and what is so in them."""
+    """Renders both images and their ground truth."""
     scenes = [scene for candidate in candidates for scene in (candidate.edit.before, candidate.edit.after)]
     drawn = render_with_truth(scenes, options.size, options.size, options.rays)
     out = []
@@ -124,7 +124,7 @@ def _draw(candidates: list[EditCandidate], provider: Provider | None, options: O
 
 
 def _show(candidate: EditCandidate, options: Options) -> EditCandidate:
-    """Drops a candidate in which somebody shows too little, has no cell, or the edit changes too little."""
+    """Drops a candidate in which a subject is too small or has no cell, or the edit changes too little."""
     least = min(float(truth.masks.mean((1, 2)).min()) for truth in (candidate.before, candidate.after))
     candidate = candidate.check("area", least >= options.min_area, least, "somebody shows too little")
     if candidate.dropped:
@@ -138,7 +138,7 @@ def _show(candidate: EditCandidate, options: Options) -> EditCandidate:
 
 
 def _say(candidate: EditCandidate, options: Options) -> EditCandidate:
-    """The instruction; drops a candidate of which nobody could say clearly what is meant."""
+    """The instruction; drops a candidate for which no unambiguous one exists."""
     numbers = range(2, 2 + _views(candidate, options))
     rng = candidate.rng("words")
     said = edit_instructions.instruction(candidate.edit, candidate.before, candidate.after, rng, numbers)
@@ -146,12 +146,12 @@ def _say(candidate: EditCandidate, options: Options) -> EditCandidate:
 
 
 def _views(candidate: EditCandidate, options: Options) -> int:
-    """How many references there are: none where nobody is new."""
+    """Number of references: 0 if no subject is added."""
     return int(candidate.rng("views").choice(options.views)) if candidate.operation in ("add", "replace") else 0
 
 
 def _refer(candidates: list[EditCandidate], provider: Provider | None, options: Options) -> list[EditCandidate]:
-    """Images of the newcomers alone, from other views and in other light."""
+    """Images of the added subject alone, from other views and in other light."""
     scenes = [_alone(candidate, options) for candidate in candidates]
     every = [scene for several in scenes for scene in several]
     images = iter(render_images(every, options.reference_size, options.rays))

@@ -1,6 +1,6 @@
-"""What is exactly so in an image whose scene is known: its truth, its subjects' labels, which one a region shows.
+"""Ground truth of images whose scene is known: truth, subjects' labels, and which subject a region shows.
 
-The procedural provider answers from it, and engines take from it what real images cannot give: `Sentence.truth`.
+The procedural provider answers from it, and engines take from it what real images lack: `Sentence.truth`.
 Read next: `procedural/`, `music.py`.
 """
 
@@ -21,7 +21,7 @@ from macro.scenes.layout.placement import supports_of
 from macro.scenes.render.batches import render_with_truth
 from macro.sentence.spans import Truth
 
-_KEPT = 256  # truths of that many images are remembered: a step looks at those that the last one looked at
+_KEPT = 256  # truths of this many images are cached: consecutive steps use the same images
 _TRUTHS: OrderedDict[tuple[Scene, int, int], Truth] = OrderedDict()
 
 
@@ -48,13 +48,13 @@ def known_truth(image: EngineImage) -> Truth | None:
 
 
 def grid_of(truth: Truth, options: Any) -> tuple[Int8[np.ndarray, "8 8"], int]:
-    """The layout of a truth by `options.K` and `options.region`, and how many subjects have no cell in it."""
+    """The layout grid of a truth by `options.K` and `options.region`, and how many subjects have no cell in it."""
     grid = annotate.layout(truth.masks, truth.boxes, options.K, options.region)
     return grid, len(truth.kinds) - len(np.setdiff1d(grid, [0]))
 
 
 def labels(scene: Scene) -> tuple[str, ...]:
-    """What each subject is called: "dog", or "red dog" where the scene has two."""
+    """Each subject's name: "dog", or "red dog" where the scene has two."""
     shared = Counter(subject.kind for subject in scene.subjects)
     return tuple(s.kind if shared[s.kind] == 1 else f"{named_colour(s.palette[0])} {s.kind}" for s in scene.subjects)
 
@@ -74,13 +74,13 @@ def box_of(truth: Truth, subject: int) -> Box:
 
 
 def subject_at(truth: Truth, region: Region) -> int | None:
-    """Which subject (from 0) a region shows: the one whose box overlaps it most, None if none overlaps it."""
+    """The subject (from 0) that a region shows: the one whose box overlaps it most, None if none overlaps it."""
     shares = [overlap(box_of(truth, i), region.box) for i in range(len(truth.kinds))]
     return int(np.argmax(shares)) if shares and max(shares) > 0 else None
 
 
 def scene_subset(scene: Scene, subjects: Sequence[int]) -> Scene:
-    """The scene with only these subjects (from 0), renumbered in this order; who stood on one that left is put down."""
+    """The scene with only these subjects (from 0), renumbered in this order; riders of a removed one are put down."""
     new = {old: i for i, old in enumerate(subjects)}
     resting = supports_of(scene.subjects)
     kept = []
@@ -92,13 +92,13 @@ def scene_subset(scene: Scene, subjects: Sequence[int]) -> Scene:
 
 
 def truth_subset(truth: Truth, subjects: Sequence[int]) -> Truth:
-    """The truth as far as it is about these subjects (from 0), renumbered in this order; without questions."""
+    """The part of the truth about these subjects (from 0), renumbered in this order; without questions."""
     new = {old + 1: i + 1 for i, old in enumerate(subjects)}
     order = list(subjects)
 
     def renumbered(j):
         if isinstance(j, tuple):
-            # "between" names its two in the order of their numbers, also the new ones.
+            # "between" names its two subjects in the order of their numbers, also the new ones.
             both = [new[k] for k in j if k in new]
             return tuple(sorted(both)) if len(both) == len(j) else None
         return new.get(j)

@@ -4,7 +4,7 @@
     found   = [sum over text tokens t of A[t, u], sum over tokens t of other images of A[t, u]]
 
 or, for the methods that use scores before the softmax, [sum over the sentence's text tokens t of mean over heads of
-q_t . k_u / sqrt(d), 0], whether t sees u or not. Used by `macro/models/token_selection.py`.
+q_t . k_u / sqrt(d), 0], whether or not t attends to u. Used by `macro/models/token_selection.py`.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class AttentionProbe:
     """What to measure in one pass through the layers.
 
     Attributes:
-        query_images: int32 `[rows, n]` number of the image that a query belongs to; -1: text, less: is not counted.
+        query_images: int32 `[rows, n]` number of the image that a query belongs to; -1: text, below -1: not counted.
         key_images: the same for each set of keys.
         layers: numbers of the probed layers.
-        rows, step: how many rows of queries count: the first, and every `step`-th after it. Each set of keys has as
-            many rows, its first ones.
-        keys: which sets of keys are measured: 0 those of the new tokens themselves, else the number of a cache.
-        softmax: attention weights; otherwise scores.
+        rows, step: number of probed rows of queries, the first and every `step`-th after it. Each set of keys has the
+            same number of probed rows, its first ones.
+        keys: which sets of keys are measured: 0 for those of the new tokens themselves, else the number of a cache.
+        softmax: whether to measure attention weights rather than scores.
     """
 
     query_images: Any
@@ -44,7 +44,7 @@ class AttentionProbe:
     softmax: bool = flax.struct.field(pytree_node=False)
 
     def layer_flags(self, layers: int) -> Bool[Array, " layers"]:
-        """Which of all layers are probed."""
+        """For each layer, whether it is probed."""
         return jnp.zeros(layers, bool).at[jnp.asarray(self.layers)].set(True)
 
 
@@ -56,10 +56,10 @@ def probe_layer(
     meta: dict,
     keys: Sequence[tuple[Array, dict]],
 ) -> tuple[Float[Array, "rows 2 _"], ...]:
-    """What one layer gives each set of keys; zeros, without any work, where it is not `probed`."""
+    """One layer's measurement for each set of keys; zeros, without any computation, where it is not `probed`."""
 
     def first(x: Array, step: int) -> Array:
-        # Slices, and none at all where every row looks: an index would send all rows to every device.
+        # Slices, or none where every row is probed: an index array would send all rows to every device.
         return x if x.shape[0] == probe.rows else x[: probe.rows * step : step]
 
     sets = [jax.tree.map(lambda x: first(x, 1), keys[number]) for number in probe.keys]
@@ -81,11 +81,11 @@ def probe_layer(
 
 
 def _scores(q: Array, k: Array, q_sample: Array, k_sample: Array) -> Float[Array, "rows 2 nk"]:
-    """Scores summed over the queries of a key's sample (-1: none of any): those of their sum, as scores are linear."""
+    """Scores summed over the queries of a key's sample (-1: of none): computed from the queries' sum, by linearity."""
     mean = jnp.mean(rearrange(q.astype(jnp.float32), "b n (g r) d -> b n r g d", g=k.shape[2]), axis=2) / k.shape[2]
 
     def of_row(mean, k, q_sample, k_sample):
-        n = len(q_sample)  # at least as many as samples; who is of none goes beyond and is dropped
+        n = len(q_sample)  # at least the number of samples; tokens of none get an index beyond it and are dropped
         total = jax.ops.segment_sum(mean, jnp.where(q_sample < 0, n, q_sample), n)
         found = jnp.einsum("ngd,ngd->n", total[jnp.clip(k_sample, 0, n - 1)], k.astype(jnp.float32))
         return jnp.where(k_sample >= 0, found, 0.0)

@@ -1,25 +1,25 @@
-"""The layers that all transformers here share: dense (with LoRA), rotary and sine-cosine positions, time, remat.
+"""Layers shared by all transformers here: dense (with LoRA), rotary and sine-cosine positions, time, remat.
 
     y = x w + (x a) b + bias          a [in, rank], b [rank, out] where there are adapters (arXiv 2106.09685)
 
-Adapters lie in a variable collection of their own under the kernel's path, `{"lora": {.. {"kernel": {"a", "b"}}}}`, b
-multiplied by alpha / rank already (`macro/training/lora.py`). The kernel beside adapters is frozen, and as the product
+Adapters are a separate variable collection under the kernel's path, `{"lora": {.. {"kernel": {"a", "b"}}}}`, with b
+already multiplied by alpha / rank (`macro/training/lora.py`). A kernel with adapters is frozen, and as the product
 x w is not a function of a and b, no gradient of the kernel's shape is ever computed.
 
 Without adapters dense's backward pass transposes the narrower side:
 
     dx = dy w^T;    dw = x^T dy = (dy^T x)^T
 
-JAX differentiates to the last form. On a CPU the transposed copy of dy that it needs is fused with whatever made
-dy, which in a gated MLP is a dozen operations on four arrays, walked column by column: one MLP's gradient took 1.7
-times as long as with the other form. Elsewhere the two cost the same.
+JAX differentiates to the last form. On a CPU the transposed copy of dy that it needs is fused with the operations
+that compute dy, in a gated MLP a dozen on four arrays, read column by column: one MLP's gradient took 1.7 times as
+long as with the other form. Elsewhere the two cost the same.
 
-Rematerialisation (Chen et al., arXiv 1604.06174), what the backward pass finds in memory and what it computes again:
+Rematerialisation (Chen et al., arXiv 1604.06174): what is kept for the backward pass; the rest is recomputed:
 
-    none        every activation of a layer is kept
+    none        a layer keeps all its activations
     attention   a layer keeps its input and the output of its attention
     dots        a layer keeps its matrix products
-    full        a layer keeps its input alone: least memory, one more forward pass of it
+    full        a layer keeps only its input: least memory, one more forward pass
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def rope_angles(
 def apply_rope(
     x: Float[Array, "b n h d"], cos: Float[Array, "b n half"], sin: Float[Array, "b n half"]
 ) -> Float[Array, "b n h d"]:
-    """Turns the first half of each head against the second, in float32; keeps the dtype of `x`."""
+    """Rotates the first half of each head against the second, in float32; keeps the dtype of `x`."""
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     cos, sin = cos[:, :, None], sin[:, :, None]
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
@@ -131,7 +131,7 @@ def time_sinusoids(t: Float[Array, "*shape"]) -> Float[Array, "*shape 256"]:
 
 
 def apply_remat(layer: type[nn.Module], policy: str) -> type[nn.Module]:
-    """The layer, to be scanned over, under a policy of `REMAT_CHOICES`."""
+    """The layer class with a policy of `REMAT_CHOICES` applied, to be scanned over."""
     if policy == "none":
         return layer
     return nn.remat(layer, prevent_cse=False, policy=REMAT_POLICIES[policy])

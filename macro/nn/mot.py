@@ -4,10 +4,10 @@
     tokens += O_e attention(q, [k_cache; k_und; k_gen], [v ...])        one softmax over all tokens
     tokens += Down_e(silu(Gate_e y) * Up_e y),  y = PostNorm_e(tokens)
 
-Understanding tokens (text and vision) and generation tokens (latents) live in buffers of their own, so that each
-expert runs on its own tokens only and nothing is gathered or scattered. Keys and values are concatenated once.
-Either buffer may be absent (None). Keys of earlier tokens come from caches, each a set of keys of its own, which rows
-of new tokens may share: attention over every set is merged, so that no cache is ever copied.
+Understanding tokens (text and vision) and generation tokens (latents) have separate buffers, so that each expert
+runs only on its own tokens, without gather or scatter. Keys and values are concatenated once.
+Either buffer may be absent (None). Keys of earlier tokens come from caches, each a separate set of keys, which rows
+of new tokens may share: the partial attention over each set is merged, so that no cache is ever copied.
 Read next: `macro/models/composer.py`.
 """
 
@@ -47,7 +47,7 @@ class RMSNorm(nn.Module):
 
 
 class Expert(nn.Module):
-    """One expert's weights of one layer: what surrounds the joint attention."""
+    """One expert's part of one layer: everything but the joint attention."""
 
     width: int
     mlp: int
@@ -94,7 +94,7 @@ class Expert(nn.Module):
 
 
 class MoTLayer(nn.Module):
-    """One layer of both experts. Called by `nn.scan`: the carry is (und, gen), keys read before are per layer."""
+    """One layer of both experts. Called by `nn.scan`: the carry is (und, gen); cached keys are scanned per layer."""
 
     expert: Mapping[str, Any]
 
@@ -107,11 +107,11 @@ class MoTLayer(nn.Module):
 
         Args:
             scanned: ((k, v) of each cache, whether this layer is probed); rotations, meta: of the new tokens.
-            read: `meta` and perhaps `bias` of each cache.
+            read: `meta` and optionally `bias` of each cache.
 
         Returns:
             ((und, gen), (k, v, found)); k and v `[b, n_und + n_gen, kv, hd]` are those of the new tokens, `found` is
-            what `probe` measures (None without).
+            the probe's measurement (None without `probe`).
         """
         experts = [
             (expert, x, rotation)
@@ -174,7 +174,7 @@ class MoT(nn.Module):
         self.gen_norm = RMSNorm(self.eps)
 
     def __call__(self, und: Und, gen: Gen, rotations, meta, caches: Sequence = (), probe: AttentionProbe | None = None):
-        """As `run`, with the final norms."""
+        """Runs all layers, then the final norms."""
         und, gen, *rest = self.run(und, gen, rotations, meta, caches, probe)
         und = None if und is None else self.und_norm(und)
         gen = None if gen is None else self.gen_norm(gen)
@@ -190,20 +190,20 @@ class MoT(nn.Module):
         probe: AttentionProbe | None = None,
         part: tuple[int, int] | None = None,
     ):
-        """Runs all layers, or those of a part of them.
+        """Runs all layers, or a range of them.
 
         Args:
             und, gen: `[b, n, d]` token embeddings of the two buffers, or None.
             rotations: RoPE cosines and sines for each buffer, None where the buffer is.
             meta: metadata of the new tokens, und before gen.
-            caches: earlier tokens, `k`, `v` `[layers, rows, n_cache, kv, hd]`, `meta` and perhaps `bias` each;
-                rows = b, or a divisor: then b / rows rows of new tokens after one another share one.
-            probe: what to measure on the way about image tokens.
-            part: numbers of the first layer that is run and of the one after the last; None: all.
+            caches: earlier tokens, `k`, `v` `[layers, rows, n_cache, kv, hd]`, `meta` and optionally `bias` each;
+                rows = b, or a divisor: then b / rows consecutive rows of new tokens share one.
+            probe: what to measure about image tokens in these layers.
+            part: range [first, last) of the layers to run; None: all.
 
         Returns:
-            und, gen before the final norms, (k, v) `[layers, b, n_new, kv, hd]` of the new tokens, and what the probe
-            found, `[layers, rows, 2, keys]` for each set of keys.
+            und, gen before the final norms, (k, v) `[layers, b, n_new, kv, hd]` of the new tokens, and the probe's
+            measurement, `[layers, rows, 2, keys]` for each set of keys.
         """
         keys = tuple((cache["k"], cache["v"]) for cache in caches)
         read = tuple({name: cache[name] for name in ("meta", "bias") if name in cache} for cache in caches)
@@ -213,7 +213,7 @@ class MoT(nn.Module):
         return und, gen, (k, v), found
 
     def _run_part(self, part: slice, tokens, scanned, *rest):
-        """As `blocks`, of whose parameters it takes some layers'."""
+        """As `blocks`, with the parameters of a range of layers."""
         layer = apply_remat(MoTLayer, self.remat)(self.expert, parent=None)
 
         def run(tokens, of_layer):

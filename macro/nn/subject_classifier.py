@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-CROP = 48  # pixels along the side of what the network sees
+CROP = 48  # side of the network's input, pixels
 MARGIN = 1.15  # the crop's side, in units of the longer side of the box around the cells
 
 
 class SubjectClassifier(nn.Module):
-    """Crops [b, 48, 48, 3] in -1..1 to logits of kinds (the first says that nothing is there) and of textures.
+    """Crops [b, 48, 48, 3] in -1..1 to logits of kinds (the first: no subject) and of textures.
 
-    An outline is read from where things are in the crop; a texture from what there is around its middle, wherever.
+    The kind is read from spatial features; the texture from these and features pooled over the crop's middle.
     """
 
     kinds: int
@@ -57,7 +57,7 @@ def crop(
     """
 
     def weights(middle: Array, side: Array, blur: Array, pixels: int) -> Array:
-        """[48, pixels]: how much each pixel of an axis adds to each place of the crop."""
+        """[48, pixels]: the weight of each pixel along an axis in each position of the crop."""
         places = (middle + side * ((jnp.arange(CROP) + 0.5) / CROP - 0.5)) * pixels
         step = side * pixels / CROP
         width = jnp.sqrt(jnp.maximum(0.45 * step, 0.6) ** 2 + (blur * side * pixels) ** 2)

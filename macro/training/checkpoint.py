@@ -1,17 +1,17 @@
-"""Checkpoints: the state and the place in the data of one step, in one folder, written whole or not at all.
+"""Checkpoints: the state and the data position of one step, in one folder, written atomically.
 
     <workdir>/checkpoints/<step>/state      the arrays, by orbax
-    <workdir>/checkpoints/<step>/data       one JSON record: the place in the data, shape, type and sum of every array
-                                            (of a LoRA's base too, whose arrays are not in `state`)
-    <workdir>/checkpoints.damaged/<step>    what could not be read; never deleted
+    <workdir>/checkpoints/<step>/data       one JSON record: the data position; shape, dtype and checksum of every array
+                                            (also of a LoRA's base, whose arrays are not in `state`)
+    <workdir>/checkpoints.damaged/<step>    checkpoints that could not be read; never deleted
 
-Orbax writes under a temporary name in the background and renames at the end, so a run that is killed at any
-moment leaves its last whole checkpoint to go on from. What it restores is laid over whatever mesh it is asked for.
-Orbax itself notices only some damage: a flipped bit in the numbers of an array goes unseen. So the record holds a
-sum over each array's bits, taken on the devices before anything is written, and one over itself.
+Orbax writes under a temporary name in the background and renames at the end, so a run that is killed at any time
+can resume from its last complete checkpoint. Restored arrays are sharded over the mesh of `like`. Orbax detects only
+some damage, not a flipped bit in an array. So the record holds a checksum over each array's bits, computed on the
+devices before anything is written, and a checksum of itself.
 
-With several processes (`jax.distributed`) all of them make the same calls and see one file system; process 0 alone
-speaks and moves folders.
+With several processes (`jax.distributed`) all of them make the same calls and share one file system; only process 0
+prints and moves folders.
 Read next: `macro/training/state.py`.
 """
 
@@ -39,7 +39,7 @@ from macro.utils import tree
 from macro.utils.config import from_config
 from macro.utils.errors import UserError
 
-_FAULT_BYTES = 240  # of a message that the processes exchange
+_FAULT_BYTES = 240  # bytes of a message that the processes exchange
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,13 +70,13 @@ def checkpoint_policy(config) -> CheckpointPolicy:
 
 
 class Checkpoints:
-    """The checkpoints of one run. Close it (it is a context manager): a save ends in the background."""
+    """The checkpoints of one run. A context manager: closing it waits for the save that runs in the background."""
 
     def __init__(self, workdir: str, policy: CheckpointPolicy, base: Sequence[str] = ()):
-        """Opens `<workdir>/checkpoints`, and clears away what was left there half written.
+        """Opens `<workdir>/checkpoints` and removes unfinished checkpoints.
 
         Args:
-          base: patterns of parameters that never change and are not saved, only what tells whether they are the same.
+          base: patterns of parameters that never change; only their checksums are saved.
         """
         self._base, self._base_record = tuple(base), None
         self.folder = Path(workdir).absolute() / "checkpoints"
@@ -87,7 +87,7 @@ class Checkpoints:
             create=True,
             cleanup_tmp_directories=True,
             preservation_policy=policies.AnyPreservationPolicy(kinds),
-            lightweight_initialize=True,  # Nothing is read here: a damaged one must not keep the others from use.
+            lightweight_initialize=True,  # Reads nothing: a damaged checkpoint must not make the others unusable.
         )
         handlers = {"state": ocp.StandardCheckpointHandler(), "data": ocp.JsonCheckpointHandler()}
         self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
@@ -103,16 +103,16 @@ class Checkpoints:
         self._manager.close()
 
     def latest(self) -> int | None:
-        """The newest step that was saved whole, or None."""
+        """The newest step whose save is complete, or None."""
         return self._manager.latest_step()
 
     def save(self, state: TrainState, data_state: dict[str, Any], score: float | None = None) -> None:
-        """Saves both under `state.step`; returns once the state may be overwritten, while the writing goes on.
+        """Saves both under `state.step`; returns once the state may be overwritten, and writes in the background.
 
         Args:
-          state: arrays, on whatever mesh.
+          state: arrays, on any mesh.
           data_state: what the iterator's `get_state` returned, the same on every process.
-          score: finite; lower is better. Only `CheckpointPolicy.keep_best` looks at it.
+          score: finite; lower is better. Only `CheckpointPolicy.keep_best` uses it.
         """
         step = int(state.step)
         params, base = tree.split(state.params, self._base)
@@ -133,18 +133,18 @@ class Checkpoints:
     def restore(
         self, like: TrainState, make_params: Callable[[], Mapping] | None = None
     ) -> tuple[TrainState, dict[str, Any]]:
-        """The newest checkpoint that is whole; newer damaged ones are named on stderr and moved aside.
+        """Restores the newest undamaged checkpoint; newer damaged ones are named on stderr and moved aside.
 
         Args:
           like: a state of ShapeDtypeStructs with shardings of any mesh, such as `jax.eval_shape` gives.
-          make_params: makes the run's first parameters anew; only called, and needed, where some are `base`.
+          make_params: creates the run's initial parameters again; called only where there are `base` parameters.
 
         Returns:
           (state, what the iterator's `get_state` returned).
 
         Raises:
-          UserError: what was saved has other parameters or shapes than `like`, or another base; or all checkpoints are
-            damaged; then none is moved.
+          UserError: the checkpoint has other parameters, shapes or base than `like`; or all checkpoints are damaged, in
+            which case none is moved.
         """
         like = like.replace(params=tree.split(like.params, self._base)[0])
         found, faults = None, {}
@@ -165,13 +165,13 @@ class Checkpoints:
         )
 
     def _read(self, step: int, like: TrainState) -> tuple[tuple[TrainState, dict] | None, str]:
-        """((state, record), "") or (None, what is wrong with that step), the same on every process."""
+        """((state, record), "") or (None, the fault of that step), the same on every process."""
         folder = self.folder / str(step)
         record, fault = _try(_read_record, folder)
         if fault := _agreed(fault):
             return None, fault
         self._check_fits(step, record["arrays"], like)
-        # Not through the manager: it would wait for processes that found a fault.
+        # Not through the manager, which would wait for processes that found a fault.
         reader, args = ocp.StandardCheckpointHandler(), ocp.args.StandardRestore(like)
         state, fault = _try(reader.restore, folder / "state", args=args)
         if fault := _agreed(fault):
@@ -182,7 +182,7 @@ class Checkpoints:
         return (state, record), ""
 
     def _with_base(self, step: int, state: TrainState, saved: dict, make_params) -> TrainState:
-        """The state with the base beside what was saved, if it is the one that the run began with."""
+        """The restored state with the base added, if that is the base the run started from."""
         if not self._base:
             return state
         base = tree.split(make_params(), self._base)[1]
@@ -207,7 +207,7 @@ class Checkpoints:
                     )
 
     def _set_aside(self, faults: dict[int, str], used: int) -> None:
-        """Moves damaged checkpoints out of the way of the saves to come, and says so."""
+        """Moves damaged checkpoints to `checkpoints.damaged` and reports it on stderr."""
         if not faults:
             return
         if multihost.is_primary():
@@ -224,8 +224,8 @@ class Checkpoints:
 
 
 class _Best(policies.PreservationPolicy):
-    """Keeps the `number` steps of lowest score. Orbax's own reads each checkpoint's score when it opens the folder,
-    and one that is damaged stops it.
+    """Keeps the `number` steps of lowest score. Orbax's own policy reads all scores when it opens the folder, and fails
+    if one checkpoint is damaged.
     """
 
     def __init__(self, number: int):
@@ -256,18 +256,18 @@ def _kind(found: list | None) -> tuple[tuple[int, ...] | None, str | None]:
 
 
 def _sums(arrays) -> list[int]:
-    """Of each leaf one number that follows from its bits and where they stand, however it lies on the devices."""
+    """A checksum of each leaf that depends on its bits and their positions, but not on its sharding."""
     return [int(total) for total in jax.device_get(_sum_all(jax.tree.leaves(arrays)))]
 
 
-@jax.jit  # All at once: JAX keeps only what took long to compile, and a restart should not compile this again.
+@jax.jit  # One program for all: JAX caches only slow compilations, and a restart should not compile this again.
 def _sum_all(leaves: list[jax.Array]) -> list[jax.Array]:
     return [_sum(leaf) for leaf in leaves]
 
 
 def _sum(x: jax.Array) -> jax.Array:
-    """Sum over bits * (2 * position + 1) modulo 2**32: a change of one element always shows, for odd factors have
-    inverses. In whole numbers the order of summing does not matter.
+    """Sum over bits * (2 * position + 1) modulo 2**32: a change of one element always changes it, as odd factors have
+    inverses. With integers the order of summation does not matter.
     """
     if x.dtype == jnp.bool_:
         x = x.astype(jnp.uint8)
@@ -283,12 +283,12 @@ def _sealed(record: dict) -> dict:
 
 
 def _crc32(record: dict) -> int:
-    # Through JSON once more: what is read back has lists for tuples, and keys that are strings.
+    # Through JSON once: what is read back has lists for tuples and keys that are strings.
     return zlib.crc32(json.dumps(json.loads(json.dumps(record)), sort_keys=True).encode())
 
 
 def _read_record(folder: Path) -> dict:
-    """The record of one checkpoint. Raises ValueError if it is not as it was written, OSError if it is not there."""
+    """The record of one checkpoint. Raises ValueError if it was changed since it was written, OSError if missing."""
     record = ocp.JsonCheckpointHandler().restore(folder / "data")
     seal = record.pop("crc32", None)
     if seal != _crc32(record):
@@ -297,10 +297,10 @@ def _read_record(folder: Path) -> dict:
 
 
 def _try(read, *args, **kwargs) -> tuple[Any, str]:
-    """(what it returns, "") or (None, what went wrong): readers raise anything when they are given garbage."""
+    """(result, "") or (None, the error): on damaged input readers raise any type of exception."""
     try:
         return read(*args, **kwargs), ""
-    except (MemoryError, PermissionError, jax.errors.JaxRuntimeError):  # That says nothing about the files.
+    except (MemoryError, PermissionError, jax.errors.JaxRuntimeError):  # Such an error is not about the files.
         raise
     except Exception as error:
         return None, " ".join(f"{type(error).__name__}: {error}".split())[:_FAULT_BYTES]
@@ -308,7 +308,7 @@ def _try(read, *args, **kwargs) -> tuple[Any, str]:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Where orbax fails, it leaves tasks behind that fill pages of stderr when they are collected."""
+    """Silences the tasks that a failed orbax call leaves behind, which print pages to stderr when collected."""
     logger, hook = logging.getLogger("asyncio"), sys.unraisablehook
     logger.disabled, sys.unraisablehook = True, lambda *_: None
     try:

@@ -1,4 +1,4 @@
-"""From an experiment's config to batches: the data set is made if it is not there, read, packed.
+"""From an experiment's config to batches: makes the data set if it does not exist, reads it and packs it.
 
     data = dict(name="scenes", num=20000, seed=0, dir="", workers=1, tokenizer="", **options of the engine)
     data = dict(name="files", dir="macrodata", mix=(("customization/train/1-3", 2.0), ...), workers=8, ...)
@@ -36,11 +36,11 @@ from macro.utils.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """The part of `config.data` that says which data and how it is read.
+    """The part of `config.data` that names the data set and how it is read.
 
-    What an engine makes, `num` samples of `seed`, is stored under `dir`, or in the user's cache if that is empty;
-    "files" and "records" are read there. `workers` processes read ahead; 0 reads in this one. `tokenizer` is a Hugging
-    Face tokenizer.json; empty for ours. `arrangement` is how the images of a prompt stand (`PackingConfig`).
+    An engine's data, `num` samples of `seed`, is stored under `dir`, or in the user's cache if that is empty; "files"
+    and "records" are read from `dir`. `workers` processes read ahead; 0 reads in this one. `tokenizer` is a Hugging
+    Face tokenizer.json; empty for the built-in one. `arrangement`: order of a prompt's images (`PackingConfig`).
     """
 
     name: str
@@ -93,7 +93,7 @@ def _mixed(data: DataConfig, options: MixConfig, read: Callable[[Path], Sequence
     return MixtureSource([read(Path(data.dir) / folder) for folder in folders], weights)
 
 
-# Name -> (the rest of its `config.data`, what opens the samples, which are made first where an engine makes them).
+# Name -> (the rest of its `config.data`, a function that opens the samples; an engine makes them first).
 SOURCES = {
     "scenes": (scenes_engine.Options, _scenes),
     "records": (MixConfig, _records),
@@ -102,7 +102,7 @@ SOURCES = {
 
 
 def data_config(config) -> tuple[DataConfig, Any]:
-    """`config.data`, read and checked: (which data, options of its own)."""
+    """`config.data`, read and checked: (DataConfig, the options of that data set)."""
     values = config.data.to_dict()
     own = {f.name: values.pop(f.name) for f in dataclasses.fields(DataConfig) if f.name in values}
     data = from_config(DataConfig, own, "data")
@@ -112,10 +112,10 @@ def data_config(config) -> tuple[DataConfig, Any]:
 
 
 def tokenizer_of(config, model: ModelConfig) -> Tokenizer:
-    """The tokenizer that `config.data.tokenizer` names, ours where it is empty.
+    """The tokenizer that `config.data.tokenizer` names, the built-in one where it is empty.
 
     Raises:
-        UserError: the model has fewer ids than it, or `config.init_from.composer` was trained with another.
+        UserError: the model has fewer ids than the tokenizer, or `config.init_from.composer` was trained with another.
     """
     path, start = data_config(config)[0].tokenizer, config.init_from.get("composer", "")
     notes = weights.notes_of(weights.reader(start)) if Path(start).is_file() else {"config": {}}
@@ -136,7 +136,7 @@ def tokenizer_of(config, model: ModelConfig) -> Tokenizer:
 
 
 def packing_config(config, model: ModelConfig) -> PackingConfig:
-    """How sentences become rows for this model: `config.packing`, condition dropout, and the tasks' names.
+    """How sentences become packed sequences for this model: `config.packing`, condition dropout, task names.
 
     Raises:
         UserError: buckets beyond the model's position table, or a stream that `config.parallel.sequence` does not
@@ -161,13 +161,13 @@ def packing_config(config, model: ModelConfig) -> PackingConfig:
 
 
 def stored(config) -> Sequence:
-    """The samples of `config.data`; an engine's are made first if they are not there yet."""
+    """The samples of `config.data`; an engine makes them first if they do not exist."""
     data, options = data_config(config)
     return SOURCES[data.name][1](data, options)
 
 
 def batches(config, source: Sequence, tokenizer: Tokenizer, packing: PackingConfig, mesh: Mesh) -> DataLoader:
-    """This process's share of the batches, without end: the rows that its devices of the mesh hold."""
+    """This process's share of an endless stream of batches: the packed sequences that its devices hold."""
     workers = data_config(config)[0].workers
     rows = my_rows(config.batch_size, mesh)
     return DataLoader(source, tokenizer, packing, config.seed, config.batch_size, rows, workers)

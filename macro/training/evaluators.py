@@ -1,10 +1,10 @@
-"""Evaluators: sample grids, what the model makes of a few samples, as `<workdir>/sample_grids/<step>.png`.
+"""Evaluators: sample grids, the model's output for a few samples, as `<workdir>/sample_grids/<step>.png`.
 
-    joint         references | target | its thoughts | its layout | drawn | drawn after the true plan
-                  references | target | drawn                           where sampling has no plan
-    autoencoder   image | the same through the autoencoder
+    joint         references | target | sampled CoT | sampled layout | sample | sample from the true plan
+                  references | target | sample                           where sampling has no plan
+    autoencoder   image | its reconstruction
 
-Hooks for `macro/training/loop.py`; they look at averaged weights.
+Hooks for `macro/training/loop.py`; they use the averaged weights.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,8 +27,8 @@ from macro.training.state import TrainState, averaged
 from macro.utils import images as image_io
 
 SAMPLES = 4
-SIDE = 160  # of a tile, pixels
-BLANK = np.full((SIDE, SIDE, 3), 255, np.uint8)  # where there is nothing to show
+SIDE = 160  # side of a tile, pixels
+BLANK = np.full((SIDE, SIDE, 3), 255, np.uint8)  # for an empty tile
 Tiles = list[tuple[np.ndarray, str]]
 
 
@@ -80,7 +80,7 @@ def _composed(config, model: ModelConfig, tokenizer, packing: PackingConfig) -> 
 
 
 def _at_a_size_of(packing: PackingConfig, sample: Sentence) -> Sentence:
-    """The sentence with a target of the size that training brings it to."""
+    """The sentence with its target resized as in training."""
     size = image_io.nearest_size(sample.target.size, [bucket[:2] for bucket in packing.buckets])
     return sample.replace(spans=tuple(Target(size=size) if isinstance(s, Target) else s for s in sample))
 
@@ -111,5 +111,5 @@ def _tile(pixels: np.ndarray) -> np.ndarray:
     return image_io.resize(pixels, (SIDE, SIDE))
 
 
-# Objective -> what makes a sheet's rows out of parameters and samples.
+# Objective -> a function from parameters and samples to the rows of a grid.
 ROWS = {"joint": _composed, "autoencoder": _reconstructed}

@@ -1,12 +1,12 @@
-"""The loop of every training run, in an order that never changes:
+"""The loop of every training run, always in this order:
 
-    evaluate -> save (state and place in the data) -> next batch -> step -> log
+    evaluate -> save (state and data position) -> next batch -> step -> log
 
-So a checkpoint of step t holds the data's place before batch t, and a run that is killed at any moment and
-started again repeats exactly what it would have done. The numbers of a step are read after the next one has
-been handed to the device, so that the device does not wait for the host; before an evaluation or a save
-they are read first. A step whose loss or gradient is not finite is skipped (`macro/training/step.py`), counted and
-named; `config.max_bad_steps` of them in a row stop the run.
+So a checkpoint of step t holds the data position before batch t, and a run that is killed at any time and restarted
+takes exactly the steps it would have taken. The metrics of a step are read after the next step has been dispatched,
+so that the device does not wait for the host; before an evaluation or a save they are read first. A step whose loss
+or gradient is not finite is skipped (`macro/training/step.py`), counted and reported; `config.max_bad_steps`
+consecutive ones stop the run.
 Read next: `macro/training/step.py`, `macro/training/checkpoint.py`.
 """
 
@@ -30,19 +30,19 @@ from macro.utils import tree
 from macro.utils.errors import UserError
 from macro.utils.log import MeanMetrics, MetricsLog, Progress
 
-# Shown on the progress line beside step, speed and ETA, where the objective has them.
+# Shown on the progress line after step, speed and ETA, where the objective reports them.
 _SHOWN = ("loss", "plan", "draw", "grad_norm")
 
-MAX_BAD_STEPS = 3  # in a row, unless config.max_bad_steps says otherwise
+MAX_BAD_STEPS = 3  # consecutive; the default of config.max_bad_steps
 
-# What `run` calls at evaluations: hook(state, step). It writes its own files and must not keep the state,
-# whose buffers the next step uses up.
+# `run` calls hook(state, step) at evaluations. It writes its own files and must not keep the state, whose
+# buffers are donated to the next step.
 Hook = Callable[[TrainState, int], None]
 
 
 @runtime_checkable
 class Data(Protocol):
-    """An endless iterator of batches whose place can be asked for and set. A place is small and JSON."""
+    """An endless iterator of batches whose position can be read and set; a position is a small JSON value."""
 
     def __next__(self) -> dict[str, Any]: ...
 
@@ -61,15 +61,15 @@ def run(objective, config, data: Data, workdir: str, hooks: Sequence[Hook] = ())
     Args:
       objective: a module of `macro/objectives`.
       config: `total_steps`, `save_every_steps`, `eval_every_steps`, `log_every_steps`, `checkpoint`,
-        `batch_size`, `grad_accum_steps`, `seed`, `optim`, `parallel`, `lora` and `freeze` (missing: none), and whatever
-        the objective reads. Saving and logging happen at the end in any case; `eval_every_steps` 0 means never.
-      data: batches; each is a nested dict of arrays [b, ...] with `examples` int32 [b, r], -1 where empty. b are the
-        rows of the whole batch that this process has to make (`mesh.my_rows`).
+        `batch_size`, `grad_accum_steps`, `seed`, `optim`, `parallel`, `lora` and `freeze` (missing: none), and the
+        objective's own keys. The last step is always saved and logged; `eval_every_steps` 0 means never.
+      data: batches; each is a nested dict of arrays [b, ...] with `examples` int32 [b, r], -1 where empty. b is this
+        process's number of packed sequences of the global batch (`mesh.my_rows`).
       workdir: an existing folder, for `checkpoints/` and `metrics.jsonl`.
       hooks: called at every evaluation.
 
     Returns:
-      The final state, or None if SIGTERM came: then all is saved and the same command goes on.
+      The final state, or None after SIGTERM: then the state is saved and the same command resumes.
 
     Raises:
       NonFiniteLoss; UserError for a batch size that the devices do not divide, or a checkpoint of another
@@ -116,7 +116,7 @@ def run(objective, config, data: Data, workdir: str, hooks: Sequence[Hook] = ())
 
 
 def check(objective, config) -> None:
-    """Raises UserError for what `run` would refuse, before time goes into making data."""
+    """Raises UserError for a config that `run` would refuse, before any data is made."""
     optim.optim_config(config)
     checkpoint_policy(config)
     objective = lora.adapted(objective, config)
@@ -135,7 +135,7 @@ def mesh_of(config) -> jax.sharding.Mesh:
 
 
 def _start(objective, config, data: Data, checkpoints: Checkpoints, mesh) -> TrainState:
-    """The newest checkpoint with the data set to its place, or a fresh state."""
+    """The newest checkpoint, with the data set to its position, or a fresh state."""
     if checkpoints.latest() is None:
         return create(objective, config, mesh)
     whole, laid = placement(objective, config, mesh)
@@ -146,7 +146,7 @@ def _start(objective, config, data: Data, checkpoints: Checkpoints, mesh) -> Tra
 
 
 class _Recorder:
-    """Reads a step's numbers one step late, checks them, writes every `every`-th record and the last one."""
+    """Reads a step's metrics one step late, checks them, writes every `every`-th record and the last one."""
 
     def __init__(self, workdir: str, first: int, total: int, every: int, most_bad: int):
         self._log = MetricsLog(workdir, first, multihost.is_primary())
@@ -159,24 +159,24 @@ class _Recorder:
         self.close, self.say = self._log.close, self._progress.say
 
     def add(self, step: int, metrics: dict, waited: float, place: dict, examples: np.ndarray) -> None:
-        """Takes the (possibly unfinished) metrics of the step that made the state's count `step`."""
+        """Takes the (possibly unfinished) metrics of the step after which the state's count is `step`."""
         self.flush()
         self._pending = step, metrics, waited, place, examples
 
     def evaluate(self, hooks: Sequence[Hook], state: TrainState, step: int) -> None:
-        """Calls the hooks; the time they take does not count as steps'."""
+        """Calls the hooks; their time is left out of the measured speed."""
         start = time.monotonic()
         for hook in hooks:
             hook(state, step)
         self._progress.skip(time.monotonic() - start)
 
     def score(self) -> float | None:
-        """Mean loss over the steps since it was asked last, or since this process began; None if all were skipped."""
+        """Mean loss over the steps since the last call, or since this process began; None if all were skipped."""
         losses, self._losses = self._losses, []
         return sum(losses) / len(losses) if losses else None
 
     def flush(self, extra: Mapping[str, Any] = MappingProxyType({})) -> None:
-        """Waits for the step taken last and records it; `extra` joins the record if one is due."""
+        """Waits for the last step and records it; `extra` is added to the record if one is due."""
         if self._pending is None:
             return
         step, metrics, waited, place, examples = self._pending
@@ -198,7 +198,7 @@ class _Recorder:
             self._progress.show(step, {key: means[key] for key in _SHOWN if key in means})
 
     def _skip(self, step: int, values: dict, place: dict, examples: np.ndarray) -> None:
-        """Counts and names a step that changed nothing, because its loss or gradient was not finite."""
+        """Counts and reports a step that was skipped because its loss or gradient was not finite."""
         self._bad_steps += 1
         self._bad_in_a_row += 1
         what = (

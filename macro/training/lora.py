@@ -1,17 +1,17 @@
-"""LoRA: large kernels stay as they are, and a pair of small matrices is trained beside each (arXiv 2106.09685).
+"""LoRA: large kernels are frozen, and a pair of small matrices is trained for each (arXiv 2106.09685).
 
     y = x W + alpha / rank * (x A) B        A [in, rank] random, B [rank, out] zero: training starts from W
 
-Adapters lie in the tree of parameters under "lora", by the path of the kernel they belong to; the dense layer
-multiplies by them (`macro/nn/layers.py`), so no gradient of a kernel's shape exists at any time:
+Adapters are stored in the parameter tree under "lora", by the path of their kernel; the dense layer applies them
+(`macro/nn/layers.py`), so a gradient of a kernel's shape is never computed:
 
     {"composer": {... "q": {"kernel": W}}, "lora": {"composer": {... "q": {"kernel": {"a": A, "b": B}}}}}
 
 Kernels of stacked layers [layers, in, out] have stacked adapters. Only the adapters and the parameters of
 `modules_to_save` have gradients, optimizer state and an average, and only they are in checkpoints. The rest is frozen
-and lies in the type that it is multiplied in (`config.model.dtype`).
+and stored in the compute dtype (`config.model.dtype`).
 
-    config.lora = {"preset": "music"}                                       what a paper trained with, by name
+    config.lora = {"preset": "music"}                                       the settings of a paper, by name
     config.lora = {"preset": "music", "rank": 16, "alpha": 16.0}            the same, two fields changed
     config.lora = {"rank": 8, "alpha": 16.0, "target_modules": (".*/gen/(q|v)/kernel$",)}
 
@@ -36,7 +36,7 @@ from macro.utils import config as config_lib
 from macro.utils import tree
 from macro.utils.errors import UserError
 
-# Layers of both experts; the language model's norms; what leads into it and out of it.
+# Layers of both experts; the language model's norms; its input and output layers.
 _LAYERS = r"^composer/mot/blocks/(und|gen)/(q|k|v|o|gate|up|down)/kernel$"
 _NORMS = r"^composer/mot/.*norm/scale$"
 _ENDS = r"^composer/(binding$|planner/(embed|head|connector/)|diffusion_head/)"
@@ -60,11 +60,11 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 @dataclasses.dataclass(frozen=True)
 class LoRAConfig:
-    """`config.lora`. Rank 0: no LoRA, everything is trained that the objective trains.
+    """`config.lora`. Rank 0: no LoRA, all of the objective's parameters are trained.
 
     `target_modules` are regular expressions (`re.search`) of the paths of kernels that get adapters; `modules_to_save`
-    are those of parameters that are trained in full besides. `dropout` is the share of input features that A misses in
-    a step.
+    are those of parameters that are trained in full. `dropout` is the share of A's input features that are dropped in a
+    step.
     """
 
     rank: int = 0
@@ -100,7 +100,7 @@ class LoRAConfig:
 
     @property
     def scale(self) -> float:
-        """What the product A B is multiplied by."""
+        """The factor alpha / rank of the product A B."""
         return self.alpha / self.rank
 
 
@@ -114,7 +114,7 @@ def _check_pattern(name: str, pattern: Any) -> None:
 
 
 def lora_config(config) -> LoRAConfig:
-    """Reads and checks `config.lora`: the preset's fields, and over them those that are given and not None."""
+    """Reads and checks `config.lora`: the preset's fields, overridden by those that are given and not None."""
     values = dict(config.get("lora", {}))
     preset = values.pop("preset", "")
     if preset and preset not in PRESETS:
@@ -127,7 +127,7 @@ def chosen(params: Mapping, config: LoRAConfig) -> tuple[list[str], list[str]]:
     """Paths of the kernels to adapt, and of the parameters trained in full, among `params`.
 
     Raises:
-        UserError: a pattern finds nothing, a target that is no matrix, or a path in both lists.
+        UserError: a pattern that matches nothing, a target that is not a matrix, or a path in both lists.
     """
     flat = tree.flatten(params)
     targets, full = (_found(flat, name, getattr(config, name)) for name in ("target_modules", "modules_to_save"))
@@ -160,7 +160,7 @@ def _found(flat: Mapping, name: str, patterns: tuple) -> list[str]:
 
 
 def _is_kernel(path: str, leaf) -> bool:
-    """Whether it is a matrix [in, out], or one per layer; four axes are a convolution's."""
+    """Whether it is a matrix [in, out], or one per layer; kernels with four axes are convolutions."""
     return path.endswith("kernel") and leaf.ndim in (2, 3)
 
 
@@ -177,11 +177,11 @@ def init(key: Array, params: Mapping, config: LoRAConfig) -> dict:
 
 
 def scaled(adapters: Mapping, config: LoRAConfig, key: Array | None = None) -> dict:
-    """The adapters as the dense layer multiplies by them: B by alpha / rank; with a `key`, A with dropout.
+    """The adapters as the dense layer applies them: B times alpha / rank; with a `key`, A with dropout.
 
-    A layer's A is one and the same for all its tokens, so dropout drops an input feature for all tokens of the step at
-    once: rows of A, the others scaled by 1 / (1 - dropout). PEFT draws anew for every token. The expected output is the
-    same; its noise is shared by the batch here.
+    A layer's A is the same for all tokens, so dropout drops an input feature for all tokens of the step: rows of A are
+    zeroed, the others scaled by 1 / (1 - dropout). PEFT draws anew for every token. The expected output is the same,
+    but here the noise is shared by the batch.
     """
     flat = {}
     for path, (a, b) in pairs(adapters).items():
@@ -193,7 +193,7 @@ def scaled(adapters: Mapping, config: LoRAConfig, key: Array | None = None) -> d
 
 
 def _key_of(key: Array, path: str) -> Array:
-    """A key of the path's own, so that further targets change nothing about the others."""
+    """A key derived from the path, so that adding targets does not change the other adapters."""
     return jax.random.fold_in(key, zlib.crc32(path.encode()))
 
 
@@ -213,7 +213,7 @@ class Adapted:
         self.totals, self.report = objective.totals, objective.report
 
     def init(self, key: Array, config) -> dict:
-        """The objective's own parameters, the frozen ones in the type that they are multiplied in, and the adapters."""
+        """The objective's own parameters, the frozen ones in the compute dtype, and the adapters."""
         params = self.objective.init(key, config)
         trained, _ = tree.split(params, self.objective.FROZEN)
         adapters = {ADAPTERS: init(_key_of(key, ADAPTERS), trained, self.settings)}
@@ -237,19 +237,19 @@ def _axes(params: Mapping, config: LoRAConfig, own) -> list[tuple[str, tuple]]:
 
 
 def adapted(objective, config):
-    """The objective to train: itself where `config.lora` is off or it has its adapters already."""
+    """The objective to train: unchanged where `config.lora` is off or it already has adapters."""
     if isinstance(objective, Adapted) or not lora_config(config).on:
         return objective
     return Adapted(objective, config)
 
 
 def base_of(objective) -> tuple[str, ...]:
-    """Patterns of the parameters that a LoRA leaves as they are; none without LoRA."""
+    """Patterns of the parameters that LoRA freezes; none without LoRA."""
     return objective.FROZEN if isinstance(objective, Adapted) else ()
 
 
 def without_adapters(params: Mapping, config) -> Mapping:
-    """A training's parameters as the objective itself, and all that samples, knows them: adapters merged in."""
+    """Trained parameters with the adapters merged in: the tree that the bare objective and sampling expect."""
     if ADAPTERS not in params:
         return params
     base = {name: part for name, part in params.items() if name != ADAPTERS}

@@ -1,4 +1,4 @@
-"""The training step of a config, lowered for devices that need not exist here; `macro.compile` compiles it.
+"""The training step of a config, lowered for devices that need not be present; `macro.compile` compiles it.
 
 It is the step that `macro.train` runs, on a batch of the config's packing.
 """
@@ -34,7 +34,7 @@ def lower_step(objective, config, mesh: Mesh) -> LoweredStep:
     """Lowers the training step for the mesh's devices.
 
     Raises:
-        UserError: whatever `macro.train` would refuse of this config on these devices.
+        UserError: a config that `macro.train` would refuse on these devices.
     """
     check_batch_size(config.batch_size, mesh, config.get("grad_accum_steps", 1))
     objective = lora.adapted(objective, config)

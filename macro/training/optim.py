@@ -19,10 +19,10 @@ from macro.utils import tree
 from macro.utils.errors import UserError
 
 SCHEDULES = ("cosine", "constant")
-# Root mean square of an orthogonal update, as large as Adam's usually is (arXiv 2502.16982, section 2.2), so
-# that one learning rate serves both.
+# Root mean square of an orthogonal update: the usual one of Adam's updates (arXiv 2502.16982, section 2.2), so
+# that both can use one learning rate.
 MUON_RMS = 0.2
-# Under `scan` a layer's vectors are stacked to two dimensions, so the name tells what is a vector.
+# Under `scan` a layer's vectors are stacked to two dimensions, so vectors are recognised by name.
 VECTORS = ("bias", "scale")
 
 
@@ -30,7 +30,7 @@ VECTORS = ("bias", "scale")
 class OptimConfig:
     """`config.optim`. `lr` is the peak; `grad_clip_norm` the largest global norm of a gradient (0, None: no clipping);
     `ema_decay` the limit of the running average's decay. `name` is "adamw" or "muon"; Muon makes each matrix's update
-    orthogonal, as large as Adam's would be, and everything that is no matrix goes through AdamW.
+    orthogonal, with the usual RMS of Adam's, and everything that is not a matrix uses AdamW.
     """
 
     lr: float
@@ -66,10 +66,10 @@ def optim_config(config) -> OptimConfig:
 
 
 def learning_rate(config: OptimConfig, total_steps: int) -> optax.Schedule:
-    """Learning rate of the step that comes after `t` finished ones.
+    """Learning rate of the step after `t` finished ones.
 
-    Rises in a line over `warmup_steps` (the first step already moves), then stays, or falls along a cosine
-    to 0 at `total_steps`.
+    Rises linearly over `warmup_steps` (it is above 0 in the first step), then stays constant, or falls along a
+    cosine to 0 at `total_steps`.
     """
     warmup = min(config.warmup_steps, total_steps)
     if config.schedule == "constant":
@@ -83,7 +83,7 @@ def learning_rate(config: OptimConfig, total_steps: int) -> optax.Schedule:
 
 
 def optimizer(config: OptimConfig, total_steps: int) -> optax.GradientTransformation:
-    """Clip, then AdamW or Muon; to be given the trained parameters only."""
+    """Clip, then AdamW or Muon; to be initialised with the trained parameters only."""
     rule = RULES[config.name](config, learning_rate(config, total_steps))
     clip = optax.clip_by_global_norm(config.grad_clip_norm) if config.grad_clip_norm else optax.identity()
     return optax.chain(clip, rule)
@@ -116,17 +116,17 @@ RULES = {"adamw": _adamw, "muon": _muon}
 
 
 def orthogonal(params: Mapping) -> dict:
-    """How Muon reads each parameter: the axes that are summed over, and the output's; None is left to AdamW.
+    """Muon's view of each parameter: its reduction axes and its output axes; None where AdamW is used.
 
     Kernels of stacked layers have their layer axis in front, those of convolutions the window's two axes.
-    Embeddings, the language head and position tables are look-ups, not maps, and stay with AdamW.
+    Embeddings, the language head and position tables are look-up tables, not linear maps, and use AdamW.
     """
     flat = tree.flatten(params)
     return tree.unflatten({path: _dimensions(path, leaf) for path, leaf in flat.items()})
 
 
 def _dimensions(path: str, leaf: jax.Array | optax.MaskedNode) -> optax.contrib.MuonDimensionNumbers | None:
-    # optax asks again with the parameters that Muon does not take masked out.
+    # optax calls this again with the parameters that Muon does not update masked out.
     if not path.endswith("kernel") or isinstance(leaf, optax.MaskedNode):
         return None
     ndim = leaf.ndim
@@ -138,7 +138,7 @@ def decayed(params: Mapping) -> dict:
     """True for matrices, False for biases and the scales of norms; same tree as `params`."""
 
     def is_matrix(path: str, leaf: jax.Array | optax.MaskedNode) -> bool:
-        # optax asks with the parameters that Muon takes masked out.
+        # optax calls this with the parameters that Muon updates masked out.
         return not isinstance(leaf, optax.MaskedNode) and leaf.ndim >= 2 and path.rsplit("/", 1)[-1] not in VECTORS
 
     return tree.unflatten({path: is_matrix(path, leaf) for path, leaf in tree.flatten(params).items()})

@@ -1,8 +1,8 @@
-"""Everything that a run is at one moment; what a checkpoint holds beside the place in the data.
+"""The training state of a run: everything that a checkpoint holds besides the data position.
 
 `params` is the whole tree. Parameters that the objective freezes have neither an average nor optimizer
-state, so `ema` and `opt_state` are shaped by the trained part alone. All of it is born where it will lie on the mesh:
-nothing is ever whole on one device that is not meant to be.
+state, so `ema` and `opt_state` have the structure of the trained part. All arrays are created sharded: none is ever
+unsharded on one device unless its sharding says so.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from macro.utils.errors import UserError
 
 @flax.struct.dataclass
 class TrainState:
-    """`step` and `examples` (int32) count what has been done: steps, and the training samples in them."""
+    """`step` and `examples` (int32) count the steps taken and the training samples in them."""
 
     step: Any
     examples: Any
@@ -43,7 +43,7 @@ def frozen(objective, config) -> tuple[str, ...]:
 
 
 def check_frozen(objective, config) -> None:
-    """Raises UserError for a pattern that no parameter has, and for patterns that leave nothing to train."""
+    """Raises UserError for a pattern that matches no parameter, and for patterns that leave nothing to train."""
     try:
         trained, _ = tree.split(shapes(objective, config), frozen(objective, config))
     except ValueError as error:
@@ -53,10 +53,10 @@ def check_frozen(objective, config) -> None:
 
 
 def placement(objective, config, mesh: sharding.AnyMesh) -> tuple[TrainState, TrainState]:
-    """Shapes of the whole state, and how each of its arrays lies on the mesh.
+    """Shapes of the whole state, and the sharding of each of its arrays.
 
     Raises:
-        UserError: rules that do not fit, or that leave too much of the parameters whole; see `parallel/sharding.py`.
+        UserError: rules that do not fit or leave too many parameters unsharded; see `parallel/sharding.py`.
     """
     of_params = shapes(objective, config)
     laid = sharding.parameter_shardings(of_params, mesh, objective.AXES, parallel_config(config).rules)
@@ -65,14 +65,14 @@ def placement(objective, config, mesh: sharding.AnyMesh) -> tuple[TrainState, Tr
 
 
 def create(objective, config, mesh: Mesh) -> TrainState:
-    """The state before the first step, laid over the mesh."""
+    """The state before the first step, sharded over the mesh."""
     _, laid = placement(objective, config, mesh)
     begin = jax.jit(lambda params: _beginning(params, objective, config), out_shardings=laid, donate_argnums=0)
     return begin(first_params(objective, config, mesh))
 
 
 def first_params(objective, config, mesh: Mesh) -> dict:
-    """The parameters before the first step, laid over the mesh: they follow from `config.seed`, or stand in the files
+    """The parameters before the first step, sharded over the mesh: drawn from `config.seed`, or read from the files
     that `config.init_from` names."""
     whole, laid = placement(objective, config, mesh)
     files = start_files(config, whole.params)
@@ -101,7 +101,7 @@ def _beginning(params: Mapping, objective, config) -> TrainState:
 
 
 def averaged(state: TrainState) -> Mapping:
-    """The parameters to draw images and measure with: the running average, and the frozen ones as they
-    are.
+    """The parameters for sampling and evaluation: the running average of the trained ones, and the frozen
+    ones.
     """
     return tree.merge(state.params, state.ema)

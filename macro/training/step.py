@@ -1,9 +1,8 @@
-"""One training step: loss, gradient, update, average; one compiled function that everything trained goes
-through.
+"""One training step: loss, gradient, update, average; one compiled function for every objective.
 
 Step t draws its noise from fold_in(key(seed), t), so a step follows from (seed, t, batch) and can be
-replayed. With `config.grad_accum_steps` above 1 a batch is gone through in so many parts, one after the other, whose
-gradients are added up: the same means over the same tokens, in less memory.
+replayed. With `config.grad_accum_steps` above 1 a batch is processed in that many parts, one after another, and their
+gradients are accumulated: the same means over the same tokens, in less memory.
 """
 
 from collections.abc import Callable
@@ -26,13 +25,13 @@ def make_step(objective, config, mesh: Mesh) -> Step:
 
     Args:
       objective: a module of `macro/objectives`.
-      config: `seed`, `total_steps`, `optim`, `grad_accum_steps` (missing: 1) and whatever the objective reads.
-      mesh: what state and batches lie on; the step is called (or lowered) under `jax.set_mesh(mesh)`.
+      config: `seed`, `total_steps`, `optim`, `grad_accum_steps` (missing: 1) and the objective's own keys.
+      mesh: over which state and batches are sharded; the step is called (or lowered) under `jax.set_mesh(mesh)`.
 
     Returns:
-      step(state, batch) -> (state, metrics), which uses up the state it is given. Metrics are float32
+      step(state, batch) -> (state, metrics), which donates the state it is given. Metrics are float32
       scalars: those of the objective, `loss`, `lr`, `grad_norm`, `examples_seen` (int32, in total) and per
-      stream `fill/<stream>`, the share of its places that hold a token.
+      stream `fill/<stream>`, the share of its capacity that holds tokens.
     """
     settings = optim.optim_config(config)
     optimizer = optim.optimizer(settings, config.total_steps)
@@ -78,7 +77,7 @@ def make_step(objective, config, mesh: Mesh) -> Step:
 
 
 def _accumulated(gradient: Callable, batch: dict, key: jax.Array, parts: int):
-    """Sums of ((loss, metrics), gradients) over `parts` parts of the batch, each with rows of every device."""
+    """Sums of ((loss, metrics), gradients) over `parts` parts of the batch, each with examples of every device."""
     if parts == 1:
         return gradient(batch, key)
 
@@ -97,6 +96,6 @@ def _accumulated(gradient: Callable, batch: dict, key: jax.Array, parts: int):
 
 
 def _fill(batch: dict) -> dict:
-    """Share of places of each packed stream that hold a token rather than padding."""
+    """Share of each packed stream's capacity that holds tokens rather than padding."""
     streams = {name: part for name, part in batch.items() if isinstance(part, dict) and "segment_ids" in part}
     return {f"fill/{name}": jnp.mean(part["segment_ids"] >= 0) for name, part in streams.items()}

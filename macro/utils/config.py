@@ -47,15 +47,15 @@ def run(
     dotted: Mapping[str, str] = MappingProxyType({}),
     **helps: str,
 ) -> None:
-    """Calls `main` with its arguments read from the command line, and leaves the process.
+    """Calls `main` with its arguments read from the command line, and exits the process.
 
     Args:
-      main: its parameters become flags of the same name (without the `_` that keeps one from being a word of
-        Python); the default says the type (None: `int | None` says it, else a string) and a
-        parameter without default is required. `config` and `workdir` need no help text.
+      main: its parameters become flags of the same name (without the trailing `_` of a Python keyword); the
+        type is that of the default (None: `int | None` where annotated so, else a string), and a parameter
+        without default is required. `config` and `workdir` need no help text.
       argv: the command line including the program's name; sys.argv if None.
-      positional: parameters that are given by their place, in this order, without a name.
-      dotted: {"engine": "options"} hands the parameter `options` all that is written `--engine.key=value`, as
+      positional: parameters that are given by position, in this order, without a name.
+      dotted: {"engine": "options"} passes all flags `--engine.key=value` to the parameter `options` as
         {"key": "value"}; see `parse_overrides`.
       **helps: one line on each other parameter of `main`.
 
@@ -77,7 +77,7 @@ def run(
 
 
 def load(path: str) -> ConfigDict:
-    """The config of `configs/x.py` or `configs/x.py:arg`, where `arg` is handed to its get_config."""
+    """The config of `configs/x.py` or `configs/x.py:arg`, where `arg` is passed to its get_config."""
     file = path.split(":", 1)[0]
     if not Path(file).is_file():
         here = ", ".join(sorted(str(p) for p in Path(file).parent.glob("*.py"))) or "no configs at all"
@@ -145,12 +145,12 @@ def parse_overrides(cls: type, values: Mapping[str, str], where: str) -> Any:
 
 
 def non_hash_field(**default: Any) -> Any:
-    """A `dataclasses.field` that does not change what is made with the options: threads, an address, a timeout."""
+    """A `dataclasses.field` that does not affect the results: a number of threads, an address, a timeout."""
     return dataclasses.field(**default, metadata={"non_hash": True})
 
 
 def hash_fields(options: Any) -> dict[str, Any]:
-    """The fields that change what is made with the options; `json.dumps(options, default=hash_fields)` is hashed."""
+    """The fields that affect the results; `json.dumps(options, default=hash_fields)` is hashed."""
     return {f.name: getattr(options, f.name) for f in dataclasses.fields(options) if not f.metadata.get("non_hash")}
 
 
@@ -189,7 +189,7 @@ def choose(config: ConfigDict, key: str, among: Iterable[str]) -> str:
 
 
 def save_config(config: ConfigDict, workdir: str) -> None:
-    """Writes `<workdir>/config.json`; says on stderr what changed since a run there last began."""
+    """Writes `<workdir>/config.json`; prints to stderr what changed since the last run there."""
     path = Path(workdir) / "config.json"
     now = json.loads(config.to_json_best_effort())
     if path.exists():
@@ -201,7 +201,7 @@ def save_config(config: ConfigDict, workdir: str) -> None:
 
 
 def writable_folder(path: str) -> str:
-    """Makes the folder and checks that it can be written to, before hours are spent on its content."""
+    """Makes the folder and checks that it is writable, before hours are spent on its content."""
     try:
         os.makedirs(local(path), exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -215,9 +215,9 @@ def writable_folder(path: str) -> str:
 def _parse(
     main: Callable, argv: list[str], helps: Mapping[str, str], positional: Sequence[str], dotted: Mapping[str, str]
 ) -> dict[str, Any] | None:
-    """The arguments for `main`, or None where only help was asked for."""
+    """The arguments for `main`, or None for `--help`."""
     values = flags.FlagValues()
-    values.set_gnu_getopt(bool(positional))  # flags may follow what has no name
+    values.set_gnu_getopt(bool(positional))  # flags may follow positional arguments
     parameters = inspect.signature(main).parameters
     own = [name for name in parameters if name not in ("config", *positional, *dotted.values())]
     for name in own:
@@ -352,7 +352,7 @@ def suggestion(key: str, known: Sequence[str]) -> str:
 
 
 def _print_help(main: Callable, values: flags.FlagValues, others: Sequence[str], helps: Mapping[str, str]) -> None:
-    """What the command is for, then its parameters: `others` are no flags of their own."""
+    """The command's description, then its parameters: `others` are not flags of their own."""
     print(inspect.getdoc(inspect.getmodule(main)) or "", end="\n\n")
     for name in others:
         print(f"  {'--config' if name == 'config' else name}: {helps.get(name) or _SHARED_HELP[name]}")
@@ -364,7 +364,7 @@ def _print_help(main: Callable, values: flags.FlagValues, others: Sequence[str],
 def _cache_compilations() -> None:
     """Turns on JAX's compilation cache, so that a command's second start is quick.
 
-    One folder per kind of processor: code compiled for one may not run on another that shares the home folder.
+    One folder per processor model: code compiled for one may not run on another that shares the home folder.
     """
     cpuinfo = Path("/proc/cpuinfo")
     features = re.search(r"^(flags|Features).*$", cpuinfo.read_text(), re.M) if cpuinfo.exists() else None
@@ -374,7 +374,7 @@ def _cache_compilations() -> None:
     folder = os.path.join(root, "macro", "jax", kind)
     try:
         os.makedirs(folder, exist_ok=True)
-    except OSError:  # A read-only home costs some seconds of compiling, nothing else.
+    except OSError:  # A read-only home costs only some seconds of compiling.
         return
     # JAX reads it when it is first imported: command lines import it (and all that is heavy) inside `main`.
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", folder)

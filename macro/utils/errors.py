@@ -1,18 +1,18 @@
-"""The one exception for mistakes that the person at the keyboard can mend.
+"""The one exception for mistakes that the user can fix.
 
-Command lines print its message as a single line and leave with exit code 2 (`macro/utils/config.py`).
-Everything else that goes wrong is a defect and keeps its traceback.
+Command lines print its message as a single line and exit with code 2 (`macro/utils/config.py`).
+Every other exception is a bug and keeps its traceback.
 """
 
 
 class UserError(Exception):
-    """A mistake of the user's: the message names the file or field, what is wrong with it, and the mend."""
+    """A mistake of the user's: the message names the file or field, what is wrong with it, and the fix."""
 
 
 class ItemError(Exception):
-    """Why one item of a batch has no answer, in one line: a broken file, a reply without the promised fields.
+    """Why one item of a batch has no result, in one line: a broken file, a reply without the required fields.
 
-    Code that handles one item raises it; code that handles a batch returns it in the item's place, and goes on.
+    Code that handles one item raises it; code that handles a batch returns it in place of the result and continues.
     """
 
     def __init__(self, reason: str):
@@ -27,7 +27,7 @@ class ItemError(Exception):
 
 
 def check_range(where: str, options: object, low: float | int, high: float | int, *names: str) -> None:
-    """Raises UserError where one of these fields of `options` is not in `low`..`high`, which may be infinite."""
+    """Raises UserError if one of these fields of `options` is outside `low`..`high`, which may be infinite."""
     for name in names:
         value = getattr(options, name)
         if not low <= value <= high:

@@ -1,4 +1,4 @@
-"""What the experiments of `configs/` have in common, so that a config file says only what is its own.
+"""The defaults shared by the experiments of `configs/`, so that a config file sets only what differs.
 
     def get_config(arg: str = "") -> ConfigDict:
         config = experiment.defaults()
@@ -14,14 +14,14 @@ from macro.utils.errors import UserError
 
 
 def step_cache() -> dict:
-    """No step caching (`config.sampling.step_cache`), but all its keys, so that the command line can set them."""
+    """`config.sampling.step_cache`: off, but with all its keys, so that the command line can set them."""
     return {"name": "none", "interval": placeholder(int), "order": placeholder(int), "limit": placeholder(float)}
 
 
 def token_selection() -> dict:
-    """Every token of the images (`config.token_selection`, `config.sampling.token_selection`), but all its keys.
+    """`config.token_selection`, `config.sampling.token_selection`: keeps every image token, with all keys present.
 
-    With `keep` or `budget` set some are left out.
+    With `keep` or `budget` set some tokens are left out.
     """
     return {
         "keep": placeholder(float),
@@ -34,7 +34,7 @@ def token_selection() -> dict:
 
 
 def parallel() -> dict:
-    """How work is divided over devices (`macro/parallel/mesh.py`)."""
+    """How work is sharded over devices (`macro/parallel/mesh.py`)."""
     return {"preset": "fsdp", "tensor": 1, "sequence": 1, "slices": 0, "rules": ()}
 
 
@@ -45,11 +45,11 @@ def defaults() -> ConfigDict:
     config.save_every_steps = 100
     config.eval_every_steps = 100
     config.log_every_steps = 10
-    # Which checkpoints stay: the newest, every multiple of so many steps, those of lowest mean loss; 0: none of a kind.
+    # Which checkpoints are kept: the newest, every multiple of a number of steps, those of lowest mean loss; 0: none.
     config.checkpoint = {"keep_latest": 2, "keep_every_steps": 0, "keep_best": 0}
-    config.max_bad_steps = 3  # steps in a row with a loss or gradient that is not finite, before the run stops
-    config.batch_size = 2  # packed rows
-    config.grad_accum_steps = 1  # parts of a batch that are computed one after the other
+    config.max_bad_steps = 3  # consecutive steps with a loss or gradient that is not finite before the run stops
+    config.batch_size = 2  # packed sequences
+    config.grad_accum_steps = 1  # parts of a batch that are computed one after another
     config.seed = 0
     config.save_dtype = "float32"  # of model.safetensors; training itself is in float32
 
@@ -57,7 +57,7 @@ def defaults() -> ConfigDict:
     config.loss = {"ce_weight": 0.5, "mse_weight": 0.5}
     config.tasks = ("compose",)
     config.init_from = {}
-    config.token_selection = token_selection()  # which image tokens the later layers see
+    config.token_selection = token_selection()  # which image tokens the later layers attend to
 
     config.data = {
         "name": "scenes",
@@ -85,7 +85,7 @@ def defaults() -> ConfigDict:
         "reference_vae": False,
     }
     # Condition dropout for guidance. "joint" cuts a sample down to one of guidance's contexts; "per_item" is the rule
-    # that BAGEL and MACRO published: each text, ViT copy and VAE copy is dropped for itself, by the shares `per_item`.
+    # that BAGEL and MACRO published: each text, ViT copy and VAE copy is dropped independently at the rates `per_item`.
     config.cfg_dropout = {"mode": "joint", "no_text": 0.1, "no_image": 0.1, "null": 0.1, "per_item": (0.1, 0.3, 0.3)}
     config.optim = {
         "name": "adamw",
@@ -99,8 +99,8 @@ def defaults() -> ConfigDict:
         "weight_decay": 0.01,
         "ema_decay": 0.99,
     }
-    config.freeze = ()  # patterns of parameters that stay as they are, besides those the objective never trains
-    # No LoRA. A preset ("music") turns it on; fields that are not None stand over the preset's, or on their own.
+    config.freeze = ()  # patterns of parameters to freeze, besides those the objective never trains
+    # No LoRA. A preset ("music") turns it on; fields that are not None override the preset's, or set it up alone.
     config.lora = {
         "preset": "",
         "rank": placeholder(int),
@@ -123,7 +123,7 @@ def defaults() -> ConfigDict:
 
 
 def sized(config: ConfigDict, arg: str, file: str) -> ConfigDict:
-    """The config as it is for an empty argument, or cut down to 20 quick steps for "smoke".
+    """The config unchanged for an empty argument, or cut down to 20 quick steps for "smoke".
 
     Raises:
         UserError: another argument; `file` is named in it.
@@ -139,8 +139,8 @@ def sized(config: ConfigDict, arg: str, file: str) -> ConfigDict:
 
 
 def recipe(config: ConfigDict, arg: str, file: str) -> ConfigDict:
-    """As `sized`, for recipes of models that fit no small machine: ":smoke" also puts the smallest model in the place
-    of the config's, without weights to start from, and scenes in the place of its data.
+    """As `sized`, for recipes of models too large for a small machine: ":smoke" also replaces the model by the smallest
+    one, without initial weights, and the data by rendered scenes.
     """
     if arg == "smoke":
         small = defaults()

@@ -1,4 +1,4 @@
-"""Files appear complete or not at all. Read next: `macro/utils/images.py`."""
+"""Atomic file writes: a file appears complete or not at all. Read next: `macro/utils/images.py`."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ from macro.utils.errors import UserError
 
 
 def local(path: str | os.PathLike) -> Path:
-    """The path as a Path. Raises UserError for an address such as gs://bucket/run, not to make a folder `gs:`."""
+    """The path as a Path. Raises UserError for a URL such as gs://bucket/run, which would make a folder `gs:`."""
     if re.match(r"[a-z]\w+:/", os.fspath(path)):  # also as pathlib writes it, with one slash
         raise UserError(f"{path}: not a path on this machine's disks; name a mounted folder (gcsfuse, NFS) or a copy")
     return Path(path)
@@ -18,10 +18,10 @@ def local(path: str | os.PathLike) -> Path:
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """Another name to write a file under, which is renamed to `path` if the block ends well; makes missing folders.
+    """A temporary path to write to, renamed to `path` if the block raises nothing; makes missing folders.
 
     Raises:
-        UserError: the place cannot be written; nothing is left there.
+        UserError: `path` cannot be written; no file is left there.
     """
     path = local(path)
     half = path.with_name(f".{path.name}.{os.getpid()}")
@@ -32,7 +32,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
     finally:
-        with contextlib.suppress(OSError):  # the reason for a first error may well hold for this one
+        with contextlib.suppress(OSError):  # the reason for the first error may hold here too
             half.unlink(missing_ok=True)
 
 

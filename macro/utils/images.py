@@ -1,6 +1,6 @@
-"""Images between files, bytes and arrays: read anything a user brings, resize, save whole or not at all.
+"""Images between files, bytes and arrays: reads common formats, resizes, saves atomically.
 
-Everywhere in the house an image is uint8[h, w, 3], sRGB, row 0 on top; models see it as float32 in -1..1.
+Everywhere in this package an image is uint8[h, w, 3], sRGB, row 0 on top; models take it as float32 in -1..1.
 Embedded colour profiles are not applied. Read next: `macro/sentence/prompt.py`.
 """
 
@@ -21,7 +21,7 @@ from macro.utils.files import atomic_write, local
 MAX_PIXELS = 64_000_000
 Pixels = UInt8[np.ndarray, "_ _ 3"]  # [h, w, 3], any size
 
-# Only formats that decode in-process: Pillow would hand some others to outside programs.
+# Only formats that decode in-process: Pillow would pass some others to external programs.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 _WRITE = {
     ".png": {"format": "PNG"},
@@ -29,7 +29,7 @@ _WRITE = {
     ".jpeg": {"format": "JPEG", "quality": 95, "subsampling": 0},
     ".webp": {"format": "WEBP", "lossless": True},
 }
-# Colours of a layout's labels, background first: near numbers differ in hue, and dark figures can be read on all.
+# Colours of a layout's labels, background first: near numbers differ in hue, and dark digits are readable on all.
 LABEL_COLOURS = np.array(
     [
         [240, 238, 233], [242, 125, 100], [92, 170, 216], [250, 205, 96], [122, 192, 130], [192, 144, 216],
@@ -41,31 +41,31 @@ LABEL_COLOURS = np.array(
 
 
 def load(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """Reads an image file: upright, without alpha (laid on white), 8 bits a channel.
+    """Reads an image file: upright, alpha composited on white, 8 bits a channel.
 
     Args:
         path: PNG, JPEG, WebP, GIF (first frame), BMP or TIFF, in any colour mode.
-        max_pixels: the limit on height x width, held against the header before anything is decoded.
+        max_pixels: the limit on height x width, checked against the header before anything is decoded.
 
     Raises:
-        UserError: the file is missing, unreadable, broken, truncated, no image, or too large.
+        UserError: the file is missing, unreadable, broken, truncated, not an image, or too large.
     """
     with _file(path) as file:
         return decode(file.read(), max_pixels, str(path))
 
 
 def size_of(path: str | os.PathLike) -> tuple[int, int]:
-    """(height, width) of the image that `load` would give; all but TIFF and PNG with EXIF without decoding.
+    """(height, width) of the image that `load` would return; decodes only TIFF and PNG with EXIF.
 
     Raises:
-        UserError: the file is missing, unreadable, no image, or too large.
+        UserError: the file is missing, unreadable, not an image, or too large.
     """
     with _file(path) as file:
         image = _open(file, MAX_PIXELS, str(path))
         width, height = image.size
         if image.format in ("PNG", "TIFF"):
-            # EXIF may stand behind a PNG's pixels; TIFF's reader stands images upright itself, when depends on its
-            # version. Both only tell by decoding, which most PNGs are spared.
+            # EXIF may follow a PNG's pixels; TIFF's reader rotates images upright itself, in some versions only.
+            # Both need decoding to find the size; most PNGs do not.
             file.seek(0)
             decoded = image.format == "TIFF" or b"eXIf" in file.read()
             return load(path).shape[:2] if decoded else (height, width)
@@ -84,7 +84,7 @@ def _file(path: str | os.PathLike) -> io.BufferedReader:
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS, name: str = "image") -> Pixels:
-    """As `load`, from an encoded image in memory; `name` is what messages call it."""
+    """As `load`, from an encoded image in memory; `name` names it in messages."""
     image = _open(io.BytesIO(data), max_pixels, name)
     try:
         image.load()
@@ -98,14 +98,14 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS, name: str = "image") -> Pi
 
 
 def _open(file: io.BufferedIOBase, max_pixels: int, name: str) -> Image.Image:
-    """The image of a file, of which only the head has been read."""
+    """The image of a file, with only its header read."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is max_pixels
             image = Image.open(file, formats=_FORMATS)
     except Image.DecompressionBombError:
         raise UserError(f"{name}: far more than {max_pixels:,} pixels; scale it down") from None
-    except Exception:  # a decoder may raise anything on bytes that are not its own
+    except Exception:  # a decoder may raise anything on bytes of another format
         raise UserError(f"{name}: not an image that can be read; use PNG, JPEG or WebP") from None
     width, height = image.size
     if width * height > max_pixels:
@@ -117,7 +117,7 @@ def _open(file: io.BufferedIOBase, max_pixels: int, name: str) -> Image.Image:
 
 
 def _lies_on_its_side(image: Image.Image) -> bool:
-    """Whether standing it upright exchanges its sides (EXIF orientations 5 to 8)."""
+    """Whether rotating it upright swaps height and width (EXIF orientations 5 to 8)."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
     except Exception:  # as in `_upright`
@@ -149,7 +149,7 @@ def save(path: str | os.PathLike, pixels: Pixels) -> None:
     """Writes .png, .jpg, .jpeg or .webp. The file appears complete or not at all.
 
     Raises:
-        UserError: another suffix, or a place that cannot be written.
+        UserError: another suffix, or a path that cannot be written.
     """
     path = Path(path)
     if path.suffix.lower() not in _WRITE:
@@ -168,7 +168,7 @@ def encode_png(pixels: Pixels) -> bytes:
 
 
 def data_uri(pixels: Pixels, suffix: str = ".png") -> str:
-    """The image as `data:image/png;base64,...`, for pages that stand alone; ".jpg" takes less room."""
+    """The image as `data:image/png;base64,...`, for self-contained pages; ".jpg" is smaller."""
     options = _WRITE[suffix]
     data = base64.b64encode(_encode(pixels, **options)).decode("ascii")
     return f"data:image/{options['format'].lower()};base64,{data}"
@@ -185,21 +185,21 @@ def to_uint8(values) -> UInt8[np.ndarray, "..."]:
 
 
 def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    """Bicubic, antialiased when shrinking, to (height, width), whatever that does to the aspect."""
+    """Bicubic, antialiased when shrinking, to (height, width), without keeping the aspect ratio."""
     if pixels.shape[:2] == tuple(size):
         return pixels
     return np.array(Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.BICUBIC))
 
 
 def shrink_to(pixels: Pixels, side: int) -> Pixels:
-    """Shrunk, the aspect kept, so that no side is longer than `side`; left alone if none is."""
+    """Shrunk, keeping the aspect ratio, so that no side is longer than `side`; unchanged if none is."""
     h, w = pixels.shape[:2]
     scale = side / max(h, w)
     return pixels if scale >= 1 else resize(pixels, (max(1, round(h * scale)), max(1, round(w * scale))))
 
 
 def resize_and_crop(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    """Resizes and crops around the centre so that (height, width) is filled and the aspect kept."""
+    """Resizes and centre-crops to (height, width), keeping the aspect ratio."""
     (h, w), (height, width) = pixels.shape[:2], size
     if (h, w) == (height, width):
         return pixels
@@ -222,7 +222,7 @@ def nearest_size(size: tuple[int, int], sizes: Sequence[tuple[int, int]]) -> tup
 
 
 def font(size: int) -> ImageFont.FreeTypeFont:
-    """The typeface that comes with Pillow, at a size in pixels."""
+    """Pillow's own font, at a size in pixels."""
     return ImageFont.load_default(size)
 
 

@@ -1,4 +1,4 @@
-"""A run's progress line on the terminal, and its metrics as one JSON record per line in a file.
+"""A run's progress line on the terminal, and its metrics as a file with one JSON record per line.
 
 `metrics.jsonl` is the authoritative record. A resumed run removes the records of steps that it will repeat, so no step
 is recorded twice. TensorBoard gets the same numbers if `clu` can write for it.
@@ -21,7 +21,7 @@ class MetricsLog:
     def __init__(self, workdir: str, resumed_step: int, writes: bool = True):
         """Keeps the records of steps up to `resumed_step` (0: a new run, none) and drops the others.
 
-        `writes`: False in all processes of a run but one; then nothing is touched.
+        `writes`: False in all processes of a run but one; then no file is written.
         """
         self._file = self._tensorboard = None
         if not writes:
@@ -37,7 +37,7 @@ class MetricsLog:
         if not self._file:
             return
         finite = {key: value for key, value in record.items() if _is_sayable(value)}
-        # One write of a whole line, handed to the system at once: a kill leaves whole lines.
+        # One system call writes a whole line: a killed process leaves no partial line.
         self._file.write(json.dumps(finite) + "\n")
         self._file.flush()
         if self._tensorboard:
@@ -52,7 +52,7 @@ class MetricsLog:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The whole lines of a JSONL file, none if there is no file; a last line cut short by a kill is left
+    """The complete lines of a JSONL file, none if there is no file; a truncated last line is left
     out.
     """
     if not path.exists():
@@ -72,7 +72,7 @@ class MeanMetrics:
                 self._values.setdefault(key, []).append(value)
 
     def take(self) -> dict[str, float]:
-        """The means so far; starts anew."""
+        """Returns the means so far and resets them."""
         means = {key: sum(values) / len(values) for key, values in self._values.items()}
         self._values = {}
         return means
@@ -82,7 +82,7 @@ class Progress:
     """Steps done, speed and time left, on one line that a terminal overwrites; a file gets lines."""
 
     def __init__(self, first_step: int, total_steps: int, shows: bool = True):
-        """`shows`: False in all processes of a run but one; then nothing is printed."""
+        """`shows`: False in all processes of a run but one; those print nothing."""
         self._first, self._total = first_step, total_steps
         self._shows, self._stream = shows, sys.stdout
         self._start = time.monotonic()
@@ -90,7 +90,7 @@ class Progress:
         self._warm: tuple[int, float] | None = None
 
     def seconds(self) -> float:
-        """Since this process began to train."""
+        """Seconds since this process began to train."""
         return time.monotonic() - self._start
 
     def tick(self, step: int) -> None:
@@ -126,7 +126,7 @@ class Progress:
         self._stream.flush()
 
     def say(self, text: str) -> None:
-        """A line of its own, without damage to the progress line."""
+        """Prints a line of its own without garbling the progress line."""
         if not self._shows:
             return
         self._stream.write(f"\r\x1b[K{text}\n" if self._stream.isatty() else text + "\n")
@@ -137,17 +137,17 @@ class ProgressBar:
     """Progress of work that may be resumed, with rate and time left, as lines on stderr."""
 
     def __init__(self, name: str, total: int, unit: str):
-        """`total` of `unit` ("sentences") are to be done for what is called `name`."""
+        """The task `name` consists of `total` items of `unit` ("sentences")."""
         self.name, self.total, self.unit = name, total, unit
         self.count = self.made = 0
         self._start, self._said = time.monotonic(), -math.inf
 
     def skip(self, number: int) -> None:
-        """That many were there already."""
+        """Counts items that existed before; the rate leaves them out."""
         self.count += number
 
     def done(self, number: int) -> None:
-        """That many more are done; prints the line, but not more than one a second."""
+        """Counts more finished items; prints the line at most once a second."""
         self.count, self.made = self.count + number, self.made + number
         if self.count < self.total and time.monotonic() < self._said + 1:
             return
@@ -161,7 +161,7 @@ class ProgressBar:
         )
 
     def seconds(self) -> float:
-        """Since the work began in this process."""
+        """Seconds since the work began in this process."""
         return time.monotonic() - self._start
 
 

@@ -1,7 +1,7 @@
-"""Config keys of earlier versions: a config that still has one is refused with the name that is due now.
+"""Config keys of earlier versions: a config that still has one is refused with an error that names the current key.
 
-`load`, `section` and the command line of `macro/utils/config.py` look here. The config inside a weights file is brought
-up to date instead (`with_current_keys`), so that shipped weights still load.
+`load`, `section` and the command line of `macro/utils/config.py` use the table. The config inside a weights file is
+converted instead (`with_current_keys`), so that shipped weights still load.
 """
 
 from collections.abc import Mapping
@@ -57,7 +57,7 @@ RENAMED_KEYS: dict[str, str] = {
 
 
 def explain(path: str) -> str | None:
-    """What became of the old key `path`, such as "is now 'optim.grad_clip_norm'"; None if the table lacks it."""
+    """What replaces the old key `path`, such as "is now 'optim.grad_clip_norm'"; None if it is not in the table."""
     names = path.split(".")
     for i in range(len(names), 0, -1):
         new = RENAMED_KEYS.get(".".join(names[:i]))

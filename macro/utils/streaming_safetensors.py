@@ -26,23 +26,23 @@ DTYPES = {
 }  # fmt: skip
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
-_CHUNK = 1 << 24  # bytes that are turned or copied at a time
+_CHUNK = 1 << 24  # bytes that are transposed or copied at a time
 
 
 class Spec(NamedTuple):
-    """Shape and type of a tensor that is not read yet."""
+    """Shape and dtype of a tensor that is not read yet."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
 
     @property
     def size(self) -> int:
-        """Numbers in it."""
+        """Number of elements."""
         return prod(self.shape)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of it."""
+        """Size in bytes."""
         return self.size * self.dtype.itemsize
 
 
@@ -52,7 +52,7 @@ class TensorReader(Mapping):
     def __init__(self, path: str | os.PathLike):
         """
         Raises:
-            UserError: no such file, a pickle, or a file that is cut short or damaged.
+            UserError: no such file, a pickle, or a file that is truncated or damaged.
         """
         self.path = local(path)
         self.specs: dict[str, Spec] = {}
@@ -120,14 +120,14 @@ class TensorReader(Mapping):
 
 @contextlib.contextmanager
 def streaming_writer(path: str | os.PathLike, specs: Mapping[str, Spec], metadata: Mapping[str, str]):
-    """Opens a file whose tensors are then written in any order, piece by piece; it appears at the end, whole.
+    """Opens a file whose tensors are then written in any order, piece by piece; it appears only when complete.
 
     Yields:
         write(name, array, index=None): writes a tensor, or its part `[index]` along the first axis. The array
-        may be a view with turned axes: it is brought into order chunk by chunk.
+        may be a transposed view: it is made contiguous chunk by chunk.
 
     Raises:
-        UserError: the place cannot be written. ValueError: a wrong shape or type, or a piece that was not written.
+        UserError: the path cannot be written. ValueError: a wrong shape or dtype, or a piece that was not written.
     """
     header, at = {"__metadata__": dict(metadata)}, 0
     for name, spec in specs.items():
@@ -136,7 +136,7 @@ def streaming_writer(path: str | os.PathLike, specs: Mapping[str, Spec], metadat
         }  # fmt: skip
         at += spec.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the format asks for tensors that begin at multiples of 8
+    text += b" " * (-len(text) % 8)  # the format requires tensors to begin at multiples of 8
     base, written = 8 + len(text), 0
 
     def write(name: str, array: np.ndarray, index: int | None = None) -> None:
@@ -160,7 +160,7 @@ def streaming_writer(path: str | os.PathLike, specs: Mapping[str, Spec], metadat
 
 
 def _chunks(array: np.ndarray) -> Iterator[np.ndarray]:
-    """The array in runs along its first axis, each small enough to copy."""
+    """The array in chunks along its first axis, each small enough to copy."""
     if array.ndim == 0 or array.flags.c_contiguous:
         yield array
         return

@@ -1,4 +1,4 @@
-"""Random numbers by name, so that one choice never moves another."""
+"""Random generators by name, so that one random choice never affects another."""
 
 import zlib
 
@@ -6,5 +6,5 @@ import numpy as np
 
 
 def stream(*key: int | str) -> np.random.Generator:
-    """The generator of a key of whole numbers and texts, such as (seed, index, "views"); another key, other numbers."""
+    """The generator for a key of integers and strings, such as (seed, index, "views"); other keys are independent."""
     return np.random.default_rng([zlib.crc32(part.encode()) if isinstance(part, str) else part for part in key])

@@ -25,9 +25,9 @@ def unflatten(flat: Mapping[str, Any]) -> dict:
 
 
 def split(tree: Mapping, patterns: Iterable[str]) -> tuple[dict, dict]:
-    """Two trees: the leaves whose path no pattern finds (`re.search`), and those that some pattern finds.
+    """Two trees: the leaves whose path no pattern matches (`re.search`), and those that some pattern matches.
 
-    Raises ValueError if a pattern finds nothing: a misspelt one would silently do nothing.
+    Raises ValueError if a pattern matches nothing: a misspelt one would silently have no effect.
     """
     flat = flatten(tree)
     found = set()
@@ -41,12 +41,12 @@ def split(tree: Mapping, patterns: Iterable[str]) -> tuple[dict, dict]:
 
 
 def merge(*trees: Mapping) -> dict:
-    """One tree from several, the inverse of `split`; if two have a path, the later one counts."""
+    """One tree from several, the inverse of `split`; if two have the same path, the later one wins."""
     return unflatten({path: leaf for tree in trees for path, leaf in flatten(tree).items()})
 
 
 def count(tree: Mapping) -> int:
-    """How many numbers the leaves hold in all."""
+    """Total number of elements of all leaves."""
     return sum(math.prod(leaf.shape) for leaf in flatten(tree).values())
 
 

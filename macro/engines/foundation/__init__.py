@@ -1,10 +1,10 @@
-"""The provider of stages that asks real models, and looks at nothing but pixels.
+"""The provider that answers stages with real models, from pixels alone.
 
     provider = foundation.provider(foundation.Options(llm="qwen3-32b", vlm="qwen2.5-vl-72b"), sources)
 
-Language models are asked at an OpenAI-compatible endpoint (OPENAI_BASE_URL, OPENAI_API_KEY), or loaded here where
-their name starts with "local:". Vision models are loaded by `transformers` and `diffusers` when they are first
-called, so that an engine loads only what it uses.
+Language models answer at an OpenAI-compatible endpoint (OPENAI_BASE_URL, OPENAI_API_KEY), or are loaded here if
+their name starts with "local:". Vision models are loaded by `transformers` and `diffusers` on their first
+call, so that an engine loads only what it uses.
 
     language.py   scenes, captions, instructions, thoughts, judgements (`prompts.py`, `response_parsers.py`)
     detector.py, segmenter.py, generators.py, embeddings.py, orb_filter.py   vision models
@@ -39,28 +39,28 @@ LOCAL = "local:"
 
 
 def answers_folder() -> str:
-    """Where answers are kept unless told otherwise, with all else of macro's that can be made again."""
+    """Default folder of answers, in macro's cache folder."""
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return str(Path(root) / "macro" / "answers")
 
 
 @dataclass(frozen=True)
 class Options:
-    """Which models, and how they are asked. Their addresses and timeouts are not part of a data set's hash.
+    """Which models answer, and how they are called. Addresses and timeouts are not part of a data set's hash.
 
     Attributes:
-        llm, vlm: names at the endpoint, or "local:" and a name of the hub or a folder.
+        llm, vlm: names at the endpoint, or "local:" and a hub name or folder.
         judge: the same; None is the VLM.
-        base_url: the endpoint; None is OPENAI_BASE_URL. The key only ever comes from OPENAI_API_KEY.
-        cache: folder of answers, so that nothing is asked twice.
-        time_limit: seconds for one request; retries: how often one is sent again; wait: seconds before the first.
-        threads: requests under way at once.
-        side: images are shown to language models at most so large, pixels; jpeg: and sent compressed.
+        base_url: the endpoint; None is OPENAI_BASE_URL. The key is read from OPENAI_API_KEY only.
+        cache: folder of answers, so that no request is sent twice.
+        time_limit: seconds for one request; retries: how often one is resent; wait: seconds before the first retry.
+        threads: requests in flight at once.
+        side: largest side of the images sent to language models, pixels; jpeg: send them compressed.
         temperature: of language models; None leaves it to the server, and is Qwen's own .7 for local ones.
         detector, segmenter, clip, dino, drawer, redrawer, composer, stillness: the vision stages with settings of
             their own: `name` (of the hub, or a folder), `batch`, a drawer's `steps` and `guidance`, and so on.
-        device: of all that is loaded here and has none of its own; None is a GPU where there is one.
-        categories: what scenes are made of.
+        device: of all models loaded here without one of their own; None is a GPU where there is one.
+        categories: what scenes may contain.
     """
 
     llm: str = "Qwen/Qwen3-32B"
@@ -98,7 +98,7 @@ class Options:
 
 
 class Chats(NamedTuple):
-    """Who answers in words; two roles of one model are one object."""
+    """The chats for the three roles; two roles of one model share an object."""
 
     llm: Chat
     vlm: Chat
@@ -136,7 +136,7 @@ def _chat(name: str, options: Options) -> Chat:
 
 
 class Spent:
-    """`Provider.spent`: what these have counted (`Chat.counts`) since it was last called."""
+    """`Provider.spent`: the chats' counts (`Chat.counts`) since the last call."""
 
     def __init__(self, asked: Chats):
         self._chats = list(dict.fromkeys(asked))
@@ -151,16 +151,16 @@ class Spent:
 
 
 def remove_subjects(images: Sequence[EngineImage], regions: Sequence[Sequence[Region]]) -> list[None]:
-    """An image that a model has drawn cannot be drawn again with less in it and all else the same."""
+    """None for every image: a generated image cannot be drawn again with fewer subjects and all else the same."""
     del regions
     return [None] * len(images)
 
 
 def provider(options: Options, sources: MaterialSource) -> Provider:
-    """Every stage.
+    """The provider of every stage.
 
     Raises:
-        UserError: as `chats`; and any stage, when a model of its own cannot be loaded.
+        UserError: as `chats`; also from any stage whose model cannot be loaded.
     """
     asked = chats(options)
     language = Language(*asked)

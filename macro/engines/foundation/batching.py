@@ -1,4 +1,4 @@
-"""What the vision stages share: batches in which one bad item spoils nothing, and images cut to a region.
+"""What the vision stages share: batches in which a bad item does not fail the others, and crops of regions.
 
 Read next: `detector.py`, `segmenter.py`, `embeddings.py`, `generators.py`.
 """
@@ -14,7 +14,7 @@ from macro.judges.model_loading import first_line
 from macro.utils.errors import ItemError
 from macro.utils.images import Pixels
 
-_BLANK = 255  # white, which the house lays transparent images on as well
+_BLANK = 255  # white, as `macro.utils.images` puts behind transparent images
 
 
 def answer(
@@ -25,9 +25,9 @@ def answer(
 ) -> list[Any]:
     """`run` over items, at most `batch` at a time, the answers in the items' order.
 
-    Only items of equal `key` (sizes, say) share a batch. An item that is a `ItemError` stays it. A batch that a model
-    cannot take is asked again item by item, and what still fails is that item's fault: one image that does not fit
-    into memory must not take the others with it. Other errors (of type, of attribute) are defects and go through.
+    Only items of equal `key` (sizes, say) share a batch. An `ItemError` among the items is its own answer. A batch that
+    the model fails on is run again item by item, and an item that still fails becomes an `ItemError`: one image that is
+    too large for memory must not fail the others. Other errors (of type, of attribute) are bugs and propagate.
 
     Args:
         run: items -> as many answers, in order.
@@ -57,7 +57,7 @@ def _attempt(run: Callable[[list[Any]], list[Any]], items: list[Any]) -> list[An
 
 
 def crop(image: EngineImage, region: Region, masked: bool) -> Pixels | ItemError:
-    """The pixels of a region's box, every pixel that it touches; with `masked` all but its mask is white."""
+    """The pixels of a region's bounding box, rounded outwards; with `masked`, pixels outside its mask are white."""
     height, width = image.pixels.shape[:2]
     x0, y0, x1, y1 = _pixel_box(region.box, height, width)
     if x1 <= x0 or y1 <= y0 or region.area == 0:
@@ -73,7 +73,7 @@ def crop(image: EngineImage, region: Region, masked: bool) -> Pixels | ItemError
 
 
 def squared(pixels: Pixels) -> Pixels:
-    """The image in the middle of a white square."""
+    """The image centred in a white square."""
     height, width = pixels.shape[:2]
     side = max(height, width)
     square = np.full((side, side, 3), _BLANK, np.uint8)

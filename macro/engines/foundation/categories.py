@@ -1,6 +1,6 @@
-"""What a scene may be made of: common things that image models draw well and detectors know, singular nouns.
+"""Categories a scene may contain: common things that image models draw well and detectors know, singular nouns.
 
-Of the breadth of Object365's list, which MUSIC samples from; without parts of things, stuff, and what is nothing alone.
+As broad as Objects365's list, which MUSIC samples from; without parts of things, stuff, and what never occurs alone.
 """
 
 CATEGORIES = (

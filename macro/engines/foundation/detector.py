@@ -1,8 +1,8 @@
 """Grounding DINO as a stage: labels to boxes.
 
-All labels of an image stand in one prompt, "a dog. a red house.". A query's box answers to a label as far as the
-most certain of the label's own tokens says so; labels stay apart, where the usual post-processing glues together
-whichever words of the prompt fired. Read next: `segmenter.py`.
+All labels of an image form one prompt, "a dog. a red house.". A query's score for a label is the highest score
+among the label's own tokens, which keeps labels apart; the usual post-processing joins all words of the prompt
+above the threshold. Read next: `segmenter.py`.
 """
 
 from collections import Counter
@@ -27,10 +27,10 @@ class GroundingDino(PretrainedModel):
     """`Provider.detect` by Grounding DINO.
 
     Attributes, besides those of `PretrainedModel`:
-        batch: only images of one size share one, so that the answers do not depend on it.
-        box_threshold: the least score that a box has for any word of the prompt, 0..1.
-        text_threshold: the least score that it has for the label that it is given, 0..1.
-        overlap: two regions that overlap by more (intersection over union) show the same thing, the surer one stays.
+        batch: only images of one size share a batch, so that the answers do not depend on it.
+        box_threshold: least score of a box for any word of the prompt, 0..1.
+        text_threshold: least score of a box for the label it is given, 0..1.
+        overlap: of two regions with a larger intersection over union, only the one with the higher score stays.
     """
 
     name: str = "IDEA-Research/grounding-dino-base"
@@ -52,7 +52,7 @@ class GroundingDino(PretrainedModel):
     def __call__(
         self, images: Sequence[EngineImage], labels: Sequence[Sequence[str]]
     ) -> list[list[Region] | ItemError]:
-        """At most one region for each time that a label stands in its list, best first.
+        """At most one region per occurrence of a label in its list, best first.
 
         Raises:
             UserError: the model cannot be loaded.
@@ -85,7 +85,7 @@ class GroundingDino(PretrainedModel):
             if not np.isfinite(box).all():
                 found.append(ItemError("Grounding DINO's boxes are not numbers"))
                 continue
-            # Scores have columns beyond the prompt's tokens, for longer ones.
+            # Scores have columns beyond the prompt's tokens, up to the model's longest prompt.
             score = score[:, : len(word)]
             by_name = np.stack([score[:, word == i].max(1, initial=0.0) for i in range(len(n))], 1)
             by_name[score[:, word >= 0].max(1, initial=0.0) < self.box_threshold] = -1
@@ -94,7 +94,7 @@ class GroundingDino(PretrainedModel):
 
 
 def _name(label: str) -> str:
-    """A label as it stands in the prompt, in which full stops and question marks part one from the next."""
+    """A label as written in the prompt, without the full stops and question marks that would separate labels."""
     return " ".join(label.lower().replace(".", " ").replace("?", " ").split())
 
 

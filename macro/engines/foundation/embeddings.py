@@ -1,4 +1,4 @@
-"""CLIP and DINOv2 as stages: a region against a text (MUSIC's mask-or-box choice), an image against an image.
+"""CLIP and DINOv2 as stages: region-text similarity (MUSIC's mask-or-box choice) and image-image similarity.
 
 Read next: `macro/judges/clip.py`, `macro/judges/dino.py`, which hold the models.
 """
@@ -29,7 +29,7 @@ class Clip(clip.Clip):
         texts: Sequence[str],
         masked: Sequence[bool],
     ) -> list[float | ItemError]:
-        """Cosine of each text and the crop of its region's box, all but the mask white where `masked`."""
+        """Cosine of each text and the crop of its region's box; if `masked`, pixels outside the mask are white."""
         shown = [crop(p, r, m) for p, r, m in zip(images, regions, masked, strict=True)]
         pairs = [s if isinstance(s, ItemError) else (s, text) for s, text in zip(shown, texts, strict=True)]
         return answer(partial(_finite, self.text_similarity), pairs, self.batch)

@@ -1,15 +1,15 @@
-"""Image models of diffusers as stages: draw a text, redraw a subject from another view, compose references.
+"""Image models of diffusers as stages: text-to-image, novel view of a subject, composition of references.
 
 - `FluxDraw`: FLUX.1-dev, MUSIC's text-to-image model.
-- `KontextRedraw`: FLUX.1 Kontext on the crop of a subject. MUSIC redraws with UNO-FLUX, which diffusers does not have;
-  Kontext is the FLUX model that it has for one image and a sentence about it.
-- `FluxCompose`: FLUX.2, which takes several references as images of their own, each with its place on an axis of
-  the rotary positions. Kontext would take one image only, the references pasted together, and MACRO measured what a
-  collage costs (8.02 to 5.60). The folder says which pipeline it is, so the whole family works by name; klein 9B with
+- `KontextRedraw`: FLUX.1 Kontext on the crop of a subject. MUSIC redraws with UNO-FLUX, which diffusers lacks;
+  Kontext is its FLUX model for one image and an instruction.
+- `FluxCompose`: FLUX.2, which takes several references as separate images, each at its own position on an axis of
+  the rotary embedding. Kontext would take one image, the references pasted together, and MACRO measured the cost of
+  a collage (8.02 to 5.60). `model_index.json` names the pipeline, so the whole family works by name; klein 9B with
   its text encoder takes 34 GB, FLUX.2-dev 112 GB.
 
-Noise comes from a generator on the CPU, so a seed means the same on every device. Models draw at the side that they
-were trained at, and the image is then resized to what was asked for. Read next: `batching.py`.
+Noise comes from a generator on the CPU, so a seed gives the same noise on every device. Models draw at the side they
+were trained at; the image is then resized to the requested side. Read next: `batching.py`.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ from macro.sentence.prompt import check_prompt, marker
 from macro.utils.errors import ItemError, UserError
 from macro.utils.images import Pixels, resize
 
-# Asked of the redraw, one of them by seed.
+# Views requested of the redraw; the seed chooses one.
 VIEWS = (
     "from its left side",
     "from its right side",
@@ -39,21 +39,21 @@ VIEWS = (
     "from slightly below",
 )
 
-# Mean difference, of 255, under which a redraw is the crop again.
+# Mean difference, of 255, below which a redraw is a copy of the crop.
 _COPY = 4.0
 
 
 @dataclass(frozen=True)
 class Diffusion:
-    """What the three have in common.
+    """What the three models have in common.
 
-    Attributes:
+    name: a hub name, or a folder.
         name: of the hub, or a folder.
         device: None is a GPU where there is one.
         dtype: None is bfloat16 on a GPU and float32 on the CPU.
-        side: of the images that the model draws, pixels; a larger image that is asked for is drawn larger.
+        side: at which the model draws, pixels; larger images are drawn at their own side.
         steps: of the sampler; guidance: its scale.
-        batch: images drawn at a time.
+        batch: images per call.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Diffusion:
         return _load(family, self.name, self.device, self.dtype)
 
     def _side(self, pipeline: Any, size: int) -> int:
-        """The side to draw at for an image of `size`: a multiple of what a latent token covers."""
+        """The side to draw at for an image of `size`: a multiple of a latent token's side in pixels."""
         token = 2 * pipeline.vae_scale_factor
         return -(-max(self.side, size) // token) * token
 
@@ -91,14 +91,14 @@ class Diffusion:
 
 @dataclass(frozen=True)
 class FluxDraw(Diffusion):
-    """`stages.Draw` by FLUX.1; attributes as of `Diffusion`."""
+    """`Provider.draw` by FLUX.1; attributes as of `Diffusion`."""
 
     name: str = "black-forest-labs/FLUX.1-dev"
 
     def __call__(
         self, ideas: Sequence[ScenePrompt], sizes: Sequence[int], seeds: Sequence[int]
     ) -> list[EngineImage | ItemError]:
-        """The captions, drawn; uint8[sizes[i], sizes[i], 3] from seeds[i].
+        """The captions as images, uint8[sizes[i], sizes[i], 3] from seeds[i].
 
         Raises:
             UserError: the model cannot be loaded.
@@ -116,7 +116,7 @@ class FluxDraw(Diffusion):
 
 @dataclass(frozen=True)
 class KontextRedraw(Diffusion):
-    """`stages.Redraw` by FLUX.1 Kontext; attributes as of `Diffusion`."""
+    """`Provider.novel_view` by FLUX.1 Kontext; attributes as of `Diffusion`."""
 
     name: str = "black-forest-labs/FLUX.1-Kontext-dev"
     guidance: float = 2.5
@@ -126,8 +126,8 @@ class KontextRedraw(Diffusion):
     ) -> list[EngineImage | ItemError]:
         """The subject of regions[i] from one of `VIEWS`, chosen by seeds[i]; uint8[sizes[i], sizes[i], 3].
 
-        What the model sees is the crop of the box, in the middle of a white square, with all but the mask white
-        where there is a mask. One that comes back unchanged is a fault: a reference must not be a crop of its target.
+        The model's input is the crop of the bounding box, centred in a white square, with pixels outside the mask white
+        if there is a mask. An unchanged result is an `ItemError`: a reference must not be a crop of its target.
 
         Raises:
             UserError: the model cannot be loaded.
@@ -141,7 +141,7 @@ class KontextRedraw(Diffusion):
             side = self._side(pipeline, wanted[0])
             given = [resize(pixels, (side, side)) for pixels in crops]
             values = torch.from_numpy(np.stack(given).transpose(0, 3, 1, 2).astype(np.float32) / 255)
-            # The crops have the size of the images: with its own resizing on, each would be brought to a million
+            # Crops are as large as the images: Kontext's own resizing, if on, would bring each to a million
             # pixels whatever `side` is.
             drawn = pipeline(
                 image=values, prompt=prompts, max_area=side * side, _auto_resize=False, **self._settings(chosen, side)
@@ -161,9 +161,9 @@ class KontextRedraw(Diffusion):
 
 @dataclass(frozen=True)
 class FluxCompose(Diffusion):
-    """`stages.Compose` by FLUX.2; attributes as of `Diffusion`, and
+    """`Provider.compose` by FLUX.2; attributes as of `Diffusion`, and
 
-    reference_side: side of the square that has a reference's area, pixels. Ten references of 512 make 10,240 tokens.
+    reference_side: side of a square of a reference's area, pixels. Ten references of 512 make 10,240 tokens.
     """
 
     name: str = "black-forest-labs/FLUX.2-klein-base-9B"
@@ -185,8 +185,8 @@ class FluxCompose(Diffusion):
     ) -> list[EngineImage | ItemError]:
         """Draws prompts[i], whose `<image n>` is references[i][n - 1]; uint8[sizes[i], sizes[i], 3] from seeds[i].
 
-        The model is told "image n", as its makers write prompts. One image at a time: a call of the pipeline takes
-        one list of references.
+        The prompt calls them "image n", as FLUX.2's own prompts do. One image at a time, because a call of the pipeline
+        takes one list of references.
 
         Raises:
             UserError: the model cannot be loaded.
@@ -206,7 +206,7 @@ class FluxCompose(Diffusion):
         return answer(run, items, batch=1)
 
     def _reference(self, pipeline: Any, pixels: Pixels) -> Image.Image:
-        """The reference, its aspect kept as far as whole tokens allow; the least side FLUX.2 takes is 64."""
+        """The reference, its aspect kept as far as whole tokens allow; the smallest side FLUX.2 takes is 64."""
         token = 2 * pipeline.vae_scale_factor
         height, width = pixels.shape[:2]
         scale = self.reference_side / (height * width) ** 0.5
@@ -215,7 +215,7 @@ class FluxCompose(Diffusion):
 
 
 def _named(prompt: str, images: int) -> str | ItemError:
-    """The prompt with its images named as FLUX.2 knows them."""
+    """The prompt with its images named as in FLUX.2's prompts."""
     try:
         check_prompt(prompt, images)
     except UserError as error:
@@ -226,7 +226,7 @@ def _named(prompt: str, images: int) -> str | ItemError:
 
 
 def redraw_prompt(label: str, seed: int) -> str:
-    """What Kontext is told: another view, alone, before a plain ground."""
+    """Kontext's prompt: another view of the subject alone on a plain background."""
     view = VIEWS[int(np.random.default_rng([seed]).integers(len(VIEWS)))]
     return (
         f"Move the camera: show the same {label} seen {view}. Keep its identity, shape, colours and materials. "
@@ -235,12 +235,12 @@ def redraw_prompt(label: str, seed: int) -> str:
 
 
 def is_copy(drawn: Float[np.ndarray, "_ _ 3"], given: Pixels) -> bool:
-    """Whether an image 0..1 is the given one again, but for what an encoder and a decoder do to it."""
+    """Whether an image, 0..1, equals the given one up to the error of encoding and decoding."""
     return float(np.abs(drawn.astype(np.float32) * 255 - given).mean()) < _COPY
 
 
 def _image(values: Float[np.ndarray, "_ _ 3"], size: int) -> EngineImage | ItemError:
-    """What a pipeline drew, 0..1, as an image of that side."""
+    """A pipeline's output, 0..1, as an image of that side."""
     if not np.isfinite(values).all():
         return ItemError("the image's pixels are not numbers")
     return EngineImage(resize(np.round(values * 255).astype(np.uint8), (size, size)))
@@ -248,7 +248,7 @@ def _image(values: Float[np.ndarray, "_ _ 3"], size: int) -> EngineImage | ItemE
 
 @once
 def _load(family: str, name: str, device: str | None, dtype: str | None) -> Any:
-    """The pipeline that the folder says it is, whose class's name begins with `family`."""
+    """The pipeline that the folder names, whose class must begin with `family`."""
     with loading(family, name):
         import diffusers
 

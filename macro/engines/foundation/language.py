@@ -1,11 +1,11 @@
-"""The stages that ask a language model: it gets the request as JSON, the images, and a shape for its answer.
+"""The stages that a language model answers, given the request as JSON, the images, and a schema for its answer.
 
     talk = Language(llm, vlm, judge)      three `macro.judges.chat.Chat`s, which may be one
     talk.caption(images, seeds)           a stage of `macro/engines/provider.py`
 
-Each stage is written as what is asked about one item; `stage` makes it one of a batch, with a list for each argument.
-An answer that stays wrong after it has been sent back is an `ItemError`, as is one that never came.
-Read next: `prompts.py` (what models are told), `response_parsers.py` (what their answers are held against).
+Each stage is written as the request for one item; `stage` turns it into a stage on batches, one list per argument.
+An answer that stays malformed after all repairs is an `ItemError`, as is one that never came.
+Read next: `prompts.py` (the system prompts), `response_parsers.py` (validation of the answers).
 """
 
 import json
@@ -27,23 +27,23 @@ from macro.sentence.spans import MAX_REFERENCES
 from macro.utils.errors import ItemError
 from macro.utils.images import Pixels
 
-MOST_THINGS = 12  # that are named or matched in one image
-_MARGIN = 0.1  # around the crop that shows a box, as a share of its sides: what is cut off shows
+MOST_THINGS = 12  # named or matched in one image at most
+_MARGIN = 0.1  # around the crop of a box, as a share of its sides: shows whether the box cuts something off
 
-# Images with the names that they are shown under.
+# Images, each with the name under which it is shown.
 _Shown = Sequence[tuple[str, Pixels]]
 
 STAGES: list[str] = []
 
 
 def stage(role: str) -> Callable[[Callable[..., Any]], Callable[..., list[Any]]]:
-    """Makes a stage of `Provider` from how one item is asked.
+    """Turns the request for one item into a stage of `Provider`.
 
     Args:
         role: the attribute of `Language` that answers: "llm", "vlm" or "judge".
 
     Returns:
-        A decorator of functions of one item's arguments, which return its `LlmRequest`, or at once the item's answer.
+        A decorator of functions that take one item's arguments and return its `LlmRequest`, or the answer at once.
     """
 
     def of_batch(ask: Callable[..., Any]) -> Callable[..., list[Any]]:
@@ -76,7 +76,7 @@ class Language:
     def merge(
         self, image: EngineImage, caption: str, regions: Sequence[Region], descriptions: Sequence[str], seed: int
     ) -> LlmRequest:
-        del image  # the model is given text only [paper]
+        del image  # the model gets text only [paper]
         things = [
             told | {"description": description}
             for told, description in zip(_numbered_regions(regions), descriptions, strict=True)
@@ -167,13 +167,13 @@ class Language:
         return rubrics.question(given.rubric, given.prompt, references, given.image.pixels, truth)
 
 
-# ---- questions ----
+# ---- requests ----
 
 
 def _request(
     name: str, schema: dict, read: Callable[[dict], Any], images: _Shown = (), seed: int = 0, **parameters: Any
 ) -> LlmRequest:
-    """A stage's question: its parameters as JSON, then each image after its name."""
+    """A stage's request: its parameters as JSON, then each image after its name."""
     told = json.dumps({"stage": name, "seed": seed, **parameters}, ensure_ascii=False)
     parts = [part for label, pixels in images for part in (f"{label}:", pixels)]
     return LlmRequest(prompts.system(name), (told, *parts), schema, seed, read)
@@ -182,20 +182,20 @@ def _request(
 def _about_target(
     name: str, brief: PromptRequest, field: str, read: Callable[[dict], Any], **parameters: Any
 ) -> LlmRequest:
-    """A question on a target, its subjects and its references, answered by one text."""
+    """A request about a target, its subjects and its references, answered by one text."""
     subjects = _numbered_regions(brief.regions)
     shown = [("Target", brief.image.pixels), *_references(brief.references)]
     return _request(name, obj(**{field: words()}), read, shown, brief.seed, subjects=subjects, **parameters)
 
 
 def _interleaving(name: str, things: list[dict], images: _Shown, seed: int, **parameters: Any) -> LlmRequest:
-    """A question for a caption in which each of the things has a phrase."""
+    """A request for a caption with a phrase for each of the things."""
     schema = obj(caption=words(), phrases=parsers.phrases(len(things)))
     read = partial(parsers.interleaved, len(things))
     return _request(name, schema, read, images, seed, **parameters, things=things)
 
 
-# ---- what a question tells and shows ----
+# ---- parameters and images of requests ----
 
 
 def _label_and_box(region: Region) -> dict:

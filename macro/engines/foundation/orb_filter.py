@@ -1,4 +1,4 @@
-"""Whether anything moved between two frames, by ORB features: INSET's filter of static pairs (arXiv 2605.12305)."""
+"""The share of a frame that stayed in place, by ORB features: INSET's filter of static pairs (arXiv 2605.12305)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,19 +11,19 @@ from macro.judges.model_loading import EXTRA
 from macro.utils.errors import ItemError, UserError
 from macro.utils.images import Pixels, resize
 
-# Below so many matches the share says nothing.
+# With fewer matches the share says nothing.
 _FEWEST = 8
 
 
 @dataclass(frozen=True)
 class OrbStillness:
-    """`stages.Stillness` by OpenCV's ORB.
+    """`Provider.static_share` by OpenCV's ORB.
 
     Attributes:
-        features: at most so many are looked for in a frame.
-        side: both frames are resized to squares of this side first: ORB's patches are 31 pixels wide.
-        alike: two descriptors match if each is the other's nearest and at most so many of their 256 bits differ.
-        still: a matched feature is in the same place if it moved by less than this share of the image's side.
+        features: largest number of features per frame.
+        side: both frames are first resized to squares of this side, pixels: ORB's patches are 31 pixels wide.
+        alike: two descriptors match if each is the other's nearest and at most this many of their 256 bits differ.
+        still: a matched feature stayed in place if it moved by less than this share of the image's side.
     """
 
     features: int = 1000
@@ -36,9 +36,9 @@ class OrbStillness:
             raise UserError("ORB: features and side must be at least 1, alike at least 0, still within 0..1")
 
     def __call__(self, before: Sequence[EngineImage], after: Sequence[EngineImage]) -> list[float | ItemError]:
-        """Share of the matched features of before[i] and after[i] that are in the same place, 0..1.
+        """Share of the matched features of before[i] and after[i] that stayed in place, 0..1.
 
-        A fault where a frame has too few features to tell (a black one, say). Frames of which hardly anything
+        An `ItemError` if a frame has too few features to tell (a black one, say). Frames with hardly any
         matches have nothing in common: 0.
 
         Raises:
@@ -59,7 +59,7 @@ class OrbStillness:
         return float((moved < self.still * self.side).mean())
 
     def _features(self, pixels: Pixels) -> tuple[Float64[np.ndarray, "n 2"], UInt8[np.ndarray, "n 32"]]:
-        """Places (x, y) in pixels of the resized frame, and descriptors."""
+        """Positions (x, y) in pixels of the resized frame, and descriptors."""
         cv2 = _cv2()
         grey = cv2.cvtColor(resize(pixels, (self.side, self.side)), cv2.COLOR_RGB2GRAY)
         found, descriptors = cv2.ORB_create(nfeatures=self.features).detectAndCompute(grey, None)

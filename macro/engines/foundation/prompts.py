@@ -1,7 +1,7 @@
-"""What each language stage is told: our own words for what the three papers ask of their models.
+"""The system prompt of each language stage: our own wording of what the three papers ask of their models.
 
-The system text says who the model is and what a good answer is; the request itself, with all its parameters, is a
-JSON object that starts the user's message, and images follow it by name. Read next: `language.py`.
+It states the model's role and what a good answer is; the request itself, with all its parameters, is a
+JSON object at the start of the user's message, and the images follow it by name. Read next: `language.py`.
 """
 
 _REQUEST = (
@@ -16,7 +16,7 @@ _MARKERS = (
     '("the <image 2> lamp"). Every reference has its marker in the text, and no other number has one.'
 )
 
-# Stage -> (does it see images, what it is told).
+# Stage -> (whether it gets images, its prompt).
 _TOLD = {
     "write_scene": (
         False,
@@ -131,6 +131,6 @@ _TOLD = {
 
 
 def system(stage: str) -> str:
-    """The system text of a stage."""
+    """The system prompt of a stage."""
     images, told = _TOLD[stage]
     return f"{told}\n{_REQUEST.format(images=_IMAGES if images else '')}"

@@ -1,6 +1,6 @@
-"""From answers of the right shape to what stages promise: what a model wrote is held against what it was given.
+"""Turns answers that match their schema into what stages return, checking them against the stage's input.
 
-Each reader raises `ItemError` with a reason that the model can mend, and is asked again with it.
+A parser raises `ItemError` with a reason; the model is sent that reason and answers again.
 Read next: `language.py`.
 """
 
@@ -26,28 +26,28 @@ from macro.sentence.prompt import check_prompt, marker
 from macro.sentence.spans import Image
 from macro.utils.errors import ItemError, UserError
 
-SUMMARY_WORDS = 50  # MACRO: a summary has fewer
+SUMMARY_WORDS = 50  # MACRO: a summary has fewer words
 
 BOX = array(number(0, 1), 4, 4)
 
 
 def phrases(count: int) -> Schema:
-    """Phrases for `count` images; engines do without an image that is left out."""
+    """Schema of phrases for `count` images; engines cope with missing images."""
     return array(obj(phrase=text(), image=integer(1, count)), 1, count)
 
 
 def line(written: str) -> str:
-    """A text in one line with single spaces."""
+    """The text on one line with single spaces."""
     return " ".join(written.split())
 
 
 def line_of(field: str) -> Callable[[dict], str]:
-    """Reads one field as a line."""
+    """Reads a text field as one line."""
     return lambda answer: line(answer[field])
 
 
 def field(name: str) -> Callable[[dict], Any]:
-    """Reads one field as it is."""
+    """Reads a field unchanged."""
     return lambda answer: answer[name]
 
 
@@ -63,7 +63,7 @@ def labels(answer: dict) -> list[str]:
 
 
 def scene_prompt(asked: SceneRequest, answer: dict) -> ScenePrompt:
-    """A scene of the categories that were offered, an adjective before them where that tells two apart."""
+    """A scene of the offered categories; an adjective may precede one to tell two of a kind apart."""
     chosen = tuple(labels(answer))
     for label in chosen:
         if not any(f" {label}".lower().endswith(f" {category}".lower()) for category in asked.categories):
@@ -72,7 +72,7 @@ def scene_prompt(asked: SceneRequest, answer: dict) -> ScenePrompt:
 
 
 def with_markers(written: str, count: int, field: str) -> str:
-    """A line that names every one of `count` images, and no other."""
+    """A line that names each of `count` images, and no other."""
     prompt = line(written)
     with _as_item_error():
         check_prompt(prompt, count, field)
@@ -87,7 +87,7 @@ def instruction(count: int, answer: dict) -> str:
 
 
 def thought(regions: Sequence[Region], answer: dict) -> str:
-    """A chain of thought that speaks of every subject, by its number, its label, or at least its noun."""
+    """A chain of thought that mentions every subject by its number, its label, or at least its noun."""
     cot = line(answer["thought"])
     with _as_item_error():
         validate_cot(cot)
@@ -104,7 +104,7 @@ def _has_whole_words(written: str, phrase: str) -> bool:
 
 @contextmanager
 def _as_item_error() -> Iterator[None]:
-    """What the checks of users' own files refuse is this item's fault here."""
+    """Turns errors of the checks on users' files into the item's own error."""
     try:
         yield
     except UserError as error:
@@ -112,7 +112,7 @@ def _as_item_error() -> Iterator[None]:
 
 
 def interleaved(count: int, answer: dict) -> InterleavedCaption:
-    """A caption, and a phrase of its own in it for each of those of `count` images that it mentions."""
+    """A caption with a distinct phrase for each of the `count` images that it mentions."""
     caption = line(answer["caption"])
     found: dict[str, int] = {}
     for entry in answer["phrases"]:
@@ -126,7 +126,7 @@ def interleaved(count: int, answer: dict) -> InterleavedCaption:
 
 
 def box(given: Sequence[int | float], at: str) -> Box:
-    """A box that holds something; the shape has made sure that it lies in the image."""
+    """A non-empty bounding box; the schema ensures that it lies in the image."""
     x0, y0, x1, y1 = map(float, given)
     if not (x0 < x1 and y0 < y1):
         raise ItemError(f"{at} box [{x0:g}, {y0:g}, {x1:g}, {y1:g}] is empty; it must have x0 < x1 and y0 < y1")

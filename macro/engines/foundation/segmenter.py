@@ -1,4 +1,4 @@
-"""SAM2 as a stage: boxes to masks. `Sam2Processor` would want torchvision for what is a few lines here."""
+"""SAM2 as a stage: boxes to masks. `Sam2Processor` would need torchvision for what is a few lines here."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,20 +19,20 @@ from macro.utils.images import Pixels
 class Sam2(PretrainedModel):
     """`Provider.segment` by SAM2; attributes as of `PretrainedModel`.
 
-    A batch is of images whose features are taken at a time; all boxes of an image go together.
+    `batch` counts images whose features are computed at a time; all boxes of an image go together.
     """
 
     name: str = "facebook/sam2.1-hiera-large"
 
     TITLE: ClassVar[str] = "SAM2"
     CLASS: ClassVar[str] = "Sam2Model"
-    # What is published are weights of the video model, which has this one in it.
+    # Published weights are those of the video model, which contains this one.
     KINDS: ClassVar[tuple[str, ...]] = ("sam2", "sam2_video")
 
     def __call__(
         self, images: Sequence[EngineImage], regions: Sequence[Sequence[Region]]
     ) -> list[list[Mask] | ItemError]:
-        """For each region of each image the mask of what its box is around, bool[h, w]; it may be empty.
+        """For each region of each image the mask of the object in its box, bool[h, w]; it may be empty.
 
         Raises:
             UserError: the model cannot be loaded.
@@ -61,7 +61,7 @@ class Sam2(PretrainedModel):
     def _decode(
         self, model: Any, levels: list[Any], regions: Sequence[Region], size: tuple[int, ...], side: int
     ) -> list[Mask] | ItemError:
-        """The masks of one image, from the levels of its features."""
+        """The masks of one image, from its feature levels."""
         import torch
 
         boxes = torch.tensor([[[edge * side for edge in region.box] for region in regions]], dtype=model.dtype)
@@ -76,5 +76,5 @@ class Sam2(PretrainedModel):
 
 
 def _square(pixels: Pixels, side: int) -> Pixels:
-    """The image as the model sees it: a square, whatever that does to the aspect."""
+    """The image resized to a square, as the model expects, whatever its aspect."""
     return np.array(Image.fromarray(pixels).resize((side, side), Image.Resampling.BILINEAR))

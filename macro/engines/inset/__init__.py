@@ -1,11 +1,11 @@
-"""INSET's data engine (arXiv 2605.12305): images are words of the sentence, cut from what it describes.
+"""INSET's data engine (arXiv 2605.12305): images stand in the sentence as words, cut from what it describes.
 
-    made = candidates.make(inset.ENGINE, stages, inset.Options(), seed=0, indices=range(8))
+    made = core.make(inset.ENGINE, provider, inset.Options(), seed=0, indices=range(8))
 
 "a [image 1] striped red robot stands left of a [image 2] teal tree": the target is a photo, or the later of two
-frames of a clip, and its references are cut out of the photo, or of the earlier frame. Candidates of both branches go
-through the same list of steps, each of which takes those that it is for.
-Read next: `regions.py` (options, what is fit to be a reference), `images.py`, `video.py`.
+frames of a clip; its references are cut out of the photo, or of the earlier frame. Candidates of both branches go
+through the same list of steps, and each step runs on the branch it is for.
+Read next: `regions.py` (options, which regions may be references), `images.py`, `video.py`.
 """
 
 from dataclasses import replace
@@ -39,15 +39,15 @@ __all__ = ["ENGINE", "Options"]
 
 
 def start(seed: int, index: int, attempt: int, options: Options) -> InsetCandidate:
-    """The branch is that of the first attempt: trying again must not bend the mixture towards the easier one."""
+    """The branch is that of the first attempt: retries must not bias the mixture towards the easier one."""
     first = InsetCandidate(seed, index, 0, "compose", IMAGE)
     return first.replace(attempt=attempt, bucket=VIDEO if first.rng("branch").random() < options.video else IMAGE)
 
 
 def check_phrases(candidate: InsetCandidate, options: Options) -> InsetCandidate:
-    """Whoever told it may have left things out, which leave; the others are numbered in the order of their mention.
+    """Removes regions that the caption leaves out, and renumbers the others in the order of their mention.
 
-    A phrase that is not in the caption, or a number that is no thing's, drops the candidate.
+    A phrase that is not in the caption, or a number without a region, drops the candidate.
     """
     try:
         spans = _spans(candidate)
@@ -67,7 +67,7 @@ def _spans(candidate: InsetCandidate) -> tuple[Span, ...]:
 
 
 def think(candidates: Batch, provider: Provider, options: Options) -> Batch:
-    """The chain of thought, where a plan is asked for."""
+    """The chain of thought, if a plan is requested."""
     if not options.plan:
         return candidates
     briefs = [PromptRequest(d.target, d.placed, d.references, d.seed_for("think")) for d in candidates]
@@ -76,7 +76,7 @@ def think(candidates: Batch, provider: Provider, options: Options) -> Batch:
 
 
 def finish(candidate: InsetCandidate, options: Options) -> Sentence:
-    """Caption with images in it, plan if asked for, target; the truth where the target's scene is known."""
+    """Caption with images in it, plan if requested, target; the truth if the target's scene is known."""
     plan = ()
     if options.plan:
         plan = (Plan(candidate.cot, layout(np.stack([region.mask for region in candidate.placed]))),)
@@ -91,7 +91,7 @@ def finish(candidate: InsetCandidate, options: Options) -> Sentence:
 
 
 def _truth(candidate: InsetCandidate) -> Truth | None:
-    """Of the subjects that references show, in their order; questions are about the whole image."""
+    """The truth of the subjects that references show, in their order; questions are about the whole image."""
     truth = known_truth(candidate.target)
     if truth is None:
         return None

@@ -1,4 +1,4 @@
-"""INSET's image branch: an image is captioned and taken apart, and its caption told again with the parts in it.
+"""INSET's image branch: an image is captioned and cut into regions, and its caption rewritten to contain them.
 
 photo -> caption -> tag -> detect -> (sizes, masks, cut-outs: `regions.py`) -> describe -> merge
 """
@@ -9,13 +9,13 @@ from macro.engines.provider import Provider
 
 
 def photo(candidates: Batch, provider: Provider, options: Options) -> Batch:
-    """An image, target and source of the references in one."""
+    """Loads the image that is both target and source of the references."""
 
     return load_source(candidates, "photo", "pair", lambda d: Pair(*[provider.sources.photo(*d.material)] * 2))
 
 
 def caption(candidates: Batch, provider: Provider, options: Options) -> Batch:
-    """What the whole image shows."""
+    """A caption of the whole image."""
     answers = provider.caption([d.target for d in candidates], [d.seed_for("caption") for d in candidates])
     return set_answers(candidates, "caption", "caption", answers)
 
@@ -27,7 +27,7 @@ def tag(candidates: Batch, provider: Provider, options: Options) -> Batch:
 
 
 def detect(candidates: Batch, provider: Provider, options: Options) -> Batch:
-    """Where the labels' things are."""
+    """Bounding boxes for the labels."""
     answers = provider.detect([d.target for d in candidates], [d.labels for d in candidates])
     found = map_answers(candidates, "detect", answers, lambda d, regions: d.replace(regions=tuple(regions)))
     return [candidate.replace(placed=candidate.regions) for candidate in found]
@@ -42,7 +42,7 @@ def describe(candidates: Batch, provider: Provider, options: Options) -> Batch:
 
 
 def merge(candidates: Batch, provider: Provider, options: Options) -> Batch:
-    """Caption and descriptions become one interleaved caption."""
+    """Merges caption and descriptions into one interleaved caption."""
     answers = provider.merge(
         [d.target for d in candidates],
         [d.caption for d in candidates],

@@ -1,4 +1,4 @@
-"""What INSET's two branches share: options, the candidate, which regions are fit to be references, cutting them out.
+"""What INSET's two branches share: options, the candidate, filters of regions, and cutting references out.
 
 Read next: `images.py`, `video.py`, `__init__.py` (the steps in order).
 """
@@ -18,8 +18,8 @@ from macro.utils.errors import UserError, check_range
 from macro.utils.images import resize
 
 IMAGE, VIDEO = "image", "video"
-MOST = 12  # a sentence has no more references
-REPEATED = 0.7  # boxes that overlap this much are one thing with two names
+MOST = 12  # references in a sentence at most
+REPEATED = 0.7  # intersection over union above which two boxes are one thing with two names
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,15 @@ class Options:
 
     Attributes:
         video: share of samples that are made from clips.
-        references: fewest and most references of an image's sample ...
-        entities: ... and of a clip's. Where there are more, the largest stay.
-        areas: smallest and largest share of the image that a thing's box may cover.
-        filled: least share of its box that a thing's mask must fill.
-        apart: how far apart the two frames of a clip are at least, as a share of its length.
-        stillest: a pair of frames of which more than this share stands still is static.
+        references: fewest and most references of a sample of the image branch ...
+        entities: ... and of the video branch. If there are more, the largest stay.
+        areas: smallest and largest share of the image that a bounding box may cover.
+        filled: least share of its bounding box that a mask must fill.
+        apart: least distance of a clip's two frames, as a share of its length.
+        stillest: a pair of frames is static if more than this share of it stays in place.
         reference_size: side of the references, pixels.
-        margin: plain ground around a cut-out, as a share of its longer side.
-        ground: sRGB 0..255 of that ground.
+        margin: plain background around a cut-out, as a share of its longer side.
+        ground: sRGB 0..255 of that background.
         plan: adds a chain of thought and a layout, which INSET does not have.
     """
 
@@ -68,7 +68,7 @@ class Options:
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """What references are cut from, and what is drawn: one image, or two frames, then with their `seconds`."""
+    """The image that references are cut from and the target: the same image, or two frames with their `seconds`."""
 
     source: EngineImage
     target: EngineImage
@@ -77,16 +77,16 @@ class Pair:
 
 @dataclass(frozen=True, eq=False)
 class InsetCandidate(Candidate):
-    """A sample on its way; `bucket` is its branch, "image" or "video".
+    """A candidate whose `bucket` is its branch, "image" or "video".
 
     Attributes:
-        pair: the images that it is made from.
-        labels: what the tagger saw.
+        pair: source and target images.
+        labels: the tagger's output.
         regions: entry n - 1 is what reference n shows, in `source`; placed: the same things in `target`.
-        judged: the verdict of every region that was looked at, for the notes.
+        judged: the filter result of every region, for the notes.
         references: the cut-outs.
-        caption, descriptions: of the target, of each region (image branch).
-        told: the interleaved caption; cot: the chain of thought, where a plan is asked for.
+        caption, descriptions: of the target, and of each region (image branch).
+        told: the interleaved caption; cot: the chain of thought, if a plan is requested.
     """
 
     pair: Pair | None = None
@@ -110,11 +110,11 @@ class InsetCandidate(Candidate):
 
     @property
     def material(self) -> tuple[int, int]:
-        """(seed, index) of its raw material: first attempts walk through it, later ones take something else."""
+        """(seed, index) of its raw material: first attempts go through it in order, later ones take another item."""
         return self.seed, self.seed_for("material") if self.attempt else self.index
 
     def only(self, places: Sequence[int]) -> "InsetCandidate":
-        """A copy with these of its regions (from 0), in this order, and all that belongs to them."""
+        """A copy with these regions (from 0), in this order, and all that belongs to them."""
         lists = ("regions", "placed", "references", "descriptions")
         return self.replace(
             **{name: tuple(getattr(self, name)[i] for i in places) for name in lists if getattr(self, name)}
@@ -124,16 +124,16 @@ class InsetCandidate(Candidate):
 Batch = list[InsetCandidate]
 
 
-# ---- which regions are fit ----
+# ---- filters of regions ----
 
 
 def choose_sizes(candidate: InsetCandidate, options: Options) -> InsetCandidate:
-    """Drops things of extreme sizes, in either image, and things found twice; keeps the largest of too many."""
+    """Drops regions of extreme size in either image, and duplicates; keeps the largest of too many."""
     return _choose(candidate, _size_faults(candidate, options), "sizes", options)
 
 
 def _size_faults(candidate: InsetCandidate, options: Options) -> list[str]:
-    """Why each region is not fit, "" where it is."""
+    """Why each region is rejected, "" if it is not."""
     smallest, largest = options.areas
     most = _limits(candidate, options)[1]
     faults = [""] * len(candidate.regions)
@@ -158,7 +158,7 @@ def _limits(candidate: InsetCandidate, options: Options) -> tuple[int, int]:
 
 
 def _choose(candidate: InsetCandidate, faults: Sequence[str], name: str, options: Options) -> InsetCandidate:
-    """The candidate with only the regions that have no fault, dropped where they are too few."""
+    """The candidate with only the regions without fault, dropped if they are too few."""
     judged = tuple(
         {"filter": name, "label": region.label, "box": list(region.box), "kept": not fault, "reason": fault}
         for region, fault in zip(candidate.regions, faults, strict=True)
@@ -170,7 +170,7 @@ def _choose(candidate: InsetCandidate, faults: Sequence[str], name: str, options
 
 
 def enough(candidate: InsetCandidate, name: str, count: int, options: Options) -> InsetCandidate:
-    """The verdict on the number of references that are left."""
+    """Filters by the number of remaining references."""
     fewest = _limits(candidate, options)[0]
     reason = "" if count >= fewest else f"{count} left of at least {fewest}"
     return candidate.check(name, not reason, float(count), reason)
@@ -180,7 +180,7 @@ def enough(candidate: InsetCandidate, name: str, count: int, options: Options) -
 
 
 def segment(candidates: Batch, provider: Provider, options: Options) -> Batch:
-    """Masks in the source; where the target is another image and a plan is asked for, in the target as well."""
+    """Masks in the source; also in the target if it is another image and a plan is requested."""
     candidates = _masked(candidates, "source", "regions", provider)
     candidates = [c.replace(placed=c.regions) if c.bucket == IMAGE else c for c in candidates]
     if options.plan:
@@ -200,7 +200,7 @@ def _masked(candidates: list[InsetCandidate], image: str, field: str, provider: 
 
 
 def _mask_faults(candidate: InsetCandidate, options: Options) -> list[str]:
-    """Why each region's masks are not fit, "" where they are."""
+    """Why each region's masks are rejected, "" if they are not."""
     faults = []
     for pair in zip(candidate.regions, candidate.placed, strict=True):
         share = min(float(each.mask.mean()) / max(each.area, 1e-9) for each in pair if each.mask is not None)
@@ -210,13 +210,13 @@ def _mask_faults(candidate: InsetCandidate, options: Options) -> list[str]:
 
 
 def cut(candidate: InsetCandidate, options: Options) -> InsetCandidate:
-    """References: what the masks show of the source, on a plain ground."""
+    """References: the masked pixels of the source on a plain background."""
     cutouts = (cut_out(candidate.source.pixels, region.mask, options) for region in candidate.regions)
     return candidate.replace(references=tuple(map(EngineImage, cutouts)))
 
 
 def cut_out(pixels: np.ndarray, mask: Bool[np.ndarray, "h w"], options: Options) -> np.ndarray:
-    """uint8[n, n, 3]: what a mask shows, in the middle of a square of plain ground, `options.reference_size` a side."""
+    """uint8[n, n, 3]: the masked pixels, centred in a square of plain background, n = `options.reference_size`."""
     height, width = mask.shape
     x0, y0, x1, y1 = (round(float(edge)) for edge in tight_boxes(mask[None])[0] * (width, height, width, height))
     part, seen = pixels[y0:y1, x0:x1], mask[y0:y1, x0:x1]

@@ -1,4 +1,4 @@
-"""INSET's video branch: two frames far apart, whose things are shown as they were and drawn as they are.
+"""INSET's video branch: two distant frames; references show things as they were in the first, the target as they are.
 
 clip -> a pair of frames -> match -> not static (ORB), then really changed (a light VLM) -> (sizes, masks, cut-outs
 from the first frame: `regions.py`) -> narrate the second
@@ -12,7 +12,7 @@ from macro.utils.errors import ItemError
 
 
 def pair(candidates: Batch, provider: Provider, options: Options) -> Batch:
-    """Two frames of a clip, far apart: the earlier is the source of the references, the later the target."""
+    """Two distant frames of a clip: the earlier is the source of the references, the later the target."""
 
     def get(candidate: InsetCandidate) -> Pair:
         clip = provider.sources.clip(*candidate.material)
@@ -33,7 +33,7 @@ def far_apart(clip: VideoClip, apart: float) -> list[tuple[int, int]]:
 
 
 def match(candidates: Batch, provider: Provider, options: Options) -> Batch:
-    """What is in both frames."""
+    """Things that are in both frames."""
     answers = provider.match([d.source for d in candidates], [d.target for d in candidates])
 
     def matched(candidate: InsetCandidate, found: list[Match]) -> InsetCandidate:
@@ -43,7 +43,7 @@ def match(candidates: Batch, provider: Provider, options: Options) -> Batch:
 
 
 def moving(candidates: Batch, provider: Provider, options: Options) -> Batch:
-    """Drops pairs whose frames are the same in most places."""
+    """Drops pairs of frames that stay the same in most places."""
 
     def judged(candidate: InsetCandidate, still: float) -> InsetCandidate:
         kept = still <= options.stillest
@@ -55,7 +55,7 @@ def moving(candidates: Batch, provider: Provider, options: Options) -> Batch:
 
 
 def changing(candidates: Batch, provider: Provider, options: Options) -> Batch:
-    """Drops pairs in which only the light or the camera is another."""
+    """Drops pairs in which only the light or the camera changes."""
 
     def judged(candidate: InsetCandidate, changed: bool) -> InsetCandidate:
         return candidate.check("changed", changed, reason="" if changed else "no action, pose or shape is another")

@@ -44,7 +44,7 @@ def page(title: str, body: str, style: str = "") -> str:
 
 
 def image_html(pixels: UInt8[np.ndarray, "h w 3"], name: str, side: int | None = None) -> Markup:
-    """An image, whole; or at most `side` pixels a side and as JPEG, for pages with many of them."""
+    """An image in full size; or at most `side` pixels a side and as JPEG, for pages with many images."""
     if side is not None:
         pixels = shrink_to(pixels, side)
     uri = data_uri(pixels, ".jpg" if side else ".png")
@@ -67,7 +67,7 @@ def spans_html(spans: Iterable, side: int | None = None) -> Markup:
 
 
 def name_of(span) -> str:
-    """What an image of a sentence is called: its file, its number, or its role."""
+    """The label of an image of a sentence: its file, its number, or its role."""
     if span.path is not None:
         return span.path.replace("\\", "/").rsplit("/", 1)[-1]
     return f"image {span.number}" if span.number is not None else span.role
@@ -94,7 +94,7 @@ def grid_svg(grid: Int8[np.ndarray, "8 8"], over: bool = False) -> Markup:
 
     Args:
         grid: int8[8, 8].
-        over: see-through and with outlines only around subjects, to lie on the image.
+        over: for an overlay on the image: translucent, with outlines only around subjects.
     """
     cells, lines, numbers = [], [], []
     for row, column in np.ndindex(*grid.shape):
