@@ -1,6 +1,6 @@
 """Rendered clips, the similarity of their frames, and what happens in them, exact because scenes track their subjects.
 
-Two frames are as similar as their content: subjects (less where they have moved),
+Two frames are as similar as their content: subjects (less if they have moved),
 surroundings, and the camera's direction.
 """
 
