@@ -27,7 +27,7 @@ Mask = Bool[np.ndarray, "h w"]
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """Something found in an image.
+    """A detected object in an image.
 
     `label` is the requested name, `score` 0..1 the confidence of the detection, `mask` bool[h, w] its pixels,
     where known.
@@ -93,7 +93,7 @@ class InterleavedCaption:
 
 @dataclass(frozen=True, eq=False)
 class Match:
-    """One thing seen in two images."""
+    """One object in two images."""
 
     label: str
     before: Region

@@ -36,7 +36,7 @@ THINK_PROMPT = (
 
 @dataclasses.dataclass(frozen=True)
 class Turn:
-    """A question and what the model wrote.
+    """A question and the model's output.
 
     Attributes:
         question: as given.

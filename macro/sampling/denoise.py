@@ -49,7 +49,7 @@ def denoise(
     same: tuple[int, ...] = (),
     step_cache: StepCache | None = None,
 ) -> tuple[Float[Array, "b n c"], Int[Array, ""]]:
-    """Returns the latent tokens at t = 0, one image per row of `noise`, and the number of steps that ran the layers.
+    """Latent tokens at t = 0, one image per row of `noise`, and the number of steps that ran the layers.
 
     Args:
         params: of the composer.

@@ -1,7 +1,7 @@
 """Shot boundaries of a video, by its pixels.
 
 Neighbouring frames differ by d = half the distance of their colour histograms (which motion hardly changes) + half the
-distance of their thumbnails (which changes with the camera even in one place). A cut is where d is large in
+distance of their thumbnails (which changes when the camera does, even in one place). A cut is where d is large in
 absolute terms and relative to its running median: so neither a fast pan nor grain is a cut.
 Works on rendered and on real frames alike. Read next: `temporal.py`.
 """
@@ -59,5 +59,5 @@ def shots(frames: Sequence[Pixels], least: float = LEAST, times: float = TIMES) 
 
 
 def centres(found: Sequence[tuple[int, int]]) -> tuple[int, ...]:
-    """The middle frame of each shot: its key frame."""
+    """The middle frame of each shot, its key frame."""
     return tuple((start + stop - 1) // 2 for start, stop in found)

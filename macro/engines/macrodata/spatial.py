@@ -177,7 +177,7 @@ def _of_panorama(panorama: Panorama, view: View, options: Options) -> EngineImag
     return EngineImage(pixels, seen, whole.path)
 
 
-# ---- words ----
+# ---- prompt ----
 
 _SHOWN = {
     "outside-in": (

@@ -117,7 +117,7 @@ def light_name(light: Light) -> str:
 
 # ---- subjects and arrangements ----
 
-Told = tuple[Scene, tuple[int, ...]]  # an arrangement, and the number of the image that shows each of its subjects
+Told = tuple[Scene, tuple[int, ...]]  # an arrangement, and the number of the image of each of its subjects
 
 
 def _cast(references: Images, roles: Roles) -> dict[int, Subject]:

@@ -1,6 +1,6 @@
 """Rendered clips, the similarity of their frames, and what happens in them, exact because scenes track their subjects.
 
-Two frames are as similar as their content: subjects (less where they have moved),
+Two frames are as similar as their content: subjects (less if they have moved),
 surroundings, and the camera's direction.
 """
 
@@ -26,7 +26,7 @@ _ELSEWHERE = 0.3  # similarity lost by a subject that has moved far
 
 
 def clip(seed: int, index: int, size: int, rays: int) -> VideoClip:
-    """About 15 seconds in 13 to 16 shots; half of the clips leave their place for two shots once."""
+    """About 15 seconds in 13 to 16 shots; half of the clips move to another place once, for two shots."""
     rng = np.random.default_rng([seed, index, 9])
     episodes = int(rng.integers(1, 3))
     script = motion.write(rng, int(rng.integers(13, 15)) + 2 * (episodes - 1), episodes=episodes)
