@@ -54,7 +54,7 @@ def main(
     weights=None,
     lora=None,
 ):
-    # Imported here, after the arguments are read: an error in them is reported before JAX starts.
+    # Heavy modules are imported last: an error in the arguments is reported before JAX starts.
     import shlex
     import sys
 

@@ -6,7 +6,7 @@ to axes of the mesh (`macro/parallel/mesh.py`):
     ACTIVATION_RULES   activations: the batch over `data` and `fsdp`, tokens over `sequence`, heads over `tensor`
     PARAMETER_RULES    parameters: over every mesh axis but `data`, on whichever dimension is a multiple
 
-A mesh axis of size 1 shards nothing, so the presets differ in the mesh alone and the program is the same.
+A mesh axis of size 1 shards nothing, so the presets differ only in the mesh and the program is the same.
 
 A parameter's logical axes come from rules (regex on its path, logical axes):
 

@@ -71,7 +71,7 @@ def visible_block_pairs(
 
 
 class BlockMask(NamedTuple):
-    """The pairs of blocks that a kernel visits, a list per row that is sorted by `outer`; int32.
+    """The pairs of blocks that a kernel visits, a list per packed sequence, sorted by `outer`; int32.
 
     Attributes:
         outer: `[b, s]` number of the block on the first axis; every block occurs.

@@ -5,7 +5,7 @@ of keys to visit (`block_mask.py`), in the backward pass each block of keys a li
 queries; other pairs cost nothing. As on TPU tokens are not reordered, keys are never repeated for grouped
 heads, softmax runs along the keys (Milakov & Gimelshein, arXiv 1805.02867) and the backward pass computes the weights
 again from the kept log-sum-exp (Dao et al., arXiv 2205.14135). Memory grows with n; the lists are one number a pair of
-blocks, half a megabyte a row at 32,768 tokens.
+blocks, half a megabyte per packed sequence of 32,768 tokens.
 
 Never run on a GPU so far. Pallas' interpreter checks its numbers; Triton 3.9 and ptxas turn it into code for an H100
 (`tests/kernels/test_attention_gpu.py`). Block sizes and warps are such that accumulators stay in registers, by ptxas'

@@ -153,7 +153,7 @@ class Computation:
 
     @cached_property
     def users(self) -> dict[str, list[tuple[Instruction, int]]]:
-        """For every instruction, who reads it and as which operand."""
+        """For every instruction, its users and as which operand they read it."""
         users: dict[str, list] = {name: [] for name in self.instructions}
         for instruction in self.instructions.values():
             for index, operand in enumerate(instruction.operands):

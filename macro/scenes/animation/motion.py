@@ -103,7 +103,7 @@ class Script:
         raise ValueError(f"{seconds} s: the script runs from {self.beats[0].start} to {self.beats[-1].stop} s")
 
 
-# ---- a moment ----
+# ---- states at a time ----
 
 
 def _frame(episode: Episode, beat: Beat, seconds: float) -> Scene:

@@ -168,7 +168,7 @@ def place(rng: np.random.Generator, count: int = MAX_SUBJECTS) -> Scene:
     indoors = bool(rng.random() < 0.4)
     ground = _room(rng) if indoors else appearance.surroundings(rng)
     if ground.ground_texture == "plain":
-        ground = replace(ground, ground_texture="noise")  # or the view down would show nothing
+        ground = replace(ground, ground_texture="noise")  # otherwise the view down would be empty
     kinds = rng.choice(_INDOORS if indoors else list(KINDS), count, replace=False)
     start, subjects = rng.uniform(0, 2 * np.pi), []
     for n, (kind, palette) in enumerate(zip(kinds, appearance.palettes(rng, count, ground), strict=True)):

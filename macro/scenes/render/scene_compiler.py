@@ -99,7 +99,7 @@ def _padding() -> dict[str, np.ndarray]:
         "family": np.int32(0),
         "shape": np.zeros(primitives.PARAMETERS),
         "frame": np.zeros((3, 4)),
-        "bound": np.array([0.0, 0.0, 0.0, -1.0]),  # a negative radius: no ray looks at it
+        "bound": np.array([0.0, 0.0, 0.0, -1.0]),  # a negative radius: no ray tests it
         "skin": np.zeros((3, 4)),
         "phase": np.zeros(3),
         "texture": np.int32(0),

@@ -82,7 +82,7 @@ def _face(u, v, w):
 
 
 def _windows(u, v, w):
-    """A row of windows all around: a band at the height of the mark, cut by posts (both walls that stand)."""
+    """A row of windows all around: a band at the height of the mark, cut by posts (on all vertical walls)."""
     along = jnp.where(jnp.abs(u) > jnp.abs(w), w, u)
     post = jnp.abs(along - jnp.round(along)) > 0.36
     return (jnp.abs(v) < 0.42) & ~post
