@@ -2,7 +2,7 @@
 
 A `Recipe` is small and can be sent to any process: engine and provider are names in it, and every process that
 builds shards loads them once. The indices of a shard go through the engine's steps together, as one batch.
-Read next: `runners.py` (who makes them), `beam.py`, `macro/engines/core.py`, `macro/inputs/shards.py` (files).
+Read next: `runners.py` (what builds them), `beam.py`, `macro/engines/core.py`, `macro/inputs/shards.py` (files).
 """
 
 import dataclasses

@@ -54,7 +54,7 @@ def main(
     weights=None,
     lora=None,
 ):
-    # Imported here, and what was asked is read first: a mistake in it is named before JAX starts.
+    # Heavy modules are imported last: an error in the arguments is reported before JAX starts.
     import shlex
     import sys
 

@@ -1,1 +1,1 @@
-"""MACRO's data set, as records and in its published layout; `CARD.md` tells what is in it."""
+"""MACRO's data set, as records and in its published layout; `CARD.md` describes it."""

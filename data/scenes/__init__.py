@@ -1,1 +1,1 @@
-"""Rendered scenes as a TFDS data set; `CARD.md` tells what is in it, `python -m data.build scenes` builds it."""
+"""Rendered scenes as a TFDS data set; `CARD.md` describes it, `python -m data.build scenes` builds it."""

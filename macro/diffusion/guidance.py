@@ -15,10 +15,10 @@ so with two stages the net weights are s2 s1 (full), s2 (1 - s1) (first baseline
     BAGEL (arXiv 2505.14683)    no_text s_t, no_image s_i, then the sum is renormalised to the norm of v[full]
 
 The weighted sum can outgrow every velocity that the model was trained to predict; *renormalising* by
-clip(|v[full]| / |g|, renorm_min, 1) only ever shrinks it. Norms are taken per sample over everything (`global`)
-or per token over its channels (`channel`); `text_channel` is `channel` after the text stage and nothing after the
-image stage; `batch` is one norm for all samples together, which only parity with BAGEL asks for.
-Guidance can be confined to times low < t <= high (t as the sampler visits it, after its shift).
+clip(|v[full]| / |g|, renorm_min, 1) only ever shrinks it. Norms are per sample over all values (`global`) or per
+token over its channels (`channel`); `text_channel` is `channel` after the text stage and nothing after the
+image stage; `batch` is one norm for all samples together, used only for parity with BAGEL.
+Guidance can be restricted to times low < t <= high (t of the sampler, after its shift).
 Read next: `macro/sampling/denoise.py`.
 """
 
@@ -32,19 +32,19 @@ from macro.utils.errors import UserError
 
 CONTEXTS = ("full", "no_text", "no_image", "null")
 RENORMS = ("none", "global", "channel", "text_channel", "batch")
-_AXES = {"global": (-2, -1), "batch": None}  # of the norm; else the channels
-_EPS = 1e-8  # BAGEL's: keeps the ratio finite where the guided velocity vanishes
+_AXES = {"global": (-2, -1), "batch": None}  # axes of the norm; else the channels
+_EPS = 1e-8  # BAGEL's value: keeps the ratio finite where the guided velocity vanishes
 
 
 @dataclasses.dataclass(frozen=True)
 class Guidance:
-    """Which contexts are compared and how; hashable, so it can be static under jit.
+    """Which contexts guidance uses and how; hashable, so it can be static under jit.
 
     Attributes:
-        stages: (baseline context, scale) in the order they are applied.
+        stages: (baseline context, scale) in order of application.
         interval: (low, high): guidance applies at times low < t <= high.
         renorm: one of `RENORMS`.
-        renorm_min: renormalising shrinks by no more than this factor.
+        renorm_min: the smallest factor that renormalising may apply.
     """
 
     stages: tuple[tuple[str, float], ...] = ()
@@ -70,14 +70,14 @@ class Guidance:
         cfg_renorm_min: float = 0.0,
         as_released: bool = False,
     ) -> "Guidance":
-        """Guidance by BAGEL's names; a scale of at most 1 switches its stage off, as there.
+        """Guidance from BAGEL's options; as there, a scale of at most 1 switches its stage off.
 
         Args:
             cfg_text_scale: away from the context without text. INSET's s1, the balance between text and images.
             cfg_img_scale: away from the context without images.
-            cfg_overall_scale: the result away from the empty context: INSET's s2, the overall strength.
-            as_released: as in the released BAGEL code there is no image guidance without text guidance, and `global`
-                takes one norm for the whole batch.
+            cfg_overall_scale: the result away from the empty context. INSET's s2, the overall strength.
+            as_released: as in the released BAGEL code, no image guidance without text guidance, and `global` is one
+                norm for the whole batch.
         """
         scales = (("no_text", cfg_text_scale), ("no_image", cfg_img_scale), ("null", cfg_overall_scale))
         stages = tuple((name, scale) for name, scale in scales if scale > 1)
@@ -88,7 +88,7 @@ class Guidance:
 
     @property
     def contexts(self) -> tuple[str, ...]:
-        """The contexts that have to be evaluated, `full` first, each once."""
+        """The contexts to evaluate, `full` first, each once."""
         return tuple(dict.fromkeys(("full", *(name for name, _ in self.stages))))
 
     @property
@@ -103,7 +103,7 @@ class Guidance:
 
     @property
     def always(self) -> bool:
-        """Whether every time that a sampler evaluates (0 < t <= 1) lies in the interval."""
+        """Whether the interval covers every time that a sampler evaluates (0 < t <= 1)."""
         return self.interval[0] <= 0 and self.interval[1] >= 1
 
     def active(self, t):
@@ -112,7 +112,7 @@ class Guidance:
 
 
 def guide(guidance: Guidance, velocities: Mapping[str, Float[Array, "b n c"]]) -> Float[Array, "b n c"]:
-    """The guided velocity from each context's velocity (a mapping that holds all of `guidance.contexts`)."""
+    """The guided velocity from the velocities of all `guidance.contexts`."""
     full = guided = velocities["full"]
     axes = _AXES.get(guidance.renorm, (-1,))
     for name, scale in guidance.stages:
@@ -125,7 +125,7 @@ def guide(guidance: Guidance, velocities: Mapping[str, Float[Array, "b n c"]]) -
 
 
 def _shrink(guided, full, axes, renorm_min):
-    """Scales `guided` down to the norm of `full` over `axes`, but by no more than `renorm_min`; never up."""
+    """Scales `guided` down to the norm of `full` over `axes`, by a factor between `renorm_min` and 1."""
 
     def norm(v):
         return jnp.sqrt(jnp.sum(jnp.square(v), axis=axes, keepdims=True))

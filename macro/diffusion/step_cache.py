@@ -1,27 +1,27 @@
-"""Step caching: in some sampling steps the layers do not run, and what they would have added is predicted.
+"""Step caching: some sampling steps skip the layers and predict what they would have added.
 
     residual       r(t) = hidden after the last layer, before the final norm, minus the embedding of x_t
     full step      hidden = layers(embedding), and r is cached
     skipped step   hidden = embedding + p(t), where p is the Newton polynomial through the last cached r
 
-x_t, timestep and position are embedded in every step, and the final norm and the velocity head always run.
+x_t, timestep and position are embedded in every step; the final norm and the velocity head always run.
 
 `TaylorSeer` (arXiv 2503.06923): full steps at a fixed interval, p of degree `order`. The paper extrapolates every
 block's output on its own; extrapolation is linear, so extrapolating their sum gives the same hidden state for
-1 / layers of the memory. One departure: the paper counts steps and takes plain differences, here they are divided by
-true differences of t, because shifted timesteps are not evenly spaced:
+1 / layers of the memory. One change: the paper takes plain differences between steps; here they are divided by the true
+differences of t, because shifted timesteps are not evenly spaced:
 
     r[t_0, .., t_k] = (r[t_0, .., t_{k-1}] - r[t_1, .., t_k]) / (t_0 - t_k)                      newest time first
     p(t) = r[t_0] + (t - t_0) (r[t_0, t_1] + (t - t_1) (r[t_0, t_1, t_2] + ...))
 
-`TeaCache` is in the manner of arXiv 2411.19108: steps are skipped until the layers' input has changed by `limit`,
-summed over steps as |e_t - e_before|_1 / |e_before|_1; p is then the last residual. The input here is the embedding
+`TeaCache` follows arXiv 2411.19108: steps are skipped until the layers' input has changed by `limit`, summed over
+steps as |e_t - e_before|_1 / |e_before|_1; p is then the last residual. The input here is the embedding
 with its timestep, because this model has no modulation by time inside its layers. The paper's polynomial that rescales
 the change, fitted to each model, is left out, so limits do not carry over from there.
 
-All sequences of a batch share one decision. A step may ask for the first sequences only (guidance outside its
-interval); when more are asked for than in the step before, the past of the new ones is unknown and the warm-up starts
-again. Nothing here knows a model. Read next: `macro/sampling/denoise.py`.
+All sequences of a batch share one decision. A step may use the first sequences only (guidance outside its interval);
+when a step uses more than the one before, the new ones have no history and the warm-up starts again. Nothing here
+depends on a model. Read next: `macro/sampling/denoise.py`.
 """
 
 import dataclasses
@@ -36,16 +36,16 @@ from macro.utils.errors import UserError
 
 
 class CacheState(NamedTuple):
-    """What is carried from step to step, float32 and int32.
+    """The state passed from step to step, float32 and int32.
 
     Attributes:
-        steps_left: number of steps still to be made.
+        steps_left: number of remaining steps.
         full_steps: number of steps that ran the layers so far.
-        since_warmup: steps made since the warm-up last began.
-        batch: number of sequences that the step before asked for.
+        since_warmup: number of steps since the warm-up last started.
+        batch: number of sequences in the previous step.
         times: [order + 1] of the last full steps, newest first.
         differences: [order + 1, b, n, d] divided differences of the residuals, from degree 0 up.
-        last_input: [b, n, d] embedding of the step before; None for `TaylorSeer`, which does not need it.
+        last_input: [b, n, d] embedding of the previous step; None for `TaylorSeer`, which does not need it.
         change: [b] accumulated relative change of the input since the last full step; None likewise.
     """
 
@@ -99,7 +99,7 @@ SPECS = {"taylor": TaylorSeer, "threshold": TeaCache}
 
 
 def init_cache(cache: StepCache, steps: int, shape: tuple[int, int, int]) -> CacheState:
-    """The state before the first of `steps`; `shape` is [b, n, d] of the largest batch that a step may ask for."""
+    """The state before the first of `steps` steps; `shape` is [b, n, d] of the largest batch of a step."""
     watches_input = isinstance(cache, TeaCache)
     zero = jnp.int32(0)
     return CacheState(
@@ -107,7 +107,7 @@ def init_cache(cache: StepCache, steps: int, shape: tuple[int, int, int]) -> Cac
         full_steps=zero,
         since_warmup=zero,
         batch=zero,
-        times=jnp.full(cache.order + 1, jnp.inf, jnp.float32),  # a difference over it is 0, not nan
+        times=jnp.full(cache.order + 1, jnp.inf, jnp.float32),  # a difference divided by it is 0, not nan
         differences=jnp.zeros((cache.order + 1, *shape), jnp.float32),
         last_input=jnp.zeros(shape, jnp.float32) if watches_input else None,
         change=jnp.zeros(shape[0], jnp.float32) if watches_input else None,
@@ -121,11 +121,11 @@ def cached_step(
     embedded: Float[Array, "b n d"],
     t: Float[Array, ""],
 ) -> tuple[Float[Array, "b n d"], CacheState]:
-    """One step at time `t`: the hidden state before the final norm, run or predicted.
+    """One step at time `t`: the hidden state before the final norm, computed or predicted.
 
     Args:
-        layers: from `embedded` to the hidden state; not executed in a skipped step.
-        embedded: of the sequences that this step needs: the first ones of the batch that `init_cache` was given.
+        layers: maps `embedded` to the hidden state; not executed in a skipped step.
+        embedded: embedding of the sequences in this step, the first ones of the batch in `init_cache`.
     """
     batch = len(embedded)
     state = state._replace(since_warmup=jnp.where(batch > state.batch, 0, state.since_warmup), batch=jnp.int32(batch))
@@ -144,7 +144,7 @@ def cached_step(
 
 
 def accumulate_change(state: CacheState, embedded: Float[Array, "b n d"]) -> CacheState:
-    """Adds each sequence's relative change of embedding; in the first step, from zeros, it is infinite."""
+    """Adds the relative change of each sequence's embedding; it is infinite in the first step (from zeros)."""
     batch, embedded = len(embedded), embedded.astype(jnp.float32)
     before = state.last_input[:batch]
     change = jnp.sum(jnp.abs(embedded - before), (1, 2)) / jnp.sum(jnp.abs(before), (1, 2))
@@ -154,9 +154,9 @@ def accumulate_change(state: CacheState, embedded: Float[Array, "b n d"]) -> Cac
 
 
 def update(state: CacheState, residual: Float[Array, "b n d"], t: Float[Array, ""]) -> CacheState:
-    """After a full step: caches its residual and the divided differences with those before.
+    """Caches the residual of a full step and its divided differences with earlier ones.
 
-    After m full steps the first m differences are valid; those of a higher degree are not used to make lower ones.
+    After m full steps the first m differences are valid; those of a higher degree do not affect lower ones.
     """
     new = [residual]
     for degree in range(len(state.times) - 1):

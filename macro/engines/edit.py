@@ -85,7 +85,7 @@ class EditCandidate(Candidate):
 
 
 def _counts(operation: str, options: Options) -> list[int]:
-    """Numbers of subjects that a source of this operation may have: a move needs two, and 12 leave no room to add."""
+    """Numbers of subjects that a source of this operation may have: remove and move need two, add at most 11."""
     least, most = (2 if operation in ("remove", "move") else 1), (11 if operation == "add" else 12)
     return [count for count in options.counts if least <= count <= most]
 

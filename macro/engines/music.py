@@ -1,20 +1,20 @@
-"""MUSIC's data engine (arXiv 2604.07422): a scene is written, drawn and taken apart again, no label by a person.
+"""MUSIC's data engine (arXiv 2604.07422): scenes are written, drawn and annotated, with no human labels.
 
-    scene       categories are sampled, an LLM keeps those that go together and writes their scene
+    scene       categories are sampled; an LLM keeps those that fit together and writes a scene of them
     draw        text-to-image
     detect      an open-vocabulary detector finds the subjects
-    area        boxes of less than .01 of the image leave
+    area        boxes of less than .01 of the image are dropped
     verify      a VLM checks the boxes
-    decimate    the smallest subjects leave, in some samples; drawn again without them where that can be
+    decimate    in some samples the smallest subjects are removed; the image is drawn again without them if possible
     segment     masks
-    region      mask or box: the mask if CLIP says that it fits the label better
-    layout      the 8 x 8 grid by the dynamic threshold (`scenes/ground_truth/annotate.py`); who has no cell ends it
-    redraw      a reference of each subject, from another view: never a crop
+    region      mask or box: the mask if CLIP finds it closer to the label
+    layout      the 8 x 8 grid by the dynamic threshold (`scenes/ground_truth/annotate.py`); every subject needs a cell
+    redraw      a reference of each subject from a novel view: never a crop
     instruct    a VLM writes the instruction
     think       ... and the chain of thought
 
-A subject that is not found, too small or not what it should be leaves the sample; the sample goes on while
-`min_subjects` are left. Where the image's scene is known its truth comes along. Read next: `core.py`, `provider.py`.
+A subject that is not found, too small or wrongly labelled is dropped; the sample goes on while
+`min_subjects` are left. If the image's scene is known, its truth is stored too. Read next: `core.py`, `provider.py`.
 """
 
 from collections.abc import Sequence
@@ -53,12 +53,12 @@ class Options:
 
     Attributes:
         size, reference_size: sides of target and references, pixels.
-        counts: weight of 1..12 subjects.
-        choice: how many times as many categories are offered as subjects are wanted.
-        min_area: share of the image that a subject's box must reach [paper: .01].
-        min_subjects: with fewer left, a candidate that was to have more is dropped.
-        decimation: share of samples whose smallest subjects leave.
-        K, region: the layout rule's readings (`annotate.layout`); region "clip" lets CLIP choose mask or box [paper].
+        counts: weights of 1..12 subjects.
+        choice: number of categories offered, as a multiple of the number of subjects wanted.
+        min_area: least share of the image for a subject's box [paper: .01].
+        min_subjects: a candidate with fewer left, and fewer than it should have, is dropped.
+        decimation: share of samples whose smallest subjects are removed.
+        K, region: the layout rule's settings (`annotate.layout`); region "clip" lets CLIP choose mask or box [paper].
         image_first: share of samples in the image-first arrangement.
     """
 
@@ -83,14 +83,14 @@ class Options:
 
 @dataclass(frozen=True, eq=False)
 class MusicCandidate(Candidate):
-    """What is known of a sample; `count` subjects are wanted, after `lost` smaller ones have left."""
+    """A candidate for `count` subjects, once `lost` smaller ones have been removed."""
 
     count: int = 1
     lost: int = 0
     idea: ScenePrompt | None = None
     image: EngineImage | None = None
     regions: tuple[Region, ...] = ()
-    shapes: tuple[str, ...] = ()  # "mask" or "box", subject by subject
+    shapes: tuple[str, ...] = ()  # "mask" or "box", one per subject
     grid: Int8[np.ndarray, "8 8"] | None = None
     references: tuple[EngineImage, ...] = ()
     prompt: str = ""
@@ -103,7 +103,7 @@ class MusicCandidate(Candidate):
 
 
 def start(seed: int, index: int, attempt: int, options: Options) -> MusicCandidate:
-    """An empty candidate: how many subjects it is for is the same for every attempt, or hard counts would grow rare."""
+    """An empty candidate; its number of subjects is the same for every attempt, or hard counts would become rare."""
     rng = MusicCandidate(seed, index, 0, "compose", "").rng("count")
     count, lost = draw_counts(rng, options.counts, options.decimation)
     return MusicCandidate(seed, index, attempt, "compose", bucket_of(count), count=count, lost=lost)
@@ -149,20 +149,20 @@ def _verify(candidates: list[MusicCandidate], provider: Provider, options: Optio
 
 
 def _kept(candidate: MusicCandidate, name: str, right: Sequence[bool], options: Options) -> MusicCandidate:
-    """The candidate with those of its regions that are right, and the verdict on it."""
+    """The candidate with only the regions that are right, and the filter's result."""
     kept = tuple(region for region, good in zip(candidate.regions, right, strict=True) if good)
     return _still_enough(candidate.replace(regions=kept), name, len(candidate.regions), options)
 
 
 def _still_enough(candidate: MusicCandidate, name: str, before: int, options: Options) -> MusicCandidate:
-    """A verdict on how many subjects are left of `before`; its value is their share."""
+    """Filters by the number of subjects left of `before`; its value is their share."""
     left = len(candidate.regions)
     enough = left >= min(options.min_subjects, candidate.count)
     return candidate.check(name, enough, left / max(before, 1), f"{left} of {before} subjects left")
 
 
 def _decimate(candidates: list[MusicCandidate], provider: Provider, options: Options) -> list[MusicCandidate]:
-    """The smallest boxes leave until `count` are left; the image is drawn again without them where that can be."""
+    """Removes the smallest boxes until `count` are left; draws the image again without them if possible."""
 
     def largest(candidate: MusicCandidate) -> tuple[Region, ...]:
         by_size = sorted(range(len(candidate.regions)), key=lambda i: -candidate.regions[i].area)
@@ -189,7 +189,7 @@ def _segment(candidates: list[MusicCandidate], provider: Provider, options: Opti
 
 
 def _choose_region(candidates: list[MusicCandidate], provider: Provider, options: Options) -> list[MusicCandidate]:
-    """Mask where `Sim_mask > Sim_unmask`, else box, subject by subject; an empty mask is no choice."""
+    """For each subject the mask if `Sim_mask > Sim_unmask`, else the box; an empty mask is never chosen."""
     if options.region != "clip":
         return [candidate.replace(shapes=(options.region,) * len(candidate.regions)) for candidate in candidates]
     things = [(candidate.image, region) for candidate in candidates for region in candidate.regions]
@@ -244,7 +244,7 @@ def _think(candidates: list[MusicCandidate], provider: Provider, options: Option
 
 
 def _with_truth(candidate: MusicCandidate, truth: Truth) -> MusicCandidate:
-    """The truth about the subjects that the sample speaks of, in its order."""
+    """The truth about the sample's subjects, in its order."""
     order = [subject_at(truth, region) for region in candidate.regions]
     about = truth_subset(truth, order)
     return candidate.replace(truth=replace(about, questions=questions.ask(about, candidate.rng("questions"))))

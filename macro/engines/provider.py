@@ -1,11 +1,11 @@
-"""What a data engine asks of its models: a stage is a method of a `Provider`.
+"""The models that a data engine calls: a stage is a method of a `Provider`.
 
-A stage takes a batch and answers item by item, in order. An item that could not be answered (a broken file, an
-answer without the promised fields) comes back as a `ItemError` with its reason: that sample is dropped, the others go
-on. Whoever provides a stage, the same inputs (seeds included) give the same answers.
+A stage takes a batch and answers item by item, in order. An item that cannot be answered (a broken file, an
+answer without the required fields) yields an `ItemError` with its reason: that sample is dropped, the others go
+on. With any provider, the same inputs (seeds included) give the same answers.
 
 There are two providers. `macro/engines/procedural/` answers from the scene graph, which is exact: every image it
-draws carries its `scene`. `macro/engines/foundation/` asks real models, and looks at nothing but pixels.
+draws carries its `scene`. `macro/engines/foundation/` runs real models, which see nothing but pixels.
 Boxes are (x0, y0, x1, y1) in 0..1 of the image. Read next: `core.py`, `music.py`.
 """
 
@@ -27,10 +27,10 @@ Mask = Bool[np.ndarray, "h w"]
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """Something found in an image.
+    """A detected object in an image.
 
-    `label` is what was asked for, `score` 0..1 how sure the finder is, `mask` bool[h, w] which pixels are its,
-    where that is known.
+    `label` is the requested name, `score` 0..1 the confidence of the detection, `mask` bool[h, w] its pixels,
+    where known.
     """
 
     label: str
@@ -44,7 +44,7 @@ class Region:
         return max(self.box[2] - self.box[0], 0.0) * max(self.box[3] - self.box[1], 0.0)
 
 
-# ---- what is asked for, and answered, where words and numbers are not enough ----
+# ---- inputs and answers that are more than text and numbers ----
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class SceneRequest:
 
 @dataclass(frozen=True)
 class ScenePrompt:
-    """A scene in words: `caption` for whoever draws it, `labels` of the subjects that should be in it.
+    """A scene in words: `caption` is the text-to-image prompt, `labels` name the subjects that should be in the image.
 
     `scene` is known to the procedural provider only.
     """
@@ -69,7 +69,7 @@ class ScenePrompt:
 
 @dataclass(frozen=True, eq=False)
 class PromptRequest:
-    """What whoever writes words for an image gets to see.
+    """Input of the stages that write text about a target.
 
     Attributes:
         image: the target; regions: its subjects, subject n is regions[n - 1] and is shown by `<image n>`.
@@ -85,7 +85,7 @@ class PromptRequest:
 
 @dataclass(frozen=True)
 class InterleavedCaption:
-    """INSET's answer: a caption, and which of its phrases (each once, as whole words) image n shows, n from 1."""
+    """INSET's interleaved caption, and the phrase in it (each once, as whole words) that image n shows, n from 1."""
 
     caption: str
     phrases: dict[str, int]
@@ -93,7 +93,7 @@ class InterleavedCaption:
 
 @dataclass(frozen=True, eq=False)
 class Match:
-    """One thing seen in two images."""
+    """One object in two images."""
 
     label: str
     before: Region
@@ -102,7 +102,7 @@ class Match:
 
 @dataclass(frozen=True)
 class Suitability:
-    """How well images go together in one (0..10), what each shows, and an instruction that uses them all."""
+    """How well images fit into one composition (0..10), what each shows, and an instruction that uses them all."""
 
     score: float
     descriptions: tuple[str, ...]
@@ -111,9 +111,9 @@ class Suitability:
 
 @dataclass(frozen=True)
 class RewrittenPage:
-    """A page of a story as an instruction: `text` with one `<image n>` for each kept image, and which those are.
+    """A page of a story as an instruction: `text` with one `<image n>` for each kept image, and which images those are.
 
-    `kept` are places in the list that was given, from 0, in the order of their numbers.
+    `kept` are indices into the given list, from 0, in the order of their numbers.
     """
 
     text: str
@@ -122,11 +122,11 @@ class RewrittenPage:
 
 @dataclass(frozen=True, eq=False)
 class JudgeRequest:
-    """An image to be judged against what was asked.
+    """An image to be scored against its instruction.
 
     Attributes:
         rubric: a key of `macro.judges.rubrics.RUBRICS`, which says which scores (0..10) come back.
-        prompt: the instruction; references: its images; image: what was made of them.
+        prompt: the instruction; references: its images; image: the result.
         truth: the true target, where the rubric shows it to the judge.
     """
 
@@ -142,29 +142,29 @@ class JudgeRequest:
 Images = Sequence[EngineImage]
 Regions = Sequence[Region]
 T = TypeVar("T")
-Answers = list[T | ItemError]  # one for each item asked about, in order
+Answers = list[T | ItemError]  # one for each item, in order
 
 
 class Stages:
-    """What every stage takes and answers; `sizes` are sides in pixels, of square images."""
+    """The signature of every stage; `sizes` are sides in pixels, of square images."""
 
     def write_scene(self, asks: Sequence[SceneRequest], seeds: Sequence[int]) -> Answers[ScenePrompt]:
-        """LLM: keeps categories that go together and writes their scene."""
+        """LLM: keeps categories that fit together and writes a scene of them."""
 
     def draw(self, ideas: Sequence[ScenePrompt], sizes: Sequence[int], seeds: Sequence[int]) -> Answers[EngineImage]:
-        """Text-to-image: draws an idea."""
+        """Text-to-image: draws a scene prompt."""
 
     def detect(self, images: Images, labels: Sequence[Sequence[str]]) -> Answers[list[Region]]:
         """Open-vocabulary detector: at most one region for each label, best first; those not found are missing.
 
-        A label that stands twice in its list asks for two different regions.
+        A label that occurs twice in its list requests two different regions.
         """
 
     def tag(self, images: Images) -> Answers[list[str]]:
-        """VLM: names the things that stand out in an image, as labels for the detector."""
+        """VLM: names the salient things in an image, as labels for the detector."""
 
     def verify(self, images: Images, regions: Sequence[Regions]) -> Answers[list[bool]]:
-        """VLM: is what the label says in each box, whole and alone?"""
+        """VLM: whether each box holds what its label says, whole and alone."""
 
     def segment(self, images: Images, regions: Sequence[Regions]) -> Answers[list[Mask]]:
         """Boxes to masks bool[h, w]."""
@@ -172,12 +172,12 @@ class Stages:
     def novel_view(
         self, images: Images, regions: Regions, sizes: Sequence[int], seeds: Sequence[int]
     ) -> Answers[EngineImage]:
-        """Image-to-image: the subject in a region alone before a plain backdrop, from another view; never a crop."""
+        """Image-to-image: the subject of a region alone on a plain background, from another view; never a crop."""
 
     def text_similarity(
         self, images: Images, regions: Regions, texts: Sequence[str], masked: Sequence[bool]
     ) -> Answers[float]:
-        """Similarity (CLIP) of a text and a region: the crop of its box, all but the mask blanked if `masked`."""
+        """Similarity (CLIP) of a text and a region: the crop of its box, blank outside the mask if `masked`."""
 
     def image_similarity(self, first: Images, second: Images) -> Answers[float]:
         """Similarity of two images, -1..1 (cosine of DINOv2 features)."""
@@ -185,16 +185,16 @@ class Stages:
     def remove_subjects(
         self, images: Images, regions: Sequence[Regions]
     ) -> Answers[tuple[EngineImage, list[Region]] | None]:
-        """The image again with only these regions' subjects in it, or None where it cannot be drawn again.
+        """The image again with only these regions' subjects in it, or None if it cannot be drawn again.
 
-        Answers the image and the regions, in the given order, as they are in it.
+        Returns the image and the regions in it, in the given order.
         """
 
     def caption(self, images: Images, seeds: Sequence[int]) -> Answers[str]:
-        """VLM: what an image shows, in one or two sentences."""
+        """VLM: describes an image in one or two sentences."""
 
     def describe(self, images: Images, regions: Regions, seeds: Sequence[int]) -> Answers[str]:
-        """VLM: a noun phrase for what is in a region."""
+        """VLM: a noun phrase for the thing in a region."""
 
     def merge(
         self,
@@ -204,25 +204,25 @@ class Stages:
         descriptions: Sequence[Sequence[str]],
         seeds: Sequence[int],
     ) -> Answers[InterleavedCaption]:
-        """LLM: a caption and its things, (label, box, description) each, become one interleaved caption.
+        """LLM: merges a caption and its things, (label, box, description) each, into one interleaved caption.
 
-        `images` are there for providers that know what is in them.
+        `images` are for providers that know the scenes.
         """
 
     def instruct(self, briefs: Sequence[PromptRequest]) -> Answers[str]:
         """VLM: an instruction for a target, with `<image n>` for each reference."""
 
     def think(self, briefs: Sequence[PromptRequest], prompts: Sequence[str]) -> Answers[str]:
-        """VLM: the chain of thought before the layout: each subject's role, relations, place."""
+        """VLM: the chain of thought before the layout: each subject's role, relations and position."""
 
     def match(self, before: Images, after: Images) -> Answers[list[Match]]:
         """VLM: which things are in both frames, and where."""
 
     def static_share(self, before: Images, after: Images) -> Answers[float]:
-        """Share of local features (ORB) that are in the same place in both frames, 0..1."""
+        """Share of local features (ORB) that stay in the same place in both frames, 0..1."""
 
     def changed(self, before: Images, after: Images) -> Answers[bool]:
-        """VLM: has an action, a pose or a shape really changed, and not only the light or the camera?"""
+        """VLM: whether an action, a pose or a shape really changed, and not only the light or the camera."""
 
     def narrate(
         self, before: Images, after: Images, matches: Sequence[Sequence[Match]], seeds: Sequence[int]
@@ -232,12 +232,12 @@ class Stages:
     def rate(
         self, references: Sequence[Images], categories: Sequence[Sequence[str]], seeds: Sequence[int]
     ) -> Answers[Suitability]:
-        """VLM: do these images, of these categories, go together, and how would one ask for it?"""
+        """VLM: how well these images, of these categories, fit together, with an instruction that uses them all."""
 
     def compose(
         self, prompts: Sequence[str], references: Sequence[Images], sizes: Sequence[int], seeds: Sequence[int]
     ) -> Answers[EngineImage]:
-        """Multi-reference image model: draws an instruction with its images."""
+        """Multi-reference image model: draws an instruction with its references."""
 
     def rewrite(
         self,
@@ -247,7 +247,7 @@ class Stages:
         targets: Images,
         seeds: Sequence[int],
     ) -> Answers[RewrittenPage]:
-        """VLM: which earlier images does the last page need, and its text with placeholders for them.
+        """VLM: which earlier images the last page needs, and its text with placeholders for them.
 
         `texts` and `images` are the pages so far, `text` and `target` the page to draw.
         """
@@ -260,12 +260,12 @@ class Stages:
 
 
 class Provider(Stages):
-    """Answers the stages that it is given by name; calling another raises NotImplementedError.
+    """Answers the stages passed by name; calling another raises NotImplementedError.
 
     Args:
         sources: the raw material.
-        categories: what a scene may be made of.
-        stages: name of a method of `Stages`, or "spent" -> what answers it.
+        categories: what a scene may contain.
+        stages: name of a method of `Stages`, or "spent" -> the function that answers it.
 
     Raises:
         TypeError: there is no such stage.
@@ -279,11 +279,11 @@ class Provider(Stages):
         vars(self).update({name: functools.partial(_missing, name) for name in names} | stages)
 
     def replace(self, **changes: Any) -> "Provider":
-        """The same provider with other stages, `sources` or `categories`."""
+        """A copy with other stages, `sources` or `categories`."""
         return Provider(**{**vars(self), **changes})
 
     def spent(self) -> dict[str, int]:
-        """What the stages have cost since this was last asked, by name: {"asked": 12, "tokens_in": 3400}."""
+        """What the stages have cost since the last call, by name: {"asked": 12, "tokens_in": 3400}."""
         return {}
 
 

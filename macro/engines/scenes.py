@@ -1,9 +1,9 @@
-"""Seeded samples from rendered scenes: references, instruction, chain of thought, layout, target, truth.
+"""Seeded samples from rendered scenes: references, instruction, chain of thought, layout, target, ground truth.
 
 Sample `index` of `seed` is a pure function of (seed, index, options): alone or in a batch it is the same.
 Images are rendered in batches, targets and references each in one go. A quarter of the scenes are decimated
-as in MUSIC (arXiv 2604.07422, "subject-count decimation"): the smallest subjects leave and the rest is
-rendered again, so that the target is true.
+as in MUSIC (arXiv 2604.07422, "subject-count decimation"): the smallest subjects are removed and the rest is
+rendered again, so that the target matches its layout.
 Read next: `macro/scenes/ground_truth/annotate.py`, `macro/scenes/language/captions.py`.
 """
 
@@ -27,19 +27,19 @@ from macro.utils.streams import stream
 
 Pixels = UInt8[np.ndarray, "h w 3"]
 
-# Changes whenever a sample of the same seed, index and options comes out different, so that stored ones are remade.
+# Changes whenever the same seed, index and options give a different sample, so that stored samples are rebuilt.
 VERSION = "1.1.0"
 
-# Buckets of subject counts, equally likely; within a bucket all counts are.
+# Buckets of subject counts, equally likely; so are the counts within a bucket.
 BUCKETS = ((1, 2, 3), (4, 5), (6, 7), (8, 9, 10), (11, 12))
 MIXTURE = tuple(1 / len(BUCKETS) / len(bucket) for bucket in BUCKETS for _ in bucket)
 
-# What each random stream of a sample is for; separate streams keep one choice from moving the others.
+# Purpose of each random stream of a sample; with separate streams, one choice does not change the others.
 _SCENE, _WORDS, _REFERENCES, _JITTER = range(4)
 
 
 def check_counts(counts: Sequence[int | float], where: str) -> None:
-    """Raises UserError where these are not the weights of 1..12 subjects; `where` names their options."""
+    """Raises UserError unless these are the weights of 1..12 subjects; `where` names their options."""
     if len(counts) != 12 or min(counts) < 0 or not sum(counts):
         raise UserError(f"{where}: counts must be 12 weights, for 1..12 subjects, not all zero")
 
@@ -50,14 +50,14 @@ class Options:
 
     Attributes:
         size, reference_size: side of the target and of the references, pixels.
-        counts: weight of 1..12 subjects.
+        counts: weights of 1..12 subjects.
         rays: samples per pixel, 1..4.
-        decimation: share of samples whose scene has lost its smallest subjects.
+        decimation: share of samples whose smallest subjects are removed.
         image_first: share of samples in the image-first arrangement; the others are in-sentence.
-        views: how many references a subject has, each equally likely as long as twelve images are enough.
-        min_area: visible share of the image that every subject must reach, or the scene is drawn again ...
-        tries: ... up to this many times; then the best of them stays.
-        K, region: the layout rule's switches (`annotate.layout`).
+        views: how many references a subject has, each equally likely while twelve images suffice.
+        min_area: least visible share of the image for every subject, or the scene is drawn again ...
+        tries: ... up to this many times; then the best attempt is kept.
+        K, region: the layout rule's settings (`annotate.layout`).
     """
 
     size: int = 128
@@ -86,7 +86,7 @@ def samples(seed: int, start: int, count: int, options: Options = DEFAULT) -> li
 
     Returns:
         Sentences: prompt and references in one of the two arrangements, Plan, Target; `idx` is the index and
-        `truth` holds everything that is exactly so.
+        `truth` is the exact ground truth.
     """
     return _samples(seed, range(start, start + count), options)
 
@@ -104,9 +104,9 @@ def _samples(seed: int, indices: Sequence[int], options: Options) -> list[Senten
 
 
 def rerenders(seed: int, start: int, count: int, options: Options = DEFAULT) -> list[Pixels]:
-    """The targets of those samples rendered again under other light, with other poses and texture phases.
+    """The targets of those samples rendered again in other light, with other poses and texture phases.
 
-    What a perfect composer would draw, who is told who stands where but not the light (`layout_sampler.jitter`).
+    This is the output of a perfect composer, which knows the layout but not the light (`layout_sampler.jitter`).
 
     Returns:
         uint8[size, size, 3] for each of samples `start` .. `start + count - 1`.
@@ -124,7 +124,7 @@ def rerenders(seed: int, start: int, count: int, options: Options = DEFAULT) -> 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A scene with its image and truth (without questions); `fault` is 0 if every subject shows well."""
+    """A scene with its image and truth (without questions); `fault` is 0 if every subject is visible enough."""
 
     scene: Scene
     pixels: Pixels
@@ -133,7 +133,7 @@ class Drawn:
 
 
 def draw_scenes(seed: int, indices: Sequence[int], options: Options = DEFAULT) -> list[Drawn]:
-    """The scene of every index: the first attempt without a fault, or else the one with the least."""
+    """The scene of every index: the first attempt without a fault, or else the one with the smallest."""
     best: dict[int, Drawn] = {}
     for attempt in range(options.tries):
         wanting = [i for i in indices if i not in best or best[i].fault > 0]
@@ -153,15 +153,15 @@ def _scene(seed: int, index: int, attempt: int, options: Options) -> Scene:
 
 
 def _counts(seed: int, index: int, options: Options) -> tuple[int, int]:
-    """How many subjects a sample shows, and how many smaller ones its scene has lost.
+    """How many subjects a sample shows, and how many smaller ones were removed from its scene.
 
-    The same for every attempt: drawing again must not bend the mixture towards easy counts.
+    The same for every attempt: retries must not bias the mixture towards easy counts.
     """
     return draw_counts(stream(seed, index, _SCENE, 0), options.counts, options.decimation)
 
 
 def draw_counts(rng: np.random.Generator, counts: Sequence[int | float], decimation: float) -> tuple[int, int]:
-    """A number of subjects by the weights of 1..12, and how many smaller ones leave, in a share of the draws."""
+    """A number of subjects by the weights of 1..12, and how many smaller ones are removed, in a share of the draws."""
     count = int(rng.choice(12, p=np.array(counts) / sum(counts))) + 1
     decimated = rng.random() < decimation and 2 <= count < 12
     return count, int(rng.integers(1, min(4, 12 - count) + 1)) if decimated else 0
@@ -174,13 +174,13 @@ def _rendered(scenes: list[Scene], options: Options) -> Iterator[Drawn]:
 
 
 def _fault(truth: Truth, options: Options) -> float:
-    """0 if every subject shows at least `min_area` and holds a cell; else how much is missing."""
+    """0 if every subject has visible area `min_area` and a cell; else how much is missing."""
     areas = truth.masks.mean((1, 2))
     return float(np.maximum(1 - areas / options.min_area, 0).sum()) + grid_of(truth, options)[1]
 
 
 def _references(seed: int, index: int, scene: Scene, options: Options) -> list[tuple[int, Scene]]:
-    """(subject, scene of it alone) in the order of their image numbers."""
+    """(subject, scene with it alone) in the order of their image numbers."""
     rng = stream(seed, index, _REFERENCES, 0)
     order, spare = [], MAX_REFERENCES - len(scene.subjects)
     for n in range(1, len(scene.subjects) + 1):
@@ -223,12 +223,12 @@ def _start(seed: int, index: int, attempt: int, options: Options) -> SceneCandid
 
 
 def _render(candidates: list[SceneCandidate], provider: Provider | None, options: Options) -> list[SceneCandidate]:
-    """All of a sample at once: whatever is known of a scene is known when it is drawn."""
+    """Makes the whole sample in one step: the scene is known as soon as it is drawn."""
     made = _samples(candidates[0].seed, [candidate.index for candidate in candidates], options)
     return set_answers(candidates, "render", "sentence", made)
 
 
-# Nothing is ever dropped: a scene that shows its subjects badly has been drawn again before.
+# Nothing is ever dropped: `draw_scenes` has already redrawn scenes in which subjects are hardly visible.
 _STEPS = (Step("render", _render),)
 ENGINE = Engine(
     "scenes", VERSION, Options, _start, _STEPS, lambda c, _: c.sentence, max_attempts=1, needs_provider=False

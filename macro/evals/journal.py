@@ -1,9 +1,9 @@
-"""Records of an evaluation, one JSON line per sample, so that a killed run goes on where it was.
+"""Records of an evaluation, one JSON line per sample, so that a killed run can be resumed.
 
-    {"settings": {...}}                                 first line: what all records were made with
+    {"settings": {...}}                                 first line: the settings of all records
     {"bucket": "4-5", "index": 17, "model": {...}, ...}
 
-A line cut short by a kill is left out, and its sample done again. Read next: `benches/scenes.py`, `report.py`.
+A truncated last line is left out, and its sample evaluated again. Read next: `benches/scenes.py`, `report.py`.
 """
 
 import json
@@ -23,7 +23,7 @@ class Journal:
     """The records of one workdir."""
 
     def __init__(self, workdir: str | os.PathLike, settings: Mapping[str, Any]):
-        """Reads the records that are there.
+        """Reads the existing records.
 
         Raises:
             UserError: they were made with other settings; the folder cannot be written.
@@ -43,13 +43,13 @@ class Journal:
             raise UserError(f"{self.path}: cannot be read ({error}); name another workdir") from None
 
     def add(self, record: dict) -> None:
-        """Writes a record; it is there for good when this returns."""
+        """Writes a record; it is on disk when this returns."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         self.records[record["bucket"], record["index"]] = record
 
     def bucket(self, name: str, count: int) -> list[dict]:
-        """The records of samples 0 .. count - 1 of a bucket that are there."""
+        """The existing records of samples 0 .. count - 1 of a bucket."""
         return [self.records[name, n] for n in range(count) if (name, n) in self.records]
 
 

@@ -1,8 +1,8 @@
 """From records to numbers, a table and a page.
 
-A measure of a bucket is the sum over its samples divided by the number of things (subjects, cells, samples);
-its interval is the 95% bootstrap over samples. Values over all buckets are the mean of the buckets' values,
-each bucket resampled by itself. Read next: `journal.py`, `benches/scenes.py`.
+A metric of a bucket is the sum over its samples divided by the count (of subjects, cells or samples); its
+interval is the 95% bootstrap over samples. Values over all buckets are the mean of the buckets' values,
+each bucket resampled separately. Read next: `journal.py`, `benches/scenes.py`.
 """
 
 import json
@@ -23,29 +23,29 @@ HEADS = {
     "palette_distance": "palette", "swap_rate": "swap", "swap_follow": "follow",
 }  # fmt: skip
 
-Bucket = Sequence[Mapping[str, Sequence[int | float]]]  # of each sample: measure -> [sum, number of things]
+Bucket = Sequence[Mapping[str, Sequence[int | float]]]  # of each sample: metric -> [sum, count]
 
 
 def _pairs(samples: Bucket, key: str) -> np.ndarray:
-    """[n, 2]: sums and numbers of one measure; nothing of a kind counts as zeros."""
+    """[n, 2]: sums and counts of one metric; zeros for a sample without it."""
     return np.array([sample.get(key, (0, 0)) for sample in samples], np.float64).reshape(-1, 2)
 
 
 def _ratio(pairs: np.ndarray) -> np.ndarray:
-    """Sums over the samples, divided; NaN where there is nothing to count."""
+    """Total sum divided by total count; NaN where the count is 0."""
     total = pairs.sum(-2)
     return np.where(total[..., 1] > 0, total[..., 0] / np.maximum(total[..., 1], 1e-12), np.nan)
 
 
 def value_of(buckets: Sequence[Bucket], key: str) -> float | None:
-    """A measure, the mean over the buckets that have it; None if none does."""
+    """A metric, averaged over the buckets that have it; None if none does."""
     values = [float(_ratio(_pairs(samples, key))) for samples in buckets]
     values = [value for value in values if np.isfinite(value)]
     return round(float(np.mean(values)), DIGITS) if values else None
 
 
 def interval_of(buckets: Sequence[Bucket], key: str) -> list[float] | None:
-    """The 95% interval of `value_of`, by resampling the samples of each bucket; the same every time."""
+    """The 95% interval of `value_of`, by resampling the samples of each bucket; deterministic."""
     rng, draws = np.random.default_rng(0), []
     for samples in buckets:
         pairs = _pairs(samples, key)
@@ -54,13 +54,13 @@ def interval_of(buckets: Sequence[Bucket], key: str) -> list[float] | None:
     if not draws:
         return None
     means = np.array(draws).T
-    means = means[np.isfinite(means).all(1)]  # a draw of samples in which nothing can be counted says nothing
+    means = means[np.isfinite(means).all(1)]  # resamples with a count of 0 are left out
     low, high = np.quantile(means.mean(1), (0.025, 0.975))
     return [round(float(low), DIGITS), round(float(high), DIGITS)]
 
 
 def row(buckets: Sequence[Bucket], keys: Sequence[str]) -> dict:
-    """Values of all measures, and their intervals under "intervals"."""
+    """Values of all metrics, and their intervals under "intervals"."""
     values = {key: value_of(buckets, key) for key in keys}
     return values | {"intervals": {key: interval_of(buckets, key) for key in keys}}
 
@@ -72,9 +72,9 @@ def summary(
 
     Args:
         records: by bucket, in order.
-        keys: the measures.
-        yardsticks: names of the versions beside "model".
-        settings: what it was made with.
+        keys: the metrics.
+        yardsticks: names of the baselines besides "model".
+        settings: those of the evaluation.
     """
 
     def samples(version: str) -> dict[str, Bucket]:
@@ -118,11 +118,11 @@ def _shown(value: float | None) -> str:
 
 
 def page(results: Mapping, strips: Sequence[tuple[str, Path]]) -> str:
-    """A page that stands alone: the table with intervals, and images.
+    """A self-contained page: the table with intervals, and images.
 
     Args:
         results: see `summary`.
-        strips: the text under each strip of images, and its file.
+        strips: the caption of each strip of images, and its file.
     """
     rows = [(values["bucket"], values) for values in results["buckets"]]
     rows += [("all", results["overall"]), *results["yardsticks"].items()]

@@ -54,8 +54,8 @@ class _AssignWindows(grain.transforms.Map):
 class DataLoader(Iterator):
     """An endless iterator of batches, nested dicts of arrays [b, ...] with b = len(rows).
 
-    Attributes:
-        state of the next batch: `get_state()` / `set_state(state)`, a dict of three integers.
+    `get_state()` returns the position of the next batch, a dict of three integers; `set_state(state)` resumes there, on
+    any number of processes.
     """
 
     def __init__(

@@ -129,7 +129,7 @@ class Chat:
 
     @property
     def counts(self) -> dict[str, int]:
-        """So far: requests "asked", answers "cached", "retried", "malformed", "failed", "tokens_in", "tokens_out"."""
+        """Counts of requests "asked", answers "cached", "retried", "malformed", "failed", "tokens_in", "tokens_out"."""
         with self._lock:
             return dict(self._counts)
 

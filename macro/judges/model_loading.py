@@ -89,7 +89,7 @@ def first_line(error: Exception) -> str:
 
 
 def device_of(device: str | None) -> str:
-    """The device asked for, "cuda", "cuda:1", "cpu", ...; None is a GPU where there is one.
+    """The requested device, "cuda", "cuda:1", "cpu", ...; None is a GPU where there is one.
 
     Raises:
         UserError: there is no such device.

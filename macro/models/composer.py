@@ -1,15 +1,15 @@
-"""The composer: one Mixture-of-Transformers that plans and draws. A reader of the model starts here.
+"""The composer: one Mixture-of-Transformers that writes plans and denoises images. Start reading the model here.
 
     text, vision  --Planner.embed-->        understanding tokens --\
                                                                     MoT layers, one attention  --> next-token logits
     latents, t    --DiffusionHead.embed-->  generation tokens   ---/                           --> velocity
 
-Training runs `__call__` over packed streams (`macro/inputs/packing.py` says what is in them). Sampling runs
-`prefill` over a prompt and then over each token of the plan, and for each step of the image `embed_latent`,
-`denoise` (whose result may be predicted instead, `macro/diffusion/step_cache.py`) and `velocity`.
-Binding (zero at first unless the config says otherwise, so an imported BAGEL computes what it did): an embedding
-of the subject's number is added to the vision tokens that show the subject and, by share of area, to the latent
-tokens of its cells.
+Training runs `__call__` over packed streams (`macro/inputs/packing.py` describes them). Sampling runs `prefill` over a
+prompt and then over each token of the plan, and in each denoising step `embed_latent`, `denoise` (whose result a step
+cache may predict instead, `macro/diffusion/step_cache.py`) and `velocity`.
+Layout binding adds an embedding of the subject's number to the vision tokens that show the subject and, weighted by
+share of area, to the latent tokens of its cells. It is zero at initialisation unless the config sets another scale, so
+an imported BAGEL computes the same as before.
 Sizes: `macro/models/variants.py`. Layers: `macro/nn/mot.py`.
 """
 
@@ -37,37 +37,37 @@ Cache = dict
 
 
 def mask_fields(stream: Mapping) -> dict:
-    """The four integers per token that the attention mask asks for."""
+    """The four integers per token that the attention mask needs."""
     return {name: stream[name] for name in MASK_FIELDS}
 
 
 def concat_metadata(*streams: Mapping | None) -> dict:
-    """Metadata of the text, vision and latent streams (None: absent), in the order of `prefill`'s cache."""
+    """Metadata of the text, vision and latent streams (None: absent), in the order of the cache of `prefill`."""
     return {name: join_streams(*(stream and stream[name] for stream in streams)) for name in MASK_FIELDS}
 
 
 def index_cache(cache: Cache, rows: slice | Array) -> Cache:
-    """Some rows of a cache."""
+    """A cache with the selected rows alone."""
     some = {name: cache[name][:, rows] for name in ("k", "v")}
     some["meta"] = {name: values[rows] for name, values in cache["meta"].items()}
     return some | ({"bias": cache["bias"][rows]} if "bias" in cache else {})
 
 
 def image_ids(streams: Mapping) -> Int[Array, "b n"]:
-    """The number of the image that each token shows, -1 for text, along the tokens of `prefill`'s cache."""
+    """The index of the image that each token belongs to, -1 for text, in the order of the cache of `prefill`."""
     images = (streams[name]["image"] if name in streams else None for name in ("vision", "latent"))
     return join_streams(jnp.full_like(streams["text"]["ids"], -1), *images)
 
 
 def _text_of(und: Float[Array, "b n d"], text: Mapping, vision: Mapping | None) -> Float[Array, "b n_text d"]:
-    """The text stream's share of the understanding tokens."""
+    """The text stream's part of the understanding tokens."""
     if vision is None:
         return und
     return split_tokens(und, [text["ids"].shape[1], vision["segment_ids"].shape[1]])[0]
 
 
 class Composer(nn.Module):
-    """Planner and diffusion head over shared layers; parameters float32."""
+    """Planner and diffusion head with shared layers; parameters are float32."""
 
     config: ModelConfig
 
@@ -97,13 +97,13 @@ class Composer(nn.Module):
         t: Float[Array, "b n"],
         selection: TrainingSelection | None = None,
     ) -> dict[str, Array]:
-        """The training forward pass over packed sentences.
+        """The training forward pass over packed sequences.
 
         Args:
             streams: `text`, `vision`, `latent` as packed.
-            x_t: latent tokens, noised to time `t` (0 where clean).
+            x_t: latent tokens, noised to time `t` (0: clean).
             t: time of each latent token, float32.
-            selection: which image tokens the later layers see; None: all.
+            selection: which image tokens the later layers attend to; None: all.
 
         Returns:
             `text` [b, n_text, d]: final hidden states of the text stream; `velocity` [b, n_latent, c].
@@ -130,19 +130,19 @@ class Composer(nn.Module):
         caches: Sequence[Cache] = (),
         probe: AttentionProbe | None = None,
     ) -> tuple[Float[Array, "b n_text d"], Cache, tuple[Array, ...] | None]:
-        """Reads clean tokens: a prompt, or a further piece of one after what `caches` hold.
+        """Reads clean tokens: a prompt, or a part of one that follows the tokens in `caches`.
 
         Args:
-            streams: `text`, and where present `vision` (with `tokens` of `embed_vision` in place of patches, if there
-                are any) and `latent` (clean reference latents, time 0).
+            streams: `text`, and optionally `vision` (patches, or instead of them `tokens` from `embed_vision`) and
+                `latent` (clean reference latents, time 0).
             x: the clean latents of `streams["latent"]`.
-            caches: keys and values of what was read before, see `nn/mot.py`.
-            probe: what to measure on the way about image tokens.
+            caches: keys and values of the tokens read before, see `nn/mot.py`.
+            probe: what to measure about the attention to image tokens.
 
         Returns:
             Final hidden states of the text stream; the cache of the new tokens alone: `k`, `v`
-            [layers, b, n_new, kv_heads, head_dim] and `meta`; text, vision, latent in this order; and what the
-            probe found, [layers, rows, 2, keys] for each set of keys.
+            [layers, b, n_new, kv_heads, head_dim] and `meta`, in the order text, vision, latent; and the result of
+            the probe, [layers, rows, 2, keys] for each set of keys.
         """
         text, vision, latent = streams["text"], streams.get("vision"), streams.get("latent")
         und = self._embed_und(text, vision)
@@ -155,7 +155,7 @@ class Composer(nn.Module):
     def embed_latent(
         self, latent: Mapping, x_t: Float[Array, "b n c"], t: Float[Array, "b n"]
     ) -> Float[Array, "b n d"]:
-        """Latent tokens at time t (0 where clean), embedded with place, time and subjects."""
+        """Embeds latent tokens at time t (0: clean) with their position, time and subjects."""
         tokens = self.diffusion_head.embed(x_t.astype(self.config.dtype), t, latent["position"])
         if self.config.binding:
             tokens = tokens + (latent["subjects"] @ self.binding).astype(tokens.dtype)
@@ -164,23 +164,23 @@ class Composer(nn.Module):
     def denoise(
         self, caches: Sequence[Cache], text: Mapping, latent: Mapping, embedded: Float[Array, "b n d"]
     ) -> Float[Array, "b n d"]:
-        """The layers over a noised image after the context in `caches`; the hidden state before the final norm.
+        """Runs the layers over a noised image after the cached context; gives the hidden state before the final norm.
 
         Args:
             caches: keys and values of the context, see `nn/mot.py`.
             text: the image's start and end tokens, `ids` and metadata [b, 2].
             latent: metadata [b, n] of the noised tokens.
-            embedded: what `embed_latent` makes of them.
+            embedded: the noised tokens from `embed_latent`.
         """
         und = self.planner.embed_text(text["ids"])
         return self.mot.run(und, embedded, *self._rope_and_metadata(text, None, latent), caches)[1]
 
     def velocity(self, hidden: Float[Array, "b n d"]) -> Float[Array, "b n c"]:
-        """Velocity, float32, from the hidden state that `denoise` gives."""
+        """Velocity, float32, from the hidden state of `denoise`."""
         return self.diffusion_head.velocity(self.mot.gen_norm(hidden))
 
     def embed_vision(self, vision: Mapping) -> Float[Array, "b n d"]:
-        """Vision tokens before binding, of `patches`, `position`, `segment_ids` and `block_id`."""
+        """Vision tokens before layout binding, from `patches`, `position`, `segment_ids` and `block_id`."""
         return self.planner.embed_vision(vision)
 
     def _embed_und(self, text: Mapping, vision: Mapping | None) -> Float[Array, "b n d"]:
@@ -194,7 +194,7 @@ class Composer(nn.Module):
         return constrain(join_tokens([tokens, seen]), "batch", "tokens", "width")
 
     def _forward_pruned(self, und, gen, streams: Mapping, selection: TrainingSelection) -> tuple[Array, Array]:
-        """Hidden states of text and latents, where the layers after the last found one see the kept tokens only."""
+        """Hidden states of text and latents; the layers after the last probed one attend to the kept tokens only."""
         text, vision, latent = streams["text"], streams["vision"], streams["latent"]
         rotations, meta = self._rope_and_metadata(text, vision, latent)
         probe, end = selection.probe(streams, image_ids(streams), meta, self.config.llm.layers)
@@ -212,7 +212,7 @@ class Composer(nn.Module):
         return self.mot.und_norm(words), self.mot.gen_norm(gen)
 
     def _rope_and_metadata(self, text: Mapping, vision: Mapping | None, latent: Mapping | None) -> tuple:
-        """RoPE angles of understanding tokens and of latents (None: there are none), and metadata of all tokens."""
+        """RoPE angles of understanding tokens and of latents (None without latents), and metadata of all tokens."""
         text_ids, vision_ids, latent_ids = (stream and stream["position_ids"] for stream in (text, vision, latent))
         angles = partial(rope_angles, head_dim=self.config.llm.head_dim, theta=self.config.llm.rope_theta)
         rotations = angles(join_streams(text_ids, vision_ids)), None if latent is None else angles(latent_ids)

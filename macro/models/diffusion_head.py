@@ -23,7 +23,7 @@ class TimeEmbedding(nn.Module):
 
 
 class DiffusionHead(nn.Module):
-    """Embeds latent tokens for the generation expert and reads the velocity off its output."""
+    """Embeds latent tokens for the generation expert and projects its output to the velocity."""
 
     config: ModelConfig
 
@@ -36,7 +36,7 @@ class DiffusionHead(nn.Module):
     def embed(
         self, x: Float[Array, "b n c"], t: Float[Array, "b n"], position: Int[Array, "b n"]
     ) -> Float[Array, "b n d"]:
-        """Latent tokens at time `t` (0 = clean) and `position = row * latent_side + column`."""
+        """Embeds latent tokens at time `t` (0 = clean) and `position = row * latent_side + column`."""
         embedded = position_embedding(position, self.config.latent_side, self.config.llm.width)
         return self.latent_in(x) + (self.time(t) + embedded).astype(self.config.dtype)
 

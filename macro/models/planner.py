@@ -1,7 +1,7 @@
-"""The planner: what reads a sentence and writes its plan (MUSIC's f1), on the understanding expert.
+"""The planner: reads a sentence and writes its plan (MUSIC's f1), on the understanding expert.
 
 It turns text ids and image patches into understanding tokens and final hidden states into next-token logits.
-The layers between the two belong to both heads and live in `macro/nn/mot.py`.
+The layers in between are shared with the diffusion head and are in `macro/nn/mot.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from macro.nn.layers import position_embedding
 
 
 class Planner(nn.Module):
-    """Embeddings into, and the language head out of, the understanding expert."""
+    """The embeddings and the language head of the understanding expert."""
 
     config: ModelConfig
 
@@ -33,7 +33,7 @@ class Planner(nn.Module):
         return jnp.take(self.embed, ids, axis=0).astype(self.config.dtype)
 
     def embed_vision(self, vision: dict) -> Float[Array, "b n d"]:
-        """Vision tokens: encoder, connector, and the fixed 2-D position.
+        """Vision tokens: encoder, then connector, plus the fixed 2-D position embedding.
 
         Args:
             vision: `patches` [b, n, p*p*3] in -1..1, `position`, `segment_ids`, `block_id` [b, n].

@@ -1,7 +1,7 @@
-"""The logical axes of the model's parameters: what `macro/parallel/sharding.py` divides over a mesh.
+"""The logical axes of the model's parameters, which `macro/parallel/sharding.py` shards over a mesh.
 
-Kernels are divided; biases, the scales of norms, and tables of a few rows are small and stay whole, so that a layer
-does not wait for a gather of kilobytes.
+Kernels are sharded; biases, norm scales and tables with few rows are small and replicated, so that a layer does not
+wait for a gather of kilobytes.
 """
 
 COMPOSER = (
@@ -25,5 +25,5 @@ VAE = (
     (r"^vae/.*(conv\w*)/kernel$", (None, None, "channels", "channels")),
     (r"^vae/.*(nin_shortcut|q|k|v|proj_out)/kernel$", ("channels", "channels")),
 )
-# All of them, for trees with any of the parts.
+# All rules, for trees with any of the parts.
 SHARDING_RULES = ((r"/(bias|scale)$", ()), *COMPOSER, *VAE)

@@ -1,25 +1,25 @@
-"""Which tokens of the reference images are kept: MACRO's text-aligned token selection and its rivals.
+"""Selects the tokens of reference images to keep: MACRO's text-aligned token selection and its baselines.
 
-    score[u] = mean over the probed layers of (mean over text tokens t that see u of A[t, u]
+    score[u] = mean over the probed layers of (mean over text tokens t that attend to u of A[t, u]
                                                + cross_image_weight * mean over tokens v of other images of A[v, u])
 
-with A as in `macro/nn/attention_probe.py`; of every image the tokens with the highest score stay (arXiv 2603.25319; no
-code of it was released). Text tokens are all tokens of the text stream: the instruction, the plan, and the start and
-end tokens of images, so that some query also sees the last image's tokens. An image's ViT and VAE copies share its
+with A as in `macro/nn/attention_probe.py`; the tokens of each image with the highest scores are kept (arXiv 2603.25319,
+which released no code). Text tokens are all tokens of the text stream: the instruction, the plan, and the start and end
+tokens of images, so that some query attends to the last image's tokens too. An image's ViT and VAE copies share its
 quota. The other methods score
 
     blocks    runs of 16 tokens of an image by their mean score q . k for the sentence's text
-    images    whole images by the same mean; the best ones are kept whole, the others down to `min_tokens`
-    norm      by the length of the values (lengths of keys hardly differ where keys are normed)
-    uniform   nothing: evenly spaced tokens of each image
-    random    nothing: any tokens of each image
+    images    whole images by the same mean; the best are kept whole, the others keep `min_tokens`
+    norm      tokens by the norm of their values (norms of keys hardly differ where keys are normalised)
+    uniform   nothing: evenly spaced tokens of each image are kept
+    random    nothing: random tokens of each image are kept
 
-The paper's baselines select anew for each generated token; here every method selects once. [ours]
+The paper's baselines select again for each generated token; here every method selects once. [ours]
 
-In drawing (`macro/sampling/drop_tokens.py`) the keys and values of the other tokens leave the cache. In training
-(`TrainingSelection`) the layers after the last probed one run on fewer tokens: the ViT copies are taken out of their
-buffer, which gets shorter; clean VAE copies stay in theirs and are masked. Buffers have a fixed size, so there each
-copy keeps its own share of its tokens. No gradient flows through the selection.
+In sampling (`macro/sampling/drop_tokens.py`) the keys and values of dropped tokens are removed from the cache. In
+training (`TrainingSelection`) the layers after the last probed one run on fewer tokens: dropped ViT tokens are removed
+from their buffer, which becomes shorter; dropped clean VAE tokens are masked. Buffers have a fixed size, so in training
+each copy keeps its own share of its tokens. No gradient flows through the selection.
 Read next: `macro/kernels/token_selection/api.py`, `macro/sampling/drop_tokens.py`.
 """
 
@@ -53,21 +53,21 @@ from macro.utils.errors import UserError
 METHODS = ("text", "blocks", "images", "norm", "uniform", "random")
 PROBING = ("text", "blocks", "images")  # methods that probe layers
 BLOCK = 16  # tokens that "blocks" keeps or drops together
-MAX_TRAINING_IMAGES = 32  # of one sample, where training selects tokens
+MAX_TRAINING_IMAGES = 32  # per sample, for token selection in training
 _IGNORED = -2  # the image of queries that count neither as text nor as an image
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenSelection:
-    """How many tokens of the images are kept, and which.
+    """How many and which image tokens are kept.
 
     Attributes:
-        keep: the share of each image's tokens, in (0, 1]; or
-        budget: the tokens of all images of a sentence together.
+        keep: the share of each image's tokens that is kept, in (0, 1]; or
+        budget: the number of tokens kept over all images of a sentence.
         method: one of METHODS.
-        min_tokens: the fewest tokens of an image.
-        layers: numbers of the probed layers; none: the one a third of the way up.
-        cross_image_weight: of the attention from other images, relative to that from text (lambda).
+        min_tokens: the fewest tokens kept of an image.
+        layers: indices of the probed layers; none: the one at a third of the depth.
+        cross_image_weight: weight of attention from other images relative to that from text (lambda).
     """
 
     keep: float | None = None
@@ -93,7 +93,7 @@ class TokenSelection:
             raise UserError(f"{where}.min_tokens={self.min_tokens}: must be at least 1, so that no image vanishes")
 
     def probed_layers(self, layers: int) -> tuple[int, ...]:
-        """The numbers of the probed ones of so many layers."""
+        """The indices of the probed layers in a model with `layers` layers."""
         if any(not 0 <= number < layers for number in self.layers):
             raise UserError(f"token_selection.layers={self.layers}: the model's layers are 0 to {layers - 1}")
         return self.layers or (layers // 3,)
@@ -101,14 +101,14 @@ class TokenSelection:
     def probe(
         self, layers: int, query_images: Array, key_images: Sequence[Array], keys: Sequence[int], rows: int, step=1
     ) -> AttentionProbe | None:
-        """What to measure in one pass through so many layers, see `AttentionProbe`; None where the method does not."""
+        """The `AttentionProbe` of one pass through this many layers; None for methods that do not probe."""
         if self.method not in PROBING:
             return None
         probed, softmax = self.probed_layers(layers), self.method == "text"
         return AttentionProbe(query_images, tuple(key_images), probed, rows, step, tuple(keys), softmax)
 
     def check_budget(self, images: int) -> None:
-        """Raises UserError for a budget that does not give so many images `min_tokens` each."""
+        """Raises UserError for a budget below `min_tokens` for each of this many images."""
         least = images * self.min_tokens
         if self.budget is not None and self.budget < least:
             raise UserError(
@@ -117,14 +117,14 @@ class TokenSelection:
             )
 
     def quotas(self, counts):
-        """Tokens to keep of each image, of so many `[b, images]`."""
+        """The number of tokens to keep of each image, from their counts `[b, images]`."""
         return token_budgets(counts, self.keep, self.budget, self.min_tokens)
 
 
 def read_selection(values: Mapping | ConfigDict | None, where: str) -> TokenSelection | None:
-    """The selection that a section of a config, named `where` in errors, asks for; None where nothing is left out.
+    """Reads a token selection from a section of a config, named `where` in errors; None if nothing is dropped.
 
-    Keys that are None count as left out. Raises UserError for a key or a value that makes no sense.
+    Keys that are None count as omitted. Raises UserError for an unknown key or an invalid value.
     """
     given = {key: value for key, value in (values or {}).items() if value is not None}
     asks = {"keep", "budget"} & set(given)
@@ -141,15 +141,15 @@ def scores(
     quotas: Int[Array, "b p"],
     keys: Array,
 ) -> tuple[Float[Array, "b n"], Int[Array, "b p"]]:
-    """Each token's score, and how many of each image stay.
+    """The score of each token, and how many tokens of each image are kept.
 
     Args:
-        found: by the probe, mean over layers, summed over all passes; None for methods outside PROBING.
-        counts: how many queries of each class see a token (`token_selection.api.query_counts`), over all passes.
+        found: result of the probe, mean over layers, summed over all passes; None for methods outside PROBING.
+        counts: number of queries of each class that attend to a token (`token_selection.api.query_counts`), likewise.
         values: of all layers.
-        image: number of each token's image, -1 for others.
-        quotas: tokens of each image that may stay.
-        keys: one for each row, for "random".
+        image: index of each token's image, -1 for others.
+        quotas: number of tokens of each image to keep.
+        keys: one per row, for "random".
     """
     if selection.method == "text":
         seen = jnp.where(counts > 0, found / jnp.maximum(counts, 1), 0.0)
@@ -168,7 +168,7 @@ def scores(
 
 
 def _random_scores(keys: Array, image: Array, place: Array) -> Float[Array, "b n"]:
-    """Random scores that follow from a token's image and place in it, wherever in a row it lies."""
+    """Random scores that depend on a token's image and index in it, not on its position in the row."""
 
     def draw(key, image, place):
         return jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, image), place))
@@ -177,7 +177,7 @@ def _random_scores(keys: Array, image: Array, place: Array) -> Float[Array, "b n
 
 
 def _place(image: Array, own: Array) -> Int[Array, "b n"]:
-    """The number of each token inside its image."""
+    """The index of each token in its image."""
     before = jnp.cumsum(own, axis=1, dtype=jnp.int32) - 1
     return jnp.take_along_axis(before, jnp.maximum(image, 0)[..., None], axis=2)[..., 0]
 
@@ -196,7 +196,7 @@ def _mean_of_blocks(score: Array, image: Array, own: Array) -> Float[Array, "b n
 
 
 def _best_images(score: Array, own: Array, quotas: Array, min_tokens: int) -> Int[Array, "b p"]:
-    """What the quotas come to in all, given to the images of the highest mean first."""
+    """Distributes the sum of the quotas over the images, those of the highest mean score first."""
     counts = jnp.sum(own, axis=1)
     mean = jnp.sum(jnp.where(own, score[..., None], 0), axis=1) / jnp.maximum(counts, 1)
     least = jnp.minimum(min_tokens, counts)
@@ -208,7 +208,7 @@ def _best_images(score: Array, own: Array, quotas: Array, min_tokens: int) -> In
 
 
 def _evenly(image: Array, own: Array, quotas: Array) -> Float[Array, "b n"]:
-    """1 for the tokens at equal distances of each other, as many as its image may keep."""
+    """1 for evenly spaced tokens, as many as the quota of their image; else 0."""
     counts = jnp.sum(own, axis=1)
     place, mine = _place(image, own), jnp.maximum(image, 0)
     count, quota = (jnp.take_along_axis(x, mine, axis=1) for x in (counts, quotas))
@@ -217,22 +217,22 @@ def _evenly(image: Array, own: Array, quotas: Array) -> Float[Array, "b n"]:
 
 
 def layer_mean(selection: TokenSelection, passes: Sequence[Array], layers: int) -> Float[Array, "b 2 n"]:
-    """The mean over the probed layers of what several passes found, `[layers, b, 2, n]` each."""
+    """The mean over the probed layers of the results of several passes, `[layers, b, 2, n]` each."""
     return sum(jnp.sum(found, axis=0) for found in passes) / len(selection.probed_layers(layers))
 
 
 def image_counts(image: Int[Array, "b n"], images: int) -> Int[Array, "b p"]:
-    """Tokens of each image `[b, images]`. Raises UserError for more images than the kernels count."""
+    """The number of tokens of each image. Raises UserError for more images than the kernels count."""
     if images > MOST_IMAGES:
         raise UserError(f"token_selection: {images} images, but tokens are selected among at most {MOST_IMAGES}")
     return (image[:, :, None] == jnp.arange(images)).sum(axis=1)
 
 
 def training_selection(config) -> TokenSelection | None:
-    """What `config.token_selection` asks for; None where it is missing or keeps everything.
+    """The selection in `config.token_selection`; None if it is missing or keeps everything.
 
     Raises:
-        UserError: besides those of `read_selection`, options that only make sense for one sentence.
+        UserError: see `read_selection`; also for options that apply to single sentences only.
     """
     selection = read_selection(config.get("token_selection"), "token_selection")
     if selection is not None and selection.budget is not None:
@@ -246,12 +246,12 @@ def training_selection(config) -> TokenSelection | None:
 
 @flax.struct.dataclass
 class TrainingSelection:
-    """Which tokens of the images in packed sequences are kept.
+    """Token selection in packed sequences.
 
     Attributes:
         keys: random keys `[b]`, for the method "random".
-        selection: how many and which.
-        images: the most that a row may have.
+        selection: how many and which tokens.
+        images: the most images of a packed sequence.
     """
 
     keys: Any
@@ -261,20 +261,20 @@ class TrainingSelection:
     def probe(
         self, streams: Mapping, image: Int[Array, "b n"], meta: Mapping, layers: int
     ) -> tuple[AttentionProbe | None, int]:
-        """What to measure in a pass over all tokens, and the number of the first layer that sees only the kept ones.
+        """The probe of a pass over all tokens, and the index of the first layer that runs on the kept ones only.
 
-        Neither noised targets and their framing tokens, which do not exist yet when an image is drawn, nor supervised
-        text count as queries: what supervised text attends to would tell later layers what they are to predict.
+        Noised targets and their framing tokens are no queries, since they do not exist yet at selection time in
+        sampling; nor is supervised text, whose attention would leak to later layers what they are to predict.
         """
         queries = self.queries(streams, image, meta)
         probe = self.selection.probe(layers, queries, [image], [0], rows=image.shape[0])
         return probe, max(self.selection.probed_layers(layers)) + 1
 
     def queries(self, streams: Mapping, image: Int[Array, "b n"], meta: Mapping) -> Int[Array, "b n"]:
-        """The image of each token as a query; supervised text and noised targets do not count."""
+        """The image of each token as a query; supervised text and noised targets are ignored."""
         labels, span = streams["text"]["labels"], streams["text"]["block_id"]
         supervised = labels >= 0
-        # The last token of a supervised text predicts nothing, but has read all of it.
+        # The last token of a supervised text predicts nothing, but attends to all of it.
         ends = jnp.roll(supervised, 1, axis=1) & (span == jnp.roll(span, 1, axis=1))
         others = [jnp.zeros(streams[name]["block_id"].shape, bool) for name in ("vision", "latent")]
         supervised = join_streams(supervised | ends, *others)
@@ -283,12 +283,12 @@ class TrainingSelection:
     def select(
         self, streams: Mapping, meta: Mapping, image: Int[Array, "b n"], values, found, layers: int
     ) -> tuple[TopK, Bool[Array, "b n_latent"]]:
-        """The vision tokens that are kept, and which latent tokens stay visible.
+        """The vision tokens to keep, and the mask of latent tokens that stay visible.
 
         Args:
             streams: as packed. meta, image: of all tokens together.
-            values: `[layers, b, n, kv, hd]` of the layers that were run. found: by the probe.
-            layers: of the model.
+            values: `[layers, b, n, kv, hd]` of the layers that were run. found: result of the probe.
+            layers: number of layers of the model.
         """
         sizes = [streams[name]["segment_ids"].shape[1] for name in ("text", "vision", "latent")]
         counts = query_counts(meta, meta, self.queries(streams, image, meta), image)
@@ -311,8 +311,8 @@ class TrainingSelection:
         return vision, chosen | (streams["latent"]["image"] < 0)
 
     def capacity(self, tokens: int, texts: int) -> int:
-        """Size of the shorter vision buffer, for a packed sequence with so many vision and text tokens."""
-        images = min(self.images, texts // 2)  # each has its start and its end among the text tokens
+        """Size of the shortened vision buffer, for capacities of `tokens` vision and `texts` text tokens."""
+        images = min(self.images, texts // 2)  # each has a start and an end token in the text stream
         most = token_budget_bound(tokens, images, self.selection.keep, floor=self.selection.min_tokens)
         ways = current_mesh_shape().get("sequence", 1)
         return min(tokens, -(-most // ways) * ways)

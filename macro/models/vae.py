@@ -3,11 +3,11 @@
     encode   image [b, h, w, 3] in -1..1  ->  mean, logvar [b, h/8, w/8, z]     (stride 8 at four levels)
     sample   latent = mean + exp(logvar / 2) * noise
     normalise          x0 = scale * (latent - shift)         what the diffusion head is trained on
-    decode   x0 -> image [b, h, w, 3], about -1..1; clipping is the caller's business
+    decode   x0 -> image [b, h, w, 3], about -1..1; the caller clips
 
 Convolutional residual levels with group normalisation and swish, a single-head attention at the smallest
 size, no skip connections. Modules carry the upstream checkpoint's names (`encoder.down.0.block.1.conv2` is
-`encoder/down_0/block_1/conv2` here), so that a table of regular expressions imports it.
+`encoder/down_0/block_1/conv2` here), so that a table of regular expressions can import it.
 
 Read next: `macro/objectives/autoencoder.py`, which trains a small one, and `macro/models/composer.py`, which reads the
 latents.
@@ -25,13 +25,13 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 from macro.models.variants import ModelConfig, VAEConfig
 
 NORM_EPS = 1e-6
-ATTENTION_CHUNK = 1024  # queries of the middle block's attention that are computed together
-ENCODE_CHUNK = 1 << 20  # pixels of a packed sequence's images that are encoded together
+ATTENTION_CHUNK = 1024  # queries of the middle block's attention per chunk
+ENCODE_CHUNK = 1 << 20  # pixels of a packed sequence's images that are encoded at once
 
 
 def norm(groups: int, name: str, dtype: DTypeLike) -> nn.GroupNorm:
-    """Group normalisation; widths must be multiples of `groups`. The variance is taken in two passes, since
-    mean(x^2) - mean(x)^2 loses digits on the flat skies of rendered images."""
+    """Group normalisation; widths must be multiples of `groups`. The variance is computed in two passes,
+    since mean(x^2) - mean(x)^2 loses precision on the flat skies of rendered images."""
     return nn.GroupNorm(groups, epsilon=NORM_EPS, use_fast_variance=False, dtype=dtype, name=name)
 
 
@@ -56,7 +56,7 @@ class ResBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Single-head self-attention over all positions of the image, at the smallest size only."""
+    """Single-head self-attention over all positions of the image; used at the smallest size only."""
 
     groups: int
     dtype: DTypeLike = jnp.float32
@@ -71,7 +71,7 @@ class AttentionBlock(nn.Module):
             scores = jnp.einsum("bqc,bkc->bqk", q, k, preferred_element_type=jnp.float32) / c**0.5
             return jnp.einsum("bqk,bkc->bqc", jax.nn.softmax(scores).astype(v.dtype), v)
 
-        # An image of 1024 x 1024 has 16,384 positions, and a gigabyte of scores if they are computed at once.
+        # An image of 1024 x 1024 has 16,384 positions: a gigabyte of scores if computed at once.
         chunks = h * w // ATTENTION_CHUNK if h * w % ATTENTION_CHUNK == 0 else 1
         parts = rearrange(q, "b (g m) c -> g b m c", g=chunks)
         y = rearrange(jax.lax.map(attend, parts), "g b m c -> b (g m) c")
@@ -93,7 +93,7 @@ class MidBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Halves both sides. The padding is one-sided (below and right), as upstream."""
+    """Halves both sides. Padding is added below and on the right only, as upstream."""
 
     dtype: DTypeLike = jnp.float32
 
@@ -116,11 +116,11 @@ class Upsample(nn.Module):
 
 
 class UpDownBlock(nn.Module):
-    """Residual blocks at one size; then, except at the last level walked, the step to the next size."""
+    """Residual blocks at one size; then, except at the last level, resampling to the next size."""
 
     channels: int
     blocks: int
-    resample: str | None  # "downsample", "upsample" or nothing
+    resample: str | None  # "downsample", "upsample" or None
     groups: int
     dtype: DTypeLike = jnp.float32
 
@@ -136,7 +136,7 @@ class UpDownBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Image to the 2z channels of the posterior's moments."""
+    """Maps an image to the 2z channels of the posterior's moments."""
 
     config: VAEConfig
     dtype: DTypeLike = jnp.float32
@@ -155,8 +155,8 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latent (not normalised) to image. Levels are walked from the smallest size to the largest, each with
-    one residual block more than its twin in the encoder; `up_0` is the full-size level, walked last."""
+    """Maps a latent (not normalised) to an image. Levels run from the smallest size to the largest, each with one
+    residual block more than its counterpart in the encoder; `up_0`, the full-size level, is last."""
 
     config: VAEConfig
     dtype: DTypeLike = jnp.float32
@@ -175,10 +175,10 @@ class Decoder(nn.Module):
 
 
 class VAE(nn.Module):
-    """Both halves. Use through `vae.apply({"params": p}, ..., method="encode" | "decode")`.
+    """Encoder and decoder. Call `vae.apply({"params": p}, ..., method="encode" | "decode")`.
 
-    Sides of images must be multiples of `config.stride`, widths multiples of `config.groups`.
-    Parameters are float32; `dtype` is what the activations are computed in.
+    Image sides must be multiples of `config.stride`, channel widths multiples of `config.groups`.
+    Parameters are float32; `dtype` is that of the activations.
     """
 
     config: VAEConfig
@@ -189,7 +189,7 @@ class VAE(nn.Module):
         self.decoder = Decoder(self.config, self.dtype)
 
     def encode(self, images: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b h2 w2 z"], Float[Array, "b h2 w2 z"]]:
-        """Images in -1..1 to mean and log variance of the latent, not normalised, float32.
+        """Encodes images in -1..1 to mean and log variance of the latent, not normalised, float32.
 
         Raises:
             ValueError: a side is not a multiple of `config.stride`.
@@ -202,11 +202,11 @@ class VAE(nn.Module):
         return mean, logvar
 
     def decode(self, x0: Float[Array, "b h w z"]) -> Float[Array, "b h2 w2 3"]:
-        """Normalised latents to images, about -1..1 (not clipped), float32."""
+        """Decodes normalised latents to images in about -1..1 (not clipped), float32."""
         return self.decoder(denormalise(x0, self.config).astype(self.dtype)).astype(jnp.float32)
 
     def __call__(self, images: Float[Array, "b h w 3"], key: PRNGKeyArray) -> Float[Array, "b h w 3"]:
-        """Image to image through a sampled latent: touches every parameter, so `init` uses it."""
+        """Encodes and decodes through a sampled latent; uses every parameter, as `init` needs."""
         mean, logvar = self.encode(images)
         return self.decode(normalise(sample(mean, logvar, key), self.config))
 
@@ -214,12 +214,12 @@ class VAE(nn.Module):
 def sample(
     mean: Float[Array, "b h w z"], logvar: Float[Array, "b h w z"], key: PRNGKeyArray
 ) -> Float[Array, "b h w z"]:
-    """A draw from the posterior. BAGEL draws at inference too, not only in training."""
+    """Samples the posterior. BAGEL does so at inference too, not only in training."""
     return mean + jnp.exp(0.5 * logvar) * jax.random.normal(key, mean.shape)
 
 
 def normalise(latent: Float[Array, "*shape"], config: VAEConfig) -> Float[Array, "*shape"]:
-    """Latents to about zero mean and unit variance: scale * (latent - shift)."""
+    """Scales latents to about zero mean and unit variance: scale * (latent - shift)."""
     return config.scale * (latent - config.shift)
 
 
@@ -229,7 +229,7 @@ def denormalise(x0: Float[Array, "*shape"], config: VAEConfig) -> Float[Array, "
 
 
 def patchify(latents: Float[Array, "b h w z"], patch: int) -> Float[Array, "b n c"]:
-    """Squares of `patch` x `patch` latents to tokens, row-major; inside a token the order is (ph, pw, z)."""
+    """Groups squares of `patch` x `patch` latents into tokens, row-major; the order in a token is (ph, pw, z)."""
     return rearrange(latents, "b (h p) (w q) z -> b (h w) (p q z)", p=patch, q=patch)
 
 
@@ -241,7 +241,7 @@ def unpatchify(tokens: Float[Array, "b n c"], patch: int, rows: int, columns: in
 def latent_tokens(
     vae_params: Mapping, pixels: Array, config: ModelConfig, noise: Array | None = None
 ) -> Float[Array, "b m c"]:
-    """Clean latent tokens of images [b, h, w, 3], uint8 or in -1..1: posterior means, or draws with this noise."""
+    """Clean latent tokens of images [b, h, w, 3], uint8 or in -1..1: posterior means, or samples with this noise."""
     x = pixels.astype(jnp.float32) / 127.5 - 1 if pixels.dtype == jnp.uint8 else pixels
     latent, logvar = VAE(config.vae, config.dtype).apply({"params": vae_params}, x, method=VAE.encode)
     if noise is not None:
@@ -250,8 +250,8 @@ def latent_tokens(
 
 
 def encode_images(vae_params: Mapping, pixels: Mapping, config: ModelConfig) -> Float[Array, "b m c"]:
-    """Encodes every image of packed rows into latent tokens: posterior means, without gradient. Workers
-    cannot run a VAE, so rows come with pixels and are encoded where the model runs.
+    """Encodes every image of packed sequences into latent tokens: posterior means, without gradient. Workers
+    cannot run a VAE, so packed sequences hold pixels, which are encoded where the model runs.
 
     Args:
         vae_params: parameters of the VAE.
@@ -259,7 +259,7 @@ def encode_images(vae_params: Mapping, pixels: Mapping, config: ModelConfig) -> 
         config: the model's configuration.
 
     Returns:
-        Tokens bucket after bucket by name, slot after slot, row-major: what `latent["source"]` counts through.
+        Tokens ordered by bucket name, slot, and row-major position: the table that `latent["source"]` indexes.
     """
     tables = []
     for _, images in sorted(pixels.items()):

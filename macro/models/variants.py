@@ -1,9 +1,9 @@
 """Sizes of the model, decoded from names such as "XS/64", "S/256" or "7B/1024".
 
-A name is `<size>/<pixels>`. The size picks the widths of the Mixture-of-Transformers, the vision encoder and the
-VAE; the pixels are the longest side of a target and so set how far latent positions reach (one latent token
-covers 16 x 16 pixels: VAE stride 8, latent patch 2). "7B" are the released figures of BAGEL-7B-MoT; "0.5B",
-"1.5B" and "3B" take the widths of the Qwen2.5 models of that size.
+A name is `<size>/<pixels>`. The size selects the widths of the Mixture-of-Transformers, the vision encoder and the
+VAE; the pixels are the longest side of a target and so set the size of the latent position table (one latent
+token covers 16 x 16 pixels: VAE stride 8, latent patch 2). "7B" has the released sizes of BAGEL-7B-MoT; "0.5B",
+"1.5B" and "3B" have the widths of the Qwen2.5 models of that size.
 Read next: `macro/models/composer.py`.
 """
 
@@ -21,7 +21,7 @@ PIXELS_PER_LATENT_TOKEN = 16
 
 @dataclasses.dataclass(frozen=True)
 class LLMConfig:
-    """Widths of the decoder; the same for both experts. `heads` queries share `kv_heads` keys (GQA)."""
+    """Sizes of the decoder, the same for both experts. `heads` query heads share `kv_heads` key-value heads (GQA)."""
 
     width: int
     mlp: int
@@ -36,7 +36,7 @@ class LLMConfig:
 
 @dataclasses.dataclass(frozen=True)
 class VisionConfig:
-    """SigLIP in NaViT form. `side` is the number of patches per side that the position table reaches."""
+    """SigLIP in NaViT form. `side` is the number of patches along a side of the position table."""
 
     width: int
     mlp: int
@@ -51,8 +51,8 @@ class VisionConfig:
 class VAEConfig:
     """The FLUX autoencoder. Normalised latents are `scale * (z - shift)`.
 
-    `groups` are those of group normalisation; with 32 groups of a single channel each, as 32 channels would
-    have, colour and brightness are normalised away, so narrow autoencoders take fewer.
+    `groups` is the number of groups of group normalisation. 32 channels in 32 groups would normalise each channel
+    by itself and lose colour and brightness, so narrow autoencoders use fewer.
     """
 
     channels: int = 128
@@ -65,19 +65,19 @@ class VAEConfig:
 
     @property
     def stride(self) -> int:
-        """Pixels per latent cell along one side."""
+        """Pixels per latent along a side."""
         return 2 ** (len(self.multipliers) - 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """Everything that fixes the parameters' shapes and the arithmetic of one composer.
+    """Everything that determines the parameters' shapes and the arithmetic of a composer.
 
-    `binding_init` is the standard deviation of the binding table before training: 0 leaves an imported model what
-    it was; a model trained from scratch wants 1, as large as the position tables, or finds the images of its
-    subjects late. `dtype` is that of activations ("float32", "bfloat16"); parameters are float32. `remat`
-    says what of each layer the backward pass computes again (`macro/nn/layers.py`). `timestep_shift` is the shift of
-    training times.
+    `binding_init` is the standard deviation of the binding table at initialisation: 0 leaves an imported model
+    unchanged; training from scratch needs 1, the scale of the position tables, or the model is slow to use the images
+    of its subjects. `dtype` is that of activations ("float32", "bfloat16"); parameters are float32. `remat` selects
+    what the backward pass recomputes in each layer (`macro/nn/layers.py`). `timestep_shift` is the shift of training
+    times.
     """
 
     llm: LLMConfig
@@ -98,12 +98,12 @@ class ModelConfig:
 
     @property
     def latent_channels(self) -> int:
-        """Values in one latent token."""
+        """Channels of a latent token."""
         return self.latent_patch**2 * self.vae.z
 
     @property
     def pixels_per_token(self) -> int:
-        """Pixels along one side of the square that one latent token covers."""
+        """Pixels along a side of the square that a latent token covers."""
         return self.latent_patch * self.vae.stride
 
 
@@ -144,7 +144,7 @@ def config_from_name(name: str, **overrides) -> ModelConfig:
     """The configuration named `name`, for example "7B/1024".
 
     Args:
-        name: `<size>/<pixels>`; pixels a multiple of 16.
+        name: `<size>/<pixels>`; pixels is a multiple of 16.
         **overrides: fields of `ModelConfig`; a mapping for `llm`, `vision` or `vae` replaces single fields of
             that part, for example `llm={"vocab": 1200}`.
 
@@ -163,7 +163,7 @@ def config_from_name(name: str, **overrides) -> ModelConfig:
 
 
 def replace_nested(config, changes: Mapping):
-    """A copy of a (nested) configuration dataclass with `changes` made; unknown fields are a UserError."""
+    """A copy of a (nested) configuration dataclass with `changes`. Raises UserError for unknown fields."""
     known = {field.name for field in dataclasses.fields(config)}
     for name in changes:
         if name not in known:
@@ -179,10 +179,10 @@ def replace_nested(config, changes: Mapping):
     return dataclasses.replace(config, **made)
 
 
-# The fields that fix the shapes and the meaning of a composer's parameters (but for the layout binding, which a model
-# that lacks it begins at zero).
+# The fields that determine the shapes and the meaning of a composer's parameters (except the layout binding, which
+# starts at zero in a model that lacks it).
 COMPOSER_SIZES = ("llm", "vision", "latent_patch", "latent_side", "subjects")
-# Of the autoencoder these belong to whoever trains on its latents.
+# Fields of the autoencoder's config that belong to the model trained on its latents.
 _LATENT_STATISTICS = ("scale", "shift")
 
 
@@ -201,7 +201,7 @@ def first_difference(found: Any, wanted: Any, fields: Iterable[str]) -> tuple[st
 
 
 def to_dict(config: ModelConfig) -> dict:
-    """Plain dict of a configuration, as stored beside weights; `from_dict` is its inverse."""
+    """A configuration as a plain dict, as stored with weights; `from_dict` is the inverse."""
     return dataclasses.asdict(config)
 
 
@@ -214,6 +214,6 @@ def from_dict(values: Mapping) -> ModelConfig:
         if "multipliers" in fields:
             fields["multipliers"] = tuple(fields["multipliers"])
         values[name] = part(**fields)
-    if isinstance(values["remat"], bool):  # files of before there were several policies
+    if isinstance(values["remat"], bool):  # files from before there were several policies
         values["remat"] = "full" if values["remat"] else "none"
     return ModelConfig(**values)

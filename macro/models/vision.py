@@ -1,7 +1,7 @@
 """The vision encoder: a SigLIP transformer over packed patches, and the connector to the language model.
 
-NaViT packing: the patches of many images of any size are one stream, and attention stays inside each image. A patch
-enters as a linear map of its pixels plus a learned embedding of its position, `row * side + column`, so position
+NaViT packing: the patches of many images of any size form one stream, and attention stays inside each image. A patch
+is embedded as a linear map of its pixels plus a learned embedding of its position, `row * side + column`, so position
 embeddings are never interpolated.
 
 Vision:     patches -> pre-LN transformer blocks (gelu_tanh MLP, biases everywhere) -> layer norm
@@ -57,8 +57,8 @@ class Vision(nn.Module):
     Args of a call:
         patches: pixels in -1..1, `patch * patch * 3` values a patch in (row, column, channel) order.
         position: `row * side + column` of each patch inside its image.
-        segment_ids: packed sample that a patch belongs to, -1 = padding.
-        block_id: block of the patch's image; patches attend where both agree.
+        segment_ids: packed sample of a patch, -1 = padding.
+        block_id: block of the patch's image; patches attend to those with the same two ids.
 
     Returns:
         Features `[b, n, width]`. Those of padding are finite but meaningless.
@@ -79,7 +79,7 @@ class Vision(nn.Module):
         config = self.config
         table = self.param("position_embedding", nn.initializers.normal(0.02), (config.side**2, config.width))
         x = Dense(config.width, dtype=self.dtype, name="patch_embedding")(patches.astype(self.dtype))
-        places = constrain(table, None, None)[position].astype(self.dtype)  # looked up whole: a few megabytes
+        places = constrain(table, None, None)[position].astype(self.dtype)  # a replicated table: a few megabytes
         x = constrain(x + places, "batch", "tokens", "width")
 
         # In the attention mask a NOISE block attends to itself and no other block attends to it; with all token

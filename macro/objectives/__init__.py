@@ -1,15 +1,15 @@
-"""What a batch is scored on. `OBJECTIVES[config.objective]` is a module with
+"""Training objectives. `OBJECTIVES[config.objective]` is a module with
 
-    init(key, config) -> params                                      at random
-    totals(batch, config) -> weights                                 of what its means are over
-    loss(params, batch, key, config, totals) -> (scalar, metrics)    shares of means: those of a batch's parts add up
-    report(metrics) -> metrics                                       of a whole batch, as they are shown
+    init(key, config) -> params                                      random
+    totals(batch, config) -> weights                                 total weights, the denominators of its means
+    loss(params, batch, key, config, totals) -> (scalar, metrics)    shares of means: those of a batch's parts sum up
+    report(metrics) -> metrics                                       of a whole batch, for display
     FROZEN                                                           regexes of parameter paths that are never trained
     AXES                                                             rules of `macro/parallel/sharding.py`
 
-and, where the layers it trains can have LoRA's adapters (then `params["lora"]` holds them, `macro/nn/layers.py`),
+and, if its layers can have LoRA adapters (in `params["lora"]`, `macro/nn/layers.py`),
 
-    cast_frozen(params, config) -> params                            in the types they are multiplied in
+    cast_frozen(params, config) -> params                            cast to their compute types
 """
 
 from macro.objectives import autoencoder, joint

@@ -1,12 +1,12 @@
-"""What the image autoencoder is trained on: give the image back through a small, smooth latent.
+"""The objective of the image autoencoder: reconstruct the image from a small, smooth latent.
 
     loss = mean |x' - x|  +  edges * mean |grad x' - grad x|  +  kl * mean KL(q(z|x) || N(0, 1))
 
 The second term (differences of neighbouring pixels, at full and at half size) keeps contours sharp, which a
-pixel loss alone trades for blur. The third is small: it bounds the latents and makes the posterior as wide as
-the decoder tolerates, so that a drawing whose latents are slightly off still decodes well.
+pixel loss alone would blur. The third is small: it bounds the latents and makes the posterior as wide as the decoder
+tolerates, so that generated latents that are slightly off still decode well.
 
-Read next: `macro/models/vae.py`; `configs/demo_vae.py` trains with it.
+Read next: `macro/models/vae.py`; `configs/demo_vae.py` uses it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def init(key: Array, config) -> dict:
 
 
 def totals(batch: Mapping, config) -> dict[str, Array]:
-    """How many images the means of `loss` are over; at least one."""
+    """The number of images in the means of `loss`; at least one."""
     used = sum(jnp.sum(_used(images)) for images in batch["pixels"].values())
     return {"images": jnp.maximum(used, 1.0)}
 
@@ -43,18 +43,18 @@ def totals(batch: Mapping, config) -> dict[str, Array]:
 def loss(
     params: Mapping, batch: Mapping, key: Array, config, totals: Mapping[str, Array]
 ) -> tuple[Array, dict[str, Array]]:
-    """The loss over every image of a packed batch; that of its parts adds up to it.
+    """The loss over every image of a packed batch; the losses of its parts sum up to it.
 
     Args:
         params: `{"vae"}`.
-        batch: `pixels`, per size bucket uint8 `[b, slots, h, w, 3]`; slots that are black all over are empty.
-        key: crops and posterior samples of this step.
+        batch: `pixels`, per size bucket uint8 `[b, slots, h, w, 3]`; all-black slots are empty.
+        key: for the crops and posterior samples of this step.
         config: `crop` is the side of the squares cut from every image; `loss.edges` and `loss.kl`.
-        totals: see `totals`, of the whole batch where this is a part of it.
+        totals: from `totals`, for the whole batch even if `batch` is a part of it.
 
     Returns:
         (scalar loss, metrics): `l1`, `edges`, `kl`, and for `report` the mean squares of error and latents, `square`
-        (pixels in 0..1) and `latent_square`, beside `latent_mean`.
+        (pixels in 0..1) and `latent_square`, and `latent_mean`.
     """
     crop_key, sample_key = jax.random.split(key)
     config_vae = model_config(config).vae
@@ -78,8 +78,8 @@ def loss(
 
 
 def report(metrics: Mapping[str, Array]) -> dict[str, Array]:
-    """The metrics of a whole batch as they are shown: `psnr` in dB, and `latent_mean` and `latent_std` over all
-    channels, from which the config's shift and scale = 1 / std follow."""
+    """The metrics of a whole batch for display: `psnr` in dB, and `latent_mean` and `latent_std` over all channels,
+    which determine the config's shift and scale = 1 / std."""
     shown = dict(metrics)
     shown["psnr"] = -10 * jnp.log10(jnp.maximum(shown.pop("square"), 1e-10))
     shown["latent_std"] = jnp.sqrt(shown.pop("latent_square") - jnp.square(shown["latent_mean"]))
@@ -87,7 +87,7 @@ def report(metrics: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def squares(pixels: Mapping, side: int, key: Array) -> tuple[UInt8[Array, "n side side 3"], Float[Array, " n"]]:
-    """One square cut at random from every slot of every bucket, and 1 where the slot is in use, else 0.
+    """One random square crop from every slot of every bucket, and 1 where the slot is in use, else 0.
 
     Raises:
         UserError: a bucket is smaller than the square.
@@ -109,7 +109,7 @@ def squares(pixels: Mapping, side: int, key: Array) -> tuple[UInt8[Array, "n sid
 
 
 def _used(images: UInt8[Array, "b slots h w 3"]) -> Float[Array, "b slots"]:
-    """1 where a slot holds an image, 0 where it is black all over."""
+    """1 where a slot holds an image, 0 where it is all black."""
     return jnp.any(images > 0, axis=(2, 3, 4)).astype(jnp.float32)
 
 

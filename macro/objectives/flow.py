@@ -1,7 +1,7 @@
-"""What a drawing is scored on: the flow loss on latent tokens (MUSIC, L2; BAGEL's MSE).
+"""The flow loss on latent tokens (MUSIC, L2; BAGEL's MSE).
 
-Each latent token of a packed row picks its values from the row's table of encoded images
-(`macro/models/vae.py`), which the frozen VAE fills.
+Each latent token of a packed sequence takes its values from the sequence's table of images (`macro/models/vae.py`),
+encoded by the frozen VAE.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ def add_noise(
 def flow_losses(
     velocity: Float[Array, "b n c"], target: Float[Array, "b n c"], latent: Mapping
 ) -> tuple[Float[Array, "b n"], Float[Array, "b n"]]:
-    """Squared error of each latent token, mean over channels, and its weight (0 for clean and padding)."""
+    """Squared error of each latent token, mean over channels, and its weight (0 for clean tokens and padding)."""
     error = jnp.mean(jnp.square(velocity - target), axis=-1)
     return error, flow_weights(latent)
 
 
 def flow_weights(latent: Mapping) -> Float[Array, "b n"]:
-    """What each latent token counts: 0 for clean ones and padding."""
+    """The loss weight of each latent token: 0 for clean ones and padding."""
     return latent["loss"].astype(jnp.float32)

@@ -1,4 +1,4 @@
-"""Plan and draw together: `w1 * L1 + w2 * L2` over one packed batch (MUSIC, section 3)."""
+"""The joint loss of plan and image: `w1 * L1 + w2 * L2` over one packed batch (MUSIC, section 3)."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def init(key: Array, config) -> dict:
 
 
 def cast_frozen(params: Mapping, config) -> dict:
-    """Parameters in the type that they are multiplied in, which changes no result where they are not trained."""
+    """Parameters cast to their compute type, which changes no result for those that are not trained."""
     return {**params, "composer": cast_params(params["composer"], model_config(config))}
 
 
 def totals(batch: Mapping, config) -> dict[str, Array]:
-    """The weight of all tokens that each mean of `loss` is over."""
+    """The total weight of the tokens in each mean of `loss`."""
     text, latent = batch["text"], batch["latent"]
     plan, draw = text_weights(text), flow_weights(latent)
     weights = {"plan": jnp.sum(plan), "draw": jnp.sum(draw)}
@@ -48,15 +48,15 @@ def totals(batch: Mapping, config) -> dict[str, Array]:
 def loss(
     params: Mapping, batch: Mapping, key: Array, config, totals: Mapping[str, Array]
 ) -> tuple[Array, dict[str, Array]]:
-    """The joint loss and its parts; those of the parts of a batch add up to those of the batch.
+    """The joint loss and its terms; those of the parts of a batch sum up to those of the batch.
 
     Args:
-        params: `{"composer", "vae"}`, and under "lora" the adapters (`macro/nn/layers.py`) where there are some.
+        params: `{"composer", "vae"}`, and under "lora" the adapters, if any (`macro/nn/layers.py`).
         batch: packed streams and pixels.
-        key: noise of this step.
-        config: `loss.ce_weight` and `loss.mse_weight` are the weights; `tasks` names the tasks to report apart;
-            `token_selection` says which tokens of images the later layers see.
-        totals: see `totals`, of the whole batch where this is a part of it.
+        key: for the noise of this step.
+        config: `loss.ce_weight` and `loss.mse_weight` are the weights; `tasks` names the tasks to report separately;
+            `token_selection` selects the image tokens that the later layers attend to.
+        totals: from `totals`, for the whole batch even if `batch` is a part of it.
 
     Returns:
         (scalar loss, metrics): `plan`, `draw`, and both per task; a task without tokens reports NaN.
@@ -85,7 +85,7 @@ def loss(
 
 
 def _token_selection(config, key: Array, rows: int) -> TrainingSelection | None:
-    """What `config.token_selection` asks for; None where every token is kept."""
+    """The token selection in `config.token_selection`; None if every token is kept."""
     selection = training_selection(config)
     if selection is None:
         return None
@@ -94,10 +94,10 @@ def _token_selection(config, key: Array, rows: int) -> TrainingSelection | None:
 
 
 def _mean(values: Array, weight: Array, total: Array, empty: float = 0.0) -> Array:
-    """This part's share of the weighted mean over all tokens; `empty` where nothing has weight."""
+    """This part's share of the weighted mean over all tokens; `empty` if the total weight is 0."""
     return jnp.where(total > 0, jnp.sum(values * weight) / jnp.maximum(total, 1e-6), empty)
 
 
 def report(metrics: Mapping[str, Array]) -> dict[str, Array]:
-    """The metrics of a whole batch as they are shown."""
+    """The metrics of a whole batch for display."""
     return dict(metrics)

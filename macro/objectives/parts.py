@@ -1,4 +1,4 @@
-"""What every objective starts from: the model its config names, and parts of the parameters read from files.
+"""The start of every objective: the model that its config names, and parts of the parameters read from files.
 
 config.model = {"variant": "XS/128", ...}           macro/models/variants.py
 config.init_from = {"vae": "model.safetensors"}     part of the parameters -> file to read it from
@@ -25,10 +25,10 @@ def model_config(config) -> ModelConfig:
 
 
 def start_files(config, parts: Iterable[str]) -> dict[str, str]:
-    """`config.init_from` (missing: none): the file that each part named there begins as.
+    """`config.init_from` (missing: none): part name -> file with its initial parameters.
 
     Raises:
-        UserError: a part that is not among `parts`.
+        UserError: a name that is not in `parts`.
     """
     files = dict(config.get("init_from", {}))
     for part in files:
@@ -38,15 +38,15 @@ def start_files(config, parts: Iterable[str]) -> dict[str, str]:
 
 
 def read_part(part: str, path: str, config, shapes: Mapping, laid: Mapping) -> dict:
-    """One part of the parameters from a file, every device's share of a tensor read on its own.
+    """Reads one part of the parameters from a file; each device's shard of a tensor is read on its own.
 
     Args:
-        part: such as "composer". path: a file that macro wrote.
-        config: its `model` has to have the file's sizes.
-        shapes, laid: shape and sharding of each of the part's parameters, in trees.
+        part: such as "composer". path: a weights file of macro's.
+        config: its `model` must have the file's sizes.
+        shapes, laid: trees with the shape and the sharding of each parameter of the part.
 
     Raises:
-        UserError: a file without the part, or one of other sizes than `config.model`; the message names the first.
+        UserError: the file lacks the part, or its sizes differ from `config.model`; the message names the first one.
     """
     file = weights.reader(path)
     held = {name.removeprefix(f"{part}/"): name for name in file if name.startswith(f"{part}/")}

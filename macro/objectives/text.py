@@ -1,4 +1,4 @@
-"""What a plan is scored on: next-token cross-entropy over chain of thought and layout (MUSIC, L1)."""
+"""The text loss: next-token cross-entropy over chain of thought and layout (MUSIC, L1)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Float, Int
 
-# Logits of a row that exist at a time: 32,768 tokens of 152,064 words would be 20 GB.
+# Logits of a sequence that exist at a time: 32,768 tokens with 152,064 ids each would take 20 GB.
 LOGITS = 1 << 27
 
 
@@ -19,10 +19,10 @@ def text_losses(
     """Cross-entropy of each text token, and its weight.
 
     Args:
-        logits_of: hidden states [b, m, d] to next-token logits [b, m, v], float32. Where a row has many tokens it is
-            asked for a part of them at a time, and again in the backward pass.
+        logits_of: hidden states [b, m, d] to next-token logits [b, m, v], float32. For long text
+            streams it is called on a part at a time, and again in the backward pass.
         hidden: final hidden states of the text stream.
-        text: the text stream; `labels` -1 marks tokens that predict nothing.
+        text: the text stream; `labels` is -1 for tokens without a label.
         vocab: v.
 
     Returns:
@@ -37,7 +37,7 @@ def text_losses(
     if parts == 1:
         nats = nats_of((hidden, text["labels"]))
     else:
-        # Every p-th token, not runs of them: so all devices have a share of each part where tokens are divided.
+        # Every p-th token, not runs of tokens: so each part is spread over all devices if tokens are sharded.
         split = (
             rearrange(hidden, "b (m p) d -> p b m d", p=parts),
             rearrange(text["labels"], "b (m p) -> p b m", p=parts),
@@ -47,7 +47,7 @@ def text_losses(
 
 
 def text_weights(text: Mapping) -> Float[Array, "b n"]:
-    """What each text token counts: nothing where it predicts nothing."""
+    """The loss weight of each text token: 0 without a label."""
     return jnp.where(text["labels"] >= 0, text["weights"], 0.0)
 
 

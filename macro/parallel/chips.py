@@ -1,12 +1,12 @@
 """Peak rates and memory of TPU chips.
 
 Figures: Google's pages "TPU v5e", "TPU v5p" and "TPU v6e" in the documentation of Cloud TPU. Their versions disagree
-in two points. The interconnect of v6e is 3584 Gbit/s in older and 3200 in newer ones: 3200 is taken, for it alone
+on two points. The interconnect of v6e is 3584 Gbit/s in older and 3200 in newer ones: 3200 is used, as only it
 agrees with the all-reduce bandwidth of a pod on the same page. HBM bandwidth is rounded to 800 and 1600 GB/s in
-newer ones: the older, finer figures are taken. `hbm_bytes` is not the advertised size but what libtpu lets a
-program use, by its own message about a program that is too large.
+newer ones: the older, finer figures are used. `hbm_bytes` is not the advertised size but what libtpu lets a
+program use, according to its message about a program that is too large.
 
-TPU v4 is left out: its topologies here show one device a core, its published figures are by chip.
+TPU v4 is left out: its topologies here have one device per core, its published figures are per chip.
 """
 
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ _GIB = 2**30
 class Chip:
     """One chip, which is one JAX device.
 
-    `flops_bf16`: peak a second. `hbm_bytes`: usable; `hbm_bandwidth`: bytes a second. `ici_bandwidth`: bytes a
-    second that it can send over all of its links to neighbours together. `device_kind`: as JAX prints it.
+    `flops_bf16`: peak per second. `hbm_bytes`: usable; `hbm_bandwidth`: bytes per second. `ici_bandwidth`: bytes per
+    second that it can send over all its links to neighbours together. `device_kind`: as JAX prints it.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """A run's devices as a mesh with named axes, and batches sharded over it.
 
-    data         between slices, over the slower network: each holds all parameters and a share of the batch
+    data         between slices, over the slower network: each slice holds all parameters and a share of the batch
     fsdp         batch and parameters, within a slice, over two axes (`sharding.FSDP` says why there are two)
     fsdp_inner
     tensor       heads and hidden units of every layer
@@ -9,10 +9,10 @@
     config.parallel = {"preset": "fsdp"}                              all of a slice's devices
     config.parallel = {"preset": "fsdp+tensor", "tensor": 4}          four devices share each layer
     config.parallel = {"preset": "fsdp+sequence", "sequence": 4}      four devices share each packed sequence
-    config.parallel = {"preset": "fsdp+tensor+sequence", "tensor": 4, "sequence": 2}     both, for drawing
+    config.parallel = {"preset": "fsdp+tensor+sequence", "tensor": 4, "sequence": 2}     both, for sampling
 
-Axes are of the Auto kind: the compiler divides the computation, guided by `sharding.constrain`, and linen's
-logical constraints need them so.
+Axes are of type Auto, which linen's logical constraints require: the compiler partitions the computation, guided by
+`sharding.constrain`.
 Read next: `macro/parallel/sharding.py`.
 """
 
@@ -30,7 +30,7 @@ from macro.utils.config import from_config
 from macro.utils.errors import UserError
 
 AXES = ("data", "fsdp", "fsdp_inner", "tensor", "sequence")
-# A preset's name is the axes that it has.
+# A preset is named after its axes.
 PRESETS = ("fsdp", "fsdp+tensor", "fsdp+sequence", "fsdp+tensor+sequence")
 
 
@@ -41,8 +41,8 @@ class ParallelConfig:
     Attributes:
         preset: one of `PRESETS`.
         tensor, sequence: devices on that axis, where the preset has it.
-        slices: 0 asks the devices; a number divides them into so many, in their order.
-        rules: (regex, logical axes) of parameters, looked at before the model's own (`macro/models/sharding_rules.py`).
+        slices: 0 reads it from the devices; a number divides them into that many, in their order.
+        rules: (regex, logical axes) of parameters, applied before the model's own (`macro/models/sharding_rules.py`).
     """
 
     preset: str = "fsdp"
@@ -65,7 +65,7 @@ class ParallelConfig:
 
 
 def parallel_config(config) -> ParallelConfig:
-    """`config.parallel`, read and checked; a config without it gets the plain preset."""
+    """`config.parallel`, read and checked; a config without it gets the default preset."""
     return from_config(ParallelConfig, config.get("parallel", {}), "parallel")
 
 
@@ -81,7 +81,7 @@ def make_mesh(config: ParallelConfig, devices: Sequence | None = None) -> Mesh:
 
 
 def axis_sizes(config: ParallelConfig, devices: int, slices: int) -> tuple[int, ...]:
-    """Sizes of `AXES` for so many devices of so many slices; raises UserError, see `make_mesh`."""
+    """Sizes of `AXES` for these numbers of devices and slices; raises UserError, see `make_mesh`."""
     if devices % slices:
         raise _indivisible("slices", slices, devices, "devices")
     within = devices // slices
@@ -94,7 +94,7 @@ def axis_sizes(config: ParallelConfig, devices: int, slices: int) -> tuple[int, 
 
 
 def _slices(devices: Sequence) -> int:
-    """How many slices the devices say they are of; only those of several say anything."""
+    """The number of slices by the devices' `slice_index`, which only devices of several slices have."""
     return len({getattr(device, "slice_index", 0) for device in devices})
 
 
@@ -104,7 +104,7 @@ def _indivisible(axis: str, size: int, devices: int, what: str) -> UserError:
 
 
 def _placed(devices: list, sizes: tuple[int, ...]) -> np.ndarray:
-    """Devices [data, fsdp, fsdp_inner, tensor, sequence], neighbours on an axis near one another on the wires."""
+    """Devices [data, fsdp, fsdp_inner, tensor, sequence]; neighbours on an axis are close in the network."""
     if devices[0].platform != "tpu":
         return np.array(devices).reshape(sizes)
     slices, *shape = sizes
@@ -117,12 +117,12 @@ def _placed(devices: list, sizes: tuple[int, ...]) -> np.ndarray:
 
 
 def row_parts(mesh: Mesh) -> int:
-    """Over how many parts of the mesh the rows of a batch are dealt."""
+    """The number of shards of a batch on the mesh."""
     return math.prod(mesh.shape[axis] for axis in ACTIVATION_RULES["batch"])
 
 
 def check_batch_size(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
-    """Raises UserError if the rows of a batch cannot be dealt evenly, in `accumulate` parts, to the devices."""
+    """Raises UserError if a batch, in `accumulate` parts, cannot be sharded evenly over the devices."""
     parts = row_parts(mesh) * accumulate
     if batch_size % parts or batch_size < 1:
         times = f" in {accumulate} accumulated parts" if accumulate > 1 else ""
@@ -133,24 +133,24 @@ def check_batch_size(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
 
 
 def nearest_multiples(size: int, parts: int) -> str:
-    """The numbers next to `size` that `parts` divides, in words."""
+    """The multiples of `parts` next to `size`, as text."""
     below = size // parts * parts
     return f"{below} or {below + parts}" if below > 0 else f"{parts}"
 
 
 def my_rows(batch_size: int, mesh: Mesh) -> tuple[int, ...]:
-    """The rows of a batch that this process has to make: those that its devices hold some part of."""
+    """The rows of a batch that this process must make: those of which its devices hold a part."""
     held = activation_sharding(mesh, (batch_size,), "batch").addressable_devices_indices_map((batch_size,))
     return tuple(sorted({row for (where,) in held.values() for row in range(*where.indices(batch_size))}))
 
 
 def shard_batch(batch: Mapping, rows: Sequence[int], batch_size: int, mesh: Mesh) -> dict:
-    """Lays a batch over the mesh by rows.
+    """Shards a batch over the mesh by rows.
 
     Args:
         batch: nested dict of arrays `[len(rows), ...]`: this process's rows.
-        rows: their numbers in the whole batch, as `my_rows` gives them.
-        batch_size: rows of the whole batch.
+        rows: their indices in the global batch, as `my_rows` returns them.
+        batch_size: rows of the global batch.
     """
     place = {row: number for number, row in enumerate(rows)}
 

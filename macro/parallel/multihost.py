@@ -1,11 +1,11 @@
-"""Several processes as one run: they find one another, stop together, and the primary one writes the files.
+"""Several processes as one run: they connect, stop together, and the primary one writes the files.
 
-    main:    with initialize(coordinator, process, processes): ...     before anything touches a device
+    main:    with initialize(coordinator, process, processes): ...     before any use of a device
                rendezvous, then `jax.distributed.initialize`
     loop:    with preemption_guard() as preempted:  if preempted(): save and leave
     files:   if is_primary(): ...          with primary_first("data"): ...
 
-With a single process all of this does nothing.
+With a single process these functions do nothing.
 Read next: `macro/parallel/rendezvous.py`, `macro/parallel/mesh.py`.
 """
 
@@ -24,7 +24,7 @@ import numpy as np
 from macro.parallel import rendezvous
 from macro.utils.errors import UserError
 
-# What `macro.utils.config.run` says about the parameters that a command line hands to `initialize`.
+# Help texts for the parameters that a command line passes to `initialize`.
 HELPS = {
     "coordinator": "host:port of process 0, where several processes make one run; `none`: this one is alone; left out: "
     "as the cluster says (TPU pod, Slurm, Open MPI, Kubernetes), alone if there is no cluster",
@@ -34,25 +34,25 @@ HELPS = {
 }
 _WAIT_SECONDS = 7 * 24 * 3600  # while one works, such as on data; if it dies, JAX notices and ends the others
 _LEAVE_SECONDS = 30  # for all to leave once one does, after they have waited for one another
-# Process 0 leaves later than others who make the same mistake: JAX's service goes with it, and ends them noisily.
+# Process 0 exits later than others with the same error: JAX's service ends with it, and kills them noisily.
 _LAST_SECONDS = 3
 
 
 @contextlib.contextmanager
 def initialize(coordinator: str = "", process: int = -1, processes: int = 0, join_seconds: int = 300) -> Iterator[None]:
-    """Inside the block this process is one of a run's: `jax.devices()` are those of all. All leave it together.
+    """Inside the block this process is part of a run: `jax.devices()` are those of all processes. All leave together.
 
-    If the block raises, this process exits without the others, which then end too: at once if it was process 0, else
-    when its heartbeat is missed, within two minutes.
+    If the block raises, this process exits without waiting, and the others then exit too: at once if it was process 0,
+    else when its heartbeat is missed, within two minutes.
 
     Args:
       coordinator: see `HELPS`.
-      process: -1: the cluster says it.
-      processes: 0: the cluster says it; otherwise it must agree with the cluster.
+      process: -1: taken from the cluster's environment.
+      processes: 0: taken from the cluster's environment; otherwise it must agree with that.
       join_seconds: how long to wait for processes that start late.
 
     Raises:
-      UserError: flags that contradict each other or the cluster; or processes that did not come in time, with numbers.
+      UserError: flags that contradict each other or the cluster; or processes missing after that time, by number.
     """
     number = _join(coordinator, process, processes, join_seconds)
     try:
@@ -66,7 +66,7 @@ def initialize(coordinator: str = "", process: int = -1, processes: int = 0, joi
 
 
 def is_primary() -> bool:
-    """Whether this is process 0, which writes what a run writes once."""
+    """Whether this is process 0, which writes the run's files."""
     import jax
 
     return jax.process_index() == 0
@@ -77,7 +77,7 @@ def barrier(name: str) -> None:
     import jax
 
     if jax.process_count() > 1:
-        # Private, but the public `sync_global_devices` waits on the devices, which between CPUs times out after 30 s.
+        # Private, but the public `sync_global_devices` waits on the devices, which times out after 30 s on CPUs.
         from jax._src import distributed
 
         distributed.global_state.client.wait_at_barrier(name, _WAIT_SECONDS * 1000)
@@ -85,9 +85,9 @@ def barrier(name: str) -> None:
 
 @contextlib.contextmanager
 def primary_first(name: str) -> Iterator[None]:
-    """Process 0 runs the block first, then the others, which find its files if they share a disk. All leave together.
+    """Process 0 runs the block first, then the others, which find its files on a shared disk. All leave together.
 
-    `name` is that of the barriers.
+    `name` names the barriers.
     """
     if not is_primary():
         barrier(f"{name} by the first")
@@ -98,14 +98,14 @@ def primary_first(name: str) -> Iterator[None]:
 
 
 def process_allgather(x) -> np.ndarray:
-    """The whole array in this process's memory, however it is sharded over processes. Every process must call it."""
+    """The full array in this process's memory, gathered from all processes. Every process must call it."""
     from jax.experimental import multihost_utils
 
     return np.asarray(x) if x.is_fully_addressable else multihost_utils.process_allgather(x, tiled=True)
 
 
 def gather_to_primary(tree: Mapping) -> Mapping | None:
-    """A tree of whole arrays in process 0's memory, None in the others. Every process must call it."""
+    """A tree of full arrays in process 0's memory, None in the others. Every process must call it."""
     import jax
 
     if jax.process_count() == 1:
@@ -121,7 +121,7 @@ def gather_to_primary(tree: Mapping) -> Mapping | None:
 
 @contextlib.contextmanager
 def preemption_guard() -> Iterator[Callable[[], bool]]:
-    """Yields `preempted()`: whether to save and leave before this step, because a process of the run got SIGTERM.
+    """Yields `preempted()`: whether to save and exit before this step, because a process of the run got SIGTERM.
 
     Every process calls it once before each of its steps; it is true for the same step in all, the second after the
     signal (the first, with a single process). Only a main thread can handle signals: in another thread it stays false.
@@ -138,10 +138,10 @@ def preemption_guard() -> Iterator[Callable[[], bool]]:
 
 
 def _agreed(stopped: threading.Event) -> Callable[[], bool]:
-    """Whether any process's event was set at its last call, the same answer in all; with one process, its event.
+    """Whether any process's event was set at its last call, the same in all; with one process, its event.
 
-    JAX's `reached_preemption_sync_point` does not serve: after a signal before the first step of a resumed run it
-    waits for a step number that has long passed.
+    JAX's `reached_preemption_sync_point` cannot be used: after a signal before the first step of a resumed run it
+    waits for a step number that has already passed.
     """
     import jax
     import jax.numpy as jnp
@@ -149,7 +149,7 @@ def _agreed(stopped: threading.Event) -> Callable[[], bool]:
 
     if jax.process_count() == 1:
         return stopped.is_set
-    # Not `jax.make_mesh`, which orders devices by their coordinates: those of several slices repeat.
+    # Not `jax.make_mesh`, which orders devices by their coordinates, which repeat over several slices.
     mesh = Mesh(np.array(jax.devices()), ("all",), axis_types=(AxisType.Auto,))
     place = NamedSharding(mesh, PartitionSpec("all"))
     flags = [
@@ -159,7 +159,7 @@ def _agreed(stopped: threading.Event) -> Callable[[], bool]:
     pending = [any_of(flags[False])]
 
     def preempted() -> bool:
-        # Reads the answer to the call before: this one's waits on the device behind the step that is running.
+        # Reads the result of the previous call: this one's is queued on the device behind the running step.
         pending.append(any_of(flags[stopped.is_set()]))
         return bool(pending.pop(0))
 
@@ -190,7 +190,7 @@ def _join(coordinator: str, process: int, processes: int, seconds: int) -> int |
         rendezvous.serve(coordinator, processes, seconds)
     else:
         rendezvous.connect(coordinator, process, processes, seconds)
-    # Only now: who is missing is reported before JAX, which takes seconds to import.
+    # Imported only now: missing processes are reported before JAX, which takes seconds to import.
     import jax
 
     jax.distributed.initialize(
@@ -202,7 +202,7 @@ def _join(coordinator: str, process: int, processes: int, seconds: int) -> int |
         initialization_timeout=seconds,
         shutdown_timeout_seconds=_LEAVE_SECONDS,
     )
-    # JAX has installed a handler of its own, which would keep the signal from ending this process.
+    # JAX has installed its own handler, which would keep the signal from ending this process.
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
     return process
 
@@ -218,7 +218,7 @@ def _leave(code: int, process: int) -> None:
 
 def _cluster(seconds: int) -> tuple[str, int, int, Any] | None:
     """(coordinator, processes, process, local devices) as JAX finds them in the environment, or None."""
-    # Private, but the public `initialize` aborts the process with a C++ stack trace when another one is missing.
+    # Private, but the public `initialize` aborts the process with a C++ stack trace if another one is missing.
     from jax._src.clusters import ClusterEnv
 
     try:

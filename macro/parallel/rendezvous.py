@@ -1,10 +1,10 @@
-"""The rendezvous before a run of several processes: all arrive, or every one of them reports who did not.
+"""The rendezvous before a run of several processes: all connect, or each reports which ones are missing.
 
     process 0       listens at the coordinator's address      <- "macro-rendezvous 2 4", process 2 of 4
-                    until all have arrived or time is up      -> "macro-rendezvous", or that and what is wrong
+                    until all have connected or time is up    -> "macro-rendezvous", or that and the error
 
 JAX then listens at the same address. If a process is missing, JAX's own client would end the others with a C++ stack
-trace that does not say which. This module imports sockets only, so it takes no time.
+trace that does not name it. This module imports sockets only, so it loads instantly.
 Read next: `macro/parallel/multihost.py`.
 """
 
@@ -21,7 +21,7 @@ from macro.utils.errors import UserError
 
 _WORD = b"macro-rendezvous"
 _HELLO_SECONDS = 2  # for a process that has connected to say its number
-_VERDICT_SECONDS = 30  # more than process 0 needs beyond its limit to tell everybody
+_VERDICT_SECONDS = 30  # more than process 0 needs beyond its limit to answer all
 
 
 def check(coordinator: str, process: int, processes: int) -> None:
@@ -34,7 +34,7 @@ def check(coordinator: str, process: int, processes: int) -> None:
 
 
 def serve(coordinator: str, processes: int, seconds: int) -> None:
-    """Process 0: returns when all others have arrived, and tells them. Otherwise UserError, here and in those."""
+    """Process 0: returns when all others have connected and been answered. Otherwise UserError, in all of them."""
     flag, (_, port) = f"--coordinator={coordinator}", _host_and_port(coordinator)
     try:
         listener = _listen(port, processes)
@@ -51,7 +51,7 @@ def serve(coordinator: str, processes: int, seconds: int) -> None:
         with contextlib.suppress(OSError):  # one that has just died; JAX waits for it, with a limit of its own
             connection.sendall(verdict)
     for connection in came:
-        # They close first, so that no connection is left on the port that JAX listens on next.
+        # The others close first, so that no connection is left on the port that JAX listens on next.
         with connection, contextlib.suppress(OSError):
             connection.recv(1)
     if fault:
@@ -59,7 +59,7 @@ def serve(coordinator: str, processes: int, seconds: int) -> None:
 
 
 def connect(coordinator: str, process: int, processes: int, seconds: int) -> None:
-    """Any other process: returns when process 0 says that all are here. Otherwise UserError."""
+    """Any other process: returns when process 0 reports that all have connected. Otherwise UserError."""
     host, port = _host_and_port(coordinator)
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
@@ -98,14 +98,14 @@ def _listen(port: int, processes: int) -> socket.socket:
 
 
 def _collect(listener: socket.socket, processes: int, seconds: int) -> tuple[str | None, list[socket.socket]]:
-    """(what is wrong or None, connections to all who came), once all others are here, one is wrong, or time is over."""
+    """(error or None, all connections), once all others have connected, one is wrong, or time is up."""
     here: dict[int, socket.socket] = {}
     end = time.monotonic() + seconds
     with selectors.DefaultSelector() as selector:
         selector.register(listener, selectors.EVENT_READ)
         while len(here) < processes - 1 and (left := end - time.monotonic()) > 0:
             for key, _ in selector.select(left):
-                if key.data is not None:  # Who came says nothing more: it left.
+                if key.data is not None:  # A connected process sends nothing more, so readable means closed.
                     selector.unregister(key.fileobj)
                     here.pop(key.data).close()
                     continue
@@ -136,7 +136,7 @@ def _collect(listener: socket.socket, processes: int, seconds: int) -> tuple[str
 
 
 def _hello(connection: socket.socket) -> tuple[int, int] | None:
-    """(number, number of processes) that a connection announces, or None if it is not one of our processes."""
+    """(number, number of processes) that a connection announces, or None if it is not a process of a run."""
     try:
         connection.settimeout(_HELLO_SECONDS)
         word, number, processes = _line(connection).split()
@@ -146,7 +146,7 @@ def _hello(connection: socket.socket) -> tuple[int, int] | None:
 
 
 def _address(peer: tuple) -> str:
-    return peer[0].removeprefix("::ffff:")  # how a socket for both kinds of addresses writes one of the old kind
+    return peer[0].removeprefix("::ffff:")  # the prefix of an IPv4 address on a dual-stack socket
 
 
 def _line(connection: socket.socket) -> bytes:
@@ -157,7 +157,7 @@ def _line(connection: socket.socket) -> bytes:
 def _processes(numbers: Iterable[int]) -> str:
     """`process 3` or `processes 1-4, 7`."""
     numbers = sorted(numbers)
-    # In a run of consecutive numbers, number minus place is the same.
+    # In a run of consecutive numbers, number minus index is constant.
     runs = [list(run) for _, run in itertools.groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])]
     spans = ", ".join(_span(run[0][1], run[-1][1], "-") for run in runs)
     return f"process{'es' if len(numbers) > 1 else ''} {spans}"

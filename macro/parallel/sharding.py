@@ -6,7 +6,7 @@ to axes of the mesh (`macro/parallel/mesh.py`):
     ACTIVATION_RULES   activations: the batch over `data` and `fsdp`, tokens over `sequence`, heads over `tensor`
     PARAMETER_RULES    parameters: over every mesh axis but `data`, on whichever dimension is a multiple
 
-A mesh axis of size 1 shards nothing, so the presets differ in the mesh alone and the program is the same.
+A mesh axis of size 1 shards nothing, so the presets differ only in the mesh and the program is the same.
 
 A parameter's logical axes come from rules (regex on its path, logical axes):
 
@@ -38,7 +38,7 @@ Rules = Sequence  # of (regex, axes), in tuples or lists
 AnyMesh = Mesh | AbstractMesh
 
 MAX_UNSHARDED_SHARE = 0.02
-FEW = 16  # numbers in an array of optimizer state that need not belong to a parameter
+FEW = 16  # at most so many elements in an array of optimizer state that belongs to no parameter
 
 # FSDP has two axes of the mesh, so that a dimension which is no multiple of all devices (SigLIP's 1152 on 256) is still
 # sharded over one of them, and another dimension over the other.
@@ -122,9 +122,9 @@ def current_mesh_shape() -> Mapping[str, int]:
 
 
 def platform() -> str:
-    """What the program that is being traced will run on: "cpu", "gpu" or "tpu".
+    """The platform of the program being traced: "cpu", "gpu" or "tpu".
 
-    With a mesh set, its devices, which need not exist here (`macro/parallel/topology.py`).
+    With a mesh set, that of its devices, which need not be attached (`macro/parallel/topology.py`).
     """
     mesh = jax.sharding.get_abstract_mesh()
     described = None if mesh.empty else mesh.abstract_device
@@ -134,7 +134,7 @@ def platform() -> str:
 
 
 def join_tokens(parts: Sequence[jax.Array | np.ndarray]) -> jax.Array | np.ndarray:
-    """Concatenates token buffers `[b, n, ...]` along n; numpy's with numpy, as on a mesh of devices that are not here.
+    """Concatenates token buffers `[b, n, ...]` along n; numpy's with numpy, as for a mesh of absent devices.
 
     Where tokens are sharded, each device concatenates its own shards, so nothing is sent. The order in memory is then
     not that of the parts, and need not be: a token's position is in its metadata.
@@ -148,7 +148,7 @@ def join_tokens(parts: Sequence[jax.Array | np.ndarray]) -> jax.Array | np.ndarr
 
 
 def join_streams(text: jax.Array | np.ndarray, *others: jax.Array | np.ndarray | None) -> jax.Array | np.ndarray:
-    """Text, vision and latent buffers as the model joins them, each to all before it; None: there is no such stream."""
+    """Text, vision and latent buffers joined as by the model, each to all before it; None: no such stream."""
     for other in others:
         text = text if other is None else join_tokens([text, other])
     return text
@@ -165,7 +165,7 @@ def split_tokens(whole: jax.Array, sizes: Sequence[int]) -> list[jax.Array]:
 
 
 def _ways(sizes: Sequence[int]) -> int:
-    """Over how many devices all buffers of these sizes are sharded."""
+    """The number of devices over which all buffers of these sizes are sharded."""
     ways = current_mesh_shape().get("sequence", 1)
     return ways if all(size % ways == 0 for size in sizes) else 1
 

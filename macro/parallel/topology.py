@@ -3,7 +3,7 @@
     devices("v5p:4x4x4")                64 chips of one slice
     devices("v5e:16x16", slices=2)      two slices of 256
 
-Arrays cannot be made on them; programs can be compiled for them (`macro/parallel/cost_model/estimate.py`).
+They hold no arrays, but programs can be compiled for them (`macro/parallel/cost_model/estimate.py`).
 """
 
 import math
@@ -23,12 +23,12 @@ SHAPES: dict[str, Sequence[str]] = {"v5e": _FLAT, "v5p": _SOLID, "v6e": _FLAT}
 
 
 def size(shape: str) -> int:
-    """Chips of a shape such as "4x4x4"."""
+    """The number of chips of a shape such as "4x4x4"."""
     return math.prod(int(side) for side in shape.split("x"))
 
 
 def check(name: str) -> None:
-    """Raises UserError, with the nearest that exists, for a name that is no topology."""
+    """Raises UserError, with the nearest existing name, for a name that is not a topology."""
     kind, _, shape = name.partition(":")
     shapes = SHAPES[chip(kind).name]
     if shape in shapes:
@@ -47,8 +47,8 @@ def devices(name: str, slices: int = 1) -> list[jax.Device]:
         UserError: no such topology, or the libtpu wheel is missing.
     """
     check(name)
-    # Without the first three libtpu looks for the TPU machine that this is not; their values make no difference to the
-    # topology. The last two quiet its log.
+    # Without the first three libtpu looks for an attached TPU; their values make no difference to the
+    # topology. The last two silence its log.
     for key, value in {
         "TPU_SKIP_MDS_QUERY": "1",
         "TPU_WORKER_HOSTNAMES": "localhost",

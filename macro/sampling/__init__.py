@@ -1,1 +1,1 @@
-"""Sentence -> plans -> images -> the best one. `pipeline.py` is where a reader starts."""
+"""Sentence -> plans -> images -> the best one. Start reading at `pipeline.py`."""

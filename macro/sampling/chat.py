@@ -2,9 +2,9 @@
 
     turn = [image as the ViT sees it] ... [bos] question [eos]   ->   [bos] answer [eos]
 
-There is no chat template: turns follow one another, and images come without their VAE copies, as in BAGEL's
-`InterleaveInferencer(understanding_output=True)`. With `think` a system prompt asks for a thought, and an answer
-begins with it. The context is read once and grows from turn to turn. Read next: `macro/sampling/plan_decoding.py`.
+There is no chat template: turns follow one another, and images have no VAE copies, as in BAGEL's
+`InterleaveInferencer(understanding_output=True)`. With `think` a system prompt asks for a thought, which then precedes
+the answer. Each turn is prefilled once and stays in the KV cache. Read next: `macro/sampling/plan_decoding.py`.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from macro.sentence.plan import END_THINK, THINK, parse_think
 from macro.sentence.prompt import arrange, build_sentence
 
 # The system prompt for understanding in BAGEL's `inferencer.py` (`VLM_THINK_SYSTEM_PROMPT`), with the space before the
-# line break. It stands as a text of its own before everything else; over several turns once, at their beginning [ours].
+# line break. It is a text of its own before everything else; in a conversation it comes once, at the start [ours].
 THINK_PROMPT = (
     "You should first think about the reasoning process in the mind and then provide the user with the answer. \n"
     "The reasoning process is enclosed within <think> </think> tags, i.e. "
@@ -36,13 +36,13 @@ THINK_PROMPT = (
 
 @dataclasses.dataclass(frozen=True)
 class Turn:
-    """A question and what the model wrote.
+    """A question and the model's output.
 
     Attributes:
-        question: as asked.
-        thought: what was written between `<think>` and `</think>`; "" without.
-        answer: what was written after it.
-        text: all that was written.
+        question: as given.
+        thought: the text between `<think>` and `</think>`; "" without one.
+        answer: the text after it.
+        text: the whole output.
     """
 
     question: str
@@ -52,7 +52,7 @@ class Turn:
 
 
 class Chat:
-    """A conversation; `Pipeline.chat` begins one."""
+    """A conversation; `Pipeline.chat` starts one."""
 
     def __init__(self, pipeline, options: SamplingOptions, seed: int = 0):
         self._pipeline, self._options, self._seed = pipeline, options, seed
@@ -63,10 +63,10 @@ class Chat:
             self._unread.append(self._text(THINK_PROMPT))
 
     def ask(self, question: str, images: Sequence[str | os.PathLike | np.ndarray] = ()) -> Turn:
-        """The model's answer to a question, after all turns before it.
+        """The model's answer to a question, given all turns before it.
 
         Args:
-            question: refers to the n-th of `images` as `<image n>`; images that it does not name come first.
+            question: refers to the n-th of `images` as `<image n>`; images that it does not mention come first.
             images: files, or arrays uint8[h, w, 3]; at most 12.
 
         Raises:
@@ -98,7 +98,7 @@ class Chat:
         return self.turns[-1]
 
     def _read(self) -> None:
-        """Reads what was said since the last answer, and that answer, after the cache."""
+        """Prefills the last answer and all text and images since, extending the cache."""
         pipeline = self._pipeline
         prompt = make_prompt([{"full": self._unread}], (), pipeline.tokenizer, pipeline.packing, (self._end,))
         caches, _ = read_prompt(pipeline.params, prompt, pipeline.config, before=self._cache)

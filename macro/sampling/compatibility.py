@@ -1,12 +1,12 @@
-"""What a model was trained with, written beside its weights, and held against what it is to draw with.
+"""The settings that a model was trained with, stored with its weights and checked against those for sampling.
 
     notes["trained_with"] = {
         "images": ...        ImageSpec.to_dict()        "dtype": "bfloat16"        "reference_vae": true
         "arrangement": ...   see PackingConfig          "tokenizer": {"sha256", "vocab_size", "layout": [first, last]}
-        "cfg_dropout": ...   so: which contexts the model has seen
+        "cfg_dropout": ...   hence the contexts that the model has seen
     }
 
-Older files lack it; what can be told without is checked all the same. Read next: `macro/sampling/load.py`.
+Older files lack it; what can be checked without it is. Read next: `macro/sampling/load.py`.
 """
 
 import dataclasses
@@ -25,12 +25,12 @@ from macro.sentence.prompt import AS_GIVEN
 from macro.sentence.spans import MAX_REFERENCES, Image, Sentence, Target, Text
 from macro.utils.errors import UserError
 
-# A context that training shows less often than this is none that the model knows.
+# A context that is rarer than this in training counts as unknown to the model.
 LEAST_PROBABILITY = 0.01
 
 
 def training_record(model: ModelConfig, tokenizer: Tokenizer, packing: PackingConfig) -> dict:
-    """`notes["trained_with"]` of the weights that a training writes; JSON-able."""
+    """`notes["trained_with"]` for the weights that training writes; JSON-able."""
     return {
         "images": packing.images.to_dict(),
         "reference_vae": packing.reference_vae,
@@ -49,13 +49,13 @@ def _tokenizer_record(tokenizer: Tokenizer) -> dict:
 def check_record(
     path: Path, record: Mapping, tokenizer: Tokenizer, packing: PackingConfig, contexts: Sequence[str]
 ) -> None:
-    """Holds what a model was trained with against what it is to draw with.
+    """Checks the settings that a model was trained with against those for sampling.
 
     Args:
-        record: what `training_record` said. contexts: those that guidance compares.
+        record: from `training_record`. contexts: those that guidance uses.
 
     Raises:
-        UserError: one line with the first thing that differs, what was found and what is due.
+        UserError: one line with the first difference, what was found and what is required.
     """
     check_tokenizer(path, record, tokenizer)
     _check_images(path, record["images"], packing.images.to_dict())
@@ -74,7 +74,7 @@ def check_record(
 
 
 def check_tokenizer(path: Path, record: Mapping, tokenizer: Tokenizer) -> None:
-    """UserError if the weights were trained with another tokenizer."""
+    """Raises UserError if the weights were trained with another tokenizer."""
     found, due = _tokenizer_record(tokenizer), record["tokenizer"]
     for name in ("vocab_size", "layout", "sha256"):
         if found[name] != due[name]:
@@ -85,7 +85,7 @@ def check_tokenizer(path: Path, record: Mapping, tokenizer: Tokenizer) -> None:
 
 
 def _check_images(path: Path, due: Mapping, found: Mapping) -> None:
-    due, found = (json.loads(json.dumps(each)) for each in (due, found))  # tuples as lists
+    due, found = (json.loads(json.dumps(each)) for each in (due, found))  # turns tuples into lists
     for key, value in found.items():
         if value != due[key]:
             raise UserError(
@@ -99,7 +99,7 @@ def _key(name: str) -> str:
 
 
 def check_contexts(path: Path, dropout: CfgDropout, reference_vae: bool, contexts: Sequence[str]) -> None:
-    """UserError if guidance compares a context that less than 1% of training samples show, whatever their images."""
+    """Raises UserError if guidance uses a context that under 1% of training samples show, whatever their images."""
     likely = [dropout.probabilities(prompt(count), reference_vae) for count in range(1, MAX_REFERENCES + 1)]
     for context in contexts:
         if max(each[context] for each in likely) < LEAST_PROBABILITY:
@@ -111,7 +111,7 @@ def check_contexts(path: Path, dropout: CfgDropout, reference_vae: bool, context
 
 
 def prompt(images: int) -> Sentence:
-    """A prompt of so many images and one instruction, as in an edit: what per-item dropout empties most often."""
+    """A prompt of `images` images and one instruction, as in an edit: per-item dropout empties it most often."""
     pixels = np.zeros((1, 1, 3), np.uint8)
     return Sentence((*(Image(pixels) for _ in range(images)), Text("x"), Target(pixels)))
 
@@ -121,13 +121,13 @@ def find_tokenizer(path: Path, given: str, trained: Mapping | None, model: Model
 
     Args:
         given: `config.data.tokenizer`, empty if it names none.
-        trained: the config that the weights carry, None if they carry none.
+        trained: the config in the notes of the weights, None without one.
 
     Raises:
-        UserError: none is named and none lies beside the weights, and they do not say that ours was theirs; or it has
-            more ids than the model.
+        UserError: none is named, none is beside the weights, and they were not trained with the demo tokenizer; or it
+            has more ids than the model.
     """
-    beside = path.parent / "bagel" / "tokenizer.json"  # where `macro.convert` puts the one of a BAGEL checkpoint
+    beside = path.parent / "bagel" / "tokenizer.json"  # where `macro.convert` writes that of a BAGEL checkpoint
     own = None if trained is None else trained.get("data", {}).get("tokenizer", "")
     if given or own:
         tokenizer = Tokenizer.from_file(given or own)
@@ -146,13 +146,13 @@ def find_tokenizer(path: Path, given: str, trained: Mapping | None, model: Model
 
 
 def fitted(path: Path, model: ModelConfig, asked: Mapping) -> ModelConfig:
-    """The model of a file as `config.model` wants it run: its sizes, and the config's `dtype`.
+    """The model config of a file with the `dtype` of `config.model`.
 
     Args:
-        asked: `config.model`: with a `variant` a whole model, else single fields; empty for the file's own.
+        asked: `config.model`: a whole model if it has a `variant`, else single fields; empty: the file's own.
 
     Raises:
-        UserError: the config names other sizes than the file has.
+        UserError: the config's sizes differ from the file's.
     """
     asked = dict(asked)
     name = asked.pop("variant", None)

@@ -1,4 +1,4 @@
-"""The contexts that guidance compares: for each an ordered list of spans, and what of them is read together.
+"""The contexts of guidance: the ordered spans of each, and how they are grouped into model calls.
 
     policy   context    text                      images                       plan or thought
     joint    full       reads                     reads                        reads
@@ -7,16 +7,16 @@
                                                   ViT and VAE copy
              null       skips                     skips, as no_image           skips
     bagel    full       reads                     reads                        reads
-             no_text    what `full` had read before its last text, or after its last image if that came later
+             no_text    what `full` has read before its last text, or up to its last image if that is later
              no_image   reads                     skips; position ids +0       skips
 
-`joint` leaves spans out before the sentence is turned into tokens, exactly as condition dropout does in training
-(`macro/inputs/conditioning.py`), so the model has seen each of these contexts. `bagel` is what the released BAGEL code
-does (snapshots of the full context). A system prompt is read by every context.
+`joint` drops spans before the sentence is tokenized, exactly as condition dropout does in training
+(`macro/inputs/conditioning.py`), so the model has seen each of these contexts. `bagel` takes snapshots of the full
+context, as the released BAGEL code does. Every context reads the system prompt.
 
-`Prompt` is the plan of reading: a tree of `Chunk`s, each read in one call of the model with the sentences of a batch
-as its rows. Contexts that begin with the same images share the chunk that holds them, and contexts that are the same
-to the end are one. Nothing here runs a model. Read next: `macro/sampling/prefill.py`.
+A `Prompt` is a tree of `Chunk`s. Each chunk is read in one call of the model, with the sentences of a batch as rows.
+Contexts that begin with the same images share the chunk that holds them; identical contexts are computed once.
+Nothing here runs a model. Read next: `macro/sampling/prefill.py`.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ from macro.sentence.prompt import arrange
 from macro.sentence.spans import Sentence
 
 POLICIES = ("joint", "bagel")
-# The smallest buffer, and the size from which buffers grow in fine steps: a few compiled programs then serve sentences
+# The smallest buffer, and the size from which buffers grow in finer steps: so a few compiled programs serve sentences
 # of all lengths.
 LEAST_CAPACITY, FINE_CAPACITY = 64, 1024
-# Names of tokens: `image * IMAGE_TOKENS + token` over an image's copies, the same in every context.
+# A token's name is `image * IMAGE_TOKENS + token` over all copies of an image, the same in every context.
 IMAGE_TOKENS = 1 << 20
 TEXT, PADDING = -1, -2
 _META = ("segment_ids", "token_index", "block_id", "mask_mode", "position_ids")
@@ -56,12 +56,12 @@ _FIELDS = {"text": ("ids",), "vision": ("index", "subject"), "latent": ("index",
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Chunk:
-    """Spans that are read in one call of the model, a row for each sentence.
+    """Spans that are read in one call of the model, one row per sentence.
 
     Attributes:
-        parent: number of the chunk that was read before; None for the first.
-        streams: `text`, and where any row has tokens of it `vision` and `latent`: arrays [s, n, ...]. `index` says
-            which of the sentence's encoded ViT or VAE tokens stands there.
+        parent: index of the chunk that is read before this one; None for the first.
+        streams: `text`, and `vision` and `latent` if any row has tokens of them: arrays [s, n, ...]. `index` selects
+            among the sentence's encoded ViT or VAE tokens.
         names: of the tokens, by stream, int32[s, n].
     """
 
@@ -72,15 +72,15 @@ class Chunk:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prompt:
-    """All that is read before the plan or the target, for a batch of s sentences.
+    """Everything read before the plan or the target, for a batch of s sentences.
 
     Attributes:
-        chunks: in an order in which each stands after its parent.
-        contexts: by name the number of the last chunk it reads; None for a context without tokens.
-        ends: by name, where each sentence's continuation starts.
+        chunks: each after its parent.
+        contexts: context name -> index of the last chunk that it reads; None for a context without tokens.
+        ends: context name -> where each sentence's continuation starts.
         plans: names of the contexts that read a plan or thought.
-        vision: the images as the ViT sees them, as packed, [s, n, ...]; None without.
-        latents: by sentence the images as the VAE sees them, uint8[h, w, 3] (or float32 in -1..1).
+        vision: the packed ViT copies of the images, [s, n, ...]; None without images.
+        latents: per sentence the images for the VAE, uint8[h, w, 3] (or float32 in -1..1).
     """
 
     chunks: tuple[Chunk, ...]
@@ -96,12 +96,12 @@ class Prompt:
 
     @property
     def distinct(self) -> tuple[str, ...]:
-        """Names of the contexts that differ from all before them; `full` is the first."""
+        """Names of the contexts that differ from all earlier ones; `full` is the first."""
         return tuple(dict.fromkeys(self.same.values()))
 
     @property
     def same(self) -> dict[str, str]:
-        """By name of a context the first context that is equal to it."""
+        """Context name -> name of the first context that is equal to it."""
         first: dict[Any, str] = {}
         return {name: first.setdefault(self._key(name), name) for name in self.contexts}
 
@@ -109,7 +109,7 @@ class Prompt:
         return self.contexts[name], self.ends[name], name in self.plans
 
     def path(self, name: str) -> tuple[int, ...]:
-        """Numbers of the chunks that a context reads, in order."""
+        """Indices of the chunks that a context reads, in order."""
         found, number = [], self.contexts[name]
         while number is not None:
             found.append(number)
@@ -123,10 +123,10 @@ class Continuation:
 
     Attributes:
         plan: text stream [kept x s x c, m] of the contexts that read the plan, padded; empty without plans.
-        kept: numbers of these contexts among the distinct ones; the full context is always 0.
+        kept: indices of these contexts among the distinct ones; the full context is always 0.
         frame: text stream [rows, 2], the target's start and end tokens.
         latent: `position`, `subjects` and metadata [rows, n] of the target's tokens.
-        ends: by name, where the target starts for the first candidate of each sentence.
+        ends: context name -> where the target starts for the first candidate of each sentence.
     """
 
     plan: dict
@@ -137,7 +137,7 @@ class Continuation:
 
 
 def capacity(tokens: int) -> int:
-    """The size of the buffer for so many tokens: the next of 64, 96, 128, 192, ... 1024, 1152, ... 2048, 2304, ..."""
+    """The buffer size for this many tokens: the next of 64, 96, 128, 192, ... 1024, 1152, ... 2048, 2304, ..."""
     power = 1 << max(tokens - 1, 0).bit_length()
     if tokens > FINE_CAPACITY:
         step = power // 16
@@ -151,15 +151,15 @@ def capacity(tokens: int) -> int:
 def context_spans(
     sentence: Sentence, names: Sequence[str], policy: str, tokenizer, packing: PackingConfig, system: Sequence[int] = ()
 ) -> dict[str, list]:
-    """What each context reads of the sentence before its plan and its last target, in order.
+    """The spans of the sentence that each context reads before the plan and the last target, in order.
 
     Args:
-        names: of the contexts, `full` the first.
+        names: of the contexts, `full` first.
         policy: one of POLICIES.
         system: ids of a system prompt; empty for none.
 
     Returns:
-        Lists of `TextSegment`, `VaeSegment`, `VitSegment` and `Gap` (`macro/inputs/tokenize_example.py`).
+        Lists of `TextSegment`, `VaeSegment`, `VitSegment` and `DroppedImage` (`macro/inputs/tokenize_example.py`).
     """
     bare = arrange(sentence.with_plan(None), packing.arrangement)
     head = [TextSegment([tokenizer.bos, *system, tokenizer.eos], False)] if system else []
@@ -174,7 +174,7 @@ def context_spans(
 
 
 def snapshots(full: Sequence, head: int = 0) -> dict[str, list]:
-    """The spans of BAGEL's three contexts, where `full` reads these, the first `head` of them a system prompt."""
+    """The spans of BAGEL's three contexts from those of `full`; the first `head` of these are a system prompt."""
     texts = [n for n, piece in enumerate(full) if isinstance(piece, TextSegment) and n >= head]
     images = [n for n, piece in enumerate(full) if not isinstance(piece, TextSegment)]
     last = max([head, *texts, *(n + 1 for n in images)])
@@ -188,7 +188,7 @@ def reading_plans(names: Sequence[str], policy: str) -> tuple[str, ...]:
 
 
 def _key(piece):
-    """Equal for pieces that are read alike."""
+    """A key that is equal for segments with the same tokens."""
     if isinstance(piece, TextSegment):
         return tuple(piece.ids)
     return type(piece).__name__, getattr(piece, "image", None), getattr(piece, "subject", None)
@@ -208,7 +208,7 @@ class _Builder:
         self.ends: dict[str, tuple[PositionState, ...]] = {}
 
     def read(self, spans: dict[str, list[list]], chunk: int | None, ends: tuple, pending: list[list]) -> None:
-        """Reads what is left of each context's spans, by sentence, after `chunk`; `pending` comes first."""
+        """Adds chunks after `chunk` for each context's remaining spans, per sentence; `pending` comes first."""
         lists = list(spans.values())
         for number in range(len(ends)):
             common = _common([each[number] for each in lists])
@@ -220,7 +220,7 @@ class _Builder:
             self.chunk_of |= dict.fromkeys(spans, chunk)
             self.ends |= dict.fromkeys(spans, ends)
             return
-        # Only images are worth a call of their own.
+        # Only images justify a call of their own.
         if any(isinstance(piece, VitSegment | VaeSegment) for pieces in pending for piece in pieces):
             chunk, ends = self._extend(chunk, ends, pending)
             pending = [[] for _ in ends]
@@ -259,7 +259,7 @@ class _Builder:
     def _names(self, number: int, stream: str, row: dict) -> np.ndarray:
         if stream == "text" or not row:
             return np.full(len(row.get("token_index", ())), TEXT, np.int32)
-        # Of one image the VAE copy's tokens are counted first.
+        # Token names count the VAE copy of an image first.
         offset = np.zeros(len(row["token_index"]), np.int32)
         if stream == "vision":
             clean = self.packed[number].latent.get("image", np.zeros(0, np.int32))
@@ -280,7 +280,7 @@ class _Builder:
 def prompt_of(
     sentences: Sequence[Sentence], names: Sequence[str], policy: str, tokenizer, packing, system: Sequence[int] = ()
 ) -> Prompt:
-    """What the contexts `names` read of several sentences; arguments as `context_spans` has them."""
+    """The `Prompt` of several sentences in the contexts `names`; arguments as in `context_spans`."""
     spans = [context_spans(sentence, names, policy, tokenizer, packing, system) for sentence in sentences]
     return make_prompt(spans, reading_plans(names, policy), tokenizer, packing)
 
@@ -292,12 +292,12 @@ def make_prompt(
     packing: PackingConfig,
     starts: Sequence[PositionState] | None = None,
 ) -> Prompt:
-    """Divides what the contexts of several sentences read into chunks.
+    """Divides the spans that the contexts of several sentences read into chunks.
 
     Args:
-        spans: of each sentence, as `context_spans` gives them.
+        spans: per sentence, from `context_spans`.
         plans: names of the contexts that will read a plan.
-        starts: where each sentence goes on; None: all begin.
+        starts: where each sentence continues; None: at its beginning.
     """
     builder = _Builder(tokenizer, packing, [each["full"] for each in spans])
     left = {name: [list(each[name]) for each in spans] for name in spans[0]}
@@ -324,11 +324,11 @@ def continue_prompt(
 ) -> Continuation:
     """The tokens of each plan and of the target after it, for every distinct context of `prompt`.
 
-    A context that does not read the plan does not have its binding either.
+    A context that does not read the plan has no layout binding either.
 
     Args:
         size: (height, width) of the targets in pixels.
-        plans: candidates of each sentence, equally many; all there or all None.
+        plans: of each sentence's candidates, the same number for all; all given or all None.
         texts: their ids, without bos and eos.
     """
     read, frames, latents, kept, ends = [], [], [], [], {}
@@ -354,7 +354,7 @@ def continue_prompt(
 
 
 def text_tokens(ids: Sequence[int], start: PositionState) -> dict[str, np.ndarray]:
-    """A text with its bos and eos as a text stream, whose every token but the last predicts the next."""
+    """A text with bos and eos as a text stream in which every token but the last predicts the next."""
     n = len(ids)
     counted = np.arange(n, dtype=np.int32)
     return {
@@ -369,7 +369,7 @@ def text_tokens(ids: Sequence[int], start: PositionState) -> dict[str, np.ndarra
 
 
 def image_of(names: np.ndarray) -> np.ndarray:
-    """The number of the image that each token shows, -1 for text and padding."""
+    """The index of the image that each token belongs to, -1 for text and padding."""
     return np.where(names < 0, -1, names // IMAGE_TOKENS).astype(np.int32)
 
 
@@ -386,20 +386,20 @@ def stack(rows: Sequence[dict], size: int) -> dict[str, np.ndarray]:
 
 
 def _common(lists: Sequence[list]) -> int:
-    """How many pieces at the beginning are the same in all lists."""
+    """The number of leading segments that are equal in all lists."""
     keys = [tuple(map(_key, pieces)) for pieces in lists]
     shortest = min(map(len, keys))
     return next((n for n in range(shortest) if len({each[n] for each in keys}) > 1), shortest)
 
 
 def _places(packed: TokenizedExample, stream: str) -> dict[int, int]:
-    """By image, where its tokens start among the sentence's encoded ones."""
+    """Image index -> where its tokens start among the sentence's encoded ones."""
     images = getattr(packed, stream).get("image", ())
     return {int(image): n for n, image in reversed(list(enumerate(images)))}
 
 
 def _counted(images: np.ndarray) -> np.ndarray:
-    """The number of each token within its image, where the tokens of an image stand together."""
+    """The index of each token within its image; the tokens of an image must be contiguous."""
     starts = np.flatnonzero(np.diff(images, prepend=-1))
     return (np.arange(len(images)) - np.repeat(starts, np.diff([*starts, len(images)]))).astype(np.int32)
 

@@ -1,10 +1,10 @@
-"""The denoising loop after contexts that have been read, then the VAE's decoder.
+"""The denoising loop after the prefilled contexts, then the VAE decoder.
 
-Each step computes the velocity of every distinct context and candidate in one batch and adds the contexts up
+Each step computes the velocity of every distinct context and candidate in one batch and combines the contexts
 (`macro/diffusion/guidance.py`); the steps are one compiled scan (`macro/diffusion/flow.py`). The contexts' keys and
-values are only read. With a step cache some steps skip the layers (`macro/diffusion/step_cache.py`). The noise of a
-candidate follows from (seed, candidate) alone, never from its plan: the same seed with an edited plan shows what the
-edit does.
+values are not modified. With a step cache some steps skip the layers (`macro/diffusion/step_cache.py`). The noise of a
+candidate depends on (seed, candidate) alone, not on its plan: the same seed with an edited plan shows the effect of the
+edit.
 Read next: `macro/sampling/pipeline.py`.
 """
 
@@ -24,7 +24,7 @@ from macro.models.variants import ModelConfig
 
 
 def candidate_keys(seed: int, candidates: int) -> tuple[Array, Array]:
-    """Two random keys per candidate, for its plan and for its noise; each follows from (seed, number)."""
+    """Two random keys per candidate, for its plan and for its noise; both depend on (seed, number) alone."""
     each = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(candidates))
     pairs = jax.vmap(jax.random.split)(each)
     return pairs[:, 0], pairs[:, 1]
@@ -49,18 +49,18 @@ def denoise(
     same: tuple[int, ...] = (),
     step_cache: StepCache | None = None,
 ) -> tuple[Float[Array, "b n c"], Int[Array, ""]]:
-    """Latent tokens at t = 0, one image per row of `noise`; and how many steps ran the layers.
+    """Latent tokens at t = 0, one image per row of `noise`, and the number of steps that ran the layers.
 
     Args:
         params: of the composer.
-        caches: of prompts and of plans, each context by context, `full` the first; a prompt's row serves the rows of
-            all its candidates.
+        caches: of prompts and of plans, each ordered by context, `full` first; a prompt's row is shared by all its
+            candidates.
         frame, latent: the target's tokens in each row (`contexts.Continuation`), contexts x rows of `noise`.
         noise: the tokens at t = 1.
-        times: falling from 1 to 0.
-        same: of each context of `guidance`, the number of the block of rows that holds it: equal contexts are computed
-            once. Empty: each has its own.
-        step_cache: which steps do without the layers; None: none.
+        times: descending from 1 to 0.
+        same: for each context of `guidance`, the index of its block of rows; equal contexts share one. Empty: each has
+            its own.
+        step_cache: decides which steps skip the layers; None: none do.
     """
     settings = {"config": config, "guidance": guidance, "same": same, "step_cache": step_cache}
     velocity, steps = partial(guided_velocity, params, caches, frame, latent, **settings), len(times) - 1
@@ -85,16 +85,16 @@ def guided_velocity(
     same: tuple[int, ...] = (),
     step_cache: StepCache | None = None,
 ) -> tuple[Float[Array, "b n c"], CacheState | None]:
-    """The velocity that one step of `denoise` follows: the contexts' velocities of `x` at time `t`, added up.
+    """The guided velocity of one step of `denoise`: that of `x` at time `t`, combined over the contexts.
 
-    `kept` is handed from step to step where there is a `step_cache`.
+    `kept` is the state of `step_cache`, passed from step to step.
     """
     model = partial(Composer(config).apply, {"params": params})
     same = same or tuple(range(len(guidance.contexts)))
     blocks = max(same) + 1
 
     def velocity(contexts: int) -> tuple[Array, CacheState | None]:
-        """Of the first contexts' rows; each context sees the same noised candidates."""
+        """Velocities of the first `contexts` contexts' rows; each context gets the same noised candidates."""
 
         def share(rows: int) -> slice:
             return slice(rows // blocks * contexts)
@@ -127,6 +127,6 @@ def guided_velocity(
 def decode_images(
     vae: Mapping, tokens: Float[Array, "b n c"], *, rows: int, columns: int, config: ModelConfig
 ) -> Float[Array, "b h w 3"]:
-    """Latent tokens of `rows` x `columns` to images in about -1..1."""
+    """Decodes images of `rows` x `columns` latent tokens; values in about -1..1."""
     latents = unpatchify(tokens, config.latent_patch, rows, columns)
     return VAE(config.vae).apply({"params": vae}, latents, method=VAE.decode)

@@ -1,9 +1,9 @@
-"""Token selection in drawing: image tokens that the sentence does not ask for leave every context's cache.
+"""Token selection in sampling: image tokens that score low are removed from the cache of every context.
 
-The full context is probed while the prompt and while the plan is read (the first candidate's, so that one set of keys
-serves all candidates). Then tokens are chosen once, and what was not chosen leaves the cache of every context alike;
-contexts hold a token under the same name wherever it lies (`Prompt`). All text stays. Order and position ids stay what
-they were. What is measured and how it is scored: `macro/models/token_selection.py`.
+The full context is probed during the prefill of the prompt and of the plan (the first candidate's, so that all
+candidates share one set of keys). Tokens are then selected once and the others removed from every context's cache; a
+token has the same name in all contexts (`Prompt`). All text stays, and order and position ids do not change.
+`macro/models/token_selection.py` describes probes and scores.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from macro.sampling.prefill import names_of
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Choice:
-    """What is known before anything is read.
+    """The selection of a prompt, as far as it is known before the prefill.
 
     Attributes:
-        names: int32[s, n] of the full context's tokens.
+        names: int32[s, n], names of the full context's tokens.
         quotas: int32[s, images], tokens to keep of each image.
-        layers: of the model.
+        layers: number of layers of the model.
     """
 
     selection: TokenSelection
@@ -43,7 +43,7 @@ class Choice:
     layers: int
 
     def probes(self) -> dict[int, AttentionProbe]:
-        """What to measure while each chunk of the full context is read."""
+        """The probe for each chunk of the full context."""
         found = {}
         for number in self.prompt.path("full"):
             before = names_of(self.prompt, self.prompt.chunks[number].parent)
@@ -54,7 +54,7 @@ class Choice:
         return {number: probe for number, probe in found.items() if probe is not None}
 
     def plan_probe(self, after: Continuation, candidates: int) -> AttentionProbe | None:
-        """What to measure while each sentence's first plan is read; None where there are no plans."""
+        """The probe for each sentence's first plan; None without plans."""
         if not after.plan:
             return None
         texts = jnp.full((len(self.quotas), after.plan["ids"].shape[1]), TEXT, jnp.int32)
@@ -62,7 +62,7 @@ class Choice:
         return self.selection.probe(self.layers, texts, [images], [1], rows=len(self.quotas), step=candidates)
 
     def size(self, names: np.ndarray) -> int:
-        """The size of the cache that is left of one with tokens of these names."""
+        """The size, after selection, of a cache whose tokens have these names."""
         images = image_of(names)
         left = (names == TEXT).sum(axis=1)
         for number in range(self.quotas.shape[1]):
@@ -71,10 +71,10 @@ class Choice:
 
 
 def choice_of(selection: TokenSelection | None, prompt: Prompt, config: ModelConfig) -> Choice | None:
-    """What `selection` comes to for a prompt; None where there is nothing to leave out.
+    """The selection applied to a prompt; None if nothing is to be dropped.
 
     Raises:
-        UserError: a budget below `min_tokens` for each image, or layers that the model does not have.
+        UserError: the budget is below `min_tokens` per image, or the model lacks a probed layer.
     """
     if selection is None:
         return None
@@ -97,12 +97,12 @@ def drop_tokens(
     plan_found: tuple[Array, ...] | None,
     seeds: Sequence[int],
 ) -> tuple[dict[str, Cache | None], dict[str, np.ndarray]]:
-    """The caches with the chosen tokens alone, and the names of what is left.
+    """The caches reduced to text and the selected tokens, and the names of what is left.
 
     Args:
         caches: of the distinct contexts [layers, s, n, kv, hd].
-        plans: of the plans that were read, if any, in contexts x sentences x candidates rows.
-        found, plan_found: by the probes.
+        plans: cache of the plans, if any, rows contexts x sentences x candidates.
+        found, plan_found: results of the probes.
         seeds: of each sentence, for the method "random".
     """
     prompt, sentences = choice.prompt, len(seeds)
@@ -143,7 +143,7 @@ def _choose(cache, plan_meta, found, images, quotas, keys, *, selection, layers,
 
 
 def _left(cache: Cache, names: np.ndarray, chosen: Sequence[np.ndarray], choice: Choice) -> tuple[Cache, np.ndarray]:
-    """The cache with its text and the chosen tokens alone, and their names."""
+    """The cache reduced to its text and the chosen tokens, and their names."""
     size = choice.size(names)
     places = [np.flatnonzero((row == TEXT) | np.isin(row, stay)) for row, stay in zip(names, chosen, strict=True)]
     indices = np.stack([np.pad(row, (0, size - len(row))) for row in places]).astype(np.int32)

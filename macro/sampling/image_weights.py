@@ -1,9 +1,9 @@
-"""How much each image counts in drawing: a number that its tokens' weights in attention are multiplied with.
+"""Image strengths in sampling: a factor on the attention weights of each image's tokens.
 
     softmax weights of an image's keys ~ strength * exp(q . k / sqrt(d))
 
-so 1 is as trained, 2 as if its tokens were there twice, 0 as if they were not seen. It becomes a bias of keys, log
-strength (`macro/kernels/attention/api.py`). What text and plan have read of an image stays in them.
+so 1 is as trained, 2 as if its tokens were there twice, 0 as if they were masked. It is applied as a key bias of
+log(strength) (`macro/kernels/attention/api.py`). The text and the plan still attend to the image as trained.
 """
 
 import math
@@ -20,7 +20,7 @@ from macro.utils.errors import UserError
 
 
 def check_weights(strengths: Sequence[float] | None, images: int) -> None:
-    """Raises UserError unless there is a number from 0 for each of so many images (None: nothing is asked for)."""
+    """Raises UserError unless there is one number >= 0 per image, or None for the default."""
     if strengths is None:
         return
     if len(strengths) != images:
@@ -30,9 +30,9 @@ def check_weights(strengths: Sequence[float] | None, images: int) -> None:
 
 
 def by_span(sentence: Sentence, strengths: Sequence[float]) -> list[float]:
-    """Strengths by number of the image (those after the prompt follow it), in the order of the spans that have images.
+    """Reorders strengths from image numbers (images after the prompt come last) to the order of the spans with images.
 
-    Targets have 1.
+    Targets get 1.
     """
     numbered = list(images_by_number(sentence))
     waiting = list(zip([*numbered, *sentence.images[len(numbered) :]], strengths, strict=True))
@@ -52,7 +52,7 @@ def key_biases(
     names: Sequence[np.ndarray],
     size: int,
 ) -> dict[str, jax.Array]:
-    """`bias` [contexts x sentences, size] of a cache's keys; nothing where all strengths are 1.
+    """`bias` [contexts x sentences, size] of a cache's keys; empty if all strengths are 1.
 
     Args:
         names: of each context's tokens, [s, n] (`contexts.Prompt`).
@@ -62,7 +62,7 @@ def key_biases(
     rows = []
     for context in names:
         for row, sentence, each in zip(context, sentences, strengths, strict=True):
-            # A strength of 0 leaves a weight that no float tells from nothing. The last one is that of text.
+            # A strength of 0 leaves a weight that rounds to nothing. The last entry is for text.
             factors = [1.0] if each is None else [*by_span(sentence, each), 1.0]
             logs = np.log(np.maximum(np.array(factors, np.float32), 1e-30))
             bias = np.zeros(len(row), np.float32) if each is None else logs[image_of(row)]

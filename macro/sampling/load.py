@@ -1,6 +1,6 @@
-"""From a weights file to a pipeline.
+"""Loads a weights file as a pipeline.
 
-The file carries the model's sizes, and in its notes the parts of the experiment's config that sampling needs:
+The file holds the model's sizes, and in its notes the parts of the experiment's config that sampling needs:
 
     notes["config"] = {"packing": ..., "sampling": ..., "data": {"tokenizer": ..., "arrangement": ...}}
 
@@ -35,16 +35,16 @@ def load(
     config: Mapping | ConfigDict | None = None,
     lora: str | os.PathLike | None = None,
 ) -> Pipeline:
-    """Makes a model ready to compose.
+    """Loads a model as a `Pipeline`.
 
     Args:
         name_or_path: a model that comes with the package, such as "demo", or a .safetensors file.
-        config: an experiment's config to be used instead of the one in the file; what its `packing` leaves out is as
-            in the file. Its `model` may say `dtype`, the type that the model runs in.
-        lora: adapters to be merged in: a lora.safetensors that `macro.train` wrote, or a folder of PEFT's.
+        config: an experiment's config that replaces the one in the file; fields that its `packing` omits are taken from
+            the file. Its `model` may set `dtype`, the type that the model runs in.
+        lora: adapters to merge: a lora.safetensors from `macro.train`, or a PEFT folder.
 
     Raises:
-        UserError: no such file, one that holds no whole model or no tokenizer, or a config that does not fit it.
+        UserError: the file is missing or holds no whole model, there is no tokenizer, or the config does not fit.
     """
     path = _find(name_or_path)
     file = weights.reader(path)
@@ -78,9 +78,9 @@ def _plain(config: Mapping | ConfigDict) -> dict:
 
 
 def _packing(model: ModelConfig, values: Mapping, trained: Mapping | None) -> PackingConfig:
-    """How prompts are packed: by the config, and in what it leaves out (or has as None) as the weights were trained.
+    """How prompts are packed: by the config, and for fields that it omits (or sets to None) as in training.
 
-    Weights that came without either (imported BAGEL) keep BAGEL's free sizes, and both copies of a reference.
+    Weights without either (imported BAGEL) use BAGEL's free sizes, and both copies of a reference.
     """
     own = (trained or {}).get("packing") or {"buckets": None, "reference_vae": True}
     given = dict(own) | {key: value for key, value in values.get("packing", {}).items() if value is not None}
@@ -91,15 +91,15 @@ def _packing(model: ModelConfig, values: Mapping, trained: Mapping | None) -> Pa
 
 
 def _current(stored: Mapping) -> dict:
-    """The config in a file's notes, by the keys of now."""
+    """The config in a file's notes, converted to the current keys."""
     values = with_current_keys(stored)
-    if "steps" in stored.get("sampling", {}):  # an earlier version, whose defaults these were
+    if "steps" in stored.get("sampling", {}):  # written by an earlier version, which had these defaults
         values["sampling"] = {"use_planner": True, "cfg_text_scale": 4.0, "cfg_overall_scale": 1.5} | values["sampling"]
     return values
 
 
 def packing_of(model: ModelConfig, values: Mapping) -> PackingConfig:
-    """How this model's sentences are packed: what it was trained with, and what follows from its sizes."""
+    """The model's `PackingConfig`: `values`, plus the fields that follow from the model's sizes."""
     sizes = {
         "patch": model.vision.patch,
         "vision_side": model.vision.side,

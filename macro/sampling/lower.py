@@ -1,10 +1,10 @@
 """Prefill and denoising, lowered for devices that need not exist here; `macro.compile --program=sample` compiles them.
 
-The two programs do what `macro/sampling/pipeline.py` does, on a sentence of so many black images of the size that the
-config's rule gives them: encoding the images and reading the prompt in all contexts (there a few programs), and all
-denoising steps after it, a plan and, where the config asks for one, a token selection (with a step cache each step
-counts as if it ran the layers). Text is
-tokenized by our own tokenizer, whatever the model's is: it is short beside the images.
+The two programs do what `macro/sampling/pipeline.py` does, for a sentence with black images of the size that the config
+gives them. One encodes the images and prefills the prompt in all contexts (several programs in the pipeline); the other
+runs all denoising steps after the prompt, a plan and, if configured, a token selection (with a step cache, every step
+counts as one that runs the layers). Text is tokenized by the demo tokenizer, whatever the model's: it is short beside
+the images.
 """
 
 import dataclasses
@@ -31,12 +31,12 @@ from macro.sentence.plan import Plan
 from macro.sentence.prompt import build_sentence
 from macro.utils import tree
 
-THOUGHT = "it stands beside the others on the grass. " * 12  # about as long as a thought about ten subjects
+THOUGHT = "it stands beside the others on the grass. " * 12  # about the length of a chain of thought about ten subjects
 
 
 @dataclasses.dataclass(frozen=True)
 class LoweredSampling:
-    """One number of references; `context_tokens`: tokens of the full context before the image."""
+    """The programs for one number of references; `context_tokens`: tokens of the full context before the image."""
 
     prefill: jax.stages.Lowered
     loop: jax.stages.Lowered
@@ -44,12 +44,12 @@ class LoweredSampling:
 
 
 class SamplingLowering:
-    """Lowers prefill and denoising of a config for the mesh's devices.
+    """Lowers prefill and denoising of a config for the devices of a mesh.
 
     Attributes:
-        params: how many parameters the model has.
-        steps: of denoising.
-        size: (height, width) of the image.
+        params: number of parameters of the model.
+        steps: number of denoising steps.
+        size: (height, width) of the image in pixels.
     """
 
     def __init__(self, config, model: ModelConfig, mesh: Mesh):
@@ -60,7 +60,7 @@ class SamplingLowering:
         self.size = self._packing.images.output_size()
 
     def lower(self, references: int) -> LoweredSampling:
-        """Both programs for a sentence with so many reference images."""
+        """Both programs for a sentence with this many reference images."""
         with jax.set_mesh(self._mesh):
             return self._lower(references)
 
@@ -98,7 +98,7 @@ class SamplingLowering:
 
 
 def _reading(params, model: ModelConfig, prompt: Prompt, choice: Choice | None, mesh: Mesh):
-    """The program that reads a prompt, not compiled yet, and the shapes of the caches it gives."""
+    """The prefill of a prompt, traced but not compiled, and the shapes of the caches that it returns."""
     arrays = {"streams": [chunk.streams for chunk in prompt.chunks], "vision": prompt.vision, "latents": prompt.latents}
     probes = {} if choice is None else choice.probes()
 
@@ -112,7 +112,7 @@ def _reading(params, model: ModelConfig, prompt: Prompt, choice: Choice | None, 
 
 
 def _shortened(cache: Mapping, size: int) -> dict:
-    """Shapes of a cache with so many tokens."""
+    """Shapes of a cache shortened to `size` tokens."""
     kept = {part: (*cache[part].shape[:2], size, *cache[part].shape[3:]) for part in ("k", "v")}
     kept = {part: jax.ShapeDtypeStruct(shape, cache[part].dtype) for part, shape in kept.items()}
     rows = cache["k"].shape[1]
@@ -132,13 +132,13 @@ def _tokens(packing: PackingConfig, options: SamplingOptions, number: int) -> tu
 
 
 def _whole(arrays, mesh: Mesh):
-    """Shapes of arrays that every device is given."""
+    """Shapes of arrays that are replicated on every device."""
     everywhere = NamedSharding(mesh, PartitionSpec())
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), arrays)
 
 
 def _laid_cache(cache: Mapping, mesh: Mesh) -> dict:
-    """Shapes of a cache as `Composer.prefill` leaves it on the mesh."""
+    """Shapes of a cache, sharded over the mesh as `Composer.prefill` returns it."""
 
     def lies(x):
         where = activation_sharding(mesh, x.shape, "layers", "batch", "tokens", "kv_heads", "head_dim")

@@ -1,4 +1,4 @@
-"""How images are drawn (`config.sampling`): one dataclass for every model, by BAGEL's names where it has one.
+"""How images are drawn (`config.sampling`): one dataclass for every model, with BAGEL's names where there are any.
 
     config.sampling = {"num_timesteps": 50, "cfg_text_scale": 4.0, "cfg_img_scale": 2.0, "think": True}
     config.sampling = {"use_planner": True, "cfg_text_scale": 4.0, "cfg_overall_scale": 1.5, "plan": {"cot_top_p": 0.8}}
@@ -9,28 +9,28 @@
     INSET    cfg_text_scale (its s1), cfg_overall_scale (s2)   nothing
     MUSIC    INSET's                                           use_planner: a thought and a layout, in a fixed form
 
-`policy="bagel"` does what the released BAGEL code does; `policy="joint"`, the default, mends what a user would hardly
-want of it:
+`policy="bagel"` (left) does what the released BAGEL code does; `policy="joint"`, the default, differs where that is
+rarely wanted (right):
 
     1  text guidance off (cfg_text_scale <= 1) switches image guidance off too    each has its own switch
-    2  the text baseline lacks only the last text, and is the whole prompt        it lacks every text of the user's
-       where an image stands last: text guidance then does nothing
+    2  the text baseline lacks only the last text, and is the whole prompt        it lacks all of the user's text
+       if an image comes last: text guidance then does nothing
     3  a thought is read by the full context alone, so that image guidance        the image baseline reads it too
        pushes along the thought as well
-    4  images that the image baseline lacks leave no gap in its position ids      +1 for each copy, as in training
-    5  the size of the last image overrides a size that was asked for             the size asked for is used
-    6  num_timesteps counts points of time: one step less is made                 it counts steps
+    4  images dropped from the image baseline leave no gap in its position ids    +1 for each copy, as in training
+    5  the size of the last image overrides a given size                          the given size is used
+    6  num_timesteps counts points in time, one more than the steps               it counts steps
     7  clean latents of given images are sampled, without a seed                  their mean; sample_posterior draws
                                                                                   them, from the seed
     8  `global` renormalises the whole batch by one norm                          each image by its own
-    9  pixels are truncated to whole numbers: half a level too dark               rounded
-    10 a thought is read with whatever stands around its marks                    as <think>text</think>, so that a
-                                                                                  plan.json handed back draws the same
+    9  pixels are truncated to integers: half a level too dark on average         rounded
+    10 a thought is read with any text around its marks                           as <think>text</think>, so that a
+                                                                                  plan.json passed in draws the same
 
-Kept in both, as weights or recommended settings depend on it: the interval is open below and closed above, in times
-after the shift; `text_channel` leaves the image stage without renorm; the ViT sees the image that was resized for the
-VAE; a thought is read from its text, tokenised again, and max_think_token_n counts its bos; every context reads the
-system prompt. Not taken over: the renorm `local`, offered by the demo page and unknown to its model; casts to bfloat16
+Kept in both, since weights or recommended settings depend on it: the interval is open below and closed above, in times
+after the shift; `text_channel` does not renormalise the image stage; the ViT sees the image resized for the VAE; a
+thought is tokenized again from its text, and max_think_token_n counts its bos; every context reads the system prompt.
+Not adopted: the renorm `local`, which the demo page offers but the model does not know; casts to bfloat16
 (`ModelConfig.dtype` decides).
 
 Read next: `macro/sampling/pipeline.py`, `macro/sampling/contexts.py` (the two policies).
@@ -60,7 +60,7 @@ class PlanSamplingConfig:
     Attributes:
         cot_temperature, cot_top_p: of the chain of thought; temperature 0 takes the likeliest token.
         layout_temperature, layout_top_p: of the layout's cells.
-        max_cot_tokens: the longest chain of thought; after it the thought is brought to its end.
+        max_cot_tokens: the most tokens of a chain of thought; after that it is closed.
     """
 
     cot_temperature: float = 0.7
@@ -72,32 +72,32 @@ class PlanSamplingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SamplingOptions:
-    """All options of a drawing but its seed. BAGEL's authors recommend for text alone scales 4 and 1, interval
-    (.4, 1), renorm global; for editing 4 and 2, (0, 1), text_channel; if images blur, global and a lower image scale.
+    """All options of sampling except the seed. BAGEL's authors recommend, for text alone, scales 4 and 1, interval
+    (0.4, 1), renorm global; for editing 4 and 2, (0, 1), text_channel; if images blur, global and a lower image scale.
 
     Attributes:
-        policy: which contexts are compared and how they are read, `joint` or `bagel` (see above).
-        num_timesteps: how many steps (but see 6).
-        timestep_shift: above 1 spends more steps near noise.
+        policy: how the contexts of guidance are formed, `joint` or `bagel` (see above).
+        num_timesteps: number of steps (but see 6).
+        timestep_shift: above 1, more steps are near noise.
         cfg_text_scale: guidance away from the prompt without its text; 1 and below is off, 4 to 8 are usual.
         cfg_img_scale: guidance away from the prompt without its images; 1 and below is off, 1 to 2 are usual.
         cfg_overall_scale: guidance of the result away from the empty prompt (INSET's s2); 1 and below is off.
-        cfg_interval: (low, high), guidance only at times low < t <= high; 1 is noise.
+        cfg_interval: (low, high): guidance applies at times low < t <= high; 1 is noise.
         cfg_renorm_type: what scales the guided velocity back to the norm it had: `global` (over an image), `channel`
             (over each token), `text_channel` (over each token, before image guidance), `none`.
-        cfg_renorm_min: the smallest factor that renorm may scale by; 1 is no renorm.
-        use_planner: whether a plan is written and read before drawing. For models that were trained with plans.
-        plan: how it is sampled.
-        think: whether a thought is written and read before drawing, after a system prompt that asks for it.
-        do_sample: whether thoughts and answers are sampled; otherwise each token is the likeliest.
-        text_temperature: of sampling.
-        max_think_token_n: the most tokens of a thought or answer, with its bos.
+        cfg_renorm_min: the smallest factor of renorm; 1 is no renorm.
+        use_planner: whether to generate a plan before the image, for models trained with plans.
+        plan: how the plan is sampled.
+        think: whether to generate a thought before the image, after a system prompt that asks for it.
+        do_sample: whether thoughts and answers are sampled; otherwise decoding is greedy.
+        text_temperature: of that sampling.
+        max_think_token_n: the most tokens of a thought or answer, including bos.
         image_shapes: (height, width) in pixels.
-        aspect: "width:height", such as "16:9", at the longest side the model has; instead of image_shapes. Without
-            either the size follows from the images (`ImageSpec.output_size`).
-        sample_posterior: whether clean latents are drawn, as upstream does, instead of the mean.
-        step_cache: which steps do without the layers (`macro/diffusion/step_cache.py`); None: none.
-        token_selection: which tokens of the images are kept for drawing; None: all.
+        aspect: "width:height", such as "16:9", at the longest side that the model supports; instead of image_shapes.
+            Without either the size follows from the images (`ImageSpec.output_size`).
+        sample_posterior: whether clean latents are sampled, as upstream does, instead of using the mean.
+        step_cache: decides which steps skip the layers (`macro/diffusion/step_cache.py`); None: none do.
+        token_selection: which image tokens are kept for denoising; None: all.
     """
 
     policy: str = "joint"
@@ -156,17 +156,17 @@ class SamplingOptions:
 
     @property
     def as_released(self) -> bool:
-        """Whether everything is done as the released BAGEL code does."""
+        """Whether everything follows the released BAGEL code."""
         return self.policy == "bagel"
 
     @property
     def steps(self) -> int:
-        """Steps from noise to image, one evaluation of each context."""
+        """Number of steps from noise to image; each evaluates every context once."""
         return self.num_timesteps - 1 if self.as_released else self.num_timesteps
 
     @property
     def ratio(self) -> float | None:
-        """Width over height, where `aspect` names one that an image can have."""
+        """Width over height from `aspect`; None if that is no valid aspect."""
         match = re.fullmatch(r"(\d+(?:\.\d+)?):(\d+(?:\.\d+)?)", self.aspect)
         if match is None or not float(match[1]) or not float(match[2]):
             return None
@@ -174,25 +174,25 @@ class SamplingOptions:
 
     @property
     def temperature(self) -> float:
-        """Of thoughts and answers; 0 is greedy."""
+        """Temperature of thoughts and answers; 0 is greedy."""
         return self.text_temperature if self.do_sample else 0.0
 
     @property
     def guidance(self) -> Guidance:
-        """Which contexts are compared, and how."""
+        """The guidance that these options describe."""
         scales = self.cfg_text_scale, self.cfg_img_scale, self.cfg_overall_scale
         renorm = self.cfg_renorm_type, self.cfg_renorm_min
         return Guidance.from_scales(*scales, self.cfg_interval, *renorm, as_released=self.as_released)
 
 
 def read_options(values: Mapping | ConfigDict) -> SamplingOptions:
-    """Options from a section of a config.
+    """Reads the options from a section of a config.
 
     Args:
-        values: fields of `SamplingOptions`; `plan`, `step_cache` and `token_selection` are sections of their own.
+        values: fields of `SamplingOptions`; `plan`, `step_cache` and `token_selection` are subsections.
 
     Raises:
-        UserError: a key or a name that does not exist, or a value that makes no sense.
+        UserError: an unknown key or name, or an invalid value.
     """
     values = dict(values)
     if "plan" in values:
@@ -205,12 +205,12 @@ def read_options(values: Mapping | ConfigDict) -> SamplingOptions:
 
 
 def read_step_cache(options: Mapping | ConfigDict | None) -> step_caching.StepCache | None:
-    """Step caching from its section of a config: the `name` of one of `step_cache.SPECS` and its fields, or "none".
+    """Reads the step cache from its section of a config: a `name` of `step_cache.SPECS` and its fields, or "none".
 
-    Keys that are None count as left out, so that a config can name all of them for the command line.
+    Keys that are None count as omitted, so that a config can list all of them for the command line.
 
     Raises:
-        UserError: a key or a name that does not exist, or a value that makes no sense.
+        UserError: an unknown key or name, or an invalid value.
     """
     values = {key: value for key, value in (options or {}).items() if value is not None}
     name = values.pop("name", "none")
@@ -225,7 +225,7 @@ def read_step_cache(options: Mapping | ConfigDict | None) -> step_caching.StepCa
 
 
 def _numbers(name: str, value, kind: type) -> tuple:
-    """`value` as a pair of numbers, whole ones where `kind` is int."""
+    """`value` as a pair of numbers of type `kind`."""
     numbers = tuple(value) if isinstance(value, tuple | list) else ()
     if len(numbers) != 2 or not all(type(number) in (int, kind) for number in numbers):
         raise UserError(f"sampling.{name}={value!r}: must be 2 {'whole numbers' if kind is int else 'numbers'}")

@@ -1,4 +1,4 @@
-"""The whole way from a sentence with images in it to a plan and an image.
+"""The pipeline from a sentence with images in it to a plan and an image.
 
     pipeline = macro.load("demo")
     result = pipeline.compose("<image 1> leans on <image 2>.", ["dog.png", "lamp.jpg"], candidates=4)
@@ -7,10 +7,10 @@
     sentences --context_spans--> what each context reads --prefill--> KV caches --plan_decoding--> plans or thoughts
         --read_plans--> caches --drop_tokens--> fewer tokens --denoise--> latents --decode--> images
 
-One pipeline for every model of this library, MUSIC's, INSET's and BAGEL's; `SamplingOptions` says which of these steps
-there are and which contexts are compared. Everything random follows from (seed, candidate); with a threshold step cache
-which steps are skipped depends on all rows of a batch. Programs are compiled per buffer size (`contexts.capacity`), so
-the first call of a size is slow and the rest are not. Questions about images, answered in text: `chat`.
+One pipeline serves every model of this library, MUSIC's, INSET's and BAGEL's; `SamplingOptions` selects the steps and
+the contexts of guidance. All randomness depends on (seed, candidate) alone; but with a threshold step cache the steps
+skipped depend on all rows of a batch. Programs are compiled per buffer size (`contexts.capacity`), so only the first
+call of a size is slow. Questions about images, answered in text: `chat`.
 Read next: `options.py`, `contexts.py`, `prefill.py`, `plan_decoding.py`, `denoise.py`, in this order.
 """
 
@@ -46,23 +46,23 @@ from macro.sentence.spans import Sentence, Target
 from macro.utils.errors import UserError
 from macro.utils.images import to_uint8
 
-# What the released BAGEL was trained to take as the sign to think before it draws.
+# The system prompt with which the released BAGEL was trained to think before it draws.
 THINK_PROMPT = (
     "You should first think about the planning process in the mind and then generate the image. \n"
     "The planning process is enclosed within <think> </think> tags, i.e. "
     "<think> planning process here </think> image here"
 )
-_POSTERIOR = 2**31  # keys of given images count from here, those of candidates from 0
+_POSTERIOR = 2**31  # key numbers of given images start here, those of candidates at 0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Candidate:
-    """One plan and the image drawn after it.
+    """One plan and the image generated after it.
 
     Attributes:
-        plan: text and layout; of a thought the text alone; empty where nothing was written or given.
+        plan: text and layout; a thought has text alone; empty if none was generated or given.
         pixels: uint8[h, w, 3].
-        score: mean log-likelihood of the plan's tokens in nats, 0 is certainty; None without a plan.
+        score: mean log-likelihood of the plan's tokens in nats, at most 0; None without a plan.
         latents: float32[n, c], the image's latent tokens before the VAE's decoder.
     """
 
@@ -77,14 +77,14 @@ class PipelineOutput:
     """What `Pipeline.compose` returns.
 
     Attributes:
-        sentence: what was asked for, its target with the size that was drawn.
+        sentence: the request; its target has the size of the images.
         candidates: every plan and image.
-        best: number of the candidate with the highest score; 0 where nothing was scored (`scored`).
-        seed, options, strengths: how to get it again.
-        given: whether the plan was handed in.
-        seconds: time of each stage; the first call of a size includes compiling.
-        full_steps: how many of the steps ran the layers (`options.step_cache`).
-        ends: by context, (tokens, position id) of the first candidate's context when drawing began.
+        best: index of the candidate with the highest score; 0 if nothing was scored (`scored`).
+        seed, options, strengths: what to pass in to reproduce the result.
+        given: whether the plan was passed in.
+        seconds: duration of each stage; the first call of a size includes compilation.
+        full_steps: number of steps that ran the layers (`options.step_cache`).
+        ends: context name -> (tokens, position id) at the end of the first candidate's context, before denoising.
     """
 
     sentence: Sentence
@@ -110,12 +110,12 @@ class PipelineOutput:
 
     @property
     def scored(self) -> bool:
-        """Whether anything tells the candidates apart: there are several, each with a plan of its own."""
+        """Whether scores distinguish the candidates: there are several, each with its own plan."""
         return len(self.candidates) > 1 and len({candidate.score for candidate in self.candidates}) > 1
 
 
 class Pipeline:
-    """A model with all that sampling needs."""
+    """A model, its tokenizer and settings, ready to sample from."""
 
     def __init__(
         self,
@@ -129,8 +129,8 @@ class Pipeline:
         """
         Args:
             params: holds `composer` and `vae`.
-            packing: what the model was trained with: how images are sized and arranged, and become tokens.
-            mesh: of devices that share the work; None: the one that JAX takes.
+            packing: as the model was trained: how images are resized, arranged and tokenized.
+            mesh: devices to shard over; None: JAX's default device.
         """
         self.params, self._mesh = placed(params, config, mesh), mesh
         self.config, self.tokenizer, self.packing, self.options = config, tokenizer, packing, options
@@ -149,25 +149,25 @@ class Pipeline:
         arrangement: str | None = None,
         **changes,
     ) -> PipelineOutput:
-        """Draws one image, or several to choose from, after a plan or thought if the options ask for one.
+        """Generates one image, or several candidates, after a plan or thought if the options ask for one.
 
         Args:
             instruction: what to show; refers to the n-th image as `<image n>`, which shows subject n.
             images: files, or arrays uint8[h, w, 3]; at most 12.
-            plan: drawn instead of one that the model writes. Without `use_planner` it is a thought, and has no layout.
-            candidates: how many plans and images.
+            plan: used instead of a generated one. Without `use_planner` it is a thought, without a layout.
+            candidates: number of plans and images.
             seed: the same seed gives the same result.
-            size: (height, width) of the image; if left out it follows from the options and the images.
-            strengths: how much each image counts in drawing, one number per image: 1 as trained, 2 as if its tokens
-                were there twice, 0 as if they were not seen. What text and plan have read of it stays.
-            source: an image to edit; it is then `<image 1>`, and `images` go on from `<image 2>`.
+            size: (height, width) of the image in pixels; None: it follows from the options and the images.
+            strengths: attention strength of each image in denoising: 1 as trained, 2 as if its tokens were there
+                twice, 0 as if they were masked. Text and plan attend to it as trained.
+            source: an image to edit; it is then `<image 1>`, and `images` start at `<image 2>`.
             arrangement: of images and text, `in_sentence` or `image_first` (`macro/sentence/prompt.py`); None: as in
                 training (`packing.arrangement`).
             **changes: fields of `SamplingOptions` for this call, such as num_timesteps=50.
 
         Raises:
-            UserError: see `prompt.build_sentence`; fewer than one candidate; a size that latent tokens do
-                not cover exactly; a plan that names an absent subject; strengths of another number than the images.
+            UserError: see `prompt.build_sentence`; fewer than one candidate; a size that is no multiple
+                of a latent token's; a plan with an absent subject; not one strength per image.
         """
         sentence = build_sentence(instruction, images, size, source)
         return self.compose_sentence(sentence, plan, candidates, seed, strengths, arrangement=arrangement, **changes)
@@ -181,9 +181,9 @@ class Pipeline:
         strengths: Sequence[float] | None = None,
         **changes,
     ) -> PipelineOutput:
-        """As `compose`, for a sentence whose images are loaded; its target, if it has one, says the size.
+        """As `compose`, for a sentence whose images are loaded; its target, if any, determines the size.
 
-        The sentence's own plan, if it has one, is ignored.
+        The sentence's own plan, if any, is ignored.
         """
         return self.compose_batch([sentence], [plan], candidates, [seed], [strengths], **changes)[0]
 
@@ -199,17 +199,17 @@ class Pipeline:
         arrangement: str | None = None,
         **changes,
     ) -> list[PipelineOutput]:
-        """As `build_sentence` for several sentences side by side, whatever the number and sizes of their images.
+        """As `compose_sentence` for a batch of sentences, with any number and sizes of images.
 
-        Each result is, up to rounding, the one that it would be alone (but for a threshold step cache).
+        Up to rounding, each result is that of the sentence alone (except with a threshold step cache).
 
         Args:
-            plans: one for each sentence or for none.
-            seeds: one for each sentence; all 0 if left out.
-            strengths: as `compose` has them, or None, for each sentence.
-            noise: [sentences x candidates, n, c] that the images start from, instead of what follows from the seeds.
+            plans: one per sentence; None: no plans are given.
+            seeds: one per sentence; all 0 by default.
+            strengths: per sentence as in `compose`, or None.
+            noise: [sentences x candidates, n, c] initial noise, instead of that from the seeds.
             posterior: the same for the clean latents of each sentence's images.
-            arrangement: as `compose` has it.
+            arrangement: as in `compose`.
 
         Raises:
             UserError: besides those of `compose`: targets of several sizes; noise of another shape; plans for some
@@ -237,20 +237,20 @@ class Pipeline:
             return drawing.run(plans, strengths, noise, posterior)
 
     def chat(self, seed: int = 0, **changes) -> Chat:
-        """A conversation about images, answered in text (BAGEL's understanding mode).
+        """Starts a conversation about images, with answers in text (BAGEL's understanding mode).
 
             chat = pipeline.chat(think=True)
             chat.ask("What is in <image 1>?", ["dog.png"]).answer
             chat.ask("Which breed?").answer
 
         Args:
-            seed: of sampled answers (`do_sample=True`).
-            **changes: fields of `SamplingOptions`, of which thinking, sampling and the length of answers matter.
+            seed: for sampled answers (`do_sample=True`).
+            **changes: fields of `SamplingOptions`; those on thinking, text sampling and length of answers apply.
         """
         return Chat(self, dataclasses.replace(self.options, **changes), seed)
 
     def _size(self, sentence: Sentence, options: SamplingOptions) -> tuple[int, int]:
-        """(height, width) of the image to draw."""
+        """(height, width) of the image to generate."""
         spec, images = self.packing.images, sentence.images
         asked = next((span.size for span in reversed(sentence.spans) if isinstance(span, Target)), None)
         size, aspect = asked or options.image_shapes, options.ratio
@@ -282,7 +282,7 @@ def _check(sentence: Sentence, plan: Plan | None, candidates: int, strengths, op
 
 
 class _Drawing:
-    """One batch on its way from sentences to images."""
+    """The stages of one batch, from sentences to images."""
 
     def __init__(self, pipeline: Pipeline, packing, sentences, candidates: int, seeds, options: SamplingOptions, size):
         self.pipeline, self.sentences, self.candidates = pipeline, sentences, candidates
@@ -331,7 +331,7 @@ class _Drawing:
         return prompt_of(self.sentences, contexts, options.policy, tokenizer, self.packing, system)
 
     def _read_prompt(self, prompt: Prompt, choice: Choice | None, posterior):
-        """The caches of the distinct contexts, and what the probes found."""
+        """The caches of the distinct contexts, and the results of the probes."""
         noise = posterior
         if noise is None and (self.options.sample_posterior or self.options.as_released):
             noise = [self._posterior(seed, images) for seed, images in zip(self.seeds, prompt.latents, strict=True)]
@@ -341,7 +341,7 @@ class _Drawing:
         return {name: None if n is None else jax.block_until_ready(caches[n]) for name, n in ends.items()}, found
 
     def _posterior(self, seed: int, images: Sequence[np.ndarray]) -> list[jax.Array]:
-        """Noise for the posterior of each image; it follows from the seed."""
+        """Noise for the posterior of each image, derived from the seed."""
         stride, z = self.config.vae.stride, self.config.vae.z
         keys = [jax.random.fold_in(jax.random.key(seed), _POSTERIOR + n) for n in range(len(images))]
         shapes = [(1, image.shape[0] // stride, image.shape[1] // stride, z) for image in images]
@@ -367,7 +367,7 @@ class _Drawing:
         return plan.tokens(self.pipeline.tokenizer)
 
     def _read_plans(self, prompt: Prompt, choice: Choice | None, caches: Mapping[str, Any], after: Continuation):
-        """The plans' cache (None without plans), their scores, and what the probe found."""
+        """The cache of the plans (None without plans), their scores, and the result of the probe."""
         if not after.plan:
             return None, [None] * len(self.noise_keys), None
         read, scores, found = read_plans(
@@ -383,7 +383,7 @@ class _Drawing:
         return read, np.asarray(scores).tolist(), found
 
     def _denoise(self, prompt: Prompt, after: Continuation, caches, noise) -> tuple[jax.Array, int]:
-        """Latent tokens of every image, and how many steps ran the layers."""
+        """Latent tokens of every image, and the number of steps that ran the layers."""
         options, distinct = self.options, prompt.distinct
         needed = len(self.noise_keys), after.latent["position"].shape[1], self.config.latent_channels
         if noise is None:
@@ -425,7 +425,7 @@ class _Drawing:
 
 
 def _sized(sentence: Sentence, size: tuple[int, int]) -> Sentence:
-    """The sentence with its last target of this size, which is added if it has none."""
+    """A copy whose last target has this size; a target is added if there is none."""
     spans = list(sentence.spans)
     places = [n for n, span in enumerate(spans) if isinstance(span, Target)]
     if not places:
@@ -436,13 +436,13 @@ def _sized(sentence: Sentence, size: tuple[int, int]) -> Sentence:
 
 
 def _truncated(values: jax.Array | np.ndarray) -> np.ndarray:
-    """-1..1 to 0..255 as the released code does: the fraction is dropped."""
+    """Scales -1..1 to 0..255, dropping the fraction as the released code does."""
     return (np.clip(np.asarray(values, np.float32) * 0.5 + 0.5, 0, 1) * 255).astype(np.uint8)
 
 
 @contextmanager
 def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Notes how long the block took."""
+    """Records the duration of the block under `stage`."""
     start = time.perf_counter()
     yield
     seconds[stage] = time.perf_counter() - start

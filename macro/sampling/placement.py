@@ -1,4 +1,4 @@
-"""Where a drawing model's parameters lie: in the type they are multiplied in, divided over the mesh as in training."""
+"""Places a model's parameters for sampling: cast to their compute type, sharded over the mesh as in training."""
 
 import contextlib
 from collections.abc import Mapping
@@ -14,10 +14,10 @@ from macro.parallel import sharding
 
 
 def placed(params: Mapping, config: ModelConfig, mesh: Mesh | None) -> dict:
-    """Parameters `{"composer", "vae"}` ready to draw with; without a mesh on the one device that JAX takes.
+    """Parameters `{"composer", "vae"}` ready for sampling; without a mesh on JAX's default device.
 
-    Each is cast on its own on its way to the devices, so that a file of views (`weights.views`) is never whole in
-    memory in another type than the one that stays.
+    Tensors are cast and transferred one at a time, so that the parameters of a file (`weights.views`) are never all in
+    memory in another type than the final one.
     """
     wanted = ready_shapes(config) if mesh is None else shapes(config, mesh)
     params = {part: dict(params[part]) for part in wanted}
@@ -30,7 +30,7 @@ def placed(params: Mapping, config: ModelConfig, mesh: Mesh | None) -> dict:
 
 
 def ready_shapes(config: ModelConfig) -> dict:
-    """Shapes and types of what `placed` gives."""
+    """Shapes and types of the result of `placed`."""
 
     def ready():
         params = init_params(jax.random.key(0), config)
@@ -40,12 +40,12 @@ def ready_shapes(config: ModelConfig) -> dict:
 
 
 def shapes(config: ModelConfig, mesh: Mesh) -> dict:
-    """Shapes, types and shardings of what `placed` gives on a mesh."""
+    """Shapes, types and shardings of the result of `placed` on a mesh."""
     whole = ready_shapes(config)
     laid = sharding.parameter_shardings(whole, mesh, sharding_rules.SHARDING_RULES)
     return sharding.abstract_with_shardings(whole, laid)
 
 
 def on(mesh: Mesh | None) -> contextlib.AbstractContextManager:
-    """The mesh set, where there is one."""
+    """A context manager that sets the mesh, if there is one."""
     return contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh)

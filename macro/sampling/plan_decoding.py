@@ -1,22 +1,22 @@
-"""Decoding text after a context: plans, which are held to their form, and free text (thoughts, answers).
+"""Decoding text after a context: plans, constrained to their grammar, and free text (thoughts, answers).
 
-A plan's form (`macro/sentence/plan.py`) is a small automaton:
+The grammar of a plan (`macro/sentence/plan.py`) is a small automaton:
 
-    [bos] <think>        given
-    chain of thought     any printable text without '<', until it closes itself with </think>; at its longest, only
-                         what brings </think> nearer
-    <layout>             given
+    [bos] <think>        fixed
+    chain of thought     any printable text without '<', until the model writes </think>; at the length limit only
+                         tokens that continue </think>
+    <layout>             fixed
     64 cells             background or a subject that exists
-    </layout> [eos]      given
+    </layout> [eos]      fixed
 
-`</think>` is ordinary text, which a tokenizer may split anywhere, also together with the letters before it. So the
-automaton counts *characters* of `</think>` written so far, and a table says for every token where it leads: to another
-count, to 8 (closed), or nowhere. Tokens are drawn from
+`</think>` is ordinary text, which a tokenizer may split anywhere or merge with the letters before it. So the state of
+the automaton is the number of *characters* of `</think>` written so far, and a table maps every token to the next
+state: another number, 8 (closed), or none (forbidden). Tokens are sampled from
 
     softmax(logits / temperature) over the fewest tokens that hold `top_p` of the mass     (0 = the likeliest)
 
-Every plan and thought is afterwards *read* from its text (`macro/sampling/prefill.py`), so that the image depends on
-it as data alone, and a plan.json handed back in gives the same image.
+Every plan and thought is then prefilled again from its text (`macro/sampling/prefill.py`), so that the image depends on
+that text alone, and a plan.json passed back in gives the same image.
 Read next: `macro/sampling/pipeline.py`.
 """
 
@@ -40,25 +40,25 @@ from macro.sentence.plan import END_THINK, THINK, Plan
 
 CLOSED = len(END_THINK)
 CELL = -1  # in `tail`: a cell, free to choose
-# A chain of thought at its limit ends within this many tokens: one that ends in '<', then letter by letter.
+# A chain of thought at its limit closes within this many tokens: one that ends in '<', then one per character.
 SLACK = CLOSED
 Choose = Callable[[Array, Array, Any], tuple[Array, Any, Array]]
 
 
-# ---- the form of a plan ----
+# ---- the grammar of a plan ----
 
 
 def plan_grammar(tokenizer, vocabulary: int, subjects: int) -> dict[str, np.ndarray]:
-    """The tables of one tokenizer.
+    """The grammar's tables for one tokenizer.
 
     Args:
         tokenizer: see `macro/inputs/tokenizer.py`.
-        vocabulary: how many logits the model has; ids that the tokenizer does not know are never written.
-        subjects: how many subjects there are; without any the plan has no grid.
+        vocabulary: number of logits; ids unknown to the tokenizer are never written.
+        subjects: number of subjects; with 0 the plan has no grid.
 
     Returns:
         `prefix` int32[p], `tail` int32[q] (CELL where free), `cells` bool[v], `transitions` int8[8, v]: the count
-        after writing each token at each count, -1 where it may not be written.
+        after each token at each count, -1 if it is forbidden.
     """
     cells = np.zeros(vocabulary, bool)
     cells[[tokenizer.cells[n] for n in range(subjects + 1)]] = True
@@ -72,9 +72,9 @@ def plan_grammar(tokenizer, vocabulary: int, subjects: int) -> dict[str, np.ndar
 
 
 def batched_grammar(grammars: Sequence[Mapping[str, np.ndarray]], candidates: int) -> dict[str, np.ndarray]:
-    """The tables of several sentences: `cells` and `tail` have a row for each candidate.
+    """The tables of several sentences: `cells` and `tail` have one row per candidate.
 
-    `ends` int32[rows] is how many tokens of its `tail` each has.
+    `ends` int32[rows] is the length of each row's `tail`.
     """
     longest = max(table["tail"].size for table in grammars)
     tails = [np.pad(table["tail"], (0, longest - table["tail"].size)) for table in grammars]
@@ -96,26 +96,26 @@ def _transitions(tokenizer, vocabulary: int) -> Int8[np.ndarray, "8 v"]:
 
 
 def _advance(piece: str, count: int) -> int:
-    """The count of `</think>`'s characters after `piece`, or -1 if it may not stand here."""
+    """The count of characters of `</think>` after `piece`, or -1 if it is forbidden here."""
     for letter in piece:
         if count == CLOSED:
             return -1
         if letter == END_THINK[count]:
             count += 1
-        elif count:  # a '<' that does not go on to </think>
+        elif count:  # a '<' that does not continue to </think>
             return -1
     return count
 
 
 class PlanDecoder:
-    """Writes plans with a model; keeps the tables of its tokenizer."""
+    """Generates plans with a model; caches the tables of its tokenizer."""
 
     def __init__(self, config: ModelConfig, tokenizer):
         self.config, self.tokenizer = config, tokenizer
         self._grammars: dict[int, dict] = {}
 
     def grammar(self, subjects: int) -> dict:
-        """What a plan with so many subjects may be (`plan_grammar`)."""
+        """The grammar of a plan with this many subjects (`plan_grammar`)."""
         if subjects not in self._grammars:
             self._grammars[subjects] = plan_grammar(self.tokenizer, self.config.llm.vocab, subjects)
         return self._grammars[subjects]
@@ -129,14 +129,14 @@ class PlanDecoder:
         keys: Array,
         options: PlanSamplingConfig,
     ) -> list[list[Plan]]:
-        """The candidates of each sentence.
+        """Generates the plans of each sentence's candidates.
 
         Args:
             params: of the composer.
             cache: the full context of each sentence, [layers, s, p, kv, hd]; it is not copied for candidates.
-            starts: where the plans start there.
-            subjects: how many each sentence has.
-            keys: [s x candidates] random keys, those of a sentence together; a candidate depends on its own only.
+            starts: where the plan of each sentence starts.
+            subjects: number of subjects in each sentence.
+            keys: [s x candidates] random keys, grouped by sentence; a candidate depends on its own key only.
         """
         candidates = len(keys) // len(starts)
         grammar = batched_grammar([self.grammar(count) for count in subjects], candidates)
@@ -156,9 +156,9 @@ def write_plans(
     config: ModelConfig,
     options: PlanSamplingConfig,
 ) -> tuple[Int[Array, "n m"], Int[Array, "n"]]:
-    """Tokens of one plan per key, from bos to eos and then padding, and how many they are; see `PlanDecoder.write`."""
+    """Tokens of one plan per key, from bos to eos, padded, and their number; see `PlanDecoder.write`."""
     values = dataclasses.asdict(options)
-    limit = values.pop("max_cot_tokens")  # sets the buffer's size; everything else may change without compiling
+    limit = values.pop("max_cot_tokens")  # sets the buffer's size; the other values may change without recompiling
     start = jax.tree.map(lambda *each: np.repeat(each, len(keys) // len(starts))[:, None], *starts)
     return _write_plans(params, cache, start, grammar, keys, values, config=config, limit=limit)
 
@@ -181,7 +181,7 @@ def _write_plans(params, cache, start, grammar, keys, options, *, config, limit)
 
 
 def _next_token(logits, position, state, grammar, keys, options, limit):
-    """Each candidate's next token, and how far it then is in `</think>` and in the tail."""
+    """Each candidate's next token, and its counts in `</think>` and in the tail after it."""
     prefix, count, tail = grammar["prefix"], state["count"], state["tail"]
     in_cot = tail < 0
     transitions = grammar["transitions"][jnp.minimum(count, CLOSED - 1)]
@@ -217,14 +217,14 @@ def generate(
     temperature: float,
     max_tokens: int,
 ) -> list[list[int]]:
-    """Free text after each context, until eos or `max_tokens` (bos among them).
+    """Generates free text after each context, until eos or `max_tokens` (including bos).
 
     Args:
-        params, cache, starts, keys: as `PlanDecoder.write` has them.
-        temperature: 0 takes the likeliest token each time.
+        params, cache, starts, keys: as in `PlanDecoder.write`.
+        temperature: 0 is greedy.
 
     Returns:
-        Ids without bos and eos, a list for each key.
+        Ids without bos and eos, one list per key.
     """
     start = jax.tree.map(lambda *each: np.repeat(each, len(keys) // len(starts))[:, None], *starts)
     marks = jnp.int32(tokenizer.bos), jnp.int32(tokenizer.eos)
@@ -259,20 +259,20 @@ def decode(
     config: ModelConfig,
     size: int,
 ) -> tuple[Int[Array, "n m"], Int[Array, "n"]]:
-    """Continues contexts n times in all, side by side.
+    """Decodes n continuations of contexts as one batch.
 
     Args:
         params: of the composer.
-        cache: the contexts, [layers, rows, p, kv, hd]; n / rows continuations after one another share one.
-        start: where the continuations start, integers or `[n, 1]` each; all of one is one causal span.
+        cache: the contexts, [layers, rows, p, kv, hd]; n / rows consecutive continuations share one.
+        start: where the continuations start, integers or `[n, 1]` each; a continuation is one causal span.
         first: the first token of each row.
-        choose: (logits [n, v], position of the token to choose, state) -> (token [n], state, whether the row ends
-            with it [n]). All rows are decoded until the last one has ended; what a row writes after its end is ignored.
-        state: of `choose` at first.
+        choose: (logits [n, v], position of the token to choose, state) -> (token [n], state, whether it ends the
+            row [n]). Decoding runs until every row has ended; tokens after a row's end are ignored.
+        state: initial state of `choose`.
         size: m, the most tokens of a row.
 
     Returns:
-        (ids, how many tokens each row has).
+        (ids, number of tokens in each row).
     """
     n, m = first.shape[0], size
     layers, _, _, *head = cache["k"].shape
@@ -282,7 +282,7 @@ def decode(
 
     def step(carry):
         written = carry["written"]
-        # What is not written yet is padding, also the token of this very step.
+        # Everything not written yet is padding, including the token of this step.
         meta = mask_fields(own) | {"segment_ids": jnp.where(jnp.arange(m) < written, own["segment_ids"], -1)}
         mine = {"k": carry["k"], "v": carry["v"], "meta": meta}
         text = {name: jax.lax.dynamic_slice_in_dim(values, written, 1, 1) for name, values in own.items()}
@@ -302,7 +302,7 @@ def decode(
         }
 
     carry = {
-        "written": jnp.int32(0),  # tokens whose keys and values are in the buffer
+        "written": jnp.int32(0),  # number of tokens whose keys and values are in the buffer
         "ids": jnp.broadcast_to(first[:, None], (n, m)),
         "k": k,
         "v": v,
@@ -331,11 +331,11 @@ def text_meta(start: PositionState, offset: Int[Array, "n m"]) -> dict:
 
 
 def pick_token(key: Array, logits: Float[Array, "v"], temperature: Array, top_p: Array) -> Int[Array, ""]:
-    """One token: the likeliest at temperature 0, else drawn from the nucleus. -inf is never drawn."""
+    """One token: the likeliest at temperature 0, else sampled from the nucleus. Logits of -inf are never chosen."""
     scaled = logits / jnp.maximum(temperature, 1e-6)
     falling = -jnp.sort(-scaled)
     before = jnp.cumsum(jax.nn.softmax(falling)) - jax.nn.softmax(falling)
-    # The likeliest token is always in; what comes after it, while less than `top_p` lies before it.
+    # A token is in the nucleus while less than `top_p` comes before it; so the likeliest always is.
     least = jnp.min(jnp.where(before < jnp.maximum(top_p, 1e-6), falling, jnp.inf))
     drawn = jax.random.categorical(key, jnp.where(scaled >= least, scaled, -jnp.inf))
     return jnp.where(temperature > 0, drawn, jnp.argmax(logits)).astype(jnp.int32)

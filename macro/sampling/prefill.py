@@ -1,6 +1,6 @@
-"""Reading contexts into KV caches: every image is encoded once, every chunk of a prompt is read once.
+"""Prefills contexts into KV caches: every image is encoded once, every chunk of a prompt is read once.
 
-    encode     images through ViT and VAE, once for all contexts that show them
+    encode     images through ViT and VAE, once for all contexts that contain them
     prefill    the chunks of a `Prompt` (`macro/sampling/contexts.py`), each after its parent, sentences as rows
     gather     the caches of several contexts as one batch, context by context
     read_plans each candidate's plan after the prompt, in every context that reads plans; prompts are not copied
@@ -31,7 +31,7 @@ _CACHE_AXES = ("layers", "batch", "tokens", "kv_heads", "head_dim")
 
 
 def names_of(prompt: Prompt, number: int | None) -> np.ndarray:
-    """Names int32[s, n] of the tokens in the cache of a chunk, in the order in which they lie there."""
+    """Names int32[s, n] of the tokens in the cache of a chunk, in cache order."""
     if number is None:
         return np.full((prompt.sentences, 0), PADDING, np.int32)
     chunk = prompt.chunks[number]
@@ -44,7 +44,7 @@ def names_of(prompt: Prompt, number: int | None) -> np.ndarray:
 
 @partial(jax.jit, static_argnames="config")
 def embed_vision(params: Mapping, vision: Mapping, *, config: ModelConfig) -> Float[Array, "s n d"]:
-    """The ViT tokens of the images, before anything is bound to them."""
+    """The ViT tokens of the images, before layout binding."""
     return Composer(config).apply({"params": params}, vision, method=Composer.embed_vision)
 
 
@@ -52,18 +52,18 @@ def embed_vision(params: Mapping, vision: Mapping, *, config: ModelConfig) -> Fl
 def encode_latents(
     vae: Mapping, pixels: Array, noise: Float[Array | np.ndarray, "1 h2 w2 z"] | None, *, config: ModelConfig
 ) -> Float[Array, "n c"]:
-    """As `latent_tokens`, of one image [h, w, 3]."""
+    """As `latent_tokens`, for one image [h, w, 3]."""
     return latent_tokens(vae, pixels[None], config, noise)[0]
 
 
 def encode(
     params: Mapping, prompt: Prompt, noise: Sequence[Sequence[Array]] | None, config: ModelConfig
 ) -> tuple[Array | None, Array | None]:
-    """ViT tokens [s, n, d] and clean VAE tokens [s, n, c] of the sentences' images; None where there are none.
+    """ViT tokens [s, n, d] and clean VAE tokens [s, n, c] of the sentences' images; None without any.
 
     Args:
         params: `composer` and `vae`.
-        noise: of each sentence and image, to draw the posterior with; None takes its mean.
+        noise: per sentence and image, to sample the posterior with; None: use its mean.
     """
     vision = None if prompt.vision is None else embed_vision(params["composer"], prompt.vision, config=config)
     rows = []
@@ -98,7 +98,7 @@ def prefill(
         streams: of a `Chunk`; `index` points into `vision` and `latents`.
 
     Returns:
-        The cache with the chunk's tokens at its end, and what the probe found.
+        The cache with the chunk's tokens appended, and the result of the probe.
     """
 
     def picked(encoded: Array, stream: str) -> Array:
@@ -114,7 +114,7 @@ def prefill(
 
 
 def appended(cache: Cache, new: Cache) -> Cache:
-    """Both as one cache."""
+    """The two caches concatenated."""
     whole = {part: jnp.concatenate([cache[part], new[part].astype(cache[part].dtype)], axis=2) for part in ("k", "v")}
     whole = {part: constrain(x, *_CACHE_AXES) for part, x in whole.items()}
     meta = {name: jnp.concatenate([cache["meta"][name], new["meta"][name]], axis=1) for name in MASK_FIELDS}
@@ -129,12 +129,12 @@ def read_prompt(
     probes: Mapping[int, AttentionProbe] | None = None,
     before: Cache | None = None,
 ) -> tuple[list[Cache], dict[int, tuple[Array, ...]]]:
-    """The cache after each chunk of the prompt, and what the probes of chunks found.
+    """The cache after each chunk of the prompt, and the results of the chunks' probes.
 
     Args:
         params: `composer` and `vae`.
         noise: see `encode`.
-        before: what was read before the prompt; it is in the caches that come back.
+        before: cache of what precedes the prompt; the returned caches include it.
     """
     vision, latents = encode(params, prompt, noise, config)
     caches, found = [], {}
@@ -149,7 +149,7 @@ def read_prompt(
 
 
 def gathered(caches: Sequence[Cache | None], rows: int, config: ModelConfig) -> Cache:
-    """The caches of several contexts (None: nothing was read) as one batch, context by context.
+    """The caches of several contexts (None: empty) as one batch, ordered by context.
 
     Shorter ones are padded; a single one is not copied.
     """
@@ -189,18 +189,18 @@ def read_plans(
     kept: tuple[int, ...],
     candidates: int,
 ) -> tuple[Cache, Float[Array, " n"], tuple[Array, ...] | None]:
-    """Reads each candidate's plan in every context that keeps it.
+    """Prefills each candidate's plan in every context that reads plans.
 
     Args:
         params: of the composer.
         cache: the prompts [layers, contexts x sentences, p, kv, hd].
         text: plans as `contexts.Continuation` holds them, [kept x sentences x candidates, m].
-        contexts: how many there are. kept: those that keep the plan, the full one first.
-        candidates: how many plans each sentence has.
+        contexts: number of contexts. kept: indices of those that read the plan, the full one first.
+        candidates: number of plans per sentence.
 
     Returns:
-        The cache of the plans alone in contexts x sentences x candidates rows; the score of each plan, its mean
-        log-likelihood per token in nats; what the probe found.
+        The cache of the plans alone, rows contexts x sentences x candidates; the score of each plan, its mean
+        log-likelihood per token in nats; the result of the probe.
     """
     sentences = cache["k"].shape[1] // contexts
 

@@ -1,8 +1,8 @@
-"""One page that shows how an image was made: `report.html`, whole in one file.
+"""A self-contained page that shows how an image was made: `report.html`.
 
-From the top: the sentence with its images in their places; the image, the plan laid over it, and the plan; the chain
-of thought; the references; every candidate with its score; options and times. Images are data URIs and
-grids are inline SVG, so the page needs nothing from anywhere and prints well.
+From the top: the sentence with its images inline; the image, the plan over it, and the plan; the chain of thought; the
+references; every candidate with its score; options and times. Images are data URIs and grids are inline SVG, so the
+page loads nothing else and prints well.
 Read next: `macro/sampling/pipeline.py`, whose `PipelineOutput` is shown.
 """
 
@@ -29,11 +29,11 @@ _STAGES = {
 
 
 def html(output: PipelineOutput, command: str | None = None) -> str:
-    """The page.
+    """The page as HTML.
 
     Args:
         output: what to show.
-        command: the command line that made it, if there was one.
+        command: the command line that made it, if any.
     """
     best = output.candidates[output.best]
     sections = [
@@ -49,7 +49,7 @@ def html(output: PipelineOutput, command: str | None = None) -> str:
 
 
 def _sentence(output: PipelineOutput) -> str:
-    """The instruction, its images as words."""
+    """The instruction with its images inline."""
     return f'<header><p class="mark">macro</p><h1 class="sentence">{spans_html(output.sentence)}</h1></header>'
 
 
@@ -150,7 +150,7 @@ def _times(output: PipelineOutput) -> str:
 
 
 def write(folder: str | os.PathLike, output: PipelineOutput, command: str | None = None) -> None:
-    """Writes plan.json, plan.png, image.png and report.html: each whole, and none if one cannot be written.
+    """Writes plan.json, plan.png, image.png and report.html, all of them or none.
 
     Raises:
         UserError: the folder cannot be written to.

@@ -1,13 +1,13 @@
-"""Edits of a scene: one change of its graph that makes sense, and everything else as it was.
+"""Edits of a scene: one plausible change of its graph, with everything else unchanged.
 
-    add         a newcomer on free ground or on a free table         remove    one that carries nobody
-    replace     another kind at the same place and about as large    move      as it is, to free ground
+    add         a new subject on free ground or on a free table      remove    one that carries no other
+    replace     another kind at the same place and about as large    move      unchanged, to free ground
     recolour    another main colour
 
-Camera, light, surroundings, seed and every other subject stay; `Scene.phases` keeps their textures where they were. So
-two renderings differ only where the edited subject stood or stands, and where its shadow falls. Newcomers become
-subject 1, as the images of a sentence are numbered before what they are put into; the others follow in their order.
-Read next: `edit_instructions.py` (how one asks for it), `macro/engines/edit.py`.
+Camera, light, surroundings, seed and all other subjects are unchanged; `Scene.phases` keeps their texture offsets. So
+the two renderings differ only where the edited subject was or is, and where its shadow falls. A new subject becomes
+number 1, as the images of a sentence are numbered before the image they are added to; the others keep their order.
+Read next: `edit_instructions.py` (its instruction), `macro/engines/edit.py`.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,10 +36,10 @@ from macro.scenes.render.scene_compiler import MAX_SUBJECTS
 
 OPERATIONS = ("add", "remove", "replace", "move", "recolour")
 
-_TRIES = 60  # places looked at for a newcomer or a mover
+_TRIES = 60  # positions tried for a new or moved subject
 _HIDDEN = 0.2  # of the edited subject's box, at most
-_FARTHER = 0.18  # of the image: how far a mover goes, at least
-_ASIDE = 0.8  # of the widths on the ground: two boxes nearer than that would stand in each other
+_FARTHER = 0.18  # of the image: the least distance of a move
+_ASIDE = 0.8  # of the widths on the ground: nearer boxes count as intersecting
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ class Edit:
     Attributes:
         operation: one of OPERATIONS.
         before, after: the scenes.
-        subject: its number in `before`; None for one that is added.
-        result: its number in `after`; None for one that is removed.
-        origins: for each subject of `after` its number in `before`; None for a newcomer.
-        colour: the new main colour's name, where it is recoloured.
+        subject: its number in `before`; None if it is added.
+        result: its number in `after`; None if it is removed.
+        origins: for each subject of `after` its number in `before`; None if it is new.
+        colour: the new main colour's name, if it is recoloured.
     """
 
     operation: str
@@ -65,7 +65,7 @@ class Edit:
 
 
 def propose(scene: Scene, operation: str, rng: np.random.Generator) -> Edit | None:
-    """An edit of this kind; None where the scene has no room, no subject or no colour for it.
+    """An edit of this kind; None if the scene has no room, no subject or no colour for it.
 
     Args:
         operation: one of OPERATIONS.
@@ -159,7 +159,7 @@ _PROPOSE: dict[str, Callable[[Scene, np.random.Generator], Edit | None]] = {
 }  # fmt: skip
 
 
-# ---- who may be edited, and by what ----
+# ---- which subjects may be edited, and how ----
 
 
 def _carries(scene: Scene, subject: Subject) -> bool:
@@ -167,12 +167,12 @@ def _carries(scene: Scene, subject: Subject) -> bool:
 
 
 def _loose(scene: Scene) -> list[int]:
-    """Places of the subjects that carry nobody."""
+    """Indices of the subjects that carry no other."""
     return [i for i, subject in enumerate(scene.subjects) if not _carries(scene, subject)]
 
 
 def _newcomer(scene: Scene, rng: np.random.Generator) -> Subject | None:
-    """A subject of a kind and a main colour that the scene does not have yet; where it stands is still open."""
+    """A subject of a kind and a main colour that the scene does not have yet, without a position."""
     kinds, taken = {s.kind for s in scene.subjects}, {s.palette[0] for s in scene.subjects}
     palettes = appearance.palettes(rng, len(COLOURS), scene.surroundings)
     palette = next((p for p in palettes if p[0] not in taken), None)
@@ -189,7 +189,7 @@ def _newcomer(scene: Scene, rng: np.random.Generator) -> Subject | None:
 
 
 def _foot(scene: Scene, rng: np.random.Generator) -> tuple[float, float]:
-    """An image point on the ground that the subjects stand on, or a little around."""
+    """A random image point on the visible ground."""
     feet = max(horizon_of(scene.camera) + 0.12, 0.3)
     return float(rng.uniform(0.12, 0.88)), float(rng.uniform(min(feet, 0.8), 0.95))
 
@@ -200,7 +200,7 @@ def _middle(scene: Scene, subject: Subject) -> np.ndarray:
 
 
 def _fits(scene: Scene, placed: Sequence[Subject], place: int) -> bool:
-    """Whether the subject at `place` is in the image, large and open enough, stands in nobody and hides nobody."""
+    """Whether the subject at index `place` is in the image, visible enough, intersects none and hides none too much."""
     subject, camera = placed[place], scene.camera
     u0, v0, u1, v1 = projected_box(camera, subject)
     hidden = hidden_shares(camera, list(placed))
@@ -211,13 +211,13 @@ def _fits(scene: Scene, placed: Sequence[Subject], place: int) -> bool:
     others = [i for i in range(len(placed)) if i != place]
     if any(_in_each_other(subject, placed[i]) for i in others):
         return False
-    # Who was hidden before the edit may stay so.
+    # A subject hidden before the edit may stay hidden.
     before = dict(zip(scene.subjects, hidden_shares(camera, list(scene.subjects)), strict=True))
     return all(hidden[i] <= max(MOST_HIDDEN, before[placed[i]]) for i in others)
 
 
 def _in_each_other(a: Subject, b: Subject) -> bool:
-    """Whether their boxes meet, drawn in a little on the ground."""
+    """Whether their boxes, shrunk a little on the ground, intersect."""
     if stands_on(a, b) or stands_on(b, a):
         return False
     (low_a, high_a), (low_b, high_b) = world_box(a), world_box(b)
@@ -232,7 +232,7 @@ def _edit(operation: str, scene: Scene, placed: Sequence[Subject], place: int | 
     """The edit that leads to `placed`.
 
     Args:
-        place: of the edited subject in `scene`, None if it is new. now: its place in `placed`, None if it is gone.
+        place: index of the edited subject in `scene`, None if new. now: its index in `placed`, None if removed.
     """
     rest = [i for i in range(len(placed)) if i != now]
     before = [i for i in range(len(scene.subjects)) if i != place]

@@ -1,7 +1,7 @@
-"""What a scene is: subjects, relations, camera, light and surroundings, as plain frozen data.
+"""The scene graph: subjects, camera, light and surroundings, as frozen dataclasses.
 
 Positions are metres with y up, x to the right and z away from the default camera; angles are radians; colours are
-sRGB in 0..1. Which relations hold between subjects is read off the rendered image (`ground_truth/relations.py`).
+sRGB in 0..1. Relations between subjects are computed from the rendered image (`ground_truth/relations.py`).
 
 Read next: `assets/palettes.py` (named colours), `assets/catalog.py` (how a kind is built), `layout/layout_sampler.py`
 (how scenes are sampled), `render/raycast.py` (how they are rendered).
@@ -17,12 +17,12 @@ DECALS = ("spot", "ring", "star", "heart")
 
 @dataclass(frozen=True)
 class Subject:
-    """One thing in the scene.
+    """One subject of the scene.
 
     Attributes:
       kind: a key of `kinds.KINDS`, e.g. "dog".
       palette: main, second and accent colour, sRGB in 0..1; `palettes.colour_name` names them.
-      texture: how the main colour is laid on, one of `TEXTURES`.
+      texture: the pattern of the main and second colour, one of `TEXTURES`.
       decal: a small emblem in the accent colour, one of `DECALS`, or None.
       scale: metres per unit of the kind; kinds are about one unit in their largest extent.
       position: (x, z) of its foot on the ground plane, metres.
@@ -91,10 +91,10 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class Scene:
-    """All that determines an image. `seed` moves textures and noise.
+    """All that determines an image. `seed` determines texture offsets and noise.
 
-    `phases` says which of the seed's numbers move the texture of each subject, and last that of the ground: 0, 1, 2,
-    ... unless this scene comes from one with other subjects, from which nothing else must differ (`edits.py`).
+    `phases`: which of the seed's numbers offset the texture of each subject, and last that of the ground: 0, 1, 2,
+    ... unless this scene is an edit of one with other subjects and must not differ elsewhere (`edits.py`).
     """
 
     subjects: tuple[Subject, ...]

@@ -1,7 +1,7 @@
-"""How alike two subjects, surroundings or lights of scenes are, 0..1: who is who in two images of known scenes.
+"""Similarity of two subjects, surroundings or lights of scenes, 0..1, and the matching of subjects by it.
 
 Identity is what a reference image fixes: kind, palette, texture and decal. Pose, place, size and heading are free.
-Another kind or another main colour is somebody else, whatever the rest is like.
+Another kind or another main colour is another subject, however similar the rest.
 Read next: `engines/procedural/judge.py`.
 """
 
@@ -18,15 +18,15 @@ _OTHER_KIND, _OTHER_TEXTURE, _OTHER_DECAL = 0.15, 0.75, 0.8  # factors of the si
 
 
 def colour_similarity(a: RGB, b: RGB) -> float:
-    """1 for the same colour, 0 for colours that nobody confuses."""
+    """1 for the same colour, 0 for colours that are not confused (`CONFUSABLE` apart or more)."""
     return max(0.0, 1 - colour_distance(a, b) / CONFUSABLE)
 
 
 def subject_similarity(a: Subject, b: Subject, dressed: bool = False) -> float:
-    """Of two subjects, 0..1.
+    """The similarity of two subjects, 0..1.
 
     Args:
-        dressed: `b` may wear a cloth, which hides main colour, second colour and texture of whoever wears it.
+        dressed: whether `b` may wear a cloth, which hides its main colour, second colour and texture.
     """
     accent = colour_similarity(a.palette[2], b.palette[2])
     kind = 1.0 if a.kind == b.kind else _OTHER_KIND
@@ -39,16 +39,16 @@ def subject_similarity(a: Subject, b: Subject, dressed: bool = False) -> float:
 
 
 def dressed(subject: Subject, cloth: Surroundings) -> Subject:
-    """The subject wearing a swatch of textile: an image of nothing but a ground."""
+    """The subject wearing a textile, given as the surroundings of an image that shows only their ground."""
     palette = (cloth.ground, cloth.ground_second, subject.palette[2])
     return replace(subject, palette=palette, texture=cloth.ground_texture)
 
 
 def matched(wanted: Sequence[Subject], there: Sequence[Subject], dressed: Sequence[bool] = ()) -> list[int | None]:
-    """Who of `there` is meant by each of `wanted`: the likest pairs first, nobody twice; None where all are taken.
+    """Greedy one-to-one matching, most similar pairs first: for each of `wanted` an index into `there`, or None.
 
     Args:
-        dressed: for each of `wanted`, whether it may wear a cloth there; nobody does by default.
+        dressed: for each of `wanted`, whether it may wear a cloth there; by default none does.
     """
     worn = list(dressed) or [False] * len(wanted)
     alike = {
@@ -62,7 +62,7 @@ def matched(wanted: Sequence[Subject], there: Sequence[Subject], dressed: Sequen
 
 
 def surroundings_similarity(a: Surroundings, b: Surroundings) -> float:
-    """Of ground and sky."""
+    """The similarity of ground and sky."""
     pairs = ((a.ground, b.ground, 0.5), (a.ground_second, b.ground_second, 0.1), (a.zenith, b.zenith, 0.2))
     colours = sum(share * colour_similarity(x, y) for x, y, share in (*pairs, (a.horizon, b.horizon, 0.2)))
     texture = 1.0 if a.ground_texture == b.ground_texture else _OTHER_TEXTURE
@@ -70,7 +70,7 @@ def surroundings_similarity(a: Surroundings, b: Surroundings) -> float:
 
 
 def light_similarity(a: Light, b: Light) -> float:
-    """Of where it comes from, its colour and its strength."""
+    """The similarity of two lights' directions, colours and strengths."""
     apart = np.arccos(np.clip(sun_direction(a) @ sun_direction(b), -1, 1))
     direction = max(0.0, 1 - float(apart) / np.deg2rad(60))
     colour = max(0.0, 1 - abs(a.warmth - b.warmth) / 0.6)

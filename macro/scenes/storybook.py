@@ -1,11 +1,11 @@
-"""Illustrated stories as scenes: who is who from page to page, where it happens, and images that do not belong.
+"""Illustrated stories as scenes: characters that recur from page to page, places, and distractor images.
 
-A tale has a hero and friends, each of a kind of its own, who look the same on every page; they move through a few
-places. Page by page some of them are there, with a thing beside them now and then; on some pages only the others, and
-towards the end often all of them, so that a late page can need up to ten of the images before it. Between the pages
-stand distractors: images of strangers, some of the hero's own kind in other colours.
+A tale has a hero and friends, each of a unique kind, who look the same on every page; they move through a few
+places. Each page shows some of them, sometimes with a thing next to them; some pages show only the friends, and late
+pages often all of them, so that a late page can need up to ten of the images before it. Between the pages are
+distractors: images of other subjects, some of the hero's own kind in other colours.
 
-`tale` is a pure function of the generator, `text_of` of the page's truth besides: what is said is what can be seen.
+`tale` is a pure function of the generator, `text_of` also of the page's ground truth: the text matches the image.
 Read next: `captions.py`, `macro/engines/procedural/stories.py`.
 """
 
@@ -35,7 +35,7 @@ _DOING = ("looked around", "had a rest", "went for a walk", "told a tale", "felt
 
 @dataclass(frozen=True)
 class Character:
-    """Who acts in a tale: a name, and the look that is the same everywhere."""
+    """A character of a tale: a name, and the look that is the same on every page."""
 
     name: str
     look: Subject
@@ -43,7 +43,7 @@ class Character:
 
 @dataclass(frozen=True)
 class Leaf:
-    """A page: its scene, whose first subjects are `cast` (places in `Tale.characters`), and who of them is new."""
+    """A page: its scene, whose first subjects are `cast` (indices into `Tale.characters`), and the new ones of them."""
 
     scene: Scene
     cast: tuple[int, ...]
@@ -52,7 +52,7 @@ class Leaf:
 
 @dataclass(frozen=True)
 class Tale:
-    """A story. A distractor (p, scene) stands before page p, from 1."""
+    """A story. A distractor (p, scene) precedes page p, from 1."""
 
     title: str
     characters: tuple[Character, ...]
@@ -80,7 +80,7 @@ def tale(rng: np.random.Generator) -> Tale:
 
 
 def _places(rng: np.random.Generator) -> tuple[Surroundings, ...]:
-    """Two or three of different grounds."""
+    """Two or three surroundings with different grounds."""
     found: list[Surroundings] = []
     wanted = int(rng.integers(2, 4))
     while len(found) < wanted:
@@ -91,11 +91,11 @@ def _places(rng: np.random.Generator) -> tuple[Surroundings, ...]:
 
 
 def _characters(rng: np.random.Generator, count: int, places: tuple[Surroundings, ...]) -> tuple[Character, ...]:
-    """Of different kinds, names and main colours, which stand out from every place."""
+    """Characters of different kinds, names and main colours, which contrast with every place."""
     kinds = rng.choice(FIGURES, count, replace=False)
     names = rng.choice(NAMES, count, replace=False)
     palettes = appearance.palettes(rng, len(COLOURS), places[0])
-    palettes.sort(key=lambda palette: not _apart(palette[0], places))  # those that stand out first, else in their order
+    palettes.sort(key=lambda palette: not _apart(palette[0], places))  # those with contrast first, else in their order
     return tuple(
         Character(str(name), _look(rng, str(kind), palette))
         for name, kind, palette in zip(names, kinds, palettes[:count], strict=True)
@@ -113,14 +113,14 @@ def _look(rng: np.random.Generator, kind: str, palette: tuple[RGB, RGB, RGB]) ->
 
 
 def _cast(rng: np.random.Generator, page: int, pages: int, known: set[int], count: int) -> tuple[int, ...]:
-    """Who is on a page: the hero mostly, friends one by one; later pages have more of them, the last often all."""
+    """The characters on a page: mostly the hero, friends one by one; more on later pages, on the last often all."""
     if page == 0:
         return (0,)
     if page >= pages - 2 and rng.random() < _GATHERING:
         return tuple(sorted(known))[:_CROWD]
     hero = rng.random() < _HERO
     others = [int(who) for who in rng.permutation(np.arange(1, count))]
-    # Friends come in one at a time: of those who are not known yet only the first may be there.
+    # Friends appear one at a time: of those not introduced yet only the first may be on the page.
     new = min((who for who in range(1, count) if who not in known), default=count)
     others = [who for who in others if who in known or who == new]
     chosen = others[: int(rng.integers(0 if hero else 1, 3))]
@@ -128,7 +128,7 @@ def _cast(rng: np.random.Generator, page: int, pages: int, known: set[int], coun
 
 
 def _page(rng: np.random.Generator, cast: list[Character], around: Surroundings) -> Scene:
-    """The characters, each in a pose of the page's own, and now and then a thing."""
+    """The characters, each in a new pose, and sometimes a thing."""
     subjects = [replace(c.look, yaw=layout_sampler.yaw_of(rng), pose=float(rng.random())) for c in cast]
     if rng.random() < _PROP:
         taken = {subject.palette[0] for subject in subjects}
@@ -141,7 +141,7 @@ def _page(rng: np.random.Generator, cast: list[Character], around: Surroundings)
 def _stranger(
     rng: np.random.Generator, characters: tuple[Character, ...], places: tuple[Surroundings, ...]
 ) -> Scene:
-    """An image that belongs to no page: nobody in it is a character; half of them show a hero's double."""
+    """An image of no page, without any character; half of them show one of the hero's kind in other colours."""
     looked_like = {c.look.palette[0] for c in characters}
     around = places[int(rng.integers(len(places)))]
     palettes = [p for p in appearance.palettes(rng, len(COLOURS), around) if p[0] not in looked_like]
@@ -153,11 +153,11 @@ def _stranger(
     return layout_sampler.arrange(rng, numbered, around, {})
 
 
-# ---- words ----
+# ---- text ----
 
 
 def text_of(story: Tale, page: int, truth: Truth, rng: np.random.Generator) -> str:
-    """The text of a page, in which every word about the image holds.
+    """The text of a page, true of its image.
 
     Args:
         page: from 0.
@@ -170,7 +170,7 @@ def text_of(story: Tale, page: int, truth: Truth, rng: np.random.Generator) -> s
 
 
 def _opening(story: Tale, page: int, rng: np.random.Generator) -> str:
-    """Names whoever is known already, and introduces whoever is new."""
+    """Names the known characters, and introduces the new ones."""
     leaf = story.leaves[page]
     new = [_introduced(story.characters[who]) for who in leaf.fresh]
     old = [story.characters[who].name for who in leaf.cast if who not in leaf.fresh]

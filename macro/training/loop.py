@@ -52,7 +52,7 @@ class Data(Protocol):
 
 
 class NonFiniteLoss(UserError):
-    """The loss or a gradient was not finite for `config.max_bad_steps` steps in a row; names step and batch."""
+    """The loss or a gradient was not finite for `config.max_bad_steps` consecutive steps; names step and batch."""
 
 
 def run(objective, config, data: Data, workdir: str, hooks: Sequence[Hook] = ()) -> TrainState | None:

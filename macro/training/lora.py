@@ -221,7 +221,7 @@ class Adapted:
         return tree.merge(self.objective.cast_frozen(params, config), full) | adapters
 
     def loss(self, params: Mapping, batch: Mapping, key: Array, config, totals: Mapping):
-        """The objective's loss with the adapters beside their kernels."""
+        """The objective's loss with the adapters applied to their kernels."""
         adapters = scaled(params[ADAPTERS], self.settings, _key_of(key, ADAPTERS))
         return self.objective.loss({**params, ADAPTERS: adapters}, batch, key, config, totals)
 

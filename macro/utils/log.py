@@ -110,7 +110,7 @@ class Progress:
         return (step - self._warm[0]) / max(time.monotonic() - self._warm[1], 1e-9)
 
     def show(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Prints the line. `metrics`: what to show beside step, rate and ETA."""
+        """Prints the line. `metrics`: shown after step, rate and ETA."""
         if not self._shows:
             return
         rate = self.rate(step)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 # Dotted path of the old key -> that of the new one, both without the leading "config.". An entry for a section also
-# covers the keys inside it, and stands after theirs. Where nothing took the key's place the value is "removed: " and
+# covers the keys inside it, and comes after theirs. Where nothing replaces the key the value is "removed: " and
 # what to do instead.
 RENAMED_KEYS: dict[str, str] = {
     "select.floor": "token_selection.min_tokens",

@@ -1,6 +1,6 @@
 """Categories a scene may contain: common things that image models draw well and detectors know, singular nouns.
 
-As broad as Objects365's list, which MUSIC samples from; without parts of things, stuff, and what never occurs alone.
+Like Objects365's list, which MUSIC samples from, but shorter; no parts of things, stuff, or what never occurs alone.
 """
 
 CATEGORIES = (

@@ -119,14 +119,14 @@ def chosen(
     threshold: float,
     most: float,
 ) -> list[Region]:
-    """The regions that answer labels: greedily, the surest first, each label as often as it was asked for.
+    """The regions that match labels: greedily, highest score first, each label at most as often as it was requested.
 
     Args:
         scores: of query q for name l, 0..1; below 0 for what must not be chosen.
-        boxes: (middle x, middle y, width, height) of each query, 0..1 of the image.
-        names: of the columns; labels: as they were asked for.
-        threshold: least score.
-        most: overlap with a region already chosen, of whatever label, above which a query shows the same thing.
+        boxes: (centre x, centre y, width, height) of each query, 0..1 of the image.
+        names: of the columns; labels: as requested.
+        threshold: least score of a region.
+        most: intersection over union with a chosen region of any label above which a query is a duplicate.
     """
     wanted = Counter(map(_name, labels))
     spelt = {name: [label for label in labels if _name(label) == name] for name in wanted}

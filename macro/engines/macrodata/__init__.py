@@ -1,6 +1,6 @@
 """MACRO's data engine (arXiv 2603.25319): four tasks with one to ten references, in four buckets of their number.
 
-Sample `index` belongs to one (task, bucket) pair (`mixture.py`); each task is a module of its own, with the same shape:
+Sample `index` belongs to one (task, bucket) pair (`mixture.py`); each task is a module with the same interface:
 
     start(seed, index, attempt, bucket, options) -> candidate  STEPS: its steps   finish(candidate, options) -> sentence
 
@@ -25,13 +25,13 @@ TASKS: dict[str, ModuleType] = {
 
 
 def start(seed: int, index: int, attempt: int, options: Options) -> Candidate:
-    """An empty candidate of the task that sample `index` belongs to."""
+    """An empty candidate of the task to which sample `index` belongs."""
     task, bucket = pair_of(index)
     return TASKS[task].start(seed, index, attempt, bucket, options)
 
 
 def finish(candidate: Candidate, options: Options) -> Sentence:
-    """The sentence of its task, with the engine's notes and the task's own."""
+    """The sentence of the candidate's task, with the engine's and the task's notes."""
     sentence = TASKS[candidate.task].finish(candidate, options)
     return sentence.replace(notes=notes_of(candidate, ENGINE, **sentence.notes))
 

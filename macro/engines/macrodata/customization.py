@@ -1,11 +1,11 @@
-"""MACRO's customization (arXiv 2603.25319): many things, people, clothes, one place and one style in one image.
+"""MACRO's customization (arXiv 2603.25319): objects, people, clothes, a scene and a style in one image.
 
-    propose   references of drawn categories; a VLM says how well they go together and writes the instruction: taken at
+    propose   references of the sampled categories; a VLM rates their fit and writes the instruction: accepted at
               8 of 10 or better, else the best of 10 proposals
     compose   a multi-reference model draws the instruction with them
     judge     kept if every reference is consistent (reference -> image) and the instruction is followed
               (instruction -> image), 6 of 10 or better
-    layout    where the image's scene is known: truth, MUSIC's grid and a chain of thought
+    layout    if the image's scene is known: truth, MUSIC's grid and a chain of thought
 
 Read next: `filters.py`, `macro/engines/procedural/composition.py`.
 """
@@ -33,9 +33,9 @@ SHARES = (0.4, 0.1, 0.3, 0.15, 0.05)
 
 @dataclass(frozen=True, eq=False)
 class CustomizationCandidate(Candidate):
-    """What is known of a sample; image n of `references` is of `categories[n - 1]`.
+    """A candidate; image n of `references` is of `categories[n - 1]`.
 
-    `subjects` says for each of them which subject of the target it shows or clothes, where the layout is known.
+    `subjects` holds for each reference the target subject that it shows or clothes, if the layout is known.
     """
 
     categories: tuple[str, ...] = ()
@@ -54,7 +54,7 @@ def start(seed: int, index: int, attempt: int, bucket: str, options: Options) ->
 
 
 def draw_categories(rng: np.random.Generator, count: int) -> tuple[str, ...]:
-    """Categories of `count` references: by `SHARES`, drawn again as a whole until they can be one image."""
+    """Categories of `count` references, sampled by `SHARES` and resampled as a whole until they fit into one image."""
     while True:
         drawn = tuple(str(name) for name in rng.choice(CATEGORIES, count, p=SHARES))
         if _possible(drawn):
@@ -62,7 +62,7 @@ def draw_categories(rng: np.random.Generator, count: int) -> tuple[str, ...]:
 
 
 def _possible(categories: tuple[str, ...]) -> bool:
-    """At most one style and one scene, clothes for whom there is a human [code]; and somebody to show [ours]."""
+    """At most one style and one scene, cloth only with a human to wear it [code]; and at least one subject [ours]."""
     many = {name: categories.count(name) for name in CATEGORIES}
     return (
         many["style"] <= 1 and many["scene"] <= 1 and many["cloth"] <= many["human"]
@@ -76,7 +76,7 @@ Batch = list[CustomizationCandidate]
 
 
 def _propose(candidates: Batch, provider: Provider, options: Options) -> Batch:
-    """Proposal after proposal for whoever has none that is good enough; the best stays."""
+    """Proposals for the candidates without one that is good enough; the best is kept."""
     best = {candidate.index: candidate for candidate in candidates}
     reasons = dict.fromkeys(best, "")
     for turn in range(options.proposals):
@@ -145,7 +145,7 @@ def _laid_out(candidate: CustomizationCandidate, truth: Truth, options: Options)
 
 
 def _subjects_of(candidate: CustomizationCandidate) -> tuple[int | None, ...]:
-    """For each reference the number of the subject that it shows, or that wears it; None for places and styles."""
+    """For each reference the number of the subject that it shows, or that wears it; None for scenes and styles."""
     there = candidate.image.scene.subjects
     shown = [n for n, category in enumerate(candidate.categories) if category in ("human", "object")]
     wears = ["cloth" in candidate.categories and candidate.categories[n] == "human" for n in shown]
@@ -166,7 +166,7 @@ STEPS = (Step("propose", _propose), Step("compose", _compose), Step("judge", _ju
 
 
 def finish(candidate: CustomizationCandidate, options: Options) -> Sentence:
-    """Instruction and references in one of the two arrangements, the plan where it is known, the target."""
+    """Instruction and references in one of the two arrangements, the plan if known, the target."""
     subjects = candidate.subjects or (None,) * len(candidate.references)
     images = [
         Image(image.pixels, subject=subject, number=n)

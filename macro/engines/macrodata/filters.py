@@ -1,4 +1,4 @@
-"""The filters that MACRO's tasks share: a judge's scores, and whether a prompt names its images rightly."""
+"""The filters that MACRO's tasks share: a judge's scores, and whether a prompt names its images correctly."""
 
 import re
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ from macro.engines.provider import JudgeRequest, Provider
 def judge_scores(
     candidates: Sequence[D], requests: Sequence[JudgeRequest], provider: Provider, threshold: float
 ) -> list[D]:
-    """Candidates with a verdict on each of the judge's scores (0..10); dropped where one is below the threshold.
+    """Candidates with a result for each of the judge's scores (0..10); dropped if one is below the threshold.
 
-    Scores `consistency_1`, `consistency_2`, ... of several references are one verdict, "consistency", on the lowest.
+    Scores `consistency_1`, `consistency_2`, ... of several references give one result, "consistency", on the lowest.
     """
 
     def weighed(candidate: D, scores: dict[str, float]) -> D:

@@ -1,11 +1,11 @@
-"""Views by name, which of them lie side by side, and how far two views of one panorama overlap.
+"""Names of views, which of them are neighbours, and how far two views of one panorama overlap.
 
-MACRO (arXiv 2603.25319), spatial task: a view of a panorama is taken for a circular cap of half its field of view
+MACRO (arXiv 2603.25319), spatial task: a view of a panorama is approximated by a circular cap of half its field of view
 around its axis. For the great-circle distance d of two axes, by the haversine,
 
     hav d = hav(pitch2 - pitch1) + cos pitch1 cos pitch2 hav(yaw2 - yaw1),      hav x = sin^2(x / 2)
 
-and both caps taken for flat discs of radius fov / 2 at distance d, the overlap is the area that they share over that
+and both caps approximated by flat discs of radius fov / 2 at distance d, the overlap is their shared area over that
 of the smaller one. Angles are degrees; yaw grows to the right, pitch upwards. Read next: `spatial.py`.
 """
 
@@ -14,18 +14,18 @@ from collections.abc import Iterable, Sequence
 
 Degrees = float | int
 
-# The eight horizontal views, 45 degrees apart. Of an object they name where the camera stands as seen by whoever stands
+# The eight horizontal views, 45 degrees apart. Of an object they name the position of the camera as seen from
 # in front of it, counter-clockwise from above; of a place, where the camera looks, clockwise from above.
 HORIZONTAL = ("front", "front_right", "right", "back_right", "back", "back_left", "left", "front_left")
 POLES = ("top", "bottom")
-LOW = "low_"  # before the name of a view from near the ground
+LOW = "low_"  # prefix of the name of a view from near the ground
 STEP = 45
 
 YAWS: dict[str, int] = {name: STEP * n for n, name in enumerate(HORIZONTAL)}
 
 
 def adjacent(name: str) -> tuple[str, ...]:
-    """The two horizontal views beside a horizontal one; none for any other view."""
+    """The two horizontal views next to a horizontal one; none for any other view."""
     if name not in YAWS:
         return ()
     at = HORIZONTAL.index(name)
@@ -33,9 +33,9 @@ def adjacent(name: str) -> tuple[str, ...]:
 
 
 def has_neighbour(target: str, inputs: Iterable[str]) -> bool:
-    """MACRO's rule for views of objects: a horizontal target needs a view beside it among the inputs.
+    """MACRO's rule for views of objects: a horizontal target needs a neighbouring view among the inputs.
 
-    Ours beside it: a low one needs the view above it, or one beside that.
+    Our addition: a low one needs the view above it, or a neighbour of that.
     """
     above = target.removeprefix(LOW)
     beside = adjacent(above) if above == target else (above, *adjacent(above))
@@ -43,12 +43,12 @@ def has_neighbour(target: str, inputs: Iterable[str]) -> bool:
 
 
 def distance(yaw1: Degrees, pitch1: Degrees, yaw2: Degrees, pitch2: Degrees) -> float:
-    """Angle between two directions, degrees; a pitch beyond the zenith (100) looks down on the other side."""
+    """Angle between two directions, degrees; a pitch beyond the zenith (100) looks down on the opposite side."""
     return math.degrees(_apart(yaw1, pitch1, yaw2, pitch2))
 
 
 def _apart(yaw1: Degrees, pitch1: Degrees, yaw2: Degrees, pitch2: Degrees) -> float:
-    """The same in radians."""
+    """`distance` of angles in degrees, as radians."""
     yaw1, pitch1, yaw2, pitch2 = map(math.radians, (yaw1, pitch1, yaw2, pitch2))
     rise, turn = math.sin((pitch2 - pitch1) / 2), math.sin((yaw2 - yaw1) / 2)
     haversine = rise * rise + math.cos(pitch1) * math.cos(pitch2) * turn * turn
@@ -56,7 +56,7 @@ def _apart(yaw1: Degrees, pitch1: Degrees, yaw2: Degrees, pitch2: Degrees) -> fl
 
 
 def view_overlap(yaw1: Degrees, pitch1: Degrees, yaw2: Degrees, pitch2: Degrees, fov1: Degrees, fov2: Degrees) -> float:
-    """Overlap of two views of one panorama, 0..1: what their caps share over the smaller cap. All in degrees."""
+    """Overlap of two views of one panorama, 0..1: shared area of their caps over the smaller cap. All in degrees."""
     apart = _apart(yaw1, pitch1, yaw2, pitch2)
     large, small = sorted((math.radians(fov1) / 2, math.radians(fov2) / 2), reverse=True)
     if apart >= large + small:
@@ -65,7 +65,7 @@ def view_overlap(yaw1: Degrees, pitch1: Degrees, yaw2: Degrees, pitch2: Degrees,
         return 1.0
     first = (apart * apart + large * large - small * small) / (2 * apart * large)
     second = (apart * apart + small * small - large * large) / (2 * apart * small)
-    # Heron's formula for the kite between the two middles and the two points where the circles cross.
+    # Heron's formula for the kite between the two centres and the two points where the circles cross.
     kite = (large + small - apart) * (apart + large - small) * (apart - large + small) * (apart + large + small)
     shared = large * large * _arc(first) + small * small * _arc(second) - 0.5 * math.sqrt(max(kite, 0.0))
     return shared / (math.pi * small * small)
@@ -76,7 +76,7 @@ def _arc(cosine: float) -> float:
 
 
 def summed_up(overlaps: Sequence[float], rule: str) -> float:
-    """One figure for a target's overlaps with its inputs: by "largest" or "mean", 0 for none."""
+    """A target's overlaps with its inputs as one number: the "largest" or the "mean", 0 for none."""
     if not overlaps:
         return 0.0
     return max(overlaps) if rule == "largest" else sum(overlaps) / len(overlaps)

@@ -1,7 +1,7 @@
 """MACRO's illustration (arXiv 2603.25319): the next image of a story, from its text and the images it needs.
 
-    story     a story with a page that needs as many earlier images as the bucket says
-    rewrite   a VLM says which earlier images contribute (distractors do not) and rewrites the page's text with one
+    story     picks a story with a page that needs as many earlier images as the bucket says
+    rewrite   a VLM selects the earlier images that contribute (no distractors) and rewrites the page's text with one
               `<image n>` for each; their number must fall into the bucket
     judge     kept if text and earlier images are consistent with the page's image, 6 of 10 or better
 
@@ -24,10 +24,10 @@ from macro.utils.errors import ItemError
 
 @dataclass(frozen=True, eq=False)
 class IllustrationCandidate(Candidate):
-    """What is known of a sample, which is to have `wanted` references.
+    """A candidate that should have `wanted` references.
 
     Attributes:
-        story, page: the story, and the place of the page to draw in it.
+        story, page: the story, and the index of the page to draw.
         prompt, references: the rewritten text and the images it names.
     """
 
@@ -39,7 +39,7 @@ class IllustrationCandidate(Candidate):
 
     @property
     def before(self) -> tuple[tuple[str, EngineImage], ...]:
-        """Text and image of all that comes before the page; distractors have no text."""
+        """Text and image of everything before the page; distractors have no text."""
         out: list[tuple[str, EngineImage]] = []
         for place in range(self.page + 1):
             out += [("", image) for at, image in self.story.distractors if at == place]
@@ -64,7 +64,7 @@ def _find(candidates: Batch, provider: Provider, options: Options) -> Batch:
 
 
 def _found(candidate: IllustrationCandidate, provider: Provider, options: Options) -> IllustrationCandidate:
-    """Looks through stories for a page that needs `wanted` images, else takes the nearest within the bucket."""
+    """Searches stories for a page that needs `wanted` images, else takes the nearest number within the bucket."""
     best: tuple[int, Story, int] | None = None
     fault = ""
     for look in range(options.stories):
@@ -89,7 +89,7 @@ def _found(candidate: IllustrationCandidate, provider: Provider, options: Option
 def needed(story: Story, page: int, wanted: int) -> int:
     """How many earlier pages share a character with a page.
 
-    Where nobody said who is on the pages any number up to theirs may be: `wanted`, as far as there are that many.
+    If the casts of the pages are unknown, any number up to that of the earlier pages is possible: at most `wanted`.
     """
     cast = set(story.cast(page))
     if not cast:
@@ -133,7 +133,7 @@ STEPS = (Step("story", _find), Step("rewrite", _rewrite), Step("judge", _judge))
 def finish(candidate: IllustrationCandidate, options: Options) -> Sentence:
     """The rewritten text and its images in one of the two arrangements, and the page's image.
 
-    An image of a story shows several characters: it stands for no one subject.
+    An image of a story shows several characters, so it is not assigned to a subject.
     """
     images = [Image(image.pixels, number=n) for n, image in enumerate(candidate.references, 1)]
     page = candidate.story.pages[candidate.page]

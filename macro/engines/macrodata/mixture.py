@@ -1,7 +1,7 @@
 """Which task and bucket of references sample `index` is for: MACRO's published mixture, in rounds.
 
 Published train counts are 20k, 20k, 30k, 30k over the buckets of customization and 25k in every other (task, bucket)
-pair: weights 4, 4, 6, 6 and twelve times 5. So 80 indices make a cycle; it goes in rounds, and each round has every
+pair: weights 4, 4, 6, 6 and twelve times 5. So 80 indices make a cycle of rounds, and each round has every
 pair with weight left once. The first 16 samples are one of each, and every 80 are exactly proportional.
 """
 
@@ -24,9 +24,9 @@ def pair_of(index: int) -> tuple[str, str]:
 
 
 def references_of(seed: int, index: int, bucket: str) -> int:
-    """How many references sample `index` is to have, equally likely within its bucket.
+    """How many references sample `index` should have, equally likely within its bucket.
 
-    As all that makes a sample hard it is the same for every attempt: drawing again must not bend the mixture towards
+    Like all that makes a sample hard, it is the same for every attempt: retries must not bias the mixture towards
     easy ones.
     """
     return int(stream(seed, index, "references").choice(BUCKETS[bucket]))

@@ -1,4 +1,4 @@
-"""How samples of MacroData are made: the settings of all four tasks."""
+"""Options of the MacroData engine, for all four tasks."""
 
 import math
 from dataclasses import dataclass, field
@@ -13,12 +13,12 @@ class SpatialOptions:
     """How spatial samples are made.
 
     Attributes:
-        inside_out: share of them that look out from one standpoint; the others look at an object from all round.
-        fov: field of view of what is taken from a panorama, degrees [paper: 90].
-        base_pitch: such views are off the level, or the vertical, by up to so many degrees [paper: 10].
-        overlap: "largest" or "mean": which of the target's overlaps with its inputs is looked at. With "mean", views
-            that do not overlap the target count as much as those that do: few inputs pass.
-        lowest, highest: where it must lie [paper: .3, .8].
+        inside_out: share that looks out from one standpoint; the others look at an object from all around.
+        fov: field of view of views cut from a panorama, degrees [paper: 90].
+        base_pitch: such views deviate from the horizontal, or the vertical, by up to this many degrees [paper: 10].
+        overlap: "largest" or "mean" of the target's overlaps with its inputs. With "mean", views
+            without overlap count as much as those with: few inputs pass.
+        lowest, highest: range in which that overlap must lie [paper: .3, .8].
     """
 
     inside_out: float = 0.5
@@ -42,9 +42,9 @@ class TemporalOptions:
     """How temporal samples are made.
 
     Attributes:
-        alike: neighbouring key frames must resemble one another by this much [paper: .7].
-        words: a summary must have fewer [paper: 50].
-        cut_least, cut_times: what a cut is, see `shot_boundaries.cuts`.
+        alike: least similarity of neighbouring key frames [paper: .7].
+        words: number of words that a summary must stay below [paper: 50].
+        cut_least, cut_times: thresholds of a cut, see `shot_boundaries.cuts`.
     """
 
     alike: float = 0.7
@@ -64,14 +64,14 @@ class Options:
     """How samples are made.
 
     Attributes:
-        size: side of the images that are composed, and of views taken from a panorama, pixels.
-        accept: suitability, 0..10, from which proposed references are taken [code: 8] ...
-        proposals: ... among up to this many; then the best of them is [code: 10].
-        threshold: what every score of a judge must reach, 0..10 [paper: 6].
-        stories: how many stories are looked at for a page that needs the right number of earlier images.
-        K, region: the layout rule's switches (`annotate.layout`), where the layout is known.
+        size: side of the composed images, and of views cut from a panorama, pixels.
+        accept: suitability, 0..10, at which proposed references are accepted [code: 8] ...
+        proposals: ... within this many; then the best of them is taken [code: 10].
+        threshold: minimum of every score of a judge, 0..10 [paper: 6].
+        stories: how many stories are searched for a page that needs the right number of earlier images.
+        K, region: the layout rule's settings (`annotate.layout`), if the layout is known.
         image_first: share of samples in the image-first arrangement; the others are in-sentence.
-        spatial, temporal: those tasks' own settings.
+        spatial, temporal: options of those tasks.
     """
 
     size: int = 128

@@ -1,8 +1,8 @@
-"""Shots of a video, by its pixels: where one image is not what the one before has become.
+"""Shot boundaries of a video, by its pixels.
 
 Neighbouring frames differ by d = half the distance of their colour histograms (which motion hardly changes) + half the
-distance of their thumbnails (which a change of camera in one place does not leave alone). A cut is where d is large in
-itself and large beside what is usual around it, its running median: so neither a fast pan nor grain is a cut.
+distance of their thumbnails (which changes when the camera does, even in one place). A cut is where d is large in
+absolute terms and relative to its running median: so neither a fast pan nor grain is a cut.
 Works on rendered and on real frames alike. Read next: `temporal.py`.
 """
 
@@ -15,9 +15,9 @@ from macro.utils.images import resize
 
 Pixels = UInt8[np.ndarray, "h w 3"]
 
-LEAST = 0.03  # a cut differs by this much at least, of 1 ...
-TIMES = 2.4  # ... and by this many times what is usual around it
-AROUND = 4  # frames to each side that say what is usual
+LEAST = 0.03  # least difference at a cut, of 1 ...
+TIMES = 2.4  # ... and as a multiple of the running median
+AROUND = 4  # frames to each side in the running median
 _THUMB, _LEVELS = 24, 6
 
 
@@ -32,7 +32,7 @@ def differences(frames: Sequence[Pixels]) -> Float[np.ndarray, "n"]:
 
 
 def _histogram(thumb: Pixels) -> Float[np.ndarray, "c"]:
-    """Shares of `_LEVELS`^3 colours; each channel of a pixel is shared out between the two levels it lies between."""
+    """Shares of `_LEVELS`^3 colours; each channel of a pixel is divided between the two nearest levels."""
     levels = thumb.reshape(-1, 3) / 255 * (_LEVELS - 1)
     low = np.minimum(np.floor(levels).astype(int), _LEVELS - 2)
     part = levels - low
@@ -44,7 +44,7 @@ def _histogram(thumb: Pixels) -> Float[np.ndarray, "c"]:
 
 
 def cuts(frames: Sequence[Pixels], least: float = LEAST, times: float = TIMES) -> tuple[int, ...]:
-    """Places of the frames that begin a new shot; the first frame is not counted."""
+    """Indices of the frames that begin a new shot; the first frame is not counted."""
     if len(frames) < 2:
         return ()
     apart = differences(frames)
@@ -53,11 +53,11 @@ def cuts(frames: Sequence[Pixels], least: float = LEAST, times: float = TIMES) -
 
 
 def shots(frames: Sequence[Pixels], least: float = LEAST, times: float = TIMES) -> tuple[tuple[int, int], ...]:
-    """(start, stop) of every shot of two frames or more; single frames between two cuts are flashes, and left out."""
+    """(start, stop) of every shot of two frames or more; single frames between two cuts, flashes, are left out."""
     edges = (0, *cuts(frames, least, times), len(frames))
     return tuple((start, stop) for start, stop in zip(edges[:-1], edges[1:], strict=True) if stop - start >= 2)
 
 
 def centres(found: Sequence[tuple[int, int]]) -> tuple[int, ...]:
-    """The middle frame of each shot: its key frame."""
+    """The middle frame of each shot, its key frame."""
     return tuple((start + stop - 1) // 2 for start, stop in found)

@@ -1,16 +1,16 @@
-"""MACRO's spatial task (arXiv 2603.25319): an object or a place from some views, and one more view of it to draw.
+"""MACRO's spatial task (arXiv 2603.25319): given some views of an object or a place, the target is a novel view.
 
-    outside-in   an object from all round: eight named horizontal views, four low ones, top, bottom (`Turntable`)
+    outside-in   an object from all around: eight named horizontal views, four low ones, top, bottom (`Turntable`)
     inside-out   a place from one standpoint: eight named directions, top, bottom, cut from a panorama
 
-    choose    which views, and how far their axes are off the level
+    choose    which views, and how far their axes deviate from the horizontal
     overlap   inside-out: the target's overlap with its inputs (`geometry.py`) must lie in .3 .. .8
     neighbour outside-in: a horizontal target has a view beside it among the inputs
     draw      the images
-    word      the prompt: it names every view and their order seen from above, and asks for one more
+    word      the prompt: it names every view and their order seen from above, and requests one more
     judge     viewpoint and content, both 6 or more; the judge sees the true view
 
-Buckets are numbers of inputs; a panorama has ten named views, so at most nine inputs. Read next: `temporal.py`.
+Buckets count inputs; a panorama has ten named views, so at most nine inputs. Read next: `temporal.py`.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ from macro.sentence.spans import Image, Sentence, Target
 from macro.utils.errors import ItemError
 from macro.utils.streams import stream
 
-# How the views of an object are called, and what they are in a ring of views.
+# Name of each view of an object -> its name in a turntable.
 OBJECT_VIEWS: dict[str, str] = {
     **{name: f"h{YAWS[name]:03d}" for name in HORIZONTAL},
     **{LOW + name: f"low{YAWS[name]:03d}" for name in HORIZONTAL[::2]},
@@ -41,12 +41,12 @@ OBJECT_VIEWS: dict[str, str] = {
 }  # fmt: skip
 PLACE_VIEWS = (*HORIZONTAL, *POLES)
 _HORIZONTAL = 0.8  # share of targets that are horizontal, before filters
-_DRAWS = 64  # selections that are looked at before a candidate is dropped by its filter
+_DRAWS = 64  # selections tried before a candidate is dropped by its filter
 
 
 @dataclass(frozen=True)
 class View:
-    """A named view; of a panorama also its direction, degrees."""
+    """A named view; for a panorama also its direction, degrees."""
 
     name: str
     yaw: float = 0.0
@@ -55,13 +55,13 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class SpatialCandidate(Candidate):
-    """What is known of a sample with `count` inputs.
+    """A candidate with `count` inputs.
 
     Attributes:
         way: "outside-in" or "inside-out".
-        views, target: the inputs, and what is to be drawn.
+        views, target: the inputs' views, and the target's.
         overlaps: of the target with each input (inside-out).
-        material: the ring or panorama.
+        material: the turntable or panorama.
         shown: the images of views and target, in this order.
     """
 
@@ -84,7 +84,7 @@ class SpatialCandidate(Candidate):
 
 
 def start(seed: int, index: int, attempt: int, bucket: str, options: Options) -> SpatialCandidate:
-    """An empty candidate: which way, and with how many inputs of the bucket's, is the same for every attempt."""
+    """An empty candidate; its direction (way) and number of inputs are the same for every attempt."""
     rng = stream(seed, index, "spatial")
     way = "inside-out" if rng.random() < options.spatial.inside_out else "outside-in"
     most = len(PLACE_VIEWS if way == "inside-out" else OBJECT_VIEWS) - 1
@@ -98,7 +98,7 @@ Batch = list[SpatialCandidate]
 
 
 def _choose(candidate: SpatialCandidate, options: Options) -> SpatialCandidate:
-    """Views at random, anew until they pass the filter of their kind; the last selection if none does."""
+    """Random views, drawn again until they pass the filter of their kind; the last selection if none does."""
     rng = candidate.rng("views")
     for _ in range(_DRAWS):
         candidate = _selection(candidate, rng, options.spatial)
@@ -120,7 +120,7 @@ def _selection(candidate: SpatialCandidate, rng: np.random.Generator, options: S
 
 
 def _direction(name: str, rng: np.random.Generator, options: SpatialOptions) -> View:
-    """Where a named view of a panorama looks; near a pole it is off towards the front, never over the top."""
+    """Direction of a named view of a panorama; near a pole it deviates towards the front, never over the top."""
     off = float(rng.uniform(-options.base_pitch, options.base_pitch))
     if name in POLES:
         return View(name, 0.0, 90.0 - abs(off) if name == "top" else abs(off) - 90.0)
@@ -134,7 +134,7 @@ def _fits(candidate: SpatialCandidate, options: SpatialOptions) -> bool:
 
 
 def _filter_overlap(candidate: SpatialCandidate, options: Options) -> SpatialCandidate:
-    """The filter of each kind, with its verdict."""
+    """The filter of each kind, with its result."""
     options, kept = options.spatial, _fits(candidate, options.spatial)
     if candidate.way == "outside-in":
         return candidate.check("neighbour", kept, None, "" if kept else f"no view beside {candidate.target.name}")
@@ -177,7 +177,7 @@ def _of_panorama(panorama: Panorama, view: View, options: Options) -> EngineImag
     return EngineImage(pixels, seen, whole.path)
 
 
-# ---- words ----
+# ---- prompt ----
 
 _SHOWN = {
     "outside-in": (
@@ -205,7 +205,7 @@ _ASKED = {
 
 
 def prompt_of(way: str, views: tuple[str, ...], target: str, rng: np.random.Generator) -> str:
-    """Names every view with its image, their order seen from above, and asks for one more."""
+    """A prompt that names every view with its image, and their order seen from above, and requests one more."""
     style = int(rng.integers(3))
     first, others = _SHOWN[way][style]
     said = [(others if n > 1 else first).format(n=marker(n), view=view) for n, view in enumerate(views, 1)]
@@ -228,9 +228,9 @@ def _judge(candidates: Batch, provider: Provider, options: Options) -> Batch:
 
 
 def finish(candidate: SpatialCandidate, options: Options) -> Sentence:
-    """The prompt with its images in one of the two arrangements, the target, the truth of a rendered one.
+    """The prompt with its images in one of the two arrangements, the target, the truth if rendered.
 
-    All images show the same: none stands for a subject.
+    All images show the same thing, so none is assigned to a subject.
     """
     images = [Image(image.pixels, number=n) for n, image in enumerate(candidate.references, 1)]
     spans = arranged(candidate.prompt, images, candidate.rng("arrangement"), options.image_first)

@@ -1,13 +1,13 @@
-"""MACRO's temporal task (arXiv 2603.25319): key frames of a video, what happens in them, and the next one to draw.
+"""MACRO's temporal task (arXiv 2603.25319): key frames of a video and a summary are given; the next one is the target.
 
     clip      frames of a video
-    shots     where the camera cuts, by the pixels (`shot_boundaries.py`); the middle of each shot is its key frame
-    resemble  runs of key frames of which neighbours are alike by .7 or more (DINOv2)
+    shots     shot boundaries, by the pixels (`shot_boundaries.py`); the middle of each shot is its key frame
+    resemble  runs of key frames whose neighbours have a similarity of .7 or more (DINOv2)
     summarise a VLM says in under 50 words what happens
-    word      the prompt: the frames in order, the summary, and that the next one is wanted
+    word      the prompt: the frames in order, the summary, and a request for the next one
     judge     context and sequence, both 6 or more
 
-A sample's inputs are `count` neighbours of one run, its target is the one after them. Buckets are numbers of inputs, so
+A sample's inputs are `count` consecutive key frames of one run, its target the next one. Buckets count inputs, so
 the last needs up to eleven shots of one story. Read next: `shot_boundaries.py`, `spatial.py`.
 """
 
@@ -31,11 +31,11 @@ from macro.sentence.spans import Image, Sentence, Target
 
 @dataclass(frozen=True, eq=False)
 class TemporalCandidate(Candidate):
-    """What is known of a sample with `count` inputs.
+    """A candidate with `count` inputs.
 
     Attributes:
-        clip: the video; cut: (start, stop) of its shots, places of frames.
-        first: which shot the first input is of; the others and the target are of those after it.
+        clip: the video; cut: (start, stop) of its shots, indices of frames.
+        first: the shot of the first input; the other inputs and the target follow it.
         summary: what happens in them.
     """
 
@@ -48,17 +48,17 @@ class TemporalCandidate(Candidate):
 
     @property
     def keys(self) -> tuple[int, ...]:
-        """Places of all key frames, one a shot."""
+        """Indices of all key frames, one per shot."""
         return shot_boundaries.centres(self.cut)
 
     @property
     def chosen(self) -> tuple[int, ...]:
-        """Places of inputs and target among the frames, in order."""
+        """Indices of inputs and target among the frames, in order."""
         return self.keys[self.first : self.first + self.count + 1]
 
     @property
     def shown(self) -> tuple[EngineImage, ...]:
-        """Inputs and target."""
+        """Images of inputs and target."""
         return tuple(self.clip.frames[i] for i in self.chosen)
 
 
@@ -87,7 +87,7 @@ def _shots(candidate: TemporalCandidate, options: Options) -> TemporalCandidate:
 
 
 def _resemble(candidates: Batch, provider: Provider, options: Options) -> Batch:
-    """A window of the runs that are long enough, each equally likely."""
+    """Picks a window of the runs that are long enough, each equally likely."""
     pairs = [pair for candidate in candidates for pair in _neighbours(candidate)]
     answers = provider.image_similarity([a for a, _ in pairs], [b for _, b in pairs])
     grouped = group_answers(answers, [len(candidate.keys) - 1 for candidate in candidates])
@@ -111,7 +111,7 @@ def _neighbours(candidate: TemporalCandidate) -> list[tuple[EngineImage, EngineI
 
 
 def runs(alike: Sequence[bool]) -> list[tuple[int, int]]:
-    """(start, stop) of the longest stretches of frames whose neighbours are alike: `alike[i]` is of i and i + 1."""
+    """(start, stop) of the longest runs of frames with similar neighbours: `alike[i]` is of i and i + 1."""
     edges = [0, *(i + 1 for i, yes in enumerate(alike) if not yes), len(alike) + 1]
     return list(zip(edges[:-1], edges[1:], strict=True))
 
@@ -143,7 +143,7 @@ _FRAME = (
 
 
 def prompt_of(count: int, summary: str, rng: np.random.Generator) -> str:
-    """Names the frames in order and what happens, and asks for the next."""
+    """A prompt that names the frames in order and what happens, and requests the next."""
     ways = _FRAMES if count > 1 else _FRAME
     frames = listed([marker(n) for n in range(1, count + 1)])
     return ways[int(rng.integers(len(ways)))].format(frames=frames, summary=summary)
@@ -159,9 +159,9 @@ def _judge(candidates: Batch, provider: Provider, options: Options) -> Batch:
 
 
 def finish(candidate: TemporalCandidate, options: Options) -> Sentence:
-    """The prompt with its frames in one of the two arrangements, the next frame, the truth of a rendered one.
+    """The prompt with its frames in one of the two arrangements, the next frame, the truth if rendered.
 
-    A frame shows several things: it stands for no one subject.
+    A frame shows several things, so it is not assigned to a subject.
     """
     *references, image = candidate.shown
     images = [Image(frame.pixels, number=n) for n, frame in enumerate(references, 1)]

@@ -1,4 +1,4 @@
-"""Raw material from files: what `macro/engines/material/types.py` asks for, out of images, videos, stories and meshes.
+"""Raw material from files: the `MaterialSource` of `types.py` for images, videos, stories, meshes and panoramas.
 
     sources = FolderMaterial("my_material")
     sources.photo(seed=0, index=3), sources.turntable(0, 3), sources.pooled("human", 0, 3)
@@ -11,7 +11,7 @@
         stories/     .json with images beside it (`documents.py` says what is in it)
         pool/human/ pool/cloth/ pool/object/ pool/scene/ pool/style/   images by category
 
-Folders that nobody asks for may be missing. A folder with none of these in it, or a single file, is material of every
+Folders that no engine needs may be missing. A folder with none of these in it, or a single file, is material of every
 kind that its files' suffixes allow. Read next: `folder.py`, then `videos.py`, `documents.py`, `meshes.py`.
 """
 

@@ -1,4 +1,4 @@
-"""Stories from JSON files, in either of two forms; images are files, named relative to the JSON.
+"""Stories from JSON files in one of two forms; images are files, named relative to the JSON.
 
     {"title": "The lost hat",
      "pages": [{"text": "Ann finds a hat.", "image": "1.png", "characters": ["Ann"]}, ...],
@@ -7,8 +7,8 @@
     {"texts": ["Ann finds a hat.", null, "She puts it on.", null], "images": [null, "1.png", null, "2.png"]}
 
 `title`, `characters` and `distractors` may be missing. The second form is that of interleaved web documents: two lists
-of one length, which are read side by side. There an image belongs to the texts before it, back to the image before;
-in a document that begins with an image, to those after it. One without texts of its own belongs to no page: a
+of equal length, which are read in parallel. An image belongs to the texts before it, back to the previous image;
+in a document that begins with an image, to those after it. An image without texts of its own belongs to no page: a
 distractor.
 """
 
@@ -22,18 +22,18 @@ from macro.engines.material.types import EngineImage, Page, Story
 from macro.utils.errors import ItemError
 
 LARGEST = 16 << 20  # bytes of a JSON file
-PAGES = 16  # the rest of a longer document is not read
+PAGES = 16  # longer documents are cut
 
 
 def read_story(path: Path, root: Path, longest: int) -> Story:
     """The story of a JSON file.
 
     Args:
-        root: the folder that its images must lie in.
-        longest: side in pixels that larger images are scaled down to.
+        root: folder that must contain its images.
+        longest: side in pixels to which larger images are scaled down.
 
     Raises:
-        ItemError: no JSON, a field missing or ill-typed, fewer than two pages, an image that is missing, broken or
+        ItemError: not JSON, a field missing or ill-typed, fewer than two pages, an image that is missing, broken or
             outside of `root`.
     """
     record = _read(path)
@@ -67,7 +67,7 @@ _NAMES = {str: "a text", int: "a whole number", list: "a list", dict: "an object
 
 
 def _field(path: Path, record: Any, name: str, kind: type, default: Any = None) -> Any:
-    """A field of a record that must be of a kind; `default` where it may be missing."""
+    """A field of a record, of the required type; `default` if it may be missing."""
     if not isinstance(record, dict):
         raise ItemError(f"{path}: {record!r:.40} must be an object with {name!r}")
     value = record.get(name, default)
@@ -116,7 +116,7 @@ def _listed(path: Path, record: dict, open_image: Callable[[str], EngineImage]) 
 
 
 def _paired(places: list[tuple[str | None, str | None]]) -> list[tuple[str, str]]:
-    """(texts, image) for every image; what stands after the last, or before the first, goes to that one."""
+    """(texts, image) for every image; texts after the last, or before the first, are added to that image's."""
     things = [thing for text, name in places for thing in (("text", text), ("image", name)) if thing[1]]
     images = [n for n, (kind, _) in enumerate(things) if kind == "image"]
     if not images:

@@ -1,4 +1,4 @@
-"""Which files there are, which of them is item (seed, index), and how an image among them is read.
+"""Lists files, maps (seed, index) to one of them, and reads images.
 
 Read next: `folder.py`.
 """
@@ -30,17 +30,17 @@ class Files:
     names: tuple[str, ...]
 
     def at(self, seed: int, index: int) -> Path:
-        """Item `index` of `seed`: every file once, in an order of the seed's own, then all again in another."""
+        """Item `index` of `seed`: every file once in a seeded order, then all again in another order."""
         return self.folder / self.names[place(seed, self.kind, index, len(self.names))]
 
 
 def find(kind: str, where: Path, suffixes: tuple[str, ...]) -> Files:
     """The files with these suffixes in a folder and below it, or the one file that `where` is.
 
-    Hidden files are left out, folders behind links not entered. Of more than `MOST` files the first are taken.
+    Hidden files are skipped, links to folders not followed. Of more than `MOST` files the first are taken.
 
     Raises:
-        UserError: a folder cannot be looked into.
+        UserError: a folder cannot be read.
     """
     if where.is_file():
         fits = where.suffix.lower() in suffixes
@@ -52,7 +52,7 @@ def find(kind: str, where: Path, suffixes: tuple[str, ...]) -> Files:
 
 
 def _below(root: Path, inside: str, suffixes: tuple[str, ...]) -> Iterator[str]:
-    """Paths from `root`, folder by folder; holds no more of a folder's names in memory than can be used."""
+    """Paths relative to `root`, folder by folder; keeps no more of a folder's names in memory than can be used."""
     try:
         with os.scandir(root / inside) as entries:
             fitting = (
@@ -72,13 +72,13 @@ def _below(root: Path, inside: str, suffixes: tuple[str, ...]) -> Iterator[str]:
             yield path
 
 
-# ---- a seeded order of any length, without a list of it ----
+# ---- a seeded order of any length, without storing it ----
 
 
 def place(seed: int, purpose: str, index: int, count: int) -> int:
-    """Where item `index` lies among `count`: a permutation of 0 .. count - 1 for every round through them.
+    """Position of item `index` among `count`: each pass through 0 .. count - 1 is another permutation.
 
-    A Feistel network over the next power of 4, walked until it falls inside: nothing as long as the list is made.
+    A Feistel network over the next power of 4, iterated until the result is below `count`; needs no list.
     """
     turn, at = divmod(index, count)
     keys = [int(key) for key in stream(seed, turn, purpose).integers(2**32, size=6)]
@@ -103,17 +103,17 @@ def _mixed(value: int, key: int) -> int:
 
 
 def resolve_sibling(root: Path, path: Path, name: str) -> Path:
-    """The file that a file of the material names, relative to itself.
+    """Resolves a file name in a file of the material, relative to that file.
 
     Raises:
-        ItemError: it lies outside `root` (links are followed), or is not there.
+        ItemError: it lies outside `root` (links are followed), or does not exist.
     """
     there = path.parent / name
     try:
         inside = there.resolve().is_relative_to(root.resolve())
         if inside and there.is_file():
             return there
-    except (OSError, RuntimeError, ValueError):  # too long, a loop of links, a zero in it
+    except (OSError, RuntimeError, ValueError):  # too long, a loop of links, a NUL in it
         raise ItemError(f"{path}: names {name!r:.80}, which can be no file's name") from None
     if not inside:
         raise ItemError(f"{path}: names {name!r:.80}, which lies outside {root}")
@@ -133,12 +133,12 @@ def pixels_of(path: Path) -> image_io.Pixels:
 
 
 def read_image(path: Path, longest: int) -> EngineImage:
-    """An image file, scaled down where its longer side is over `longest` pixels; raises as `pixels_of`."""
+    """An image file, scaled down if its longer side exceeds `longest` pixels; raises as `pixels_of`."""
     return EngineImage(fitted(pixels_of(path), longest), path=str(path))
 
 
 def fitted(pixels: image_io.Pixels, longest: int) -> image_io.Pixels:
-    """The image in its own aspect, its longer side at most `longest` pixels."""
+    """The image with its aspect kept, its longer side at most `longest` pixels."""
     height, width = pixels.shape[:2]
     scale = longest / max(height, width)
     if scale >= 1:

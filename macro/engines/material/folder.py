@@ -1,7 +1,7 @@
 """`FolderMaterial`: the engines' raw material (`types.py`) from a folder; `__init__.py` shows its layout.
 
-At construction only the folder is looked for; a kind's files are listed when the first of them is asked for. Item
-`index` of `seed` is a file chosen by a seeded order over them, and follows from the folder, seed and index alone.
+The constructor only checks that the folder exists; a kind's files are listed on the first request for one. Item
+`index` of `seed` is a file chosen by a seeded order over them, and depends on the folder, seed and index alone.
 """
 
 import os
@@ -30,11 +30,11 @@ class Options:
     """How files are read.
 
     Attributes:
-        longest: side in pixels that larger images are scaled down to.
+        longest: side in pixels to which larger images are scaled down.
         frame_longest: the same for frames of videos, of which many are held in memory.
-        rate, seconds: frames a second that are read from a video, and how many seconds of a long one.
-        panorama: width in pixels that larger panoramas are scaled down to; even.
-        ring: side in pixels of views of a mesh, from `samples` rays a pixel (a square number).
+        rate, seconds: frames per second read from a video, and how many seconds of a long one.
+        panorama: width in pixels to which larger panoramas are scaled down; even.
+        ring: side in pixels of views of a mesh, from `samples` rays per pixel (a square number).
         up: which axis of a mesh is up, "y" (its front looks along z) or "z" (along -y).
     """
 
@@ -74,7 +74,7 @@ class FolderMaterial:
         self._found: dict[str, files.Files] = {}
 
     def __reduce__(self):
-        # Lists of files may be long: whoever gets a copy looks for itself.
+        # Lists of files may be long: a copy in another process lists them itself.
         return FolderMaterial, (self.root, self.options)
 
     def photo(self, seed: int, index: int) -> EngineImage:
@@ -86,7 +86,7 @@ class FolderMaterial:
         return files.read_image(self._files(f"pool/{category}").at(seed, index), self.options.longest)
 
     def clip(self, seed: int, index: int) -> VideoClip:
-        """A long video is read from a place of (seed, index)'s own."""
+        """Long videos are read from a position that follows from (seed, index)."""
         path, options = self._files("videos").at(seed, index), self.options
         where = float(stream(seed, index, "clip").random())
         return videos.read_clip(path, float(options.rate), float(options.seconds), options.frame_longest, where)
@@ -128,7 +128,7 @@ class FolderMaterial:
 
 
 def _check_sphere(path: Path, pixels: np.ndarray) -> None:
-    """A panorama is twice as wide as high, and its left edge goes on where its right edge ends."""
+    """Checks that a panorama is twice as wide as high, and continuous from its right edge to its left."""
     height, width = pixels.shape[:2]
     if abs(width - 2 * height) > max(2, 0.01 * width):
         raise ItemError(f"{path}: {width} x {height}; an equirectangular panorama is twice as wide as high")

@@ -1,7 +1,7 @@
-"""A mesh file as painted triangles, in the middle of a ball of radius 1.
+"""A mesh file as coloured triangles, centred in a ball of radius 1.
 
-`trimesh` reads the file and all that it names (materials, textures), which must lie in the material's folder. Colours
-are those of corners, faces or materials, or a texture. Read next: `turntables.py`, which takes the images.
+`trimesh` reads the file and everything it names (materials, textures), which must lie in the material's folder. Colours
+come from vertices, faces or materials, or from a texture. Read next: `turntables.py`, which renders the images.
 """
 
 from dataclasses import dataclass
@@ -17,18 +17,18 @@ from macro.utils.images import MAX_PIXELS
 MESHES = (".obj", ".ply", ".glb", ".gltf", ".stl", ".off")
 LARGEST = 512 << 20  # bytes of a mesh file
 MOST_FACES = 2_000_000
-SHARP = np.cos(np.deg2rad(40))  # edges that bend more than this between face and corner stay edges
-GREY = (0.72, 0.72, 0.72)  # of what has no colour
+SHARP = np.cos(np.deg2rad(40))  # smooth normals stop at angles above this between face and vertex
+GREY = (0.72, 0.72, 0.72)  # colour of uncoloured meshes
 
 
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """Triangles of one material; f triangles, three corners each.
+    """Triangles of one material; f triangles, three vertices each.
 
     Attributes:
-        corners: places; y is up and the front looks along z. normals: of unit length, outward where the file's are.
-        colours: sRGB in 0..1, which a texture is multiplied with.
-        uv: places in `texture`, (0, 0) its lower left; texture: sRGB. None without texture.
+        corners: positions; y is up and the front looks along z. normals: of unit length, outward where the file's are.
+        colours: sRGB in 0..1, multiplied with the texture.
+        uv: coordinates in `texture`, (0, 0) its lower left; texture: sRGB. None without texture.
     """
 
     corners: Float32[np.ndarray, "f 3 3"]
@@ -42,11 +42,11 @@ def read_mesh(path: Path, root: Path, up: str = "y") -> list[Piece]:
     """The pieces of a mesh file.
 
     Args:
-        root: the folder that all files that it names must lie in.
+        root: folder that must contain all files that it names.
         up: "y", or "z" for a file whose z is up and whose front looks along -y.
 
     Raises:
-        ItemError: broken, without faces of any size, too large, or naming a file that is missing or outside.
+        ItemError: broken, without faces of non-zero area, too large, or naming a file that is missing or outside.
         UserError: trimesh is not installed.
     """
     found = _meshes(path, root)
@@ -63,8 +63,8 @@ def read_mesh(path: Path, root: Path, up: str = "y") -> list[Piece]:
     pieces = []
     for mesh in found:
         mesh.vertices = (mesh.vertices - middle) / max(radius, 1e-300) @ turn.T
-        mesh.merge_vertices()  # formats without shared corners would have no smooth surfaces
-        mesh.update_faces(mesh.area_faces > 0)  # the others have no normal
+        mesh.merge_vertices()  # formats without shared vertices would have no smooth surfaces
+        mesh.update_faces(mesh.area_faces > 0)  # faces without area have no normal
         if len(mesh.faces):
             pieces.append(_piece(path, mesh))
     if not pieces:
@@ -73,7 +73,7 @@ def read_mesh(path: Path, root: Path, up: str = "y") -> list[Piece]:
 
 
 def _meshes(path: Path, root: Path) -> list:
-    """All triangle meshes of a file, where its scene puts them."""
+    """All triangle meshes of a file, placed by its scene graph."""
     try:
         import trimesh
         from trimesh.resolvers import FilePathResolver
@@ -82,10 +82,10 @@ def _meshes(path: Path, root: Path) -> list:
     refused = []
 
     class Beside(FilePathResolver):
-        """trimesh forgives what its readers raise, so what went wrong is kept as well."""
+        """Keeps the errors of its reads, which trimesh swallows."""
 
         def get(self, name: str) -> bytes:
-            if name == "model.gltf":  # asked for where the file itself is not JSON
+            if name == "model.gltf":  # requested where the file itself is not JSON
                 raise OSError(f"{path}: not JSON")
             try:
                 return resolve_sibling(root, path, name.strip()).read_bytes()
@@ -97,7 +97,7 @@ def _meshes(path: Path, root: Path) -> list:
         if path.stat().st_size > LARGEST:
             raise ItemError(f"{path}: over {LARGEST >> 20} MB, too large for one mesh")
         with path.open("rb") as file:
-            # Unprocessed: corners that are nowhere would be left out without a word.
+            # Unprocessed: vertices at no finite position would be dropped silently.
             kind = path.suffix[1:].lower()
             scene = trimesh.load_scene(file, file_type=kind, resolver=Beside(str(path)), process=False)
         meshes = []
@@ -124,7 +124,7 @@ def _piece(path: Path, mesh) -> Piece:
 
 
 def _paint(path: Path, mesh, faces: np.ndarray) -> tuple:
-    """Colours, places in the texture, texture."""
+    """Colours, texture coordinates, texture."""
     visual = mesh.visual
     plain = np.ones((len(faces), 3, 3), np.float32)
     if visual.kind == "vertex":

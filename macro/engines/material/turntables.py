@@ -1,8 +1,8 @@
-"""A mesh seen from all round, from `macro.scenes.render.cameras.VIEWS`.
+"""Renders a mesh from all around, in the views `macro.scenes.render.cameras.VIEWS`.
 
-Cameras stand on a sphere around the middle, far enough for the whole object to be in every image. Angle 0 looks at
-the front, angles grow counter-clockwise as seen from above; above, the front is at the bottom of the image, below at
-its top. The light stands still, so what it shows moves with the view. `mitsuba` renders, always in its variant
+Cameras stand on a sphere around the centre, far enough for the whole object to be in every image. Angle 0 looks at
+the front, angles grow counter-clockwise as seen from above; from above, the front is at the bottom of the image, from
+below at its top. The light is fixed, so shading changes with the view. `mitsuba` renders, always in its variant
 `scalar_rgb`, which needs no compiler on the machine.
 """
 
@@ -24,14 +24,14 @@ FOV = 35.0  # degrees
 DISTANCE = 1.08 / np.sin(np.deg2rad(FOV / 2))  # the ball of radius 1 fits, with a margin
 BACKDROP = 225
 GAMMA = 2.2
-# Strengths, and where the sun's light goes to. A headlight at the camera fills what the sun leaves dark.
+# Strengths, and the direction of sunlight. A headlight at the camera fills the shadows.
 SUN, SUNLIGHT, HEADLIGHT = [-0.5, -0.9, -0.8], 0.66, 0.5
 
 
 class Views(Mapping):
-    """View name -> image of a mesh, rendered when it is first asked for: a sample looks at few of a ring's views.
+    """View name -> image of a mesh, rendered on first access: a sample uses few of a turntable's views.
 
-    `size` pixels a side, from `samples` rays a pixel; `path` is the mesh's file.
+    `size` pixels a side, from `samples` rays per pixel; `path` is the mesh's file.
     """
 
     def __init__(self, pieces: Sequence[Piece], size: int, samples: int, path: Path):
@@ -44,7 +44,7 @@ class Views(Mapping):
         self._rendered: dict[str, EngineImage] = {}
 
     def __reduce__(self):
-        return Views, self._given  # mitsuba's objects do not travel
+        return Views, self._given  # mitsuba's objects cannot be pickled
 
     def __getitem__(self, name: str) -> EngineImage:
         if name not in self._rendered:
@@ -81,27 +81,27 @@ def _mitsuba():
         import mitsuba
     except ImportError:
         raise UserError("meshes: mitsuba is missing; pip install 'macro-compose[engine]'") from None
-    if mitsuba.variant() is None:  # or there would be none to go back to
+    if mitsuba.variant() is None:  # otherwise there would be none to switch back to
         mitsuba.set_variant(VARIANT)
     return mitsuba
 
 
 def _scenes(mi, pieces: Sequence[Piece]) -> list:
-    """The object under the sun, and under the headlight.
+    """Two scenes of the object: under the sun, and under the headlight.
 
-    With one light in a scene there is nothing to choose at random: few rays give an image without noise.
+    With one light per scene there is nothing to sample: few rays give an image without noise.
     """
     shapes = {f"piece{n}": _mesh(mi, f"piece{n}", piece) for n, piece in enumerate(pieces)}
     scenes = []
     for strength in (SUNLIGHT, HEADLIGHT):
-        white = {"type": "rgb", "value": strength * np.pi}  # so that a white surface across the light is as bright
+        white = {"type": "rgb", "value": strength * np.pi}  # makes a white surface facing the light `strength` bright
         light = {"type": "directional", "direction": SUN, "irradiance": white}
         scenes.append(mi.load_dict({"type": "scene", "eye": {"type": "direct"}, "light": light} | shapes))
     return scenes
 
 
 def _mesh(mi, name: str, piece: Piece):
-    """A piece as mitsuba's mesh, seen from both sides: files do not agree on which one is out."""
+    """A piece as mitsuba's two-sided mesh: files do not agree on which side is out."""
     if piece.texture is None:
         paint = {"type": "mesh_attribute", "name": "vertex_color"}
     else:
@@ -135,13 +135,13 @@ def _image(mi, scenes, azimuth: float, elevation: float, size: int, samples: int
     headlight.update()
     sensor = mi.load_dict(camera_of)
     light = sum(np.array(mi.render(scene, sensor=sensor, spp=samples, seed=0)) for scene in scenes)
-    share = light[..., 3:] / len(scenes)  # of the pixel that the object covers
+    share = light[..., 3:] / len(scenes)  # of the pixel covered by the object
     light = light[..., :3] + (BACKDROP / 255) ** GAMMA * (1 - share)
     return np.round(255 * np.clip(light, 0, 1) ** (1 / GAMMA)).astype(np.uint8)
 
 
 def camera(azimuth: float, elevation: float) -> tuple[np.ndarray, np.ndarray]:
-    """Where the camera of a view stands, and which way is up in its image; degrees."""
+    """Position of the camera of a view, and its up vector; angles in degrees."""
     around, rise = np.deg2rad([azimuth, elevation])
     level = np.array([np.sin(around), 0.0, np.cos(around)])
     out = np.cos(rise) * level + np.array([0.0, np.sin(rise), 0.0])

@@ -1,7 +1,7 @@
-"""The raw material of the data engines: images, clips, stories, rings of views, panoramas, pools by category.
+"""The raw material of the data engines: images, clips, stories, turntables, panoramas, pools by category.
 
-A source gives item (seed, index) of its kind, always the same one. `procedural/material.py` renders them, exactly
-known; `material/` reads them from files. Read next: `provider.py`.
+A source returns item (seed, index) of each kind, always the same one. `procedural/material.py` renders them, with exact
+ground truth; `material/` reads them from files. Read next: `provider.py`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,9 +18,9 @@ CATEGORIES = ("human", "cloth", "object", "scene", "style")  # of MACRO's refere
 
 @dataclass(frozen=True, eq=False)
 class EngineImage:
-    """Pixels uint8[h, w, 3], the scene they were rendered from where that is known, the file they came from.
+    """Pixels uint8[h, w, 3], the scene they were rendered from if known, the file they came from.
 
-    `path` is for people: it may be a video or a mesh, so samples carry the pixels alone.
+    `path` is for messages: it may be a video or a mesh, so samples carry the pixels alone.
     """
 
     pixels: UInt8[np.ndarray, "h w 3"]
@@ -29,13 +29,13 @@ class EngineImage:
 
 
 class Lazy(Sequence):
-    """A list that is made when it is looked at: an entry asked for alone, or all that are gone through.
+    """A list whose entries are made on access: one at a time by index, or all at once by iteration.
 
-    May be sent to another process if `make` may.
+    Can be pickled if `make` can.
 
     Args:
         length: number of entries.
-        make: places, from 0 -> the entries there by their places; it may give others as well.
+        make: indices, from 0 -> the entries by index; it may return others as well.
     """
 
     def __init__(self, length: int, make: Callable[[Sequence[int]], Mapping[int, Any]]):
@@ -63,7 +63,7 @@ class Lazy(Sequence):
 class VideoClip:
     """Frames in order, and `seconds` of each from the start.
 
-    `small` are all frames once more, small, where that costs less than to look at all of `frames`.
+    `small` are thumbnails of all frames, if they are cheaper to get than `frames`.
     """
 
     frames: Sequence[EngineImage]
@@ -73,7 +73,7 @@ class VideoClip:
 
 @dataclass(frozen=True, eq=False)
 class Page:
-    """A page of a story: its text, its image, and where known which characters (by name) are in it."""
+    """A page of a story: its text, its image, and, if known, the names of the characters in it."""
 
     text: str
     image: EngineImage
@@ -82,9 +82,9 @@ class Page:
 
 @dataclass(frozen=True, eq=False)
 class Story:
-    """Pages in order; `distractors` are images that stand between them and belong to no page: (place, image).
+    """Pages in order; `distractors` are images between them that belong to no page: (index, image).
 
-    A place p stands before page p, from 0. `casts` says who is on each page where that is known before it is drawn.
+    Index p is before page p, from 0. `casts` holds the characters of each page if known before it is drawn.
     """
 
     title: str
@@ -93,16 +93,16 @@ class Story:
     casts: tuple[tuple[str, ...], ...] = ()
 
     def cast(self, page: int) -> tuple[str, ...]:
-        """Who is on a page (by name), where that is known."""
+        """Names of the characters on a page, if known."""
         return self.casts[page] if self.casts else self.pages[page].characters
 
 
 @dataclass(frozen=True, eq=False)
 class Turntable:
-    """One object seen from all round: view name -> image.
+    """One object seen from all around: view name -> image.
 
     Names are those of `macro.scenes.render.cameras.VIEWS`: "h000" to "h345" (24, 15 degrees apart), "low000" to
-    "low330" (12), "top", "bottom"; angle 0 shows its front, angles grow as the camera goes round counter-clockwise,
+    "low330" (12), "top", "bottom"; angle 0 shows its front, angles grow as the camera moves counter-clockwise,
     seen from above.
     """
 
@@ -112,7 +112,7 @@ class Turntable:
 
 @dataclass(frozen=True, eq=False)
 class Panorama:
-    """A whole sphere from one point: `pixels` equirectangular, 2 : 1, its middle column looks along yaw 0.
+    """A full sphere from one point: `pixels` equirectangular, 2 : 1, its middle column looks along yaw 0.
 
     Yaw grows to the right, pitch upwards.
     """
@@ -125,7 +125,7 @@ class Panorama:
 class MaterialSource(Protocol):
     """Raw material by (seed, index).
 
-    Raises, each of them: UserError where there is no such material at all (no folder given for it); `ItemError` where
+    Every method raises UserError if there is no such material at all (no folder given for it); `ItemError` if
     this one item is unusable.
     """
 

@@ -1,7 +1,7 @@
-"""A video file as a clip: frames at an even rate, with the times that the file gives them.
+"""A video file as a clip: frames at an even rate, with the file's time stamps.
 
-Long videos are read from a place in them for some seconds. The shots in a clip are found elsewhere
-(`macro/engines/macrodata/shot_boundaries.py`); here a clip only has to have a before and an after.
+Of a long video some seconds are read, from a given position. Shot boundaries are found elsewhere
+(`macro/engines/macrodata/shot_boundaries.py`); a clip only needs two frames.
 """
 
 import math
@@ -20,23 +20,23 @@ def read_clip(path: Path, rate: float, seconds: float, longest: int, where: floa
     """Frames of a video, the first at or after each multiple of 1 / `rate` seconds.
 
     Args:
-        rate: frames a second, at most; a video with fewer gives all it has.
+        rate: frames per second, at most; a video with fewer gives all it has.
         seconds: how much of a longer video is read, ...
-        longest: side in pixels that larger frames are scaled down to.
+        longest: side in pixels to which larger frames are scaled down.
         where: ... from 0 (its start) to 1 (its last `seconds`).
 
     Returns:
         The clip; its times count from the start of the file.
 
     Raises:
-        ItemError: no video, broken, too large, or fewer than two frames: without shots.
+        ItemError: not a video, broken, too large, or fewer than two frames.
         UserError: OpenCV is not installed.
     """
     try:
         import cv2
     except ImportError:
         raise UserError("videos: OpenCV is missing; pip install 'macro-compose[engine]'") from None
-    # Not one of OpenCV's other readers, which would take a name with a % in it for a series of images.
+    # Not one of OpenCV's other readers, which would take a name with a % in it for an image sequence.
     video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     try:
         if not video.isOpened():
@@ -52,7 +52,7 @@ def read_clip(path: Path, rate: float, seconds: float, longest: int, where: floa
             time = video.get(cv2.CAP_PROP_POS_MSEC) / 1000
             if time > begin + seconds:
                 break
-            # Not its turn yet, or without a time of its own.
+            # Not due yet, or without a time stamp of its own.
             if time < due - ROUNDING or (times and time <= times[-1]):
                 continue
             sound, pixels = video.retrieve()
@@ -69,7 +69,7 @@ def read_clip(path: Path, rate: float, seconds: float, longest: int, where: floa
 
 
 def _length(video, cv2) -> float:
-    """Seconds that the file says it lasts, 0 where it does not know."""
+    """Duration by the file, seconds; 0 if unknown."""
     frames, rate = video.get(cv2.CAP_PROP_FRAME_COUNT), video.get(cv2.CAP_PROP_FPS)
     known = frames > 0 and rate > 0 and math.isfinite(frames / rate)
     return frames / rate if known else 0.0

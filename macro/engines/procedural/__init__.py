@@ -1,8 +1,8 @@
-"""The provider of stages that knows the answers: every image is rendered from a scene graph, which is asked.
+"""The provider that answers stages from scene graphs: it renders every image, so its answers are exact.
 
     provider = procedural.provider(procedural.Options(noise=procedural.Noise(missed=.1)))
 
-Nothing is downloaded, nothing estimated; `noise.py` makes it err on purpose. Each file holds the stages of one kind:
+Nothing is downloaded or estimated; `noise.py` adds errors on purpose. Each file holds the stages of one kind:
 
     material.py       images, turntables, panoramas; with videos.py, stories.py and composition.py all raw material
     generators.py     write_scene, draw, novel_view, remove_subjects
@@ -42,12 +42,12 @@ __all__ = ["Noise", "Options", "provider"]
 
 @dataclass(frozen=True)
 class Options:
-    """How it is rendered, and how well it answers.
+    """How images are rendered, and how exact the answers are.
 
     Attributes:
         size: side of the raw material's images, pixels.
         rays: samples per pixel, 1..4.
-        noise: how often stages err.
+        noise: error rates of the stages.
     """
 
     size: int = 128
@@ -60,7 +60,7 @@ class Options:
 
 
 def provider(options: Options) -> Provider:
-    """Every stage, answered exactly (but for `options.noise`)."""
+    """The provider of every stage, exact but for `options.noise`."""
     drawing, looking, writing = Drawing(options.rays, options.noise), Looking(options.noise), Writing(options.noise)
     stages = (
         write_scene, drawing.draw, drawing.novel_view, drawing.remove_subjects, looking.detect, looking.tag,

@@ -1,4 +1,4 @@
-"""Words for images whose scene is known, all of them true: captions, noun phrases, instructions, thoughts."""
+"""True text for images whose scene is known: captions, noun phrases, instructions, chains of thought."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ _STRAY = ItemError("a region shows no subject of its own")
 
 
 def caption(images: Images, seeds: Sequence[int]) -> Answers[str]:
-    """Every visible subject and where it stands."""
+    """Names every visible subject and its position."""
 
     def answer(i: int, truth: Truth) -> str:
         seen = [n for n in range(len(truth.kinds)) if truth.masks[n].any()]
@@ -29,7 +29,7 @@ def caption(images: Images, seeds: Sequence[int]) -> Answers[str]:
 
 
 def describe(images: Images, regions: Regions, seeds: Sequence[int]) -> Answers[str]:
-    """A noun phrase for a subject: "a striped red dog", with its texture every other time."""
+    """A noun phrase for a subject: "a striped red dog", with its texture in half of the draws."""
 
     def answer(i: int, truth: Truth) -> str | ItemError:
         subject = subject_at(truth, regions[i])
@@ -54,7 +54,7 @@ class Writing:
         self._noise = noise
 
     def instruct(self, briefs: Sequence[PromptRequest]) -> Answers[str]:
-        """Mentions every region's subject by its image, and relations that hold."""
+        """Mentions every region's subject by its image, and true relations."""
 
         def write(brief: PromptRequest, scene: Scene, truth: Truth) -> str:
             count = len(truth.kinds)
@@ -68,7 +68,7 @@ class Writing:
         return _written(briefs, write)
 
     def think(self, briefs: Sequence[PromptRequest], prompts: Sequence[str]) -> Answers[str]:
-        """Places, ranges and one relation of each; the prompt says nothing that the scene does not."""
+        """Names positions, grid ranges and one relation of each subject; the scene is used rather than the prompt."""
         del prompts
         return _written(
             briefs, lambda b, scene, truth: chain_of_thought.cot(scene, truth, np.random.default_rng([b.seed, 5]))
@@ -76,7 +76,7 @@ class Writing:
 
 
 def _written(briefs: Sequence[PromptRequest], write) -> Answers[str]:
-    """`write(brief, scene, truth)` of what the regions show, in their order."""
+    """`write(brief, scene, truth)` with the scene limited to the subjects that the regions show, in their order."""
 
     def answer(i: int, truth: Truth) -> str | ItemError:
         order = [subject_at(truth, region) for region in briefs[i].regions]

@@ -1,14 +1,14 @@
-"""Customization from scenes: a pool of references by MACRO's categories, how well they go together, the composition.
+"""Customization from scenes: a pool of references by MACRO's categories, their suitability, and the composition.
 
-    human    somebody that looks at you: an animal, a robot, a snowman, before a plain backdrop
-    cloth    a swatch of textile that fills the image: main and second colour and pattern of whoever wears it
-    object   any other kind, before a plain backdrop
-    scene    a place under an open sky with nobody there: the surroundings
-    style    plaster things in a studio under one of four lights: the light
+    human    a figure that faces the viewer (an animal, a robot, a snowman) on a plain backdrop
+    cloth    a swatch of textile that fills the image: the wearer's main and second colour and pattern
+    object   any other kind, on a plain backdrop
+    scene    an empty place under an open sky: the surroundings
+    style    plaster objects in a studio under one of four lights: the light
 
-So what each reference gives to a composition is a part of its scene graph, and all of them can be given at once: a
-figure keeps its kind, decal and accent colour in whatever it wears. `compose` puts everyone together in several ways
-and draws the one that the instruction tells of. Read next: `reference_roles.py` (the words for it), `judge.py`.
+So each reference contributes a different part of the scene graph, and all of them can be combined: a
+figure keeps its kind, decal and accent colour in any cloth. `compose` arranges the subjects in several ways
+and draws the arrangement that the instruction describes. Read next: `reference_roles.py` (its text), `judge.py`.
 """
 
 import zlib
@@ -41,26 +41,26 @@ from macro.sentence.prompt import marker
 from macro.sentence.spans import Truth
 from macro.utils.errors import ItemError
 
-# Name -> lowest and highest (elevation, warmth, strength); all fall in from one side.
+# Name -> lowest and highest (elevation, warmth, strength); all light comes from one side.
 LIGHTS = {
     "golden evening light": ((0.32, 0.9, 0.95), (0.42, 1.0, 1.05)),
     "white noon light": ((1.3, 0.0, 1.1), (1.4, 0.05, 1.2)),
     "dim light": ((0.6, 0.1, 0.35), (0.8, 0.3, 0.45)),
     "hard cold light from the side": ((0.3, 0.0, 1.1), (0.4, 0.05, 1.2)),
 }
-_PLASTER = ((0.8, 0.8, 0.8),) * 3  # bright, and yet never overexposed
+_PLASTER = ((0.8, 0.8, 0.8),) * 3  # bright, yet never overexposed
 _STUDY = ("crate", "bottle", "snowman", "teapot", "mushroom", "castle")
 
-ARRANGEMENTS = 4  # ways to put everyone together that a composer thinks of
-POSES = 4  # in so many lights and poses at most
-_LOOK = 64  # pixels along the side of what it imagines
+ARRANGEMENTS = 4  # arrangements that a composer tries
+POSES = 4  # light and poses are drawn at most this many times
+_LOOK = 64  # pixels a side of the images in which it checks arrangements
 
 
 # ---- the pool ----
 
 
 def pooled_scene(category: str, seed: int, index: int) -> Scene:
-    """What reference (category, seed, index) shows.
+    """The scene of reference (category, seed, index).
 
     Raises:
         ValueError: no category of MACRO's.
@@ -89,7 +89,7 @@ def _somebody(rng: np.random.Generator, kind: str, palette, texture: str, decal:
 
 
 def _swatch(rng: np.random.Generator) -> Scene:
-    """Textile seen from above: the ground, and nothing on it."""
+    """Textile seen from above: the ground with nothing on it."""
     main, second, _ = appearance.palettes(rng, 1, appearance.backdrop(rng))[0]
     texture = str(rng.choice([name for name in TEXTURES if name != "plain"]))
     camera = Camera("perspective", (0.0, 5.0, -1.2), (0.0, 0.0, 0.0), float(rng.uniform(0.5, 0.7)))
@@ -98,7 +98,7 @@ def _swatch(rng: np.random.Generator) -> Scene:
 
 
 def _study(rng: np.random.Generator) -> Scene:
-    """Plaster things under one of `LIGHTS`."""
+    """Plaster objects under one of `LIGHTS`."""
     kinds = [str(kind) for kind in rng.choice(_STUDY, 3, replace=False)]
     things = [_somebody(rng, kind, _PLASTER, "plain", None) for kind in kinds]
     low, high = LIGHTS[str(rng.choice(list(LIGHTS)))]
@@ -115,13 +115,13 @@ def light_name(light: Light) -> str:
     return min(LIGHTS, key=lambda name: float(np.abs(np.mean(LIGHTS[name], 0) - own).sum()))
 
 
-# ---- who comes together, and how ----
+# ---- subjects and arrangements ----
 
-Told = tuple[Scene, tuple[int, ...]]  # an arrangement, and the number of the image that shows each of its subjects
+Told = tuple[Scene, tuple[int, ...]]  # an arrangement, and the number of the image of each of its subjects
 
 
 def _cast(references: Images, roles: Roles) -> dict[int, Subject]:
-    """Everyone that is to be in the composition, dressed, by their images' numbers."""
+    """The subjects of the composition, dressed, by the numbers of their images."""
     out = {}
     for number in roles.somebody(len(references)):
         for subject in references[number - 1].scene.subjects[:1]:
@@ -131,9 +131,9 @@ def _cast(references: Images, roles: Roles) -> dict[int, Subject]:
 
 
 def _arrangement(references: Images, roles: Roles, way: int) -> Told:
-    """One way to put everyone together, and the image that shows each subject.
+    """One arrangement of all subjects, and the numbers of the images that show them.
 
-    It follows from the references alone, so that whoever writes and whoever draws think of the same few.
+    It depends on the references alone, so that `rate` and `compose` choose among the same few.
     """
     key = zlib.crc32("|".join(repr(image.scene) for image in references).encode())
     rng = np.random.default_rng([key, way])
@@ -156,7 +156,7 @@ def _arrangement(references: Images, roles: Roles, way: int) -> Told:
 
 
 def _contrast(mains: Sequence, around: Surroundings) -> float:
-    """How far the nearest main colour is from the ground."""
+    """Distance of the ground's colour from the nearest main colour."""
     return min((colour_distance(main, around.ground) for main in mains), default=0.0)
 
 
@@ -178,7 +178,7 @@ def _problem(references: Images, roles: Roles) -> ItemError | None:
 def rate(
     references: Sequence[Images], categories: Sequence[Sequence[str]], seeds: Sequence[int]
 ) -> Answers[Suitability]:
-    """10 less what makes it hard to tell who is who; the instruction tells one arrangement of them all."""
+    """10 minus penalties for subjects that are hard to tell apart; the instruction describes one arrangement."""
     out: Answers[Suitability] = []
     for images, names, seed in zip(references, categories, seeds, strict=True):
         rng = np.random.default_rng([seed, 6])
@@ -190,12 +190,12 @@ def rate(
 def compose(
     prompts: Sequence[str], references: Sequence[Images], sizes: Sequence[int], seeds: Sequence[int], rays: int
 ) -> Answers[EngineImage]:
-    """Of the arrangements the composer thinks of, in light and poses of the seed, the one that the prompt tells."""
+    """Draws the arrangement that the prompt describes, in light and poses that follow from the seed."""
     asked = [read_roles(prompt) for prompt in prompts]
     out: list = [_problem(images, roles) for images, roles in zip(references, asked, strict=True)]
     places = [i for i, problem in enumerate(out) if problem is None]
     share = dict.fromkeys(places, -1.0)
-    # Another pose, or a closer look, can undo a relation that was told of: then everybody takes other poses.
+    # Another pose, or a larger image, can break a described relation: then all poses are drawn again.
     for turn in range(POSES):
         wanting = [i for i in places if share[i] < 1]
         told = _told([(prompts[i], references[i], asked[i], seeds[i]) for i in wanting], turn)
@@ -208,7 +208,7 @@ def compose(
 
 
 def _told(asked: Sequence[tuple[str, Images, Roles, int]], turn: int) -> list[Told]:
-    """For each (prompt, references, roles, seed) the arrangement of which most of it holds; the first among equals."""
+    """For each (prompt, references, roles, seed) the first of the arrangements that satisfy most of the prompt."""
     ways = [
         (i, *_in_light(references, roles, way, seed, turn))
         for i, (_, references, roles, seed) in enumerate(asked)
@@ -224,13 +224,13 @@ def _told(asked: Sequence[tuple[str, Images, Roles, int]], turn: int) -> list[To
 
 
 def _in_order_of_mention(prompt: str, scene: Scene, shown: Sequence[int]) -> Told:
-    """The same, its subjects numbered as the prompt speaks of them, whichever arrangement it was written of."""
+    """The arrangement with its subjects numbered in the order in which the prompt mentions them."""
     order = sorted(range(len(shown)), key=lambda n: prompt.find(marker(shown[n])))
     return captions.reordered(scene, order), tuple(shown[n] for n in order)
 
 
 def _share_told(prompt: str, scene: Scene, shown: Sequence[int], truth: Truth) -> float:
-    """How much of a prompt holds in a scene whose subjects are shown by these images, 0..1."""
+    """Share of a prompt's claims that hold in a scene whose subjects are shown by these images, 0..1."""
     kinds = {number: subject.kind for number, subject in zip(shown, scene.subjects, strict=True)}
     claims = parse_prompt(without_roles(prompt), nouns_of(kinds))
     return share_held(claims, {number: n for n, number in enumerate(shown)}, scene, truth)
@@ -244,7 +244,7 @@ def _in_light(references: Images, roles: Roles, way: int, seed: int, turn: int) 
 
 def _suitability(references: Images, categories: Sequence[str], roles: Roles, rng: np.random.Generator) -> Suitability:
     scene, shown = _arrangement(references, roles, int(rng.integers(ARRANGEMENTS)))
-    # What is told must hold from afar and from near: gaps of a pixel open and close with the image's size.
+    # Described relations must hold at both sizes: gaps of a pixel open and close with the image's size.
     (_, truth), (_, closer) = (next(render_with_truth([scene], side, side, rays=1)) for side in (_LOOK, 2 * _LOOK))
     truth = replace(truth, relations=tuple(r for r in truth.relations if r in closer.relations))
     kinds = {number: subject.kind for number, subject in zip(shown, scene.subjects, strict=True)}
@@ -255,7 +255,7 @@ def _suitability(references: Images, categories: Sequence[str], roles: Roles, rn
 
 
 def _score(scene: Scene) -> float:
-    """10, less 3 for every two that can hardly be told apart, 1 for two of a kind, 2 for one of the ground's colour."""
+    """10, minus 3 per pair that is hard to tell apart, 1 per pair of a kind, 2 per subject of the ground's colour."""
     score = 10.0
     for i, one in enumerate(scene.subjects):
         for other in scene.subjects[:i]:

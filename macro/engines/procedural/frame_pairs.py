@@ -1,4 +1,4 @@
-"""Two frames of a clip whose scenes are known: what is in both, what stayed where it was, what changed, in words.
+"""Two frames of a clip whose scenes are known: common subjects, what stayed in place, what changed, as text.
 
 For INSET's video branch (arXiv 2605.12305). Read next: `interleaving.py`, `macro/scenes/animation/narration.py`.
 """
@@ -19,15 +19,15 @@ from macro.scenes.language import captions
 from macro.sentence.spans import Truth
 from macro.utils.errors import ItemError
 
-SEEN = 0.002  # of the image: what shows less is not there
-BACKGROUND = 0.02  # ORB's features lie on things: a pixel of ground or sky counts so much of one of theirs
-POSED = 0.15  # of the pose's 0..1: what one notices
-DEEDS = 3  # how many are told
+SEEN = 0.002  # of the image: least visible area of a subject that counts
+BACKGROUND = 0.02  # ORB's features lie on objects: weight of a pixel of ground or sky against one of an object
+POSED = 0.15  # of the pose's 0..1: least noticeable difference
+DEEDS = 3  # changes in a caption at most
 
 
 @dataclass(frozen=True, eq=False)
 class _Pair:
-    """Two frames with their truths; `common` are (place before, place after) of who is seen in both."""
+    """Two frames with their truths; `common` holds (index before, index after) of subjects visible in both."""
 
     before: Scene
     after: Scene
@@ -37,7 +37,7 @@ class _Pair:
 
 
 def _on_pairs(before: Images, after: Images, answer: Callable[[int, _Pair], object]) -> list:
-    """`answer(place, pair)` for pairs whose scenes are known, faults for the others."""
+    """`answer(index, pair)` for pairs whose scenes are known, an `ItemError` for the others."""
     out: list = [UNKNOWN] * len(before)
     for i, (first, second) in enumerate(zip(before, after, strict=True)):
         if first.scene is not None and second.scene is not None:
@@ -57,7 +57,7 @@ def _common(before: Scene, after: Scene, then: Truth, now: Truth) -> tuple[tuple
 
 
 def match(before: Images, after: Images) -> Answers[list[Match]]:
-    """Every subject that is seen in both, by its name in the second."""
+    """Every subject that is visible in both, by its name in the second."""
 
     def answer(i: int, pair: _Pair) -> list[Match]:
         names = labels(pair.after)
@@ -70,8 +70,8 @@ def match(before: Images, after: Images) -> Answers[list[Match]]:
 
 
 def static_share(before: Images, after: Images) -> Answers[float]:
-    """Share of what is seen that stayed: pixels of subjects that neither moved nor were covered or laid bare, and of
-    the background where both frames show it, over all; nothing stays where the camera moved.
+    """Share of the image that stayed in place: pixels of subjects that neither moved nor changed in visibility, and of
+    the background where both frames show it, over all; 0 if the camera moved.
     """
 
     def answer(i: int, pair: _Pair) -> float:
@@ -96,12 +96,12 @@ def _has_moved_at_all(one: Subject, two: Subject) -> bool:
 
 
 def changed(before: Images, after: Images) -> Answers[bool]:
-    """Whether anything that both show has done something, or has another pose: light and camera do not count."""
+    """Whether any common subject has acted or changed its pose: light and camera do not count."""
     return _on_pairs(before, after, lambda i, pair: bool(_deeds(pair)))
 
 
 def _deeds(pair: _Pair) -> list[narration.Change]:
-    """What those have done that both frames show, the most striking first."""
+    """Actions of the subjects that both frames show, the most striking first."""
     seen = {b: a for a, b in pair.common}
     told = narration.changes(pair.before, pair.after)
     found = [change for change in told if change.subject in seen and change.words not in ("comes", "is gone")]
@@ -114,7 +114,7 @@ def _deeds(pair: _Pair) -> list[narration.Change]:
 def narrate(
     before: Images, after: Images, matches: Sequence[Sequence[Match]], seeds: Sequence[int]
 ) -> Answers[InterleavedCaption]:
-    """A caption of the second frame that calls each match by its colour and kind, then what some of them do."""
+    """A caption of the second frame that names each match by colour and kind, then some of their actions."""
 
     def answer(i: int, pair: _Pair) -> InterleavedCaption | ItemError:
         rng = np.random.default_rng([seeds[i], 7])
@@ -132,7 +132,7 @@ def narrate(
 
 
 def _told_deeds(pair: _Pair, told: set[int], phrases: Sequence[str]) -> list[str]:
-    """ "the dog walks towards the tree.", where both are told of and have a name besides their phrase."""
+    """ "the dog walks towards the tree.", if both subjects are in the caption and have a name besides their phrase."""
     called = narration.names((pair.before, pair.after))
     present = {called[pair.after.subjects[place].kind, pair.after.subjects[place].palette] for place in told}
     unsaid = [*phrases, *(set(called.values()) - present)]

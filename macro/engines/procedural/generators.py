@@ -1,4 +1,4 @@
-"""Scenes written and drawn by the grammar: ideas, images, references from another view, images with less in."""
+"""Scenes sampled and rendered: scene prompts, images, novel views of subjects, images with subjects removed."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,7 +23,7 @@ UNKNOWN = ItemError("shows no subject of a scene that is known")
 
 
 def write_scene(asks: Sequence[SceneRequest], seeds: Sequence[int]) -> Answers[ScenePrompt]:
-    """Draws a scene of the categories that are kinds of ours; the caption names its subjects and its ground."""
+    """Samples a scene from those categories that are kinds of ours; the caption names its subjects and ground."""
     return [_idea(ask, np.random.default_rng([seed, 0])) for ask, seed in zip(asks, seeds, strict=True)]
 
 
@@ -38,7 +38,7 @@ def _idea(ask: SceneRequest, rng: np.random.Generator) -> ScenePrompt | ItemErro
 
 
 def drawing(scenes: Sequence[Scene], sizes: Sequence[int], rays: int) -> list[EngineImage]:
-    """Scenes as square images of these sides, each size in one go."""
+    """Renders scenes as square images of these sides, each size in one batch."""
     images: list[EngineImage | None] = [None] * len(scenes)
     for size in dict.fromkeys(sizes):
         places = [i for i, side in enumerate(sizes) if side == size]
@@ -54,7 +54,7 @@ class Drawing:
         self._rays, self._noise = rays, noise
 
     def draw(self, ideas: Sequence[ScenePrompt], sizes: Sequence[int], seeds: Sequence[int]) -> Answers[EngineImage]:
-        """The ideas' scenes; seeds change nothing, for an idea has one image."""
+        """Renders the prompts' scenes; seeds change nothing, since a prompt has one image."""
         del seeds
         known = [i for i, idea in enumerate(ideas) if idea.scene is not None]
         drawn = drawing([ideas[i].scene for i in known], [sizes[i] for i in known], self._rays)
@@ -63,7 +63,7 @@ class Drawing:
     def novel_view(
         self, images: Images, regions: Regions, sizes: Sequence[int], seeds: Sequence[int]
     ) -> Answers[EngineImage]:
-        """The subject alone before a backdrop, in another view, pose and light."""
+        """The subject alone on a plain backdrop, in another view, pose and light."""
         subjects = _subjects(images, regions)
         known = [i for i, subject in enumerate(subjects) if subject is not None]
         alone = [self._reference(images[i].scene, subjects[i], seeds[i]) for i in known]
@@ -81,7 +81,7 @@ class Drawing:
     def remove_subjects(
         self, images: Images, regions: Sequence[Regions]
     ) -> Answers[tuple[EngineImage, list[Region]] | None]:
-        """Only the regions' subjects, in their order, everything else as it was."""
+        """Keeps only the regions' subjects, in their order, and everything else as it was."""
         narrow, sizes, known = [], [], []
         for i, (image, kept) in enumerate(zip(images, regions, strict=True)):
             found = _subjects([image] * len(kept), kept)
@@ -98,12 +98,12 @@ class Drawing:
 
 
 def _subjects(images: Images, regions: Regions) -> list[int | None]:
-    """Which subject of its image each region shows, None where that is not known."""
+    """The subject that each region shows in its image, None if unknown."""
     found = answer_known(images, lambda i, truth: subject_at(truth, regions[i]))
     return [None if isinstance(subject, ItemError) else subject for subject in found]
 
 
 def _filled(count: int, places: Sequence[int], answers: Sequence) -> list:
-    """`answers` at their places, and everywhere else the fault that the scene is not known."""
+    """`answers` at their indices, and everywhere else the error that the scene is not known."""
     found = dict(zip(places, answers, strict=True))
     return [found.get(place, UNKNOWN) for place in range(count)]

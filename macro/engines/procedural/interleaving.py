@@ -1,4 +1,4 @@
-"""INSET's interleaved caption (arXiv 2605.12305), written from the scene: every thing once by its own phrase.
+"""INSET's interleaved caption (arXiv 2605.12305), written from the scene: each object once by a phrase of its own.
 
 "a striped red robot stands left of a teal tree. behind the tree is a navy car." with {"striped red robot": 1, ...}
 
@@ -29,7 +29,7 @@ def merge(
     descriptions: Sequence[Sequence[str]],
     seeds: Sequence[int],
 ) -> Answers[InterleavedCaption]:
-    """A caption that calls each region's subject by its description; the captions say nothing that scenes do not."""
+    """A caption that calls each region's subject by its description; the scene is used rather than the captions."""
     del captions
 
     def answer(i: int, truth: Truth) -> InterleavedCaption | ItemError:
@@ -42,7 +42,7 @@ def merge(
 
 
 def phrases_of(descriptions: Sequence[str]) -> list[str]:
-    """Descriptions without their articles, and none of them a part of another: "first red dog", "second red dog"."""
+    """Descriptions without articles, none of which is a part of another: "first red dog", "second red dog"."""
     bare = [_without_article(" ".join(text.split())) for text in descriptions]
     shared = {
         phrase
@@ -65,7 +65,7 @@ def _without_article(text: str) -> str:
 def interleaved(
     scene: Scene, truth: Truth, regions: Regions, phrases: Sequence[str], rng: np.random.Generator
 ) -> InterleavedCaption | ItemError:
-    """A true caption of a scene's image in which `phrases[i]` names what `regions[i]` shows, and stands once."""
+    """A true caption of a scene's image in which `phrases[i]` names what `regions[i]` shows, and occurs once."""
     subjects = [subject_at(truth, region) for region in regions]
     if None in subjects or len(set(subjects)) < len(subjects):
         return ItemError("a region shows no subject of its own")

@@ -1,16 +1,16 @@
-"""A judge who knows the scenes of all images: MacroBench's rubrics, 0..10, graded from what is exactly so.
+"""A judge that knows the scenes of all images: MacroBench's rubrics, 0..10, scored from ground truth.
 
-    customization   consistency_n   is who (what cloth, place, light) reference n shows really in the image?
-                    following       does it hold what the prompt's words claim: who, relations, ground, how many?
-    illustration    image           are those whom the earlier images show, and who are in this one, still themselves?
-                    text            does it hold what the page's words claim?
-    spatial         viewpoint       angle between where it is seen from and where the true target is
+    customization   consistency_n   does the image contain the subject, cloth, place or light of reference n?
+                    following       do the claims of the prompt hold: subjects, relations, ground, numbers?
+    illustration    image           do the characters of the earlier images look the same in this one?
+                    text            do the claims of the page's text hold?
+    spatial         viewpoint       angle between the viewpoint and that of the true target
                     content         are the same things there, in the same surroundings?
-    temporal        context         are they still the things and surroundings of the frames before?
-                    sequence        has since the last frame happened what the prompt tells last, and not much more?
+    temporal        context         are the things and surroundings those of the frames before?
+                    sequence        has what the prompt says last happened since the last frame, and not much more?
 
-It reads prompts (`scenes/language/prompt_parser.py`) and scenes, and knows nothing of how an image came about.
-`Noise.scores` makes it err. Read next: `composition.py`, `stories.py`; `macro/judges/rubrics.py` (a real judge).
+It reads prompts (`scenes/language/prompt_parser.py`) and scenes, and not how an image was made.
+`Noise.scores` adds errors. Read next: `composition.py`, `stories.py`; `macro/judges/rubrics.py` (a real judge).
 """
 
 import re
@@ -33,12 +33,12 @@ from macro.scenes.similarity import dressed, light_similarity, matched, subject_
 from macro.sentence.spans import Truth
 from macro.utils.errors import ItemError
 
-_SHOWN = 0.003  # of the image: who shows less is hardly there
-_USUAL = 2  # so many do something between two frames: one stops, another starts ...
-_AHEAD = 0.7  # ... and for each more than between the frames before, that much is left of a score
-_VIEW = np.deg2rad(60)  # a viewpoint that is off by this much is another one
+_SHOWN = 0.003  # of the image: a smaller subject is hardly visible
+_USUAL = 2  # usual number of changes between two frames: one subject stops, another starts ...
+_AHEAD = 0.7  # ... and factor on the score for each change beyond those between the frames before
+_VIEW = np.deg2rad(60)  # a viewpoint that is off by this much scores 0
 
-# As `stories.py` writes them behind a noun: "the dog of <image 1> and <image 3>".
+# Placeholders as `stories.py` writes them after a noun: "the dog of <image 1> and <image 3>".
 _PLACEHOLDERS = re.compile(r" of <image \d+>(?:(?:,| and) <image \d+>)*")
 _NAMED = re.compile(rf"\b({'|'.join(KINDS)})({_PLACEHOLDERS.pattern})")
 KIND_NUMBERS = {kind: n for n, kind in enumerate(KINDS, 1)}
@@ -75,26 +75,26 @@ def _all_known(request: JudgeRequest) -> bool:
     return all(image.scene is not None for image in images)
 
 
-# ---- claims ----
+# ---- claims of a prompt ----
 
 
 def nouns_of(kinds: Mapping[int, str]) -> dict[str, int]:
-    """How an instruction may call subjects whose images have these numbers -> that number."""
+    """Names by which an instruction may call the subjects of these images -> number of the image."""
     names = list(kinds.values())
     nouns = {f"<image {n}>": n for n in kinds} | {f"<image {n}> {kind}": n for n, kind in kinds.items()}
     return nouns | {kind: n for n, kind in kinds.items() if names.count(kind) == 1}
 
 
 def share_held(claims: Claims, who: Mapping[int, int | None], scene: Scene, truth: Truth) -> float:
-    """How much of what is claimed holds, 0..1: of who is there, how many and where, times how they relate.
+    """Share of the claims that hold, 0..1: for presence, ground and number of subjects, times that for relations.
 
     Args:
-        who: number in the claims -> place in `scene.subjects`, from 0; None or missing for those who are not there.
+        who: number in the claims -> index in `scene.subjects`, from 0; None or missing for absent subjects.
     """
     seen = {number: place for number, place in who.items() if place is not None and truth.masks[place].mean() > _SHOWN}
     present = [number in seen for number in claims.mentioned]
     there = len(present) or 1
-    # Somebody whom nobody asked for is as wrong as somebody who is missing.
+    # A subject that was not requested is as wrong as one that is missing.
     uncalled = max(len(scene.subjects) - sum(present), 0)
     points, total = sum(present), there + uncalled
     if claims.ground is not None:
@@ -145,14 +145,14 @@ def customization(request: JudgeRequest, truth: Truth) -> Shares:
 
 
 def _wears(subject: Subject, references: Images, cloth: int) -> float:
-    """How well a subject's clothes are the swatch of that image."""
+    """Similarity of a subject's clothes to the swatch of that image."""
     if cloth > len(references):
         return 0.0
     return subject_similarity(dressed(subject, references[cloth - 1].scene.surroundings), subject)
 
 
 def _visible(truth: Truth, place: int) -> float:
-    """1 for a subject that shows well, less where it is small or hidden."""
+    """1 for a clearly visible subject, less if it is small or occluded."""
     area, uncovered = float(truth.masks[place].mean()), float(truth.visibility[place])
     return min(1.0, area / _SHOWN) * min(1.0, uncovered / 0.3)
 
@@ -166,7 +166,7 @@ def illustration(request: JudgeRequest, truth: Truth) -> Shares:
         max((subject_similarity(old, new) for old in image.scene.subjects for new in scene.subjects), default=0.0)
         for image in request.references
     ]
-    # Who is named by earlier images must come back as they show him.
+    # Subjects named with earlier images must look as they do there.
     old = [
         one
         for kind, numbers in _NAMED.findall(request.prompt)
@@ -179,7 +179,7 @@ def illustration(request: JudgeRequest, truth: Truth) -> Shares:
 
 
 def _colours_held(text: str, scene: Scene) -> float:
-    """Share of "a red dog" that are true of somebody; 1 where no colour is said."""
+    """Share of colours in the text ("a red dog") that are true of a subject; 1 if none is mentioned."""
     coloured = {f"{named_colour(s.palette[0])} {s.kind}" for s in scene.subjects}
     said = [name for name in _coloured_names() if f" {name}" in text]
     return sum(name in coloured for name in said) / len(said) if said else 1.0
@@ -199,7 +199,7 @@ def spatial(request: JudgeRequest, truth: Truth) -> Shares:
 
 
 def _seen_from(scene: Scene) -> np.ndarray:
-    """Unit vector from what is looked at to the camera, in the frame of the first subject, if there is one."""
+    """Unit vector from the camera's target to the camera, in the frame of the first subject, if there is one."""
     camera = scene.camera
     away = np.subtract(camera.eye, camera.target)
     turn = scene.subjects[0].yaw if scene.subjects else 0.0
@@ -209,7 +209,7 @@ def _seen_from(scene: Scene) -> np.ndarray:
 
 
 def _content(wanted: Scene, there: Scene) -> float:
-    """How much of a scene's things and surroundings are those of another."""
+    """Similarity of the subjects and surroundings of two scenes, 0..1; extra subjects lower it."""
     around = surroundings_similarity(wanted.surroundings, there.surroundings)
     if not wanted.subjects:
         return around
@@ -228,7 +228,7 @@ def temporal(request: JudgeRequest, truth: Truth) -> Shares:
     if not before:
         return ItemError("the temporal rubric looks at the frames before, and there are none")
     context = float(np.mean([_content(scene, now) for scene in before]))
-    # Who is where one of the frames before has everybody shows that one again; who is far ahead has left something out.
+    # An image without change from one of the frames before repeats it; one with far more changes skips a frame.
     again = 0.3 if any(not changes(scene, now) for scene in before) else 1.0
     steps = [len(changes(one, other)) for one, other in zip(before[:-1], before[1:], strict=True)]
     ahead = max(len(changes(before[-1], now)) - max(steps, default=_USUAL), 0)

@@ -1,4 +1,4 @@
-"""Rendered raw material: images, turntables, panoramas here; videos, stories and pools in files of their own."""
+"""Rendered raw material: images, turntables, panoramas here; videos, stories and pools in other files."""
 
 from collections.abc import Iterator, Mapping
 
@@ -20,7 +20,7 @@ _TURNTABLE_COUNTS, _ODDS = (1, 2, 3), (0.6, 0.25, 0.15)  # subjects on the turnt
 
 
 class Rendered(Mapping):
-    """View name -> image, drawn when it is first asked for: a sample looks at few of a ring's 38 views."""
+    """View name -> image, rendered on first access: a sample uses few of a turntable's 38 views."""
 
     def __init__(self, scenes: Mapping[str, Scene], size: int, rays: int):
         self._scenes, self._size, self._rays = dict(scenes), size, rays
@@ -45,7 +45,7 @@ class RenderedMaterial:
         self._size, self._rays = size, rays
 
     def photo(self, seed: int, index: int) -> EngineImage:
-        """Three to eight subjects."""
+        """An image of three to eight subjects."""
         rng = np.random.default_rng([seed, index, 6])
         scene = layout_sampler.sample_scene(rng, int(rng.choice(_PHOTO_COUNTS)))
         return self._drawn(captions.in_order_of_mention(scene, rng))
@@ -64,8 +64,8 @@ class RenderedMaterial:
         return Turntable(f"object {index}", Rendered(cameras.around(scene, elevation), self._size, self._rays))
 
     def panorama(self, seed: int, index: int) -> Panorama:
-        """A place or room with eight to twelve subjects all round, 2 `size` pixels high: a view 90 degrees wide that is
-        taken from it is about as sharp as an image of `size` pixels.
+        """A place or room with eight to twelve subjects around the camera, 2 `size` pixels high: a view 90 degrees wide
+        cut from it is about as sharp as an image of `size` pixels.
         """
         rng = np.random.default_rng([seed, index, 8])
         scene = cameras.place(rng, int(rng.integers(8, 13)))

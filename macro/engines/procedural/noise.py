@@ -1,7 +1,7 @@
-"""Errors that the procedural provider makes on purpose: how much engine noise hurts training is a question to study.
+"""Deliberate errors of the procedural provider, to study how much engine noise hurts training.
 
-All rates are 0 by default: then every answer is exact. What goes wrong follows from the image and the thing asked
-about, so the same question has the same wrong answer.
+All rates are 0 by default: then every answer is exact. An error follows from the image and the item asked
+about, so the same input always gets the same wrong answer.
 """
 
 import dataclasses
@@ -16,17 +16,17 @@ from macro.utils.streams import stream
 
 @dataclass(frozen=True)
 class Noise:
-    """How often each stage errs.
+    """Error rates of the stages.
 
     Attributes:
-        missed: chance that the detector does not find a thing.
-        swapped: chance that it gives two things of an image each other's labels.
-        boxes: deviation of a box's edges, as a share of its sides.
-        masks: how far masks bleed or shrink, up to this share of the thing's width.
-        verified: chance that whoever checks a box says the contrary.
-        drift: chance that a redrawn subject has another main colour.
-        words: chance that an instruction calls two subjects by each other's image.
-        scores: deviation of a judge's scores, points of 10.
+        missed: probability that the detector misses an object.
+        swapped: probability that it swaps the labels of two objects of an image.
+        boxes: standard deviation of a box's edges, as a share of its sides.
+        masks: growth or shrinkage of masks, up to this share of the object's width.
+        verified: probability that the check of a box gives the opposite answer.
+        drift: probability that a redrawn subject has another main colour.
+        words: probability that an instruction swaps the images of two subjects.
+        scores: standard deviation of a judge's scores, points of 10.
     """
 
     missed: float = 0.0
@@ -44,5 +44,5 @@ class Noise:
 
 
 def chance(scene: Scene, purpose: str, *details: str | int) -> np.random.Generator:
-    """Random numbers for one question about a scene."""
+    """Random numbers for one stage and item of a scene."""
     return stream(scene.seed, repr(scene.subjects), "|".join(map(str, (purpose, *details))))

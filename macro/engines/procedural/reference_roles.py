@@ -1,9 +1,9 @@
-"""What images are to a composition, as its instruction says it: somebody, somebody's cloth, the place, the light.
+"""Roles of the images in an instruction for a composition: a subject, a subject's cloth, the place, the light.
 
     "the <image 1> bear wearing the cloth of <image 3> stands left of the <image 2> teapot. the place is that of
     <image 4>. lit as in <image 5>."
 
-Written into an instruction of `scenes/language/captions.py` and read back from the text alone.
+Added to an instruction of `scenes/language/captions.py`, and parsed from the text alone.
 Read next: `composition.py`, `judge.py`.
 """
 
@@ -25,7 +25,7 @@ _ASIDE = re.compile(rf"{_WORN.format(chr(92) + 'd+')}|[^.;]*(?:{_READ_PLACE.patt
 
 @dataclass(frozen=True)
 class Roles:
-    """Numbers of images, from 1: `worn` cloth by wearer, and who shows the place and the light."""
+    """Numbers of images, from 1: `worn` is wearer -> cloth; `place` and `light` show the place and the light."""
 
     worn: Mapping[int, int] = field(default_factory=dict)
     place: int | None = None
@@ -38,7 +38,7 @@ class Roles:
 
 
 def roles_for(categories: tuple[str, ...], rng: np.random.Generator) -> Roles:
-    """Roles of images of these MACRO categories: each cloth finds a wearer of its own among the humans."""
+    """Roles of images of these MACRO categories: each cloth is assigned a wearer of its own among the humans."""
     numbers = {name: [n for n, c in enumerate(categories, 1) if c == name] for name in set(categories)}
     humans, cloths = numbers.get("human", []), numbers.get("cloth", [])
     wearers = [humans[i] for i in rng.permutation(len(humans))]
@@ -50,7 +50,7 @@ def roles_for(categories: tuple[str, ...], rng: np.random.Generator) -> Roles:
 
 
 def with_roles(instruction: str, roles: Roles, kinds: Mapping[int, str], rng: np.random.Generator) -> str:
-    """The instruction, which names all subjects, also says who wears what, where it is and in which light.
+    """The instruction, which names all subjects, with added text on who wears what, the place and the light.
 
     Args:
         kinds: of the subjects, by their images' numbers.
@@ -66,7 +66,7 @@ def with_roles(instruction: str, roles: Roles, kinds: Mapping[int, str], rng: np
 
 
 def read_roles(prompt: str) -> Roles:
-    """The roles that a prompt gives its images; those of which it says nothing show somebody."""
+    """The roles that a prompt gives its images; those it does not mention show a subject."""
     place, light = _READ_PLACE.search(prompt), _READ_LIGHT.search(prompt)
     return Roles(
         worn={int(wearer): int(cloth) for wearer, cloth in _READ_WORN.findall(prompt)},
@@ -76,5 +76,5 @@ def read_roles(prompt: str) -> Roles:
 
 
 def without_roles(prompt: str) -> str:
-    """The prompt as it was before `with_roles`."""
+    """The prompt without the text that `with_roles` added."""
     return _ASIDE.sub("", prompt).strip()

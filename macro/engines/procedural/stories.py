@@ -1,7 +1,7 @@
-"""Stories from scenes, and the stage that turns a page of one into an instruction with earlier images.
+"""Stories from scenes, and the stage that turns a page into an instruction with earlier images.
 
-An earlier image is needed when somebody of the page to draw is in it: the very one, not a double. Places need none,
-the text says what they look like. Read next: `macro/scenes/storybook.py`, `judge.py`.
+An earlier image is needed if it shows a character of the page to draw: the same one, not a double. Places need no
+image, since the text describes them. Read next: `macro/scenes/storybook.py`, `judge.py`.
 """
 
 import functools
@@ -26,7 +26,7 @@ _ASKED = ("illustrate this page:", "draw the next page:", "the next page of the 
 
 
 def story(seed: int, index: int, size: int, rays: int) -> Story:
-    """A story of images `size` pixels a side, drawn when it is first looked into: most are only leafed through."""
+    """A story of images `size` pixels a side, rendered on access: most images are never used."""
     rng = np.random.default_rng([seed, index, 8])
     tale = tales.tale(rng)
     casts = tuple(tuple(tale.characters[who].name for who in leaf.cast) for leaf in tale.leaves)
@@ -38,7 +38,7 @@ def story(seed: int, index: int, size: int, rays: int) -> Story:
 def _pages(
     tale: tales.Tale, casts: Sequence[tuple[str, ...]], rng: np.random.Generator, size: int, rays: int, places: object
 ) -> dict[int, Page]:
-    """All pages: their words come from one stream."""
+    """All pages: one random stream words them all."""
     del places
     scenes = [leaf.scene for leaf in tale.leaves]
     drawn = enumerate(zip(scenes, render_with_truth(scenes, size, size, rays), strict=True))
@@ -57,7 +57,7 @@ def _distractors(tale: tales.Tale, size: int, rays: int, places: Sequence[int]) 
 def rewrite(
     texts: Sequence[Sequence[str]], images: Sequence[Images], text: Sequence[str], targets: Images, seeds: Sequence[int]
 ) -> Answers[RewrittenPage]:
-    """Keeps the images with somebody of the target, and names them where the text first speaks of who that is."""
+    """Keeps the images with a character of the target, and adds each where the text first mentions that character."""
     del texts
     return [_rewritten(*asked) for asked in zip(images, text, targets, seeds, strict=True)]
 
@@ -79,14 +79,14 @@ def _rewritten(images: Images, text: str, target: EngineImage, seed: int) -> Rew
 
 
 def is_in(subject: Subject, scene: Scene) -> bool:
-    """Whether a scene shows that very subject."""
+    """Whether a scene shows that very subject, not a double."""
     return any(subject_similarity(subject, other) > 0.999 for other in scene.subjects)
 
 
 def _shared_out(shown: dict[int, list[int]]) -> dict[int, list[int]]:
-    """Which images each subject is named by, given who is on which: each one once, and nobody is left out.
+    """Assigns images to subjects, given which subjects each shows: each image once, at least one per subject.
 
-    Whoever is on few images chooses first. One whose images are all taken is named by the first of them again.
+    The subject on the fewest images chooses first. One whose images are all taken gets the first of them again.
     """
     on = {n: [place for place, who in shown.items() if n in who] for who in shown.values() for n in who}
     given: dict[int, list[int]] = {n: [] for n in sorted(on)}

@@ -1,6 +1,6 @@
-"""Rendered clips, how alike their frames are, and what happens in them: exact, for scenes know their subjects.
+"""Rendered clips, the similarity of their frames, and what happens in them, exact because scenes track their subjects.
 
-Two frames resemble one another by how much of what they show is the same: subjects (less where they have moved),
+Two frames are as similar as their content: subjects (less if they have moved),
 surroundings, and the camera's direction.
 """
 
@@ -20,13 +20,13 @@ from macro.scenes.render.scene_compiler import camera_basis
 from macro.scenes.similarity import matched, subject_similarity, surroundings_similarity
 
 RATE = 4.0  # frames a second
-_SMALL = 48  # pixels a side are enough to see a cut
+_SMALL = 48  # pixels a side, enough for a shot boundary
 _SUBJECTS, _AROUND, _CAMERA = 0.6, 0.25, 0.15
-_ELSEWHERE = 0.3  # what a subject loses that has gone somewhere else
+_ELSEWHERE = 0.3  # similarity lost by a subject that has moved far
 
 
 def clip(seed: int, index: int, size: int, rays: int) -> VideoClip:
-    """About a quarter of a minute in 13 to 16 shots; half of the clips leave their place for two shots once."""
+    """About 15 seconds in 13 to 16 shots; half of the clips move to another place once, for two shots."""
     rng = np.random.default_rng([seed, index, 9])
     episodes = int(rng.integers(1, 3))
     script = motion.write(rng, int(rng.integers(13, 15)) + 2 * (episodes - 1), episodes=episodes)
@@ -35,7 +35,7 @@ def clip(seed: int, index: int, size: int, rays: int) -> VideoClip:
 
 
 def rendered_frames(scenes: Sequence[Scene], size: int, rays: int) -> Lazy:
-    """Frames of a clip, which are rendered when they are looked at."""
+    """Frames of a clip, rendered on access."""
     return Lazy(len(scenes), functools.partial(_frames, tuple(scenes), size, rays))
 
 
@@ -44,7 +44,7 @@ def _frames(scenes: Sequence[Scene], size: int, rays: int, places: Sequence[int]
 
 
 def image_similarity(first: Images, second: Images) -> Answers[float]:
-    """How much of each pair of images is the same, 0..1."""
+    """Similarity of the content of each pair of images, 0..1."""
     return [
         UNKNOWN if one.scene is None or other.scene is None else resemblance(one.scene, other.scene)
         for one, other in zip(first, second, strict=True)
@@ -52,7 +52,7 @@ def image_similarity(first: Images, second: Images) -> Answers[float]:
 
 
 def resemblance(one: Scene, other: Scene) -> float:
-    """Of two scenes, 0..1; 1 for the same scene, the same for either order."""
+    """Similarity of two scenes, 0..1; symmetric, and 1 for the same scene."""
     around = surroundings_similarity(one.surroundings, other.surroundings)
     ahead = float(camera_basis(one.camera)[2] @ camera_basis(other.camera)[2])
     alike = _SUBJECTS * _cast_likeness(in_frame(one), in_frame(other)) + _AROUND * around
@@ -60,7 +60,7 @@ def resemblance(one: Scene, other: Scene) -> float:
 
 
 def in_frame(scene: Scene) -> list[Subject]:
-    """Subjects whose middle is in the image; of a panorama all."""
+    """Subjects whose centre is in the image; all subjects if it is a panorama."""
     if scene.camera.kind != "perspective":
         return list(scene.subjects)
     inside = []
@@ -72,7 +72,7 @@ def in_frame(scene: Scene) -> list[Subject]:
 
 
 def _cast_likeness(one: Sequence[Subject], other: Sequence[Subject]) -> float:
-    """Of all who are in either image, how many are in both, each by how alike and how near it is."""
+    """Share of the subjects of both images that are in both, each weighted by its similarity and nearness."""
     if not one and not other:
         return 1.0
     pairs = [(a, other[n]) for a, n in zip(one, matched(one, other), strict=True) if n is not None]
@@ -81,7 +81,7 @@ def _cast_likeness(one: Sequence[Subject], other: Sequence[Subject]) -> float:
 
 
 def _gone(a: Subject, b: Subject) -> float:
-    """How far from where it was: 0 at the same place, near 1 some metres away."""
+    """How far a subject has moved: 0 at the same position, near 1 some metres away."""
     way = np.hypot(*np.subtract(a.position, b.position)) + abs(a.height - b.height)
     return float(1 - np.exp(-way))
 

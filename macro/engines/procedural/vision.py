@@ -1,4 +1,4 @@
-"""Looking at images whose scene is known: detection, verification, masks, similarity of a text and a region.
+"""Vision stages on images whose scene is known: detection, verification, masks, region-text similarity.
 
 Exact unless `noise.py` says otherwise.
 """
@@ -15,7 +15,7 @@ from macro.sentence.spans import Truth
 from macro.utils.errors import ItemError
 
 UNKNOWN = ItemError("the image's scene is not known: only rendered images can be looked at, or judged, exactly")
-SAME = 0.5  # boxes that overlap this much are of the same thing
+SAME = 0.5  # intersection over union above which boxes are of the same object
 
 
 def regions_of(truth: Truth, names: Sequence[str]) -> list[Region]:
@@ -28,7 +28,7 @@ def regions_of(truth: Truth, names: Sequence[str]) -> list[Region]:
 
 
 def answer_known(images: Images, answer: Callable[[int, Truth], object]) -> list:
-    """`answer(place, truth)` for every image with a scene, and a fault for the others."""
+    """`answer(index, truth)` for every image with a scene, and an `ItemError` for the others."""
     known = [i for i, image in enumerate(images) if image.scene is not None]
     out: list = [UNKNOWN] * len(images)
     for i, truth in zip(known, ground_truths([images[i] for i in known]), strict=True):
@@ -69,13 +69,13 @@ class Looking:
         return [Region(region.label, box, region.score) for region, box in zip(found, boxes, strict=True)]
 
     def tag(self, images: Images) -> Answers[list[str]]:
-        """The names of the visible subjects."""
+        """Names of the visible subjects."""
         return answer_known(
             images, lambda i, truth: [region.label for region in regions_of(truth, labels(images[i].scene))]
         )
 
     def verify(self, images: Images, regions: Sequence[Regions]) -> Answers[list[bool]]:
-        """Whether the subject of that name, or one of that kind, is where the box is."""
+        """Whether the subject of that name, or one of that kind, is in the box."""
 
         def answers(i: int, truth: Truth) -> list[bool]:
             scene = images[i].scene
@@ -94,7 +94,7 @@ class Looking:
         return any(overlap(box_of(truth, i), region.box) >= SAME for i in places)
 
     def segment(self, images: Images, regions: Sequence[Regions]) -> Answers[list[Mask]]:
-        """The visible part of the subject that each box is around; nothing where there is none."""
+        """The visible mask of the subject in each box; empty if there is none."""
 
         def answers(i: int, truth: Truth) -> list[Mask]:
             return [self._mask(images[i], truth, region) for region in regions[i]]
@@ -111,7 +111,7 @@ class Looking:
     def text_similarity(
         self, images: Images, regions: Regions, texts: Sequence[str], masked: Sequence[bool]
     ) -> Answers[float]:
-        """How much what is shown (the mask, or the whole box) is the subject of that name: twice their common area
+        """Dice coefficient of the region (the mask, or the whole box) and the named subject: twice their common area
         over the sum of their areas, 0..1.
         """
 
@@ -133,7 +133,7 @@ def box_pixels(box: Box, shape: tuple[int, ...]) -> Mask:
 
 
 def jittered(box: Box, deviation: float, rng: np.random.Generator) -> Box:
-    """A box whose edges are off by this share of its sides (a deviation), still within the image."""
+    """A box with edges off by normal noise of this share of its sides, still within the image."""
     if deviation == 0:
         return box
     sides = np.array([box[2] - box[0], box[3] - box[1]] * 2)
@@ -142,7 +142,7 @@ def jittered(box: Box, deviation: float, rng: np.random.Generator) -> Box:
 
 
 def bled(mask: Mask, share: float) -> Mask:
-    """A mask grown (share above 0) or shrunk (below) by a share of its width, the root of its area."""
+    """A mask grown (share above 0) or shrunk (below) by a share of its width, the square root of its area."""
     steps = round(abs(share) * float(np.sqrt(mask.sum())))
     grown = mask if share > 0 else ~mask
     for _ in range(steps):

@@ -1,11 +1,10 @@
-"""A second layout of the same instruction: what an instruction leaves open, measured.
+"""A second layout of the same instruction, to measure what an instruction leaves open.
 
-An instruction says who stands left of or behind whom, not in which cells; so the layout of a perfect planner
-agrees with the truth no better than two layouts drawn independently do. Here is the second one: the same
-subjects under a new camera, turned anew and sent to new places at random, then exchanged until all that the
-instruction says holds (and until the order of mention, a walk from neighbour to neighbour, could be what it
-is). The image decides: the scene is rendered, and kept only if the relations read off it include every
-stated one.
+An instruction states relations such as left of or behind, not cells; so the layout of a perfect planner agrees
+with the ground truth no better than two independent layouts do. This module samples the second one: the same
+subjects under a new camera, at new random yaws and positions, then swapped until all relations of the
+instruction hold (and its order of mention is still a walk from neighbour to neighbour). The scene is rendered,
+and accepted only if the relations in the image include every stated one.
 
 Read next: `macro/scenes/layout/placement.py` (slots), `macro/scenes/ground_truth/relations.py`, `scenes.py`.
 """
@@ -33,7 +32,7 @@ from macro.scenes.render.batches import render_images, render_with_truth
 from macro.sentence.layout import Grid
 from macro.sentence.spans import Truth
 
-TRIES = 10  # renders at most
+TRIES = 10  # maximum number of renders
 EXCHANGES = 600
 _STRIDE = 3.0  # the walk goes to a neighbour at most this many times as far away as the nearest
 
@@ -41,7 +40,7 @@ Claims = frozenset[tuple]  # (i, name, j) or (i, "between", (j, k)) in subject n
 
 
 def another(scene: Scene, truth: Truth, prompt: str, rng: np.random.Generator, size: int = 128) -> Grid | None:
-    """The layout of another scene of these subjects of which the prompt is as true; None if none is found."""
+    """The layout of another scene of these subjects that satisfies the prompt; None if none is found."""
     claims = frozenset(parse_prompt(prompt, names_in_instructions(truth)).relations)
     riders = supports_of(scene.subjects)
     for _ in range(TRIES):
@@ -57,7 +56,7 @@ def another(scene: Scene, truth: Truth, prompt: str, rng: np.random.Generator, s
 
 
 def exchanged_image(scene: Scene, i: int, j: int, size: int = 128) -> UInt8[np.ndarray, "h w 3"]:
-    """The scene with subjects `i` and `j` (from 0) in each other's places, as large as the other was."""
+    """The scene with the positions and sizes of subjects `i` and `j` (from 0) swapped."""
     subjects = list(scene.subjects)
     for new, old in ((i, j), (j, i)):
         place = scene.subjects[old]
@@ -73,7 +72,7 @@ def _area(subject: Subject, camera: Camera) -> float:
 
 
 def _seen(scene: Scene, size: int) -> tuple[Grid, set]:
-    """Layout and relations of a scene, by its image."""
+    """Layout and relations of a scene, from its rendered image."""
     _, truth = next(render_with_truth([scene], size, size, rays=1))
     return annotate.layout(truth.masks, truth.boxes), set(truth.relations)
 
@@ -83,7 +82,7 @@ def _seen(scene: Scene, size: int) -> tuple[Grid, set]:
 
 @dataclass(frozen=True)
 class _Place:
-    """A subject somewhere: its box in the image, distance from the camera and foot on the ground (metres)."""
+    """A placed subject: its box in the image, distance from the camera and foot on the ground (metres)."""
 
     box: tuple[float, ...]
     distance: float
@@ -97,7 +96,7 @@ def _arranged(
     camera: Camera,
     claims: Claims,
 ) -> tuple[Subject, ...] | None:
-    """The subjects at new places where the claims seem to hold; None if exchanges did not get there."""
+    """The subjects at new positions where the claims seem to hold; None if no sequence of swaps led there."""
     turned = [
         replace(s, yaw=float(rng.choice([-1, 1]) * rng.uniform(0.35, 1.15)), pose=float(rng.random())) for s in subjects
     ]
@@ -119,7 +118,7 @@ def _arranged(
         tried = list(order)
         tried[a], tried[b] = tried[b], tried[a]
         now = _wrong(standing, tried, seats, riders, claims)
-        # Now and then one step back, so as not to stay where no single exchange helps.
+        # Sometimes accepts a worse swap, to leave local minima.
         if now <= wrong or (now == wrong + 1 and rng.random() < 0.05):
             order, wrong = tried, now
     if wrong:
@@ -138,7 +137,7 @@ def _place(subject: Subject, camera: Camera) -> _Place:
 
 
 def _wrong(standing: list[int], order: list[int], seats: dict, riders: dict[int, int], claims: Claims) -> int:
-    """How many claims, and steps of the walk, do not hold with subject `standing[k]` in slot `order[k]`."""
+    """The number of claims, and steps of the walk, violated with subject `standing[k]` in slot `order[k]`."""
     at = {i: seats[i, slot] for i, slot in zip(standing, order, strict=True)}
     at |= {rider: at[support] for rider, support in riders.items()}
     places = [at[i] for i in range(len(at))]
@@ -153,6 +152,6 @@ def _wrong(standing: list[int], order: list[int], seats: dict, riders: dict[int,
 
 
 def _strides(feet: Float[np.ndarray, "s 2"]) -> int:
-    """How many steps of the walk 1, 2, 3, ... pass by a subject that is far nearer."""
+    """The number of steps of the walk 1, 2, 3, ... that skip a much nearer subject."""
     away = np.linalg.norm(feet[:, None] - feet[None], axis=-1)
     return sum(bool(away[n, n + 1] > _STRIDE * away[n, n + 1 :].min() + 1e-6) for n in range(len(feet) - 1))

@@ -1,25 +1,25 @@
-"""The benchmark "scenes": does a drawn image show what the plan, the references and the instruction say?
+"""The benchmark "scenes": does a generated image match the plan, the references and the instruction?
 
-`num` samples for each bucket of reference counts, from scenes that no training set holds. For each of them
-the model plans and draws, and the same measures are taken of four images in the cells of their plans:
+`num` samples for each bucket of reference counts, from scenes that are in no training set. For each of them
+the model plans and generates, and the same metrics are computed for four images in the cells of their plans:
 
     model      the model's own image and plan (or, with plans="truth", its image of the true plan)
-    vae        the true image through the model's VAE: what is lost before any composing
-    rerender   the true scene under another light, in other poses: what a perfect composer would score
+    vae        the true image through the model's VAE: the loss of encoding alone
+    rerender   the true scene under another light, in other poses: the score of a perfect composer
     chance     another sample's image (and layout)
 
-    layout_iou              plan against true layout; a right plan need not agree with the truth, see the next
+    layout_iou              plan against true layout; a correct plan need not agree with it, see the next
     layout_iou_independent  a second layout of the same instruction against the true one (`alternative_layouts.py`)
     subject_recall          share of subjects whose cells hold their palette (`../metrics/palettes.py`)
-    kind_recall             share of subjects of which the classifier (`classifier/model.py`) names kind and texture
-                            right from the crop around their cells; kind_alone and texture_alone tell the two apart
+    kind_recall             share of subjects whose kind and texture the classifier (`classifier/model.py`) predicts
+                            correctly from the crop around their cells; kind_alone, texture_alone: each by itself
     palette_distance        from a subject's colours to the dominant colours of its cells
     swap_rate               share of subjects' cells that hold another subject's palette rather than their own
-    swap_follow             with two subjects' cells exchanged in the plan and the same seed: share of samples in
-                            which both palettes now sit in the other's former cells, and no more in their own
+    swap_follow             with two subjects' cells swapped in the plan and the same seed: share of samples in
+                            which both palettes are now in the other's former cells and no longer in their own
 
-A subject without a cell is neither recalled nor read; it has no palette distance. Every measure of a sample
-is kept as [sum, number of things], so that shares are over subjects, and intervals over samples. Read next:
+A subject without a cell counts as not recalled and not classified; it has no palette distance. Each metric of a sample
+is stored as [sum, count], so that shares are over subjects, and intervals over samples. Read next:
 `../report.py`.
 """
 
@@ -58,28 +58,28 @@ KEYS = (
     "palette_distance", "swap_rate", "swap_follow",
 )  # fmt: skip
 
-# Evaluations draw from seeds that data sets (`config.data.seed`) do not reach; limits were set on another.
+# Evaluations use seeds that data sets (`config.data.seed`) cannot have; thresholds were set on yet another.
 FIRST_SEED, CALIBRATION = 1_000_000_000, 3_000_000_000
 _BUCKET = 1_000_000  # samples of a bucket start at a multiple of this
 CHUNK = 16
 SHOWN = 4  # samples of each bucket with images on the page
 
 Compose = Callable[[Sequence[Sentence], Sequence[int], Sequence[Plan] | None], list[tuple[Plan, Image]]]
-Measures = dict[str, list[int | float]]  # name -> [sum, number of things]
+Measures = dict[str, list[int | float]]  # name -> [sum, count]
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One sample of the benchmark with all that it is held against.
+    """One sample of the benchmark with its references for comparison.
 
     Attributes:
-        bucket, index: which.
+        bucket, index: identify the sample.
         sentence: references, instruction, true plan, target and truth.
         rerendered: the target under another light, in other poses.
-        other: a neighbour in the bucket, whose image is chance.
+        other: a neighbour in the bucket, whose image is the chance baseline.
         independent: a second layout of the instruction; None if none was found.
-        pair: the two subjects to exchange, neither on top of the other; None for no exchange.
-        exchanged: the scene rendered again with these two exchanged.
+        pair: the two subjects to swap, neither on top of the other; None for no swap.
+        exchanged: the scene rendered again with these two swapped.
     """
 
     bucket: str
@@ -93,7 +93,7 @@ class Case:
 
 
 def cases(bucket: str, start: int, count: int, seed: int, swaps: int, options: scenes_engine.Options) -> list[Case]:
-    """Cases `start` .. `start + count - 1` of a bucket; its first `swaps` have a pair to exchange."""
+    """Cases `start` .. `start + count - 1` of a bucket; its first `swaps` have a pair to swap."""
     counts = scenes_engine.BUCKETS[NAMES.index(bucket)]
     options = replace(options, counts=tuple(float(n in counts) for n in range(1, 13)), views=(1,))
     first, seed = NAMES.index(bucket) * _BUCKET + start, FIRST_SEED + seed
@@ -121,14 +121,14 @@ def _loose_pairs(sentence: Sentence) -> list[tuple[int, int]]:
 
 
 def question(sentence: Sentence) -> Sentence:
-    """What a composer gets to see: references and instruction, without plan, image and truth."""
+    """The composer's input: references and instruction, without plan, image and ground truth."""
     bare = sentence.with_plan(None)
     spans = (Target(size=span.size) if isinstance(span, Target) else span for span in bare)
     return bare.replace(spans=tuple(spans), truth=None)
 
 
 def exchange(grid: Grid, pair: tuple[int, int]) -> Grid:
-    """The layout with two subjects' cells exchanged."""
+    """The layout with two subjects' cells swapped."""
     i, j = pair
     return np.where(grid == i, j, np.where(grid == j, i, grid)).astype(np.int8)
 
@@ -137,7 +137,7 @@ def exchange(grid: Grid, pair: tuple[int, int]) -> Grid:
 
 
 class Judge:
-    """Measures images of one case. Subjects are counted from 1."""
+    """Computes the metrics of one case's images. Subjects are numbered from 1."""
 
     def __init__(self, case: Case):
         target, truth, grid = case.sentence.target.pixels, case.sentence.truth, case.sentence.plan.grid
@@ -146,7 +146,7 @@ class Judge:
         self.expected = expected_amounts(target, self.colours, grid)
 
     def colour_measures(self, image: Image, grid: Grid) -> Measures:
-        """What colours tell of the cells of `grid`, and its agreement with the true layout."""
+        """The colour metrics of the cells of `grid`, and its agreement with the true layout."""
         judged, subjects = Judged(image, self.colours), range(1, self.count + 1)
         held = sum(judged.holds(n, self.expected[n - 1], grid) for n in subjects)
         away = np.array([judged.palette_distance(n, self.expected[n - 1, :3], grid) for n in subjects])
@@ -159,7 +159,7 @@ class Judge:
         }
 
     def kind_measures(self, drawn: Sequence[Prediction | None], true: Sequence[Prediction | None]) -> Measures:
-        """How many predictions (None: no cells) are right in a drawn image, where `true` are those of the true one."""
+        """The correct predictions (None: no cells) in a generated image; `true` are those of the true image."""
         truth = self.truth
         told = np.array([p is not None and p.texture == t for p, t in zip(true, truth.textures, strict=True)])
         kind = np.array([p is not None and p.kind == k for p, k in zip(drawn, truth.kinds, strict=True)])
@@ -171,10 +171,10 @@ class Judge:
         }
 
     def follows(self, image: Image, grid: Grid) -> Measures:
-        """Whether `image`, drawn with the pair exchanged, has each in the other's cells of `grid`.
+        """Whether `image`, generated with the pair swapped, has each subject in the other's cells of `grid`.
 
-        So much of it that its own colours have at least twice the area of those of the one whose cells these were,
-        and that it is more than a sliver: at least `PRESENT` of what the true image shows in its own cells.
+        Its own colours must have at least twice the area of the former subject's colours there, and at least
+        `PRESENT` of their area in its own cells of the true image.
         """
         judged, follows = Judged(image, self.colours), True
         for new, old in (self.case.pair, self.case.pair[::-1]):
@@ -186,7 +186,7 @@ class Judge:
 def classify_cells(
     classifier: Classifier, images: Sequence[Image], grids: Sequence[Grid], counts: Sequence[int]
 ) -> list[list[Prediction | None]]:
-    """For each image, what the classifier sees around the cells of subjects 1 .. count; None without cells."""
+    """For each image, the classifier's predictions for subjects 1 .. count; None for one without cells."""
     boxes = [[cells_box(grid, n) for n in range(1, count + 1)] for grid, count in zip(grids, counts, strict=True)]
     there = [(k, box) for k, row in enumerate(boxes) for box in row if box is not None]
     predictions = iter(classifier.classify([images[k] for k, _ in there], [box for _, box in there]))
@@ -197,7 +197,7 @@ def classify_cells(
 
 
 def one_by_one(pipeline: Pipeline) -> Compose:
-    """`Compose` by a pipeline that draws one sentence at a time."""
+    """`Compose` by a pipeline that generates one image at a time."""
 
     def compose(sentences, seeds, plans=None):
         plans = [None] * len(sentences) if plans is None else plans
@@ -224,7 +224,7 @@ def through_vae(params, config: VAEConfig, images: Sequence[Image]) -> list[Imag
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """One case, what the model made of it, and the record of all measures."""
+    """One case, the model's outputs for it, and the record of all metrics."""
 
     case: Case
     plan: Plan
@@ -240,12 +240,12 @@ def score(
     classifier: Classifier,
     plans: str,
 ) -> Iterator[Scored]:
-    """Draws and measures a batch of cases.
+    """Generates and measures a batch of cases.
 
     Args:
-        compose: plans and draws.
-        decode: images through the VAE.
-        plans: "own" or "truth": whose plans the model draws.
+        compose: plans and generates.
+        decode: passes images through the VAE.
+        plans: "own" or "truth": the plans that images are generated from.
     """
     asked, seeds = [question(case.sentence) for case in batch], [case.index for case in batch]
     given = [case.sentence.plan for case in batch] if plans == "truth" else None
@@ -280,7 +280,7 @@ def score(
 
 
 def _draw_exchanged(batch, asked, seeds, made, compose: Compose) -> list[Image]:
-    """The images of the cases with a pair, drawn again with the pair's cells exchanged in the plan."""
+    """The images of the cases with a pair, generated again with the pair's cells swapped in the plan."""
     chosen = [n for n, case in enumerate(batch) if case.pair is not None]
     plans = [replace(made[n][0], grid=exchange(made[n][0].grid, batch[n].pair)) for n in chosen]
     if not chosen:
@@ -289,7 +289,7 @@ def _draw_exchanged(batch, asked, seeds, made, compose: Compose) -> list[Image]:
 
 
 def strip(scored: Scored) -> Image:
-    """References, true image, layout and drawn image side by side; and the image with two exchanged."""
+    """References, true image, layout and generated image side by side; and the image with two swapped."""
     case = scored.case
     tiles = {f"<image {image.number}>": image.pixels for image in case.sentence.images}
     tiles |= {"truth": case.sentence.target.pixels, "layout": Plan("", scored.plan.grid).image(128)}
@@ -302,20 +302,20 @@ def strip(scored: Scored) -> Image:
 def evaluate(
     pipeline: Pipeline, workdir: str, num: int, seed: int, plans: str, swaps: int, settings: dict, options
 ) -> tuple[dict, list[tuple[str, Path]]]:
-    """Runs the benchmark, or the rest of it.
+    """Runs the benchmark, or resumes it.
 
     Args:
         pipeline: the model.
         workdir: takes the records and some images.
         num: samples per bucket.
         seed: of the scenes.
-        plans: "own" or "truth": whose plans are drawn.
-        swaps: samples per bucket that are drawn again with two subjects exchanged.
-        settings: what else to say in the results; another run's records are only continued under the same.
-        options: `scenes_engine.Options` of the scenes, but for the counts.
+        plans: "own" or "truth": the plans that images are generated from.
+        swaps: samples per bucket that are generated again with two subjects swapped.
+        settings: further settings for the results; a run with other settings is not resumed.
+        options: `scenes_engine.Options` of the scenes, except for the counts.
 
     Returns:
-        The results (`report.summary`), and image strips with their words.
+        The results (`report.summary`), and image strips with their texts.
     """
     classifier = load_classifier()
     settings = settings | {"seed": seed, "plans": plans, "swaps": swaps, "reader": classifier.notes}

@@ -1,7 +1,7 @@
-"""A judge of drawn images: which kind of subject, in which texture, is in a crop around a subject's cells?
+"""A judge of generated images: a classifier of kind and texture for the crop around a subject's cells.
 
-It sees the pixels of the crop alone and is trained on rendered scenes alone (`training.py`); it takes part neither in
-the training of a composer nor in a search. Crops without a recognisable subject (heavy blur, blobs of colour, empty
+Its input is only the crop, and it is trained only on rendered scenes (`training.py`); it is used neither to train a
+composer nor to select candidates. Crops without a recognisable subject (heavy blur, blobs of colour, empty
 ground) are the class `NOTHING`. The shipped weights come from
 
     python -m macro.evals.classifier.training --out=macro/assets/reader.safetensors --scenes=6000 --steps=3000 --seed=0
@@ -31,7 +31,7 @@ from macro.utils.files import atomic_write
 SHIPPED = Path(__file__).parents[2] / "assets" / "reader.safetensors"
 NOTHING = "nothing"
 _COMMAND = "python -m macro.evals.classifier.training"
-_CHUNK = 64  # crops read at once: one compiled program for any number of them
+_CHUNK = 64  # crops per batch: one compiled program for any number of them
 
 
 def cells_box(grid: Grid, number: int) -> Float[np.ndarray, "4"] | None:
@@ -44,7 +44,7 @@ def cells_box(grid: Grid, number: int) -> Float[np.ndarray, "4"] | None:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the classifier takes a crop for: a key of `catalog.KINDS` or `NOTHING`, and one of `graph.TEXTURES`."""
+    """The prediction for a crop: a key of `catalog.KINDS` or `NOTHING`, and one of `graph.TEXTURES`."""
 
     kind: str
     texture: str
@@ -52,7 +52,7 @@ class Prediction:
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """A trained network with the names of its answers and notes on its making."""
+    """A trained network with the names of its classes and notes on its training."""
 
     params: dict
     kinds: tuple[str, ...]
@@ -65,12 +65,12 @@ class Classifier:
         boxes: Sequence[Float[np.ndarray, "4"]],
         blur: float = 0.0,
     ) -> list[Prediction]:
-        """What stands in each box.
+        """Classifies the content of each box.
 
         Args:
             images: one per box, all of one size.
             boxes: x0, y0, x1, y1 in 0..1, the box around a subject's cells.
-            blur: added to the crops, as a share of their side (to try how the classifier takes it).
+            blur: added to the crops, as a share of their side (to test robustness).
         """
         predictions = []
         for start in range(0, len(boxes), _CHUNK):
@@ -92,7 +92,7 @@ def _answer(params, images, squares, blur, kinds: int, textures: int):
 
 
 def save(classifier: Classifier, path: str | os.PathLike) -> None:
-    """Writes a classifier as safetensors in float16, names and notes in its metadata; whole or not at all."""
+    """Writes a classifier atomically as safetensors in float16, with names and notes in its metadata."""
     from safetensors.numpy import save as serialise
 
     flat = {name: np.asarray(value, np.float16) for name, value in flatten_dict(classifier.params, sep="/").items()}
@@ -102,7 +102,7 @@ def save(classifier: Classifier, path: str | os.PathLike) -> None:
 
 @functools.cache
 def load(path: str | os.PathLike = SHIPPED) -> Classifier:
-    """Reads what `save` wrote; the shipped classifier by default.
+    """Reads a file written by `save`; the shipped classifier by default.
 
     Raises:
         UserError: no such file, or not a classifier.

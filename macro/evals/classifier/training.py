@@ -1,8 +1,8 @@
-"""Training of the classifier of subjects: augmented crops of rendered scenes, and crops that show nothing.
+"""Training of the subject classifier: augmented crops of rendered scenes, and crops without a subject.
 
-A training sample is a crop around a subject's cells, as the layout rule gives them, shifted and scaled a little, since
-planners do not hit cells exactly; neighbours intrude as they do in real scenes. Augmentation: mirroring, colour gain
-and offset, slight blur, noise, for drawn images are less crisp than renders. A share of the samples is of the class
+A training sample is a crop around a subject's cells by the layout rule, shifted and scaled a little, since planners
+do not place cells exactly; parts of neighbours stay in the crop. Augmentation: mirroring, colour gain and offset,
+slight blur, noise, as generated images are less sharp than renders. A share of the samples is of the class
 `NOTHING`: the same crops under heavy blur, soft ellipses in a subject's colours, empty sky.
 
     loss = CE(kind or nothing) + TEXTURE CE(texture, where there is a kind)
@@ -36,7 +36,7 @@ TEXTURE = 2.0
 _STREAM = 1_620_202  # first number of all its seeds: data sets and evaluations begin theirs with another
 TRAINING, HELD_OUT, _NETWORK = range(3)  # what a stream is for
 _RENDERED_AT_ONCE = 16
-_SMALLEST, _LEAST_VISIBLE = 0.004, 0.35  # of the image, of the silhouette: less teaches nothing
+_SMALLEST, _LEAST_VISIBLE = 0.004, 0.35  # of the image, of the silhouette: smaller ones are left out
 _BLURRED, _EMPTY, _ELLIPSE = 0.06, 0.03, 0.04  # shares of the samples that show nothing
 _READABLE_BLUR, _BLOB_BLUR = 0.022, (0.10, 0.22)  # standard deviations, as shares of the crop's side
 
@@ -45,7 +45,7 @@ _READABLE_BLUR, _BLOB_BLUR = 0.022, (0.10, 0.22)  # standard deviations, as shar
 class Views:
     """Images and, for each sample in them: image index, square (middle x, y, side), kind, texture, count.
 
-    `counts` says with how many others a subject shares its image, to report by.
+    `counts`: the number of subjects in its image, by which results are grouped.
     """
 
     images: UInt8[np.ndarray, "n h w 3"]
@@ -58,7 +58,7 @@ class Views:
 
 
 def _scene(seed: int, purpose: int, index: int) -> Scene:
-    """A scene for samples; small counts more often, so that no count fills most of the crops."""
+    """A scene for samples; small counts are more frequent, so that crops are balanced over counts."""
     rng = np.random.default_rng([_STREAM, seed, purpose, index])
     odds = np.arange(1, 13) ** -0.5
     count = 1 + int(rng.choice(12, p=odds / odds.sum()))
@@ -68,7 +68,7 @@ def _scene(seed: int, purpose: int, index: int) -> Scene:
 
 
 def views(seed: int, purpose: int, scenes: int) -> Views:
-    """Renders `scenes` scenes and lists the subjects that can be seen well enough."""
+    """Renders `scenes` scenes and lists the sufficiently visible subjects."""
     images, rows, progress = [], [], ProgressBar("classifier", scenes, "scenes rendered")
     for start in range(0, scenes, _RENDERED_AT_ONCE):
         graphs = [_scene(seed, purpose, n) for n in range(start, min(start + _RENDERED_AT_ONCE, scenes))]
@@ -95,14 +95,14 @@ def _samples_in(scene: Scene, ids: np.ndarray, whole: np.ndarray, image: int) ->
 
 
 def _moved(rng: np.random.Generator, squares: np.ndarray) -> np.ndarray:
-    """Squares as a planner might place them: off by up to a third of a cell, too large or too small."""
+    """Squares with a planner's errors: off by up to a third of a cell, too large or too small."""
     shift = rng.uniform(-1, 1, (len(squares), 2)) * 0.35 / GRID_SIZE
     scale = np.exp(rng.uniform(-0.12, 0.22, len(squares)))
     return np.concatenate([squares[:, :2] + shift, squares[:, 2:] * scale[:, None]], 1)
 
 
 def _batch(rng: np.random.Generator, samples: Views) -> dict[str, np.ndarray]:
-    """One batch of samples; what is done to their pixels follows in `_augment`."""
+    """One batch of samples, before `_augment` changes their pixels."""
     chosen = rng.integers(len(samples.image), size=BATCH)
     kinds, squares = samples.kinds[chosen].copy(), _moved(rng, samples.squares[chosen])
     blur = rng.uniform(0, 1, BATCH) ** 2 * _READABLE_BLUR
@@ -111,7 +111,7 @@ def _batch(rng: np.random.Generator, samples: Views) -> dict[str, np.ndarray]:
     ellipse = ~blurred & (draw < _BLURRED + _ELLIPSE)
     empty = ~blurred & ~ellipse & (draw < _BLURRED + _ELLIPSE + _EMPTY)
     blur[blurred] = rng.uniform(*_BLOB_BLUR, blurred.sum())
-    # Soft ellipses stand on crops whose own subject has been blurred away beneath them.
+    # Soft ellipses are drawn on crops whose own subject has been blurred away.
     blur[ellipse] = _BLOB_BLUR[1]
     # The uppermost strip of an image is sky: a small square there is empty.
     sky = np.stack([rng.uniform(0.1, 0.9, BATCH), np.full(BATCH, 0.04), np.full(BATCH, 0.07)], 1)
@@ -155,7 +155,7 @@ def _loss(params, network, crops, kinds, textures):
 
 
 def train_and_examine(scenes: int, steps: int, seed: int) -> Classifier:
-    """Renders samples, trains on them, examines on other scenes; prints progress with the time left."""
+    """Renders samples, trains on them, evaluates on other scenes; prints progress with the time left."""
     classifier = train(views(seed, TRAINING, scenes), steps, seed)
     notes = {"scenes": scenes, "steps": steps, "seed": seed}
     notes |= examine(classifier, views(seed, HELD_OUT, max(scenes // 12, _RENDERED_AT_ONCE)))
@@ -194,7 +194,7 @@ def train(samples: Views, steps: int, seed: int) -> Classifier:
 
 
 def examine(classifier: Classifier, held: Views) -> dict[str, float]:
-    """Accuracy on scenes that it was not trained on: by subject count, and of kinds in blurred crops."""
+    """Accuracy on held-out scenes: by subject count, and of kinds in blurred crops."""
     middle, half = held.squares[:, :2], held.squares[:, 2:] / 2 / MARGIN
     boxes = list(np.concatenate([middle - half, middle + half], 1))
     images = [held.images[n] for n in held.image]

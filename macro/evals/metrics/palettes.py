@@ -1,21 +1,21 @@
-"""What is in an image's cells: does each subject's palette stand where the plan put it?
+"""Colours in an image's cells: is each subject's palette in its cells of the plan?
 
-Pixels are compared with colours in Oklab. Nobody who draws can know the light, so a colour is compared in
+Pixels are compared with colours in Oklab. A generated image may have any light, so a colour is compared under
 every light of the scenes, from shade to full sun:
 
     d(pixel, colour) = min over s of |Oklab(pixel) - Oklab(s colour)| + LIGHT_COST |ln s|
 
-where the small cost keeps a sunlit grey from passing for a shaded white. Seen from one subject, a pixel has
+where the small cost keeps a sunlit grey from passing for a shaded white. For a given subject, a pixel has
 one of its own three colours (or a blend of two, as on the edges of a pattern: half of each), another
-subject's main colour, or the background's, whichever is nearest. Cells never consist of their subject alone,
-so the true image sets the bar: with e_c the share of colour c in the true image's cells, and a_c the
-share in the cells that are judged,
+subject's main colour, or the background's, whichever is nearest. Cells never contain only their subject,
+so the true image sets the threshold: with e_c the share of colour c in the true image's cells, and a_c the
+share in the judged cells,
 
     a subject's cells hold its palette   when   sum_c min(a_c, e_c) >= HELD sum_c e_c
                                          and    a_c >= PRESENT e_c  for each c with e_c >= LARGE sum_c e_c
                                          and    pure(a) >= PURE pure(e),   pure(x) = sum_c x_c / (sum_c x_c + f)
 
-All limits were set on renders of scenes that no evaluation draws (`scenes.CALIBRATION`): another light, pose
+All thresholds were set on renders of scenes used by no evaluation (`scenes.CALIBRATION`): another light, pose
 and texture phase passes, a little blur passes, another image does not. Read next: `benches/scenes.py`.
 """
 
@@ -62,7 +62,7 @@ def _distance(a: Float[np.ndarray, "p 3"], b: Float[np.ndarray, "c 3"]) -> Float
 
 
 def clusters(pixels: Float[np.ndarray, "p 3"], count: int) -> tuple[Float[np.ndarray, "k 3"], Float[np.ndarray, "k"]]:
-    """k-means: centres, and the share of the pixels around each. It starts far apart, and repeatably."""
+    """k-means: centres, and the share of the pixels of each. Deterministic, from initial centres far apart."""
     centres = [pixels.mean(0)]
     while len(centres) < count:
         centres.append(pixels[_distance(pixels, np.array(centres)).min(1).argmax()])
@@ -82,27 +82,27 @@ def cells_mask(grid: Grid, number: int, size: tuple[int, int]) -> Bool[np.ndarra
 
 @dataclass(frozen=True, eq=False)
 class Colours:
-    """The colours of one scene: palettes in sRGB 0..1, and what is seen behind the subjects, in Oklab."""
+    """The colours of one scene: palettes in sRGB 0..1, and those of the background, in Oklab."""
 
     palettes: Float[np.ndarray, "s 3 3"]
     background: Float[np.ndarray, "k 3"]
 
     @classmethod
     def of(cls, target: Image, truth: Truth) -> "Colours":
-        """Background colours are those of the true image where no subject is."""
+        """Background colours are those of the true image outside all subjects."""
         behind = to_oklab(target[~truth.masks.any(0)] / 255.0)
         background = clusters(behind, BEHIND)[0] if len(behind) >= BEHIND else np.empty((0, 3))
         return cls(truth.palettes.astype(np.float64), background)
 
     def others(self, subject: int) -> list[int]:
-        """The subjects whose main colour is none of this subject's three."""
+        """The subjects whose main colour is not among this subject's three."""
         own = self.palettes[subject - 1]
         mains = self.palettes[:, 0]
         return [n + 1 for n, main in enumerate(mains) if np.abs(own - main).max(1).min() > 1e-3]
 
 
 class Judged:
-    """One image seen with one scene's colours. Subjects are counted from 1."""
+    """One image classified by one scene's colours. Subjects are numbered from 1."""
 
     def __init__(self, image: Image, colours: Colours):
         self.size, self.colours = image.shape[:2], colours
@@ -113,11 +113,11 @@ class Judged:
         self._mains = light_distance(self._pixels, colours.palettes[:, 0])
 
     def shares(self, subject: int, where: Bool[np.ndarray, "h w"]) -> tuple[np.ndarray, np.ndarray]:
-        """Of each pixel of `where`, seen from one subject.
+        """Classifies each pixel of `where` for one subject.
 
         Returns:
-            How much it has of the subject's three colours [p, 3]; and whose main colour it has instead [p]: another
-            subject's number, 0 where it is the subject's own or the background's, `NOBODY`.
+            The pixel's shares of the subject's three colours [p, 3]; and whose main colour it has instead [p]: another
+            subject's number, 0 for the subject's own or the background's, `NOBODY` for no known colour.
         """
         where = where.ravel()
         palette = self.colours.palettes[subject - 1]
@@ -140,7 +140,7 @@ class Judged:
     def amounts(self, subject: int, grid: Grid) -> Float[np.ndarray, "4"]:
         """Shares of the pixels of the subject's cells: of its three colours, and of foreign ones.
 
-        Foreign are others' main colours and those of nobody, but not the background's. Zeros without cells.
+        Foreign are other subjects' main colours and unknown ones, not the background's. Zeros without cells.
         """
         where = cells_mask(grid, subject, self.size)
         if not where.any():
@@ -157,7 +157,7 @@ class Judged:
         return bool(enough and present.all() and _purity(found) >= PURE * _purity(expected))
 
     def contest(self, i: int, j: int, where: Bool[np.ndarray, "h w"]) -> tuple[float, float]:
-        """The shares of the pixels of `where` that have a colour of subject i rather than of j, and the reverse."""
+        """The shares of the pixels of `where` with a colour of subject i rather than of j, and the reverse."""
         if not where.any():
             return 0.0, 0.0
         where = where.ravel()
@@ -168,7 +168,7 @@ class Judged:
         return float(np.mean(a < np.minimum(b, limit))), float(np.mean(b < np.minimum(a, limit)))
 
     def swapped(self, subject: int, grid: Grid) -> tuple[int, int]:
-        """How many of its cells hold more of another's main colour than of its own palette; of how many."""
+        """(cells with more of another's main colour than of the subject's own palette, all its cells)."""
         mask = cells_mask(grid, subject, self.size)
         if not mask.any():
             return 0, 0
@@ -183,7 +183,7 @@ class Judged:
         return swapped, int((grid == subject).sum())
 
     def palette_distance(self, subject: int, weights: Float[np.ndarray, "3"], grid: Grid) -> float:
-        """How far the subject's colours are from the nearest dominant colours of its cells, in Oklab.
+        """Distance in Oklab of the subject's colours from the nearest dominant colours of its cells.
 
         The mean over main, second and accent colour by `weights`; NaN without cells.
         """
@@ -200,6 +200,6 @@ def _purity(amounts: Float[np.ndarray, "4"]) -> float:
 
 
 def expected_amounts(target: Image, colours: Colours, grid: Grid) -> Float[np.ndarray, "s 4"]:
-    """e of the head: what the true image shows in each subject's cells."""
+    """e of the module docstring: the shares of colours in each subject's cells of the true image."""
     judged = Judged(target, colours)
     return np.stack([judged.amounts(n, grid) for n in range(1, len(colours.palettes) + 1)])

@@ -1,8 +1,8 @@
-"""Attention over mixed, packed sentences: the one entry that the model calls.
+"""Attention over mixed, packed sentences: the model's single entry point.
 
 Which query attends to which key follows from token metadata (`macro/sentence/attention_mask.py`), never from a mask
-that the caller makes. On a mesh every device attends for its own rows, heads and queries to all keys of these rows:
-where tokens are sharded, keys and values are sent, which grouped heads keep small.
+made by the caller. On a mesh every device computes attention of its own packed sequences, heads and queries over all
+keys of these sequences: where tokens are sharded, keys and values are gathered, which grouped heads keep small.
 Read next: `reference.py`, which defines the result.
 """
 
@@ -27,21 +27,21 @@ from macro.sentence.attention_mask import MASK_FIELDS
 
 
 class Backend(NamedTuple):
-    """An implementation of attention.
+    """One backend of attention.
 
     Attributes:
         run: arguments and results as `attention_with_lse`.
-        unsupported_reason: of (q, k), why it cannot run them; None where it can.
+        unsupported_reason: (q, k) -> why the backend does not support them; None where it does.
     """
 
     run: Callable
     unsupported_reason: Callable[..., str | None] = lambda *given: None
 
 
-# Slow on accelerators, for it does one block after another, but it runs anything anywhere and its memory grows with n.
-# The definition would need 4 n^2 bytes a head where a kernel has to give up: 4 GB at 32,768 tokens.
+# Slow on accelerators, as it computes blocks sequentially, but it supports everything, with memory linear in n. Where
+# no kernel is supported, `reference.py` would need 4 n^2 bytes a head: 4 GB at 32,768 tokens.
 _ANYWHERE = Backend(attention_blocked)
-# What runs where: the first that can. Elsewhere the definition.
+# Backends by platform: the first that supports the arrays is used. Elsewhere `reference.py`.
 BACKENDS: dict[str, tuple[Backend, ...]] = {
     "cpu": (_ANYWHERE,),
     "gpu": (Backend(pallas_gpu.attention_gpu, pallas_gpu.unsupported_reason), _ANYWHERE),
@@ -49,8 +49,8 @@ BACKENDS: dict[str, tuple[Backend, ...]] = {
 }
 # Below this many scores per head the loop over blocks costs more than the dense tensor (decoding).
 _WORTH_A_LOOP = 1 << 16
-# Nor do so few queries need it on a CPU, however many keys they see (denoising after many images): 66 queries of
-# 3,328 keys took 10 ms by the definition and 26 in blocks, 264 queries 54 and 56.
+# The same holds for so few queries on a CPU, for any number of keys (denoising after many images): 66 queries of
+# 3,328 keys took 10 ms by `reference.py` and 26 in blocks, 264 queries 54 and 56.
 _FEW_QUERIES = {"cpu": 256}
 
 
@@ -67,13 +67,13 @@ def attention(
     Args:
         q, k, v: queries, keys and values; query head `i` uses key head `i // (h // kv)`.
         q_meta, k_meta: `segment_ids`, `token_index`, `block_id`, `mask_mode`, int32 `[b, nq]` and `[b, nk]`.
-        k_bias: added to every score of a key: with log 2 it weighs as if it were there twice. No gradient flows to it.
+        k_bias: added to every score of a key: log 2 makes the key count twice. No gradient flows to it.
 
     Returns:
-        Attended values in the dtype of `q`. A token that sees nothing (padding) gets zeros.
+        Attended values in the dtype of `q`; zeros for a query without visible keys (padding).
 
     Raises:
-        ValueError: arrays whose shapes do not fit together, at trace time.
+        ValueError: incompatible shapes, at trace time.
     """
     return attention_with_lse(q, k, v, q_meta, k_meta, k_bias)[0]
 
@@ -88,13 +88,13 @@ def attention_with_lse(
 ) -> tuple[Float[Array, "r nq h d"], Float[Array, "r nq h"]]:
     """As `attention`, together with the log-sum-exp (lse) of each query's scores.
 
-    With it attention over several sets of keys becomes one (`merge_partial_attention`), and a weight is
-    exp(score - lse). It is float32, `reference.MASK_VALUE` for a query that sees nothing, and no gradient flows
-    through it. Queries may have several rows for each of the keys, one after the other: these share its keys, which
-    are read once.
+    With the lse, attention over several sets of keys can be merged (`merge_partial_attention`), and a weight is
+    exp(score - lse). It is float32, `reference.MASK_VALUE` for a query without visible keys, and no gradient flows
+    through it. Queries may have several consecutive rows for each row of keys: these share its keys, which are read
+    once.
     """
     shared = q.shape[0] // k.shape[0]
-    if shared > 1 and _rows_lie(q) != _rows_lie(k):  # rows that are divided over devices are not put together
+    if shared > 1 and _rows_lie(q) != _rows_lie(k):  # rows that are sharded over devices are not merged
         k, v, k_meta, k_bias = jax.tree.map(lambda x: jnp.repeat(x, shared, axis=0), (k, v, dict(k_meta), k_bias))
     elif shared > 1:
         fold, unfold = "(b c) n ... -> b (c n) ...", "b (c n) ... -> (b c) n ..."
@@ -120,7 +120,7 @@ def attention_with_lse(
 
 
 def on_mesh(sizes: Mapping[str, int], q: Array, k: Array) -> tuple[PartitionSpec, PartitionSpec]:
-    """How queries `[b, nq, h, d]` lie for attention on a mesh, and their keys: whole rows of these."""
+    """Shardings for attention on a mesh: of queries `[b, nq, h, d]`, and of keys, whose tokens are not sharded."""
     queries = activation_spec(sizes, q.shape, "batch", "tokens", "heads", "head_dim")
     keys = activation_spec(sizes, k.shape, "batch", None, "kv_heads", "head_dim")
     if queries[2] != keys[2]:  # a head's group of queries stays with its key
@@ -129,29 +129,29 @@ def on_mesh(sizes: Mapping[str, int], q: Array, k: Array) -> tuple[PartitionSpec
 
 
 def _rows_lie(x: Array) -> PartitionSpec | None:
-    """Over which axes of the mesh rows of `x` are divided."""
+    """The mesh axes over which the rows of `x` are sharded."""
     return activation_spec(current_mesh_shape(), x.shape[:1], "batch") if current_mesh_shape() else None
 
 
 def merge_partial_attention(
     parts: Sequence[tuple[Float[Array, "b nq h d"], Float[Array, "b nq h"]]],
 ) -> tuple[Float[Array, "b nq h d"], Float[Array, "b nq h"]]:
-    """`attention_with_lse` over all keys from that over disjoint sets of them: means weighted by softmax(lse).
+    """`attention_with_lse` over all keys from the results over disjoint sets of keys: means weighted by softmax(lse).
 
-    Gradients of several parts leave out how the weights depend on q and k, since none flows through an lse: only for
-    sets that are read and not trained, such as a KV cache.
+    Gradients through several parts ignore the dependence of the weights on q and k, since none flows through an lse:
+    use it only without training through the sets, as with a KV cache.
     """
     if len(parts) == 1:
         return parts[0]
     attended, lses = (jnp.stack(x) for x in zip(*parts, strict=True))
     shares = jax.nn.softmax(lses, axis=0)[..., None]
     mean = jnp.sum(attended.astype(jnp.float32) * shares, axis=0).astype(attended.dtype)
-    # Of queries that see nothing in any part it stays MASK_VALUE, which absorbs log(parts).
+    # For queries without visible keys in any part it remains MASK_VALUE, which absorbs log(parts).
     return mean, jax.nn.logsumexp(lses, axis=0)
 
 
 def select_backend(op: str, backends: Sequence[Backend], otherwise: Callable, *given) -> Callable:
-    """The first backend that supports `given`, else `otherwise`; warns once of each that is passed over."""
+    """The first backend that supports `given`, else `otherwise`; warns once about each backend that is skipped."""
     for backend in backends:
         reason = backend.unsupported_reason(*given)
         if reason is None:
@@ -173,7 +173,7 @@ def _on_one_device(q, k, v, q_meta, k_meta, k_bias):
 
 
 def check_inputs(op: str, q, k, v, q_meta, k_meta, k_bias) -> None:
-    """What would otherwise broadcast in silence or fail deep inside a kernel."""
+    """Raises ValueError for shapes that would otherwise broadcast silently or fail deep inside a kernel."""
     (b, nq, h, d), (kb, nk, kv, kd) = q.shape, k.shape
     if k.shape != v.shape:
         raise ValueError(f"{op}: k has shape {k.shape}, but v {v.shape}")

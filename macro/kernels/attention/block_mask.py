@@ -1,8 +1,8 @@
 """The block mask: which pairs of blocks of queries and keys a kernel has to visit, and which of them are full.
 
-The attention mask holds token by token, in any order. But blocks of tokens that stand together in a sentence see few
-other blocks. Which they are is told from a few extremes of each block, without looking at pairs of tokens; a visit too
-many costs time, never correctness. In a full block every query sees every key; a partial one is masked pair by pair.
+The attention mask is defined per token, in any order. But blocks of neighbouring tokens of a sentence see few other
+blocks. These are found from the minima and maxima of each block, without comparing pairs of tokens; a superfluous visit
+costs time, never correctness. In a full block every query sees every key; a partial one is masked pair by pair.
 In the literature: FlexAttention's `BlockMask`, splash attention's `MaskInfo`.
 Read next: `blocked.py` (CPU), `pallas_tpu.py`, `pallas_gpu.py`.
 """
@@ -23,20 +23,20 @@ _LAST, _FIRST = jnp.iinfo(jnp.int32).max, jnp.iinfo(jnp.int32).min
 
 
 def sort_order(meta: Mapping) -> Int[Array, "b n"]:
-    """Where to take each row's tokens from so that sentences follow one another, padding last."""
+    """The permutation of each row's tokens that makes sentences contiguous, with padding last."""
     sample = jnp.where(meta["segment_ids"] < 0, _LAST, meta["segment_ids"])
     return jnp.lexsort((meta["token_index"], sample), axis=-1)
 
 
 def balanced_block_size(n: int, most: int, unit: int) -> int:
-    """The size of a block of n tokens, a multiple of `unit` and at most `most`, that gives the fewest blocks."""
+    """The block size for n tokens, a multiple of `unit` and at most `most`, that gives the fewest blocks."""
     unit = min(unit, most)
     count = -(-n // (most - most % unit))
     return -(-n // (count * unit)) * unit
 
 
 def pad_to_multiple(x: Array, axis: int, block: int, value: int = 0) -> Array:
-    """`x` with an axis in whole blocks."""
+    """`x` with an axis padded to whole blocks."""
     widths = [(0, -x.shape[axis] % block if i == axis else 0) for i in range(x.ndim)]
     return jnp.pad(x, widths, constant_values=value)
 
@@ -49,7 +49,7 @@ def sorted_blocks(x: Array, order: Int[Array, "b n"], block: int) -> Array:
 
 
 def block_at(tree, number: Array):
-    """One block of everything."""
+    """One block of each array."""
     return jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, number, keepdims=False), tree)
 
 
@@ -61,7 +61,7 @@ def stack_fields(meta: Mapping, block: int) -> Int[Array, "b fields n"]:
 def visible_block_pairs(
     q_fields: Int[Array, "b fields nq"], k_fields: Int[Array, "b fields nk"], queries: int, keys: int
 ) -> tuple[Bool[Array, "b m n"], Bool[Array, "b m n"]]:
-    """Which blocks of `queries` tokens may see any key of which blocks of `keys` tokens, and which surely see all."""
+    """(any, full): which blocks of `queries` tokens may see a key of which blocks of `keys` tokens, or surely all."""
 
     def split(fields, block):
         return {name: fields[:, i].reshape(len(fields), -1, block) for i, name in enumerate(MASK_FIELDS)}
@@ -71,13 +71,13 @@ def visible_block_pairs(
 
 
 class BlockMask(NamedTuple):
-    """The pairs of blocks that a kernel visits, a list per row that is sorted by `outer`; int32.
+    """The pairs of blocks that a kernel visits, a list per packed sequence, sorted by `outer`; int32.
 
     Attributes:
         outer: `[b, s]` number of the block on the first axis; every block occurs.
-        inner: `[b, s]` number of the block on the second, -1: this outer block has nothing to visit.
+        inner: `[b, s]` number of the block on the second, -1: this outer block has no block to visit.
         full: `[b, s]` 1 where every query of the pair sees every key.
-        counts: `[b]` how many entries are valid; those after it repeat the last one.
+        counts: `[b]` number of valid entries; those after them repeat the last one.
     """
 
     outer: Array
@@ -87,20 +87,20 @@ class BlockMask(NamedTuple):
 
 
 def _range(x: Array, chosen: Array) -> tuple[Array, Array]:
-    """Least and greatest of the chosen ones in each block; a range that meets no other where there are none."""
+    """Minimum and maximum of the selected entries in each block; a range that meets no other where there are none."""
     return jnp.min(jnp.where(chosen, x, _LAST), axis=-1), jnp.max(jnp.where(chosen, x, _FIRST), axis=-1)
 
 
 def _overlap(q: tuple[Array, Array], k: tuple[Array, Array]) -> Array:
-    """Which ranges `[b, m]` and `[b, n]` meet: `[b, m, n]`."""
+    """Whether ranges `[b, m]` and `[b, n]` overlap: `[b, m, n]`."""
     return (q[0][:, :, None] <= k[1][:, None, :]) & (k[0][:, None, :] <= q[1][:, :, None])
 
 
 def any_visible(q_meta: Mapping, k_meta: Mapping) -> Bool[Array, "b m n"]:
     """Which blocks of queries `[b, m, tokens]` may see any key of which blocks of keys `[b, n, tokens]`.
 
-    A key is seen because it comes earlier and is no noise, or because it stands in the same span and is no text. In
-    either case a pair of blocks is left out only where the ranges of their samples, orders or spans cannot meet.
+    A key is visible if it comes earlier and is not noise, or if it is in the same span and is not text. In either
+    case a pair of blocks is left out only where the ranges of their samples, orders or spans do not overlap.
     """
     q_samples = _range(q_meta["segment_ids"], q_meta["segment_ids"] >= 0)
     last_sample = q_meta["segment_ids"] == q_samples[1][..., None]
@@ -110,7 +110,7 @@ def any_visible(q_meta: Mapping, k_meta: Mapping) -> Bool[Array, "b m n"]:
     open_samples = _range(k_meta["segment_ids"], open_keys)
     first_sample = open_keys & (k_meta["segment_ids"] == open_samples[0][..., None])
     first_order = _range(k_meta["token_index"], first_sample)[0]
-    # Where the query block ends with the sample that the key block begins with, they share no other.
+    # Where the query block ends with the sample that the key block begins with, they share only that one.
     ends, begins = q_samples[1][:, :, None], open_samples[0][:, None, :]
     reached = (ends > begins) | (last_order[:, :, None] >= first_order[:, None, :])
     earlier = _overlap(q_samples, open_samples) & reached
@@ -122,7 +122,7 @@ def any_visible(q_meta: Mapping, k_meta: Mapping) -> Bool[Array, "b m n"]:
 
 
 def _only(x: Array) -> Array:
-    """The value that a block consists of, -1 where there are several."""
+    """The single value of a block, -1 where there are several."""
     low, high = jnp.min(x, axis=-1), jnp.max(x, axis=-1)
     return jnp.where(low == high, low, -1)
 
@@ -142,12 +142,12 @@ def all_visible(q_meta: Mapping, k_meta: Mapping) -> Bool[Array, "b m n"]:
 def block_mask(pairs: Bool[Array, "b m n"], full: Bool[Array, "b m n"]) -> BlockMask:
     """The visible pairs of blocks as a list, in the order of the first axis."""
     b, m, n = pairs.shape
-    # One more block on the second axis stands for no visit.
+    # An extra block on the second axis means no visit.
     alone = ~jnp.any(pairs, axis=-1, keepdims=True)
     wanted = jnp.concatenate([alone, pairs], axis=-1).reshape(b, m * (n + 1))
     so_far = jnp.cumsum(wanted, axis=-1, dtype=jnp.int32)
     counts = so_far[:, -1]
-    # Entry j is the place that the count passes j at: so many places lie before it. A sort would take long to compile.
+    # Entry j is the position where the running count exceeds j. A sort would take long to compile.
     last = jnp.minimum(jnp.arange(m * n), counts[:, None] - 1)
     places = jnp.sum(so_far[:, None, :] <= last[:, :, None], axis=-1, dtype=jnp.int32)
     outer, inner = places // (n + 1), places % (n + 1) - 1

@@ -1,6 +1,6 @@
 """Attention on a CPU in blocks that a core's cache holds, visiting only those in which a query sees a key.
 
-Packed rows hold several sentences, so most pairs of tokens never meet. Tokens are first put in the order of
+Packed sequences hold several sentences, so most pairs of tokens are masked. Tokens are first sorted by
 (sample, order); then each block of queries sees one contiguous run of key blocks, whose ends follow from the
 metadata. Softmax runs along that run (Milakov & Gimelshein, arXiv 1805.02867); the backward pass computes the
 weights again from the kept log-sum-exp (Dao et al., arXiv 2205.14135, algorithm 4). Memory grows with n.
@@ -23,7 +23,7 @@ from macro.kernels.attention.reference import MASK_VALUE
 from macro.sentence.attention_mask import MASK_FIELDS, mask_mod
 
 QUERIES, KEYS = 64, 64  # tokens of a block; measured best of 32 to 256
-_BIAS = "bias"  # of keys, beside their metadata
+_BIAS = "bias"  # of keys, in addition to their metadata
 
 
 def attention_blocked(q, k, v, q_meta: Mapping, k_meta: Mapping, k_bias=None) -> tuple[Array, Array]:
@@ -35,7 +35,7 @@ def attention_blocked(q, k, v, q_meta: Mapping, k_meta: Mapping, k_bias=None) ->
     q_meta = {name: sorted_blocks(x, q_order, QUERIES) for name, x in q_meta.items()}
     k_meta = {name: sorted_blocks(x, k_order, KEYS) for name, x in (k_meta | {_BIAS: bias}).items()}
     groups, heads = k.shape[2], q.shape[2]
-    # Query heads of one key head lie in one axis with the queries: fewer, larger products.
+    # Query heads of one key head share an axis with the queries: fewer, larger products.
     scaled = sorted_blocks(q * q.shape[-1] ** -0.5, q_order, QUERIES)
     queries = rearrange(scaled, "b m n (g r) d -> b m g (r n) d", g=groups)
     keys, values = (sorted_blocks(x, k_order, KEYS).swapaxes(2, 3) for x in (k, v))
@@ -66,7 +66,7 @@ def _runs(q_meta: Mapping, k_meta: Mapping) -> tuple[Array, Array]:
 
 
 def _scores(q: Array, k: Array, q_meta: Mapping, k_meta: Mapping) -> Array:
-    """Scores `[groups, heads per group * queries, keys]` of one block of each, hidden ones marked."""
+    """Scores `[groups, heads per group * queries, keys]` of one block of each; MASK_VALUE where masked."""
     scores = jnp.einsum("gqd,gkd->gqk", q, k) + k_meta[_BIAS]
     mask = jnp.tile(_mask(q_meta, k_meta), (q.shape[1] // QUERIES, 1))
     return jnp.where(mask, scores, MASK_VALUE)
@@ -114,7 +114,7 @@ def _forward(queries, keys, values, q_meta, k_meta):
 def _backward(kept, cotangents):
     queries, keys, values, q_meta, k_meta, first, end, attended, lse = kept
     d_attended = cotangents[0]
-    # lse = inf gives weights of zero: queries that see nothing.
+    # lse = inf gives weights of zero to queries without visible keys.
     lse = jnp.where(lse > MASK_VALUE, lse, jnp.inf)
     # sum_k weight * d_weight = sum_d d_out * attended
     deltas = jnp.sum(d_attended * attended, axis=-1)

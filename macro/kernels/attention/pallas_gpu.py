@@ -1,11 +1,11 @@
 """Flash attention under the attention mask for GPU, in Pallas' Triton backend.
 
-The mask is computed inside the kernels from the tokens' metadata. Each block of queries is handed a list of the blocks
+The mask is computed inside the kernels from the tokens' metadata. Each block of queries gets a list of the blocks
 of keys to visit (`block_mask.py`), in the backward pass each block of keys a list of blocks of
-queries; what is on no list costs nothing. As on TPU tokens stay where they lie, keys are never repeated for grouped
+queries; other pairs cost nothing. As on TPU tokens are not reordered, keys are never repeated for grouped
 heads, softmax runs along the keys (Milakov & Gimelshein, arXiv 1805.02867) and the backward pass computes the weights
 again from the kept log-sum-exp (Dao et al., arXiv 2205.14135). Memory grows with n; the lists are one number a pair of
-blocks, half a megabyte a row at 32,768 tokens.
+blocks, half a megabyte per packed sequence of 32,768 tokens.
 
 Never run on a GPU so far. Pallas' interpreter checks its numbers; Triton 3.9 and ptxas turn it into code for an H100
 (`tests/kernels/test_attention_gpu.py`). Block sizes and warps are such that accumulators stay in registers, by ptxas'
@@ -40,7 +40,7 @@ _DTYPES = ("float32", "bfloat16", "float16")
 
 
 def unsupported_reason(q: Float[Array, "b nq h d"], k: Float[Array, "b nk kv d"]) -> str | None:
-    """Why `attention_gpu` cannot run such queries and keys on the devices that are here, or None."""
+    """Why `attention_gpu` does not support such queries and keys on the present devices, or None."""
     if q.shape[-1] > _MOST:
         return f"heads of {q.shape[-1]} values do not fit a block, which takes {_MOST}"
     dtype = jnp.result_type(q, k)
@@ -50,7 +50,7 @@ def unsupported_reason(q: Float[Array, "b nq h d"], k: Float[Array, "b nk kv d"]
 
 
 def unsupported_device() -> str | None:
-    """Why no kernel of Triton's runs on the devices that are here, or None."""
+    """Why no Triton kernel runs on the present devices, or None."""
     capability = str(getattr(jax.local_devices()[0], "compute_capability", ""))
     # AMD writes "gfx90a".
     if capability[:1].isdigit() and float(capability) < 8:
@@ -78,12 +78,12 @@ def attention_gpu(
 
 
 def power(n: int) -> int:
-    """The least power of two that is not below `n`, nor below what Triton takes."""
+    """The smallest power of two that is at least `n` and at least Triton's minimum."""
     return max(_LEAST, 1 << (n - 1).bit_length())
 
 
 def blocks(sizes: tuple[int, int], tokens: tuple[int, int], shrink: int) -> tuple[int, int]:
-    """Tokens of a block on either side: of these sizes, smaller by a factor, and where there are fewer tokens."""
+    """Block sizes of queries and keys: these sizes divided by a factor, and smaller where there are fewer tokens."""
     queries, keys = (max(_LEAST, min(size // shrink, power(n))) for size, n in zip(sizes, tokens, strict=True))
     return queries, keys
 
@@ -118,7 +118,7 @@ def _attend_backward(rectangle, interpret, kept, cotangents):
     arrays, (pairs, full) = _laid_out(config, q, k, v, q_meta, k_meta, bias)
     # sum_k weight * d_weight, without the weights
     delta = jnp.einsum("bnhd,bnhd->bhn", d_attended, attended, preferred_element_type=jnp.float32)
-    # lse = inf gives weights of zero: queries that see nothing, and padding of a block.
+    # lse = inf gives weights of zero to queries without visible keys and to a block's padding.
     lse = jnp.where(lse > MASK_VALUE, lse, jnp.inf)
     padding = (0, 0), (0, 0), (0, -lse.shape[2] % config.queries)
     lse, delta = jnp.pad(lse, padding, constant_values=jnp.inf), jnp.pad(delta, padding)
@@ -132,7 +132,7 @@ _attend.defvjp(_attend_forward, _attend_backward)
 
 
 def _laid_out(config: KernelConfig, q, k, v, q_meta, k_meta, bias) -> tuple[tuple, tuple]:
-    """The arguments of the kernels in whole blocks, and which pairs of blocks are visited and which are full."""
+    """The arguments of the kernels padded to whole blocks, and which pairs of blocks are visited and full."""
     q_fields, k_fields = stack_fields(q_meta, config.queries), stack_fields(k_meta, config.keys)
     bias = None if bias is None else pad_to_multiple(bias, 1, config.keys)[:, None]
     arrays = to_kernel_layout(q, config.queries), *(to_kernel_layout(x, config.keys) for x in (k, v))
@@ -143,17 +143,17 @@ def _laid_out(config: KernelConfig, q, k, v, q_meta, k_meta, bias) -> tuple[tupl
 def _block_mask(pairs: Bool[Array, "b m n"], full: Bool[Array, "b m n"]) -> BlockMask:
     """For each block of the first axis the blocks of the second to visit."""
     n = pairs.shape[2]
-    # Sorted: pairs to be looked into, then whole ones, then those that do not meet.
+    # Sorted: partial pairs, then full ones, then those without visible keys.
     rank = jnp.where(pairs, jnp.where(full, n, 0) + jnp.arange(n), 2 * n)
     counts = jnp.stack([jnp.sum(pairs & ~full, axis=-1), jnp.sum(pairs, axis=-1)], axis=-1)
     return BlockMask(jnp.sort(rank, axis=-1).astype(jnp.int32) % n, counts.astype(jnp.int32))
 
 
 def to_kernel_layout(x: Array, block: int) -> Array:
-    """`x [b, n, h, d]` with zeros up to whole blocks and a power of two; a copy only where that is to be done."""
+    """`x [b, n, h, d]` zero-padded to whole blocks and a power of two; copied only where padding is needed."""
     return jnp.pad(x, ((0, 0), (0, -x.shape[1] % block), (0, 0), (0, power(x.shape[3]) - x.shape[3])))
 
 
 def _from_kernel_layout(x: Array, like: Array) -> Array:
-    """`to_kernel_layout` taken back, to the shape of `like`."""
+    """The inverse of `to_kernel_layout`, to the shape of `like`."""
     return x[:, : like.shape[1], :, : like.shape[3]]

@@ -1,6 +1,6 @@
 """The three kernels of flash attention for GPU, in Triton: forward, queries' gradient, keys' and values' gradient.
 
-Arrays lie as the model has them, `[b, tokens, heads, d]`, in whole blocks, d a power of two (`pallas_gpu.py` pads).
+Arrays have the model's layout, `[b, tokens, heads, d]`, in whole blocks, d a power of two (`pallas_gpu.py` pads).
 One program owns one block (of queries of one head, or in the last kernel of keys of one key head) and loops over the
 blocks on the other side that the block mask names: first partial blocks, which are masked pair by pair, then full ones,
 in which every query sees every key. Two loops instead of a branch in one, so that Triton can pipeline the loads.
@@ -29,12 +29,12 @@ _LOG2_E = math.log2(math.e)
 
 
 class KernelConfig(NamedTuple):
-    """What a kernel has to know at trace time.
+    """The static configuration of a kernel.
 
     Attributes:
         queries, keys: tokens of a block, powers of two of at least 16.
         warps: of a program, 32 threads each.
-        rectangle: (b, nq, h, nk, kv, d) as the caller gave them, of which the cost is told and d gives the scale.
+        rectangle: the caller's (b, nq, h, nk, kv, d), from which the cost estimate and the scale follow.
         interpret: run by Pallas' interpreter, on any machine.
     """
 
@@ -62,10 +62,10 @@ class BlockMask(NamedTuple):
 
 
 class _Blocks:
-    """Block specs by what they hold. Programs are (block, head, row); `owned` is the side a program has a block of.
+    """Block specs by content. Programs are (block, head, row); `owned` is the side of which a program has one block.
 
-    Of the other side it is handed everything that belongs to its row and head, and loads block by block. In the last
-    kernel, where keys are owned, heads of the grid are key heads and a program sees all query heads of its own.
+    Of the other side it gets all tokens of its row and head, and loads them block by block. In the last kernel, where
+    keys are owned, the heads of the grid are key heads and a program gets all query heads of its key head.
     """
 
     def __init__(self, config: KernelConfig, q: Array, k: Array, owned: str):
@@ -103,7 +103,7 @@ def _call(
     """One `pallas_call`.
 
     Args:
-        matmuls: products of nq x nk x d per head. The cost told is that of the whole rectangle of pairs, each operand
+        matmuls: products of nq x nk x d per head. The cost estimate is for the whole rectangle of pairs, each operand
             read once, since which are visited depends on the data. JAX 0.10's lowering to Triton drops it.
         operands: arrays (or None), as many as the kernel takes of `blocks.operands`.
         results: (shape, dtype, block spec).
@@ -118,7 +118,7 @@ def _call(
         in_specs=blocks.of_block_mask(block_mask) + specs,
         out_specs=[spec for _, _, spec in results],
         out_shape=outputs,
-        # Three stages: a block's number has to be there before its keys can be on their way.
+        # Three stages: a block's number must be loaded before the load of its keys can start.
         compiler_params=plgpu.CompilerParams(num_warps=config.warps, num_stages=3),
         cost_estimate=pl.CostEstimate(
             flops=2 * matmuls * b * h * nq * nk * d, bytes_accessed=moved, transcendentals=b * h * nq * nk
@@ -129,7 +129,7 @@ def _call(
 
 
 def _loop_blocks(counts, step, start):
-    """The carry of `step(turn, carry, masked)` over partial blocks (`masked`), then over full ones."""
+    """The final carry of `step(turn, carry, masked)` over partial blocks (`masked`), then over full ones."""
     partial, visited = counts
     carry = lax.fori_loop(0, partial, functools.partial(step, masked=True), start)
     return lax.fori_loop(partial, visited, functools.partial(step, masked=False), carry)
@@ -167,7 +167,7 @@ def _block(number: Array, size: int):
 
 
 def _scores(config: KernelConfig, products: Array, bias, mask) -> Array:
-    """Scores times log2(e), MASK_VALUE where `mask` (None: everywhere seen) is false; `bias` broadcasts or is None."""
+    """Scores times log2(e), MASK_VALUE where `mask` (None: all visible) is false; `bias` broadcasts or is None."""
     scores = products * (config.scale * _LOG2_E)
     if bias is not None:
         scores = scores + bias * _LOG2_E
@@ -201,8 +201,8 @@ def forward(config: KernelConfig, block_mask: BlockMask, q, k, v, q_meta, k_meta
     """Attended values `[b, nq, h, d]` and log-sum-exp `[b, h, nq]`, float32.
 
     Args:
-        config: block sizes, of which the numbers of tokens here are multiples.
-        block_mask: which blocks of keys each block of queries meets.
+        config: block sizes, which divide the numbers of tokens.
+        block_mask: the blocks of keys that each block of queries visits.
         q `[b, nq, h, d]`; k, v `[b, nk, kv, d]`; d a power of two.
         q_meta, k_meta: int32 `[b, MASK_FIELDS, n]`.
         k_bias: float32 `[b, 1, nk]` or None.
@@ -234,11 +234,11 @@ def _d_queries_kernel(config: KernelConfig, indices, counts, q_meta, k_meta, k_b
 
 
 def d_queries(config: KernelConfig, block_mask: BlockMask, q, k, v, q_meta, k_meta, k_bias, d_out, lse, delta) -> Array:
-    """Gradient of the queries, `[b, nq, h, d]`; arguments as `forward` has and gives them.
+    """Gradient of the queries, `[b, nq, h, d]`; other arguments are those and the results of `forward`.
 
     Args:
-        d_out: gradient of the attended values, laid out as q.
-        delta: `sum_d(d_out * attended)`, laid out as lse, which is infinite where a query sees no key.
+        d_out: gradient of the attended values, shaped as q.
+        delta: `sum_d(d_out * attended)`, shaped as lse, which is infinite for a query without visible keys.
     """
     blocks = _Blocks(config, q, k, "q")
     return _call(

@@ -1,12 +1,11 @@
 """Flash attention under the attention mask for TPU, in Pallas (Mosaic).
 
-The mask is computed inside the kernels from the tokens' metadata. A list of the pairs of blocks to visit
-(`block_mask.py`) is handed to a kernel ahead of it (scalar prefetch), and its grid, of traced length, walks along that
-list: pairs left out cost nothing at all. Tokens stay where they lie: a packed row is a few buffers in each of which
-sentences follow one another, so a block sees few others as it is, and sorting would cost more (half a minute of
-compiling, too) than the last of the pairs. Keys are never repeated for grouped heads. Softmax runs along the keys
-(Milakov & Gimelshein, arXiv 1805.02867); the backward pass computes the weights again from the kept log-sum-exp (Dao et
-al., arXiv 2205.14135). Memory grows with n.
+The mask is computed inside the kernels from the tokens' metadata. A kernel gets the list of the pairs of blocks to
+visit (`block_mask.py`) by scalar prefetch, and its grid, of traced length, follows that list: other pairs cost nothing.
+Tokens are not reordered: a packed sequence is a few buffers in each of which sentences are contiguous, so a block sees
+few others anyway, and sorting would cost more (and half a minute of compiling) than the pairs it would save. Keys are
+never repeated for grouped heads. Softmax runs along the keys (Milakov & Gimelshein, arXiv 1805.02867); the backward
+pass recomputes the weights from the kept log-sum-exp (Dao et al., arXiv 2205.14135). Memory grows with n.
 
 Definition: `reference.py`. Read next: `pallas_tpu_kernels.py`.
 """
@@ -32,14 +31,14 @@ from macro.kernels.attention.pallas_tpu_kernels import LANES, KernelConfig, d_ke
 from macro.kernels.attention.reference import MASK_VALUE
 from macro.sentence.attention_mask import MASK_FIELDS
 
-# Tokens of a block at most, and query rows of a block over all heads of a key head.
+# At most so many tokens of a block, and query rows of a block over all heads of a key head.
 QUERIES, KEYS, ROWS = 512, 1024, 4096
-# Pairs of blocks of all rows: their lists, three numbers each, have to fit a megabyte of scalar memory.
+# Pairs of blocks of all rows: their lists, three numbers a pair, must fit a megabyte of scalar memory.
 _PAIRS = 85_000
 
 
 def unsupported_reason(q: Float[Array, "b nq h d"], k: Float[Array, "b nk kv d"]) -> str | None:
-    """Why `attention_tpu` cannot run such queries and keys, or None."""
+    """Why `attention_tpu` does not support such queries and keys, or None."""
     (b, nq, h, _), (nk, kv) = q.shape, k.shape[1:3]
     queries, keys = blocks(nq, nk, h // kv)
     pairs = b * -(-nq // queries) * -(-nk // keys)
@@ -67,7 +66,7 @@ def attention_tpu(
 
 
 def blocks(nq: int, nk: int, group: int) -> tuple[int, int]:
-    """Queries and keys of a block where `group` heads share a key head."""
+    """Block sizes of queries and keys where `group` heads share a key head."""
     return balanced_block_size(nq, min(QUERIES, max(ROWS // group, LANES)), LANES), balanced_block_size(nk, KEYS, LANES)
 
 
@@ -88,7 +87,7 @@ def _attend_forward(config: KernelConfig, q, k, v, q_meta, k_meta, bias):
 def _attend_backward(config: KernelConfig, kept, cotangents):
     q, k, v, q_meta, k_meta, bias, attended, lse = kept
     d_attended = cotangents[0]
-    # lse = inf gives weights of zero: queries that see nothing.
+    # lse = inf gives weights of zero to queries without visible keys.
     lse = jnp.where(lse > MASK_VALUE, lse, jnp.inf)
     q_fields, k_fields = stack_fields(q_meta, config.queries), stack_fields(k_meta, config.keys)
     pairs = visible_block_pairs(q_fields, k_fields, config.queries, config.keys)
@@ -113,15 +112,15 @@ def _biases(bias: Array, block: int) -> Array:
 
 
 def _heads_first(x: Array, block: int) -> Array:
-    """`x [b, n, h, d]` as `[b, h, n, d]`, with zeros up to whole blocks."""
+    """`x [b, n, h, d]` as `[b, h, n, d]`, zero-padded to whole blocks."""
     return pad_to_multiple(x, 1, block).swapaxes(1, 2)
 
 
 def to_kernel_layout(x: Array, block: int) -> Array:
-    """As `_heads_first`, d padded to whole lanes (which a TPU's memory does in any case)."""
+    """As `_heads_first`, with d padded to whole lanes (as in a TPU's memory anyway)."""
     return _heads_first(pad_to_multiple(x, 3, LANES), block)
 
 
 def _from_kernel_layout(x: Array, like: Array) -> Array:
-    """`to_kernel_layout` taken back, to the shape of `like [b, n, h, d]`."""
+    """The inverse of `to_kernel_layout`, to the shape of `like [b, n, h, d]`."""
     return x[:, :, : like.shape[1], : like.shape[3]].swapaxes(1, 2)

@@ -1,11 +1,11 @@
 """The three kernels of flash attention for TPU: forward, queries' gradient, keys' and values' gradient.
 
-All take tokens that `pallas_tpu.py` has put in order, padded and laid out as `[b, heads, tokens, d]`. The grid is
-(row, key head, visit): the block mask says for each step which block of queries meets which block of keys, and is
-sorted by the block that is written (queries, or in the last kernel keys), so that a result stays in VMEM until all
-that goes into it has come. The query heads of one key head are worked on in one step: they share the mask.
+All take tokens that `pallas_tpu.py` has padded and transposed to `[b, heads, tokens, d]`. The grid is (row, key head,
+visit): the block mask names the block of queries and the block of keys of each step, and is sorted by the block that is
+written (queries, or in the last kernel keys), so that a result stays in VMEM until it is complete. The query heads of
+one key head are processed in one step: they share the mask.
 
-The last kernel computes transposed scores, keys by queries, so that what belongs to a query lies along lanes.
+The last kernel computes transposed scores, keys by queries, so that the values of a query are along lanes.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _VMEM_BYTES = 48 * 1024 * 1024
 
 
 class KernelConfig(NamedTuple):
-    """What a kernel has to know at trace time.
+    """The static configuration of a kernel.
 
     Attributes:
         queries, keys: tokens of a block.
-        rectangle: (b, nq, h, nk, kv, d) as the caller gave them, of which the cost is told.
+        rectangle: the caller's (b, nq, h, nk, kv, d), from which the cost estimate follows.
         interpret: run by Pallas' interpreter, on any machine.
     """
 
@@ -45,7 +45,7 @@ class KernelConfig(NamedTuple):
 
 
 class _Blocks:
-    """Block specs by what they hold; the block mask is sorted by the blocks of side `major`, "q" or "k"."""
+    """Block specs by content; the block mask is sorted by the blocks of side `major`, "q" or "k"."""
 
     def __init__(self, config: KernelConfig, q: Array, k: Array, major: str):
         group, d, fields = q.shape[1] // k.shape[1], q.shape[3], len(MASK_FIELDS)
@@ -73,7 +73,7 @@ class _Blocks:
         self.bias_row = spec((None, 1, config.keys), "k", lambda row, head, at: (row, 0, at))
 
     def reads(self, block: pl.BlockSpec) -> int:
-        """How often what comes in such blocks is read where every pair of blocks meets."""
+        """How often an array in such blocks is read if every pair of blocks is visited."""
         return self.outer_blocks if any(block is x for x in self.streamed) else 1
 
 
@@ -83,7 +83,7 @@ def _call(
     """One `pallas_call` over (row, key head, visit).
 
     Args:
-        matmuls: products of nq x nk x d per head. The cost that the compiler and `parallel/cost_model` read
+        matmuls: products of nq x nk x d per head. The cost estimate, read by the compiler and `parallel/cost_model`,
             is that of the whole rectangle of pairs, since which are visited depends on the data.
         operands: (array, block spec); results: (shape, dtype, block spec); scratch: shapes, float32.
     """
@@ -115,11 +115,11 @@ def _call(
 
 
 def _visit(outer, inner, full, counts):
-    """Whether this step is the first and the last of its outer block, whether its two blocks meet, and wholly so."""
+    """Whether this step is the first and the last of its outer block, is a visit, and is of a full pair."""
     row, step = pl.program_id(0), pl.program_id(2)
     here, count = outer[row, step], counts[row]
     begins = (step == 0) | (outer[row, jnp.maximum(step - 1, 0)] != here)
-    # Entries that do not count repeat the last one, so that no block changes after it.
+    # Invalid entries repeat the last one, so that no block changes after it.
     ends = (step == count - 1) | (outer[row, jnp.minimum(step + 1, outer.shape[1] - 1)] != here)
     return begins, ends, (step < count) & (inner[row, step] >= 0), full[row, step] == 1
 
@@ -133,9 +133,9 @@ def _rows(ref) -> dict:
 
 
 def _write_bias(bias, full, mask, k_bias):
-    """The keys' bias where a query sees a key, MASK_VALUE elsewhere: scores vanish in it when added."""
+    """The keys' bias where a query sees a key, MASK_VALUE elsewhere, which absorbs any score added to it."""
 
-    # The rule takes as long as one head's products, and most pairs of blocks in a long sentence do not need it.
+    # The mask takes as long as one head's products, and most pairs of blocks in a long sentence do not need it.
     @pl.when(full)
     def _():
         bias[...] = jnp.broadcast_to(k_bias[...], bias.shape)
@@ -203,7 +203,7 @@ def forward(config: KernelConfig, block_mask: BlockMask, q, k, v, q_meta, k_meta
     """Attended values `[b, h, nq, d]` and log-sum-exp `[b, kv, h // kv, nq]`, float32.
 
     Args:
-        config: block sizes, of which the numbers of tokens here are multiples.
+        config: block sizes, which divide the numbers of tokens.
         block_mask: sorted by blocks of queries.
         q `[b, h, nq, d]`, scaled; k, v `[b, kv, nk, d]`; d a multiple of LANES.
         q_meta, k_meta: int32 `[b, MASK_FIELDS, n]`.
@@ -252,11 +252,11 @@ def _d_queries_kernel(*refs):
 
 
 def d_queries(config: KernelConfig, block_mask: BlockMask, q, k, v, q_meta, k_meta, k_bias, d_out, lse, delta) -> Array:
-    """Gradient of the scaled queries, `[b, h, nq, d]`; arguments as `forward` has and gives them.
+    """Gradient of the scaled queries, `[b, h, nq, d]`; other arguments are those and the results of `forward`.
 
     Args:
-        d_out: gradient of the attended values, laid out as q.
-        delta: `sum_d(d_out * attended)`, laid out as lse.
+        d_out: gradient of the attended values, shaped as q.
+        delta: `sum_d(d_out * attended)`, shaped as lse.
     """
     d, group, blocks = q.shape[3], lse.shape[2], _Blocks(config, q, k, "q")
     return _call(

@@ -27,7 +27,7 @@ def attention_mask(q_meta: Mapping, k_meta: Mapping) -> Bool[Array, "b nq nk"]:
 
 
 def attention_reference(q, k, v, q_meta: Mapping, k_meta: Mapping, k_bias=None) -> tuple[Array, Array]:
-    """Dense twin of every attention kernel; arguments and results as in `api.attention_with_lse`."""
+    """The dense reference for every attention kernel; arguments and results as in `api.attention_with_lse`."""
     mask = attention_mask(q_meta, k_meta)[:, None, None]
     groups = k.shape[2]
     # Heads before tokens, so that each product is a plain batched matrix product.
@@ -40,7 +40,7 @@ def attention_reference(q, k, v, q_meta: Mapping, k_meta: Mapping, k_bias=None) 
     top = jnp.max(scores, axis=-1, keepdims=True)
     weights = jnp.exp(scores - top)
     total = jnp.sum(weights, axis=-1, keepdims=True)
-    # The division comes after the product with v, where it is nk / d times cheaper.
+    # The division is after the product with v, where it is nk / d times cheaper.
     attended = jnp.einsum("bgrqk,bgkd->bgrqd", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
     seeing = jnp.any(mask, axis=-1, keepdims=True)
     attended = jnp.where(seeing, attended / total, 0.0)

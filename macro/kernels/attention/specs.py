@@ -1,4 +1,4 @@
-"""The sizes that attention runs at, by name, and rows of packed sentences as they lie there.
+"""The sizes that attention runs at, by name, with the token metadata of their packed sequences.
 
 The ahead-of-time tests and `experiments/bench_attention.py` take their shapes from here. Sizes follow from
 `models/variants.py` and the configs: an image of 1024 x 1024 pixels has 4,096 latent tokens, one of 512 x 512 has
@@ -27,26 +27,26 @@ class Shape(NamedTuple):
     dtype: str
 
     def of(self, n: int) -> Shape:
-        """The same with n queries and keys."""
+        """A copy with n queries and keys."""
         return self._replace(nq=n, nk=n)
 
 
 _7B = (28, 4, 128, "bfloat16")
 SHAPES = {
-    "train": Shape(1, 32_768, 32_768, *_7B),  # a packed row of configs/bagel_7b.py
+    "train": Shape(1, 32_768, 32_768, *_7B),  # a packed sequence of configs/bagel_7b.py
     "prefill": Shape(1, 23_852, 23_852, *_7B),  # a sentence with ten references, read once
     "denoise": Shape(3, 4098, 40_960, *_7B),  # one step's latents in three contexts against their caches
     "plan": Shape(12, 64, 40_960, *_7B),  # a few new tokens against a cache
-    "vision": Shape(1, 16_384, 16_384, 16, 16, 72, "bfloat16"),  # SigLIP, the images of a row
+    "vision": Shape(1, 16_384, 16_384, 16, 16, 72, "bfloat16"),  # SigLIP, the images of a packed sequence
     "demo": Shape(4, 1168, 1168, 4, 2, 48, "float32"),  # configs/demo.py
 }
 
-_TEXT, _VISION, _LATENT = range(3)  # the streams, in the order in which a row's buffers are put together
+_TEXT, _VISION, _LATENT = range(3)  # the streams, in the order in which their buffers are concatenated
 _WORDS = (_TEXT, 200, CAUSAL)
 _TARGET = (_LATENT, 4096, NOISE)
 _REFERENCE = ((_LATENT, 1024, FULL), (_VISION, 36 * 36, FULL))  # 512 x 512, by VAE and ViT
 _SOURCE = ((_LATENT, 4096, FULL), (_VISION, 37 * 37, FULL))  # 1024 x 1024 by the VAE, 518 x 518 by the ViT
-# Spans (stream, tokens, mode) of the sentences of a row.
+# Spans (stream, tokens, mode) of the sentences of a packed sequence.
 _EDIT = (*_SOURCE, _WORDS, _TARGET)
 _DRAW = (_WORDS, _TARGET)
 _ROWS = {
@@ -57,7 +57,7 @@ _ROWS = {
 
 
 def row(name: str) -> dict[str, np.ndarray]:
-    """Metadata `[1, n]` of a row as it is packed for "train", "prefill" or "vision": buffer by buffer, padding last."""
+    """Metadata `[1, n]` of a packed sequence for "train", "prefill" or "vision": buffer by buffer, padding last."""
     tokens = []
     for sample, spans in enumerate(_ROWS[name]):
         order = 0
@@ -77,7 +77,7 @@ def row(name: str) -> dict[str, np.ndarray]:
 
 
 def _framed(stream: int, count: int) -> np.ndarray:
-    """Streams of an image's tokens: its first and last token are text's."""
+    """The streams of an image's tokens: its first and last token are in the text stream."""
     return np.array([_TEXT, *[stream] * count, _TEXT])
 
 

@@ -1,4 +1,4 @@
-"""Token selection: which tokens of the reference images are worth keeping, and taking them out.
+"""Token selection: scoring the tokens of the reference images, selecting the best and gathering them.
 
 MACRO's text-aligned selection (arXiv 2603.25319; no code of it was released) in three steps: `attention_received` says
 how much text and other images attend to each token of an image, `select_top_k` takes the best of every image under
@@ -34,17 +34,17 @@ __all__ = [
     "token_budgets",
 ]
 
-MOST_IMAGES = 47  # of a row: one channel of a head for each, and one for text
-TEXT = -1  # the image of a token that belongs to none
-_COUNTED = 128  # keys of a block that are counted against all queries
+MOST_IMAGES = 47  # of a packed sequence: one channel of a head for each, and one for text
+TEXT = -1  # the image number of a token of no image
+_COUNTED = 128  # keys of a block, counted against all queries
 
 
 class TopK(NamedTuple):
-    """Which tokens of each row are kept, in rising order, those that are valid first.
+    """The kept tokens of each packed sequence, in rising order, valid entries first.
 
     Attributes:
-        indices: int32 `[b, k]` places in the row; 0 where nothing is kept.
-        valid: bool `[b, k]` whether a place is kept at all.
+        indices: int32 `[b, k]` token indices; 0 where not valid.
+        valid: bool `[b, k]` whether the entry is a kept token.
     """
 
     indices: Array
@@ -66,15 +66,15 @@ def attention_received(
         A[t, u] = mean over heads of exp(q_t . k_u / sqrt(d) + bias[u] - lse[t])     where t sees u, else 0
         received[0, u] = sum of A[t, u] over text t,    received[1, u] = sum of A[t, u] over t in other images than u's
 
-    These sums are a gradient of attention, dv[u] = sum_t A[t, u] do[t], where do[t] has a one in the channel of t's
-    image; so every backend and every mesh that attends computes them.
+    These sums are a gradient of attention, dv[u] = sum_t A[t, u] do[t], where do[t] is one-hot in the channel of t's
+    image; so they can be computed by every attention backend and on every mesh.
 
     Args:
         q, k: queries and keys as attention takes them; h a multiple of kv.
         lse: float32 log-sum-exp of each query over all keys that it sees (`attention_with_lse`), which may be more keys
-            than these. A query that sees nothing adds nothing.
+            than these. A query without visible keys adds 0.
         q_meta, k_meta: `segment_ids`, `token_index`, `block_id`, `mask_mode`, int32 `[b, nq]` and `[b, nk]`.
-        q_image: image number of each query, below `MOST_IMAGES`; -1 for text, less for queries that do not count.
+        q_image: image number of each query, below `MOST_IMAGES`; -1 for text, below -1 for queries not counted.
         k_image: the same for keys, negative for text.
         k_bias: added to every score of a key, as in attention.
 
@@ -82,13 +82,12 @@ def attention_received(
         float32; both rows are zero for keys in text. No gradient flows through it.
 
     Raises:
-        ValueError: arrays whose shapes do not fit together, or too large an image number where it is known, at trace
-            time.
+        ValueError: at trace time, incompatible shapes, or an image number that is known to be too large.
     """
     _check_scoring(q, k, lse, q_meta, k_meta, q_image, k_image, k_bias)
     given = jax.lax.stop_gradient((q, k, lse, q_meta, k_meta, k_bias))
     q, k, lse, q_meta, k_meta, k_bias = given
-    # Pairs that count for nothing are not visited. The weights stay right, for `lse` is that of all keys.
+    # Pairs that are not counted are not visited. The weights stay right, as `lse` is over all keys.
     q_meta = dict(q_meta) | {"segment_ids": jnp.where(q_image >= TEXT, q_meta["segment_ids"], -1)}
     k_meta = dict(k_meta) | {"segment_ids": jnp.where(k_image > TEXT, k_meta["segment_ids"], -1)}
     d = max(q.shape[-1], MOST_IMAGES + 1)
@@ -109,7 +108,7 @@ def attention_received(
 def query_counts(
     q_meta: Mapping, k_meta: Mapping, q_image: Int[Array, "b nq"], k_image: Int[Array, "b nk"]
 ) -> Float[Array, "b 2 nk"]:
-    """How many queries `attention_received` sums over: text queries, and other images' queries, that see the key.
+    """The number of queries `attention_received` sums over: text queries, and other images' queries, that see the key.
 
     Arguments and errors as there. Memory grows with nq + nk.
     """
@@ -133,19 +132,19 @@ def select_top_k(scores: Float[Array, "b n"], image: Int[Array, "b n"], budgets:
 
     Args:
         scores: of equal ones the earlier token comes first; NaN is below everything.
-        image: of each token, -1 (or any number that `budgets` has no column for) where it cannot be kept.
+        image: image number of each token, -1 (or a number without a column in `budgets`) where it cannot be kept.
         budgets: tokens to keep of each image; an image that has fewer keeps them all.
-        size: k, static: `token_budget_bound` tells one that suffices. Where it does not, the last tokens are lost.
+        size: k, static: `token_budget_bound` gives one that suffices. With a smaller one the last tokens are dropped.
 
     Returns:
-        `[b, size]`: places in rising order, then places that are not valid. No gradient flows through it.
+        `[b, size]`: token indices in rising order, then entries that are not valid. No gradient flows through it.
 
     Raises:
-        ValueError: shapes that do not fit together; a size below 1, or below budgets that are known when traced.
+        ValueError: incompatible shapes; a size below 1, or below budgets that are known when traced.
     """
     _check_top_k(scores, image, budgets, size)
     n, images = scores.shape[1], budgets.shape[1]
-    # Not selectable: a last image, with nothing to keep.
+    # Tokens that cannot be kept form a last image with a budget of 0.
     group = jnp.where((image >= 0) & (image < images), image, images)
     budgets = jnp.pad(budgets, ((0, 0), (0, 1)))
     # The sort is stable and puts NaN last.
@@ -161,21 +160,21 @@ def select_top_k(scores: Float[Array, "b n"], image: Int[Array, "b n"], budgets:
 
 
 def gather_tokens(x: Array, kept: TopK, *axes: str | None) -> Array:
-    """The kept tokens of `x`; zeros at places that are not valid.
+    """The kept tokens of `x`; zeros where `kept` is not valid.
 
         gather_tokens(embeddings, kept, "batch", "tokens", "width")                      [b, n, d] -> [b, k, d]
         gather_tokens(keys, kept, "layers", "batch", "tokens", "kv_heads", "head_dim")   a cache's keys or values
 
     Args:
-        x: any array with a dimension of tokens right behind that of rows.
+        x: any array whose dimension of tokens directly follows that of the batch.
         kept: `[b, k]` of `select_top_k`.
-        axes: the logical axis of each dimension of `x` (`macro/parallel/sharding.py`), "tokens" the one to take from.
+        axes: the logical axis of each dimension of `x` (`macro/parallel/sharding.py`), with "tokens" to gather along.
 
     Returns:
         `x` with k instead of n tokens.
 
     Raises:
-        ValueError: axes that do not describe `x`, or another number of rows than `kept` has, at trace time.
+        ValueError: axes that do not describe `x`, or another batch size than that of `kept`, at trace time.
     """
     axis = _check_gather(x, kept, axes)
     shape = *(1,) * (axis - 1), *kept.indices.shape, *(1,) * (x.ndim - axis - 1)
@@ -184,12 +183,12 @@ def gather_tokens(x: Array, kept: TopK, *axes: str | None) -> Array:
 
 
 def _widened(x: Array, d: int) -> Array:
-    """Heads `[..., d]` with zeros up to a wider d, which change no product."""
+    """Heads `[..., d]` zero-padded to a wider d, which changes no product."""
     return jnp.pad(x, (*[(0, 0)] * (x.ndim - 1), (0, d - x.shape[-1])))
 
 
 def _check_scoring(q, k, lse, q_meta, k_meta, q_image, k_image, k_bias) -> None:
-    """What would otherwise broadcast in silence or fail deep inside a kernel."""
+    """Raises ValueError for shapes that would otherwise broadcast silently or fail deep inside a kernel."""
     check_inputs("attention_received", q, k, k, q_meta, k_meta, k_bias)
     if lse.shape != q.shape[:3]:
         raise ValueError(f"attention_received: lse has shape {lse.shape}, but must have {q.shape[:3]}")
@@ -207,7 +206,7 @@ def _check_images(op: str, q_meta, k_meta, q_image, k_image) -> None:
 
 
 def _check_gather(x, kept: TopK, axes) -> int:
-    """Which dimension the tokens are."""
+    """The index of the token dimension."""
     if len(axes) != x.ndim:
         raise ValueError(f"gather_tokens: {len(axes)} logical axes {axes} for an array of shape {x.shape}")
     check_axes(axes)

@@ -1,6 +1,6 @@
-"""How many tokens each image keeps: a share of its own, or of a budget for the row.
+"""The number of tokens that each image keeps: a share of its own tokens, or of a packed sequence's budget.
 
-In whole numbers throughout, so that .07 of 100 tokens is 7 and never 8, on a host and under `jit` alike.
+In integers throughout, so that .07 of 100 tokens is 7 and never 8, on a host and under `jit` alike.
 Read next: `api.select_top_k`, which takes them.
 """
 
@@ -22,14 +22,14 @@ def token_budgets(counts, keep: float | None = None, budget: int | None = None, 
     Args:
         counts: int32 `[b, images]` tokens of each image, 0 where there is none. A numpy array gives a numpy array.
         keep: the share of each image, in (0, 1]: `ceil(keep * n)`.
-        budget: tokens of a row, dealt in proportion to the counts, largest remainders first (of equal ones the earlier
-            image); an image whose share is below `floor` gets `floor`, and the others share what is left. A row
-            with fewer tokens keeps them all.
-        floor: at least so many of each image, or all that it has.
+        budget: tokens of a packed sequence, apportioned by the counts with largest remainders (ties: the earlier
+            image); an image whose share is below `floor` gets `floor`, and the others share the rest. A packed
+            sequence with fewer tokens keeps them all.
+        floor: the minimum for each image, or all tokens of an image with fewer.
 
     Returns:
-        int32 `[b, images]`, never more than `counts`; with a budget each row's sum is `min(budget, tokens)`.
-        Counts up to half a million a row.
+        int32 `[b, images]`, never more than `counts`; with a budget each packed sequence's sum is
+        `min(budget, tokens)`. Counts may sum to half a million.
 
     Raises:
         ValueError: naming the argument that is out of range.
@@ -50,12 +50,12 @@ def token_budgets(counts, keep: float | None = None, budget: int | None = None, 
 def token_budget_bound(
     n: int, images: int, keep: float | None = None, budget: int | None = None, floor: int = 1
 ) -> int:
-    """The most tokens that `token_budgets` grants a row whose `images` images have `n` tokens together."""
+    """The most tokens that `token_budgets` can return for `images` images with `n` tokens in total."""
     _check(images, keep, budget, floor)
     if budget is not None:
         return min(n, budget)
     share = _fraction(keep)
-    # Every image keeps less than `floor` more than its share.
+    # Every image keeps its share and less than `floor` more.
     return min(n, -(-share.numerator * n // share.denominator) + images * floor - 1)
 
 
@@ -76,7 +76,7 @@ def _fraction(keep: float) -> Fraction:
 
 
 def _product(n, numerator, denominator):
-    """`n * numerator / denominator` as whole part and remainder, without leaving 32 bits."""
+    """`n * numerator / denominator` as quotient and remainder, within 32 bits."""
     high, rest = n // 256 * numerator // denominator, n // 256 * numerator % denominator
     low = rest * 256 + n % 256 * numerator
     return high * 256 + low // denominator, low % denominator
@@ -90,14 +90,14 @@ def _dealt(xp, counts, least, budget: int):
 
     budget = xp.minimum(budget, total(counts))
     fixed = xp.zeros(counts.shape, bool)  # gets `least`
-    # Whoever is lifted to it takes from the others, who may then fall below theirs: at most once each.
+    # Raising one image to `least` lowers the others, which may then fall below theirs: at most once each.
     for _ in range(counts.shape[1]):
         left, among = budget - total(xp.where(fixed, least, 0)), xp.where(fixed, 0, counts)
         whole, rest = _product(among, left, xp.maximum(total(among), 1))
         fixed = fixed | (whole < least)
     left, among = budget - total(xp.where(fixed, least, 0)), xp.where(fixed, 0, counts)
     whole, rest = _product(among, left, xp.maximum(total(among), 1))
-    # How many come before in the order of remainders.
+    # Rank in the order of remainders.
     number = xp.arange(counts.shape[1])
     larger = rest[..., None, :] > rest[..., :, None]
     earlier = (rest[..., None, :] == rest[..., :, None]) & (number[None, :] < number[:, None])

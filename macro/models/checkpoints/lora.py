@@ -1,10 +1,10 @@
-"""LoRA adapters merged into a model's parameters, and read from disk.
+"""Merges LoRA adapters into a model's parameters, and reads and writes them.
 
     W  ->  W + alpha / rank * A B        A [.., in, rank], B [.., rank, out]; stacked layers have stacked adapters
 
-On disk they are `lora.safetensors` as `macro.train` writes it, or a folder of PEFT's (`peft.py` beside this file).
-Both give the adapters by the path of their kernel under "lora", and by their own path the parameters that were trained
-in full besides (PEFT's `modules_to_save`).
+On disk they are `lora.safetensors` as `macro.train` writes it, or a PEFT folder (`peft.py` beside this file). Both are
+read as one tree: adapters under "lora" at the path of their kernel, and parameters that were trained in full (PEFT's
+`modules_to_save`) at their own path.
 
     {"lora": {"composer": {... "q": {"kernel": {"a": A, "b": B}}}}, "composer": {"binding": ...}}
 """
@@ -28,16 +28,16 @@ from macro.utils.streaming_safetensors import Spec, streaming_writer
 
 
 def merge(params: Mapping, adapters: Mapping, scale: float) -> dict:
-    """`params` with `scale` * A B added to each adapted kernel, in the kernel's own type; the same tree.
+    """`params` with `scale` * A B added to each adapted kernel, in the kernel's dtype; same tree.
 
     Raises:
-        UserError: adapters without their kernel, or of other shapes than it asks for.
+        UserError: an adapter has no kernel, or does not fit its shape.
     """
     flat = tree.flatten(params)
     for path, (a, b) in pairs(adapters).items():
         kernel = flat.get(path)
         _check_fits(path, None if kernel is None else kernel.shape, a, b)
-        # Small, and worth full precision: never the lower one that accelerators multiply in.
+        # Full precision costs little here; accelerators multiply at a lower one by default.
         product = np.matmul(a, b) if isinstance(kernel, np.ndarray) else jnp.matmul(a, b, precision="highest")
         flat[path] = (kernel + scale * product).astype(kernel.dtype)
     return tree.unflatten(flat)
@@ -47,11 +47,11 @@ def merge_file(params: Mapping, path: str | os.PathLike) -> dict:
     """`params` with a LoRA from disk merged in.
 
     Args:
-        params: the whole model's, numpy.
-        path: a lora.safetensors of ours or a folder of PEFT's.
+        params: of the whole model, numpy.
+        path: a lora.safetensors of ours or a PEFT folder.
 
     Raises:
-        UserError: no such LoRA, or one of other kernels or shapes than the model has.
+        UserError: there is no LoRA there, or its kernels or shapes differ from the model's.
     """
     lora, fields = read(path)
     _check_base(path, lora, {name: value.shape for name, value in tree.flatten(params).items()})
@@ -60,14 +60,14 @@ def merge_file(params: Mapping, path: str | os.PathLike) -> dict:
 
 
 def read(path: str | os.PathLike) -> tuple[dict, dict]:
-    """A LoRA from disk.
+    """Reads a LoRA from disk.
 
     Returns:
         (parameters as above, float32 numpy; `rank`, `alpha`, `dropout`, `target_modules`, `modules_to_save`: the fields
         of `macro/training/lora.py`'s LoRAConfig).
 
     Raises:
-        UserError: no such file or folder, or one without adapters.
+        UserError: the file or folder is missing or has no adapters.
     """
     if Path(path).is_dir():
         return load_peft(path)
@@ -80,15 +80,15 @@ def read(path: str | os.PathLike) -> tuple[dict, dict]:
 
 
 def save(path: str | os.PathLike, params: Mapping, fields: Mapping, base: str | os.PathLike | None = None) -> None:
-    """Writes what `read` returned as a file of ours.
+    """Writes a LoRA, as `read` returns it, to a file of ours.
 
     Args:
         path: file to write.
         params, fields: as from `read`.
-        base: weights file of the model that they belong to, which they are held against; None: any.
+        base: weights file of their model, to check them against; None: no check.
 
     Raises:
-        UserError: the base lacks a kernel, or has it in another shape.
+        UserError: the base lacks a kernel or has it in another shape.
     """
     flat = {name: np.asarray(value, np.float32) for name, value in tree.flatten(params).items()}
     metadata = {"notes": json.dumps({"lora": dict(fields)})}
@@ -102,7 +102,7 @@ def save(path: str | os.PathLike, params: Mapping, fields: Mapping, base: str | 
 
 
 def _check_base(path, params: Mapping, shapes: Mapping) -> None:
-    """Refuses parameters of a LoRA that a model with these shapes has no place for."""
+    """Raises UserError for parameters of a LoRA that do not fit a model with these shapes."""
     try:
         for name, (a, b) in pairs(params[ADAPTERS]).items():
             _check_fits(name, shapes.get(name), a, b)
@@ -115,7 +115,7 @@ def _check_base(path, params: Mapping, shapes: Mapping) -> None:
 
 
 def pairs(adapters: Mapping) -> dict[str, tuple]:
-    """(A, B) by the path of their kernel; None for a missing half."""
+    """Path of the kernel -> (A, B), with None for a missing matrix."""
     flat = tree.flatten(adapters)
     paths = {path.rpartition("/")[0] for path in flat}
     return {path: (flat.get(f"{path}/a"), flat.get(f"{path}/b")) for path in sorted(paths)}

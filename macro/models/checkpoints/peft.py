@@ -1,13 +1,13 @@
-"""LoRA adapters in the files of Hugging Face's PEFT, both ways, under the names of BAGEL's modules.
+"""Reads and writes LoRA adapters as Hugging Face PEFT folders, under the names of BAGEL's modules.
 
-    <folder>/adapter_config.json          rank, alpha, dropout, the adapted modules, those saved in full
+    <folder>/adapter_config.json          rank, alpha, dropout, adapted modules, modules saved in full
     <folder>/adapter_model.safetensors    base_model.model.<module>.lora_A.weight [rank, in], .lora_B.weight [out, rank]
-                                          and base_model.model.<module>.weight of what was trained in full
-    <folder>/macro_extra.safetensors      what BAGEL has no module for (the binding); PEFT does not look at it
+                                          and base_model.model.<module>.weight of modules trained in full
+    <folder>/macro_extra.safetensors      parameters without a BAGEL module (the binding); PEFT ignores it
 
-Ours hold a [..., in, rank] and b [..., rank, out] by the path of their kernel, all layers stacked; PEFT has one pair
-per layer, each matrix transposed. Both add alpha / rank * (their product) to the kernel.
-Read next: `bagel/param_map.py`, which module is which kernel; `lora.py`.
+Ours are a [..., in, rank] and b [..., rank, out] at the path of their kernel, all layers stacked; PEFT has one pair per
+layer, each matrix transposed. Both add alpha / rank * (their product) to the kernel.
+Read next: `bagel/param_map.py` (maps modules to kernels), `lora.py`.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "a
 BAGEL = "ByteDance-Seed/BAGEL-7B-MoT"
 LINEAR = TRANSFORMS["linear"]
 
-# What an adapter_config.json says that changes nothing about the sum W + alpha / rank * B A: who it is for, which
-# modules (the tensors' names say so themselves), and settings of variants that another key would switch on.
+# Keys of an adapter_config.json that do not affect W + alpha / rank * B A: facts about the model, the list of modules
+# (which follows from the tensors' names), and settings of variants that another key switches on.
 _BESIDE = {
     "auto_mapping", "base_model_name_or_path", "eva_config", "exclude_modules", "inference_mode", "layers_pattern",
     "layers_to_transform", "loftq_config", "lora_alpha", "lora_dropout", "megatron_config", "megatron_core",
     "modules_to_save",
     "peft_version", "qalora_group_size", "r", "revision", "runtime_config", "target_modules", "task_type",
 }  # fmt: skip
-# Keys that must have one of these values. Other ways to initialise (PiSSA, OLoRA, LoftQ...) change the base too.
+# Keys that must have one of these values. Other initialisations (PiSSA, OLoRA, LoftQ...) change the base too.
 _MUST = {
     "peft_type": ("LORA",),
     "bias": ("none",),
@@ -49,23 +49,23 @@ _MUST = {
 }
 _KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<half>[AB])\.weight")
 _FULL = re.compile(r"base_model\.model\.(?P<name>(?P<module>.+)\.(?:weight|bias))")
-_SHOWN = 8  # of a folder's mistakes
+_SHOWN = 8  # the most errors listed for a folder
 
 
 def save_peft(
     folder: str | os.PathLike, params: Mapping, rank: int, alpha: float, dropout: float = 0.0, base: str = BAGEL
 ) -> None:
-    """Writes adapters the way `PeftModel.save_pretrained` does.
+    """Writes adapters in the format of `PeftModel.save_pretrained`.
 
     Args:
-        folder: made if it is not there.
-        params: adapters `{"a": ..., "b": ...}` by the path of their kernel under "lora", and by their own path the
-            parameters that were trained in full.
-        rank, alpha, dropout: what they were trained with.
-        base: name or path of the model that they change.
+        folder: created if missing.
+        params: adapters `{"a": ..., "b": ...}` under "lora" at the path of their kernel, and parameters trained in
+            full at their own path.
+        rank, alpha, dropout: of the training.
+        base: name or path of the adapted model.
 
     Raises:
-        UserError: another rank than the adapters have, or a kernel that is no linear layer in BAGEL.
+        UserError: `rank` is not that of the adapters, or a kernel is no linear layer in BAGEL.
     """
     from safetensors.numpy import save
 
@@ -99,7 +99,7 @@ def save_peft(
         "r": rank,
         "lora_alpha": alpha,
         "lora_dropout": dropout,
-        # Whole names: the last part alone, such as q_proj, would find the vision encoder's modules too.
+        # Full names: the last part alone, such as q_proj, would also match the vision encoder's modules.
         "target_modules": sorted(modules),
         "modules_to_save": sorted(saved) or None,
         "bias": "none",
@@ -115,15 +115,15 @@ def save_peft(
 
 
 def load_peft(folder: str | os.PathLike) -> tuple[dict, dict[str, Any]]:
-    """Reads what `save_peft` or PEFT wrote for BAGEL.
+    """Reads a folder that `save_peft` or PEFT wrote for BAGEL.
 
     Returns:
-        (parameters as `save_peft` takes them, float32 numpy; `rank`, `alpha`, `dropout`, and as `target_modules` and
-        `modules_to_save` patterns of just these parameters: the fields of a `LoRAConfig`).
+        (parameters as `save_peft` takes them, float32 numpy; the fields of a `LoRAConfig`: `rank`, `alpha`, `dropout`,
+        `target_modules` and `modules_to_save`, the last two as patterns that match exactly these parameters).
 
     Raises:
-        UserError: a file is missing or no such file, the adapters are of a kind that is no plain LoRA, or tensors
-            do not fit the config, each other or BAGEL; the message lists them.
+        UserError: a file is missing or malformed, the adapters are no plain LoRA, or tensors do not fit the config,
+            each other or BAGEL; the message lists them.
     """
     folder = Path(folder)
     config = _read_config(folder)
@@ -160,7 +160,7 @@ def _module(key: str) -> str:
 
 
 def _layers(adapters: Mapping) -> Iterator[tuple[str, int | None, np.ndarray, np.ndarray]]:
-    """Path, layer (None where they are not stacked), a [in, rank] and b [rank, out], float32."""
+    """Yields path, layer (None if not stacked), a [in, rank] and b [rank, out], float32."""
     flat = {path: np.asarray(leaf, np.float32) for path, leaf in tree.flatten(adapters).items()}
     for path in sorted({path.rpartition("/")[0] for path in flat}):
         a, b = flat[f"{path}/a"], flat[f"{path}/b"]
@@ -171,7 +171,7 @@ def _layers(adapters: Mapping) -> Iterator[tuple[str, int | None, np.ndarray, np
 
 
 def _read_config(folder: Path) -> dict:
-    """The config, if it describes LoRA as above."""
+    """The folder's adapter config. Raises UserError unless it describes a plain LoRA."""
     if not (folder / CONFIG).is_file():
         raise UserError(f"{folder / CONFIG}: is missing; name the folder that PEFT's save_pretrained wrote")
     try:
@@ -195,8 +195,8 @@ def _read_config(folder: Path) -> dict:
 
 
 def _read_tensors_of(folder: Path, config: Mapping) -> tuple[dict, dict, list[str]]:
-    """Adapters {our path: {layer: {"A": [rank, in], "B": [out, rank]}}}, parameters in full {our path: {layer: value}},
-    and what is wrong with the tensors that are in neither."""
+    """Adapters {our path: {layer: {"A": [rank, in], "B": [out, rank]}}}, full parameters {our path: {layer: value}},
+    and errors about the tensors that are neither."""
     rank, saved = config["r"], tuple(config.get("modules_to_save") or ())
     halves, full, problems = {}, {}, []
     for key, value in _read_tensors(folder).items():
@@ -229,7 +229,7 @@ def _read_tensors(folder: Path) -> dict[str, np.ndarray]:
 
 
 def _unfit(path: str, layers: Mapping) -> list[str]:
-    """What keeps the layers of one kernel from being stacked."""
+    """The reasons why the layers of one kernel cannot be stacked."""
     names = {layer: _module(torch_param(path, layer).name) for layer in layers}
     single = [f"{names[layer]}: has lora_{''.join(half)} alone" for layer, half in layers.items() if len(half) < 2]
     gaps = _gaps(path, layers)
@@ -241,13 +241,13 @@ def _unfit(path: str, layers: Mapping) -> list[str]:
 
 
 def _gaps(path: str, layers: Mapping) -> list[str]:
-    """The layers of a stacked parameter that are missing below the last one."""
+    """Errors about missing layers of a stacked parameter, below its last one."""
     missing = [] if None in layers else sorted(set(range(max(layers) + 1)) - set(layers))
     return [f"{_module(torch_param(path, layer).name)}: is missing, its other layers are there" for layer in missing]
 
 
 def _first(layer: int | None) -> int:
-    """A key to sort layers by, where there may be just one without a number."""
+    """A sort key for layers; None, a parameter without layers, sorts first."""
     return -1 if layer is None else layer
 
 

@@ -1,7 +1,7 @@
-"""Weights on disk: one safetensors file that carries its own configuration.
+"""Weights on disk: one safetensors file that contains its own configuration.
 
 The tree of parameters is flattened to names such as `composer/mot/blocks/und/q/kernel`; the header's metadata
-holds the model's configuration and whatever the maker wants to say (numbers, command, seed), as JSON.
+holds the model's configuration and free-form notes (metrics, command, seed), as JSON.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from macro.utils.errors import UserError
 from macro.utils.files import local
 from macro.utils.streaming_safetensors import Spec, TensorReader, streaming_writer
 
-# Where the adapters of LoRA lie in a tree of parameters.
+# Key of the LoRA adapters in a tree of parameters.
 ADAPTERS = "lora"
-# What a file may lack: the layout binding of a model that was trained without it begins at zero, where it does nothing.
+# What a file may lack: the layout binding of a model trained without it starts at zero, where it has no effect.
 BINDING = "binding"
-# What floating-point tensors can be stored as.
+# Types in which floating-point tensors can be stored.
 DTYPES = ("float32", "bfloat16")
 
 
 def save(path: str | os.PathLike, params: Mapping, config: ModelConfig, notes: Mapping, dtype="float32") -> None:
-    """Writes `params` whole or not at all.
+    """Writes `params` to a file, whole or not at all.
 
     Args:
         path: file to write.
         params: nested dict of arrays, top level `composer` and/or `vae`.
-        config: what the parameters are shaped by.
+        config: the model's configuration, which determines the shapes.
         notes: JSON-able facts about the weights.
         dtype: stored type of floating-point tensors, one of `DTYPES`.
     """
@@ -46,13 +46,13 @@ def save(path: str | os.PathLike, params: Mapping, config: ModelConfig, notes: M
 
 
 def load(path: str | os.PathLike) -> tuple[dict, ModelConfig, dict]:
-    """Reads what `save` wrote.
+    """Reads a file that `save` wrote.
 
     Returns:
         (params as a nested dict of float32 numpy arrays, configuration, notes).
 
     Raises:
-        UserError: no such file, no safetensors, or no configuration inside.
+        UserError: the file is missing, no safetensors, or without a configuration.
     """
     file = reader(path)
     config = config_of(file)
@@ -61,34 +61,34 @@ def load(path: str | os.PathLike) -> tuple[dict, ModelConfig, dict]:
 
 
 def views(file: TensorReader) -> dict:
-    """The parameters of a file as a nested dict of arrays of which only what is looked at is read."""
+    """The parameters of a file as a nested dict of lazy arrays: only the parts that are accessed are read."""
     return unflatten_dict({name: file.view(name) for name in file}, sep="/")
 
 
 def notes_of(file: TensorReader) -> dict:
-    """The maker's notes on the weights of a file."""
+    """The notes in a weights file."""
     return json.loads(file.metadata.get("notes", "{}"))
 
 
 def on_devices(values: np.ndarray | jax.Array, dtype: DTypeLike, where: jax.sharding.Sharding) -> jax.Array:
-    """A tensor, often one that is still on disk, laid over devices: each device's share is read and cast on its own."""
+    """A tensor, possibly still on disk, sharded over devices; each device's shard is read and cast on its own."""
     return jax.make_array_from_callback(values.shape, where, lambda index: np.asarray(values[index], dtype))
 
 
 def reader(path: str | os.PathLike) -> TensorReader:
-    """The tensors of what `save` wrote, one at a time; UserError if there is no such file."""
+    """A reader of single tensors of a file that `save` wrote. Raises UserError if it is missing."""
     if not local(path).is_file():
         raise UserError(f"{path}: no such weights file; give the path of a .safetensors file that macro wrote")
     return TensorReader(path)
 
 
 def header(config: ModelConfig, notes: Mapping) -> dict[str, str]:
-    """The metadata that a file of ours carries."""
+    """The metadata of a weights file."""
     return {"config": json.dumps(to_dict(config)), "notes": json.dumps(dict(notes))}
 
 
 def config_of(reader: TensorReader) -> ModelConfig:
-    """The configuration that `header` put into a file; UserError if there is none."""
+    """The configuration in a file's metadata. Raises UserError if there is none."""
     if "config" not in reader.metadata:
         raise UserError(f"{reader.path}: holds no macro configuration; convert other weights with macro.convert first")
     return from_dict(json.loads(reader.metadata["config"]))

@@ -1,9 +1,9 @@
-"""What one instruction of a compiled program moves: bytes to and from HBM, bytes over the links.
+"""Bytes moved by one instruction of a compiled program: to and from HBM, and over the links.
 
-**HBM.** Counted at the boundaries of fusions: what is made and used inside one stays on the chip. Buffers in
-another memory space (on TPU `S(1)`, the on-chip memory) cost nothing; whoever copies them there is charged.
+**HBM.** Counted at the boundaries of fusions: intermediate values of a fusion stay on the chip. Buffers in
+another memory space (on TPU `S(1)`, the on-chip memory) cost nothing; the copy into it is charged.
 Padding to whole tiles is moved like data. A buffer of which only slices are used is charged for the slices, one
-that is updated in place for the update: else every round of a scan would be charged all stacked layers.
+that is updated in place for the update: otherwise every iteration of a scan would be charged for all stacked layers.
 
 **Links.** Bytes that one device sends in a ring of N devices, padding left out:
 
@@ -32,7 +32,7 @@ _FREE_CALLS = {
     "AsyncCollectiveStart", "AsyncCollectiveDone", "Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape",
 }
 _SLICES = {"dynamic-slice", "slice", "gather"}
-# Of the result of these, an element needs just one element of each operand of the same size.
+# Operations of which each result element needs just one element of each operand of the same size.
 _ELEMENTWISE = {
     "bitcast", "copy", "convert", "reshape", "transpose", "negate", "abs", "exponential", "tanh", "logistic", "sqrt",
     "rsqrt", "add", "subtract", "multiply", "divide", "maximum", "minimum", "select", "compare",
@@ -40,7 +40,7 @@ _ELEMENTWISE = {
 
 
 def target(instruction: Instruction) -> str:
-    """Whose custom call it is."""
+    """The target of a custom call."""
     return instruction.attribute("custom_call_target").strip('"')
 
 
@@ -50,7 +50,7 @@ def is_free_call(instruction: Instruction) -> bool:
 
 
 def base(opcode: str) -> str:
-    """The operation of which this is the whole or the start; "" for a `-done`, which costs nothing."""
+    """The operation that this instruction is or starts; "" for a `-done`, which costs nothing."""
     return "" if opcode.endswith(("-done", "-update")) else opcode.removesuffix("-start")
 
 
@@ -71,7 +71,7 @@ def hbm_bytes(module: Module, where: Computation, what: Instruction) -> int:
     made = result(what)
     read = [where[name].arrays for name in what.operands]
     if opcode in _SLICES:
-        # The operand is charged the slice, and may lie elsewhere than the result.
+        # The operand is charged for the slice, and may be in another memory space than the result.
         whole, part = read[0][0], _stored_as(made[0], read[0][0])
         return min(_stored([part]), _stored([whole])) + sum(map(_stored, read[1:])) + _stored(made)
     if opcode == "dynamic-update-slice":
@@ -83,7 +83,7 @@ def hbm_bytes(module: Module, where: Computation, what: Instruction) -> int:
 
 
 def result(what: Instruction) -> tuple[Array, ...]:
-    """Arrays that an instruction makes; of an asynchronous start without its operands and its semaphores."""
+    """Arrays that an instruction makes; for an asynchronous start without its operands and semaphores."""
     if not what.opcode.endswith("-start") or what.opcode == "all-reduce-start":
         return what.arrays
     parts = elements_of_tuple(what.shape)
@@ -91,7 +91,7 @@ def result(what: Instruction) -> tuple[Array, ...]:
 
 
 def _stored_as(part: Array, whole: Array) -> Array:
-    """A slice, in the memory space of the buffer that it is taken from."""
+    """A slice, in the memory space of its buffer."""
     return Array(part.dtype, part.dims, part.minor_to_major, part.tile, whole.space)
 
 
@@ -109,7 +109,7 @@ def _fusion_bytes(module: Module, where: Computation, fusion: Instruction) -> in
 
 
 def _used(module: Module, inner: Computation, what: Instruction, known: dict[str, int]) -> int:
-    """How many elements of a value inside a fusion are needed."""
+    """The number of elements of a value inside a fusion that are needed."""
     if what.name in known:
         return known[what.name]
     whole = what.arrays[0].elements if what.arrays else 0
@@ -133,7 +133,7 @@ def _used(module: Module, inner: Computation, what: Instruction, known: dict[str
 
 
 def _is_returned(inner: Computation, what: Instruction) -> bool:
-    """Whether a fusion hands out this value; a parameter that it only hands on is not touched."""
+    """Whether a fusion returns this value; a parameter that it returns unchanged is not read."""
     return what.opcode != "parameter" and any(
         user is inner.root and user.opcode == "tuple" for user, _ in inner.users[what.name]
     )
@@ -172,9 +172,9 @@ def _written(module: Module, inner: Computation, what: Instruction, out: tuple[A
 
 
 def _is_step(inner: Computation, what: Instruction) -> bool:
-    """Whether it is a later part of a collective that TPU compilers spread over several fusions.
+    """Whether it is a later part of a collective that TPU compilers split over several fusions.
 
-    Each of those fusions repeats the collective; the one that starts it is charged.
+    Each of those fusions repeats the collective; only the one that starts it is charged.
     """
     if "async_collective_fusion_config" not in what.attributes:
         return what.opcode == "custom-call" and target(what) == "AsyncCollectiveDone"
@@ -184,7 +184,7 @@ def _is_step(inner: Computation, what: Instruction) -> bool:
 
 
 def link_bytes(module: Module, where: Computation, what: Instruction, fused: bool) -> tuple[str, int] | None:
-    """(kind, bytes that a device sends) of a collective, None if it is none or was charged before."""
+    """(kind, bytes that a device sends) of a collective; None if it is not one or was charged before."""
     kind = base(what.opcode).removeprefix("ragged-")
     if kind not in COLLECTIVES or _is_step(where, what):
         return None
@@ -198,7 +198,7 @@ def link_bytes(module: Module, where: Computation, what: Instruction, fused: boo
         sent = sum(array.size for array in result(what))
     elif kind == "all-reduce":
         if fused and _is_only_cut(where, what):
-            # TPU's form of a reduce-scatter: a fusion in which each device cuts its part out of the sum.
+            # TPU's form of a reduce-scatter: a fusion in which each device slices its part out of the sum.
             kind = "reduce-scatter"
         else:
             sent *= 2
@@ -214,7 +214,7 @@ def _is_only_cut(where: Computation, what: Instruction) -> bool:
 
 
 def group_size(attributes: str, devices: int) -> int:
-    """Devices that take part in one collective together.
+    """The number of devices in one group of a collective.
 
     Reads `{{0,1},{2,3}}`, `[groups,size]<=[...]` and `mesh['x'=4,'y'=2] {'x'}`; without groups all devices.
     """
@@ -223,7 +223,7 @@ def group_size(attributes: str, devices: int) -> int:
         return int(match[1])
     if match := re.match(r"mesh\[([^\]]*)\]\S* \{([^}]*)\}", text):
         axes = dict(re.findall(r"'([^']+)'=(\d+)", match[1]))
-        # An axis may be taken in part: 'x':(2)4 is four of its places.
+        # Part of an axis may be used: 'x':(2)4 is four of its positions.
         return math.prod(int(part or axes[axis]) for axis, part in re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", match[2]))
     if match := re.match(r"\{(\{.*?\})\}", text):
         return max(group.count(",") + 1 for group in re.findall(r"\{([^{}]+)\}", match[1]))

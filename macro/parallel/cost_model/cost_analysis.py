@@ -1,14 +1,14 @@
 """What one device does in one run of a compiled program: arithmetic, HBM traffic, bytes over the links.
 
-The compiler's own count (`compiled.cost_analysis()`) takes the body of a loop once, and so a scan over 28 layers
-as one layer. Here the optimised text is walked from its entry: loops are multiplied out (`trip_counts.py`), of a
-conditional the most expensive branch is taken, calls, fusions and asynchronous computations are followed.
+The compiler's own count (`compiled.cost_analysis()`) counts the body of a loop once, and so a scan over 28 layers
+as one layer. Here the optimised text is walked from its entry: loop bodies are multiplied by their trip counts
+(`trip_counts.py`), a conditional counts as its most expensive branch; calls, fusions and async computations are walked.
 
     compiled, text = hlo.compile_and_read(jax.jit(step).lower(...))
     found = costs.of(text)
     seconds, bound_by = estimate.roofline(found, chips.chip("v5e"))
 
-What cannot be known is named in `Costs.unknown`, never guessed in silence: loops whose end depends on data
+What cannot be known is listed in `Costs.unknown`, never guessed silently: loops whose end depends on data
 (counted once), kernels without a declared cost (no arithmetic), foreign custom calls.
 Read next: `bytes_accessed.py` for what counts as a byte, `estimate.py` for the time it takes.
 """
@@ -31,12 +31,12 @@ _RUN = False
 
 @dataclass(frozen=True)
 class Costs:
-    """Of one device and one run of the program.
+    """The costs of one device for one run of the program.
 
     `flops`: 2 for each multiplication of matrix products and convolutions that meets no padding, plus what
     kernels declare; `kernel_flops` is the latter alone. `hbm_bytes`: read and written. `collective_bytes`: sent,
     by kind (`bytes_accessed.py` says how). `kernels`: how often each runs. `loops`: trip count of every loop, None
-    where it could not be found. `unknown`: what the figures leave out, in words.
+    where it could not be found. `unknown`: what the figures leave out, as text.
     """
 
     flops: int
@@ -49,7 +49,7 @@ class Costs:
 
 
 def of(text: str) -> Costs:
-    """Reads the optimised text of a program. Raises ValueError if it is none."""
+    """Reads the optimised text of a program. Raises ValueError if it is not one."""
     walk = _Walk(parse(text))
     total = walk.computation(walk.module.computations[walk.module.entry], _RUN)
     return Costs(
@@ -84,7 +84,7 @@ class _Tally:
 
 
 class _Walk:
-    """One walk over a module; each computation is added up once."""
+    """One walk over a module; each computation is summed once."""
 
     def __init__(self, module: Module):
         self.module = module
@@ -93,7 +93,7 @@ class _Walk:
         self.done: dict[tuple[str, bool], _Tally] = {}
 
     def computation(self, where: Computation, fused: bool) -> _Tally:
-        """All instructions of a computation; inside a fusion they move nothing to or from HBM."""
+        """The costs of a computation's instructions; inside a fusion they do not access HBM."""
         key = (where.name, fused)
         if key not in self.done:
             tally = self.done[key] = _Tally()
@@ -148,7 +148,7 @@ class _Walk:
         tally.add(self._called(loop.called("condition")[0], _RUN), 1 if rounds is None else rounds + 1)
 
     def _kernel(self, tally: _Tally, where: Computation, kernel: Instruction, fused: bool) -> None:
-        """A Pallas kernel: what its `pl.CostEstimate` says."""
+        """A Pallas kernel: the costs that its `pl.CostEstimate` declares."""
         tally.kernels[re.sub(r"(\.\d+|\.clone)*$", "", kernel.name)] += 1
         declared = re.search(r'"cost_estimate":\{([^}]*)\}', kernel.attributes)
         estimate = dict(re.findall(r'"(\w+)":"?(\d+)', declared[1])) if declared else {}
@@ -172,7 +172,7 @@ def convolution_flops(where: Computation, convolution: Instruction) -> int:
     """2 for each multiplication of an input element (no padding, no hole of a dilation) with a kernel element.
 
     So a matrix product that TPU compilers write as a convolution counts as the product: they turn a batch
-    dimension into a window that is dilated such that each output meets one element only.
+    dimension into a window dilated such that each output uses one element only.
     """
     left, right = (where.operand(convolution, side).arrays[0] for side in (0, 1))
     out = convolution.arrays[0]
@@ -198,7 +198,7 @@ def _window(window: str, axis: int) -> dict[str, int]:
 
 
 def _meetings(size: int, kernel: int, output: int, stride: int, low: int, input_step: int, kernel_step: int) -> int:
-    """How often an output place and a kernel place of one axis meet an element of the input."""
-    # Output o and kernel place k read position o * stride + k * kernel_step - low; elements lie at multiples.
+    """The number of (output position, kernel position) pairs of one axis that read an element of the input."""
+    # Output o and kernel position k read position o * stride + k * kernel_step - low; elements are at multiples.
     read = np.add.outer(np.arange(output) * stride, np.arange(kernel) * kernel_step - low)
     return int(((read % input_step == 0) & (read >= 0) & (read <= (size - 1) * input_step)).sum())

@@ -1,10 +1,10 @@
-"""Whether a program fits a TPU and the least time it takes, compiled ahead of time for devices that are not here.
+"""Whether a program fits a TPU and the least time it takes, compiled ahead of time for devices that are not attached.
 
     found = estimate(jax.jit(step).lower(...), chips.chip("v5e"))
     found.fits, found.peak_bytes, found.seconds, found.bound_by
 
-Memory is the compiler's own plan for one device. A program that is too large is refused by the compiler, which then
-reports its largest allocations: `fits` is False and `largest` lists them.
+Memory is the compiler's own plan for one device. The compiler refuses a program that is too large and reports its
+largest allocations: `fits` is False and `largest` lists them.
 Read next: `cost_analysis.py` (FLOPs and bytes of one device), `macro/parallel/chips.py` (peak rates).
 """
 
@@ -18,7 +18,7 @@ from macro.parallel.cost_model import cost_analysis, hlo
 from macro.parallel.cost_model.cost_analysis import Costs
 
 _UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
-LARGEST = 3  # allocations that are named
+LARGEST = 3  # allocations that are listed
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Estimate:
     bound_by: str | None = None
 
     def lines(self) -> list[str]:
-        """A table for people."""
+        """A human-readable table."""
         peak, hbm = gib(self.peak_bytes), gib(self.chip.hbm_bytes)
         if not self.fits:
             return [

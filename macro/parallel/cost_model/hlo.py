@@ -1,10 +1,10 @@
 """The text of a compiled program (XLA's optimised HLO) as computations and instructions.
 
 A small reader for what `compiled.as_text()` prints on CPU and TPU: names, shapes with their layout, operands,
-attributes. It understands no semantics; those are in `macro/parallel/cost_model/cost_analysis.py`, where to read next.
+attributes. Semantics are in `macro/parallel/cost_model/cost_analysis.py`, to be read next.
 
-Layouts matter: `bf16[512,256]{1,0:T(8,128)(2,1)S(1)}` lies in tiles of 8 x 128 elements and in memory space 1,
-which is a TPU's on-chip memory. Space 0, which is not printed, is the HBM.
+Layouts matter: `bf16[512,256]{1,0:T(8,128)(2,1)S(1)}` is stored in tiles of 8 x 128 elements and in memory space 1,
+a TPU's on-chip memory. Space 0, which is not printed, is the HBM.
 """
 
 import math
@@ -45,12 +45,12 @@ class Array:
 
     @property
     def size(self) -> int:
-        """Bytes of its elements alone."""
+        """Bytes of its elements, without padding."""
         return _bytes(self.elements, self.dtype)
 
     @property
     def stored(self) -> int:
-        """Bytes that it takes in memory: the minor dimensions are padded to whole tiles."""
+        """Bytes in memory, with the minor dimensions padded to whole tiles."""
         physical = [self.dims[axis] for axis in reversed(self.minor_to_major)]
         physical = [1] * (len(self.tile) - len(physical)) + physical
         for back, tile in enumerate(reversed(self.tile), 1):
@@ -68,7 +68,7 @@ def _bytes(elements: int, dtype: str) -> int:
 
 
 def arrays(text: str) -> tuple[Array, ...]:
-    """All arrays of a printed shape, a tuple's in order, nested ones flattened."""
+    """All arrays of a printed shape; those of a tuple in order, nested tuples flattened."""
     return tuple(_array(*match.groups()) for match in _ARRAY.finditer(_COMMENT.sub("", text)))
 
 
@@ -84,7 +84,7 @@ def _array(dtype: str, dims: str, layout: str | None) -> Array:
 
 
 def elements_of_tuple(text: str) -> list[str]:
-    """The printed shapes inside a printed tuple shape, one level deep; of an array: itself."""
+    """The printed shapes inside a printed tuple shape, one level deep; for an array: itself."""
     text = _COMMENT.sub("", text)
     if not text.startswith("("):
         return [text]
@@ -107,7 +107,7 @@ class Instruction:
 
     @cached_property
     def operands(self) -> tuple[str, ...]:
-        """Names of the operands; for constants and parameters nothing (see `inside`)."""
+        """Names of the operands; empty for constants and parameters (see `inside`)."""
         if self.opcode in ("constant", "parameter"):
             return ()
         return tuple(_NAME.findall(self.inside))
@@ -117,12 +117,12 @@ class Instruction:
         return arrays(self.shape)
 
     def attribute(self, key: str) -> str | None:
-        """A word, `{...}` or `[...]` behind `key=`, or None. Names come without their `%`."""
+        """The word, `{...}` or `[...]` after `key=`, or None. Names come without their `%`."""
         match = re.search(rf"(?:^|[ ,]){key}=(\{{[^{{}}]*\}}|\[[^\]]*\]|[^\s,]+)", self.attributes)
         return match[1].lstrip("%") if match else None
 
     def called(self, key: str) -> list[str]:
-        """Names of the computations behind `key=`, one or a list in braces."""
+        """Names of the computations after `key=`, one or a list in braces."""
         found = self.attribute(key)
         return [name.strip().lstrip("%") for name in found.strip("{}").split(",") if name.strip()] if found else []
 
@@ -153,7 +153,7 @@ class Computation:
 
     @cached_property
     def users(self) -> dict[str, list[tuple[Instruction, int]]]:
-        """For every instruction, who reads it and as which operand."""
+        """For every instruction, its users and as which operand they read it."""
         users: dict[str, list] = {name: [] for name in self.instructions}
         for instruction in self.instructions.values():
             for index, operand in enumerate(instruction.operands):
@@ -203,7 +203,7 @@ def _closing(line: str, start: int) -> int:
 
 
 class TooLarge(Exception):
-    """The compiler refused a program that does not fit the device; `report` is its account of the memory."""
+    """The compiler refused a program that does not fit the device; `report` is its memory report."""
 
     def __init__(self, report: str):
         super().__init__("the program does not fit the device")
@@ -231,5 +231,5 @@ def compile_and_read(lowered: Any) -> tuple[Any, str]:
 
 
 def _newest(folder: str, name: str) -> str:
-    """The file of the compiler's dump that came last of those whose name ends so."""
+    """The latest file of the compiler's dump whose name has this ending."""
     return max(Path(folder).glob(f"*{name}.txt"), key=lambda path: path.stat().st_mtime_ns).read_text()

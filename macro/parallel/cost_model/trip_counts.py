@@ -1,7 +1,7 @@
-"""How often a compiled loop runs, read off its text.
+"""The trip count of a compiled loop, read from the program's text.
 
 XLA on CPU prints the count (`known_trip_count`), XLA on TPU does not. `scan`, `map` and `fori_loop` of JAX count from a
-constant by 1 while less than another constant, which XLA keeps in the loop's condition: such loops are recognised,
+constant by 1 while below another constant, which XLA keeps in the loop's condition: such loops are recognised,
 any other has no known count. Read next: `macro/parallel/cost_model/cost_analysis.py`.
 """
 
@@ -14,7 +14,7 @@ _COPIES = {"copy", "bitcast", "convert", "reshape", "copy-start", "copy-done", "
 
 
 def trip_count(module: Module, where: Computation, loop: Instruction) -> int | None:
-    """How often the body of the `while` instruction of `where` runs; None if the text does not tell."""
+    """How often the body of the `while` instruction of `where` runs; None if it cannot be determined."""
     if known := _KNOWN.search(loop.attributes):
         return int(known[1])
     condition, body = (module.computations[loop.called(key)[0]] for key in ("condition", "body"))
@@ -34,7 +34,7 @@ def trip_count(module: Module, where: Computation, loop: Instruction) -> int | N
 
 
 def _scalar(module: Module, where: Computation, what: Instruction) -> tuple[Instruction, list[Instruction]]:
-    """The instruction that computes a scalar, and those that its operands come from, both behind copies and a fusion.
+    """The instruction that computes a scalar, and those of its operands, both looked up through copies and a fusion.
 
     Operands that are parameters of the fusion are followed out of it, into `where`.
     """

@@ -1,10 +1,10 @@
-"""Rigid motion with an event log: a cast, what each does and when, and the shots that show it.
+"""Rigid animation with an event log: a cast, each one's actions over time, and the shots of them.
 
-A `Script` says where everyone is at every moment, so each frame is a `Scene`, and what happens is known exactly. Time
-is cut into beats: in each, one of the cast does something (walks or drives to another, jumps, rises into the air, comes
-down, turns), others stand still, and its shot is taken by a camera of its own. What happens in a beat is in full swing
-at its middle. A script can hold several episodes: other places with other casts.
-Read next: `narration.py` (what has changed between two scenes, in words).
+A `Script` defines every subject's state at any time, so each frame is a `Scene`, and all events are known exactly. Time
+is divided into beats: in each, one subject acts (walks or drives to another, jumps, rises into the air, comes down,
+turns), the others stand still, and the shot has its own camera. An action is in full progress at the middle of its
+beat. A script can hold several episodes: other places with other casts.
+Read next: `narration.py` (text about the changes between two scenes).
 """
 
 from collections.abc import Sequence
@@ -26,13 +26,13 @@ PROPS = tuple(kind for group in ("building", "furniture", "plant") for kind in G
 
 ACTIONS = ("goes", "leaves", "jumps", "rises", "lands", "turns")
 _ROOM = 1.8  # metres from the middle of the stage to its edge
-_GAP = 0.25  # metres left between those who meet
+_GAP = 0.25  # metres left between subjects that meet
 _RISE = 1.1  # metres
 
 
 @dataclass(frozen=True)
 class State:
-    """Where one of the cast is: (x, z) on the ground, height above it, yaw; metres and radians."""
+    """The state of one subject: (x, z) on the ground, height above it, yaw; metres and radians."""
 
     position: tuple[float, float]
     height: float
@@ -41,9 +41,9 @@ class State:
 
 @dataclass(frozen=True)
 class Action:
-    """What one of the cast does in one beat.
+    """The action of one subject in one beat.
 
-    `actor` is an index into the cast, `name` one of `ACTIONS`, `goal` an index of whom it goes to or leaves, else None;
+    `actor` is an index into the cast, `name` one of `ACTIONS`, `goal` the index it approaches or leaves, else None;
     `before` and `after` are its states at the beat's ends.
     """
 
@@ -56,9 +56,9 @@ class Action:
 
 @dataclass(frozen=True)
 class Beat:
-    """One deed, seen in one shot.
+    """One action, in one shot.
 
-    `start` and `stop` are seconds, `states` where everybody is when it starts, `camera` the shot's.
+    `start` and `stop` are seconds, `states` all subjects' states at the start, `camera` the shot's.
     """
 
     start: float
@@ -87,14 +87,14 @@ class Script:
 
     @property
     def beats(self) -> tuple[Beat, ...]:
-        """Of all episodes, in order."""
+        """The beats of all episodes, in order."""
         return tuple(beat for episode in self.episodes for beat in episode.beats)
 
     def at(self, seconds: float) -> Scene:
-        """The frame at a moment.
+        """The frame at a time in seconds.
 
         Raises:
-            ValueError: a moment before the first beat or after the last.
+            ValueError: a time before the first beat or after the last.
         """
         for episode in self.episodes:
             for beat in episode.beats:
@@ -103,7 +103,7 @@ class Script:
         raise ValueError(f"{seconds} s: the script runs from {self.beats[0].start} to {self.beats[-1].stop} s")
 
 
-# ---- a moment ----
+# ---- states at a time ----
 
 
 def _frame(episode: Episode, beat: Beat, seconds: float) -> Scene:
@@ -124,7 +124,7 @@ def _during(action: Action, share: float) -> State:
     height = action.before.height + done * (action.after.height - action.before.height)
     if action.name == "jumps":
         height += 4 * share * (1 - share) * 0.7
-    # One that goes somewhere looks there from the first fifth of the beat on.
+    # A moving subject faces its goal from the first fifth of the beat on.
     turned = min(5 * share, 1.0) if action.name in ("goes", "leaves") else done
     yaw = action.before.yaw + turned * (action.after.yaw - action.before.yaw)
     return State((x0 + done * (x1 - x0), z0 + done * (z1 - z0)), height, yaw)
@@ -134,7 +134,7 @@ _GOING = {**dict.fromkeys(WALKERS, "walks"), **dict.fromkeys(DRIVERS, "drives"),
 
 
 def going(kind: str) -> str:
-    """What it is called when one of this kind goes somewhere: "walks", "drives", "rolls"."""
+    """The verb for the motion of this kind: "walks", "drives", "rolls"."""
     return _GOING[kind]
 
 
@@ -142,7 +142,7 @@ def going(kind: str) -> str:
 
 
 def write(rng: np.random.Generator, beats: int, seconds: float = 1.0, episodes: int = 1) -> Script:
-    """A script of this many beats in all, each of about so many seconds.
+    """A script with this total number of beats, each of about `seconds`.
 
     With two or more episodes, the first has the most beats and each of the others two.
 
@@ -164,7 +164,7 @@ def write(rng: np.random.Generator, beats: int, seconds: float = 1.0, episodes: 
 
 
 def _taken(kinds: list[str], count: int) -> list[str]:
-    """The first of a list, which is left without them: no kind is in two episodes."""
+    """Removes and returns the first of a list, so that no kind is in two episodes."""
     taken = kinds[:count]
     del kinds[:count]
     return taken
@@ -205,7 +205,7 @@ def _cast(
 
 
 def _free(rng: np.random.Generator, others: Sequence[Subject], depth: tuple[float, float]) -> tuple[float, float]:
-    """Of some places in this range of depth, the one farthest from all others."""
+    """Of random positions in this range of depth, the one farthest from all others."""
     places = np.stack([rng.uniform(-_ROOM, _ROOM, 24), rng.uniform(*depth, 24)], 1)
     if not others:
         return float(places[0, 0]), float(places[0, 1])
@@ -218,7 +218,7 @@ def _free(rng: np.random.Generator, others: Sequence[Subject], depth: tuple[floa
 def _action(
     rng: np.random.Generator, cast: Sequence[Subject], states: Sequence[State], movers: int, last: Action | None
 ) -> Action:
-    """Something that one of the movers can do now; nobody does the same twice in a row."""
+    """A possible action of one of the movers; never the same one by the same actor twice in succession."""
     actors = [int(i) for i in rng.permutation(movers)]
     for actor in actors:
         kind, state = cast[actor].kind, states[actor]
@@ -260,7 +260,7 @@ def _done(
 
 
 def _arrival(cast: Sequence[Subject], states: Sequence[State], actor: int, goal: int) -> State | None:
-    """Beside the goal, on the line to it, if that is a way of some length which leads through nobody."""
+    """A position next to the goal, on the line to it, if the path is long enough and unobstructed."""
     if goal == actor or states[goal].height > 0:
         return None
     here, there = np.array(states[actor].position), np.array(states[goal].position)
@@ -275,7 +275,7 @@ def _arrival(cast: Sequence[Subject], states: Sequence[State], actor: int, goal:
 def _leaving(
     rng: np.random.Generator, cast: Sequence[Subject], states: Sequence[State], actor: int
 ) -> Action | None:
-    """To a free place on the stage, away from whoever is nearest."""
+    """A move to a free position on the stage, away from the nearest subject."""
     here = np.array(states[actor].position)
     feet = np.array([state.position for state in states])
     away = np.linalg.norm(feet - here, axis=1)
@@ -291,7 +291,7 @@ def _leaving(
 def _free_way(
     cast: Sequence[Subject], states: Sequence[State], actor: int, end: np.ndarray, goals: tuple[int, ...]
 ) -> bool:
-    """Whether the straight way to `end` touches nobody but the goal."""
+    """Whether the straight path to `end` touches no subject but the goal."""
     here = np.array(states[actor].position)
     way = float(np.linalg.norm(end - here))
     ahead = (end - here) / way
@@ -306,24 +306,24 @@ def _free_way(
 
 
 def _walked(state: State, end: np.ndarray) -> State:
-    """At `end`, looking the way it came along."""
+    """The state at `end`, facing along the path walked."""
     across, deep = end - np.array(state.position)
     return State((float(end[0]), float(end[1])), 0.0, _nearest_turn(state.yaw, float(np.arctan2(-across, -deep))))
 
 
 def _radius(subject: Subject) -> float:
-    """Half of its longer side over the ground, metres, whichever way it is turned."""
+    """Half of its longer side on the ground, metres, independent of its yaw."""
     low, high = world_box(replace(subject, yaw=0.0))
     return float(max(high[0] - low[0], high[2] - low[2])) / 2
 
 
 def _nearest_turn(start: float, end: float) -> float:
-    """`end`, by whole turns as near to `start` as can be: nobody spins round to look aside."""
+    """`end` plus the multiple of 2 pi that brings it nearest to `start`, to avoid full spins."""
     return end + 2 * np.pi * round((start - end) / (2 * np.pi))
 
 
 def _camera(rng: np.random.Generator, states: Sequence[State], action: Action, number: int) -> Camera:
-    """The whole stage, or nearer to who acts; from another side than the shot before."""
+    """A view of the whole stage, or nearer to the actor; from another side than the shot before."""
     feet = np.array([*(s.position for s in states), action.after.position])
     middle = (feet.min(0) + feet.max(0)) / 2
     acting = (np.array(action.before.position) + np.array(action.after.position)) / 2
@@ -342,7 +342,7 @@ def _camera(rng: np.random.Generator, states: Sequence[State], action: Action, n
 
 
 def frames(script: Script, rate: float) -> tuple[tuple[Scene, ...], tuple[float, ...]]:
-    """All frames at `rate` a second and their moments, seconds; the first half a frame's time after the start."""
+    """All frames at `rate` per second and their times in seconds; the first is half a frame after the start."""
     count = int(np.floor(script.beats[-1].stop * rate))
     moments = tuple((n + 0.5) / rate for n in range(count))
     return tuple(script.at(moment) for moment in moments), moments

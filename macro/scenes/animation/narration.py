@@ -1,10 +1,10 @@
-"""What has happened between scenes, in words: read off where everybody is, by somebody who was told nothing else.
+"""Text about the changes between scenes, derived only from the scene graphs.
 
-    changes(before, after)          who walks towards whom, jumps up, comes down, turns, comes or goes
+    changes(before, after)          subjects that walk towards others, jump up, come down, turn, appear or leave
     summarise_changes(scenes, rng)  "on grass, a dog and a tree. first the dog walks towards the tree, then ..."
-    follows(scenes, now, text)      is this what comes next?
+    follows(scenes, now, text)      how well `now` fits as the next scene
 
-Subjects of two scenes are the same where all that a reference image fixes is: kind, colours, texture, emblem.
+Subjects of two scenes are the same if all that a reference image fixes is equal: kind, colours, texture, emblem.
 Distances are metres. Read next: `motion.py` (scripts that say the same from the inside).
 """
 
@@ -19,15 +19,15 @@ from macro.scenes.graph import Scene, Subject
 from macro.scenes.language.lexicon import a_or_an, ground_words, listed, named_colour
 
 MOST_WORDS = 49  # MACRO's summaries have under 50 words
-MOVED, ROSE, TURNED = 0.3, 0.2, 0.5  # metres, metres, radians: less is not worth a word
-_MOSTLY = 0.6  # of its way, for one that goes towards or away from another
+MOVED, ROSE, TURNED = 0.3, 0.2, 0.5  # metres, metres, radians: smaller changes are ignored
+_MOSTLY = 0.6  # of the distance moved, for a move towards or away from another subject
 
 
 @dataclass(frozen=True)
 class Change:
-    """What one has done: `subject` is its place in the later scene, or in the earlier for one that has left.
+    """One change: `subject` is its index in the later scene, or in the earlier one for a subject that left.
 
-    `words` are without its name ("jumps up"); `size` is how much it strikes, about 1 for a way of a metre.
+    `words` are without its name ("jumps up"); `size` is its salience, about 1 for a move of a metre.
     """
 
     subject: int
@@ -36,13 +36,13 @@ class Change:
 
 
 def same(one: Subject, other: Subject) -> bool:
-    """Whether two subjects of different scenes are one: all that a reference image fixes is the same."""
+    """Whether subjects of two scenes are the same one: all that a reference image fixes is equal."""
     look = (one.kind, one.palette, one.texture, one.decal)
     return look == (other.kind, other.palette, other.texture, other.decal)
 
 
 def tracked_subjects(before: Scene, after: Scene) -> dict[int, int]:
-    """Place in the later scene -> place in the earlier one, of everybody who is in both."""
+    """Index in the later scene -> index in the earlier one, for all subjects in both."""
     free, found = list(range(len(before.subjects))), {}
     for n, subject in enumerate(after.subjects):
         match = next((i for i in free if same(before.subjects[i], subject)), None)
@@ -53,7 +53,7 @@ def tracked_subjects(before: Scene, after: Scene) -> dict[int, int]:
 
 
 def names(scenes: Sequence[Scene]) -> dict[tuple, str]:
-    """What everybody is called who is in any of the scenes: "dog", or "red dog" where there are others."""
+    """Names of all subjects in any of the scenes: "dog", or "red dog" where there are other dogs."""
     looks = dict.fromkeys((s.kind, s.palette) for scene in scenes for s in scene.subjects)
     shared = Counter(kind for kind, _ in looks)
     return {
@@ -62,7 +62,7 @@ def names(scenes: Sequence[Scene]) -> dict[tuple, str]:
 
 
 def changes(before: Scene, after: Scene) -> tuple[Change, ...]:
-    """What everybody has done between two scenes, the most striking first."""
+    """All changes between two scenes, the most salient first."""
     called, both = names((before, after)), tracked_subjects(before, after)
     found = [_change(before, after, both, n, called) for n in both]
     found += [Change(n, "comes", 1.0) for n in range(len(after.subjects)) if n not in both]
@@ -87,7 +87,7 @@ def _change(
 
 
 def _way(before: Scene, after: Scene, both: dict[int, int], subject: int, called: dict[tuple, str]) -> str:
-    """Towards whoever is near at the end and was not, else away from whoever was near, else just on."""
+    """Towards a subject that is near only at the end, else away from one that was near, else just on."""
     old, new = before.subjects[both[subject]], after.subjects[subject]
     verb = going(new.kind) if new.kind in MOVERS else "moves"
     way = np.hypot(*np.subtract(new.position, old.position))
@@ -109,10 +109,10 @@ _LAST = ("at last", "in the end", "finally")
 
 
 def summarise_changes(scenes: Sequence[Scene], rng: np.random.Generator, most: int = MOST_WORDS) -> str:
-    """What happens in scenes, in order, in at most so many words; `rng` chooses the wording.
+    """The changes between consecutive scenes in a limited number of words; `rng` chooses the wording.
 
-    Of every step from one scene to the next the most striking change is told; one that goes on is told once. Where
-    that is too long the least striking steps are left out, but never the last.
+    Each step from one scene to the next is described by its most salient change; repeats are described once. If
+    the text is too long the least salient steps are left out, but never the last.
 
     Raises:
         ValueError: no scenes.
@@ -124,21 +124,21 @@ def summarise_changes(scenes: Sequence[Scene], rng: np.random.Generator, most: i
     opening, joints = _opening(scenes), [str(rng.choice(words)) for words in (_FIRST, _THEN, _LAST)]
     while len(_joined(opening, steps, joints).split()) > most and len(steps) > 1:
         steps.remove(min(steps[:-1], key=lambda step: step[0]))
-        steps = _once(steps)  # who was told of in between may have left
+        steps = _once(steps)  # the last one mentioned may have left
     text = _joined(opening, steps, joints)
     return text if len(text.split()) <= most else _joined("", steps[-1:], joints)
 
 
 def _once(steps: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
-    """Of neighbours that say the same, the last."""
+    """The last of each run of equal neighbours."""
     return [step for n, step in enumerate(steps) if step[1] != next((later[1] for later in steps[n + 1 :]), "")]
 
 
 def follows(before: Sequence[Scene], now: Scene, text: str) -> float:
-    """How well a scene comes next after others, when a text tells (as `summarise_changes` does) up to this one: 0..1.
+    """How well a scene follows others, given a text (from `summarise_changes`) about the scenes up to it: 0..1.
 
-    1 where the text ends with what has changed most since the last scene, less where it tells that somewhere, half
-    where it does not, least where nothing has changed: then the scene repeats the last.
+    1 where a sentence of the text ends with the most salient change since the last scene, .7 where the text contains
+    it, .5 where it does not, .2 where nothing has changed.
     """
     told = _told(before[-1], now, names((*before, now)))
     if told is None:
@@ -147,7 +147,7 @@ def follows(before: Sequence[Scene], now: Scene, text: str) -> float:
 
 
 def _told(before: Scene, after: Scene, called: dict[tuple, str]) -> tuple[float, str] | None:
-    """(how striking, words) of what changes most; None where nothing does."""
+    """(salience, text) of the most salient change; None where nothing changes."""
     if not tracked_subjects(before, after) and before.surroundings != after.surroundings:
         return 3.0, f"the story moves on to {ground_words(after.surroundings)}"
     found = changes(before, after)

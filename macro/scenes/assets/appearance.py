@@ -1,4 +1,4 @@
-"""Colours of a scene: palettes that stay apart, surroundings they stand out from, a light kind to both."""
+"""Colours of a scene: distinct palettes, surroundings that contrast with them, and a light that keeps both so."""
 
 import numpy as np
 
@@ -27,7 +27,7 @@ APART_FROM_GROUND, APART_WITHIN = 0.13, 0.22
 
 
 def surroundings(rng: np.random.Generator) -> Surroundings:
-    """A place under an open sky."""
+    """Surroundings under an open sky."""
     ground, second, zenith, horizon = PLACES[str(rng.choice(list(PLACES)))]
     texture = str(rng.choice(["plain", "noise", "check", "dot"], p=[0.3, 0.4, 0.2, 0.1]))
     style = str(rng.choice(["open", "hills"], p=[0.5, 0.5]))
@@ -35,7 +35,7 @@ def surroundings(rng: np.random.Generator) -> Surroundings:
 
 
 def backdrop(rng: np.random.Generator) -> Surroundings:
-    """A neutral, seamless one, for references."""
+    """A neutral, seamless background, for references."""
     ground = BACKDROPS[rng.integers(len(BACKDROPS))]
     light = tuple(0.5 + 0.5 * c for c in ground)
     return Surroundings(ground, ground, "plain", light, light, "studio")
@@ -53,7 +53,7 @@ def light(rng: np.random.Generator) -> Light:
 
 
 def palettes(rng: np.random.Generator, count: int, around: Surroundings) -> list[tuple[RGB, RGB, RGB]]:
-    """`count` palettes: mains all different and clear of the ground, second and accent clear of the main."""
+    """`count` palettes: main colours distinct from each other and the ground, second and accent from the main."""
     names = [n for n in COLOURS if colour_distance(COLOURS[n], around.ground) > APART_FROM_GROUND]
     names = [names[i] for i in rng.permutation(len(names))]
     out = []
@@ -65,7 +65,7 @@ def palettes(rng: np.random.Generator, count: int, around: Surroundings) -> list
 
 
 def texture(rng: np.random.Generator) -> str:
-    """Plain more often than the patterned ones."""
+    """A texture; plain more often than patterned."""
     return str(rng.choice(TEXTURES, p=[0.4, 0.15, 0.15, 0.15, 0.15]))
 
 

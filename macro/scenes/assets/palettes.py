@@ -1,7 +1,7 @@
 """Named colours and the palettes of subjects.
 
 Every colour of a subject is an entry of `COLOURS`, so "the red dog" has an exact answer: `colour_name(rgb)`.
-The fifteen names were chosen to stay apart under warm and cool light; `colour_distance` says how far two are.
+The fifteen names were chosen to stay distinct under warm and cool light; `colour_distance` measures how distinct.
 """
 
 import functools
@@ -27,7 +27,7 @@ COLOURS: dict[str, RGB] = {
     "grey": (0.55, 0.56, 0.59),
     "black": (0.13, 0.13, 0.15),
 }
-CONFUSABLE = 0.25  # colours farther apart than this in Oklab are never taken for one another
+CONFUSABLE = 0.25  # colours farther apart than this in Oklab are not confused
 
 
 def colour_name(rgb: RGB) -> str:
@@ -50,5 +50,5 @@ def to_oklab(rgb) -> np.ndarray:
 
 @functools.lru_cache(maxsize=4096)
 def colour_distance(a: RGB, b: RGB) -> float:
-    """Distance of two sRGB colours as seen: about 0.02 is just noticeable, 0.1 is another colour."""
+    """Perceptual (Oklab) distance of two sRGB colours: about 0.02 is just noticeable, 0.1 is another colour."""
     return float(np.linalg.norm(to_oklab(a) - to_oklab(b)))

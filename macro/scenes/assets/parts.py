@@ -1,4 +1,4 @@
-"""What kinds are built from: one `Part` per primitive, and short constructors for the six shapes.
+"""The parts of kinds: one `Part` per primitive, and short constructors for the six shapes.
 
 A kind is built in its own frame: y up from the ground at 0, its front towards -z, about one unit in its
 largest extent. Read next: `animals.py` and `objects.py` (the kinds), `scene_compiler.py` (parts to arrays).
@@ -30,11 +30,11 @@ class Part:
       size: half extents along the part's own axes; a capsule's second is half its whole length.
       profile: a quadric's (q0, q1, q2, low, high), see `primitives.py`.
       turn: [3, 3] rotation from the part's axes to the kind's, as nested tuples.
-      facing: [3, 3] rotation of the group that the part was turned with: marks stand upright in it.
+      facing: [3, 3] rotation of the group that the part was turned with: marks are upright in its frame.
       colour: 0, 1, 2 for the palette's main (which carries the texture), second and accent colour, or a
         fixed RGB.
       mark: one of `textures.MARKS`, or None.
-      axis: the side the mark looks to: "front" or "side".
+      axis: the side the mark faces: "front" or "side".
       mark_size: half the mark's extent (for rows of windows: the distance from one to the next).
       mark_up: how far above the part's centre the mark sits, units of the kind.
       decal: whether the subject's decal, if it has one, goes here.

@@ -1,12 +1,12 @@
-"""What is exactly so in a rendered image: masks, boxes, visibility, depth order, relations, MUSIC's layout.
+"""Exact ground truth of a rendered image: masks, boxes, visibility, depth order, relations, MUSIC's layout.
 
-The renderer's id buffer says which subject each pixel shows, so nothing here is estimated. The layout rule is
+The renderer's id buffer holds the subject of each pixel, so nothing here is estimated. The layout rule is
 that of MUSIC (arXiv 2604.07422): for the region b_i of subject i (its mask, or its box) and a patch p of the
 8 x 8 grid
 
     p takes label i   when   IoU(b_i, p) >= tau,   tau = 0.05 * (1/K) * sum IoU
 
-The paper leaves open what the sum and K run over; `layout` takes the three readings as a switch. Where two
+The paper leaves open what the sum and K run over; `layout` has an option for the three readings. Where two
 subjects pass on one patch, the higher IoU wins. Read next: `relations.py`, `questions.py`, `captions.py`.
 """
 
@@ -32,17 +32,17 @@ def truth_of(
     amodal: Bool[np.ndarray, "s h w"],
     depth: Float[np.ndarray, "h w"],
 ) -> Truth:
-    """The truth of a rendered scene; its questions are added by `questions.ask`.
+    """The ground truth of a rendered scene; its questions are added by `questions.ask`.
 
     Args:
-        scene: the graph; subject i of `scene.subjects` has number i + 1 in all that follows.
-        ids: 0 where the background is seen, i + 1 where subject i is.
-        amodal: each subject's whole silhouette, as if it were alone.
-        depth: distance of what is seen, metres.
+        scene: the graph; subject i of `scene.subjects` has number i + 1 in the other arguments and the result.
+        ids: 0 for background pixels, i + 1 for those of subject i.
+        amodal: each subject's whole silhouette, without occlusion.
+        depth: distance of the visible surface, metres.
     """
     count = len(scene.subjects)
     masks = ids[None] == np.arange(1, count + 1)[:, None, None]
-    # A ray that grazes an edge may hit a subject in one pass and miss it in the other: what is seen is there.
+    # A ray that grazes an edge may hit a subject in one pass and miss it in the other: visible pixels count in both.
     amodal = amodal[:count] | masks
     distances = mean_depths(masks, depth)
     found = read_relations(masks, amodal, distances, tuple(supports_of(scene.subjects).items()))
@@ -94,7 +94,7 @@ def layout(
         boxes: x0, y0, x1, y1 in 0..1; by default the masks' tight boxes. Only read where `region` is "box".
         K: what tau's mean runs over. "overlap": the patches this subject overlaps. "all_patches": all 64, so
             that tau is lower for small subjects. "subjects_at_patch": the subjects that overlap this patch.
-        region: "mask" or "box", for all subjects or one for each (MUSIC lets CLIP choose).
+        region: "mask" or "box", one for all subjects or one for each (in MUSIC, CLIP chooses).
 
     Returns:
         int8[8, 8]: 0 for background, n for subject n.
@@ -125,13 +125,13 @@ def _mean_iou(iou: Float[np.ndarray, "s 8 8"], K: str) -> Float[np.ndarray, "#s 
 
 
 def _patch_iou(inside: Float[np.ndarray, "s 8 8"]) -> Float[np.ndarray, "s 8 8"]:
-    """IoU of each region with each patch. `inside`: the region's area in each patch, in patches."""
+    """IoU of each region with each patch. `inside`: the region's area in each patch, in units of patches."""
     whole = inside.sum((1, 2), keepdims=True)
     return inside / (whole + 1 - inside)
 
 
 def _mask_areas(masks: Bool[np.ndarray, "s h w"]) -> Float[np.ndarray, "s 8 8"]:
-    """Area of each mask in each patch, in patches. A pixel on a border counts for both by its share."""
+    """Area of each mask in each patch, in units of patches. A pixel on a border counts for both by its share."""
     height, width = masks.shape[1:]
     rows = _interval_shares(np.arange(height) / height, np.arange(1, height + 1) / height)
     columns = _interval_shares(np.arange(width) / width, np.arange(1, width + 1) / width)

@@ -1,16 +1,16 @@
-"""Spatial relations between subjects, read off an image's masks and depth: the one set of rules for them.
+"""Spatial relations between subjects, computed from an image's masks and depth: their only definition.
 
 Widths and gaps are shares of the image, distances are metres from the camera:
 
     left of, right of   the centre of neither lies within the other's width
     in front of, behind widths overlap, and one is clearly nearer and its foot lower
-    on                  it was put there (`placement.supports_of`), and in the image its foot stands upon the other
+    on                  it was put there (`placement.supports_of`), and in the image its foot is on the other
     between             near the middle of a line from one to the other, and so in depth
     next to             a small gap sideways at about the same depth
     far from            more than half an image apart
     hides               covers at least a twentieth of the other's silhouette
 
-The margins leave out what is arguable, so a pair may have no relation at all. `Extents.from_boxes` applies the same
+The margins exclude ambiguous cases, so a pair may have no relation. `Extents.from_boxes` applies the same
 rules to projected bounding boxes, before an image is rendered (`macro/evals/benches/alternative_layouts.py`).
 Read next: `annotate.py`.
 """
@@ -53,7 +53,7 @@ def read_relations(
         (i, name, j) or (i, "between", (j, k)) with j < k; indices from 0.
     """
     seen = masks.any((1, 2))
-    # Of a subject and what it stands on, "on" is all there is to say; neither is "between it and a third".
+    # A subject and its support have no relation but "on"; neither is "between" the other and a third.
     stacked = np.zeros((len(masks), len(masks)), bool)
     for i, j in resting:
         stacked[i, j] = True
@@ -106,7 +106,7 @@ class Extents:
 
     @classmethod
     def from_boxes(cls, boxes: Float[np.ndarray, "s 4"], distances: Values) -> "Extents":
-        """Extents as bounding boxes (x0, y0, x1, y1) tell them; nothing is taken to be hidden."""
+        """Extents from bounding boxes (x0, y0, x1, y1), without occlusion."""
         x0, y0, x1, y1 = boxes.T
         return cls(
             (x0 + x1) / 2, (y0 + y1) / 2, x0, x1, x0, x1, y0, y1, distances, np.zeros((len(boxes), len(boxes)))
@@ -117,7 +117,7 @@ class Extents:
         return (self.right[:, None] <= self.x) & (self.x[:, None] <= self.left)
 
     def pairs(self) -> dict[str, Pairs]:
-        """Every relation of two but "on": [i, j] says whether i stands in it to j."""
+        """Every binary relation but "on": [i, j] is whether it holds from i to j."""
         front = self.in_front()
         distance = np.hypot(self.x[:, None] - self.x, self.y[:, None] - self.y)
         return {
@@ -164,7 +164,7 @@ class Extents:
 
 
 def _extent(present: Bool[np.ndarray, "s n"]) -> tuple[Float[np.ndarray, "s"], Float[np.ndarray, "s"]]:
-    """First and last edge on 0..1 where each row of `present` holds anything."""
+    """First and last edge on 0..1 of the nonzero part of each row of `present`."""
     n = present.shape[1]
     return present.argmax(1) / n, (n - present[:, ::-1].argmax(1)) / n
 

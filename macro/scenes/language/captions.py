@@ -1,10 +1,10 @@
-"""Instructions, written from the scene graph and from relations that hold in the image.
+"""Instructions and captions, generated from the scene graph and the relations that hold in the image.
 
     "the <image 1> robot stands left of the <image 2> tree. behind the tree is the <image 3> car."
 
-`<image n>` stands right before its noun at the first mention; subjects come up in the order of their numbers.
-Only kinds and relations are named: colour and texture are for the reference images to say, cells for the
-plan. What each sentence says is a move of `sentence_templates.py`; how it is put is decided here.
+`<image n>` directly precedes its noun at the first mention; subjects are mentioned in the order of their numbers.
+Only kinds and relations are named: the reference images show colour and texture, the plan holds the cells. The
+content of each sentence is a move of `sentence_templates.py`; its wording is chosen here.
 Read next: `chain_of_thought.py` (the chain of thought), `questions.py`.
 """
 
@@ -37,9 +37,9 @@ def in_order_of_mention(scene: Scene, rng: np.random.Generator) -> Scene:
 
 
 def order_of_mention(scene: Scene, rng: np.random.Generator) -> list[int]:
-    """Subjects (from 0) along a walk from neighbour to neighbour.
+    """Subject indices along a walk from neighbour to neighbour.
 
-    Instructions mention subjects in the order of their numbers, so a walk makes them read naturally.
+    Instructions mention subjects in the order of their numbers; a walk makes that order natural.
     """
     feet = np.array([s.position for s in scene.subjects], np.float64).reshape(-1, 2)
     order = [int(rng.integers(len(feet)))]
@@ -63,7 +63,7 @@ def instruction(
 
     Args:
         scene: for the surroundings.
-        truth: kinds and relations; subjects come up in its order.
+        truth: kinds and relations; subjects are mentioned in its order.
         rng: chooses the wording.
         references: the image numbers of each subject; by default subject n is `<image n>` alone.
     """
@@ -73,16 +73,16 @@ def instruction(
 
 
 def caption(scene: Scene, truth: Truth, rng: np.random.Generator) -> str:
-    """What the image shows, every subject by its name: an instruction without images, told, not ordered."""
+    """A caption of the image that names every subject: a declarative instruction without images."""
     style = _Style("tell", str(rng.choice(["the", "a"])), bare=False)
     return _told(scene, truth, _named(truth, style.article), style, rng)
 
 
 def caption_with(scene: Scene, truth: Truth, rng: np.random.Generator, phrases: Sequence[str]) -> str:
-    """What the image shows, subject n called `phrases[n - 1]`, which no other words of the caption repeat.
+    """A caption of the image with `phrases[n - 1]` for subject n, each occurring exactly once in the caption.
 
-    Phrases come without article, all different and none a part of another. Who has no other name ("the dog" for a
-    "red dog") is mentioned only once.
+    Phrases have no article, are all different and none is a part of another. A subject without another name ("the
+    dog" for a "red dog") is mentioned only once.
     """
     style = _Style("tell", "a", bare=False)
     first = tuple(map(a_or_an, phrases))
@@ -94,7 +94,7 @@ def caption_with(scene: Scene, truth: Truth, rng: np.random.Generator, phrases: 
 
 
 def count_phrase(text: str, phrase: str) -> int:
-    """How often a phrase stands in a text, as whole words."""
+    """The number of occurrences of a phrase in a text, as whole words."""
     return len(re.findall(rf"(?<!\w){re.escape(phrase)}(?!\w)", text))
 
 
@@ -103,14 +103,14 @@ def count_phrase(text: str, phrase: str) -> int:
 
 @dataclass(frozen=True)
 class _Names:
-    """What each subject is called at its first mention, and from then on; None: never again."""
+    """Each subject's name at its first mention, and at later ones; None: mentioned once only."""
 
     first: tuple[str, ...]
     again: tuple[str | None, ...]
 
 
 def _shown(truth: Truth, references: Sequence[Sequence[int]], style: "_Style") -> _Names:
-    """Markers with article and kind, or alone; then kinds, with a marker where two share one."""
+    """First markers with article and kind, or alone; later kinds, with a marker where two share one."""
     markers = [" ".join(f"<image {n}>" for n in numbers) for numbers in references]
     if style.bare:
         return _Names(tuple(markers), tuple(f"<image {numbers[0]}>" for numbers in references))
@@ -123,7 +123,7 @@ def _shown(truth: Truth, references: Sequence[Sequence[int]], style: "_Style") -
 
 
 def _named(truth: Truth, article: str) -> _Names:
-    """Kinds, with a colour where two share one; who shares both is mentioned only once."""
+    """Kinds, with a colour where two share one; subjects that share both are mentioned only once."""
     nouns = distinct_nouns(truth)
     whole = [noun or kind for noun, kind in zip(nouns, truth.kinds, strict=True)]
     first = tuple(a_or_an(noun) if article == "a" else f"the {noun}" for noun in whole)
@@ -135,7 +135,7 @@ def _named(truth: Truth, article: str) -> _Names:
 
 @dataclass(frozen=True)
 class _Style:
-    """What stays the same through one instruction.
+    """The style, constant within one instruction.
 
     manner: "tell" (the robot stands ...), "order" (put the robot ...) or "list" (robot left of tree).
     article: before a first mention. bare: kinds are left to the images, "<image 3>" alone.
@@ -163,7 +163,7 @@ def _told(scene: Scene, truth: Truth, names: _Names, style: _Style, rng: np.rand
 
 
 def _with_surroundings(sentences: list[str], scene: Scene, style: _Style, rng: np.random.Generator) -> str:
-    """Joins the sentences; nine times in ten they name the ground, and the sky where it is seen."""
+    """Joins the sentences; with probability .9 they name the ground, and the sky where it is visible."""
     ground, sky = ground_words(scene.surroundings), sky_words(scene)
     under = f"on {ground} under {sky}" if sky else f"on {ground}"
     way = rng.random()
@@ -179,7 +179,7 @@ def _with_surroundings(sentences: list[str], scene: Scene, style: _Style, rng: n
 
 
 class _Speaker:
-    """Says moves in one style, and remembers up to which number subjects have been mentioned."""
+    """Renders moves as text in one style, and tracks up to which number subjects have been mentioned."""
 
     def __init__(self, names: _Names, style: _Style, rng: np.random.Generator):
         self.names, self.style, self.rng = names, style, rng
@@ -211,7 +211,7 @@ class _Speaker:
         return str(self.rng.choice(PHRASES.get(words, (words,))))
 
     def _state(self, what: str, where: str, several: bool, new: bool) -> str:
-        """That `what` is `where`; only a newcomer can be put there."""
+        """A sentence that `what` is `where`; only a new subject can be "put" there."""
         if not where:
             return {"tell": f"there is {what}", "order": f"draw {what}", "list": what}[self.style.manner]
         if self.style.manner == "list":

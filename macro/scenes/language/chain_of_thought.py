@@ -1,9 +1,9 @@
-"""The chain of thought: who is who, where each goes, how they relate, what hides what.
+"""The chain of thought: the subjects, their positions, relations and occlusions.
 
     "three things. 1 red robot: left, near. 2 lime tree: centre, hides part of 3. 3 navy car: far back."
 
-Written from the truth, so every word of it holds: places are those of the visible masks' centroids, hiding
-and relations those of `relations.py`, colours the main colours that the references show.
+Generated from the ground truth, so all of it holds: positions are those of the visible masks' centroids,
+occlusions and relations those of `relations.py`, colours the main colours of the references.
 Read next: `questions.py`.
 """
 
@@ -29,10 +29,10 @@ _ALL = ("subjects", "things", "figures")
 
 
 def cot(scene: Scene, truth: Truth, rng: np.random.Generator) -> str:
-    """The thought that goes before the layout of `truth`'s image; about eight words a subject.
+    """The chain of thought before the layout of `truth`'s image; about eight words a subject.
 
     Args:
-        scene: its distances say who is near and who far back.
+        scene: its distances define "near" and "far back".
         truth: all else.
         rng: chooses the wording.
     """
@@ -74,7 +74,7 @@ class _Thinker:
         return f"{self.before.format(n=n)}{who}{self.after} {where}."
 
     def _beside(self, n: int) -> str:
-        """What it hides or is hidden by, else one relation, now and then none."""
+        """Its occlusion, else one relation, sometimes none."""
         of = [(name, j) for i, name, j in self.truth.relations if i == n and name != "between"]
         hides = [j for name, j in of if name == "hides"]
         hidden = [i for i, name, j in self.truth.relations if j == n and name == "hides"]
@@ -92,5 +92,5 @@ class _Thinker:
 
 
 def _first(numbers: list[int], n: int) -> int:
-    """The one mentioned nearest to n."""
+    """The number that is mentioned nearest to n."""
     return min(numbers, key=lambda j: (abs(j - n), j))

@@ -1,11 +1,11 @@
-"""How one asks for an edit, and what one thinks of it: sentences with images in them.
+"""Instructions for edits, with images in them, and the chains of thought that describe the change.
 
     remove the <image 1> dog.                             put a <image 2> robot left of the tree in <image 1>.
     move the car behind the house.                        replace the tree by the <image 2> cactus.
 
-`<image 1>` is the image to edit, the others show the newcomer. Whoever is named is named so that there is only one
-like it in that image; where the edited subject is to stand is what holds in the image after the edit, and for one
-that moves did not hold before. Read next: `edits.py`, `lexicon.py`.
+`<image 1>` is the image to edit, the others show the new subject. Every name is unambiguous in its image; the target
+position is a relation that holds in the image after the edit and, for a moved subject, not before.
+Read next: `edits.py`, `lexicon.py`.
 """
 
 from collections.abc import Sequence
@@ -32,12 +32,12 @@ _THOUGHTS = {
 def instruction(
     edit: Edit, before: Truth, after: Truth, rng: np.random.Generator, images: Sequence[int] = (2,)
 ) -> str | None:
-    """What one would ask for; None where nothing that is true names everyone clearly.
+    """The instruction for an edit; None if no true statement names all subjects unambiguously.
 
     Args:
-        before, after: what is so in the two images.
+        before, after: ground truth of the two images.
         rng: chooses the wording.
-        images: numbers of the images that show the newcomer, where there is one.
+        images: numbers of the images that show the new subject, if there is one.
     """
     old = None if edit.subject is None else distinct_nouns(before)[edit.subject - 1]
     if edit.subject is not None and old is None:
@@ -60,7 +60,7 @@ def instruction(
 
 
 def thought(edit: Edit, before: Truth, after: Truth) -> str:
-    """What changes, to stand before the chain of thought about where everyone is."""
+    """A description of the change, to precede the chain of thought about all positions."""
     old = None
     if edit.subject is not None:
         old = distinct_nouns(before)[edit.subject - 1] or before.kinds[edit.subject - 1]
@@ -69,7 +69,7 @@ def thought(edit: Edit, before: Truth, after: Truth) -> str:
 
 
 def _claims(edit: Edit, before: Truth, after: Truth) -> list[tuple[str, tuple[int, ...]]]:
-    """Where the edited subject is to stand: (relation, numbers in `after`), true now and, for one that moves, new."""
+    """The edited subject's target: (relation, numbers in `after`), true after the edit and, if it moves, not before."""
     return [(name, others) for name, others in _relations(after, edit.result) if not _held(edit, before, name, others)]
 
 
@@ -80,13 +80,13 @@ def _held(edit: Edit, before: Truth, name: str, others: tuple[int, ...]) -> bool
 
 
 def _relations(truth: Truth, number: int) -> list[tuple[str, tuple[int, ...]]]:
-    """What is so of a subject, of the relations worth saying."""
+    """The relations of a subject that instructions use."""
     found = ((name, j if isinstance(j, tuple) else (j,)) for i, name, j in truth.relations if i == number)
     return [(name, others) for name, others in found if name in RELATION_WEIGHTS]
 
 
 def _where(edit: Edit, before: Truth, after: Truth, rng: np.random.Generator) -> str | None:
-    """One claim in words; who is named has its name in both images."""
+    """One claim as text; subjects named in it have their names in both images."""
     then, now = distinct_nouns(before), distinct_nouns(after)
     names = {
         n: now[n - 1]

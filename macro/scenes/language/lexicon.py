@@ -1,7 +1,7 @@
-"""The few hundred words that instructions, thoughts and questions are made of, and when each of them is true.
+"""The vocabulary of instructions, chains of thought and questions, a few hundred words, and when each is true.
 
 All words are lower case with single spaces, so that a small BPE gives about one token a word. Names of
-subjects stay unambiguous: "robot" where there is one, "red robot" where colour tells them apart, or none.
+subjects are unambiguous: "robot" where there is one, "red robot" where colour distinguishes them, or none.
 Read next: `captions.py`, `questions.py`.
 """
 
@@ -37,7 +37,7 @@ PHRASES = {
     "far from": ("far from",),
 }
 
-# How often a relation is chosen where several could be said.
+# Weights for choosing among several relations that hold.
 RELATION_WEIGHTS = {
     "on": 8.0, "in front of": 3.0, "behind": 3.0, "between": 3.0, "left of": 2.0, "right of": 2.0, "next to": 2.0,
     "far from": 0.3,
@@ -53,7 +53,7 @@ def plural(kind: str) -> str:
 
 
 def listed(words: Sequence[str]) -> str:
-    """ "a", "a and b", "a, b and c"; "" for no words."""
+    """ "a", "a and b", "a, b and c"; "" for an empty list."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
@@ -72,13 +72,13 @@ def main_colours(truth: Truth) -> tuple[str, ...]:
 
 
 def plain_nouns(truth: Truth) -> tuple[str | None, ...]:
-    """ "robot" for a subject whose kind nobody shares, else None."""
+    """ "robot" for a subject of a unique kind, else None."""
     shared = Counter(truth.kinds)
     return tuple(kind if shared[kind] == 1 else None for kind in truth.kinds)
 
 
 def coloured_nouns(truth: Truth) -> tuple[str | None, ...]:
-    """ "red robot" for a subject whose kind and colour nobody shares, else None."""
+    """ "red robot" for a subject with a unique pair of kind and colour, else None."""
     names = [f"{colour} {kind}" for colour, kind in zip(main_colours(truth), truth.kinds, strict=True)]
     shared = Counter(names)
     return tuple(name if shared[name] == 1 else None for name in names)
@@ -96,16 +96,16 @@ _ROWS = (("upper", 0.4), ("", 0.6), ("lower", 1.0))
 
 
 def place(x: float, y: float) -> str:
-    """Where a centroid (0..1 from the upper left) lies: "upper far left", "centre", "lower right"."""
+    """The position of a centroid (0..1 from the upper left): "upper far left", "centre", "lower right"."""
     column = next(word for word, end in _COLUMNS if x <= end)
     row = next(word for word, end in _ROWS if y <= end)
     return f"{row} {column}".strip()
 
 
 def ranges(scene: Scene) -> tuple[str, ...]:
-    """For each subject "near", "far back" or "": its distance over the ground among those of all subjects.
+    """For each subject "near", "far back" or "", by its distance on the ground relative to all subjects.
 
-    Nobody is near or far back where the farthest is less than a third farther than the nearest.
+    All are "" where the farthest is less than a third farther than the nearest.
     """
     distances = ground_distances(scene)
     nearest, farthest = distances.min(), distances.max()
@@ -116,7 +116,7 @@ def ranges(scene: Scene) -> tuple[str, ...]:
 
 
 def ground_distances(scene: Scene) -> Float[np.ndarray, "s"]:
-    """From the camera to each subject's foot, over the ground, metres."""
+    """Distance on the ground from the camera to each subject's foot, metres."""
     feet = np.array([s.position for s in scene.subjects], np.float64).reshape(-1, 2)
     eye = np.array([scene.camera.eye[0], scene.camera.eye[2]])
     return np.linalg.norm(feet - eye, axis=1)
@@ -124,7 +124,7 @@ def ground_distances(scene: Scene) -> Float[np.ndarray, "s"]:
 
 # ---- surroundings ----
 
-# What a place's ground and sky are called; together with the ground's texture they fix the background.
+# Names of a place's ground and sky; together with the ground's texture they determine the background.
 _PLACES = {
     "meadow": ("grass", "blue sky"),
     "beach": ("sand", "blue sky"),
@@ -151,7 +151,7 @@ def ground_words(surroundings: Surroundings) -> str:
 
 
 def sky_words(scene: Scene) -> str | None:
-    """With its article: "a pink sky", "an orange evening sky with hills"; None where no sky is in view."""
+    """The sky with its article: "a pink sky", "an orange evening sky with hills"; None where it is not in view."""
     if horizon_of(scene.camera) < _LEAST_SKY:
         return None
     hills = " with hills" if scene.surroundings.style == "hills" else ""

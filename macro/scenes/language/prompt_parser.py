@@ -1,10 +1,10 @@
-"""What a text in the words of `captions.py` claims of an image, read back from the words alone.
+"""Parses a text written by `captions.py` into its claims about the image, from the text alone.
 
     "on sand, the <image 1> dog stands left of the <image 2> tree. behind the tree is the car."
     Claims((1, 2, 3), ((1, "left of", 2), (3, "behind", 2)), "sand")
 
-Whoever judges an image by its prompt holds these against the image's truth. The reader knows the grammar of
-`sentence_templates.py` (pairs, fans, chains, joints, rows, "between") and passes over all other words.
+To judge an image by its prompt, compare these with the image's ground truth. The parser covers the grammar of
+`sentence_templates.py` (pairs, fans, chains, joints, rows, "between") and skips all other words.
 Read next: `captions.py`.
 """
 
@@ -22,18 +22,18 @@ Relation = tuple[int, str, int | tuple[int, int]]
 
 _SPOKEN = {phrase: name for name, phrases in PHRASES.items() for phrase in phrases}
 _ROWS = {"from left to right": "left of", "from right to left": "right of"}
-# Words between the parts of a sentence that say nothing of their own; any other word breaks a phrase off.
+# Words between the parts of a sentence without a meaning of their own; any other word ends a phrase.
 _PASSED_OVER = {"the", "a", "an", "is", "are", "stands", "can", "be", "seen", "put", "place", "set", "to"}
 
 
 @dataclass(frozen=True)
 class Claims:
-    """What a text says of an image.
+    """The claims of a text about an image.
 
     Attributes:
-        mentioned: numbers of all that is named, in order of mention.
+        mentioned: numbers of all named subjects, in order of mention.
         relations: (i, name, j), or (i, "between", (j, k)) with j < k, as in `Truth.relations`.
-        ground: what lies underfoot, in the words of `lexicon.ground_words`; None where the text does not say.
+        ground: the ground, as named by `lexicon.ground_words`; None if the text does not name it.
     """
 
     mentioned: tuple[int, ...]
@@ -45,8 +45,8 @@ def parse_prompt(text: str, nouns: Mapping[str, int]) -> Claims:
     """The claims of a text.
 
     Args:
-        text: lower case sentences, in the manner of `captions.instruction` and `captions.caption`.
-        nouns: how things are called -> the number that claims call them by. Longer names are tried first.
+        text: lower case sentences, as written by `captions.instruction` and `captions.caption`.
+        nouns: name -> the subject's number in the claims. Longer names are tried first.
     """
     mentioned: dict[int, None] = {}
     relations: dict[Relation, None] = {}
@@ -58,14 +58,14 @@ def parse_prompt(text: str, nouns: Mapping[str, int]) -> Claims:
 
 
 def names_in_instructions(truth: Truth) -> dict[str, int]:
-    """What `captions.instruction` may call each subject, where `<image n>` alone shows subject n -> its number."""
+    """Names that `captions.instruction` may use -> subject number, where only `<image n>` shows subject n."""
     markers = {f"<image {n}>": n for n in range(1, len(truth.kinds) + 1)}
     marked = {f"<image {n}> {kind}": n for n, kind in enumerate(truth.kinds, 1)}
     return markers | marked | {noun: n for n, noun in enumerate(plain_nouns(truth), 1) if noun}
 
 
 # A sentence as one letter per token, so that the grammar is a regular expression: (n)oun, (r)elation, (b)etween,
-# (o)rder of a row, "," and "&" between nouns or relations, (w)hich is; "#" for any other word, which breaks a phrase.
+# (o)rder of a row, "," and "&" between nouns or relations, (w)hich is; "#" for any other word, which ends a phrase.
 _LETTERS = {phrase: "r" for phrase in _SPOKEN} | {"between": "b", ", which is": "w", "and": "&", ",": ","}
 _LETTERS |= dict.fromkeys(_ROWS, "o")
 _NOUNS = "n(?:[,&]n)*"
@@ -78,7 +78,7 @@ _CLAUSE = re.compile(
 
 
 def _tokens(sentence: str, nouns: Mapping[str, int]) -> tuple[str, list[int | str]]:
-    """The letters of a sentence's tokens, and with each the noun's number or the words."""
+    """The letters of a sentence's tokens, and for each the noun's number or the token's text."""
     known = "|".join(re.escape(phrase) for phrase in sorted({*_LETTERS, *nouns}, key=len, reverse=True))
     words = re.findall(rf", which is\b|,|(?<!\w)(?:{known})(?!\w)|[\w'-]+", sentence)
     words = [word for word in words if word in nouns or word in _LETTERS or word not in _PASSED_OVER]
@@ -86,7 +86,7 @@ def _tokens(sentence: str, nouns: Mapping[str, int]) -> tuple[str, list[int | st
 
 
 def _relations(letters: str, values: Sequence[int | str]) -> Iterator[Relation]:
-    """What the clauses of a sentence say, in order."""
+    """The claims of a sentence's clauses, in order."""
 
     def numbers(clause: re.Match, group: str) -> list[int]:
         start, stop = clause.span(group)
@@ -108,7 +108,7 @@ def _relations(letters: str, values: Sequence[int | str]) -> Iterator[Relation]:
 
 
 def _read_place(letters: str, values: Sequence[int | str], at: int) -> tuple[str, int | tuple[int, int]]:
-    """(relation, whose) of the place that begins at a token."""
+    """(relation, its objects) of the place phrase that begins at a token."""
     if letters[at] == "b":
         return "between", tuple(sorted((values[at + 1], values[at + 3])))
     return _SPOKEN[values[at]], values[at + 1]
@@ -116,7 +116,7 @@ def _read_place(letters: str, values: Sequence[int | str], at: int) -> tuple[str
 
 @lru_cache(maxsize=1)
 def grounds() -> tuple[str, ...]:
-    """Every way a ground may be called, longest first."""
+    """All names of grounds, longest first."""
     every = {
         ground_words(Surroundings(ground, second, texture, zenith, horizon, "open"))
         for ground, second, zenith, horizon in PLACES.values()

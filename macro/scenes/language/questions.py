@@ -1,7 +1,7 @@
 """Yes/no questions about an image with exact answers, half of them yes and half no.
 
-"No" is never "not clearly": a false relation is one whose contrary is in the truth (left for right, before
-for behind, the lower one on the upper), a false kind is one that is nowhere, a false colour is far from all
+"No" never means "unclear": a false relation is one whose opposite is in the truth (left for right, before
+for behind, the lower one on the upper), a false kind is absent from the image, a false colour is far from all
 three of the subject's. Read next: `annotate.py` (the truth they ask about).
 """
 
@@ -49,7 +49,7 @@ def ask(truth: Truth, rng: np.random.Generator, count: int = 6) -> tuple[Questio
 
 
 class _Facts:
-    """The truth as topics need it: nouns that name one subject, and relations between nameable subjects."""
+    """The ground truth for the topics: nouns that name one subject, and relations between nameable subjects."""
 
     def __init__(self, truth: Truth):
         self.truth = truth
@@ -81,7 +81,7 @@ def _presence(facts: _Facts, rng: np.random.Generator, answer: bool) -> str | No
         present, pool = set(facts.kinds), set(KINDS)
     else:
         present = set(coloured)
-        # The other colour must be none that the kind's own subjects could pass for.
+        # The other colour must not be close to one of the kind's own subjects.
         pool = {f"{c} {k}" for k in facts.kinds for c in COLOURS if all(
             _unlike(c, facts, n) for n in range(1, facts.count + 1) if facts.truth.kinds[n - 1] == k
         )}  # fmt: skip
@@ -108,7 +108,7 @@ def _colour(facts: _Facts, rng: np.random.Generator, answer: bool) -> str | None
 
 
 def _unlike(colour: str, facts: _Facts, number: int) -> bool:
-    """Whether nothing about a subject has this colour."""
+    """Whether a subject has no colour close to this one."""
     return all(
         colour_distance(COLOURS[colour], tuple(map(float, own))) > CONFUSABLE
         for own in facts.truth.palettes[number - 1]
@@ -128,7 +128,7 @@ def _relating(*names: str) -> Topic:
 
 
 def _on(facts: _Facts, rng: np.random.Generator, answer: bool) -> str | None:
-    """False ones: the lower on the upper, or two that stand side by side."""
+    """False ones: the lower on the upper, or two next to each other."""
     true = [(i, j) for i, name, j in facts.pairs if name == "on"]
     upturned = [(j, i) for i, j in true]
     apart = [(i, j) for i, name, j in facts.pairs if name in ("left of", "right of")]
@@ -137,7 +137,7 @@ def _on(facts: _Facts, rng: np.random.Generator, answer: bool) -> str | None:
 
 
 def _between(facts: _Facts, rng: np.random.Generator, answer: bool) -> str | None:
-    """False ones: an outer one asked to be between, or one that has both others on the same side."""
+    """False ones: an outer one between the others, or one with both others on the same side."""
     true = [(i, *pair) for i, _, pair in facts.triples]
     if answer:
         found = _pick(rng, true)

@@ -1,11 +1,11 @@
-"""What an instruction may say next: each move brings in the next one to four subjects with something true.
+"""The next sentence of an instruction: each move introduces one to four new subjects by true claims.
 
     pair      robot left of tree; left of tree is robot        between   car between robot and tree
     fan       robot left of tree and behind car                joint     robot and tree behind car
     chain     robot left of tree, which is behind car          row       from left to right robot, tree, car
 
-A move is chosen at random among those whose claims are in the truth and that mention newcomers in the order
-of their numbers. What stands on something is always said together with it. Read next: `words.py`.
+A move is chosen at random among those whose claims are in the truth and that mention new subjects in the order
+of their numbers. A subject on a support is always mentioned together with it. Read next: `lexicon.py`.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ import numpy as np
 from macro.scenes.language.lexicon import RELATION_WEIGHTS
 from macro.sentence.spans import Truth
 
-# How often each way to go on is taken where it is possible.
+# Weight of each kind of move where it is possible.
 _WAYS = {"pair": 1.0, "fan": 0.6, "chain": 0.4, "joint": 0.5, "row": 0.4, "between": 0.6, "lone": 1.0}
 
 Claim = tuple[int, str, int | tuple[int, int]]
@@ -24,15 +24,15 @@ Claim = tuple[int, str, int | tuple[int, int]]
 
 @dataclass(frozen=True)
 class Move:
-    """One sentence to be.
+    """The content of one sentence.
 
     Attributes:
         way: a key of `_WAYS`.
-        subjects: the numbers of whom it speaks.
-        where: what it says of them: numbers, names of relations, and joining words.
-        claims: what must hold for it, as in `Truth.relations`.
-        weight: how good it is among moves of its way.
-        inverted: the place is said before the subject.
+        subjects: the numbers of its subjects.
+        where: its predicate: numbers, names of relations, and joining words.
+        claims: the relations that must hold, as in `Truth.relations`.
+        weight: its weight among moves of its way.
+        inverted: whether the place precedes the subject.
     """
 
     way: str
@@ -44,13 +44,13 @@ class Move:
 
     @property
     def mentions(self) -> tuple[int, ...]:
-        """Numbers in the order of their words."""
+        """Subject numbers in the order of mention."""
         places = tuple(word for word in self.where if isinstance(word, int))
         return places + self.subjects if self.inverted else self.subjects + places
 
 
 def choose_move(truth: Truth, said: int, rng: np.random.Generator, mute: frozenset[int] = frozenset()) -> Move:
-    """The next sentence, when subjects 1..said have been mentioned and at least one is still to come.
+    """The next sentence, after subjects 1..said have been mentioned and at least one has not.
 
     Those in `mute` cannot be mentioned again.
     """
@@ -65,8 +65,8 @@ def choose_move(truth: Truth, said: int, rng: np.random.Generator, mute: frozens
         if _in_turn(move.mentions, said) and known.tells_on(move, said) and not _repeats(move.mentions, said, mute)
     ]
     moves = moves or [Move("lone", (said + 1,), (), ())]
-    # First the way, then the move: a way that is possible in many manners would drown the others. One that
-    # has only weak things to say stays weak.
+    # First the way, then the move: otherwise a way with many moves would dominate. One that
+    # has only moves of low weight keeps a low weight.
     total: dict[str, float] = {}
     for move in moves:
         total[move.way] = total.get(move.way, 0.0) + move.weight
@@ -91,7 +91,7 @@ class _Known:
         return (name, j) in self.of.get(i, ())
 
     def tells_on(self, move: Move, said: int) -> bool:
-        """Whether the move says on what newcomers stand, and what stands on them, of all mentioned."""
+        """Whether the move claims all "on" relations between new and mentioned subjects."""
         present = {*range(1, said + 1), *move.mentions}
         return all(
             (i, "on", j) in move.claims
@@ -102,7 +102,7 @@ class _Known:
 
 
 def _in_turn(mentions: tuple[int, ...], said: int) -> bool:
-    """Whether newcomers, at least one, come up as said + 1, said + 2, ..."""
+    """Whether new subjects, at least one, are mentioned as said + 1, said + 2, ..."""
     new = [n for n in dict.fromkeys(mentions) if n > said]
     return bool(new) and new == list(range(said + 1, said + 1 + len(new)))
 
@@ -113,7 +113,7 @@ def _repeats(mentions: tuple[int, ...], said: int, mute: frozenset[int]) -> bool
 
 
 def _near(i: int, j: int) -> float:
-    """Neighbours in number are neighbours on the ground: better said together."""
+    """Weight by nearness in number: consecutive subjects are neighbours on the ground."""
     return 1.0 / abs(i - j)
 
 

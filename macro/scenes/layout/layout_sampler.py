@@ -1,4 +1,4 @@
-"""Sampling of scenes: `sample_scene`, and the scenes that follow from one.
+"""Sampling of scenes: `sample_scene`, and scenes derived from one.
 
 Everything is a pure function of the random generator: the same seed gives the same scene.
 Read next: `placement.py` (where subjects stand), `../assets/appearance.py` (colours, textures, light).
@@ -31,12 +31,12 @@ ATTEMPTS = 12
 
 
 def yaw_of(rng: np.random.Generator) -> float:
-    """Mostly a three-quarter view, which shows the outline and the face."""
+    """A yaw, mostly a three-quarter view, which shows the outline and the face."""
     return float(rng.choice([-1.0, 1.0]) * rng.uniform(0.35, 1.15))
 
 
 def _kinds_of(rng: np.random.Generator, count: int, kinds: tuple[str, ...], twins: float) -> list[str]:
-    """Kinds for `count` subjects; now and then two of a kind, to be told apart by colour."""
+    """Kinds for `count` subjects; sometimes two of a kind, distinguished by colour."""
     chosen = [str(k) for k in rng.choice(kinds, count, replace=count > len(kinds))]
     if count > 1 and rng.random() < twins:
         i, j = rng.choice(count, 2, replace=False)
@@ -47,8 +47,8 @@ def _kinds_of(rng: np.random.Generator, count: int, kinds: tuple[str, ...], twin
 def _placed(
     rng: np.random.Generator, subjects: list[Subject], camera: Camera, riders: dict[int, int]
 ) -> list[Subject]:
-    """Places everyone: slots for those on the ground, then riders on their supports."""
-    # In no order: a subject's number must not tell its place.
+    """Places all subjects: slots for those on the ground, then riders on their supports."""
+    # Shuffled: a subject's number must not reveal its position.
     standing = [int(i) for i in rng.permutation(len(subjects)) if i not in riders]
     size = share(len(standing) + 0.5 * len(riders))
     placed, horizon = list(subjects), horizon_of(camera)
@@ -62,7 +62,7 @@ def _placed(
 
 
 def riders_of(rng: np.random.Generator, kinds: list[str]) -> dict[int, int]:
-    """Who stands on whom (places in `kinds`): most supports in the scene carry one other subject."""
+    """{rider: support} as indices into `kinds`: most supports in the scene carry one other subject."""
     riders: dict[int, int] = {}
     free = [i for i, kind in enumerate(kinds) if kind not in SUPPORTS]
     for i, kind in enumerate(kinds):
@@ -80,10 +80,10 @@ def sample_scene(
       rng: all randomness; the same state gives the same scene.
       count: number of subjects, 1..12.
       kinds: kinds to choose from; all by default.
-      twins: how often two subjects are of one kind.
+      twins: probability that two subjects are of one kind.
 
     Returns:
-      A scene whose subjects are numbered 1..count in no particular order of place, all of them visible.
+      A scene whose subjects are numbered 1..count in random order, all of them visible.
 
     Raises:
       UserError: for a count outside 1..12 or an unknown kind.
@@ -110,13 +110,13 @@ def sample_scene(
 def arrange(
     rng: np.random.Generator, subjects: list[Subject], around: Surroundings, riders: dict[int, int]
 ) -> Scene:
-    """A scene of these subjects, whose places and sizes are drawn so that all of them show well.
+    """A scene of these subjects, with random positions and sizes such that all are visible enough.
 
     Args:
-      riders: places in `subjects`, from 0: who stands on whom.
+      riders: {rider: support}, indices into `subjects`.
 
     Returns:
-      A scene with the subjects as given, but for position, height and scale.
+      A scene with the given subjects, changed only in position, height and scale.
     """
     best = None
     for _ in range(ATTEMPTS):
@@ -132,17 +132,17 @@ def arrange(
 
 
 def _faults(camera: Camera, subjects: list[Subject], riders: dict[int, int]) -> float:
-    """How far a composition is from good: 0 if everyone is large enough and visible enough."""
+    """The penalty of a composition: 0 if all subjects are large enough and visible enough."""
     boxes = np.array([projected_box(camera, s) for s in subjects])
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     hidden = hidden_shares(camera, subjects)
-    hidden[list(riders.values())] -= 0.1  # what stands on a table hides some of it: as it should
+    hidden[list(riders.values())] -= 0.1  # a subject on a table hides some of it, as intended
     seen = areas * (1 - hidden) * [filled(s.kind, s.pose, s.yaw) for s in subjects]
     return float(np.maximum(hidden - MOST_HIDDEN, 0).sum() + np.maximum(1 - seen / SMALLEST, 0).sum())
 
 
 def decimate(scene: Scene, keep: int) -> Scene:
-    """The scene with only its `keep` largest subjects (in the image), renumbered; nobody moves.
+    """The scene with only its `keep` largest subjects (in the image), renumbered, positions unchanged.
 
     A subject that carries another stays as long as that one does.
     """
@@ -175,6 +175,6 @@ def reference_scene(scene: Scene, index: int, rng: np.random.Generator) -> Scene
 
 
 def jitter(scene: Scene, rng: np.random.Generator) -> Scene:
-    """The same scene with other light, poses, texture phases and noise: what nothing prescribes."""
+    """The same scene with resampled nuisance factors: light, poses, texture phases and noise."""
     subjects = tuple(replace(s, pose=float(rng.random())) for s in scene.subjects)
     return replace(scene, subjects=subjects, light=appearance.light(rng), seed=int(rng.integers(2**31)))

@@ -1,9 +1,9 @@
-"""Where subjects stand: composed in the image first, then carried to the ground.
+"""Positions of subjects: composed in the image first, then projected to the ground.
 
 A composition is a few rows in depth, each cut into slots. A slot asks for a foot point and a size in the
-image; the camera's ray through the foot point gives the place on the ground, and the size gives the
-scale. So subjects are as large as their number allows whatever the perspective, and "left of" on the ground
-is "left of" in the image.
+image; the camera's ray through the foot point gives the position on the ground, and the size gives the
+scale. So subjects are as large as their number allows in any perspective, and "left of" on the ground is
+"left of" in the image.
 
 Image coordinates are (u, v) in 0..1 from the top left corner of a square image.
 """
@@ -48,7 +48,7 @@ def _extent(kind: str, pose: float, yaw: float) -> np.ndarray:
 
 @functools.lru_cache(maxsize=4096)
 def filled(kind: str, pose: float, yaw: float) -> float:
-    """About which share of its box's front a subject fills: .3 for a guitar, near 1 for a crate."""
+    """The approximate share of its box's front that a subject fills: .3 for a guitar, near 1 for a crate."""
     parts = turned((0.0, 0.0, 0.0), (0.0, yaw, 0.0), *KINDS[kind](pose))
     low, high = _extent(kind, pose, yaw)[:, :2]
     steps = (np.arange(20) + 0.5) / 20
@@ -69,9 +69,9 @@ def world_box(subject: Subject) -> np.ndarray:
 
 
 def projected_box(camera: Camera, subject: Subject) -> np.ndarray:
-    """(u0, v0, u1, v1) of the subject, cut by nothing; a little generous for round kinds."""
+    """(u0, v0, u1, v1) of the subject, not clipped; slightly too large for round kinds."""
     low, high = world_box(subject)
-    # A solid seldom fills the corners of its box: draw them in across the view.
+    # A solid seldom fills the corners of its box: move them inwards across the view.
     middle, half = (low + high) / 2, (high - low) / 2 * np.array([0.94, 1.0, 0.75])
     corners = middle + half * _CORNERS
     seen = project(camera, corners)[:, :2]
@@ -81,8 +81,8 @@ def projected_box(camera: Camera, subject: Subject) -> np.ndarray:
 def view_of(rng: np.random.Generator, count: int) -> Camera:
     """A camera for `count` subjects of about a metre: nearly level for one, well above the ground for twelve.
 
-    What is drawn is the horizon's place in the image: below the upper third for one subject, out of it
-    for ten.
+    The random variable is the horizon's position in the image: below the upper third for one subject,
+    outside the image for ten.
     """
     crowd = ((count - 1) / 11) ** 0.75
     horizon = rng.uniform(0.26, 0.40) - 0.52 * crowd
@@ -106,7 +106,7 @@ def share(count: float) -> float:
 
 
 def _row_counts(rng: np.random.Generator, slots: int) -> list[int]:
-    """How many slots each row has, from the back to the front."""
+    """The number of slots of each row, from the back to the front."""
     rows = 1 if slots == 1 else 2 if slots <= 5 else 3
     if slots in (2, 3) and rng.random() < 0.55:
         rows = 1
@@ -141,7 +141,7 @@ def put(subject: Subject, camera: Camera, u: float, v: float, width: float, size
     v = min(v, 0.97)
     size = size * min(1.2, max(0.92, (0.7 / filled(subject.kind, subject.pose, subject.yaw)) ** 0.4))
     here = replace(subject, position=ground_point(camera, u, v), scale=1.0, height=0.0)
-    for _ in range(2):  # perspective bends the size a little: one correction settles it
+    for _ in range(2):  # perspective changes the size a little: one correction suffices
         u0, v0, u1, v1 = projected_box(camera, here)
         wide, high = u1 - u0, v1 - v0
         ratio = min(size / np.sqrt(wide * high), 1.12 * width / wide, 1.45 * size / high)

@@ -1,7 +1,7 @@
-"""Many scenes rendered together, at any number: images, and their exact truth.
+"""Renders any number of scenes together: images, and their exact ground truth.
 
-A batch is cut into chunks of two sizes, so that its length never compiles anything anew. Every scene comes out as it
-would alone. Read next: `raycast.py`, `annotate.py`.
+A batch is split into chunks of two sizes, so that no batch length needs a new compilation. Every scene is rendered as
+it would be alone. Read next: `raycast.py`, `annotate.py`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -45,6 +45,6 @@ def render_images(scenes: Sequence[Scene], size: int, rays: int = 4) -> list[UIn
 def render_with_truth(
     scenes: Sequence[Scene], height: int, width: int, rays: int = 4
 ) -> Iterator[tuple[UInt8[np.ndarray, "h w 3"], Truth]]:
-    """Each scene's image and what is exactly so in it (without questions)."""
+    """Each scene's image and its exact ground truth (without questions)."""
     for scene, part in zip(scenes, render_all(scenes, height, width, rays, silhouettes=True), strict=True):
         yield part["pixels"], annotate.truth_of(scene, part["ids"], part["amodal"], part["depth"])

@@ -1,10 +1,10 @@
-"""Views of one thing from all round, and of all round from one point: scenes whose cameras are known exactly.
+"""Outside-in views of an object and inside-out views from one point: scenes whose cameras are known exactly.
 
-`turntable` is an object, or a few that stand together, in the middle of a neutral studio; `around` are the 38 views
-of it that MACRO's outside-in samples choose from: 24 on a ring, 12 on a low ring, from the top, from the bottom (the
-ground is a plane that hides nothing from below). `place` has subjects on all sides of one standpoint and an
-equirectangular camera there; `looking` is what a perspective camera sees from it, and `perspective_view` resamples
-the same from the panorama's pixels, real or rendered. Read next: `raycast.py`, `graph.py`.
+`turntable` is an object, or a few close together, in the middle of a neutral studio; `around` are the 38 views of it
+that MACRO's outside-in samples choose from: 24 on a ring, 12 on a low ring, from the top, from the bottom (the ground
+is a plane that hides nothing from below). `place` has subjects on all sides of an equirectangular camera; `looking`
+is the scene with a perspective camera at the same point, and `perspective_view` resamples the same view from the
+panorama's pixels, real or rendered. Read next: `raycast.py`, `graph.py`.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ LOW = tuple(f"low{angle:03d}" for angle in range(0, 360, 30))
 POLES = ("top", "bottom")
 VIEWS = (*RING, *LOW, *POLES)
 
-# Kinds that look the same from all sides: views of one of them alone could not be told apart.
+# Kinds that look the same from all sides: views of one of them alone would be indistinguishable.
 ROUND = frozenset({
     "drum", "stool", "lamp", "tree", "pine", "flower", "mushroom", "cake", "ice cream", "bottle", "umbrella", "crate",
     "table", "cactus",
@@ -40,7 +40,7 @@ FRONTED = tuple(kind for kind in KINDS if kind not in ROUND)
 _FOV = 0.36  # of the cameras round an object, radians
 _AWAY = 4.0  # metres from the camera to a turntable's middle
 _FILLED = 0.84  # of the image's side, by the largest of the views
-_STEEP = 1e-3  # radians that a pole's camera is off the vertical, so that it knows its upper edge
+_STEEP = 1e-3  # radians that a pole's camera is off the vertical, to define its up direction
 
 # Floor, its second tone, wall: rooms are studios with a floor.
 ROOMS: tuple[tuple[RGB, RGB, RGB], ...] = (
@@ -55,11 +55,11 @@ _INDOORS = tuple(kind for group in ("toy", "furniture", "food", "household") for
 _TALL = frozenset({*GROUPS["building"], "tree", "pine", "bus", "truck", "train", "giraffe", "elephant"})
 
 
-# ---- one thing from all round ----
+# ---- outside-in ----
 
 
 def turntable(rng: np.random.Generator, count: int = 1) -> Scene:
-    """An object in a studio, its front towards the camera: a subject, or two or three that stand close together.
+    """An object in a studio, its front towards the camera: a subject, or two or three close together.
 
     Raises:
         UserError: a count outside 1..3.
@@ -84,9 +84,9 @@ def turntable(rng: np.random.Generator, count: int = 1) -> Scene:
 
 
 def around(scene: Scene, elevation: float, low: float = 2.0) -> dict[str, Scene]:
-    """The scene from all `VIEWS`: the ring at this elevation, the low ring at that one, both in degrees.
+    """The scene from all `VIEWS`, with these elevations of the ring and the low ring, both in degrees.
 
-    All cameras look at the middle of what is there, from as far as it takes to see all of it.
+    All cameras look at the middle of the subjects, from the distance at which all are fully in view.
     """
     middle, away = _middle(scene.subjects), _distance(scene.subjects)
 
@@ -106,7 +106,7 @@ def _middle(subjects: Sequence[Subject]) -> np.ndarray:
 
 
 def _distance(subjects: Sequence[Subject]) -> float:
-    """How far from the middle all cameras are so that the subjects fill `_FILLED` of the fullest image."""
+    """The cameras' distance from the middle at which the subjects fill `_FILLED` of the fullest image."""
     middle, away = _middle(subjects), 100.0
     for _ in range(3):  # exact for a far camera; a near one sees the front larger
         angles = [(angle, 0.3) for angle in np.deg2rad(np.arange(0, 360, 15))] + [(0.0, np.pi / 2 - _STEEP)]
@@ -128,7 +128,7 @@ def _subject(rng: np.random.Generator, kind: str, palette, scale: float, yaw: fl
 
 
 def _beside(rng: np.random.Generator, subject: Subject, others: list[Subject]) -> Subject:
-    """On a support's free top where there is one, else on the ground, touching nobody."""
+    """Places it on a support's free top where there is one, else on the ground, touching no other subject."""
     for other in others:
         if other.kind in SUPPORTS and all(o.height == 0 for o in others) and subject.kind not in SUPPORTS:
             return put_on(subject, other, rng, 1.0)
@@ -143,7 +143,7 @@ def _beside(rng: np.random.Generator, subject: Subject, others: list[Subject]) -
 
 
 def _touch(first: np.ndarray, second: np.ndarray) -> bool:
-    """Whether two boxes come nearer than five centimetres over the ground."""
+    """Whether two boxes are nearer than five centimetres on the ground."""
     gap = np.maximum(first[0] - second[1], second[0] - first[1])[[0, 2]]
     return bool((gap < 0.05).all())
 
@@ -152,7 +152,7 @@ def _triple(point: np.ndarray) -> tuple[float, float, float]:
     return float(point[0]), float(point[1]), float(point[2])
 
 
-# ---- all round from one point ----
+# ---- inside-out ----
 
 
 def place(rng: np.random.Generator, count: int = MAX_SUBJECTS) -> Scene:
@@ -168,7 +168,7 @@ def place(rng: np.random.Generator, count: int = MAX_SUBJECTS) -> Scene:
     indoors = bool(rng.random() < 0.4)
     ground = _room(rng) if indoors else appearance.surroundings(rng)
     if ground.ground_texture == "plain":
-        ground = replace(ground, ground_texture="noise")  # or the view down would show nothing
+        ground = replace(ground, ground_texture="noise")  # otherwise the view down would be empty
     kinds = rng.choice(_INDOORS if indoors else list(KINDS), count, replace=False)
     start, subjects = rng.uniform(0, 2 * np.pi), []
     for n, (kind, palette) in enumerate(zip(kinds, appearance.palettes(rng, count, ground), strict=True)):
@@ -191,7 +191,7 @@ def _room(rng: np.random.Generator) -> Surroundings:
 
 def looking(scene: Scene, yaw: float, pitch: float, fov: float) -> Scene:
     """The scene by a perspective camera at the eye of its panorama, angles in degrees: yaw to the right of the
-    panorama's middle, pitch upwards, -90..90 (straight up is taken for a hundredth of a degree short of it).
+    panorama's middle, pitch upwards, -90..90 (straight up is replaced by a hundredth of a degree less).
     """
     if not -90 <= pitch <= 90:
         raise ValueError(f"pitch {pitch}: a camera upside down cannot be told from one that has turned round")
@@ -201,11 +201,11 @@ def looking(scene: Scene, yaw: float, pitch: float, fov: float) -> Scene:
 
 
 def perspective_view(panorama: Pixels, yaw: float, pitch: float, fov: float, size: int) -> View:
-    """What a perspective camera sees in an equirectangular panorama, bilinearly resampled.
+    """The view of a perspective camera in an equirectangular panorama, bilinearly resampled.
 
     Args:
         panorama: uint8[h, w, 3], w = 2 h; its middle column looks along yaw 0.
-        yaw, pitch: degrees to the right and upwards; beyond 90 the camera goes on over the top, upside down.
+        yaw, pitch: degrees to the right and upwards; beyond 90 the camera passes the zenith, upside down.
         fov: degrees, both ways.
         size: side of the image, pixels.
 
@@ -219,7 +219,7 @@ def perspective_view(panorama: Pixels, yaw: float, pitch: float, fov: float, siz
         raise UserError(f"fov: {fov} degrees, but a view has more than 0 and less than 180")
     tangent = np.tan(np.deg2rad(fov) / 2)
     needed = np.pi * size / tangent  # columns of a panorama as fine as the view's middle
-    if width >= 2 * needed:  # far finer: points between which it is not looked at would flicker
+    if width >= 2 * needed:  # far finer than the view: sampling it sparsely would alias
         height, width = int(np.ceil(needed / 2)), 2 * int(np.ceil(needed / 2))
         panorama = resize(panorama, (height, width))
     steps = ((np.arange(size) + 0.5) / size * 2 - 1) * tangent
@@ -245,7 +245,7 @@ def _axes(yaw: float, pitch: float) -> np.ndarray:
 
 
 def _bilinear(panorama: Pixels, rows: np.ndarray, columns: np.ndarray) -> View:
-    """Values between pixels; the columns go round, the outermost rows reach to the poles."""
+    """Bilinear interpolation; columns wrap around, the outermost rows extend to the poles."""
     height, width = panorama.shape[:2]
     rows = np.clip(rows, 0, height - 1)
     top, left = np.floor(rows).astype(int), np.floor(columns).astype(int)

@@ -1,6 +1,6 @@
 """Closed-form ray intersections with six convex solids, each in its own local frame.
 
-Six shapes are three families, told apart by `family`:
+The six shapes belong to three families, given by `family`:
 
   QUADRIC  x^2 + z^2 <= q0 + q1 y + q2 y^2 with low <= y <= high: sphere, ellipsoid, cylinder, cone, and
            what the cut allows besides: domes, bowls, frustums.
@@ -8,7 +8,7 @@ Six shapes are three families, told apart by `family`:
   CAPSULE  all points within 1 of the segment from (0, -q0, 0) to (0, q0, 0).
 
 A frame is affine, so a ray `o + t d` keeps its `t` when both `o` and `d` are taken into the frame;
-directions must not be normalised there. The solids are convex: what a ray sees is the latest entry, if it
+directions must not be normalised there. The solids are convex: a ray hits at its latest entry, if that
 precedes the first exit.
 
 Read next: `scene_compiler.py` (shapes to frames), `raycast.py` (which ray meets what).

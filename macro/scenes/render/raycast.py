@@ -1,13 +1,13 @@
 """Scenes to images: a ray caster in JAX, one pass for colours, subject ids and depth.
 
 An image is cut into square tiles. For each tile the primitives whose bounds its rays can touch are listed,
-and a loop over that list (no longer than it must be) keeps the nearest hit of every sample; a second loop
-over the same list paints what was hit; a third, over the primitives between the tile's hits and the sun,
-casts hard shadows. Nothing is gathered or scattered per sample. On a CPU tiles run one after another, so
-that the loops and the branches on families, textures and marks are real; on an accelerator they run side by
-side under `vmap`.
+and a loop over that list (no longer than needed) keeps the nearest hit of every sample; a second loop over
+the same list shades the hits; a third, over the primitives between the tile's hits and the sun, casts hard
+shadows. There is no gather or scatter per sample. On a CPU tiles run sequentially, so that the loops and
+the branches on families, textures and marks are not flattened; on an accelerator they run in parallel under
+`vmap`.
 
-Sample 0 of a pixel goes through its middle and alone decides `ids`, `depth` and the amodal masks, so these
+Only sample 0 of a pixel, through its middle, determines `ids`, `depth` and the amodal masks, so these
 agree exactly. Read next: `primitives.py`, `textures.py`, `shading.py`.
 """
 
@@ -74,7 +74,7 @@ def _hit(scene, k, origins, directions):
 
 
 def _nearest(scene, order, count, origins, directions):
-    """Nearest distance, and index of the primitive met there (-1: none), of every ray."""
+    """Nearest distance, and index of the primitive hit there (-1: none), of every ray."""
 
     def visit(n, best):
         nearest, which = best
@@ -87,9 +87,9 @@ def _nearest(scene, order, count, origins, directions):
 
 
 def _shadow(scene, points, lit):
-    """1 where the sun reaches a point, 0 where a primitive is in the way; only `lit` points are looked at."""
+    """1 where the sun reaches a point, 0 where a primitive occludes it; computed only for `lit` points."""
     sun = scene["sun"]
-    # Two axes across the sunlight: seen along it, a primitive is a disc and the tile's points are a
+    # Two axes across the sunlight: projected along it, a primitive is a disc and the tile's points are a
     # rectangle.
     across = jnp.stack([sun[2], jnp.zeros(()), -sun[0]])
     across = across / jnp.linalg.norm(across)
@@ -228,7 +228,7 @@ def render(batch, height: int, width: int, samples: int = 4):
 
 @functools.partial(jax.jit, static_argnames=("height", "width"))
 def amodal(batch, height: int, width: int):
-    """bool [b, 12, h, w]: where each subject would be seen (above the ground) if it stood alone."""
+    """bool [b, 12, h, w]: where each subject would be visible (above the ground) without the others."""
     tile_of = functools.partial(_amodal_tile, height=height, width=width)
     masks = _over_tiles(tile_of, batch, height, width).transpose(0, 3, 1, 4, 2, 5)
     return masks.reshape(*masks.shape[:2], masks.shape[2] * TILE, -1)[:, :, :height, :width]

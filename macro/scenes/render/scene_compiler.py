@@ -46,7 +46,7 @@ def _is_dark(rgb) -> bool:
 
 
 def _mark_of(subject: Subject, part: Part, base) -> tuple[str | None, tuple]:
-    """Which mark a part bears, and its colour."""
+    """A part's mark, and its colour."""
     if part.decal and subject.decal:
         return subject.decal, subject.palette[2]
     if part.mark == "face":
@@ -86,7 +86,7 @@ def _primitive(subject: Subject, part: Part, index: int, phase: np.ndarray) -> d
 
 @functools.lru_cache(maxsize=1024)
 def _compiled(subject: Subject, index: int, phase: tuple[float, float, float]) -> dict[str, np.ndarray]:
-    """A subject's primitives, stacked, and its `blob`. Frames of a clip, views of a ring share most of theirs."""
+    """A subject's primitives, stacked, and its `blob`; cached, as frames of a clip and views of a ring share most."""
     parts = KINDS[subject.kind](subject.pose)
     rows = [_primitive(subject, part, index, np.array(phase)) for part in parts]
     return {key: np.stack([row[key] for row in rows]) for key in rows[0]} | {"blob": _blob(subject, parts)}
@@ -94,12 +94,12 @@ def _compiled(subject: Subject, index: int, phase: tuple[float, float, float]) -
 
 @functools.lru_cache(maxsize=1)
 def _padding() -> dict[str, np.ndarray]:
-    """As many primitives that nobody sees as a scene has room for."""
+    """Invisible primitives, as many as a scene's capacity."""
     empty = {
         "family": np.int32(0),
         "shape": np.zeros(primitives.PARAMETERS),
         "frame": np.zeros((3, 4)),
-        "bound": np.array([0.0, 0.0, 0.0, -1.0]),  # a negative radius: no ray looks at it
+        "bound": np.array([0.0, 0.0, 0.0, -1.0]),  # a negative radius: no ray tests it
         "skin": np.zeros((3, 4)),
         "phase": np.zeros(3),
         "texture": np.int32(0),
@@ -138,7 +138,7 @@ def _blob(subject: Subject, parts: list[Part]) -> np.ndarray:
 
 
 def compile_scene(scene: Scene) -> dict[str, np.ndarray]:
-    """The arrays of one scene, float32 unless said otherwise; `P = MAX_PRIMITIVES`, lengths in metres.
+    """The arrays of one scene, float32 unless noted; `P = MAX_PRIMITIVES`, lengths in metres.
 
     Primitives (padded by such with a negative bound): `family` int32[P]; `shape` [P, 5]; `frame` [P, 3, 4]
     from the world into the primitive's own frame; `bound` [P, 4] ball around it; `skin` [P, 3, 4] into the

@@ -2,8 +2,8 @@
 
   colour = albedo (sunlight max(n.l, 0) open + sky (1 + n_y) / 2 * crevice + bounce (1 - n_y) / 2) + sheen
 
-`crevice` darkens what is close to the ground, blobs darken the ground under subjects: a cheap stand-in for
-ambient occlusion that makes things stand instead of float. All colours are linear, all vectors triples of
+`crevice` darkens surfaces close to the ground, blobs darken the ground under subjects: a cheap substitute for
+ambient occlusion, without which subjects seem to float. All colours are linear, all vectors triples of
 arrays.
 """
 
@@ -79,19 +79,19 @@ def _sky(scene, directions):
 
 
 def _ground_albedo(scene, points, distance):
-    # The ground is painted as a wall is: its depth is the texture's second coordinate.
+    # The ground is textured like a wall: its depth is the texture's second coordinate.
     phase, flat = scene["ground_phase"], jnp.zeros_like(points[0])
     cell = (points[0] + phase[0], points[2] + phase[2], flat + phase[1])
     upwards = (flat, flat, flat + 1.0)
     second = textures.texture(scene["ground_texture"], cell, upwards)
-    # Far away a sample spans cells: the share it would see there takes over.
+    # Far away a sample spans several cells: blend to the second colour's share over many cells.
     blur = jnp.where(jnp.isfinite(distance), distance, 0.0) ** 2 / (60.0 * scene["eye"][1])
     second = _mix(second, 0.4, blur * blur / (1.0 + blur * blur))
     return [_mix(scene["ground"][0][i], scene["ground"][1][i], second) for i in range(3)]
 
 
 def _under(scene, points):
-    """How much sky the ground still sees beside and under the subjects."""
+    """The share of sky visible from the ground next to and under the subjects."""
     open_sky = 1.0
     for x, z, radius in scene["blobs"]:
         away = ((points[0] - x) ** 2 + (points[2] - z) ** 2) / jnp.maximum(radius * radius, 1e-6)

@@ -1,4 +1,4 @@
-"""What is painted on a surface: textures that fill it, and marks that stand on it.
+"""Surface patterns: textures that fill a surface, and marks on it.
 
 A texture is a weight 0..1 of the second colour, from a point in texture units (one cell is one unit) and the
 normal there. A mark is a weight 0..1 of its own colour, from coordinates `(u, v, w)` whose `w` points out
@@ -37,7 +37,7 @@ def value_noise(x, y, z):
 
 
 def _check(point, _):
-    # Half a cell aside, so that the faces of a box at round coordinates do not fall onto a cell border.
+    # Shifted by half a cell, so that the faces of a box at round coordinates are not on a cell border.
     parity = sum(jnp.floor(v + 0.31).astype(jnp.int32) for v in point) & 1
     return parity.astype(jnp.float32)
 
@@ -82,7 +82,7 @@ def _face(u, v, w):
 
 
 def _windows(u, v, w):
-    """A row of windows all around: a band at the height of the mark, cut by posts (both walls that stand)."""
+    """A row of windows all around: a band at the height of the mark, cut by posts (on all vertical walls)."""
     along = jnp.where(jnp.abs(u) > jnp.abs(w), w, u)
     post = jnp.abs(along - jnp.round(along)) > 0.36
     return (jnp.abs(v) < 0.42) & ~post

@@ -1,14 +1,14 @@
-"""A BAGEL checkpoint as it lies on disk, and the sizes of its model.
+"""A BAGEL checkpoint on disk, and the sizes of its model.
 
-    llm_config.json  vit_config.json     widths and heads, as Hugging Face writes them
+    llm_config.json  vit_config.json     widths and heads, in Hugging Face's format
     ema.safetensors | model.safetensors | model.safetensors.index.json and its shards
     ae.safetensors                       the FLUX autoencoder
-    config.json                          optional; sections `bagel` and `ae` of sizes that are said nowhere else
-    macro_extra.safetensors              optional; what only macro has (binding, LoRA), under our names
-    the files of COPIED_FILES            optional; the tokenizer and the like, which go along unread
+    config.json                          optional; sections `bagel` and `ae` with sizes found nowhere else
+    macro_extra.safetensors              optional; parameters that only macro has (binding, LoRA), under our names
+    the files of COPIED_FILES            optional; the tokenizer and the like, copied unread
 
-What the JSON files do not say is read off the tensors: the VAE's widths, the sides of the position tables, the
-latent patch, the vision layers that were kept (the released vit_config.json counts 27, of which 26 are there).
+Sizes that the JSON files lack are derived from the tensors: the VAE's widths, the sides of the position tables, the
+latent patch, the number of vision layers (the released vit_config.json says 27, but 26 are stored).
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ class Tensors(Mapping):
 
 @dataclass(frozen=True)
 class BagelFolder:
-    """An opened checkpoint; no tensor is read yet.
+    """An opened checkpoint; no tensor has been read.
 
     Attributes:
         path: the folder. config: the model's sizes; `binding` is set if `extra` holds a binding table.
-        composer, vae: BAGEL's tensors. extra: our own, empty if there are none.
-        copied_files: files that go along unread.
+        composer, vae: BAGEL's tensors. extra: our own, may be empty.
+        copied_files: files to copy unread.
     """
 
     path: Path
@@ -74,13 +74,13 @@ class BagelFolder:
 
 
 def open_folder(path: str | Path, max_latent_size: int | None = None) -> BagelFolder:
-    """Opens a checkpoint and works out its sizes.
+    """Opens a checkpoint and determines the sizes of its model.
 
     Args:
-        max_latent_size: latent tokens along a side that the caller counts on; None takes what is there.
+        max_latent_size: required latent tokens along a side; None: as stored.
 
     Raises:
-        UserError: a file that is missing, damaged or a pickle; a size that is said nowhere or in two ways.
+        UserError: a file is missing, damaged or a pickle; a size is missing or contradictory.
     """
     path = Path(path)
     if not path.is_dir():
@@ -106,10 +106,10 @@ def open_folder(path: str | Path, max_latent_size: int | None = None) -> BagelFo
 
 
 def weight_files(path: Path) -> list[TensorReader]:
-    """The file or files that hold the model of a folder.
+    """The file or files of a folder that hold the model.
 
     Raises:
-        UserError: none, or a pickle.
+        UserError: there are none, or a pickle.
     """
     for name in WEIGHTS:
         if not (path / name).is_file():
@@ -125,7 +125,7 @@ def weight_files(path: Path) -> list[TensorReader]:
 
 
 def read_json(path: Path) -> dict:
-    """A JSON file; UserError if it is none."""
+    """The content of a JSON file. Raises UserError if it is none."""
     try:
         return json.loads(path.read_text())
     except OSError as error:
@@ -154,12 +154,12 @@ def _root(number: int, what: str) -> int:
 
 
 def count(keys: Iterable[str], pattern: str) -> int:
-    """How many numbered members there are: one more than the largest number that the pattern catches."""
+    """The number of numbered members: one more than the largest number that the pattern captures."""
     return 1 + max((int(m[1]) for key in keys if (m := re.match(pattern, key))), default=-1)
 
 
 def llm_config(path: Path, values: Mapping) -> LLMConfig:
-    """The sizes that a Qwen2 config, read from `path`, gives."""
+    """The sizes in the `values` of a Qwen2 config; `path` names it in errors."""
     get = functools.partial(_field, path, values)
     heads = get("num_attention_heads")
     return LLMConfig(
@@ -188,7 +188,7 @@ def _vision(path: Path, values: Mapping, tensors: Tensors) -> VisionConfig:
 
 
 def vision_config(path: Path, values: Mapping, layers: int, positions: int) -> VisionConfig:
-    """The sizes that a SigLIP config, read from `path`, gives for so many layers and rows of the position table."""
+    """The sizes from a SigLIP config (`path` in errors) and the numbers of layers and of rows of the position table."""
     get = functools.partial(_field, path, values)
     return VisionConfig(
         width=get("hidden_size"),
@@ -202,7 +202,7 @@ def vision_config(path: Path, values: Mapping, layers: int, positions: int) -> V
 
 
 def vae_config(path: Path, specs: Mapping[str, Spec], values: Mapping) -> VAEConfig:
-    """The FLUX autoencoder's sizes off its tensors; `values` may hold `scale_factor` and `shift_factor`."""
+    """The FLUX autoencoder's sizes from its tensors; `values` may hold `scale_factor` and `shift_factor`."""
     for key in ("encoder.conv_in.weight", "encoder.conv_out.weight"):
         if key not in specs:
             raise UserError(f"{path}: there is no tensor {key}; is it the FLUX autoencoder?")
@@ -221,7 +221,7 @@ def vae_config(path: Path, specs: Mapping[str, Spec], values: Mapping) -> VAECon
 
 
 def _latent_side(path: Path, tensors: Tensors, bagel: Mapping, wanted: int | None) -> int:
-    """Off the stored table; a fine-tuning without one says it in config.json, or has the released 64."""
+    """Latent tokens along a side: from the stored table, else config.json, else `wanted`, else the released 64."""
     said = {"config.json's bagel.max_latent_size": bagel.get("max_latent_size"), "--max_latent_size": wanted}
     if LATENT_TABLE in tensors.specs:
         rows = tensors.specs[LATENT_TABLE].shape[0]
@@ -235,7 +235,7 @@ def _latent_side(path: Path, tensors: Tensors, bagel: Mapping, wanted: int | Non
 
 
 def json_configs(config: ModelConfig) -> dict[str, dict]:
-    """File name -> what it says of a model of these sizes."""
+    """File name -> its content for a model of these sizes."""
     llm, vision = config.llm, config.vision
     language = {
         "architectures": ["Qwen2ForCausalLM"],
@@ -256,7 +256,7 @@ def json_configs(config: ModelConfig) -> dict[str, dict]:
         "model_type": "siglip_vision_model",
         "hidden_size": vision.width,
         "intermediate_size": vision.mlp,
-        "num_hidden_layers": vision.layers + 1,  # BAGEL's loader takes one layer off what stands here
+        "num_hidden_layers": vision.layers + 1,  # BAGEL's loader subtracts one from this
         "num_attention_heads": vision.heads,
         "patch_size": vision.patch,
         "image_size": vision.side * vision.patch,

@@ -1,9 +1,9 @@
-"""BAGEL's checkpoint in, ours out, and back; tensor by tensor, so that a 29 GB file needs little memory.
+"""Imports and exports BAGEL checkpoints, tensor by tensor, so that a 29 GB file needs little memory.
 
-Ours is one `model.safetensors` (macro/models/checkpoints/weights.py) whose layers are stacked, and beside it the folder
-`bagel/` with what BAGEL has and we compute or do not read: position tables, JSON files, the tokenizer. Types are
-kept, so importing and exporting again gives the same bytes. What BAGEL has not, the binding table and the adapters of
-a training with LoRA (`lora.safetensors`, which are merged into the model besides), goes out in macro_extra.safetensors.
+Ours is one `model.safetensors` (macro/models/checkpoints/weights.py) with stacked layers, and beside it a folder
+`bagel/` with what we compute or do not read: position tables, JSON files, the tokenizer. Types are kept, so an import
+followed by an export gives the same bytes. Parameters that BAGEL lacks, the binding table and LoRA adapters
+(`lora.safetensors`, which are also merged into the model), are exported in macro_extra.safetensors.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from macro.utils.streaming_safetensors import Spec, TensorReader, streaming_writ
 
 MACRO_WEIGHTS, LORA = "model.safetensors", "lora.safetensors"
 BAGEL_DIR, TABLES = "bagel", "tables.safetensors"
-_LISTED = 12  # differences of one kind that an error spells out
+_LISTED = 12  # differences of one kind that an error lists
 
 
 class TensorMapping(NamedTuple):
-    """One tensor of BAGEL's and the parameter (or layer of one) that it is."""
+    """One BAGEL tensor and the parameter (or the layer of one) that it maps to."""
 
     key: str
     shape: tuple[int, ...]
@@ -55,7 +55,7 @@ def shapes(config: ModelConfig) -> Mapping[str, tuple[int, ...]]:
 
 
 def tensor_mappings(config: ModelConfig) -> Iterator[TensorMapping]:
-    """All tensors of the BAGEL checkpoint of this size but the fixed tables, VAE included."""
+    """All tensors of a BAGEL checkpoint of this size, VAE included, except the fixed tables."""
     for path, shape in shapes(config).items():
         whole = torch_param(path)
         layers = [None] if whole else range(shape[0])
@@ -68,7 +68,7 @@ def tensor_mappings(config: ModelConfig) -> Iterator[TensorMapping]:
 
 
 def check(source: BagelFolder) -> None:
-    """Raises UserError that lists every tensor that is missing, too many or of another shape."""
+    """Raises a UserError that lists every tensor that is missing, unexpected or of another shape."""
     wanted = {mapping.key: mapping.shape for mapping in tensor_mappings(source.config)}
     tables = fixed_tables(source.config)
     found = {key: spec.shape for tensors in (source.composer, source.vae) for key, spec in tensors.specs.items()}
@@ -101,7 +101,7 @@ def _is_adapter(path: str) -> bool:
 
 
 def _adapts(path: str, shape: tuple[int, ...], ours: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether half an adapter, A [..., in, rank] or B [..., rank, out], fits the kernel [..., in, out] of its path."""
+    """Whether an adapter matrix A [..., in, rank] or B [..., rank, out] fits the kernel [..., in, out] at its path."""
     kernel, _, half = path.removeprefix(f"{weights.ADAPTERS}/").rpartition("/")
     wanted = ours.get(kernel, ())
     inputs, outputs = wanted[:-1], (*wanted[:-2], *wanted[-1:])
@@ -119,16 +119,16 @@ def fixed_tables(config: ModelConfig) -> dict[str, tuple[int, int]]:
 
 
 def import_bagel(source: BagelFolder, out: str | Path, notes: Mapping) -> list[Path]:
-    """Writes `<out>/model.safetensors`, `<out>/bagel/` and, where adapters came along, `<out>/lora.safetensors`.
+    """Writes `<out>/model.safetensors`, `<out>/bagel/` and, if there are adapters, `<out>/lora.safetensors`.
 
     Args:
         notes: facts about the weights, for the file's header.
 
     Returns:
-        The weights' files.
+        Paths of the weights' files.
 
     Raises:
-        UserError: tensors that do not fit (see `check`), before anything is written.
+        UserError: tensors do not fit (see `check`); raised before anything is written.
     """
     check(source)
     out = Path(out)
@@ -139,7 +139,7 @@ def import_bagel(source: BagelFolder, out: str | Path, notes: Mapping) -> list[P
     specs |= {mapping.path: Spec(ours[mapping.path], stored[mapping.key].dtype) for mapping in listed}
     with streaming_writer(out / MACRO_WEIGHTS, specs, weights.header(source.config, notes)) as write:
         for mapping in listed:
-            # No name for the tensor: it would live on until the next one is read.
+            # No variable holds the tensor: it would keep it alive until the next one is read.
             tensors = source.vae if mapping.path.startswith("vae/") else source.composer
             write(mapping.path, mapping.transform.to_flax(tensors[mapping.key]), mapping.layer)
         for path in source.extra:
@@ -165,12 +165,12 @@ def export_bagel(source: str | Path, out: str | Path) -> list[Path]:
     """Writes a folder that BAGEL's own code loads, from our weights; returns its files.
 
     Args:
-        source: a folder that `import_bagel` or training wrote, or a `.safetensors` file of ours.
-        out: gets ema.safetensors, ae.safetensors, the JSON files, the tokenizer where there is one, and
-            macro_extra.safetensors if the model has parameters that BAGEL does not have, or adapters beside it.
+        source: a folder written by `import_bagel` or training, or a `.safetensors` file of ours.
+        out: gets ema.safetensors, ae.safetensors, the JSON files, the tokenizer if there is one, and
+            macro_extra.safetensors if the model has parameters that BAGEL lacks, or adapters beside it.
 
     Raises:
-        UserError: no weights of ours, or weights without a composer or a VAE.
+        UserError: the weights are not ours, or lack a composer or a VAE.
     """
     source, out = Path(source), Path(out)
     path = source / MACRO_WEIGHTS if source.is_dir() else source
@@ -212,7 +212,7 @@ def export_bagel(source: str | Path, out: str | Path) -> list[Path]:
 
 
 def _tables(config: ModelConfig, bagel_dir: Path, dtype: np.dtype) -> dict[str, np.ndarray]:
-    """The fixed tables as they came, or computed for a model that was never BAGEL's."""
+    """The fixed tables as imported, or computed for a model that was not imported."""
     if (bagel_dir / TABLES).is_file():
         return dict(TensorReader(bagel_dir / TABLES))
     tables = {}
@@ -223,7 +223,7 @@ def _tables(config: ModelConfig, bagel_dir: Path, dtype: np.dtype) -> dict[str, 
 
 
 def _small_files(config: ModelConfig, bagel_dir: Path, out: Path) -> list[Path]:
-    """JSON files and the tokenizer: those that came along; configs that did not are made from the sizes."""
+    """JSON files and the tokenizer, as imported; missing configs are made from the sizes."""
     copied_files = [
         bagel_dir / name for name in checkpoint.CONFIGS + checkpoint.COPIED_FILES if (bagel_dir / name).is_file()
     ]

@@ -1,11 +1,11 @@
-"""Which tensor of a BAGEL checkpoint is which of our parameters, both ways.
+"""The mapping between the tensors of a BAGEL checkpoint and our parameters, in both directions.
 
-A row reads: BAGEL's key, our path, what happens to the axes. `{name}` stands for the same text on both sides;
-`{name:regex}` says once what it may be, digits otherwise. `{layer}` is no part of our path: it is the mapped of a
+A row is BAGEL's key, our path, and the transform of the axes. `{name}` stands for the same text on both sides;
+`{name:regex}` defines once what it matches (digits by default). `{layer}` is no part of our path: it is the index of a
 layer's tensor along the first axis of ours, where `scan` stacks all layers.
 
 BAGEL's linear layers hold [out, in], ours [in, out]; its convolutions [out, in, h, w], ours [h, w, in, out];
-its convolutions of 1 x 1 are dense layers here.
+its 1 x 1 convolutions are dense layers here.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _norm(key: str, path: str, bias: bool) -> list[Row]:
 
 
 def _expert(suffix: str, expert: str) -> list[Row]:
-    """One of the twins: BAGEL marks the generation expert's modules with a suffix."""
+    """Rows of one expert: BAGEL marks the generation expert's modules with a suffix."""
     llm, ours = "language_model.model.layers.{layer}", f"composer/mot/blocks/{{layer}}/{expert}"
     return [
         *_norm(f"{llm}.input_layernorm{suffix}", f"{ours}/input_norm", bias=False),
@@ -90,7 +90,7 @@ VAE: list[Row] = [
 
 
 class Transform(NamedTuple):
-    """How axes change on the way in and on the way out."""
+    """How axes change on import and on export."""
 
     to_flax: Callable[[np.ndarray], np.ndarray]
     to_torch: Callable[[np.ndarray], np.ndarray]
@@ -105,7 +105,7 @@ TRANSFORMS = {
 
 
 class MappedName(NamedTuple):
-    """Where a tensor of the other side belongs: its name there, the layer (None: not stacked), the transform."""
+    """The counterpart of a tensor: its name, the layer (None: not stacked), the transform."""
 
     name: str
     layer: int | None
@@ -114,7 +114,7 @@ class MappedName(NamedTuple):
 
 @cache
 def flax_param(key: str) -> MappedName | None:
-    """Where BAGEL's tensor `key` belongs among our parameters; None for a key that no row knows."""
+    """Our parameter for BAGEL's tensor `key`; None for a key that matches no row."""
     for pattern, path, transform in _compiled("to_flax"):
         if match := pattern.fullmatch(key):
             fields = match.groupdict()
@@ -125,7 +125,7 @@ def flax_param(key: str) -> MappedName | None:
 
 @cache
 def torch_param(path: str, layer: int | None = None) -> MappedName | None:
-    """BAGEL's name for (a layer of) our parameter `path`; None for one that BAGEL does not have."""
+    """BAGEL's tensor for (a layer of) our parameter `path`; None if BAGEL lacks it."""
     for pattern, key, transform in _compiled("to_torch"):
         if (match := pattern.fullmatch(path)) and ("{layer}" in key) == (layer is not None):
             return MappedName(key.format(**match.groupdict(), layer=layer), layer, TRANSFORMS[transform])
@@ -140,7 +140,7 @@ def _compiled(direction: str) -> list[tuple[re.Pattern, str, str]]:
     """Every row as (pattern of one side's names, template of the other side's, transform)."""
     rows = []
     for key, path, transform in COMPOSER + VAE:
-        # What a field may be is said on the key's side; our path has no mapped for the layer.
+        # The regex of a field is on the key's side; our path has no field for the layer.
         kinds = {name: kind or r"\d+" for name, kind in _FIELD.findall(key)}
         path = path.replace("/{layer}", "")
         here, there = (key, path) if direction == "to_flax" else (path, key)
@@ -149,7 +149,7 @@ def _compiled(direction: str) -> list[tuple[re.Pattern, str, str]]:
 
 
 def _pattern(template: str, kinds: dict[str, str]) -> re.Pattern:
-    """The template as a regular expression; a field that stands twice must read the same twice."""
+    """The template as a regular expression; a repeated field must match the same text."""
     out, at, seen = "", 0, set()
     for match in _FIELD.finditer(template):
         name = match[1]

@@ -1,10 +1,10 @@
-"""A new Mixture-of-Transformers from weights that were never one: Qwen2.5 for both experts, SigLIP to see with.
+"""Upcycles pretrained weights into a new Mixture-of-Transformers: Qwen2.5 for both experts, SigLIP as vision encoder.
 
-    language model   every layer and the final norm twice; norms of queries and keys are ones where it has none
+    language model   every layer and the final norm twice; norms of queries and keys, if missing, are ones
     SigLIP           all layers but the last; its patch convolution as a linear layer over (row, column, channel)
     new              connector, time embedding and latent input random; latent output zero; binding by the config
 
-as BAGEL was started (its `init_moe`; features of the penultimate layer). Read next: `convert.py`.
+BAGEL was initialised in the same way (its `init_moe`; features of the penultimate layer). Read next: `convert.py`.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ def start_from(
     """Writes `<out>/model.safetensors`; returns it.
 
     Args:
-        qwen, siglip: folders as Hugging Face lays them out: config.json and safetensors, whole or in shards.
+        qwen, siglip: folders in Hugging Face's layout: config.json and safetensors, whole or sharded.
         vae: the FLUX autoencoder's file.
-        latent_side: latent tokens along a side that images may have.
-        seed: of what is new.
+        latent_side: the most latent tokens along a side of an image.
+        seed: of the new parameters.
 
     Raises:
-        UserError: a file or a tensor that is missing or of another shape, before anything is written.
+        UserError: a file or tensor is missing or of another shape; raised before anything is written.
     """
     language, sight = Tensors(checkpoint.weight_files(Path(qwen))), Tensors(checkpoint.weight_files(Path(siglip)))
     autoencoder = TensorReader(vae)
@@ -86,10 +86,10 @@ def _config(qwen: Path, siglip: Path, vae: TensorReader, sight: Tensors, latent_
 def _source(
     mapping: TensorMapping, language: Tensors, sight: Tensors, vae: TensorReader, seed: int
 ) -> tuple[Spec, Read]:
-    """Where a tensor of BAGEL's comes from: its shape there, and what reads (or makes) it.
+    """The source of a BAGEL tensor: its shape there, and the function that reads or makes it.
 
     Raises:
-        UserError: it should lie in one of the folders, and does not.
+        UserError: none of the folders has it.
     """
     key = mapping.key
     if mapping.path.startswith("vae/"):
