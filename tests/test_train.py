@@ -122,7 +122,7 @@ def test_sample_grids_show_what_the_mode_has(small, tmp_path, sampling, tiles):
         ("data.name=scene", "config.data.name='scene': there is scenes"),
         ("model.variant=XXL/64", "model.variant='XXL/64': expected"),
         ("optim.schedule=linear", "config.optim.schedule='linear': choose one of cosine, constant"),
-        ("packing.buckets=((60,64,4),)", "packing.buckets: 60x64 is no multiple of 16"),
+        ("packing.buckets=((60,64,4),)", "config.packing.buckets: 60x64 is no multiple of 16"),
         ("batch_size=0", "config.batch_size=0 does not divide"),
         ("lora.preset=musik", "config.lora.preset='musik': choose one of music"),
         ("lora.rank=-1", "config.lora.rank=-1: must be at least 1"),

@@ -57,7 +57,7 @@ def encode_latents(
 
 
 def encode(
-    params: Mapping, prompt: Prompt, noise: Sequence[Sequence[Array]] | None, config: ModelConfig
+    params: Mapping, prompt: Prompt, noise: Sequence[Sequence[Array | np.ndarray]] | None, config: ModelConfig
 ) -> tuple[Array | None, Array | None]:
     """ViT tokens [s, n, d] and clean VAE tokens [s, n, c] of the sentences' images; None without any.
 
@@ -125,7 +125,7 @@ def read_prompt(
     params: Mapping,
     prompt: Prompt,
     config: ModelConfig,
-    noise: Sequence[Sequence[Array]] | None = None,
+    noise: Sequence[Sequence[Array | np.ndarray]] | None = None,
     probes: Mapping[int, AttentionProbe] | None = None,
     before: Cache | None = None,
 ) -> tuple[list[Cache], dict[int, tuple[Array, ...]]]:

@@ -117,7 +117,7 @@ def test_interval_is_open_below_and_closed_above():
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(UserError, match="no_image"):
-        Guidance(stages=(("no_image", 2.0),))
+    with pytest.raises(UserError, match="no_words"):
+        Guidance(stages=(("no_words", 2.0),))
     with pytest.raises(UserError, match="loud"):
         bagel(cfg_renorm_type="loud")

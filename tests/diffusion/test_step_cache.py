@@ -133,10 +133,10 @@ def test_narrow_embeddings_stay_narrow():
 @pytest.mark.parametrize(
     "make, said",
     [
-        (lambda: TaylorSeer(0, 1), "reuse.interval: 0"),
-        (lambda: TaylorSeer(3, -1), "reuse.order: -1"),
-        (lambda: TeaCache(0.0), "reuse.limit: 0"),
-        (lambda: TeaCache(float("nan")), "reuse.limit: nan"),
+        (lambda: TaylorSeer(0, 1), "sampling.step_cache.interval: 0"),
+        (lambda: TaylorSeer(3, -1), "sampling.step_cache.order: -1"),
+        (lambda: TeaCache(0.0), "sampling.step_cache.limit: 0"),
+        (lambda: TeaCache(float("nan")), "sampling.step_cache.limit: nan"),
     ],
 )
 def test_mistakes_are_named(make, said):

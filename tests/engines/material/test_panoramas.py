@@ -60,5 +60,5 @@ def test_other_images_are_none(tmp_path, sphere, spoil, reason):
 def test_a_broken_one_is_a_fault(tmp_path, sphere):
     image_io.save(tmp_path / "panoramas/room.png", sphere)
     (tmp_path / "panoramas/room.png").write_bytes(b"")
-    with pytest.raises(ItemError, match="not a picture"):
+    with pytest.raises(ItemError, match="not an image"):
         FolderMaterial(tmp_path).panorama(0, 0)
