@@ -37,6 +37,7 @@ def test_sizes_are_others(golden, other, kind):
     assert other(kind).model != golden.model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind, check", CASES, ids=[f"{kind}-{name}" for kind, name in CASES])
 def test_parity(other, kind, check):
     CHECKS[check](other(kind))

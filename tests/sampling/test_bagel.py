@@ -92,6 +92,7 @@ def test_where_contexts_end_under_both_policies():
     }
 
 
+@pytest.mark.slow
 def test_token_selection_and_strengths_under_both_policies():
     """With one image and one text after it both policies compare the same contexts, so they draw the same image."""
     sentence = Sentence((Image(FIRST), Text("one"), Target(size=FIRST.shape[:2])))
