@@ -26,6 +26,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Array
 
 from macro.inputs.conditioning import context_mask
 from macro.inputs.packing import PackingConfig, pack_target
@@ -66,8 +67,8 @@ class Chunk:
     """
 
     parent: int | None
-    streams: dict[str, dict[str, np.ndarray]]
-    names: dict[str, np.ndarray]
+    streams: dict[str, dict[str, np.ndarray | Array]]
+    names: dict[str, np.ndarray | Array]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ SCRIPT = Path(__file__).with_name("sharded.py")
 
 def run(program):
     with start([[str(SCRIPT), str(CONFIG), program]], devices=8) as (running,):
-        done = running.finish(500)
+        done = running.finish(1500)
     assert done.code == 0, done.err[-3000:]
     return json.loads(done.out.splitlines()[-1])
 
