@@ -88,8 +88,8 @@ class Prompt:
     contexts: Mapping[str, int | None]
     ends: Mapping[str, tuple[PositionState, ...]]
     plans: tuple[str, ...]
-    vision: dict[str, np.ndarray] | None
-    latents: tuple[tuple[np.ndarray, ...], ...]
+    vision: dict[str, np.ndarray | Array] | None
+    latents: tuple[tuple[np.ndarray | Array, ...], ...]
 
     @property
     def sentences(self) -> int:

@@ -103,7 +103,7 @@ def _reading(params, model: ModelConfig, prompt: Prompt, choice: Choice | None, 
     probes = {} if choice is None else choice.probes()
 
     def read(params, arrays, probes):
-        chunks = [dataclasses.replace(c, streams=s) for c, s in zip(prompt.chunks, arrays["streams"], strict=True)]
+        chunks = tuple(dataclasses.replace(c, streams=s) for c, s in zip(prompt.chunks, arrays["streams"], strict=True))
         given = dataclasses.replace(prompt, chunks=chunks, vision=arrays["vision"], latents=arrays["latents"])
         return read_prompt(params, given, model, probes=probes)[0]
 
