@@ -66,5 +66,7 @@ def devices(name: str, slices: int = 1) -> list[jax.Device]:
         import libtpu  # noqa: F401
     except ImportError:
         raise UserError("compiling for a TPU needs the libtpu wheel: pip install -e '.[compile]'") from None
-    more = {"num_slices": slices} if slices > 1 else {}
+    more: dict = {"num_slices": slices} if slices > 1 else {}
+    if size(name.partition(":")[2]) == 1:
+        more["chips_per_host_bounds"] = [1, 1, 1]  # libtpu before 0.0.50 otherwise takes a host of four chips
     return list(topologies.get_topology_desc(name, "tpu", **more).devices)

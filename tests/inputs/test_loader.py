@@ -124,11 +124,11 @@ def test_a_bad_sample_stops_the_run_with_its_name(tokenizer, make_source):
 KILLED = """
 import os, subprocess, sys
 from inputs.toy import PACKING
-from macro.inputs.loader import Pipeline
-from macro.inputs.dataset_builder import open_source
+from macro.inputs.loader import DataLoader
+from macro.inputs.sources import open_source
 from macro.inputs.tokenizer import Tokenizer
 if __name__ == "__main__":
-    run = Pipeline(open_source(sys.argv[1]), Tokenizer.demo(), PACKING, 3, batch_rows=4, workers=1)
+    run = DataLoader(open_source(sys.argv[1]), Tokenizer.demo(), PACKING, 3, batch_rows=4, workers=1)
     next(run)
     print(subprocess.run(["pgrep", "-P", str(os.getpid())], capture_output=True, text=True).stdout, flush=True)
     os.kill(os.getpid(), 9)

@@ -30,14 +30,14 @@ from macro.utils.config import load, run
 
 
 def main(workdir, save_every_steps=4, batch_size={ROWS}, pause=0.0, coordinator="", process=-1, processes=0):
-    from macro.inputs.loader import Pipeline
+    from macro.inputs.loader import DataLoader
     from macro.objectives import OBJECTIVES
     from macro.parallel.mesh import my_rows
     from macro.sentence.spans import Sentence, Target, Text
     from macro.training import data
     from training import stand_in
 
-    class Numbers(Pipeline):
+    class Numbers(DataLoader):
         def __next__(self):
             time.sleep(pause)
             state = self.get_state()
