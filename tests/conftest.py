@@ -19,10 +19,11 @@ install_import_hook("macro", "beartype.beartype")
 _MANY_MAPS = 40_000
 _MOST_WORKERS = 4  # each takes up to 3 GB
 # Where XLA optimises what it compiles: programs that run for long, goldens of other libraries, and programs for chips
-# that are not here. Everywhere else compiling takes longer than running. Processes that tests start optimise.
+# that are not here; and where bytes are compared with those of other processes, which optimise. Everywhere else
+# compiling takes longer than running.
 _OPTIMISED = (
-    "colabs", "engines", "evals", "parity", "scenes", "models/test_params.py", "kernels/test_attention_tpu.py",
-    "parallel/test_chips.py", "parallel/cost_model", "test_compile.py",
+    "colabs", "data/test_beam.py", "engines", "evals", "parity", "scenes", "models/test_params.py",
+    "kernels/test_attention_tpu.py", "parallel/test_chips.py", "parallel/cost_model", "test_compile.py",
 )  # fmt: skip
 
 
