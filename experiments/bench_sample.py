@@ -105,7 +105,7 @@ def stretched(tokens: int) -> tuple[Pipeline, int]:
     shipped = macro.load("demo")
     patch, old = shipped.config.vision.patch, shipped.config.vision.side
     pixels = side * patch
-    packing = dataclasses.replace(shipped.packing, reference_max_side=pixels)
+    packing = dataclasses.replace(shipped.packing, reference_max_side=pixels, vision_side=max(side, old))
     if side <= old:
         return Pipeline(shipped.params, shipped.config, shipped.tokenizer, packing, shipped.options), pixels
     vision = dict(shipped.params["composer"]["planner"]["vision"])
@@ -114,7 +114,6 @@ def stretched(tokens: int) -> tuple[Pipeline, int]:
     composer = dict(shipped.params["composer"])
     composer["planner"] = dict(composer["planner"]) | {"vision": vision}
     config = dataclasses.replace(shipped.config, vision=dataclasses.replace(shipped.config.vision, side=side))
-    packing = dataclasses.replace(packing, vision_side=side)
     params = dict(shipped.params) | {"composer": composer}
     return Pipeline(params, config, shipped.tokenizer, packing, shipped.options), pixels
 
