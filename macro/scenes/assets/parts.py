@@ -130,7 +130,7 @@ def turned(pivot: Vector, turn: Vector, *parts: Part) -> list[Part]:
 
 
 def supports(parts: Sequence[Part], directions: Float[np.ndarray, "p d 3"]) -> Float[np.ndarray, "p d"]:
-    """The support function of each part along its own directions, in the kind's frame: max over its points x of d . x."""
+    """The support function of each part along its own directions, in the kind's frame: its maximum of d . x."""
     size, centre = np.array([part.size for part in parts], np.float64), np.array([part.centre for part in parts])
     local = directions @ np.array([part.turn for part in parts])  # [p, d, 3], along the part's own axes
     sideways, upwards, depth = np.moveaxis(local * size[:, None], -1, 0)
