@@ -1,12 +1,13 @@
 """What a clause of English states of the things it mentions: who stands in which relation to whom, and where.
 
-The items of a clause (`check_reader.py`) are walked from left to right: a relation takes the group of mentions before it
-and the mention after it; "which is" passes to the last mention; "behind the tree is a dog" has them the other way round.
-What is left over, such as a relation without an object, is counted as unread.
+The items of a clause (`check_reader.py`) are walked from left to right: a relation takes the group of mentions before
+it and the mention after it; "which is" passes to the last mention; "behind the tree is a dog" has them the other way
+round. What is left over, such as a relation without an object, is counted as unread.
 """
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 # Words that relate, when no relation could be read around them.
 _CUES = {
@@ -17,9 +18,8 @@ _GONE = {
     "remove", "removes", "erase", "erases", "delete", "deletes", "goes", "leaves", "disappears", "vanishes", "rid",
     "clear",
 }  # fmt: skip
-_SWAPPED = {
-    "replace", "replaces", "swap", "swaps", "exchange", "becomes", "instead", "substitute",
-}  # fmt: skip
+_SWAPPED = {"replace", "replaces", "swap", "swaps", "exchange", "becomes"}
+_INSTEAD = re.compile(r"\b(in place of|instead of|comes? for|takes? the place of)\b")
 
 
 @dataclass(frozen=True)
@@ -73,17 +73,17 @@ class Clause:
 
 def _mark_gone(clause: Clause) -> None:
     """Marks mentions of what an edit takes away, and of what it repaints: they tell of the image before."""
-    verbs = set(clause.of("word"))
-    away = bool(verbs & _GONE) or ("take" in verbs and bool(verbs & {"away", "out", "off"}))
-    swapped, first = bool(verbs & _SWAPPED) or {"turns", "into"} <= verbs, True
+    verbs, places = set(clause.of("word")), [n for n, item in enumerate(clause.items) if isinstance(item, Mention)]
+    gone = set(places) if verbs & _GONE or ("take" in verbs and verbs & {"away", "out", "off"}) else set()
+    if verbs & _SWAPPED or {"turns", "into"} <= verbs:
+        gone |= set(places[:1])
+    if _INSTEAD.search(clause.text):
+        gone |= set(places[-1:])
     repainted = bool(clause.of("colour"))
-    for n, item in enumerate(clause.items):
-        if isinstance(item, Mention):
-            if away or (swapped and first):
-                clause.items[n] = Mention(item.text, item.numbers, item.ordinal, item.colours, item.kind, True)
-            elif repainted and item.colours:
-                clause.items[n] = Mention(item.text, item.numbers, item.ordinal, (), item.kind)
-            first = False
+    for n in places:
+        item = clause.items[n]
+        colours = () if repainted and n not in gone else item.colours
+        clause.items[n] = replace(item, colours=colours, gone=n in gone)
 
 
 def state(clause: Clause) -> None:

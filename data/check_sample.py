@@ -103,7 +103,7 @@ class _Examination:
     def _count(self, check: str, good: bool | None, where: str, words: str, why: str, weight: float = 0.5) -> None:
         """One thing checked; `good` is False where it is wrong. None (open) counts as checked and not wrong."""
         self.out.checked[check] += 1
-        if good is False:
+        if good is not None and not good:
             self.out.faults.append(Fault(check, where, words, why, weight))
 
     def _reads(self, check: str, read: bool) -> None:
@@ -128,7 +128,7 @@ class _Examination:
             return subject, ""
         named = [n for n in self.sight.visible if mention.kind and self.kinds[n - 1] == mention.kind]
         if len(named) < 2:
-            return (named[0], "") if named else (None, "")
+            return (named[0], "") if named else (None, f"no {mention.kind} is to be seen" if mention.kind else "")
         fits = [n for n in named if mention.colours and self.sight.coloured(n, mention.colours) is not False]
         if mention.colours and not fits:
             seen = "; ".join(self._colours_in_words(n) for n in named)
@@ -153,22 +153,31 @@ class _Examination:
         elif why and "colours" in why:
             self._count("colour_words", False, where, mention.text, why, 1.0)
 
-    def _named(self, where: str, mention: Mention, check: str = "subjects") -> None:
+    def _named(self, where: str, mention: Mention) -> None:
         """Checks that an image's or a number's noun is what it shows."""
         if mention.kind and (mention.numbers or mention.ordinal is not None):
             _, why = self._who(mention)
             if set(mention.numbers) & set(self.images) or mention.ordinal is not None:
-                self._count(check, not why.startswith(("subject", "there is no")), where, mention.text, why, 1.0)
+                self._count("subjects", not why.startswith(("subject", "there is no")), where, mention.text, why, 1.0)
+
+    def _there(self, where: str, mention: Mention) -> None:
+        """Checks that what a thought names is to be seen, and has the number it gives."""
+        _, why = self._who(mention)
+        if mention.kind and "colours" not in why:
+            self._count("thoughts", not why, where, mention.text, why, 1.0)
 
     def _related(self, check: str, where: str, said: Statement, place: int | None = None) -> None:
         """Checks a statement that relates two subjects, or three."""
         others = said.other if isinstance(said.other, tuple) else (said.other,)
-        who, *whom = (self._who(mention, place if n == 0 else None)[0] for n, mention in enumerate((said.who, *others)))
+        meant = [self._who(mention, place if n == 0 else None) for n, mention in enumerate((said.who, *others))]
+        (who, *whom), why = (subject for subject, _ in meant), next((why for _, why in meant if why), "")
         known = who is not None and None not in whom
-        self._reads(check, known)
-        if known:
+        self._reads(check, known or bool(why))
+        words = f"{said.who.text} {said.name} {' and '.join(other.text for other in others)}"
+        if why:
+            self._count(check, False, where, words, why, 0.9)
+        elif known:
             good = self.sight.sees(who, said.name, tuple(whom) if len(whom) > 1 else whom[0])
-            words = f"{said.who.text} {said.name} {' and '.join(other.text for other in others)}"
             self._count(check, good, where, words, f"not so of subjects {', '.join(map(str, (who, *whom)))}", 0.7)
 
     # ---- the checks ----
@@ -232,7 +241,7 @@ class _Examination:
                     _, why = self._who(mention, place)
                     self._count("thoughts", not why, "thought", mention.text, why, 1.0)
                 elif not mention.gone:
-                    self._named("thought", mention, "thoughts")
+                    self._there("thought", mention)
                 if mention.colours and not mention.gone:
                     self._coloured("thought", mention, mention.colours, head)
             self._statements_of_thought(clause, place)
@@ -283,16 +292,13 @@ class _Examination:
             for said in entry.statements
             if said.name == "depth" and said.who is entry.mentions[0] and place in rank
         }
-        nearest, farthest = (min(rank, key=rank.get), max(rank, key=rank.get)) if rank else (None, None)
         for subject, depth in told.items():
             self._reads("thoughts", True)
             others = [rank[n] for n, other in told.items() if other != depth]
-            if depth == "near":
-                good = all(rank[subject] < other for other in others) and (len(rank) < 2 or subject != farthest)
-            else:
-                good = all(rank[subject] > other for other in others) and (len(rank) < 2 or subject != nearest)
+            good = all((rank[subject] < other) == (depth == "near") for other in others)
             words = f"{self.kinds[subject - 1]} {'near' if depth == 'near' else 'far back'}"
             why = f"subject {subject} is number {rank[subject] + 1} of {len(rank)} from the viewer"
+            good = good and self.sight.is_depth(subject, depth) is not False
             self._count("thoughts", good, "thought", words, why, 0.6)
 
     def _number(self, count: tuple[int, str | None, tuple[str, ...]]) -> int | None:

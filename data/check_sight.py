@@ -122,6 +122,17 @@ class Sight:
         height, width = mask.shape
         return columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height
 
+    def is_depth(self, subject: int, depth: str) -> bool | None:
+        """Whether a subject is "near" or "far": False only where both its foot and its rank in depth say otherwise."""
+        feet = {n: self.box(n, whole=True)[3] for n in self.visible}
+        lowest, highest = max(feet.values()), min(feet.values())
+        if lowest == highest or subject not in self.rank:
+            return None
+        foot = (feet[subject] - highest) / (lowest - highest)
+        rank = self.rank[subject] / (len(feet) - 1)
+        wrong = foot < 0.35 and rank > 0.2 if depth == "near" else foot > 0.5 and rank < 0.6
+        return False if wrong else None
+
     def sees(self, who: int, name: str, other: int | tuple[int, int]) -> bool | None:
         """Whether a relation holds; None where the image leaves it open or the relation is unknown."""
         among = (who, *other) if isinstance(other, tuple) else (who, other)
@@ -167,9 +178,9 @@ class Sight:
         foot, (left, top, right, bottom) = self.box(i, True)[3], self.box(j, True)
         if not left <= xi <= right or yi >= yj or foot < top - 0.05 or foot > bottom + 0.01:
             return False
-        # What stands on a thing reaches into its upper part only, at the same distance.
-        lies = foot <= (top + bottom) / 2 + 0.1 * (bottom - top) and abs(self.rank[i] - self.rank[j]) == 1
-        return True if lies else None
+        # The foot of what stands behind is hidden, and of what stands in front is lower still.
+        seen = self.box(i)[3] >= foot - 1.5 / self.masks.shape[1]
+        return True if seen and foot <= bottom - 0.1 * (bottom - top) else None
 
     def _above(self, i: int, j: int) -> bool | None:
         return bool(self.centres[i - 1][1] < self.centres[j - 1][1])
@@ -202,7 +213,7 @@ def in_place(centre: Sequence[float], place: tuple[str | None, str | None], edge
     x, y = centre
     left, right = COLUMNS.get(column, (0, 1))
     top, bottom = ROWS.get(row, (0, 1))
-    return left - edge <= x <= right + edge and top - edge <= y <= bottom + edge
+    return bool(left - edge <= x <= right + edge and top - edge <= y <= bottom + edge)
 
 
 def of_boxes(boxes: Sequence[Sequence[float]], side: int = 128) -> Sight:
