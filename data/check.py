@@ -43,7 +43,7 @@ CHECKS = (
     "boxes", "markers",
 )  # fmt: skip
 SHOWN = 12  # the worst examples of a check, on the page and in the JSON
-NOUNS = 2000  # samples that are asked for the nouns of a data set
+NOUNS = 100  # samples that are asked for the nouns of a data set
 
 
 @dataclass
@@ -104,7 +104,7 @@ def check(folder: str, num: int = 0, words: bool = True) -> list[Result]:
         raise UserError(f"{folder}: holds no data set and no .json samples; name a folder that does")
     for result in results:
         if result.samples is not None:
-            _examine(result, num, words)
+            examine_all(result, num, words)
     return results
 
 
@@ -156,9 +156,10 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def _examine(result: Result, num: int, words: bool) -> None:
+def examine_all(result: Result, num: int = 0, words: bool = True) -> None:
+    """Adds what is found in the samples of a result; the first `num` of them, 0 for all. See `check`."""
     indices = range(min(len(result.samples), num) if num else len(result.samples))
-    reader = Reader(_nouns(result.samples, indices)) if words else None
+    nouns = _nouns(result.samples, indices) if words else set()
     for index in indices:
         result.checked["files"] += 1
         try:
@@ -169,16 +170,16 @@ def _examine(result: Result, num: int, words: bool) -> None:
             continue
         result.places.append(index)
         if words:
-            _count(result, index, sentence, reader)
+            _count(result, index, sentence, nouns)
     if words:
         result.checked["duplicates"] = sum(one.target is not None for one in result.prints)
         for later, earlier in copies(result.prints):
-            words, why = f"target of sample {result.places[later]}", f"as in sample {result.places[earlier]}"
-            result.fault(result.places[later], "duplicates", "target", words, why)
+            told, why = f"target of sample {result.places[later]}", f"as in sample {result.places[earlier]}"
+            result.fault(result.places[later], "duplicates", "target", told, why)
 
 
 def _nouns(samples: Sequence[Sentence], indices: Sequence[int]) -> set[str]:
-    """The nouns of a data set's subjects, from samples spread over it."""
+    """Nouns of a data set's subjects, from samples spread over it; each sample adds its own."""
     nouns: set[str] = set()
     for index in indices[:: max(1, len(indices) // NOUNS)]:
         try:
@@ -188,13 +189,13 @@ def _nouns(samples: Sequence[Sentence], indices: Sequence[int]) -> set[str]:
     return nouns
 
 
-def _count(result: Result, index: int, sentence: Sentence, reader: Reader) -> None:
+def _count(result: Result, index: int, sentence: Sentence, nouns: set[str]) -> None:
     truth = sentence.truth
     result.known["truth"] += truth is not None
     result.known["albedo"] += getattr(truth, "albedo", None) is not None
     result.known["plan"] += sentence.plan is not None
     try:
-        seen = examine(sentence, reader)
+        seen = examine(sentence, Reader(nouns | kinds_of(sentence)))
     except UserError as error:
         result.checked["markers"] += 1
         result.fault(index, "markers", "prompt", "", _line(error))
@@ -218,14 +219,14 @@ def compare(ours: Sequence[Result], theirs: Sequence[Result]) -> bool:
 def not_checked(results: Sequence[Result], compared: bool) -> dict[str, str]:
     """What could not be checked, and why: {check: reason}."""
     known, samples = sum((result.known for result in results), Counter()), sum(len(r.prints) for r in results)
+    without = f"{samples - known['truth']:,} of {samples:,} samples have no truth (masks)"
     out = {}
-    for name in ("colour_words", "relations", "questions", "subjects", "boxes", "layouts", "thoughts"):
-        if known["truth"] < samples:
-            out[name] = f"{samples - known['truth']:,} of {samples:,} samples have no truth (masks)"
-    if known["albedo"] < known["truth"] and not out.get("colour_words"):
+    if known["truth"] < samples:
+        out = dict.fromkeys(("colour_words", "relations", "questions", "subjects", "boxes", "layouts"), without)
+        if known["plan"]:
+            out["thoughts"] = f"{without}; such thoughts were held against boxes of the notes or the layout grid"
+    elif known["albedo"] < known["truth"]:
         out["colour_words"] = f"{known['truth'] - known['albedo']:,} of {samples:,} samples have no albedo stored"
-    if "thoughts" in out:
-        out["thoughts"] += "; their thoughts were held against boxes of their notes or the layout grid"
     if not compared:
         out["splits"] = "nothing to compare with; name another data set by --against"
     return out
@@ -264,7 +265,10 @@ def printed(results: Sequence[Result], told: dict) -> str:
             if name != "samples" and (counts["checked"] or "read" in counts):
                 read = f"{counts['read']:7.0%}" if "read" in counts else ""
                 lines.append(f"  {name:13} {counts['checked']:7,} {counts['wrong']:7,}{read}")
-    lines += [f"not checked: {name}: {why}" for name, why in told["not_checked"].items()]
+    reasons: dict[str, list[str]] = {}
+    for name, why in told["not_checked"].items():
+        reasons.setdefault(why, []).append(name)
+    lines += [f"not checked: {', '.join(names)}: {why}" for why, names in reasons.items()]
     return "\n".join(lines)
 
 
@@ -287,9 +291,11 @@ def page_of(folder: str, results: Sequence[Result], told: dict) -> str:
     )
 
 
-if __name__ == "__main__":
+def command(argv: Sequence[str] | None = None) -> None:
+    """The command line; sys.argv if None."""
     run(
         main,
+        argv,
         positional=("folder",),
         folder="folder that holds data sets, built or as JSON samples",
         json="file that the counts and the worst examples are written to",
@@ -297,3 +303,7 @@ if __name__ == "__main__":
         against="another folder of data sets, which may share no sample and no image",
         num="samples of each data set that are checked; 0 for all",
     )
+
+
+if __name__ == "__main__":
+    command()

@@ -17,7 +17,7 @@ from macro.sentence.prompt import prompt_of
 from macro.sentence.spans import Sentence
 
 BITS_APART = 12  # of 64: candidates for near-duplicates
-MEAN_APART, MOST_APART = 7.0, 40.0  # of 255, over a thumbnail's values: on average, and anywhere
+MEAN_APART, MOST_APART = 7.0, 24.0  # of 255, over a thumbnail's values: on average, and anywhere
 _SIDE, _THUMB, _KEPT = 32, 16, 8
 _BLANK = 6.0  # an image whose values deviate less says nothing: a bare sky may well occur twice
 _ANGLES = np.pi / _SIDE * (np.arange(_SIDE) + 0.5) * np.arange(_KEPT)[:, None]

@@ -51,6 +51,22 @@ _FAR = {("far", "back"), ("in", "the", "background"), ("in", "the", "distance"),
 _NEAR = {("near",), ("in", "the", "foreground"), ("up", "close"), ("at", "the", "front")}
 _LINES = {("from", "left", "to", "right"): "left of", ("from", "right", "to", "left"): "right of"}
 _TOKEN = re.compile(r"<image \d+>|[a-z][\w'-]*|\d+|[.,;:?!]")
+# What a relation may be followed by that is no thing in the image.
+_NO_THING = {
+    "camera",
+    "viewer",
+    "scene",
+    "image",
+    "picture",
+    "others",
+    "rest",
+    "frame",
+    "one",
+    "it",
+    "them",
+    "left",
+    "right",
+}
 # Images that lend cloth, place or light show no subject; nor does a list of the views of one place.
 _LENT = re.compile(
     r"(?:wearing )?(?:the )?(?:cloth|scenery|place|light|style|look)(?: is)?(?: that| the one)? (?:of|in|from) "
@@ -87,10 +103,22 @@ class Reader:
         items, at = [], 0
         while at < len(words):
             found, step = self._item(words, at)
+            if items and getattr(items[-1], "sort", "") == "relation" and not isinstance(found, Mention):
+                found, step = self._stranger(words, at) or (found, step)
             if found is not None:
                 items.append(found)
             at += step
         return items
+
+    def _stranger(self, words: list[str], at: int):
+        """The object of a relation that the data set has no noun for: "left of the red zebra"; None if none is."""
+        end = at
+        while end < len(words) and (words[end] in _DETERMINERS | _ADJECTIVES or _colour(words[end])):
+            end += 1
+        stranger = end > at and end < len(words) and words[end].isalpha() and words[end] not in _NO_THING | _GROUNDS
+        if not stranger:
+            return None
+        return Mention(" ".join(words[at : end + 1]), kind=words[end]), end + 1 - at
 
     def _item(self, words: list[str], at: int):
         """The item that starts at a word, and how many words it takes."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from data.check_clauses import Clause, Mention, Statement
+from data.check_clauses import Clause, Mention, Statement, Word
 from data.check_reader import COLOURS, Reader
 from data.check_sight import Sight, in_place, of_boxes, of_grid
 from macro.sentence.layout import GRID_SIZE
@@ -21,6 +21,7 @@ from macro.sentence.prompt import MARKER, prompt_of
 from macro.sentence.spans import Image, Sentence, Text
 
 _VIEWS = {"view", "views", "camera"}  # clauses that name views of a place or an object speak of no subject's place
+_NO_NOUNS = {"the", "a", "an", "at", "in", "on", "is", "are", "stands", "sits", "lies", "there", "subject"}
 _COARSE = 0.13  # EDGE where only a grid of 8 x 8 or a box tells where a subject is
 
 
@@ -128,7 +129,8 @@ class _Examination:
             return subject, ""
         named = [n for n in self.sight.visible if mention.kind and self.kinds[n - 1] == mention.kind]
         if len(named) < 2:
-            return (named[0], "") if named else (None, f"no {mention.kind} is to be seen" if mention.kind else "")
+            absent = mention.kind and self.sentence.truth is not None  # else there may be more than is known
+            return (named[0], "") if named else (None, f"no {mention.kind} is to be seen" if absent else "")
         fits = [n for n in named if mention.colours and self.sight.coloured(n, mention.colours) is not False]
         if mention.colours and not fits:
             seen = "; ".join(self._colours_in_words(n) for n in named)
@@ -247,6 +249,8 @@ class _Examination:
             self._statements_of_thought(clause, place)
             for _ in range(clause.unread):
                 self._reads("thoughts", False)
+            if self.sentence.truth is not None and entries and (stranger := _stranger(clause)):
+                self._count("thoughts", False, "thought", clause.text, f"{stranger!r} is no subject's noun", 1.0)
         self._everybody(entries, places)
         self._depths(entries, places)
 
@@ -406,3 +410,11 @@ def _is_entry(clause: Clause) -> bool:
     first = clause.items[0] if clause.items else None
     head = isinstance(first, Mention) and not first.gone
     return head and any(said.name in ("place", "depth") for said in clause.statements)
+
+
+def _stranger(clause: Clause) -> str | None:
+    """The noun of an entry that names nothing the data set knows ("2 red zebra: lower left"), else None."""
+    at = next((n for n, item in enumerate(clause.items) if getattr(item, "sort", "") in ("place", "depth")), 0)
+    head = [item for item in clause.items[:at] if not (isinstance(item, Word) and item.value in _NO_NOUNS)]
+    words = [item.value for item in head if isinstance(item, Word) and item.sort == "word" and item.value != ":"]
+    return words[-1] if words and len(head) <= 4 and all(not getattr(item, "kind", None) for item in head) else None

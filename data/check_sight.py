@@ -69,6 +69,7 @@ class Sight:
         masks, amodal: [s, h, w], visible parts and whole silhouettes.
         order: subject numbers, nearest first.
         albedo: the painted colours of each pixel, uint8[h, w, 3]; None if they are not stored.
+        outlined: whether masks are outlines; False where they are the cells of a layout.
     """
 
     def __init__(
@@ -77,8 +78,10 @@ class Sight:
         amodal: Bool[np.ndarray, "s h w"],
         order: Sequence[int],
         albedo: UInt8[np.ndarray, "h w 3"] | None,
+        outlined: bool = True,
     ):
         self.masks, self.amodal, self.albedo = masks, amodal | masks, albedo
+        self.outlined = outlined
         self.rank = {subject: place for place, subject in enumerate(order)}
         self._colours: dict[int, dict[str, float]] = {}
 
@@ -138,6 +141,8 @@ class Sight:
         among = (who, *other) if isinstance(other, tuple) else (who, other)
         if not set(among) <= set(self.visible) or len(set(among)) < len(among):
             return False if len(set(among)) < len(among) else None
+        if not self.outlined and name in ("on", "under", "hides", "hidden by", "next to"):
+            return None
         if name in _INVERSE:
             return self.sees(other, _INVERSE[name], who)
         test = getattr(self, f"_{name.replace(' ', '_')}", None)
@@ -229,4 +234,4 @@ def of_grid(grid: Int8[np.ndarray, "8 8"]) -> Sight:
     """What a layout shows, where no masks are stored: cells as masks; without depth or colours."""
     count = int(grid.max(initial=0))
     masks = grid[None] == np.arange(1, count + 1)[:, None, None]
-    return Sight(masks, masks, (), None)
+    return Sight(masks, masks, (), None, outlined=False)
