@@ -185,7 +185,7 @@ def _finish(candidate: EditCandidate, options: Options) -> Sentence:
 
 ENGINE = Engine(
     name="edit",
-    version="1.0.0",
+    version="1.1.0",
     options=Options,
     start=_start,
     steps=(

@@ -4,19 +4,20 @@ The procedural provider answers from it, and engines take from it what real imag
 Read next: `procedural/`, `music.py`.
 """
 
-from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int8
+from jaxtyping import Int8, UInt8
 
 from macro.engines.material.types import EngineImage
 from macro.engines.provider import Box, Region
 from macro.scenes.graph import Scene
 from macro.scenes.ground_truth import annotate
-from macro.scenes.language.lexicon import named_colour
+from macro.scenes.ground_truth.relations import centroids
+from macro.scenes.language.lexicon import ORDINALS, distinct_nouns
 from macro.scenes.layout.placement import supports_of
 from macro.scenes.render.batches import render_with_truth
 from macro.sentence.spans import Truth
@@ -34,12 +35,23 @@ def ground_truths(images: Sequence[EngineImage]) -> list[Truth]:
         scenes = [key[0] for key in missing if key[1:] == size]
         for scene, (_, truth) in zip(scenes, render_with_truth(scenes, *size, rays=1), strict=True):
             found[scene, *size] = truth
-    for key in keys:
-        _TRUTHS[key] = found[key]
+    _keep(found)
+    return [found[key] for key in keys]
+
+
+def render_known(scenes: Sequence[Scene], size: int, rays: int) -> list[UInt8[np.ndarray, "h w 3"]]:
+    """The square images of scenes; `ground_truths` knows them from now on."""
+    drawn = list(render_with_truth(scenes, size, size, rays))
+    _keep({(scene, size, size): truth for scene, (_, truth) in zip(scenes, drawn, strict=True)})
+    return [pixels for pixels, _ in drawn]
+
+
+def _keep(found: Mapping[tuple[Scene, int, int], Truth]) -> None:
+    for key, truth in found.items():
+        _TRUTHS[key] = truth
         _TRUTHS.move_to_end(key)
     while len(_TRUTHS) > _KEPT:
         _TRUTHS.popitem(last=False)
-    return [found[key] for key in keys]
 
 
 def known_truth(image: EngineImage) -> Truth | None:
@@ -53,10 +65,14 @@ def grid_of(truth: Truth, options: Any) -> tuple[Int8[np.ndarray, "8 8"], int]:
     return grid, len(truth.kinds) - len(np.setdiff1d(grid, [0]))
 
 
-def labels(scene: Scene) -> tuple[str, ...]:
-    """Each subject's name: "dog", or "red dog" where the scene has two."""
-    shared = Counter(subject.kind for subject in scene.subjects)
-    return tuple(s.kind if shared[s.kind] == 1 else f"{named_colour(s.palette[0])} {s.kind}" for s in scene.subjects)
+def labels(truth: Truth) -> tuple[str, ...]:
+    """Each subject's name, all different: "dog"; "red dog" where there are two; if both are red, "second dog from the
+    left"."""
+    across, found = [float(x) for x, _ in centroids(truth.masks)], []
+    for i, (noun, kind) in enumerate(zip(distinct_nouns(truth), truth.kinds, strict=True)):
+        before = sum(k == kind and (across[j], j) < (across[i], i) for j, k in enumerate(truth.kinds))
+        found.append(noun or f"{ORDINALS[before]} {kind} from the left")
+    return tuple(found)
 
 
 def overlap(first: Box, second: Box) -> float:
@@ -108,10 +124,12 @@ def truth_subset(truth: Truth, subjects: Sequence[int]) -> Truth:
         kinds=tuple(truth.kinds[i] for i in order),
         palettes=truth.palettes[order],
         textures=tuple(truth.textures[i] for i in order),
+        colours=tuple(truth.colours[i] for i in order),
         boxes=truth.boxes[order],
         masks=truth.masks[order],
         amodal=truth.amodal[order],
         visibility=truth.visibility[order],
         depth_order=tuple(new[i] for i in truth.depth_order if i in new),
         relations=tuple(r for r in relations if None not in (r[0], r[2])),
+        albedo=truth.albedo,
     )

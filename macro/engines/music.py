@@ -263,7 +263,7 @@ def finish(candidate: MusicCandidate, options: Options) -> Sentence:
 
 ENGINE = Engine(
     name="music",
-    version="1.0.0",
+    version="1.1.0",
     options=Options,
     start=start,
     steps=(

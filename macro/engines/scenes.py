@@ -28,7 +28,7 @@ from macro.utils.streams import stream
 Pixels = UInt8[np.ndarray, "h w 3"]
 
 # Changes whenever the same seed, index and options give a different sample, so that stored samples are rebuilt.
-VERSION = "1.1.0"
+VERSION = "1.2.0"
 
 # Buckets of subject counts, equally likely; so are the counts within a bucket.
 BUCKETS = ((1, 2, 3), (4, 5), (6, 7), (8, 9, 10), (11, 12))

@@ -4,6 +4,7 @@
     images    one PNG each
     truth     JSON, or "" if unknown
     masks     visible and amodal masks of all subjects: two 16-bit PNGs whose bit s - 1 is subject s
+    albedo    one PNG, or none where it is unknown
 
 Spans also hold the size of their image, so the outline of a sentence (all but the content of its images) is read
 without decoding any. A round trip is the identity; a field that an older record lacks gets its default.
@@ -21,9 +22,10 @@ from macro.sentence.plan import Plan
 from macro.sentence.spans import Image, Sentence, Target, Text, Truth
 from macro.utils.images import decode, encode_png
 
+IMAGES = ("images", "masks", "albedo")  # keys of a record whose values are lists of PNGs
 _IMAGE = ("path", "subject", "role", "number", "phrase")
 _NUMBERS = ("palettes", "boxes", "visibility")
-_TUPLES = ("kinds", "textures", "depth_order", "relations", "questions")
+_TUPLES = ("kinds", "textures", "colours", "depth_order", "relations", "questions")
 
 
 def encode_sentence(sentence: Sentence) -> dict:
@@ -38,6 +40,7 @@ def encode_sentence(sentence: Sentence) -> dict:
         "images": images,
         "truth": truth,
         "masks": masks,
+        "albedo": [encode_png(sentence.truth.albedo)] if sentence.truth and sentence.truth.albedo is not None else [],
     }
 
 
@@ -50,7 +53,7 @@ def decode_sentence(record: dict, content: bool = True, truth: bool = True) -> S
     """
     about = json.loads(record["sentence"])
     spans = [_decode_span(span, record["images"], content) for span in about["spans"]]
-    facts = _decode_truth(record["truth"], record["masks"]) if truth else None
+    facts = _decode_truth(record["truth"], record["masks"], record["albedo"]) if truth else None
     return Sentence(tuple(spans), about["task"], about["idx"], facts, about.get("notes", {}))
 
 
@@ -93,17 +96,17 @@ def _encode_truth(truth: Truth | None) -> tuple[str, list[bytes]]:
     return json.dumps(about, ensure_ascii=False), [_encode_bits(truth.masks), _encode_bits(truth.amodal)]
 
 
-def _decode_truth(text: str, masks: Sequence[bytes]) -> Truth | None:
+def _decode_truth(text: str, masks: Sequence[bytes], painted: Sequence[bytes]) -> Truth | None:
     if not text:
         return None
     about = json.loads(text)
     arrays = {
-        name: np.array(about[name]["values"], about[name]["type"]).reshape(about[name]["shape"])
-        for name in _NUMBERS
+        name: np.array(about[name]["values"], about[name]["type"]).reshape(about[name]["shape"]) for name in _NUMBERS
     }
     tuples = {name: _as_tuple(about[name]) for name in _TUPLES}
     visible, amodal = (_decode_bits(png, len(tuples["kinds"])) for png in masks)
-    return Truth(**tuples, **arrays, masks=visible, amodal=amodal)
+    albedo = decode(painted[0]) if painted else None
+    return Truth(**tuples, **arrays, masks=visible, amodal=amodal, albedo=albedo)
 
 
 def _as_tuple(value):

@@ -30,7 +30,7 @@ from etils import epath
 from tensorflow_datasets.core import file_adapters
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
-from macro.inputs.serialization import encode_sentence
+from macro.inputs.serialization import IMAGES, encode_sentence
 from macro.sentence.spans import Sentence
 from macro.utils.files import atomic_path
 
@@ -40,6 +40,9 @@ FEATURES = {
     "images": tfds.features.Sequence(tfds.features.Image(encoding_format="png")),
     "truth": tfds.features.Text(doc="JSON, empty where unknown"),
     "masks": tfds.features.Sequence(_BITS, doc="visible and amodal masks, bit s - 1 is subject s"),
+    "albedo": tfds.features.Sequence(
+        tfds.features.Image(encoding_format="png"), doc="the subjects' paint without light, black elsewhere; or none"
+    ),
 }
 _PARTS = ("array_record", "json", "dead.jsonl")
 
@@ -135,7 +138,7 @@ def _record(sentence: Sentence) -> bytes:
     an order that differs between processes.
     """
     record = encode_sentence(sentence)
-    record |= {name: [io.BytesIO(png) for png in record[name]] for name in ("images", "masks")}
+    record |= {name: [io.BytesIO(png) for png in record[name]] for name in IMAGES}
     features = tfds.features.FeaturesDict(FEATURES)
     example = ExampleSerializer(features.get_serialized_info()).get_tf_example(features.encode_example(record))
     return example.SerializeToString(deterministic=True)

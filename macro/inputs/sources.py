@@ -19,7 +19,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.decode import DeserializeMethod
 from tensorflow_datasets.core.example_parser import ExampleParserNp
 
-from macro.inputs.serialization import decode_sentence
+from macro.inputs.serialization import IMAGES, decode_sentence
 from macro.sentence.formats import load_images, read
 from macro.sentence.spans import Image, Sentence, Target
 from macro.utils.errors import UserError
@@ -118,7 +118,7 @@ class RecordSource(Sequence):
             raise IndexError(f"sentence {index} of {len(self)}")
         example = self._parser.parse_example(self._source[index])
         record = {name: example[name].decode() for name in ("sentence", "truth")}
-        return record | {name: list(example[name]) for name in ("images", "masks")}
+        return record | {name: list(example[name]) for name in IMAGES}
 
 
 def open_source(directory: str, truth: bool = True) -> RecordSource:

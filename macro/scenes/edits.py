@@ -4,9 +4,9 @@
     replace     another kind at the same place and about as large    move      unchanged, to free ground
     recolour    another main colour
 
-Camera, light, surroundings, seed and all other subjects are unchanged; `Scene.phases` keeps their texture offsets. So
-the two renderings differ only where the edited subject was or is, and where its shadow falls. A new subject becomes
-number 1, as the images of a sentence are numbered before the image they are added to; the others keep their order.
+Camera, light, surroundings, seed and all other subjects are unchanged, so the two renderings differ only where the
+edited subject was or is, and where its shadow falls. A new subject becomes number 1, as the images of a sentence are
+numbered before the image they are added to; the others keep their order.
 Read next: `edit_instructions.py` (its instruction), `macro/engines/edit.py`.
 """
 
@@ -179,7 +179,7 @@ def _newcomer(scene: Scene, rng: np.random.Generator) -> Subject | None:
     if palette is None:
         return None
     kind = str(rng.choice([kind for kind in KINDS if kind not in kinds]))
-    bare = {"scale": 1.0, "position": (0.0, 0.0), "height": 0.0, "number": 1}
+    bare = {"scale": 1.0, "position": (0.0, 0.0), "height": 0.0, "number": 1, "seed": appearance.seed(rng)}
     return Subject(
         kind, palette, appearance.texture(rng), appearance.decal(rng), yaw=yaw_of(rng), pose=float(rng.random()), **bare
     )
@@ -242,10 +242,8 @@ def _edit(operation: str, scene: Scene, placed: Sequence[Subject], place: int | 
         olds[now] = place
         if operation in ("add", "replace"):
             olds[now], order = None, [now, *rest]
-    phases = scene.phases or tuple(range(len(scene.subjects) + 1))
-    own = [max(phases) + 1 if olds[i] is None else phases[olds[i]] for i in order]
     subjects = tuple(replace(placed[i], number=n) for n, i in enumerate(order, 1))
-    after = replace(scene, subjects=subjects, phases=(*own, phases[-1]))
+    after = replace(scene, subjects=subjects)
     return Edit(
         operation,
         scene,

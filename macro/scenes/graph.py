@@ -30,6 +30,7 @@ class Subject:
       yaw: rotation about the vertical, radians; at 0 it faces the default camera (towards -z).
       pose: 0..1, the kind's own pose parameter (a leg swings, a head turns, an arm lifts).
       number: 1..12, its number in the plan and in the sentence.
+      seed: offsets its texture. It belongs to the subject: wherever the subject appears, its pattern is the same.
     """
 
     kind: str
@@ -42,6 +43,7 @@ class Subject:
     yaw: float
     pose: float
     number: int
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -91,15 +93,10 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class Scene:
-    """All that determines an image. `seed` determines texture offsets and noise.
-
-    `phases`: which of the seed's numbers offset the texture of each subject, and last that of the ground: 0, 1, 2,
-    ... unless this scene is an edit of one with other subjects and must not differ elsewhere (`edits.py`).
-    """
+    """All that determines an image. `seed` offsets the textures of ground and sky."""
 
     subjects: tuple[Subject, ...]
     camera: Camera
     light: Light
     surroundings: Surroundings
     seed: int
-    phases: tuple[int, ...] | None = None

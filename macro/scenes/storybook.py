@@ -18,7 +18,7 @@ from macro.scenes.assets.catalog import FIGURES, KINDS, OBJECTS
 from macro.scenes.assets.palettes import COLOURS, colour_distance
 from macro.scenes.graph import RGB, Scene, Subject, Surroundings
 from macro.scenes.language import captions
-from macro.scenes.language.lexicon import a_or_an, listed, named_colour
+from macro.scenes.language.lexicon import a_or_an, colour_words, listed
 from macro.scenes.layout import layout_sampler
 from macro.sentence.spans import Truth
 
@@ -107,9 +107,9 @@ def _apart(main: RGB, places: tuple[Surroundings, ...]) -> bool:
 
 
 def _look(rng: np.random.Generator, kind: str, palette: tuple[RGB, RGB, RGB]) -> Subject:
-    texture, decal = appearance.texture(rng), appearance.decal(rng)
+    texture, decal, seed = appearance.texture(rng), appearance.decal(rng), appearance.seed(rng)
     yaw = layout_sampler.yaw_of(rng)
-    return Subject(kind, palette, texture, decal, 1.0, (0.0, 0.0), 0.0, yaw, float(rng.random()), 1)
+    return Subject(kind, palette, texture, decal, 1.0, (0.0, 0.0), 0.0, yaw, float(rng.random()), 1, seed)
 
 
 def _cast(rng: np.random.Generator, page: int, pages: int, known: set[int], count: int) -> tuple[int, ...]:
@@ -138,9 +138,7 @@ def _page(rng: np.random.Generator, cast: list[Character], around: Surroundings)
     return layout_sampler.arrange(rng, numbered, around, layout_sampler.riders_of(rng, [s.kind for s in numbered]))
 
 
-def _stranger(
-    rng: np.random.Generator, characters: tuple[Character, ...], places: tuple[Surroundings, ...]
-) -> Scene:
+def _stranger(rng: np.random.Generator, characters: tuple[Character, ...], places: tuple[Surroundings, ...]) -> Scene:
     """An image of no page, without any character; half of them show one of the hero's kind in other colours."""
     looked_like = {c.look.palette[0] for c in characters}
     around = places[int(rng.integers(len(places)))]
@@ -165,14 +163,15 @@ def text_of(story: Tale, page: int, truth: Truth, rng: np.random.Generator) -> s
         rng: chooses the wording.
     """
     leaf = story.leaves[page]
-    said = " ".join([_opening(story, page, rng), captions.caption(leaf.scene, truth, rng)])
+    said = " ".join([_opening(story, page, truth, rng), captions.caption(leaf.scene, truth, rng)])
     return " ".join(said.split())
 
 
-def _opening(story: Tale, page: int, rng: np.random.Generator) -> str:
+def _opening(story: Tale, page: int, truth: Truth, rng: np.random.Generator) -> str:
     """Names the known characters, and introduces the new ones."""
     leaf = story.leaves[page]
-    new = [_introduced(story.characters[who]) for who in leaf.fresh]
+    colours = dict(zip(leaf.cast, colour_words(truth), strict=False))  # the cast are the page's first subjects
+    new = [_introduced(story.characters[who], colours[who]) for who in leaf.fresh]
     old = [story.characters[who].name for who in leaf.cast if who not in leaf.fresh]
     if page == 0:
         return f"once upon a time there was {listed(new)}."
@@ -184,7 +183,6 @@ def _opening(story: Tale, page: int, rng: np.random.Generator) -> str:
     return f"{start} {listed(old)} {rng.choice(_DOING)}."
 
 
-def _introduced(character: Character) -> str:
+def _introduced(character: Character, colours: str) -> str:
     """ "pip, a red dog" """
-    look = character.look
-    return f"{character.name}, {a_or_an(f'{named_colour(look.palette[0])} {look.kind}')}"
+    return f"{character.name}, {a_or_an(f'{colours} {character.look.kind}')}"

@@ -115,6 +115,8 @@ class Truth(_Value):
 
     Attributes:
         kinds, textures: names.
+        colours: for each subject the name of the colour that at least half of its visible pixels have, else of its two
+            largest; () for one that is not visible.
         palettes: [s, 3 colours, RGB] in 0..1.
         boxes: [s, 4] as x0, y0, x1, y1 in 0..1 of the image.
         masks, amodal: [s, h, w], the visible part, and the whole subject as if unoccluded.
@@ -122,11 +124,13 @@ class Truth(_Value):
         depth_order: subject numbers, nearest first.
         relations: (i, name, j), or (i, 'between', (j, k)), in subject numbers.
         questions: (text, answer is yes).
+        albedo: the image in the subjects' own paint, without light; black where no subject is. None if unknown.
     """
 
     kinds: tuple[str, ...]
     palettes: Float[np.ndarray, "s 3 3"]
     textures: tuple[str, ...]
+    colours: tuple[tuple[str, ...], ...]
     boxes: Float[np.ndarray, "s 4"]
     masks: Bool[np.ndarray, "s h w"]
     amodal: Bool[np.ndarray, "s h w"]
@@ -134,6 +138,7 @@ class Truth(_Value):
     depth_order: tuple[int, ...]
     relations: tuple = ()
     questions: tuple = ()
+    albedo: UInt8[np.ndarray, "h w 3"] | None = None
 
 
 Span = Text | Image | Plan | Target

@@ -26,4 +26,4 @@ def images(count: int, subjects: int = 4, seed: int = 0) -> list[EngineImage]:
 
 def regions(shown: list[EngineImage]) -> list[list[Region]]:
     """The exact regions of every image."""
-    return [regions_of(truth, labels(image.scene)) for image, truth in zip(shown, ground_truths(shown), strict=True)]
+    return [regions_of(truth, labels(truth)) for truth in ground_truths(shown)]

@@ -31,10 +31,10 @@ def test_truth_is_that_of_the_rendered_scene_whatever_it_is_asked_with(images):
 
 
 def test_labels_tell_subjects_apart(images):
-    for image in exact.images(12, subjects=9, seed=5):
-        names = ground_truth.labels(image.scene)
+    for truth in ground_truth.ground_truths(exact.images(12, subjects=9, seed=5)):
+        names = ground_truth.labels(truth)
         assert len(set(names)) == len(names)
-        assert all(subject.kind in name for subject, name in zip(image.scene.subjects, names, strict=True))
+        assert all(kind in name for kind, name in zip(truth.kinds, names, strict=True))
 
 
 @settings(max_examples=60, deadline=None)

@@ -28,6 +28,7 @@ def truth(rng, subjects):
         kinds=("dog",) * subjects,
         palettes=rng.random((subjects, 3, 3), np.float32),
         textures=("plain",) * subjects,
+        colours=((("red",), ("red", "blue"), ()) * subjects)[:subjects],
         boxes=rng.random((subjects, 4)),
         masks=masks[0],
         amodal=masks[1],
@@ -35,6 +36,7 @@ def truth(rng, subjects):
         depth_order=tuple(range(1, subjects + 1)),
         relations=((1, "left of", 2), (1, "between", (2, 3))),
         questions=(("is the dog left of the ünïcorn?", True),),
+        albedo=rng.integers(0, 256, (9, 7, 3), np.uint8) if subjects % 2 else None,
     )
 
 
@@ -126,9 +128,7 @@ def test_ensure_builds_once_in_a_folder_of_its_own(tmp_path, monkeypatch):
 
 
 def test_another_version_is_built_anew(tmp_path):
-    old, new = (
-        ensure("toys", make, version, 0, 2, Options(), str(tmp_path)) for version in ("1.0.0", "1.0.1")
-    )
+    old, new = (ensure("toys", make, version, 0, 2, Options(), str(tmp_path)) for version in ("1.0.0", "1.0.1"))
     assert old != new and open_source(old)[0] == open_source(new)[0]
 
 

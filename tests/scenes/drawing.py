@@ -4,7 +4,7 @@ import numpy as np
 
 from macro.scenes.assets.palettes import COLOURS
 from macro.scenes.graph import Camera, Light, Scene, Subject, Surroundings
-from macro.scenes.render.raycast import amodal, render
+from macro.scenes.render.raycast import render
 from macro.scenes.render.scene_compiler import compile_scene, stack
 
 PLAIN = Surroundings((0.8,) * 3, (0.8,) * 3, "plain", (0.9,) * 3, (0.9,) * 3, "studio")
@@ -14,7 +14,7 @@ AT_ONCE = 16
 def alone(kind: str, texture="plain", decal=None, yaw=0.7, pose=0.5) -> Scene:
     """A red, white and blue subject on grey ground."""
     palette = (COLOURS["red"], COLOURS["white"], COLOURS["blue"])
-    subject = Subject(kind, palette, texture, decal, 1.0, (0.0, 0.0), 0.0, yaw, pose, 1)
+    subject = Subject(kind, palette, texture, decal, 1.0, (0.0, 0.0), 0.0, yaw, pose, 1, 0)
     camera = Camera("perspective", (0.0, 1.1, -4.8), (0.0, 0.5, 0.0), 0.36)
     return Scene((subject,), camera, Light(0.6, 0.9, 0.2, 1.0), PLAIN, 0)
 
@@ -32,5 +32,7 @@ def images(scenes, height=64, width=64, samples=1) -> dict[str, np.ndarray]:
 
 
 def whole_masks(scenes, height=64, width=64) -> np.ndarray:
-    """`amodal` of any number of scenes."""
-    return np.concatenate(_in_batches(scenes, lambda batch: amodal(batch, height, width)))[: len(scenes)]
+    """The silhouettes of any number of scenes."""
+    return np.concatenate(_in_batches(scenes, lambda batch: render(batch, height, width, 1, True)["amodal"]))[
+        : len(scenes)
+    ]

@@ -5,10 +5,11 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from scenes import paint
 
 from macro.scenes import storybook
 from macro.scenes.assets.catalog import FIGURES, OBJECTS
-from macro.scenes.language.lexicon import ground_words, named_colour
+from macro.scenes.language.lexicon import ground_words
 from macro.scenes.language.prompt_parser import parse_prompt
 from macro.scenes.render.batches import render_with_truth
 from macro.scenes.similarity import subject_similarity
@@ -85,7 +86,8 @@ def test_text_is_true_of_its_image(tales):
         assert claims.ground in (None, ground_words(scene.surroundings))
         said += len(claims.relations)
         for who in tale.leaves[page].fresh:
-            look = tale.characters[who].look
-            noun = f"{tale.characters[who].name}, an? {named_colour(look.palette[0])} {look.kind}\\b"
-            assert re.search(noun, text), text
+            look, place = tale.characters[who].look, tale.leaves[page].cast.index(who)
+            noun = f"{tale.characters[who].name}, an? ([a-z ]+) {look.kind}\\b"
+            words = re.search(noun, text)
+            assert words and paint.fits(words[1], truth.albedo, truth.masks[place]), text
     assert len(pages) == 48 and said > 50

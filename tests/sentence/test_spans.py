@@ -38,9 +38,7 @@ def test_sentences_are_compared_by_content():
     other = OWL.copy()
     other[0, 0, 0] = 8
     assert sentence() != sentence().replace(idx=4)
-    assert (
-        Image(OWL) != Image(other) and Image(OWL) != Image(path="a.png") and Image(OWL) == Image(OWL.copy())
-    )
+    assert Image(OWL) != Image(other) and Image(OWL) != Image(path="a.png") and Image(OWL) == Image(OWL.copy())
     assert Image(OWL) != Target(OWL)
 
 
@@ -97,6 +95,7 @@ def test_truth_holds_one_entry_a_subject():
         kinds=("owl", "box"),
         palettes=np.zeros((2, 3, 3)),
         textures=("dot", "plain"),
+        colours=(("red",), ()),
         boxes=np.zeros((2, 4)),
         masks=masks,
         amodal=masks,

@@ -103,7 +103,7 @@ def _truth(candidate: InsetCandidate) -> Truth | None:
 
 ENGINE = Engine(
     name="inset",
-    version="1.0.0",
+    version="1.1.0",
     options=Options,
     start=start,
     steps=(

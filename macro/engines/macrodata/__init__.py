@@ -38,7 +38,7 @@ def finish(candidate: Candidate, options: Options) -> Sentence:
 
 ENGINE = Engine(
     name="macrodata",
-    version="1.0.0",
+    version="1.1.0",
     options=Options,
     start=start,
     steps=tuple(

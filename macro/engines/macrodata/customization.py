@@ -176,7 +176,7 @@ def finish(candidate: CustomizationCandidate, options: Options) -> Sentence:
     plan = (candidate.plan,) if candidate.plan else ()
     notes = {"categories": list(candidate.categories), "descriptions": list(candidate.suitability.descriptions)}
     if candidate.truth is not None:
-        names = labels(candidate.image.scene)
-        notes["regions"] = region_notes(Region(name, box_of(candidate.truth, n)) for n, name in enumerate(names))
+        truth = candidate.truth
+        notes["regions"] = region_notes(Region(name, box_of(truth, n)) for n, name in enumerate(labels(truth)))
     target = Target(candidate.image.pixels)
     return Sentence((*spans, *plan, target), "customization", candidate.index, candidate.truth, notes)

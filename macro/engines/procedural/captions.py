@@ -8,9 +8,9 @@ from macro.engines.ground_truth import scene_subset, subject_at, truth_subset
 from macro.engines.procedural.noise import Noise, chance
 from macro.engines.procedural.vision import answer_known
 from macro.engines.provider import Answers, Images, PromptRequest, Regions
-from macro.scenes.graph import Scene, Subject
+from macro.scenes.graph import Scene
 from macro.scenes.language import captions, chain_of_thought
-from macro.scenes.language.lexicon import TEXTURE_WORDS, a_or_an, named_colour
+from macro.scenes.language.lexicon import TEXTURE_WORDS, a_or_an, colour_words
 from macro.sentence.spans import Truth
 from macro.utils.errors import ItemError
 
@@ -36,15 +36,15 @@ def describe(images: Images, regions: Regions, seeds: Sequence[int]) -> Answers[
         if subject is None:
             return _STRAY
         full = bool(np.random.default_rng([seeds[i], 3]).random() < 0.5)
-        return a_or_an(phrase_of(images[i].scene.subjects[subject], full))
+        return a_or_an(phrase_of(truth, subject, full))
 
     return answer_known(images, answer)
 
 
-def phrase_of(subject: Subject, full: bool) -> str:
-    """ "red dog", or "striped red dog" where `full`."""
-    texture = TEXTURE_WORDS[subject.texture] if full else ""
-    return f"{texture} {named_colour(subject.palette[0])} {subject.kind}".strip()
+def phrase_of(truth: Truth, subject: int, full: bool) -> str:
+    """ "red dog", or "striped red dog" where `full`, for a subject, from 0."""
+    texture = TEXTURE_WORDS[truth.textures[subject]] if full else ""
+    return " ".join(f"{texture} {colour_words(truth)[subject]} {truth.kinds[subject]}".split())
 
 
 class Writing:

@@ -17,7 +17,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from macro.engines.ground_truth import ground_truths
+from macro.engines.ground_truth import ground_truths, known_truth
 from macro.engines.material.types import CATEGORIES, EngineImage
 from macro.engines.procedural.captions import phrase_of
 from macro.engines.procedural.generators import drawing
@@ -27,10 +27,10 @@ from macro.engines.procedural.vision import UNKNOWN
 from macro.engines.provider import Answers, Images, Suitability
 from macro.scenes.assets import appearance
 from macro.scenes.assets.catalog import FIGURES, OBJECTS
-from macro.scenes.assets.palettes import colour_distance
+from macro.scenes.assets.palettes import colour_distance, colour_name
 from macro.scenes.graph import TEXTURES, Camera, Light, Scene, Subject, Surroundings
 from macro.scenes.language import captions
-from macro.scenes.language.lexicon import TEXTURE_WORDS, a_or_an, ground_words, named_colour, sky_words
+from macro.scenes.language.lexicon import TEXTURE_WORDS, a_or_an, ground_words, sky_words
 from macro.scenes.language.prompt_parser import parse_prompt
 from macro.scenes.layout import layout_sampler
 from macro.scenes.layout.placement import view_of
@@ -84,8 +84,8 @@ def pooled_scene(category: str, seed: int, index: int) -> Scene:
 
 
 def _somebody(rng: np.random.Generator, kind: str, palette, texture: str, decal: str | None) -> Subject:
-    pose = float(rng.random())
-    return Subject(kind, palette, texture, decal, 1.0, (0.0, 0.0), 0.0, layout_sampler.yaw_of(rng), pose, 1)
+    pose, yaw = float(rng.random()), layout_sampler.yaw_of(rng)
+    return Subject(kind, palette, texture, decal, 1.0, (0.0, 0.0), 0.0, yaw, pose, 1, appearance.seed(rng))
 
 
 def _swatch(rng: np.random.Generator) -> Scene:
@@ -271,11 +271,11 @@ def described_as(category: str, image: EngineImage) -> str:
     scene = image.scene
     if category == "cloth":
         around = scene.surroundings
-        words_ = f"{TEXTURE_WORDS[around.ground_texture]} {named_colour(around.ground)} cloth"
-        return a_or_an(f"{words_} with {named_colour(around.ground_second)}")
+        words_ = f"{TEXTURE_WORDS[around.ground_texture]} {colour_name(around.ground)} cloth"
+        return a_or_an(f"{words_} with {colour_name(around.ground_second)}")
     if category == "scene":
         sky = sky_words(scene)
         return f"{ground_words(scene.surroundings)} under {sky}" if sky else ground_words(scene.surroundings)
     if category == "style":
         return light_name(scene.light)
-    return a_or_an(phrase_of(scene.subjects[0], full=True))
+    return a_or_an(phrase_of(known_truth(image), 0, full=True))

@@ -60,7 +60,7 @@ def match(before: Images, after: Images) -> Answers[list[Match]]:
     """Every subject that is visible in both, by its name in the second."""
 
     def answer(i: int, pair: _Pair) -> list[Match]:
-        names = labels(pair.after)
+        names = labels(pair.now)
         return [
             Match(names[b], Region(names[b], box_of(pair.then, a)), Region(names[b], box_of(pair.now, b)))
             for a, b in pair.common
@@ -122,7 +122,7 @@ def narrate(
         subjects = [subject_at(pair.now, region) for region in regions]
         if None in subjects:
             return ItemError("a match shows nothing in the second frame")
-        phrases = phrases_of([phrase_of(pair.after.subjects[subject], full=False) for subject in subjects])
+        phrases = phrases_of([phrase_of(pair.now, subject, full=False) for subject in subjects])
         told = interleaved(pair.after, pair.now, regions, phrases, rng)
         if isinstance(told, ItemError):
             return told
@@ -135,7 +135,8 @@ def _told_deeds(pair: _Pair, told: set[int], phrases: Sequence[str]) -> list[str
     """ "the dog walks towards the tree.", if both subjects are in the caption and have a name besides their phrase."""
     called = narration.names((pair.before, pair.after))
     present = {called[pair.after.subjects[place].kind, pair.after.subjects[place].palette] for place in told}
-    unsaid = [*phrases, *(set(called.values()) - present)]
+    # "first dog" would not say which of two it is.
+    unsaid = [*phrases, *(name for name in called.values() if name not in present or " " in name)]
     out = []
     for deed in _deeds(pair):
         subject = pair.after.subjects[deed.subject]

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from macro.engines.ground_truth import ground_truths, labels, scene_subset, subject_at
+from macro.engines.ground_truth import ground_truths, labels, render_known, scene_subset, subject_at
 from macro.engines.material.types import EngineImage
 from macro.engines.procedural.noise import Noise
 from macro.engines.procedural.vision import answer_known, regions_of
@@ -16,33 +16,47 @@ from macro.scenes.graph import Scene
 from macro.scenes.language import captions
 from macro.scenes.language.lexicon import a_or_an, ground_words
 from macro.scenes.layout import layout_sampler
-from macro.scenes.render.batches import render_images
+from macro.scenes.render.batches import render_images, render_with_truth
 from macro.utils.errors import ItemError
 
 UNKNOWN = ItemError("shows no subject of a scene that is known")
+_LOOK = 128  # pixels: where subjects' colours are looked up before the image is drawn
 
 
 def write_scene(asks: Sequence[SceneRequest], seeds: Sequence[int]) -> Answers[ScenePrompt]:
     """Samples a scene from those categories that are kinds of ours; the caption names its subjects and ground."""
-    return [_idea(ask, np.random.default_rng([seed, 0])) for ask, seed in zip(asks, seeds, strict=True)]
+    scenes = [_imagined(ask, np.random.default_rng([seed, 0])) for ask, seed in zip(asks, seeds, strict=True)]
+    # Two of a kind are told apart by the colours that one sees, which only an image knows.
+    twins = [s for s in scenes if isinstance(s, Scene) and len({one.kind for one in s.subjects}) < len(s.subjects)]
+    seen = iter(render_with_truth(twins, _LOOK, _LOOK, rays=1))
+    names = {id(scene): labels(truth) for scene, (_, truth) in zip(twins, seen, strict=True)}
+    return [scene if isinstance(scene, ItemError) else _idea(scene, names.get(id(scene))) for scene in scenes]
 
 
-def _idea(ask: SceneRequest, rng: np.random.Generator) -> ScenePrompt | ItemError:
+def _imagined(ask: SceneRequest, rng: np.random.Generator) -> Scene | ItemError:
     kinds = tuple(category for category in ask.categories if category in KINDS)
     if not kinds:
         return ItemError(f"none of the categories {', '.join(ask.categories)} is a kind of subject")
-    scene = captions.in_order_of_mention(layout_sampler.sample_scene(rng, ask.count, kinds), rng)
-    named = labels(scene)
-    listed = ", ".join(a_or_an(name) for name in named)
-    return ScenePrompt(f"{listed} on {ground_words(scene.surroundings)}", named, scene)
+    return captions.in_order_of_mention(layout_sampler.sample_scene(rng, ask.count, kinds), rng)
 
 
-def drawing(scenes: Sequence[Scene], sizes: Sequence[int], rays: int) -> list[EngineImage]:
-    """Renders scenes as square images of these sides, each size in one batch."""
+def _idea(scene: Scene, named: tuple[str, ...] | None) -> ScenePrompt:
+    named = named or tuple(subject.kind for subject in scene.subjects)
+    return ScenePrompt(f"{', '.join(map(a_or_an, named))} on {ground_words(scene.surroundings)}", named, scene)
+
+
+def drawing(scenes: Sequence[Scene], sizes: Sequence[int], rays: int, truths: bool = False) -> list[EngineImage]:
+    """Renders scenes as square images of these sides, each size in one batch.
+
+    Args:
+        truths: whether their ground truths are wanted later: they come from the same pass.
+    """
     images: list[EngineImage | None] = [None] * len(scenes)
     for size in dict.fromkeys(sizes):
         places = [i for i, side in enumerate(sizes) if side == size]
-        for i, pixels in zip(places, render_images([scenes[i] for i in places], size, rays), strict=True):
+        of_size = [scenes[i] for i in places]
+        drawn = render_known(of_size, size, rays) if truths else render_images(of_size, size, rays)
+        for i, pixels in zip(places, drawn, strict=True):
             images[i] = EngineImage(pixels, scenes[i])
     return images
 
@@ -57,7 +71,7 @@ class Drawing:
         """Renders the prompts' scenes; seeds change nothing, since a prompt has one image."""
         del seeds
         known = [i for i, idea in enumerate(ideas) if idea.scene is not None]
-        drawn = drawing([ideas[i].scene for i in known], [sizes[i] for i in known], self._rays)
+        drawn = drawing([ideas[i].scene for i in known], [sizes[i] for i in known], self._rays, truths=True)
         return _filled(len(ideas), known, drawn)
 
     def novel_view(
@@ -82,17 +96,21 @@ class Drawing:
         self, images: Images, regions: Sequence[Regions]
     ) -> Answers[tuple[EngineImage, list[Region]] | None]:
         """Keeps only the regions' subjects, in their order, and everything else as it was."""
-        narrow, sizes, known = [], [], []
+        narrow, sizes, known, names = [], [], [], []
         for i, (image, kept) in enumerate(zip(images, regions, strict=True)):
             found = _subjects([image] * len(kept), kept)
             if None not in found and len(set(found)) == len(found):
                 known.append(i)
                 narrow.append(scene_subset(image.scene, found))
                 sizes.append(image.pixels.shape[0])
-        drawn = drawing(narrow, sizes, self._rays)
+                called = labels(ground_truths([image])[0])
+                # A wrong label stays; a right one is that of the image that is left.
+                given = zip(kept, found, strict=True)
+                names.append([None if region.label == called[n] else region.label for region, n in given])
+        drawn = drawing(narrow, sizes, self._rays, truths=True)
         again = [
-            (image, regions_of(truth, [region.label for region in regions[i]]))
-            for i, image, truth in zip(known, drawn, ground_truths(drawn), strict=True)
+            (image, regions_of(truth, [own or new for own, new in zip(wrong, labels(truth), strict=True)]))
+            for image, truth, wrong in zip(drawn, ground_truths(drawn), names, strict=True)
         ]
         return _filled(len(images), known, again)
 

@@ -27,7 +27,7 @@ from macro.scenes.animation.narration import changes, follows
 from macro.scenes.assets.catalog import KINDS
 from macro.scenes.assets.palettes import COLOURS
 from macro.scenes.graph import Scene, Subject
-from macro.scenes.language.lexicon import ground_words, named_colour
+from macro.scenes.language.lexicon import ground_words
 from macro.scenes.language.prompt_parser import Claims, parse_prompt
 from macro.scenes.similarity import dressed, light_similarity, matched, subject_similarity, surroundings_similarity
 from macro.sentence.spans import Truth
@@ -161,7 +161,7 @@ def illustration(request: JudgeRequest, truth: Truth) -> Shares:
     scene = request.image.scene
     claims = parse_prompt(_PLACEHOLDERS.sub("", request.prompt), KIND_NUMBERS)
     who = {KIND_NUMBERS[subject.kind]: n for n, subject in enumerate(scene.subjects)}
-    text = share_held(claims, who, scene, truth) * _colours_held(request.prompt, scene)
+    text = share_held(claims, who, scene, truth) * _colours_held(request.prompt, truth)
     likest = [
         max((subject_similarity(old, new) for old in image.scene.subjects for new in scene.subjects), default=0.0)
         for image in request.references
@@ -178,9 +178,9 @@ def illustration(request: JudgeRequest, truth: Truth) -> Shares:
     return {"text": text, "image": float(np.mean(likest + back)) if likest else 0.0}
 
 
-def _colours_held(text: str, scene: Scene) -> float:
+def _colours_held(text: str, truth: Truth) -> float:
     """Share of colours in the text ("a red dog") that are true of a subject; 1 if none is mentioned."""
-    coloured = {f"{named_colour(s.palette[0])} {s.kind}" for s in scene.subjects}
+    coloured = {f"{colours[-1]} {kind}" for colours, kind in zip(truth.colours, truth.kinds, strict=True) if colours}
     said = [name for name in _coloured_names() if f" {name}" in text]
     return sum(name in coloured for name in said) / len(said) if said else 1.0
 

@@ -48,10 +48,11 @@ class Looking:
 
     def _detected(self, image: EngineImage, truth: Truth, asked: Sequence[str]) -> list[Region]:
         found: list[Region] = []
-        free = {region.label: region for region in regions_of(truth, labels(image.scene))}
-        kinds = dict(zip(labels(image.scene), truth.kinds, strict=True))
+        free = {region.label: region for region in regions_of(truth, labels(truth))}
+        kinds = dict(zip(labels(truth), truth.kinds, strict=True))
         for label in asked:
-            name = label if label in free else next((name for name in free if kinds[name] == label), None)
+            # At another size a twin may be "red" where it was "red and blue": its kind decides then.
+            name = label if label in free else next((name for name in free if kinds[name] in label.split()), None)
             rng = chance(image.scene, "detect", label)
             if name is None or rng.random() < self._noise.missed:
                 continue
@@ -70,9 +71,7 @@ class Looking:
 
     def tag(self, images: Images) -> Answers[list[str]]:
         """Names of the visible subjects."""
-        return answer_known(
-            images, lambda i, truth: [region.label for region in regions_of(truth, labels(images[i].scene))]
-        )
+        return answer_known(images, lambda i, truth: [region.label for region in regions_of(truth, labels(truth))])
 
     def verify(self, images: Images, regions: Sequence[Regions]) -> Answers[list[bool]]:
         """Whether the subject of that name, or one of that kind, is in the box."""
@@ -80,7 +79,7 @@ class Looking:
         def answers(i: int, truth: Truth) -> list[bool]:
             scene = images[i].scene
             return [
-                self._is_there(scene, truth, region)
+                self._is_there(truth, region)
                 ^ bool(chance(scene, "verify", region.label).random() < self._noise.verified)
                 for region in regions[i]
             ]
@@ -88,8 +87,8 @@ class Looking:
         return answer_known(images, answers)
 
     @staticmethod
-    def _is_there(scene, truth: Truth, region: Region) -> bool:
-        called = zip(labels(scene), truth.kinds, strict=True)
+    def _is_there(truth: Truth, region: Region) -> bool:
+        called = zip(labels(truth), truth.kinds, strict=True)
         places = [i for i, names in enumerate(called) if region.label in names]
         return any(overlap(box_of(truth, i), region.box) >= SAME for i in places)
 
@@ -117,7 +116,7 @@ class Looking:
 
         def answer(i: int, truth: Truth) -> float:
             shown = regions[i].mask if masked[i] else box_pixels(regions[i].box, truth.masks.shape[1:])
-            called = zip(labels(images[i].scene), truth.kinds, strict=True)
+            called = zip(labels(truth), truth.kinds, strict=True)
             meant = [mask for names, mask in zip(called, truth.masks, strict=True) if texts[i] in names]
             both = [2 * (mask & shown).sum() / max(mask.sum() + shown.sum(), 1) for mask in meant]
             return float(max(both, default=0.0))

@@ -185,9 +185,7 @@ def _episode(
     return Episode(cast, light, around, seed, tuple(beats))
 
 
-def _cast(
-    rng: np.random.Generator, movers: list[str], props: list[str], around: Surroundings
-) -> tuple[Subject, ...]:
+def _cast(rng: np.random.Generator, movers: list[str], props: list[str], around: Surroundings) -> tuple[Subject, ...]:
     """Movers first, all apart on the stage: props at its back, movers before them."""
     kinds = [*movers, *props]
     cast: list[Subject] = []
@@ -198,7 +196,7 @@ def _cast(
         cast.append(
             Subject(
                 kind, palette, appearance.texture(rng), appearance.decal(rng), scale, place, 0.0,
-                float(rng.uniform(-0.8, 0.8)), float(rng.random()), n + 1,
+                float(rng.uniform(-0.8, 0.8)), float(rng.random()), n + 1, appearance.seed(rng),
             )
         )  # fmt: skip
     return tuple(cast)
@@ -272,9 +270,7 @@ def _arrival(cast: Sequence[Subject], states: Sequence[State], actor: int, goal:
     return _walked(states[actor], end) if _free_way(cast, states, actor, end, (goal,)) else None
 
 
-def _leaving(
-    rng: np.random.Generator, cast: Sequence[Subject], states: Sequence[State], actor: int
-) -> Action | None:
+def _leaving(rng: np.random.Generator, cast: Sequence[Subject], states: Sequence[State], actor: int) -> Action | None:
     """A move to a free position on the stage, away from the nearest subject."""
     here = np.array(states[actor].position)
     feet = np.array([state.position for state in states])
@@ -346,5 +342,3 @@ def frames(script: Script, rate: float) -> tuple[tuple[Scene, ...], tuple[float,
     count = int(np.floor(script.beats[-1].stop * rate))
     moments = tuple((n + 0.5) / rate for n in range(count))
     return tuple(script.at(moment) for moment in moments), moments
-
-

@@ -16,7 +16,7 @@ import numpy as np
 
 from macro.scenes.animation.motion import FLYERS, MOVERS, going
 from macro.scenes.graph import Scene, Subject
-from macro.scenes.language.lexicon import a_or_an, ground_words, listed, named_colour
+from macro.scenes.language.lexicon import ORDINALS, a_or_an, ground_words, listed
 
 MOST_WORDS = 49  # MACRO's summaries have under 50 words
 MOVED, ROSE, TURNED = 0.3, 0.2, 0.5  # metres, metres, radians: smaller changes are ignored
@@ -53,12 +53,13 @@ def tracked_subjects(before: Scene, after: Scene) -> dict[int, int]:
 
 
 def names(scenes: Sequence[Scene]) -> dict[tuple, str]:
-    """Names of all subjects in any of the scenes: "dog", or "red dog" where there are other dogs."""
+    """Names of all subjects in any of the scenes: "dog", or "first dog" where there are other dogs."""
     looks = dict.fromkeys((s.kind, s.palette) for scene in scenes for s in scene.subjects)
-    shared = Counter(kind for kind, _ in looks)
-    return {
-        (kind, palette): kind if shared[kind] == 1 else f"{named_colour(palette[0])} {kind}" for kind, palette in looks
-    }
+    shared, seen, called = Counter(kind for kind, _ in looks), Counter(), {}
+    for kind, palette in looks:
+        called[kind, palette] = kind if shared[kind] == 1 else f"{ORDINALS[seen[kind]]} {kind}"
+        seen[kind] += 1
+    return called
 
 
 def changes(before: Scene, after: Scene) -> tuple[Change, ...]:
@@ -71,9 +72,7 @@ def changes(before: Scene, after: Scene) -> tuple[Change, ...]:
     return tuple(sorted((c for c in found if c is not None), key=lambda change: -change.size))
 
 
-def _change(
-    before: Scene, after: Scene, both: dict[int, int], subject: int, called: dict[tuple, str]
-) -> Change | None:
+def _change(before: Scene, after: Scene, both: dict[int, int], subject: int, called: dict[tuple, str]) -> Change | None:
     old, new = before.subjects[both[subject]], after.subjects[subject]
     rise = new.height - old.height
     if abs(rise) > ROSE:

@@ -69,6 +69,11 @@ def texture(rng: np.random.Generator) -> str:
     return str(rng.choice(TEXTURES, p=[0.4, 0.15, 0.15, 0.15, 0.15]))
 
 
+def seed(rng: np.random.Generator) -> int:
+    """A subject's own seed (`Subject.seed`)."""
+    return int(rng.integers(2**31))
+
+
 def decal(rng: np.random.Generator) -> str | None:
     """A decal for about a third of the subjects."""
     return str(rng.choice(DECALS)) if rng.random() < 0.35 else None

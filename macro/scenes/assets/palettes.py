@@ -1,12 +1,14 @@
 """Named colours and the palettes of subjects.
 
-Every colour of a subject is an entry of `COLOURS`, so "the red dog" has an exact answer: `colour_name(rgb)`.
+Every colour of a palette is an entry of `COLOURS`. Which of them a picture shows depends on the kind, its texture and
+the view: texts take their colours from `Truth.colours`.
 The fifteen names were chosen to stay distinct under warm and cool light; `colour_distance` measures how distinct.
 """
 
 import functools
 
 import numpy as np
+from jaxtyping import Int, UInt8
 
 from macro.scenes.graph import RGB
 
@@ -33,6 +35,12 @@ CONFUSABLE = 0.25  # colours farther apart than this in Oklab are not confused
 def colour_name(rgb: RGB) -> str:
     """The name of the entry of `COLOURS` closest to `rgb` (sRGB in 0..1)."""
     return min(COLOURS, key=lambda name: colour_distance(COLOURS[name], rgb))
+
+
+def nearest_colours(pixels: UInt8[np.ndarray, "n 3"]) -> tuple[tuple[str, ...], Int[np.ndarray, "n"]]:
+    """The names of `COLOURS`, and for each sRGB pixel the index of the closest one."""
+    own, named = to_oklab(pixels / 255.0), to_oklab(list(COLOURS.values()))
+    return tuple(COLOURS), np.linalg.norm(own[:, None] - named[None], axis=-1).argmin(1)
 
 
 def to_linear(srgb) -> np.ndarray:

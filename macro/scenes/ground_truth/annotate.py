@@ -10,11 +10,12 @@ The paper leaves open what the sum and K run over; `layout` has an option for th
 subjects pass on one patch, the higher IoU wins. Read next: `relations.py`, `questions.py`, `captions.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, UInt8
 
+from macro.scenes.assets.palettes import nearest_colours
 from macro.scenes.graph import Scene
 from macro.scenes.ground_truth.relations import read_relations
 from macro.scenes.layout.placement import supports_of
@@ -26,21 +27,14 @@ READINGS_OF_K = ("overlap", "all_patches", "subjects_at_patch")
 REGIONS = ("mask", "box")
 
 
-def truth_of(
-    scene: Scene,
-    ids: Int[np.ndarray, "h w"],
-    amodal: Bool[np.ndarray, "s h w"],
-    depth: Float[np.ndarray, "h w"],
-) -> Truth:
+def truth_of(scene: Scene, drawn: Mapping[str, np.ndarray]) -> Truth:
     """The ground truth of a rendered scene; its questions are added by `questions.ask`.
 
     Args:
-        scene: the graph; subject i of `scene.subjects` has number i + 1 in the other arguments and the result.
-        ids: 0 for background pixels, i + 1 for those of subject i.
-        amodal: each subject's whole silhouette, without occlusion.
-        depth: distance of the visible surface, metres.
+        scene: the graph; subject i of `scene.subjects` has number i + 1 in the result.
+        drawn: arrays of `raycast.render` for this scene, "amodal" among them.
     """
-    count = len(scene.subjects)
+    count, ids, amodal, depth = len(scene.subjects), drawn["ids"], drawn["amodal"], drawn["depth"]
     masks = ids[None] == np.arange(1, count + 1)[:, None, None]
     # A ray that grazes an edge may hit a subject in one pass and miss it in the other: visible pixels count in both.
     amodal = amodal[:count] | masks
@@ -50,13 +44,32 @@ def truth_of(
         kinds=tuple(s.kind for s in scene.subjects),
         palettes=np.array([s.palette for s in scene.subjects], np.float32).reshape(count, 3, 3),
         textures=tuple(s.texture for s in scene.subjects),
+        colours=visible_colours(drawn["albedo"], masks),
         boxes=tight_boxes(masks),
         masks=masks,
         amodal=amodal,
         visibility=(masks.sum((1, 2)) / np.maximum(amodal.sum((1, 2)), 1)).astype(np.float32),
         depth_order=tuple(int(i) + 1 for i in np.argsort(distances, kind="stable")),
         relations=tuple((i + 1, name, _numbers(j)) for i, name, j in found),
+        albedo=drawn["albedo"],
     )
+
+
+def visible_colours(
+    albedo: UInt8[np.ndarray, "h w 3"], masks: Bool[np.ndarray, "s h w"]
+) -> tuple[tuple[str, ...], ...]:
+    """The colours by which the eye would name each subject: (largest,) if half of its visible pixels or more have that
+    name, else (largest, second largest); () if none is visible. Every pixel counts for the nearest name."""
+    paints, index = np.unique(albedo.reshape(-1, 3), axis=0, return_inverse=True)
+    names, number = nearest_colours(paints)
+    named = number[index].reshape(albedo.shape[:2])
+    found = []
+    for mask in masks:
+        shares = np.bincount(named[mask], minlength=len(names))
+        first, second = np.argsort(-shares, kind="stable")[:2]
+        both = (names[first],) if 2 * shares[first] >= shares.sum() else (names[first], names[second])
+        found.append(both if mask.any() else ())
+    return tuple(found)
 
 
 def _numbers(j: int | tuple[int, int]) -> int | tuple[int, int]:

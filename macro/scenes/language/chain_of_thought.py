@@ -3,7 +3,7 @@
     "three things. 1 red robot: left, near. 2 lime tree: centre, hides part of 3. 3 navy car: far back."
 
 Generated from the ground truth, so all of it holds: positions are those of the visible masks' centroids,
-occlusions and relations those of `relations.py`, colours the main colours of the references.
+occlusions and relations those of `relations.py`, colours those of the visible pixels.
 Read next: `questions.py`.
 """
 
@@ -15,8 +15,8 @@ from macro.scenes.language.lexicon import (
     NUMBERS,
     PHRASES,
     TEXTURE_WORDS,
+    colour_words,
     distinct_nouns,
-    main_colours,
     place,
     ranges,
 )
@@ -47,7 +47,7 @@ class _Thinker:
     def __init__(self, scene: Scene, truth: Truth, rng: np.random.Generator):
         self.truth, self.rng = truth, rng
         self.numbered = bool(rng.random() < 0.65)
-        self.colours = main_colours(truth) if rng.random() < 0.8 else ("",) * len(truth.kinds)
+        self.colours = colour_words(truth) if rng.random() < 0.8 else ("",) * len(truth.kinds)
         self.textures = truth.textures if rng.random() < 0.25 else ("plain",) * len(truth.kinds)
         forms = [("{n} ", ":"), ("{n} ", "")] if self.numbered else [("the ", ":"), ("", " at the"), ("", "")]
         self.before, self.after = forms[int(rng.integers(len(forms)))]

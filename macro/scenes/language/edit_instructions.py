@@ -32,7 +32,8 @@ _THOUGHTS = {
 def instruction(
     edit: Edit, before: Truth, after: Truth, rng: np.random.Generator, images: Sequence[int] = (2,)
 ) -> str | None:
-    """The instruction for an edit; None if no true statement names all subjects unambiguously.
+    """The instruction for an edit; None if no true statement names all subjects unambiguously, or
+    a recoloured subject does not look like its new colour.
 
     Args:
         before, after: ground truth of the two images.
@@ -42,6 +43,8 @@ def instruction(
     old = None if edit.subject is None else distinct_nouns(before)[edit.subject - 1]
     if edit.subject is not None and old is None:
         return None
+    if edit.operation == "recolour" and after.colours[edit.result - 1] != (edit.colour,):
+        return None  # most of what one sees of it has other colours
     words = {"colour": edit.colour, "old": f"the {old}"}
     # The image to edit is named before the noun, at the end or start of the sentence, or not at all.
     named = str(rng.choice(["", "noun", "end", "start"], p=[0.25, 0.35, 0.2, 0.2]))
@@ -101,4 +104,3 @@ def _where(edit: Edit, before: Truth, after: Truth, rng: np.random.Generator) ->
     if name == "between":
         return f"between the {names[others[0]]} and the {names[others[1]]}"
     return f"{rng.choice(PHRASES[name])} the {names[others[0]]}"
-

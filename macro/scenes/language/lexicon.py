@@ -7,14 +7,13 @@ Read next: `captions.py`, `questions.py`.
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
 
 from macro.scenes.assets.appearance import PLACES
-from macro.scenes.assets.palettes import colour_distance, colour_name
-from macro.scenes.graph import RGB, Scene, Surroundings
+from macro.scenes.assets.palettes import colour_distance
+from macro.scenes.graph import Scene, Surroundings
 from macro.scenes.layout.placement import horizon_of
 from macro.sentence.spans import Truth
 
@@ -61,14 +60,9 @@ def a_or_an(noun: str) -> str:
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
-@lru_cache(maxsize=4096)
-def named_colour(rgb: RGB) -> str:
-    return colour_name(rgb)
-
-
-def main_colours(truth: Truth) -> tuple[str, ...]:
-    """The name of each subject's main colour."""
-    return tuple(named_colour(tuple(map(float, palette[0]))) for palette in truth.palettes)
+def colour_words(truth: Truth) -> tuple[str, ...]:
+    """The colour of each subject in this image: "red", "red and blue" where neither has half of it."""
+    return tuple(map(listed, truth.colours))
 
 
 def plain_nouns(truth: Truth) -> tuple[str | None, ...]:
@@ -78,10 +72,17 @@ def plain_nouns(truth: Truth) -> tuple[str | None, ...]:
 
 
 def coloured_nouns(truth: Truth) -> tuple[str | None, ...]:
-    """ "red robot" for a subject with a unique pair of kind and colour, else None."""
-    names = [f"{colour} {kind}" for colour, kind in zip(main_colours(truth), truth.kinds, strict=True)]
-    shared = Counter(names)
-    return tuple(name if shared[name] == 1 else None for name in names)
+    """ "red robot", "red and blue robot"; None where another one of its kind has the same colours, or more or fewer."""
+
+    def alike(i: int, j: int) -> bool:
+        one, other = set(truth.colours[i]), set(truth.colours[j])
+        return truth.kinds[i] == truth.kinds[j] and (one <= other or other <= one)
+
+    every = range(len(truth.kinds))
+    return tuple(
+        None if not truth.colours[i] or any(alike(i, j) for j in every if j != i) else f"{words} {truth.kinds[i]}"
+        for i, words in enumerate(colour_words(truth))
+    )
 
 
 def distinct_nouns(truth: Truth) -> tuple[str | None, ...]:

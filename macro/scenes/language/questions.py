@@ -2,7 +2,7 @@
 
 "No" never means "unclear": a false relation is one whose opposite is in the truth (left for right, before
 for behind, the lower one on the upper), a false kind is absent from the image, a false colour is far from all
-three of the subject's. Read next: `annotate.py` (the truth they ask about).
+of the subject's. Read next: `annotate.py` (the truth they ask about).
 """
 
 from collections import Counter
@@ -17,8 +17,8 @@ from macro.scenes.language.lexicon import (
     NUMBERS,
     PHRASES,
     a_or_an,
+    colour_words,
     distinct_nouns,
-    main_colours,
     plain_nouns,
     plural,
 )
@@ -55,7 +55,7 @@ class _Facts:
         self.truth = truth
         self.count = len(truth.kinds)
         self.kinds = Counter(truth.kinds)
-        self.colours = main_colours(truth)
+        self.colours = colour_words(truth)
         self.plain = plain_nouns(truth)
         self.nouns = distinct_nouns(truth)
         self.pairs = [r for r in truth.relations if r[1] != "between" and self._nameable(r[0], r[2])]
@@ -100,7 +100,8 @@ def _counting(facts: _Facts, rng: np.random.Generator, answer: bool) -> str | No
 
 
 def _colour(facts: _Facts, rng: np.random.Generator, answer: bool) -> str | None:
-    n = _pick(rng, [n for n in range(1, facts.count + 1) if facts.plain[n - 1]])
+    clear = [n for n in range(1, facts.count + 1) if facts.plain[n - 1] and len(facts.truth.colours[n - 1]) == 1]
+    n = _pick(rng, clear)
     if n is None:
         return None
     colour = facts.colours[n - 1] if answer else _pick(rng, [c for c in COLOURS if _unlike(c, facts, n)])
@@ -109,10 +110,9 @@ def _colour(facts: _Facts, rng: np.random.Generator, answer: bool) -> str | None
 
 def _unlike(colour: str, facts: _Facts, number: int) -> bool:
     """Whether a subject has no colour close to this one."""
-    return all(
-        colour_distance(COLOURS[colour], tuple(map(float, own))) > CONFUSABLE
-        for own in facts.truth.palettes[number - 1]
-    )
+    palette = [tuple(map(float, own)) for own in facts.truth.palettes[number - 1]]
+    own = [*palette, *(COLOURS[name] for name in facts.truth.colours[number - 1])]
+    return all(colour_distance(COLOURS[colour], each) > CONFUSABLE for each in own)
 
 
 def _relating(*names: str) -> Topic:

@@ -44,9 +44,7 @@ def _kinds_of(rng: np.random.Generator, count: int, kinds: tuple[str, ...], twin
     return chosen
 
 
-def _placed(
-    rng: np.random.Generator, subjects: list[Subject], camera: Camera, riders: dict[int, int]
-) -> list[Subject]:
+def _placed(rng: np.random.Generator, subjects: list[Subject], camera: Camera, riders: dict[int, int]) -> list[Subject]:
     """Places all subjects: slots for those on the ground, then riders on their supports."""
     # Shuffled: a subject's number must not reveal its position.
     standing = [int(i) for i in rng.permutation(len(subjects)) if i not in riders]
@@ -99,17 +97,24 @@ def sample_scene(
     riders = riders_of(rng, names)
     subjects = [
         Subject(
-            kind, palette, appearance.texture(rng), appearance.decal(rng), 1.0, (0.0, 0.0), 0.0, yaw_of(rng),
-            float(rng.random()), number + 1,
+            kind,
+            palette,
+            appearance.texture(rng),
+            appearance.decal(rng),
+            1.0,
+            (0.0, 0.0),
+            0.0,
+            yaw_of(rng),
+            float(rng.random()),
+            number + 1,
+            appearance.seed(rng),
         )
         for number, (kind, palette) in enumerate(zip(names, appearance.palettes(rng, count, around), strict=True))
     ]
     return arrange(rng, subjects, around, riders)
 
 
-def arrange(
-    rng: np.random.Generator, subjects: list[Subject], around: Surroundings, riders: dict[int, int]
-) -> Scene:
+def arrange(rng: np.random.Generator, subjects: list[Subject], around: Surroundings, riders: dict[int, int]) -> Scene:
     """A scene of these subjects, with random positions and sizes such that all are visible enough.
 
     Args:
@@ -175,6 +180,6 @@ def reference_scene(scene: Scene, index: int, rng: np.random.Generator) -> Scene
 
 
 def jitter(scene: Scene, rng: np.random.Generator) -> Scene:
-    """The same scene with resampled nuisance factors: light, poses, texture phases and noise."""
+    """The same scene with resampled nuisance factors: light, poses, and the seed of ground and sky."""
     subjects = tuple(replace(s, pose=float(rng.random())) for s in scene.subjects)
     return replace(scene, subjects=subjects, light=appearance.light(rng), seed=int(rng.integers(2**31)))

@@ -1,6 +1,6 @@
 """Renders any number of scenes together: images, and their exact ground truth.
 
-A batch is split into chunks of two sizes, so that no batch length needs a new compilation. Every scene is rendered as
+A batch is split into chunks of three sizes, so that no batch length needs a new compilation. Every scene is rendered as
 it would be alone. Read next: `raycast.py`, `annotate.py`.
 """
 
@@ -14,13 +14,13 @@ from macro.scenes.ground_truth import annotate
 from macro.scenes.render import raycast
 from macro.sentence.spans import Truth
 
-_CHUNKS = (16, 1)
+_CHUNKS = (16, 4, 1)
 
 
 def render_all(
     scenes: Sequence[Scene], height: int, width: int, rays: int = 4, silhouettes: bool = False
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Arrays of `raycast.render` for each scene in turn, with "amodal" (`raycast.amodal`) if `silhouettes`.
+    """Arrays of `raycast.render` for each scene in turn, with "amodal" if `silhouettes`.
 
     Args:
         rays: samples per pixel, 1..4.
@@ -29,10 +29,7 @@ def render_all(
     while start < len(scenes):
         chunk = next(n for n in _CHUNKS if n <= len(scenes) - start)
         batch = raycast.stack([raycast.compile_scene(s) for s in scenes[start : start + chunk]])
-        out = dict(raycast.render(batch, height, width, rays))
-        if silhouettes:
-            out["amodal"] = raycast.amodal(batch, height, width)
-        out = {name: np.asarray(array) for name, array in out.items()}
+        out = {name: np.asarray(a) for name, a in raycast.render(batch, height, width, rays, silhouettes).items()}
         yield from ({name: array[i] for name, array in out.items()} for i in range(chunk))
         start += chunk
 
@@ -47,4 +44,4 @@ def render_with_truth(
 ) -> Iterator[tuple[UInt8[np.ndarray, "h w 3"], Truth]]:
     """Each scene's image and its exact ground truth (without questions)."""
     for scene, part in zip(scenes, render_all(scenes, height, width, rays, silhouettes=True), strict=True):
-        yield part["pixels"], annotate.truth_of(scene, part["ids"], part["amodal"], part["depth"])
+        yield part["pixels"], annotate.truth_of(scene, part)

@@ -123,8 +123,8 @@ def _towards(middle: np.ndarray, away: float, angle: float, rise: float) -> Came
 
 
 def _subject(rng: np.random.Generator, kind: str, palette, scale: float, yaw: float, number: int) -> Subject:
-    texture, decal = appearance.texture(rng), appearance.decal(rng)
-    return Subject(kind, palette, texture, decal, scale, (0.0, 0.0), 0.0, yaw, float(rng.random()), number)
+    texture, decal, seed = appearance.texture(rng), appearance.decal(rng), appearance.seed(rng)
+    return Subject(kind, palette, texture, decal, scale, (0.0, 0.0), 0.0, yaw, float(rng.random()), number, seed)
 
 
 def _beside(rng: np.random.Generator, subject: Subject, others: list[Subject]) -> Subject:

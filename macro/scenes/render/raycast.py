@@ -1,4 +1,4 @@
-"""Scenes to images: a ray caster in JAX, one pass for colours, subject ids and depth.
+"""Scenes to images: a ray caster in JAX, one pass for colours, albedo, subject ids, depth and silhouettes.
 
 An image is cut into square tiles. For each tile the primitives whose bounds its rays can touch are listed,
 and a loop over that list (no longer than needed) keeps the nearest hit of every sample; a second loop over
@@ -7,8 +7,8 @@ shadows. There is no gather or scatter per sample. On a CPU tiles run sequential
 the branches on families, textures and marks are not flattened; on an accelerator they run in parallel under
 `vmap`.
 
-Only sample 0 of a pixel, through its middle, determines `ids`, `depth` and the amodal masks, so these
-agree exactly. Read next: `primitives.py`, `textures.py`, `shading.py`.
+Only sample 0 of a pixel, through its middle, determines `ids`, `depth`, `albedo` and the amodal masks, so
+these agree exactly. Read next: `primitives.py`, `textures.py`, `shading.py`.
 """
 
 import functools
@@ -20,7 +20,7 @@ import numpy as np
 from macro.scenes.render import primitives, shading
 from macro.scenes.render.scene_compiler import MAX_SUBJECTS, compile_scene, stack
 
-__all__ = ["amodal", "compile_scene", "render", "stack"]
+__all__ = ["compile_scene", "render", "stack"]
 
 TILE = 16
 # The middle first, then three more on a circle, spread in x and in y alike.
@@ -73,16 +73,24 @@ def _hit(scene, k, origins, directions):
     return primitives.intersect(scene["family"][k], scene["shape"][k], scene["frame"][k], origins, directions)
 
 
-def _nearest(scene, order, count, origins, directions):
-    """Nearest distance, and index of the primitive hit there (-1: none), of every ray."""
+def _nearest(scene, order, count, origins, directions, to_ground, silhouettes):
+    """Nearest distance, and index of the primitive hit there (-1: none), of every ray; and the silhouettes.
+
+    These are bool[12, TILE * TILE]: which subjects a pixel's first ray meets above the ground, hidden or not.
+    """
 
     def visit(n, best):
-        nearest, which = best
+        nearest, which, whole = best
         t = _hit(scene, order[n], origins, directions)
         closer = t < nearest
-        return jnp.where(closer, t, nearest), jnp.where(closer, order[n], which)
+        if silhouettes:
+            owner, first = scene["owner"][order[n]], t[: TILE * TILE]
+            whole = whole.at[owner].set(whole[owner] | (first < to_ground[: TILE * TILE]) & (first < primitives.MISS))
+        return jnp.where(closer, t, nearest), jnp.where(closer, order[n], which), whole
 
-    empty = jnp.full(directions[0].shape, primitives.MISS), jnp.full(directions[0].shape, -1, jnp.int32)
+    shape = directions[0].shape
+    whole = jnp.zeros((MAX_SUBJECTS if silhouettes else 0, TILE * TILE), bool)
+    empty = jnp.full(shape, primitives.MISS), jnp.full(shape, -1, jnp.int32), whole
     return jax.lax.fori_loop(0, count, visit, empty)
 
 
@@ -142,14 +150,18 @@ def _tile_points(row, column, samples):
     return rows.reshape(-1), columns.reshape(-1)
 
 
-def _render_tile(scene, row, column, height, width, samples):
+def _to_srgb(linear):
+    return jnp.round(255.0 * jnp.clip(linear, 0.0, 1.0) ** (1 / 2.2)).astype(jnp.uint8)
+
+
+def _render_tile(scene, row, column, height, width, samples, silhouettes):
     rows, columns = _tile_points(row, column, samples)
     directions = _rays(scene, rows, columns, height, width)
     eye = tuple(scene["eye"])
     order, count = _listed(_in_view(scene, directions))
-    nearest, which = _nearest(scene, order, count, eye, directions)
-
     to_ground = jnp.where(directions[1] < -1e-4, -eye[1] / directions[1], primitives.MISS)
+    nearest, which, whole = _nearest(scene, order, count, eye, directions, to_ground, silhouettes)
+
     on_ground = (to_ground < nearest) & (to_ground > 0)
     which = jnp.where(on_ground, -1, which)
     nearest = jnp.where(on_ground, to_ground, nearest)
@@ -166,69 +178,54 @@ def _render_tile(scene, row, column, height, width, samples):
     sun = jnp.maximum(facing, 0.0) * open_to_sun
     colour = shading.shade(scene, directions, points, nearest, on_ground, normals, albedo, lift, sun)
     colour = jnp.stack([c.reshape(samples, TILE, TILE).mean(0) for c in colour], axis=-1)
-    pixels = jnp.round(255.0 * jnp.clip(colour, 0.0, 1.0) ** (1 / 2.2)).astype(jnp.uint8)
     middle = which[: TILE * TILE]
     ids = jnp.where(middle >= 0, scene["owner"][middle] + 1, 0)
-    return pixels, ids.reshape(TILE, TILE), nearest[: TILE * TILE].reshape(TILE, TILE)
-
-
-def _amodal_tile(scene, row, column, height, width):
-    rows, columns = _tile_points(row, column, 1)
-    directions = _rays(scene, rows, columns, height, width)
-    eye = tuple(scene["eye"])
-    order, count = _listed(_in_view(scene, directions))
-    to_ground = jnp.where(directions[1] < -1e-4, -eye[1] / directions[1], primitives.MISS)
-
-    def visit(n, masks):
-        t = _hit(scene, order[n], eye, directions)
-        owner = scene["owner"][order[n]]
-        return masks.at[owner].set(masks[owner] | (t < to_ground) & (t < primitives.MISS))
-
-    masks = jax.lax.fori_loop(0, count, visit, jnp.zeros((MAX_SUBJECTS, rows.size), bool))
-    return masks.reshape(MAX_SUBJECTS, TILE, TILE)
+    paint = jnp.stack([jnp.where(middle >= 0, a[: TILE * TILE], 0.0) for a in albedo], axis=-1)
+    out = {
+        "pixels": _to_srgb(colour),
+        "albedo": _to_srgb(paint).reshape(TILE, TILE, 3),
+        "ids": ids.reshape(TILE, TILE),
+        "depth": nearest[: TILE * TILE].reshape(TILE, TILE),
+    }
+    return out | ({"amodal": jnp.moveaxis(whole.reshape(-1, TILE, TILE), 0, -1)} if silhouettes else {})
 
 
 def _over_tiles(tile_of, batch, height, width):
-    """`tile_of(scene, row, column)` of all tiles of all scenes, as arrays [b, down, across, ...]."""
+    """`tile_of(scene, row, column)` of all tiles of all scenes, as arrays [b, height, width, ...]."""
     down, across = -(-height // TILE), -(-width // TILE)
     tiles = jnp.stack(jnp.meshgrid(jnp.arange(down), jnp.arange(across), indexing="ij"), -1).reshape(-1, 2)
     one_by_one = jax.default_backend() == "cpu"
     tiles_at_once, scenes_at_once = (None, None) if one_by_one else (tiles.shape[0], 8)
 
     def scene_of(scene):
-        return jax.lax.map(
-            lambda tile: tile_of(scene, *tile.astype(jnp.float32)), tiles, batch_size=tiles_at_once
-        )
+        return jax.lax.map(lambda tile: tile_of(scene, *tile.astype(jnp.float32)), tiles, batch_size=tiles_at_once)
 
     out = jax.lax.map(scene_of, batch, batch_size=scenes_at_once)
-    return jax.tree.map(lambda a: a.reshape(a.shape[0], down, across, *a.shape[2:]), out)
+
+    def whole(a):
+        a = a.reshape(a.shape[0], down, across, *a.shape[2:]).swapaxes(2, 3)
+        return a.reshape(a.shape[0], down * TILE, across * TILE, *a.shape[5:])[:, :height, :width]
+
+    return jax.tree.map(whole, out)
 
 
-@functools.partial(jax.jit, static_argnames=("height", "width", "samples"))
-def render(batch, height: int, width: int, samples: int = 4):
+@functools.partial(jax.jit, static_argnames=("height", "width", "samples", "silhouettes"))
+def render(batch, height: int, width: int, samples: int = 4, silhouettes: bool = False):
     """Renders a batch of compiled scenes.
 
     Args:
       batch: arrays of `compile_scene`, stacked by `stack`.
       height, width: size of the images in pixels.
       samples: rays per pixel, 1 to 4.
+      silhouettes: whether to give "amodal" too.
 
     Returns:
-      dict of `pixels` uint8 [b, h, w, 3] (sRGB), `ids` int32 [b, h, w] (0 background, i + 1 the i-th
-      subject) and `depth` float32 [b, h, w] (metres along the ray through the pixel's middle; inf in the
-      sky).
+      dict of `pixels` uint8 [b, h, w, 3] (sRGB), `albedo` uint8 [b, h, w, 3] (sRGB: the paint of the subject
+      there, without light; black in the background), `ids` int32 [b, h, w] (0 background, i + 1 the i-th
+      subject), `depth` float32 [b, h, w] (metres along the ray through the pixel's middle; inf in the sky) and, if
+      asked for, `amodal` bool [b, 12, h, w] (where each subject would be visible, above the ground, without the
+      others).
     """
-    tile_of = functools.partial(_render_tile, height=height, width=width, samples=samples)
-    pixels, ids, depth = (
-        a.swapaxes(2, 3).reshape(a.shape[0], -1, a.shape[2] * TILE, *a.shape[5:])[:, :height, :width]
-        for a in _over_tiles(tile_of, batch, height, width)
-    )
-    return {"pixels": pixels, "ids": ids, "depth": depth}
-
-
-@functools.partial(jax.jit, static_argnames=("height", "width"))
-def amodal(batch, height: int, width: int):
-    """bool [b, 12, h, w]: where each subject would be visible (above the ground) without the others."""
-    tile_of = functools.partial(_amodal_tile, height=height, width=width)
-    masks = _over_tiles(tile_of, batch, height, width).transpose(0, 3, 1, 4, 2, 5)
-    return masks.reshape(*masks.shape[:2], masks.shape[2] * TILE, -1)[:, :, :height, :width]
+    tile_of = functools.partial(_render_tile, height=height, width=width, samples=samples, silhouettes=silhouettes)
+    out = _over_tiles(tile_of, batch, height, width)
+    return out | ({"amodal": jnp.moveaxis(out["amodal"], -1, 1)} if silhouettes else {})

@@ -41,6 +41,11 @@ def _affine(matrix: np.ndarray, origin: np.ndarray) -> np.ndarray:
     return np.concatenate([matrix, -(matrix @ origin)[:, None]], axis=1)
 
 
+def _phase(seed: int) -> np.ndarray:
+    """[3]: offset of a texture, in its cells."""
+    return np.random.default_rng((seed, 1)).uniform(-100, 100, 3)
+
+
 def _is_dark(rgb) -> bool:
     return float(np.dot(rgb, (0.3, 0.59, 0.11))) < 0.25
 
@@ -85,10 +90,10 @@ def _primitive(subject: Subject, part: Part, index: int, phase: np.ndarray) -> d
 
 
 @functools.lru_cache(maxsize=1024)
-def _compiled(subject: Subject, index: int, phase: tuple[float, float, float]) -> dict[str, np.ndarray]:
+def _compiled(subject: Subject, index: int) -> dict[str, np.ndarray]:
     """A subject's primitives, stacked, and its `blob`; cached, as frames of a clip and views of a ring share most."""
-    parts = KINDS[subject.kind](subject.pose)
-    rows = [_primitive(subject, part, index, np.array(phase)) for part in parts]
+    parts, phase = KINDS[subject.kind](subject.pose), _phase(subject.seed)
+    rows = [_primitive(subject, part, index, phase) for part in parts]
     return {key: np.stack([row[key] for row in rows]) for key in rows[0]} | {"blob": _blob(subject, parts)}
 
 
@@ -123,9 +128,7 @@ def camera_basis(camera: Camera) -> np.ndarray:
 def sun_direction(light: Light) -> np.ndarray:
     """Unit vector from the ground to the sun."""
     across = np.cos(light.elevation)
-    return np.array(
-        [np.sin(light.azimuth) * across, np.sin(light.elevation), -np.cos(light.azimuth) * across]
-    )
+    return np.array([np.sin(light.azimuth) * across, np.sin(light.elevation), -np.cos(light.azimuth) * across])
 
 
 def _blob(subject: Subject, parts: list[Part]) -> np.ndarray:
@@ -148,12 +151,7 @@ def compile_scene(scene: Scene) -> dict[str, np.ndarray]:
     `ground` [2, 3]; `ground_texture` int32; `ground_phase` [3]; `sky` [2, 3] horizon and zenith; `haze` [2]
     start and scale in metres; `clouds`, `hills` 0 or 1.
     """
-    numbers = scene.phases or range(len(scene.subjects) + 1)
-    *phases, ground_phase = np.random.default_rng((scene.seed, 1)).uniform(-100, 100, (max(numbers) + 1, 3))[[*numbers]]
-    everybody = [
-        _compiled(subject, index, tuple(map(float, phase)))
-        for index, (subject, phase) in enumerate(zip(scene.subjects, phases, strict=True))
-    ]
+    everybody = [_compiled(subject, index) for index, subject in enumerate(scene.subjects)]
     left = MAX_PRIMITIVES - sum(len(one["owner"]) for one in everybody)
     blobs = np.zeros((MAX_SUBJECTS, 3))
     for index, one in enumerate(everybody):
@@ -172,7 +170,7 @@ def compile_scene(scene: Scene) -> dict[str, np.ndarray]:
         "sunlight": light.strength * golden,
         "ground": to_linear([around.ground, around.ground_second]),
         "ground_texture": np.array(TEXTURES.index(around.ground_texture), np.int32),
-        "ground_phase": ground_phase,
+        "ground_phase": _phase(scene.seed),
         "sky": to_linear([around.horizon, around.zenith]),
         "haze": np.array([5.0, 6.0] if around.style == "studio" else [12.0, 60.0]),
         "clouds": np.array(float(around.style != "studio")),

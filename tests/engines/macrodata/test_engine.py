@@ -34,4 +34,4 @@ def test_sixteen_samples_are_one_of_each_pair():
         task, bucket = pair_of(sample.idx)
         assert (sample.task, sample.notes["bucket"]) == (task, bucket)
         assert len(sample.images) in BUCKETS[bucket]
-        assert sample.notes["engine"] == "macrodata 1.0.0" and sample.notes["verdicts"]
+        assert sample.notes["engine"] == "macrodata 1.1.0" and sample.notes["verdicts"]

@@ -101,7 +101,7 @@ def test_a_tale_names_every_match_once_and_says_what_each_did(still):
     x, z = subject.position
     cx, cz = SCENE.subjects[car].position
     scenes = {
-        "moves towards the car": doing(SCENE, 0, position=(0.4 * x + 0.6 * cx, 0.4 * z + 0.6 * cz)),
+        "moves towards the car": doing(SCENE, 0, position=(0.15 * x + 0.85 * cx, 0.15 * z + 0.85 * cz)),
         "turns round": doing(SCENE, 0, yaw=subject.yaw + 1),
         "changes its pose": doing(SCENE, 0, pose=(subject.pose + 0.5) % 1),
         "jumps up": doing(SCENE, 0, height=0.5),

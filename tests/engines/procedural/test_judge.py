@@ -144,7 +144,7 @@ def test_illustration_sees_who_has_changed_and_what_is_not_told(page):
     )  # fmt: skip
     assert right["text"] > 9.9 and right["image"] > 9.9
     assert other["text"] < 2 and other["image"] < 3
-    assert recolour["image"] < right["image"] - 1.5
+    assert recolour["image"] < right["image"] - 1
     assert gone["text"] < 7 and gone["image"] < right["image"] - 1.5
     assert flipped["image"] > 9.9
 

@@ -19,7 +19,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def names(images):
-    return [labels(image.scene) for image in images]
+    return [labels(truth) for truth in ground_truths(images)]
 
 
 def test_everything_asked_for_is_found_in_the_order_of_the_labels(images, names):

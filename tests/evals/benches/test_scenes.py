@@ -31,7 +31,7 @@ def five():
     parts = drawn(graphs + [layout_sampler.jitter(graph, rng) for graph in graphs])
     sentences = []
     for n, (graph, part) in enumerate(zip(graphs, parts, strict=False)):
-        truth = annotate.truth_of(graph, part["ids"], part["amodal"], part["depth"])
+        truth = annotate.truth_of(graph, part)
         plan = Plan("", annotate.layout(truth.masks, truth.boxes))
         images = [Image(np.full((16, 16, 3), k, np.uint8), subject=k, number=k) for k in range(1, COUNT + 1)]
         sentences.append(Sentence((Text("see "), *images, plan, Target(part["pixels"])), idx=n, truth=truth))

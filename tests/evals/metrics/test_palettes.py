@@ -41,6 +41,7 @@ def truth():
         kinds=("dog", "car", "tree"),
         palettes=PALETTES.astype(np.float32),
         textures=("plain",) * 3,
+        colours=((),) * 3,
         boxes=np.zeros((3, 4), np.float32),
         masks=masks,
         amodal=masks,

@@ -167,7 +167,12 @@ def toy_scene(*subjects):
 
 
 def toy(kind, number, height=0.0):
-    return Subject(kind, ((1.0, 0.0, 0.0),) * 3, "plain", None, 1.0, (0.0, 0.0), height, 0.0, 0.5, number)
+    return Subject(kind, ((1.0, 0.0, 0.0),) * 3, "plain", None, 1.0, (0.0, 0.0), height, 0.0, 0.5, number, 0)
+
+
+def drawn(ids, amodal, depth):
+    albedo = np.zeros((*ids.shape, 3), np.uint8)
+    return {"ids": ids, "amodal": amodal, "depth": depth, "albedo": albedo}
 
 
 def test_truth_of_a_hand_made_buffer():
@@ -175,7 +180,7 @@ def test_truth_of_a_hand_made_buffer():
     amodal = np.stack([block(4, 12, 2, 10), block(8, 16, 6, 14)])
     ids[amodal[0]], ids[amodal[1]] = 1, 2
     depth = np.where(ids == 2, 3.0, np.where(ids == 1, 6.0, 50.0))
-    truth = annotate.truth_of(toy_scene(toy("dog", 1), toy("dog", 2)), ids, amodal, depth)
+    truth = annotate.truth_of(toy_scene(toy("dog", 1), toy("dog", 2)), drawn(ids, amodal, depth))
     np.testing.assert_allclose(truth.boxes, [[0.1, 0.2, 0.5, 0.6], [0.3, 0.4, 0.7, 0.8]])
     np.testing.assert_allclose(truth.visibility, [48 / 64, 1])
     assert truth.depth_order == (2, 1)
@@ -189,5 +194,5 @@ def test_on_is_said_in_numbers_and_only_where_the_image_agrees():
     for top, expected in ((upper, True), (away, False)):
         ids = np.where(lower, 2, 0) + np.where(top, 1, 0)
         depth = np.where(ids > 0, 4.0, 50.0)
-        truth = annotate.truth_of(scene, ids, np.stack([top, lower]), depth)
+        truth = annotate.truth_of(scene, drawn(ids, np.stack([top, lower]), depth))
         assert ((1, "on", 2) in truth.relations) is expected

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 
 import numpy as np
+from scenes import paint
 from scenes.eye import Eye
 
 from macro.scenes.language import lexicon, questions
@@ -20,7 +21,7 @@ def asked(drawn_scenes):
 
 def subject(noun, truth):
     """The one subject that a noun, coloured or not, means."""
-    colours = lexicon.main_colours(truth)
+    colours = lexicon.colour_words(truth)
     found = [n for n, kind in enumerate(truth.kinds, 1) if noun in (kind, f"{colours[n - 1]} {kind}")]
     assert len(found) == 1, noun
     return found[0]
@@ -29,7 +30,7 @@ def subject(noun, truth):
 def answer_again(text, drawn):
     """Looks at the image's ids, depth and palettes; returns (topic, answer)."""
     truth, eye = drawn.truth, Eye(drawn.scene, drawn.truth)
-    colours = lexicon.main_colours(truth)
+    colours = lexicon.colour_words(truth)
     visible = [n for n in range(1, len(truth.kinds) + 1) if truth.masks[n - 1].any()]
     if match := re.fullmatch(r"is there an? (.+) in the image\?", text):
         names = {truth.kinds[n - 1] for n in visible}
@@ -42,7 +43,8 @@ def answer_again(text, drawn):
         kinds = [truth.kinds[n - 1] for n in visible]
         return "count", sum(noun in (kind, lexicon.plural(kind)) for kind in kinds) == number
     if match := re.fullmatch(r"is the (.+) mostly (\w+)\?", text):
-        return "colour", colours[subject(match[1], truth) - 1] == match[2]
+        n = subject(match[1], truth)
+        return "colour", paint.fits(match[2], truth.albedo, truth.masks[n - 1])
     if match := re.fullmatch(r"is the (.+) between the (.+) and the (.+)\?", text):
         i, j, k = (subject(noun, truth) for noun in match.groups())
         return "between", eye.sees(i, "between", (j, k))
@@ -80,5 +82,5 @@ def test_a_no_is_never_a_near_miss(drawn_scenes):
         match = re.fullmatch(r"is the (.+) mostly (\w+)\?", text)
         if match and not answer:
             n = subject(match[1], drawn.truth)
-            names = {lexicon.named_colour(tuple(map(float, rgb))) for rgb in drawn.truth.palettes[n - 1]}
-            assert match[2] not in names
+            names = {paint.name_of(np.round(255 * rgb)) for rgb in drawn.truth.palettes[n - 1]}
+            assert match[2] not in names | set(drawn.truth.colours[n - 1])
