@@ -74,6 +74,8 @@ class Clause:
 def _mark_gone(clause: Clause) -> None:
     """Marks mentions of what an edit takes away, and of what it repaints: they tell of the image before."""
     verbs, places = set(clause.of("word")), [n for n, item in enumerate(clause.items) if isinstance(item, Mention)]
+    if clause.of("relation"):
+        verbs -= {"goes"}  # "the cat goes left of the chair"
     gone = set(places) if verbs & _GONE or ("take" in verbs and verbs & {"away", "out", "off"}) else set()
     if verbs & _SWAPPED or {"turns", "into"} <= verbs:
         gone |= set(places[:1])

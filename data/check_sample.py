@@ -138,8 +138,8 @@ class _Examination:
         return (fits[0], "") if len(fits) == 1 else (None, "")
 
     def _colours_in_words(self, subject: int) -> str:
-        shares = self.sight.colours(subject) or {}
-        return ", ".join(f"{name} {share:.0%}" for name, share in list(shares.items())[:3])
+        shares = self.sight.colours(subject)
+        return ", ".join(f"{name} {share:.0%}" for name, share in list(shares.closest.items())[:3]) if shares else ""
 
     def _coloured(self, where: str, mention: Mention, colours: Sequence[str], place: int | None = None) -> None:
         """Checks the colour words of a noun phrase, or of what a clause says of it."""
@@ -148,7 +148,7 @@ class _Examination:
         for _ in colours:
             self._reads("colour_words", judged or bool(why))
         if judged:
-            share = sum((self.sight.colours(who)).get(colour, 0.0) for colour in colours)
+            share = sum(self.sight.colours(who).most.get(colour, 0.0) for colour in colours)
             why = f"the pixels of subject {who} are {self._colours_in_words(who)}"
             words = mention.text if colours is mention.colours else f"{mention.text} ... {' and '.join(colours)}"
             self._count("colour_words", self.sight.coloured(who, colours), where, words, why, 1 - share)

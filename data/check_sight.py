@@ -5,7 +5,8 @@ a question answered "no" only where it is True. Widths and gaps are shares of th
 code that renders or annotates. Read next: `check_reader.py` (what a text says), `check.py`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -18,7 +19,9 @@ PROTOTYPES = {
     "navy": (28, 38, 107), "purple": (125, 56, 184), "pink": (250, 140, 184), "brown": (120, 71, 41),
     "white": (245, 245, 240), "grey": (140, 143, 150), "black": (33, 33, 38),
 }  # fmt: skip
-HALF, SLACK = 0.5, 0.02  # one word: at least half of the visible pixels, give or take this share of them
+HALF, SLACK = 0.5, 0.01  # one word: at least half of the visible pixels, give or take this share of them
+SAME = 0.02  # shades closer than this in Oklab are one
+BETWEEN = 1.3  # a shade has two names if the second is at most so many times as far away as the first
 FEW = 12  # with fewer visible pixels a subject's colour cannot be judged
 COLUMNS = {"far left": (0, 0.2), "left": (0.2, 0.4), "centre": (0.4, 0.6), "right": (0.6, 0.8), "far right": (0.8, 1)}
 ROWS = {"upper": (0, 0.4), "level": (0.4, 0.6), "lower": (0.6, 1)}
@@ -28,38 +31,53 @@ _INVERSE = {
 }  # fmt: skip
 
 
-def lightness_and_hue(rgb: UInt8[np.ndarray, "n 3"]) -> np.ndarray:
-    """CIE L*a*b* of sRGB colours, [n, 3]."""
+def to_oklab(rgb: UInt8[np.ndarray, "n 3"]) -> np.ndarray:
+    """Oklab of sRGB colours, [n, 3] (Ottosson, A perceptual color space for image processing, 2020)."""
     value = rgb / 255.0
     linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
-    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
-    xyz = linear @ to_xyz.T / [0.9505, 1.0, 1.089]
-    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
-    return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], 1)
+    to_lms = [[0.4122214708, 0.5363325363, 0.0514459929], [0.2119034982, 0.6806995451, 0.1073969566],
+              [0.0883024619, 0.2817188376, 0.6299787005]]  # fmt: skip
+    to_lab = [[0.2104542553, 0.7936177850, -0.0040720468], [1.9779984951, -2.4285922050, 0.4505937099],
+              [0.0259040371, 0.7827717662, -0.8086757660]]  # fmt: skip
+    return np.cbrt(linear @ np.array(to_lms).T) @ np.array(to_lab).T
 
 
 _NAMES = list(PROTOTYPES)
-_POINTS = lightness_and_hue(np.array(list(PROTOTYPES.values()), np.uint8))
+_POINTS = to_oklab(np.array(list(PROTOTYPES.values()), np.uint8))
 
 
-def colour_shares(pixels: UInt8[np.ndarray, "n 3"]) -> dict[str, float]:
-    """The share of the pixels that each colour name has, largest first."""
+@dataclass(frozen=True)
+class Shares:
+    """The share of some pixels that each colour name has, largest first: by the closest name, at least, and at most."""
+
+    closest: dict[str, float]
+    least: dict[str, float]
+    most: dict[str, float]
+
+
+def colour_shares(pixels: UInt8[np.ndarray, "n 3"]) -> Shares:
+    """Names every pixel. A shade between two names (`BETWEEN`) has one at closest, none at least, both at most."""
     colours, counts = np.unique(pixels, axis=0, return_counts=True)
-    nearest = ((lightness_and_hue(colours)[:, None] - _POINTS) ** 2).sum(2).argmin(1)
-    shares = np.bincount(nearest, counts, len(_NAMES)) / max(len(pixels), 1)
-    return {_NAMES[n]: float(shares[n]) for n in np.argsort(-shares, kind="stable") if shares[n]}
+    far = np.sqrt(((to_oklab(colours)[:, None] - _POINTS) ** 2).sum(2))
+    possible = far <= np.maximum(BETWEEN * far.min(1, keepdims=True), SAME)
+    sure = possible & (possible.sum(1, keepdims=True) == 1)
+    closest = np.eye(len(_NAMES), dtype=bool)[far.argmin(1)]
+    first, *others = (counts @ named / max(len(pixels), 1) for named in (closest, sure, possible))
+    order = np.argsort(-first, kind="stable")
+    return Shares(*({_NAMES[n]: float(shares[n]) for n in order if shares[n]} for shares in (first, *others)))
 
 
-def is_coloured(shares: Mapping[str, float], colours: Sequence[str]) -> bool | None:
+def is_coloured(shares: Shares, colours: Sequence[str]) -> bool | None:
     """Whether "red" (at least half) or "red and blue" (the two largest) is true of these shares; see `SLACK`."""
-    if len(colours) == 1:
-        share = shares.get(colours[0], 0.0)
-        return None if abs(share - HALF) <= SLACK else share > HALF
-    named = sorted(shares.get(colour, 0.0) for colour in colours)
-    others = max((share for name, share in shares.items() if name not in colours), default=0.0)
-    if named[0] == 0:
+    if len(set(colours)) < len(colours):
         return False
-    return None if abs(named[0] - others) <= SLACK else named[0] > others
+    least, most = ([named.get(colour, 0.0) for colour in colours] for named in (shares.least, shares.most))
+    if len(colours) == 1:
+        return True if least[0] > HALF + SLACK else False if most[0] < HALF - SLACK else None
+    rest = [{n: share for n, share in named.items() if n not in colours} for named in (shares.least, shares.most)]
+    if min(most) == 0 or min(most) + SLACK < max(rest[0].values(), default=0.0):
+        return False
+    return True if min(least) > SLACK + max(rest[1].values(), default=0.0) else None
 
 
 class Sight:
@@ -83,7 +101,7 @@ class Sight:
         self.masks, self.amodal, self.albedo = masks, amodal | masks, albedo
         self.outlined = outlined
         self.rank = {subject: place for place, subject in enumerate(order)}
-        self._colours: dict[int, dict[str, float]] = {}
+        self._colours: dict[int, Shares] = {}
 
     def __len__(self) -> int:
         return len(self.masks)
@@ -93,7 +111,7 @@ class Sight:
         """The subjects with a visible pixel."""
         return [n + 1 for n in np.flatnonzero(self.masks.any((1, 2))).tolist()]
 
-    def colours(self, subject: int) -> dict[str, float] | None:
+    def colours(self, subject: int) -> Shares | None:
         """Shares of colour names; None where they are not stored or the subject is too small to judge."""
         mask = self.masks[subject - 1]
         if self.albedo is None or mask.sum() < FEW:
@@ -127,14 +145,19 @@ class Sight:
 
     def is_depth(self, subject: int, depth: str) -> bool | None:
         """Whether a subject is "near" or "far": False only where both its foot and its rank in depth say otherwise."""
-        feet = {n: self.box(n, whole=True)[3] for n in self.visible}
+        feet = {n: self._foot(n) for n in self.visible}
         lowest, highest = max(feet.values()), min(feet.values())
         if lowest == highest or subject not in self.rank:
             return None
         foot = (feet[subject] - highest) / (lowest - highest)
         rank = self.rank[subject] / (len(feet) - 1)
-        wrong = foot < 0.35 and rank > 0.2 if depth == "near" else foot > 0.5 and rank < 0.6
+        wrong = foot < 0.35 and rank > 0.2 if depth == "near" else foot > 0.5 and rank < 0.8
         return False if wrong else None
+
+    def _foot(self, subject: int) -> float:
+        """Height in the image of where it stands on the ground, or of where that stands which carries it."""
+        carriers = [n for n in self.visible if n != subject and self._on(subject, n)]
+        return max(self.box(n, whole=True)[3] for n in (subject, *carriers))
 
     def sees(self, who: int, name: str, other: int | tuple[int, int]) -> bool | None:
         """Whether a relation holds; None where the image leaves it open or the relation is unknown."""
@@ -183,9 +206,12 @@ class Sight:
         foot, (left, top, right, bottom) = self.box(i, True)[3], self.box(j, True)
         if not left <= xi <= right or yi >= yj or foot < top - 0.05 or foot > bottom + 0.01:
             return False
-        # The foot of what stands behind is hidden, and of what stands in front is lower still.
-        seen = self.box(i)[3] >= foot - 1.5 / self.masks.shape[1]
-        return True if seen and foot <= bottom - 0.1 * (bottom - top) else None
+        # What is seen right below the foot carries it, and hides nothing of it. Below what is in front lies the ground.
+        rows = np.flatnonzero(self.masks[i - 1].any(1))
+        under = self.masks[:, rows[-1] + 1 : rows[-1] + 3, self.masks[i - 1][rows[-1]]]
+        hidden = (self.masks[j - 1] & self.amodal[i - 1]).sum() / self.amodal[i - 1].sum()
+        carried = under.size and under[j - 1].mean() >= 0.5 and hidden < 0.01 and foot >= top + 0.01
+        return True if carried else None
 
     def _above(self, i: int, j: int) -> bool | None:
         return bool(self.centres[i - 1][1] < self.centres[j - 1][1])

@@ -266,12 +266,20 @@ def test_words_of_another_world_are_told_from_wrong_ones():
 
 
 def test_one_colour_is_half_of_the_pixels_and_two_are_the_largest():
-    shares = {"red": 0.51, "blue": 0.3, "white": 0.19}
-    assert is_coloured(shares, ("blue",)) is False and is_coloured({"red": 0.6}, ("red",)) is True
+    def painted(**counts):
+        pixels = np.repeat([PROTOTYPES[name] for name in counts], list(counts.values()), 0)
+        return colour_shares(pixels.astype(np.uint8))
+
+    shares = painted(red=101, blue=60, white=39)
+    assert is_coloured(shares, ("blue",)) is False and is_coloured(painted(red=60, blue=40), ("red",)) is True
     assert is_coloured(shares, ("red",)) is None, "within the tolerance"
     assert is_coloured(shares, ("blue", "red")) is True and is_coloured(shares, ("red", "white")) is False
+    assert is_coloured(shares, ("red", "red")) is False
+    between = (np.array(PROTOTYPES["red"]) + PROTOTYPES["brown"]) // 2
+    shares = colour_shares(np.tile(between.astype(np.uint8), (5, 1)))
+    assert is_coloured(shares, ("red",)) is is_coloured(shares, ("brown",)) is None, "both may be said of it"
     for name, shade in SHADES.items():
-        assert list(colour_shares(np.tile(shade, (5, 1)))) == [name]
+        assert colour_shares(np.tile(shade, (5, 1))).least == {name: 1.0}
 
 
 def test_what_is_not_stored_is_not_checked_and_said(command, clean, tmp_path):
