@@ -105,31 +105,3 @@ def scene_subset(scene: Scene, subjects: Sequence[int]) -> Scene:
         subject = replace(scene.subjects[old], number=new[old] + 1)
         kept.append(replace(subject, height=0.0) if left_alone else subject)
     return replace(scene, subjects=tuple(kept))
-
-
-def truth_subset(truth: Truth, subjects: Sequence[int]) -> Truth:
-    """The part of the truth about these subjects (from 0), renumbered in this order; without questions."""
-    new = {old + 1: i + 1 for i, old in enumerate(subjects)}
-    order = list(subjects)
-
-    def renumbered(j):
-        if isinstance(j, tuple):
-            # "between" names its two subjects in the order of their numbers, also the new ones.
-            both = [new[k] for k in j if k in new]
-            return tuple(sorted(both)) if len(both) == len(j) else None
-        return new.get(j)
-
-    relations = ((new.get(i), name, renumbered(j)) for i, name, j in truth.relations)
-    return Truth(
-        kinds=tuple(truth.kinds[i] for i in order),
-        palettes=truth.palettes[order],
-        textures=tuple(truth.textures[i] for i in order),
-        colours=tuple(truth.colours[i] for i in order),
-        boxes=truth.boxes[order],
-        masks=truth.masks[order],
-        amodal=truth.amodal[order],
-        visibility=truth.visibility[order],
-        depth_order=tuple(new[i] for i in truth.depth_order if i in new),
-        relations=tuple(r for r in relations if None not in (r[0], r[2])),
-        albedo=truth.albedo,
-    )

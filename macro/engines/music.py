@@ -35,7 +35,7 @@ from macro.engines.core import (
     region_notes,
     set_answers,
 )  # fmt: skip
-from macro.engines.ground_truth import ground_truths, subject_at, truth_subset
+from macro.engines.ground_truth import ground_truths, subject_at
 from macro.engines.material.types import EngineImage
 from macro.engines.provider import PromptRequest, Provider, Region, ScenePrompt, SceneRequest
 from macro.engines.scenes import MIXTURE, bucket_of, check_counts, draw_counts
@@ -244,9 +244,9 @@ def _think(candidates: list[MusicCandidate], provider: Provider, options: Option
 
 
 def _with_truth(candidate: MusicCandidate, truth: Truth) -> MusicCandidate:
-    """The truth about the sample's subjects, in its order."""
+    """The truth about the image: the sample's subjects in their order, then what else is visible."""
     order = [subject_at(truth, region) for region in candidate.regions]
-    about = truth_subset(truth, order)
+    about = annotate.visible_truth(truth, order)
     return candidate.replace(truth=replace(about, questions=questions.ask(about, candidate.rng("questions"))))
 
 

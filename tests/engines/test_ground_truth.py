@@ -62,7 +62,7 @@ def test_a_region_shows_the_subject_whose_box_it_is(images):
 def test_narrowing_keeps_what_is_true(images):
     order = [3, 0, 4]
     for image, truth in zip(images, ground_truth.ground_truths(images), strict=True):
-        fewer = ground_truth.truth_subset(truth, order)
+        fewer = annotate.truth_subset(truth, order)
         assert fewer.kinds == tuple(truth.kinds[i] for i in order)
         for i, name, j in fewer.relations:
             back = tuple(sorted(order[n - 1] + 1 for n in j)) if isinstance(j, tuple) else order[j - 1] + 1
@@ -77,8 +77,8 @@ def test_narrowing_keeps_what_is_true(images):
 def test_between_names_its_two_in_the_order_of_their_new_numbers():
     (truth,) = ground_truth.ground_truths(exact.images(1, subjects=3))
     truth = replace(truth, relations=((2, "between", (1, 3)), (1, "left of", 3)))
-    assert ground_truth.truth_subset(truth, [2, 1, 0]).relations == ((2, "between", (1, 3)), (3, "left of", 1))
-    assert ground_truth.truth_subset(truth, [1, 0]).relations == ()
+    assert annotate.truth_subset(truth, [2, 1, 0]).relations == ((2, "between", (1, 3)), (3, "left of", 1))
+    assert annotate.truth_subset(truth, [1, 0]).relations == ()
 
 
 def test_whoever_stood_on_one_that_leaves_is_put_down():

@@ -67,7 +67,7 @@ def test_images_have_three_to_eight_references_of_things_in_the_target(made):
     for sample in of_branch(made.samples, "image"):
         assert 3 <= len(sample.images) <= 8
         truth = sample.truth
-        for image, kind, region in zip(sample.images, truth.kinds, sample.notes["regions"], strict=True):
+        for image, kind, region in zip(sample.images, truth.kinds, sample.notes["regions"], strict=False):
             assert image.phrase.endswith(kind) and region["label"].endswith(kind)
             mask = truth.masks[image.subject - 1]
             np.testing.assert_array_equal(image.pixels, cut_out(sample.target.pixels, mask, OPTIONS))
@@ -79,11 +79,11 @@ def test_videos_show_things_as_they_were_and_draw_them_as_they_are(made, provide
         assert sample.notes["seconds"] in ([0.0, 4.0], [1.0, 4.0])
         still = next(v for v in sample.notes["verdicts"] if v["filter"] == "stillness")
         assert still["value"] <= OPTIONS.stillest
-        assert [image.phrase.split()[-1] for image in sample.images] == [k.split()[-1] for k in sample.truth.kinds]
+        assert [image.phrase.split()[-1] for image in sample.images] == [k.split()[-1] for k in sample.truth.kinds[: len(sample.images)]]
     first = next(sample for sample in of_branch(made.samples, "video") if sample.notes["attempt"] == 0)
     source = ToyMaterial().clip(3, first.idx).frames[0]
     (then,) = ground_truths([source])
-    for image, kind in zip(first.images, first.truth.kinds, strict=True):
+    for image, kind in zip(first.images, first.truth.kinds, strict=False):
         mask = then.masks[then.kinds.index(kind)]
         np.testing.assert_array_equal(image.pixels, cut_out(source.pixels, mask, OPTIONS))
 
@@ -133,8 +133,8 @@ def test_a_plan_can_be_asked_for(provider):
     made = make(provider, options)
     for branch in ("image", "video"):
         for sample in of_branch(made.samples, branch):
-            np.testing.assert_array_equal(sample.plan.grid, annotate.layout(sample.truth.masks))
-            assert all(kind in sample.plan.cot for kind in sample.truth.kinds)
+            np.testing.assert_array_equal(sample.plan.grid, annotate.layout(sample.truth.masks[: len(sample.images)]))
+            assert all(kind in sample.plan.cot for kind in sample.truth.kinds[: len(sample.images)])
 
 
 def test_noise_spoils_samples_and_not_their_truth(provider):
@@ -146,7 +146,8 @@ def test_noise_spoils_samples_and_not_their_truth(provider):
         if sample.notes["attempt"] or clean[sample.idx].notes["attempt"]:
             continue
         true = clean[sample.idx].truth
-        fewer += len(sample.truth.kinds) < len(true.kinds)
+        fewer += len(sample.images) < len(clean[sample.idx].images)
+        assert sorted(sample.truth.kinds) == sorted(true.kinds)  # the image is the same
         for kind, palette, mask in zip(sample.truth.kinds, sample.truth.palettes, sample.truth.masks, strict=True):
             places = [i for i, name in enumerate(true.kinds) if name == kind and (true.palettes[i] == palette).all()]
             np.testing.assert_array_equal(mask, true.masks[places[0]])
@@ -214,7 +215,7 @@ def test_things_without_a_mask_leave(provider):
     assert {"filter": "masks", "label": "car"}.items() <= next(
         each for each in sample.notes["judged"] if each["filter"] == "masks" and not each["kept"]
     ).items()
-    assert "car" not in sample.truth.kinds and "car" not in prompt_of(sample)
+    assert sample.truth.kinds.index("car") >= len(sample.images) and "car" not in prompt_of(sample)
 
 
 @pytest.mark.parametrize(
@@ -241,7 +242,8 @@ def test_what_the_caption_leaves_out_leaves_and_the_rest_is_renumbered(provider)
     seen = [subject.kind for subject in SCENE.subjects]
     (sample,) = make(provider.replace(sources=photos_of(SCENE), merge=lambda *asked: [told]), IMAGES, [0]).samples
     assert prompt_of(sample) == "a <image 1> dog, a <image 2> house and a <image 3> car."
-    assert sample.truth.kinds == tuple(seen[n - 1] for n in (5, 4, 3))
+    assert sample.truth.kinds[:3] == tuple(seen[n - 1] for n in (5, 4, 3))
+    assert sorted(sample.truth.kinds) == sorted(seen)
     assert [image.number for image in images_by_number(sample)] == [1, 2, 3]
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from macro.engines.core import Engine, Step, each, notes_of, only, region_notes, set_answers
-from macro.engines.ground_truth import known_truth, subject_at, truth_subset
+from macro.engines.ground_truth import known_truth, subject_at
 from macro.engines.inset import images, video
 from macro.engines.inset.regions import (
     IMAGE,
@@ -27,7 +27,7 @@ from macro.engines.inset.regions import (
     segment,
 )  # fmt: skip
 from macro.engines.provider import InterleavedCaption, PromptRequest, Provider
-from macro.scenes.ground_truth.annotate import layout
+from macro.scenes.ground_truth.annotate import layout, visible_truth
 from macro.scenes.language import questions
 from macro.sentence.formats.inset import from_phrase_map
 from macro.sentence.plan import Plan
@@ -91,14 +91,15 @@ def finish(candidate: InsetCandidate, options: Options) -> Sentence:
 
 
 def _truth(candidate: InsetCandidate) -> Truth | None:
-    """The truth of the subjects that references show, in their order; questions are about the whole image."""
+    """The truth about the image: the subjects that references show, in their order, then what else is visible."""
     truth = known_truth(candidate.target)
     if truth is None:
         return None
     subjects = [subject_at(truth, region) for region in candidate.placed]
     if None in subjects or len(set(subjects)) < len(subjects):
         return None
-    return replace(truth_subset(truth, subjects), questions=questions.ask(truth, candidate.rng("questions")))
+    truth = visible_truth(truth, subjects)
+    return replace(truth, questions=questions.ask(truth, candidate.rng("questions")))
 
 
 ENGINE = Engine(

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from macro.engines.ground_truth import scene_subset, subject_at, truth_subset
+from macro.engines.ground_truth import scene_subset, subject_at
 from macro.engines.procedural.noise import Noise, chance
 from macro.engines.procedural.vision import answer_known
 from macro.engines.provider import Answers, Images, PromptRequest, Regions
 from macro.scenes.graph import Scene
+from macro.scenes.ground_truth.annotate import truth_subset
 from macro.scenes.language import captions, chain_of_thought
 from macro.scenes.language.lexicon import TEXTURE_WORDS, a_or_an, colour_words
 from macro.sentence.spans import Truth

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from macro.engines.ground_truth import scene_subset, subject_at, truth_subset
+from macro.engines.ground_truth import scene_subset, subject_at
 from macro.engines.procedural.vision import answer_known
 from macro.engines.provider import Answers, Images, InterleavedCaption, Regions
 from macro.scenes.graph import Scene
+from macro.scenes.ground_truth.annotate import truth_subset
 from macro.scenes.language import captions
 from macro.scenes.language.lexicon import ORDINALS
 from macro.sentence.spans import Truth

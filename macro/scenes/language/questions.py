@@ -12,6 +12,7 @@ import numpy as np
 
 from macro.scenes.assets.catalog import KINDS
 from macro.scenes.assets.palettes import COLOURS, CONFUSABLE, colour_distance
+from macro.scenes.ground_truth.annotate import visible_truth
 from macro.scenes.ground_truth.relations import OPPOSITE
 from macro.scenes.language.lexicon import (
     NUMBERS,
@@ -30,11 +31,11 @@ Question = tuple[str, bool]
 
 
 def ask(truth: Truth, rng: np.random.Generator, count: int = 6) -> tuple[Question, ...]:
-    """Up to `count` different questions in random order, half of them yes (give or take one).
+    """Up to `count` different questions in random order about all that is visible, half of them yes (give or take one).
 
     Topics (presence, count, colour, sides, depth, on, between) take turns in random order.
     """
-    facts = _Facts(truth)
+    facts = _Facts(visible_truth(truth))
     topics = [_TOPICS[i] for i in rng.permutation(len(_TOPICS))]
     answers = [bool(i) for i in (np.arange(count) + rng.integers(2)) % 2]
     asked: dict[str, bool] = {}

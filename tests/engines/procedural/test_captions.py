@@ -4,9 +4,10 @@ import re
 
 import pytest
 
-from macro.engines.ground_truth import ground_truths, labels, truth_subset
+from macro.engines.ground_truth import ground_truths, labels
 from macro.engines.procedural.captions import caption, describe
 from macro.engines.provider import PromptRequest, Region
+from macro.scenes.ground_truth.annotate import truth_subset
 from macro.sentence.prompt import check_prompt
 from macro.utils.errors import ItemError
 from tests.engines import exact

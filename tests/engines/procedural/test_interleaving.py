@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from scenes.eye import Eye
 
-from macro.engines.ground_truth import box_of, ground_truths, scene_subset, truth_subset
+from macro.engines.ground_truth import box_of, ground_truths, scene_subset
 from macro.engines.material.types import EngineImage
 from macro.engines.procedural.captions import describe
 from macro.engines.procedural.interleaving import merge, phrases_of
 from macro.engines.procedural.material import RenderedMaterial
 from macro.engines.procedural.vision import regions_of
 from macro.engines.provider import InterleavedCaption, Region
+from macro.scenes.ground_truth.annotate import truth_subset
 from macro.scenes.language.captions import count_phrase
 from macro.scenes.language.lexicon import coloured_nouns
 from macro.scenes.language.prompt_parser import names_in_instructions, parse_prompt
