@@ -31,6 +31,7 @@ class Mention:
     ordinal: int | None = None
     colours: tuple[str, ...] = ()
     kind: str | None = None
+    across: int | None = None  # the n-th from the left, -n from the right
     gone: bool = False  # the text takes it away, or speaks of how it was
 
 

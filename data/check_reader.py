@@ -16,6 +16,7 @@ COLOURS = (
 )  # fmt: skip
 _SPELT = {"gray": "grey", "violet": "purple", "turquoise": "teal"}
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+_ORDINALS = {"first": 1, "second": 2, "third": 3, "fourth": 4, "fifth": 5, "sixth": 6, "leftmost": 1, "rightmost": -1}
 _ANYTHING = {"things", "thing", "figures", "figure", "subjects", "subject", "objects", "object", "items", "item"}
 _DETERMINERS = {"a", "an", "the", "another", "this", "that"}
 _ADJECTIVES = {
@@ -177,13 +178,15 @@ class Reader:
 
     def _noun_phrase(self, words: list[str], at: int):
         """A mention, a ground or sky ("setting"), or a colour by itself; (None, 0) if none starts here."""
-        end, numbers, colours, ordinal = at, [], [], None
+        end, numbers, colours, ordinal, across = at, [], [], None, None
         while end < len(words):
             word = words[end]
             if word.startswith("<image"):
                 numbers.append(int(word[7:-1]))
             elif colour := _colour(word):
                 colours.append(colour)
+            elif word in _ORDINALS:
+                across = word
             elif word.isdigit() and ordinal is None and not numbers and not colours:
                 ordinal = int(word)
             elif word == "and" and colours and end + 1 < len(words) and _colour(words[end + 1]):
@@ -195,7 +198,12 @@ class Reader:
         text = " ".join(words[at : end + length])
         if kind:
             end, more = _images_after(words, end + length)
-            return Mention(text, (*numbers, *more), ordinal, tuple(colours), kind), end - at
+            side = tuple(words[end : end + 3])
+            counted = side in (("from", "the", "left"), ("from", "the", "right"))
+            end += 3 * counted
+            order = _ORDINALS.get(across) if counted or across in ("leftmost", "rightmost") else None
+            order = -order if counted and side[2] == "right" else order
+            return Mention(text, (*numbers, *more), ordinal, tuple(colours), kind, order), end - at
         if end < len(words) and words[end] in _GROUNDS and not numbers:
             hills = words[end + 1 : end + 3] == ["with", "hills"]
             beyond = end + 1 + 2 * hills

@@ -47,9 +47,10 @@ class Examined:
 
 
 def kinds_of(sentence: Sentence) -> set[str]:
-    """The nouns that a sample names its subjects with: of its truth, and of the labels of its regions."""
-    kinds = set(sentence.truth.kinds) if sentence.truth is not None else set()
-    return kinds | {_bare(str(region["label"])) for region in sentence.notes.get("regions", ())} - {""}
+    """The nouns that a sample names its subjects with: of its truth, else of the labels of its regions."""
+    if sentence.truth is not None:
+        return set(sentence.truth.kinds)
+    return {_bare(str(region["label"])) for region in sentence.notes.get("regions", ())} - {""}
 
 
 def _bare(label: str) -> str:
@@ -131,6 +132,11 @@ class _Examination:
         if len(named) < 2:
             absent = mention.kind and self.sentence.truth is not None  # else there may be more than is known
             return (named[0], "") if named else (None, f"no {mention.kind} is to be seen" if absent else "")
+        if mention.across is not None:
+            across = sorted(named, key=lambda n: self.sight.centres[n - 1][0])
+            at = mention.across - (mention.across > 0)
+            found = -len(across) <= at < len(across)
+            return (across[at], "") if found else (None, f"only {len(across)} of {mention.kind} are to be seen")
         fits = [n for n in named if mention.colours and self.sight.coloured(n, mention.colours) is not False]
         if mention.colours and not fits:
             seen = "; ".join(self._colours_in_words(n) for n in named)
@@ -249,7 +255,7 @@ class _Examination:
             self._statements_of_thought(clause, place)
             for _ in range(clause.unread):
                 self._reads("thoughts", False)
-            if self.sentence.truth is not None and entries and (stranger := _stranger(clause)):
+            if self.sentence.truth is not None and (stranger := _stranger(clause)):
                 self._count("thoughts", False, "thought", clause.text, f"{stranger!r} is no subject's noun", 1.0)
         self._everybody(entries, places)
         self._depths(entries, places)

@@ -19,9 +19,9 @@ PROTOTYPES = {
     "navy": (28, 38, 107), "purple": (125, 56, 184), "pink": (250, 140, 184), "brown": (120, 71, 41),
     "white": (245, 245, 240), "grey": (140, 143, 150), "black": (33, 33, 38),
 }  # fmt: skip
-HALF, SLACK = 0.5, 0.01  # one word: at least half of the visible pixels, give or take this share of them
+HALF, SLACK = 0.5, 0.004  # one word: at least half of the visible pixels, give or take this share of them
 SAME = 0.02  # shades closer than this in Oklab are one
-BETWEEN = 1.3  # a shade has two names if the second is at most so many times as far away as the first
+BETWEEN = 1.06  # a shade has two names if the second is at most so many times as far away as the first
 FEW = 12  # with fewer visible pixels a subject's colour cannot be judged
 COLUMNS = {"far left": (0, 0.2), "left": (0.2, 0.4), "centre": (0.4, 0.6), "right": (0.6, 0.8), "far right": (0.8, 1)}
 ROWS = {"upper": (0, 0.4), "level": (0.4, 0.6), "lower": (0.6, 1)}
@@ -135,29 +135,30 @@ class Sight:
         return np.stack([x, y], 1)
 
     def box(self, subject: int, whole: bool = False) -> tuple[float, float, float, float]:
-        """x0, y0, x1, y1 in 0..1 of the visible part, or of the whole silhouette."""
-        mask = (self.amodal if whole else self.masks)[subject - 1]
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        if not len(rows):
-            return 0.0, 0.0, 0.0, 0.0
-        height, width = mask.shape
-        return columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height
+        """x0, y0, x1, y1 in 0..1 of the visible part, or of the whole silhouette; zeros for an empty one."""
+        return self._boxes[whole][subject - 1]
+
+    @cached_property
+    def _boxes(self) -> tuple[list, list]:
+        return [_box(mask) for mask in self.masks], [_box(mask) for mask in self.amodal]
 
     def is_depth(self, subject: int, depth: str) -> bool | None:
         """Whether a subject is "near" or "far": False only where both its foot and its rank in depth say otherwise."""
-        feet = {n: self._foot(n) for n in self.visible}
-        lowest, highest = max(feet.values()), min(feet.values())
+        own = {n: self.box(n, whole=True)[3] for n in self.visible}
+        lowest, highest = max(own.values()), min(own.values())
         if lowest == highest or subject not in self.rank:
             return None
-        foot = (feet[subject] - highest) / (lowest - highest)
-        rank = self.rank[subject] / (len(feet) - 1)
-        wrong = foot < 0.35 and rank > 0.2 if depth == "near" else foot > 0.5 and rank < 0.8
+        rank = self.rank[subject] / (len(own) - 1)
+        foot, carried = ((at[subject] - highest) / (lowest - highest) for at in (own, self._feet))
+        wrong = carried < 0.35 and rank > 0.2 if depth == "near" else foot > 0.5 and rank < 0.8
         return False if wrong else None
 
-    def _foot(self, subject: int) -> float:
-        """Height in the image of where it stands on the ground, or of where that stands which carries it."""
-        carriers = [n for n in self.visible if n != subject and self._on(subject, n)]
-        return max(self.box(n, whole=True)[3] for n in (subject, *carriers))
+    @cached_property
+    def _feet(self) -> dict[int, float]:
+        """Height in the image of where each stands on the ground, or of where that stands which seems to carry it."""
+        return {
+            n: max(self.box(m, whole=True)[3] for m in self.visible if m == n or self._on(n, m)) for n in self.visible
+        }
 
     def sees(self, who: int, name: str, other: int | tuple[int, int]) -> bool | None:
         """Whether a relation holds; None where the image leaves it open or the relation is unknown."""
@@ -236,6 +237,15 @@ class Sight:
 
     def _distance(self, i: int, j: int) -> float:
         return float(np.hypot(*(self.centres[i - 1] - self.centres[j - 1])))
+
+
+def _box(mask: Bool[np.ndarray, "h w"]) -> tuple[float, float, float, float]:
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return 0.0, 0.0, 0.0, 0.0
+    height, width = mask.shape
+    edges = columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height
+    return tuple(map(float, edges))
 
 
 def in_place(centre: Sequence[float], place: tuple[str | None, str | None], edge: float = EDGE) -> bool:

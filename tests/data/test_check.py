@@ -270,7 +270,7 @@ def test_one_colour_is_half_of_the_pixels_and_two_are_the_largest():
         pixels = np.repeat([PROTOTYPES[name] for name in counts], list(counts.values()), 0)
         return colour_shares(pixels.astype(np.uint8))
 
-    shares = painted(red=101, blue=60, white=39)
+    shares = painted(red=251, blue=150, white=99)
     assert is_coloured(shares, ("blue",)) is False and is_coloured(painted(red=60, blue=40), ("red",)) is True
     assert is_coloured(shares, ("red",)) is None, "within the tolerance"
     assert is_coloured(shares, ("blue", "red")) is True and is_coloured(shares, ("red", "white")) is False
