@@ -66,7 +66,7 @@ def main(
 
         if size is not None and provider in PROVIDERS:
             provider_options = sizes(load(PROVIDERS[provider][0]), size) | provider_options
-        more["provider"] = parse_provider(provider, provider_options, material, material_options)
+        more["provider"] = parse_provider(provider, provider_options, material, material_options, split)
     elif provider != "procedural" or provider_options or material or material_options:
         raise UserError(f"--provider, --material: {dataset} asks no provider for anything; leave them out")
     if from_json:
@@ -143,7 +143,7 @@ def command(argv: Sequence[str] | None = None) -> None:
         runner=f"who runs them: {', '.join(RUNNERS)}",
         runner_options="handed to Beam, such as '--project=p --region=r --temp_location=gs://b/tmp'",
         shard="places that are made together, and lost when a build is stopped; for millions take more",
-        split="name of the split: train or eval",
+        split="train or eval: they share no sample, whatever their seeds, and no file of --material",
         from_json="folder in MacroData's published layout to read instead of making anything",
     )
 

@@ -31,12 +31,14 @@ def procedural(options: Any = None) -> ProviderSpec:
 class WithMaterial:
     """The foundation provider's `models` (`foundation.Options`), and its raw material.
 
-    `material` is a folder, "" for engines that use none; `reading`: how its files are read (`material.Options`).
+    `material` is a folder, "" for engines that use none; `reading`: how its files are read (`material.Options`);
+    `split`: whose files.
     """
 
     models: Any
     material: str
     reading: Any
+    split: str = "train"
 
 
 class NoMaterial:
@@ -56,11 +58,13 @@ def foundation_provider(options: WithMaterial) -> Provider:
     from macro.engines import foundation
     from macro.engines.material import FolderMaterial
 
-    sources = FolderMaterial(options.material, options.reading) if options.material else NoMaterial()
+    sources = FolderMaterial(options.material, options.reading, options.split) if options.material else NoMaterial()
     return foundation.provider(options.models, sources)
 
 
-def parse_provider(name: str, values: Mapping[str, str], material: str, reading: Mapping[str, str]) -> ProviderSpec:
+def parse_provider(
+    name: str, values: Mapping[str, str], material: str, reading: Mapping[str, str], split: str = "train"
+) -> ProviderSpec:
     """The provider that the command line describes.
 
     Args:
@@ -76,7 +80,7 @@ def parse_provider(name: str, values: Mapping[str, str], material: str, reading:
     options = parse_overrides(load(options_of), values, "--provider")
     if name == "foundation":
         how = parse_overrides(load("macro.engines.material:Options"), reading, "--material")
-        return ProviderSpec(name, maker, WithMaterial(options, material, how))
+        return ProviderSpec(name, maker, WithMaterial(options, material, how, split))
     if material or reading:
         raise UserError(f"--material: {name} makes its own; leave it out, or take --provider=foundation")
     return ProviderSpec(name, maker, options)

@@ -63,6 +63,14 @@ class Candidate:
         """Random numbers for one purpose: with separate streams, one choice does not change the others."""
         return stream(self.seed, self.index, self.attempt, purpose)
 
+    def source_index(self, rank: int, *which: str) -> int:
+        """The index of its raw material, for the `rank`-th use of this kind.
+
+        First attempts go through the material in order, so nothing is used twice before all is used once; later
+        attempts take something at random, different for different `which`.
+        """
+        return self.seed_for(" ".join(("material", *which))) if self.attempt else rank
+
     def replace(self, **changes) -> "Candidate":
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)

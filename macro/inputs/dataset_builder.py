@@ -21,6 +21,7 @@ from macro.inputs.shards import FEATURES, Shards, link
 from macro.sentence.spans import Sentence
 from macro.utils.errors import UserError
 from macro.utils.log import ProgressBar
+from macro.utils.streams import split_seed
 
 # (seed, start, count, options) -> sentences start ... start + count - 1 of the infinite data set of that seed;
 # options is the engine's own dataclass.
@@ -44,8 +45,12 @@ class SentenceBuilder(dataset_builder.FileReaderBuilder, skip_registration=True)
         Args:
             data_dir: the data set is written to `<data_dir>/<name>/<version>`.
             seed, num: of the sentences: random seed and number. options: passed to `make`.
+
+        Raises:
+            UserError: the seed is negative, or one of those that evaluations use.
         """
         self.seed, self.num, self.options = seed, num, options
+        split_seed(seed, self.split)  # raises an error for a seed that no data set can have
         super().__init__(data_dir=data_dir, file_format="array_record", **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:

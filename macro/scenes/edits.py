@@ -1,7 +1,7 @@
 """Edits of a scene: one plausible change of its graph, with everything else unchanged.
 
     add         a new subject on free ground or on a free table      remove    one that carries no other
-    replace     another kind at the same place and about as large    move      unchanged, to free ground
+    replace     another kind at the same place, in its own size      move      unchanged, to free ground
     recolour    another main colour
 
 Camera, light, surroundings, seed and all other subjects are unchanged, so the two renderings differ only where the
@@ -16,21 +16,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from macro.scenes.assets import appearance
-from macro.scenes.assets.catalog import KINDS, SUPPORTS
+from macro.scenes.assets.catalog import KINDS
 from macro.scenes.assets.palettes import COLOURS, colour_distance
 from macro.scenes.graph import Scene, Subject
-from macro.scenes.layout.layout_sampler import MOST_HIDDEN, SMALLEST, yaw_of
+from macro.scenes.layout.arrangement import MOST_HIDDEN, SMALLEST
+from macro.scenes.layout.collision import collide, extents_of
+from macro.scenes.layout.layout_sampler import yaw_of
 from macro.scenes.layout.placement import (
-    filled,
-    ground_point,
+    can_carry,
+    ground_points,
     hidden_shares,
     horizon_of,
+    natural_scale,
     projected_box,
-    put,
     put_on,
-    share,
     stands_on,
-    world_box,
 )
 from macro.scenes.render.scene_compiler import MAX_SUBJECTS
 
@@ -39,7 +39,6 @@ OPERATIONS = ("add", "remove", "replace", "move", "recolour")
 _TRIES = 60  # positions tried for a new or moved subject
 _HIDDEN = 0.2  # of the edited subject's box, at most
 _FARTHER = 0.18  # of the image: the least distance of a move
-_ASIDE = 0.8  # of the widths on the ground: nearer boxes count as intersecting
 
 
 @dataclass(frozen=True)
@@ -78,15 +77,13 @@ def _add(scene: Scene, rng: np.random.Generator) -> Edit | None:
     if newcomer is None or len(scene.subjects) == MAX_SUBJECTS:
         return None
     place = len(scene.subjects)
-    free = [s for s in scene.subjects if s.kind in SUPPORTS and not _carries(scene, s)]
-    if free and newcomer.kind not in SUPPORTS and rng.random() < 0.5:
-        riding = put_on(newcomer, free[int(rng.integers(len(free)))], rng, rng.uniform(0.95, 1.25))
+    free = [s for s in scene.subjects if can_carry(s.kind, newcomer.kind) and not _carries(scene, s)]
+    if free and rng.random() < 0.5:
+        riding = put_on(newcomer, free[int(rng.integers(len(free)))], rng)
         if _fits(scene, [*scene.subjects, riding], place):
             return _edit("add", scene, [*scene.subjects, riding], None, place)
-    size = share(place + 1.0)
     for _ in range(_TRIES):
-        u, v = _foot(scene, rng)
-        standing = put(newcomer, scene.camera, u, v, size * 1.2, size * rng.uniform(0.8, 1.1))
+        standing = replace(newcomer, position=_foot(scene, rng))
         if _fits(scene, [*scene.subjects, standing], place):
             return _edit("add", scene, [*scene.subjects, standing], None, place)
     return None
@@ -105,15 +102,9 @@ def _replace(scene: Scene, rng: np.random.Generator) -> Edit | None:
     for place in rng.permutation(_loose(scene)).tolist():
         old = scene.subjects[place]
         under = next((s for s in scene.subjects if stands_on(old, s)), None)
-        if newcomer is None or (under is not None and newcomer.kind in SUPPORTS):
+        if newcomer is None or (under is not None and not can_carry(under.kind, newcomer.kind)):
             continue
-        if under is not None:
-            new = put_on(newcomer, under, rng, rng.uniform(0.95, 1.25))
-        else:
-            u0, v0, u1, v1 = projected_box(scene.camera, old)
-            new = replace(newcomer, position=old.position)
-            a0, b0, a1, b1 = projected_box(scene.camera, new)
-            new = replace(new, scale=float(np.sqrt((u1 - u0) * (v1 - v0) / (a1 - a0) / (b1 - b0))))
+        new = replace(newcomer, position=old.position) if under is None else put_on(newcomer, under, rng)
         placed = [*scene.subjects[:place], new, *scene.subjects[place + 1 :]]
         if _fits(scene, placed, place):
             return _edit("replace", scene, placed, place, place)
@@ -127,7 +118,7 @@ def _move(scene: Scene, rng: np.random.Generator) -> Edit | None:
         old = scene.subjects[place]
         start = _middle(scene, old)
         for _ in range(_TRIES // 2):
-            new = replace(old, position=ground_point(scene.camera, *_foot(scene, rng)), height=0.0)
+            new = replace(old, position=_foot(scene, rng), height=0.0)
             placed = [*scene.subjects[:place], new, *scene.subjects[place + 1 :]]
             if np.hypot(*(_middle(scene, new) - start)) > _FARTHER and _fits(scene, placed, place):
                 return _edit("move", scene, placed, place, place)
@@ -179,7 +170,10 @@ def _newcomer(scene: Scene, rng: np.random.Generator) -> Subject | None:
     if palette is None:
         return None
     kind = str(rng.choice([kind for kind in KINDS if kind not in kinds]))
-    bare = {"scale": 1.0, "position": (0.0, 0.0), "height": 0.0, "number": 1, "seed": appearance.seed(rng)}
+    # As large beside the others as its kind is: how much larger than usual are they?
+    ratio = np.exp(np.mean([np.log(s.scale / natural_scale(s.kind)) for s in scene.subjects]))
+    scale = float(natural_scale(kind) * ratio)
+    bare = {"scale": scale, "position": (0.0, 0.0), "height": 0.0, "number": 1, "seed": appearance.seed(rng)}
     return Subject(
         kind, palette, appearance.texture(rng), appearance.decal(rng), yaw=yaw_of(rng), pose=float(rng.random()), **bare
     )
@@ -189,9 +183,11 @@ def _newcomer(scene: Scene, rng: np.random.Generator) -> Subject | None:
 
 
 def _foot(scene: Scene, rng: np.random.Generator) -> tuple[float, float]:
-    """A random image point on the visible ground."""
+    """(x, z) of the visible ground under a random image point."""
     feet = max(horizon_of(scene.camera) + 0.12, 0.3)
-    return float(rng.uniform(0.12, 0.88)), float(rng.uniform(min(feet, 0.8), 0.95))
+    u, v = rng.uniform(0.12, 0.88, 1), rng.uniform(min(feet, 0.8), 0.95, 1)
+    ((x, z),) = ground_points(scene.camera, u, v).tolist()
+    return x, z
 
 
 def _middle(scene: Scene, subject: Subject) -> np.ndarray:
@@ -200,29 +196,20 @@ def _middle(scene: Scene, subject: Subject) -> np.ndarray:
 
 
 def _fits(scene: Scene, placed: Sequence[Subject], place: int) -> bool:
-    """Whether the subject at index `place` is in the image, visible enough, intersects none and hides none too much."""
+    """Whether the subject at index `place` is in the image, visible, collides with none and hides none too much."""
     subject, camera = placed[place], scene.camera
     u0, v0, u1, v1 = projected_box(camera, subject)
     hidden = hidden_shares(camera, list(placed))
-    seen = (u1 - u0) * (v1 - v0) * filled(subject.kind, subject.pose, subject.yaw) * (1 - hidden[place])
+    seen = (u1 - u0) * (v1 - v0) * extents_of(subject).filled * (1 - hidden[place])
     inside = u0 >= 0.01 and u1 <= 0.99 and v0 >= 0.01 and v1 <= 0.99
     if not inside or hidden[place] > _HIDDEN or seen < SMALLEST:
         return False
     others = [i for i in range(len(placed)) if i != place]
-    if any(_in_each_other(subject, placed[i]) for i in others):
+    if any(collide(subject, placed[i]) for i in others):
         return False
     # A subject hidden before the edit may stay hidden.
     before = dict(zip(scene.subjects, hidden_shares(camera, list(scene.subjects)), strict=True))
     return all(hidden[i] <= max(MOST_HIDDEN, before[placed[i]]) for i in others)
-
-
-def _in_each_other(a: Subject, b: Subject) -> bool:
-    """Whether their boxes, shrunk a little on the ground, intersect."""
-    if stands_on(a, b) or stands_on(b, a):
-        return False
-    (low_a, high_a), (low_b, high_b) = world_box(a), world_box(b)
-    room = (high_a - low_a + high_b - low_b) / 2 * np.array([_ASIDE, 1.0, _ASIDE])
-    return bool((np.abs((low_a + high_a) - (low_b + high_b)) / 2 < room).all())
 
 
 # ---- the scene after ----

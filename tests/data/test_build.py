@@ -57,6 +57,17 @@ def test_a_build(run, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["toys", "toys-dead.jsonl", "toys-summary.json"]
 
 
+def test_train_and_eval_share_no_sample(run, tmp_path):
+    for split in ("train", "eval"):
+        code, _, err = run("music", "--num=6", f"--out={tmp_path / split}", f"--split={split}", "--size=16", "--seed=1")
+        assert code == 0, err
+    train, others = (open_source(str(tmp_path / split / "music")) for split in ("train", "eval"))
+    pictures = [{sample.target.pixels.tobytes() for sample in source} for source in (train, others)]
+    assert len(pictures[0]) == len(train) and not pictures[0] & pictures[1]
+    code, _, err = run("music", "--num=6", f"--out={tmp_path}", f"--seed={10**9}")
+    assert code == 2 and "kept for evaluations" in err
+
+
 def test_all_places_filled_is_said(run, tmp_path):
     code, out, _ = run("toys", "--num=2", f"--out={tmp_path}", "--engine.strict=0", "--seed=5")
     assert code == 0 and "all places are filled" in out and "EMPTY" not in out

@@ -194,7 +194,8 @@ def test_words_are_true_and_name_one_thing_each(drawn):
                 if edit.operation == "move":
                     old = tuple(sorted(edit.origins[n - 1] for n in others))
                     assert (edit.subject, name, old if len(old) > 1 else old[0]) not in before.relations
-    assert all(said[operation] >= 12 for operation in OPERATIONS), said
+    # A recolouring is told only where one sees the new colour: in the image, not in the palette.
+    assert all(said[operation] >= (4 if operation == "recolour" else 12) for operation in OPERATIONS), said
 
 
 def test_wordings_are_many(drawn):

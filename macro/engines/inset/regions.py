@@ -80,6 +80,7 @@ class InsetCandidate(Candidate):
     """A candidate whose `bucket` is its branch, "image" or "video".
 
     Attributes:
+        rank: how many samples before it are of its branch.
         pair: source and target images.
         labels: the tagger's output.
         regions: entry n - 1 is what reference n shows, in `source`; placed: the same things in `target`.
@@ -89,6 +90,7 @@ class InsetCandidate(Candidate):
         told: the interleaved caption; cot: the chain of thought, if a plan is requested.
     """
 
+    rank: int = 0
     pair: Pair | None = None
     labels: tuple[str, ...] = ()
     regions: tuple[Region, ...] = ()
@@ -110,8 +112,8 @@ class InsetCandidate(Candidate):
 
     @property
     def material(self) -> tuple[int, int]:
-        """(seed, index) of its raw material: first attempts go through it in order, later ones take another item."""
-        return self.seed, self.seed_for("material") if self.attempt else self.index
+        """(seed, index) of its raw material."""
+        return self.seed, self.source_index(self.rank)
 
     def only(self, places: Sequence[int]) -> "InsetCandidate":
         """A copy with these regions (from 0), in this order, and all that belongs to them."""

@@ -17,14 +17,14 @@ import numpy as np
 from macro.engines.core import Candidate, Step, arranged, region_notes, set_answers
 from macro.engines.ground_truth import box_of, grid_of, ground_truths, labels
 from macro.engines.macrodata.filters import judge_scores, marker_error
-from macro.engines.macrodata.mixture import references_of
+from macro.engines.macrodata.mixture import rank_of, references_of
 from macro.engines.macrodata.options import Options
 from macro.engines.material.types import CATEGORIES, EngineImage
 from macro.engines.provider import JudgeRequest, Provider, Region, Suitability
 from macro.scenes.language import chain_of_thought, questions
 from macro.scenes.similarity import dressed, matched, subject_similarity
 from macro.sentence.plan import Plan
-from macro.sentence.spans import Image, Sentence, Target, Truth
+from macro.sentence.spans import MAX_REFERENCES, Image, Sentence, Target, Truth
 from macro.utils.errors import ItemError
 from macro.utils.streams import stream
 
@@ -105,11 +105,18 @@ def _score(candidate: CustomizationCandidate) -> float:
 def _gather(candidate: CustomizationCandidate, turn: int, provider: Provider) -> tuple[EngineImage, ...] | ItemError:
     try:
         return tuple(
-            provider.sources.pooled(category, candidate.seed, candidate.seed_for(f"reference {turn} {n}"))
+            provider.sources.pooled(category, candidate.seed, _source_index(candidate, turn, n))
             for n, category in enumerate(candidate.categories, 1)
         )
     except ItemError as fault:
         return fault
+
+
+def _source_index(candidate: CustomizationCandidate, turn: int, n: int) -> int:
+    """The first proposals of all samples go through the pools in order, further ones take something at random."""
+    if turn:
+        return candidate.seed_for(f"reference {turn} {n}")
+    return candidate.source_index(rank_of(candidate.index) * MAX_REFERENCES + n - 1, str(n))
 
 
 def _proposed(candidate: CustomizationCandidate, reason: str, options: Options) -> CustomizationCandidate:

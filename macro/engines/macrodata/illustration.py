@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from macro.engines.core import Candidate, Step, arranged, map_answers
 from macro.engines.ground_truth import known_truth
 from macro.engines.macrodata.filters import judge_scores, marker_error
-from macro.engines.macrodata.mixture import BUCKETS, references_of
+from macro.engines.macrodata.mixture import BUCKETS, rank_of, references_of
 from macro.engines.macrodata.options import Options
 from macro.engines.material.types import EngineImage, Story
 from macro.engines.provider import JudgeRequest, Provider, RewrittenPage
@@ -69,7 +69,8 @@ def _found(candidate: IllustrationCandidate, provider: Provider, options: Option
     fault = ""
     for look in range(options.stories):
         try:
-            story = provider.sources.story(candidate.seed, candidate.seed_for(f"story {look}"))
+            number = rank_of(candidate.index) * options.stories + look
+            story = provider.sources.story(candidate.seed, candidate.source_index(number, str(look)))
         except ItemError as error:
             fault = f" ({error})"
             continue

@@ -23,6 +23,13 @@ def pair_of(index: int) -> tuple[str, str]:
     return CYCLE[index % len(CYCLE)]
 
 
+def rank_of(index: int) -> int:
+    """How many samples before `index` are for the same task: the index of its raw material."""
+    cycle, at = divmod(index, len(CYCLE))
+    own = [task == CYCLE[at][0] for task, _ in CYCLE]
+    return cycle * sum(own) + sum(own[:at])
+
+
 def references_of(seed: int, index: int, bucket: str) -> int:
     """How many references sample `index` should have, equally likely within its bucket.
 

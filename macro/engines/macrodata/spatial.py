@@ -22,7 +22,7 @@ from macro.engines.ground_truth import known_truth
 from macro.engines.macrodata import geometry
 from macro.engines.macrodata.filters import judge_scores
 from macro.engines.macrodata.geometry import HORIZONTAL, LOW, POLES, YAWS, view_overlap
-from macro.engines.macrodata.mixture import BUCKETS
+from macro.engines.macrodata.mixture import BUCKETS, rank_of
 from macro.engines.macrodata.options import Options, SpatialOptions
 from macro.engines.material.types import EngineImage, Panorama, Turntable
 from macro.engines.provider import JudgeRequest, Provider
@@ -31,7 +31,7 @@ from macro.scenes.render.cameras import looking, perspective_view
 from macro.sentence.prompt import marker
 from macro.sentence.spans import Image, Sentence, Target
 from macro.utils.errors import ItemError
-from macro.utils.streams import stream
+from macro.utils.streams import rank, stream
 
 # Name of each view of an object -> its name in a turntable.
 OBJECT_VIEWS: dict[str, str] = {
@@ -58,7 +58,7 @@ class SpatialCandidate(Candidate):
     """A candidate with `count` inputs.
 
     Attributes:
-        way: "outside-in" or "inside-out".
+        way: "outside-in" or "inside-out". rank: how many samples before it are made that way.
         views, target: the inputs' views, and the target's.
         overlaps: of the target with each input (inside-out).
         material: the turntable or panorama.
@@ -66,6 +66,7 @@ class SpatialCandidate(Candidate):
     """
 
     way: str = ""
+    rank: int = 0
     count: int = 1
     views: tuple[View, ...] = ()
     target: View | None = None
@@ -85,11 +86,18 @@ class SpatialCandidate(Candidate):
 
 def start(seed: int, index: int, attempt: int, bucket: str, options: Options) -> SpatialCandidate:
     """An empty candidate; its direction (way) and number of inputs are the same for every attempt."""
-    rng = stream(seed, index, "spatial")
-    way = "inside-out" if rng.random() < options.spatial.inside_out else "outside-in"
+    rng, nth, share = stream(seed, index, "spatial"), rank_of(index), options.spatial.inside_out
+    inside, places = _is_inside_out(seed, share, nth), rank(_is_inside_out, (seed, share), nth)
+    way = "inside-out" if inside else "outside-in"
     most = len(PLACE_VIEWS if way == "inside-out" else OBJECT_VIEWS) - 1
     count = int(rng.choice([n for n in BUCKETS[bucket] if n <= most]))
-    return SpatialCandidate(seed, index, attempt, "spatial", bucket, way=way, count=count)
+    return SpatialCandidate(
+        seed, index, attempt, "spatial", bucket, way=way, count=count, rank=places if inside else nth - places
+    )
+
+
+def _is_inside_out(seed: int, share: float, nth: int) -> bool:
+    return bool(stream(seed, nth, "inside-out").random() < share)
 
 
 # ---- steps ----
@@ -149,7 +157,7 @@ def _draw(candidates: Batch, provider: Provider, options: Options) -> Batch:
 
     def found(candidate: SpatialCandidate) -> Turntable | Panorama:
         source = provider.sources.turntable if candidate.way == "outside-in" else provider.sources.panorama
-        return source(candidate.seed, candidate.seed_for("material"))
+        return source(candidate.seed, candidate.source_index(candidate.rank))
 
     def shown(candidate: SpatialCandidate) -> tuple[EngineImage, ...]:
         views = (*candidate.views, candidate.target)

@@ -20,7 +20,7 @@ from macro.engines.core import Candidate, Step, arranged, each, group_answers, l
 from macro.engines.ground_truth import known_truth
 from macro.engines.macrodata import shot_boundaries
 from macro.engines.macrodata.filters import judge_scores
-from macro.engines.macrodata.mixture import references_of
+from macro.engines.macrodata.mixture import rank_of, references_of
 from macro.engines.macrodata.options import Options
 from macro.engines.material.types import EngineImage, VideoClip
 from macro.engines.provider import JudgeRequest, Provider
@@ -73,7 +73,8 @@ Batch = list[TemporalCandidate]
 
 
 def _clip(candidates: Batch, provider: Provider, options: Options) -> Batch:
-    return load_source(candidates, "clip", "clip", lambda d: provider.sources.clip(d.seed, d.seed_for("clip")))
+    clip = provider.sources.clip
+    return load_source(candidates, "clip", "clip", lambda d: clip(d.seed, d.source_index(rank_of(d.index))))
 
 
 def _shots(candidate: TemporalCandidate, options: Options) -> TemporalCandidate:

@@ -3,6 +3,8 @@
 Read next: `folder.py`.
 """
 
+import dataclasses
+import hashlib
 import heapq
 import itertools
 import os
@@ -70,6 +72,32 @@ def _below(root: Path, inside: str, suffixes: tuple[str, ...]) -> Iterator[str]:
             yield from _below(root, path, suffixes)
         else:
             yield path
+
+
+# ---- splits ----
+
+SPLITS = ("train", "eval")
+_SAMPLED = 1 << 16  # bytes at the start and the end of a file that its hash is of: videos are large
+
+
+def of_split(found: Files, split: str, eval_share: float) -> Files:
+    """The files of a split. A file's content alone decides, so a copy or another name of it is in the same split."""
+    names = tuple(n for n in found.names if (fraction_of(found.folder / n) < eval_share) == (split == "eval"))
+    return dataclasses.replace(found, names=names)
+
+
+def fraction_of(path: Path) -> float:
+    """A number in 0..1 that follows from the content of a file: its length, first and last bytes."""
+    try:
+        with path.open("rb") as file:
+            length = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            head = file.read(_SAMPLED)
+            file.seek(max(length - _SAMPLED, 0))
+            content = head + file.read(_SAMPLED) + str(length).encode()
+    except OSError:
+        content = path.name.encode()  # nothing can be read of it in either split
+    return int.from_bytes(hashlib.sha256(content).digest()[:8]) / 2**64
 
 
 # ---- a seeded order of any length, without storing it ----

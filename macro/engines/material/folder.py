@@ -12,7 +12,7 @@ import numpy as np
 
 from macro.engines.material import documents, files, meshes, turntables, videos
 from macro.engines.material.types import CATEGORIES, EngineImage, Panorama, Story, Turntable, VideoClip
-from macro.utils.errors import ItemError, UserError
+from macro.utils.errors import ItemError, UserError, check_range
 from macro.utils.images import resize
 from macro.utils.streams import stream
 
@@ -36,6 +36,7 @@ class Options:
         panorama: width in pixels to which larger panoramas are scaled down; even.
         ring: side in pixels of views of a mesh, from `samples` rays per pixel (a square number).
         up: which axis of a mesh is up, "y" (its front looks along z) or "z" (along -y).
+        eval_share: share of the files that belong to the split "eval", 0..1; the others are for "train".
     """
 
     longest: int = 1024
@@ -46,6 +47,7 @@ class Options:
     ring: int = 256
     samples: int = 4
     up: str = "y"
+    eval_share: float = 0.05
 
     def __post_init__(self):
         for name in ("longest", "frame_longest", "rate", "seconds", "panorama", "ring", "samples"):
@@ -55,6 +57,7 @@ class Options:
             raise UserError(f"material options: panorama={self.panorama} must be even; it is twice as wide as high")
         if self.up not in ("y", "z"):
             raise UserError(f"material options: up={self.up!r} must be 'y' or 'z'")
+        check_range("material options", self, 0, 1, "eval_share")
 
 
 DEFAULT = Options()
@@ -63,19 +66,24 @@ DEFAULT = Options()
 class FolderMaterial:
     """Raw material from a folder, or from one file."""
 
-    def __init__(self, root: str | os.PathLike, options: Options = DEFAULT):
+    def __init__(self, root: str | os.PathLike, options: Options = DEFAULT, split: str | None = None):
         """
+        Args:
+            split: "train" or "eval": only the files of that split; None: all.
+
         Raises:
-            UserError: there is no such folder or file.
+            UserError: there is no such folder or file, or no such split.
         """
-        self.root, self.options = Path(root), options
+        if split not in (None, *files.SPLITS):
+            raise UserError(f"--split={split}: material is divided into {' and '.join(files.SPLITS)}")
+        self.root, self.options, self.split = Path(root), options, split
         if not self.root.exists():
             raise UserError(f"{root}: there is no such folder of material; check the path")
         self._found: dict[str, files.Files] = {}
 
     def __reduce__(self):
         # Lists of files may be long: a copy in another process lists them itself.
-        return FolderMaterial, (self.root, self.options)
+        return FolderMaterial, (self.root, self.options, self.split)
 
     def photo(self, seed: int, index: int) -> EngineImage:
         return files.read_image(self._files("photos").at(seed, index), self.options.longest)
@@ -123,6 +131,13 @@ class FolderMaterial:
             if not found.names:
                 suffixes = " ".join(SUFFIXES[kind])
                 raise UserError(f"{self.root}: no material for {kind}; put files ({suffixes}) into {self.root / kind}")
+            if self.split:
+                every, found = len(found.names), files.of_split(found, self.split, self.options.eval_share)
+                if not found.names:
+                    raise UserError(
+                        f"{self.root}: none of the {every} files for {kind} falls to split {self.split}; add files, or "
+                        f"change --material.eval_share={self.options.eval_share:g}"
+                    )
             self._found[kind] = found
         return self._found[kind]
 

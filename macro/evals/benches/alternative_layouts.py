@@ -18,9 +18,11 @@ from macro.scenes.graph import Camera, Scene, Subject
 from macro.scenes.ground_truth import annotate
 from macro.scenes.ground_truth.relations import Extents
 from macro.scenes.language.prompt_parser import names_in_instructions, parse_prompt
+from macro.scenes.layout.arrangement import usual_size
+from macro.scenes.layout.collision import DIRECTIONS, collisions, extents_of, foot_of, gaps
 from macro.scenes.layout.placement import (
+    ground_points,
     projected_box,
-    put,
     put_on,
     share,
     slots,
@@ -44,7 +46,7 @@ def another(scene: Scene, truth: Truth, prompt: str, rng: np.random.Generator, s
     claims = frozenset(parse_prompt(prompt, names_in_instructions(truth)).relations)
     riders = supports_of(scene.subjects)
     for _ in range(TRIES):
-        camera = view_of(rng, len(scene.subjects))
+        camera = view_of(rng, len(scene.subjects), usual_size(scene.subjects))
         subjects = _arranged(rng, scene.subjects, riders, camera, claims)
         if subjects is None:
             continue
@@ -82,11 +84,12 @@ def _seen(scene: Scene, size: int) -> tuple[Grid, set]:
 
 @dataclass(frozen=True)
 class _Place:
-    """A placed subject: its box in the image, distance from the camera and foot on the ground (metres)."""
+    """A placed subject: its box in the image, distance, foot on the ground and extents along `DIRECTIONS` (metres)."""
 
     box: tuple[float, ...]
     distance: float
     ground: tuple[float, float]
+    hull: Float[np.ndarray, "d"]
 
 
 def _arranged(
@@ -101,12 +104,11 @@ def _arranged(
         replace(s, yaw=float(rng.choice([-1, 1]) * rng.uniform(0.35, 1.15)), pose=float(rng.random())) for s in subjects
     ]
     standing = [i for i in range(len(subjects)) if i not in riders]
-    size = share(len(standing) + 0.5 * len(riders))
-    places = slots(rng, len(standing), size)
+    places = slots(rng, len(standing), share(len(standing) + 0.5 * len(riders)))
     options = {
-        (i, slot): put(turned[i], camera, u, v, width, size * rng.uniform(0.85, 1.12))
+        (i, slot): replace(turned[i], position=(x, z), height=0.0)
         for i in standing
-        for slot, (u, v, width) in enumerate(places)
+        for slot, (x, z) in enumerate(ground_points(camera, *places.T).tolist())
     }
     seats = {key: _place(subject, camera) for key, subject in options.items()}
     order = [int(slot) for slot in rng.permutation(len(standing))]
@@ -127,18 +129,21 @@ def _arranged(
     for i, slot in zip(standing, order, strict=True):
         placed[i] = options[i, slot]
     for rider, support in riders.items():
-        placed[rider] = put_on(turned[rider], placed[support], rng, rng.uniform(0.95, 1.25))
-    return tuple(placed)
+        placed[rider] = put_on(turned[rider], placed[support], rng)
+    return None if collisions(placed) else tuple(placed)
 
 
 def _place(subject: Subject, camera: Camera) -> _Place:
     distance = np.linalg.norm(world_box(subject).mean(0) - camera.eye)
-    return _Place(tuple(projected_box(camera, subject)), float(distance), tuple(map(float, subject.position)))
+    hull = subject.scale * extents_of(subject).hull + DIRECTIONS @ foot_of(subject)
+    return _Place(tuple(projected_box(camera, subject)), float(distance), tuple(map(float, subject.position)), hull)
 
 
 def _wrong(standing: list[int], order: list[int], seats: dict, riders: dict[int, int], claims: Claims) -> int:
-    """The number of claims, and steps of the walk, violated with subject `standing[k]` in slot `order[k]`."""
+    """The number of claims, steps of the walk and distances violated with subject `standing[k]` in slot `order[k]`."""
     at = {i: seats[i, slot] for i, slot in zip(standing, order, strict=True)}
+    hulls = np.array([place.hull for place in at.values()])
+    met = int(np.triu(gaps(hulls[:, None], hulls) < 0, 1).sum())
     at |= {rider: at[support] for rider, support in riders.items()}
     places = [at[i] for i in range(len(at))]
     extents = Extents.from_boxes(np.array([p.box for p in places]), np.array([p.distance for p in places]))
@@ -148,7 +153,7 @@ def _wrong(standing: list[int], order: list[int], seats: dict, riders: dict[int,
         for i, name, j in claims
         if name != "on"
     )
-    return broken + _strides(np.array([place.ground for place in places]))
+    return met + broken + _strides(np.array([place.ground for place in places]))
 
 
 def _strides(feet: Float[np.ndarray, "s 2"]) -> int:

@@ -15,7 +15,8 @@ import numpy as np
 from macro.scenes.assets import appearance
 from macro.scenes.assets.catalog import GROUPS
 from macro.scenes.graph import Camera, Light, Scene, Subject, Surroundings
-from macro.scenes.layout.placement import world_box
+from macro.scenes.layout.collision import extents_of
+from macro.scenes.layout.placement import natural_scale
 from macro.utils.errors import UserError
 
 DRIVERS = ("car", "bus", "truck", "train", "boat")
@@ -26,6 +27,7 @@ PROPS = tuple(kind for group in ("building", "furniture", "plant") for kind in G
 
 ACTIONS = ("goes", "leaves", "jumps", "rises", "lands", "turns")
 _ROOM = 1.8  # metres from the middle of the stage to its edge
+_STAGED = 0.75  # of their usual sizes: a stage of 3.6 metres holds up to five subjects
 _GAP = 0.25  # metres left between subjects that meet
 _RISE = 1.1  # metres
 
@@ -186,31 +188,39 @@ def _episode(
 
 
 def _cast(rng: np.random.Generator, movers: list[str], props: list[str], around: Surroundings) -> tuple[Subject, ...]:
-    """Movers first, all apart on the stage: props at its back, movers before them."""
+    """Movers first, all apart on the stage: props at its back, movers before them; smaller if they find no room."""
     kinds = [*movers, *props]
-    cast: list[Subject] = []
-    for n, (kind, palette) in enumerate(zip(kinds, appearance.palettes(rng, len(kinds), around), strict=True)):
-        mobile = n < len(movers)
-        scale = float(rng.uniform(0.85, 1.1) if mobile else rng.uniform(1.2, 1.6))
-        place = _free(rng, cast, (-1.2, 0.4) if mobile else (0.9, _ROOM))
-        cast.append(
-            Subject(
-                kind, palette, appearance.texture(rng), appearance.decal(rng), scale, place, 0.0,
-                float(rng.uniform(-0.8, 0.8)), float(rng.random()), n + 1, appearance.seed(rng),
-            )
-        )  # fmt: skip
-    return tuple(cast)
+    looks = [
+        Subject(
+            kind, palette, appearance.texture(rng), appearance.decal(rng), float(rng.uniform(0.92, 1.08)), (0.0, 0.0),
+            0.0, float(rng.uniform(-0.8, 0.8)), float(rng.random()), n, appearance.seed(rng),
+        )
+        for n, (kind, palette) in enumerate(zip(kinds, appearance.palettes(rng, len(kinds), around), strict=True), 1)
+    ]  # fmt: skip
+    size = _STAGED
+    while True:
+        cast: list[Subject] = []
+        for n, look in enumerate(looks):
+            scaled = replace(look, scale=look.scale * size * natural_scale(look.kind))
+            cast.append(_free(rng, scaled, cast, (-1.2, 0.4) if n < len(movers) else (0.9, _ROOM)))
+        if all(_apart(a, b) for i, a in enumerate(cast) for b in cast[:i]):
+            return tuple(cast)
+        size *= 0.9
 
 
-def _free(rng: np.random.Generator, others: Sequence[Subject], depth: tuple[float, float]) -> tuple[float, float]:
-    """Of random positions in this range of depth, the one farthest from all others."""
+def _apart(one: Subject, other: Subject) -> bool:
+    """Whether both can turn where they stand without touching."""
+    return float(np.hypot(*np.subtract(one.position, other.position))) > _radius(one) + _radius(other)
+
+
+def _free(rng: np.random.Generator, subject: Subject, others: Sequence[Subject], depth: tuple[float, float]) -> Subject:
+    """The subject at that of some random positions in this range of depth that is farthest from all others."""
     places = np.stack([rng.uniform(-_ROOM, _ROOM, 24), rng.uniform(*depth, 24)], 1)
-    if not others:
-        return float(places[0, 0]), float(places[0, 1])
-    feet = np.array([subject.position for subject in others])
-    nearest = np.linalg.norm(places[:, None] - feet[None], axis=-1).min(1)
-    best = places[int(nearest.argmax())]
-    return float(best[0]), float(best[1])
+    best = places[0]
+    if others:
+        feet, radii = np.array([other.position for other in others]), np.array([_radius(other) for other in others])
+        best = places[(np.linalg.norm(places[:, None] - feet[None], axis=-1) - radii).min(1).argmax()]
+    return replace(subject, position=(float(best[0]), float(best[1])))
 
 
 def _action(
@@ -308,9 +318,8 @@ def _walked(state: State, end: np.ndarray) -> State:
 
 
 def _radius(subject: Subject) -> float:
-    """Half of its longer side on the ground, metres, independent of its yaw."""
-    low, high = world_box(replace(subject, yaw=0.0))
-    return float(max(high[0] - low[0], high[2] - low[2])) / 2
+    """Radius of the circle about its foot that holds it at any yaw, metres."""
+    return subject.scale * extents_of(subject).reach
 
 
 def _nearest_turn(start: float, end: float) -> float:

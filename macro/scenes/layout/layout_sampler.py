@@ -1,7 +1,7 @@
 """Sampling of scenes: `sample_scene`, and scenes derived from one.
 
 Everything is a pure function of the random generator: the same seed gives the same scene.
-Read next: `placement.py` (where subjects stand), `../assets/appearance.py` (colours, textures, light).
+Read next: `arrangement.py` (where subjects stand), `../assets/appearance.py` (colours, textures, light).
 """
 
 from dataclasses import replace
@@ -11,23 +11,13 @@ import numpy as np
 from macro.scenes.assets import appearance
 from macro.scenes.assets.catalog import KINDS, SUPPORTS
 from macro.scenes.graph import Camera, Scene, Subject, Surroundings
-from macro.scenes.layout.placement import (
-    filled,
-    hidden_shares,
-    horizon_of,
-    projected_box,
-    put,
-    put_on,
-    share,
-    slots,
-    stands_on,
-    view_of,
-)
+from macro.scenes.layout.arrangement import arranged
+from macro.scenes.layout.collision import collide
+from macro.scenes.layout.placement import boxes_of, can_carry, projected_box, stands_on
 from macro.scenes.render.scene_compiler import MAX_SUBJECTS
 from macro.utils.errors import UserError
 
-SMALLEST, MOST_HIDDEN = 0.012, 0.42  # of the image's area; of a subject's box
-ATTEMPTS = 12
+_CARRIES = 0.75  # of the supports, where somebody has room on them
 
 
 def yaw_of(rng: np.random.Generator) -> float:
@@ -44,28 +34,14 @@ def _kinds_of(rng: np.random.Generator, count: int, kinds: tuple[str, ...], twin
     return chosen
 
 
-def _placed(rng: np.random.Generator, subjects: list[Subject], camera: Camera, riders: dict[int, int]) -> list[Subject]:
-    """Places all subjects: slots for those on the ground, then riders on their supports."""
-    # Shuffled: a subject's number must not reveal its position.
-    standing = [int(i) for i in rng.permutation(len(subjects)) if i not in riders]
-    size = share(len(standing) + 0.5 * len(riders))
-    placed, horizon = list(subjects), horizon_of(camera)
-    for i, (u, v, width) in zip(standing, slots(rng, len(standing), size), strict=True):
-        # Between equal in the image (exponent 0) and equal on the ground (1).
-        own = size * rng.uniform(0.85, 1.12) * ((v - horizon) / (0.8 - horizon)) ** 0.4
-        placed[i] = put(subjects[i], camera, u, v, width, own)
-    for rider, support in riders.items():
-        placed[rider] = put_on(subjects[rider], placed[support], rng, rng.uniform(0.95, 1.25))
-    return placed
-
-
 def riders_of(rng: np.random.Generator, kinds: list[str]) -> dict[int, int]:
-    """{rider: support} as indices into `kinds`: most supports in the scene carry one other subject."""
+    """{rider: support} as indices into `kinds`: most supports carry another subject that finds room on them."""
     riders: dict[int, int] = {}
-    free = [i for i, kind in enumerate(kinds) if kind not in SUPPORTS]
-    for i, kind in enumerate(kinds):
-        if kind in SUPPORTS and free and rng.random() < 0.75:
-            riders[free.pop(int(rng.integers(len(free))))] = i
+    for support, kind in enumerate(kinds):
+        if kind in SUPPORTS and rng.random() < _CARRIES:
+            free = [i for i, other in enumerate(kinds) if i not in riders and can_carry(kind, other)]
+            if free:
+                riders[free[int(rng.integers(len(free)))]] = support
     return riders
 
 
@@ -115,35 +91,16 @@ def sample_scene(
 
 
 def arrange(rng: np.random.Generator, subjects: list[Subject], around: Surroundings, riders: dict[int, int]) -> Scene:
-    """A scene of these subjects, with random positions and sizes such that all are visible enough.
+    """A scene of these subjects at random positions, in the sizes of their kinds, none inside another.
 
     Args:
-      riders: {rider: support}, indices into `subjects`.
+      riders: {rider: support}, indices into `subjects`, see `riders_of`.
 
     Returns:
       A scene with the given subjects, changed only in position, height and scale.
     """
-    best = None
-    for _ in range(ATTEMPTS):
-        camera = view_of(rng, len(subjects))
-        placed = _placed(rng, subjects, camera, riders)
-        worst = _faults(camera, placed, riders)
-        if best is None or worst < best[0]:
-            best = worst, camera, tuple(placed)
-        if worst == 0:
-            break
-    _, camera, placed = best
-    return Scene(placed, camera, appearance.light(rng), around, int(rng.integers(2**31)))
-
-
-def _faults(camera: Camera, subjects: list[Subject], riders: dict[int, int]) -> float:
-    """The penalty of a composition: 0 if all subjects are large enough and visible enough."""
-    boxes = np.array([projected_box(camera, s) for s in subjects])
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    hidden = hidden_shares(camera, subjects)
-    hidden[list(riders.values())] -= 0.1  # a subject on a table hides some of it, as intended
-    seen = areas * (1 - hidden) * [filled(s.kind, s.pose, s.yaw) for s in subjects]
-    return float(np.maximum(hidden - MOST_HIDDEN, 0).sum() + np.maximum(1 - seen / SMALLEST, 0).sum())
+    camera, placed = arranged(rng, subjects, riders)
+    return Scene(tuple(placed), camera, appearance.light(rng), around, int(rng.integers(2**31)))
 
 
 def decimate(scene: Scene, keep: int) -> Scene:
@@ -154,7 +111,7 @@ def decimate(scene: Scene, keep: int) -> Scene:
     subjects = list(scene.subjects)
     while len(subjects) > max(keep, 1):
         loose = [s for s in subjects if not any(stands_on(other, s) for other in subjects)]
-        boxes = np.array([projected_box(scene.camera, s) for s in loose])
+        boxes = boxes_of(scene.camera, loose)
         areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         subjects.remove(loose[int(areas.argmin())])
     placed = tuple(replace(s, number=n + 1) for n, s in enumerate(subjects))
@@ -180,6 +137,10 @@ def reference_scene(scene: Scene, index: int, rng: np.random.Generator) -> Scene
 
 
 def jitter(scene: Scene, rng: np.random.Generator) -> Scene:
-    """The same scene with resampled nuisance factors: light, poses, and the seed of ground and sky."""
-    subjects = tuple(replace(s, pose=float(rng.random())) for s in scene.subjects)
-    return replace(scene, subjects=subjects, light=appearance.light(rng), seed=int(rng.integers(2**31)))
+    """The same scene with resampled nuisance factors: light, poses where there is room, the seed of ground and sky."""
+    subjects = list(scene.subjects)
+    for n, subject in enumerate(subjects):
+        moved = replace(subject, pose=float(rng.random()))
+        if not any(collide(moved, other) for i, other in enumerate(subjects) if i != n):
+            subjects[n] = moved
+    return replace(scene, subjects=tuple(subjects), light=appearance.light(rng), seed=int(rng.integers(2**31)))

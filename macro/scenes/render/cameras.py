@@ -14,9 +14,10 @@ import numpy as np
 from jaxtyping import UInt8
 
 from macro.scenes.assets import appearance
-from macro.scenes.assets.catalog import GROUPS, KINDS, SUPPORTS
+from macro.scenes.assets.catalog import GROUPS, KINDS
 from macro.scenes.graph import RGB, Camera, Scene, Subject, Surroundings
-from macro.scenes.layout.placement import projected_box, put_on, world_box
+from macro.scenes.layout.collision import collide
+from macro.scenes.layout.placement import boxes_of, can_carry, natural_scale, put_on, world_box
 from macro.scenes.render.scene_compiler import MAX_SUBJECTS, camera_basis
 from macro.utils.errors import UserError
 from macro.utils.images import resize
@@ -52,6 +53,7 @@ ROOMS: tuple[tuple[RGB, RGB, RGB], ...] = (
 _INDOORS = tuple(kind for group in ("toy", "furniture", "food", "household") for kind in GROUPS[group]) + (
     "dog", "cat", "rabbit", "cactus", "flower",
 )  # fmt: skip
+_NEAR, _FAR = (2.0, 3.0), (3.8, 5.0)  # metres from the eye of a panorama, farther where others are in the way
 _TALL = frozenset({*GROUPS["building"], "tree", "pine", "bus", "truck", "train", "giraffe", "elephant"})
 
 
@@ -71,7 +73,7 @@ def turntable(rng: np.random.Generator, count: int = 1) -> Scene:
     subjects: list[Subject] = []
     for n, (kind, palette) in enumerate(zip(kinds, appearance.palettes(rng, count, around_it), strict=True)):
         yaw = 0.0 if n == 0 else float(rng.uniform(-1.0, 1.0))
-        subject = _subject(rng, kind, palette, 1.0 if n == 0 else float(rng.uniform(0.55, 0.9)), yaw, n + 1)
+        subject = _subject(rng, kind, palette, natural_scale(kind), yaw, n + 1)
         subjects.append(_beside(rng, subject, subjects))
     camera = Camera("perspective", (0.0, 1.0, -_AWAY), (0.0, 0.0, 0.0), _FOV)
     scene = Scene(tuple(subjects), camera, appearance.light(rng), around_it, int(rng.integers(2**31)))
@@ -111,7 +113,7 @@ def _distance(subjects: Sequence[Subject]) -> float:
     for _ in range(3):  # exact for a far camera; a near one sees the front larger
         angles = [(angle, 0.3) for angle in np.deg2rad(np.arange(0, 360, 15))] + [(0.0, np.pi / 2 - _STEEP)]
         cameras = [_towards(middle, away, angle, rise) for angle, rise in angles]
-        boxes = np.array([projected_box(camera, subject) for camera in cameras for subject in subjects])
+        boxes = np.concatenate([boxes_of(camera, subjects) for camera in cameras])
         away *= float(np.abs(boxes - 0.5).max()) * 2 / _FILLED
     return away
 
@@ -130,8 +132,8 @@ def _subject(rng: np.random.Generator, kind: str, palette, scale: float, yaw: fl
 def _beside(rng: np.random.Generator, subject: Subject, others: list[Subject]) -> Subject:
     """Places it on a support's free top where there is one, else on the ground, touching no other subject."""
     for other in others:
-        if other.kind in SUPPORTS and all(o.height == 0 for o in others) and subject.kind not in SUPPORTS:
-            return put_on(subject, other, rng, 1.0)
+        if can_carry(other.kind, subject.kind) and all(o.height == 0 for o in others):
+            return put_on(subject, other, rng)
     if not others:
         return subject
     angle = rng.uniform(0, 2 * np.pi)
@@ -174,10 +176,14 @@ def place(rng: np.random.Generator, count: int = MAX_SUBJECTS) -> Scene:
     for n, (kind, palette) in enumerate(zip(kinds, appearance.palettes(rng, count, ground), strict=True)):
         angle = start + 2 * np.pi * (n + rng.uniform(-0.22, 0.22)) / count
         tall = kind in _TALL
-        scale = float(rng.uniform(2.0, 2.8) if tall else rng.uniform(1.0, 1.5))
-        away = rng.uniform(3.8, 5.0) if tall else rng.uniform(2.0, 3.0)
+        scale, away = float(natural_scale(str(kind)) * rng.uniform(1.3, 1.5)), rng.uniform(*_FAR if tall else _NEAR)
         subject = _subject(rng, str(kind), palette, scale, float(angle + rng.uniform(-0.9, 0.9)), n + 1)
-        subjects.append(replace(subject, position=(float(away * np.sin(angle)), float(away * np.cos(angle)))))
+        while True:
+            placed = replace(subject, position=(float(away * np.sin(angle)), float(away * np.cos(angle))))
+            if not any(collide(placed, other) for other in subjects):
+                break
+            away += 0.2
+        subjects.append(placed)
     height = float(rng.uniform(0.9, 1.4))
     camera = Camera("equirectangular", (0.0, height, 0.0), (0.0, height, 1.0), 0.0)
     return Scene(tuple(subjects), camera, appearance.light(rng), ground, int(rng.integers(2**31)))

@@ -1,5 +1,6 @@
 """Which files there are, in which order items go through them, and what a folder without material says."""
 
+import importlib
 import os
 import pickle
 import sys
@@ -13,6 +14,7 @@ from macro.engines.material import CATEGORIES, FolderMaterial, Options, files
 from macro.engines.material.types import MaterialSource
 from macro.utils import images as image_io
 from macro.utils.errors import ItemError, UserError
+from tests.engines import exact
 
 
 def image_of(number, size=(6, 8)):
@@ -190,3 +192,60 @@ def test_places_look_random():
 def test_places_of_a_great_many_take_no_time():
     places = {files.place(0, "photos", n, 10**12) for n in range(1000)}
     assert len(places) == 1000 and all(0 <= place < 10**12 for place in places)
+
+
+# ---- splits ----
+
+
+def test_no_file_is_in_two_splits_and_content_alone_decides(tmp_path):
+    for n in range(60):
+        image_io.save(tmp_path / "photos" / f"{n}.png", np.random.default_rng(n).integers(0, 255, (4, 4, 3), np.uint8))
+    image_io.save(tmp_path / "photos/sub/copy.png", image_io.load(tmp_path / "photos/7.png"))
+    options = Options(eval_share=0.3)
+    found = {split: FolderMaterial(tmp_path, options, split)._files("photos").names for split in ("train", "eval")}
+    assert sorted(found["train"] + found["eval"]) == sorted(FolderMaterial(tmp_path)._files("photos").names)
+    assert not set(found["train"]) & set(found["eval"]) and 5 < len(found["eval"]) < 32
+    for names in found.values():
+        assert ("7.png" in names) == ("sub/copy.png" in names)
+    again = pickle.loads(pickle.dumps(FolderMaterial(tmp_path, options, "eval")))
+    assert again._files("photos").names == found["eval"]
+    with pytest.raises(UserError, match="train and eval"):
+        FolderMaterial(tmp_path, options, "test")
+
+
+def test_a_split_without_files_is_a_line(folder):
+    with pytest.raises(UserError, match=r"none of the 7 files for photos falls to split eval.*eval_share=0"):
+        FolderMaterial(folder, Options(eval_share=0.0), "eval").photo(0, 0)
+
+
+class Counted:
+    """Notes which items are taken, and has none."""
+
+    def __init__(self):
+        self.taken = {}
+
+    def _take(self, kind, seed, index):
+        self.taken.setdefault(kind, []).append(index)
+        raise ItemError("nothing here")
+
+    def __getattr__(self, kind):
+        if kind == "pooled":
+            return lambda category, seed, index: self._take(category, seed, index)
+        return lambda seed, index: self._take(kind, seed, index)
+
+
+@pytest.mark.parametrize("name", ["macrodata", "inset"])
+def test_first_attempts_use_every_item_before_one_is_used_twice(name):
+    engine = importlib.import_module(f"macro.engines.{name}").ENGINE
+    source, options = Counted(), engine.options()
+    candidates = [engine.start(3, index, 0, options) for index in range(800)]
+    provider = exact.provider().replace(sources=source)
+    for step in engine.steps:  # those that take material drop every candidate
+        candidates = step.run(candidates, provider, options)
+        candidates = [c for c in candidates if c.dropped is None]
+        if not candidates:
+            break
+    kinds = {"macrodata": {"clip", "story", "turntable", "panorama"}, "inset": {"photo", "clip"}}[name]
+    assert kinds <= set(source.taken)
+    for kind in kinds:
+        assert sorted(source.taken[kind]) == list(range(len(source.taken[kind]))), kind

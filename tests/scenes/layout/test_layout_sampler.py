@@ -9,7 +9,7 @@ from scenes.drawing import images, whole_masks
 from macro.scenes.assets.catalog import KINDS, SUPPORTS
 from macro.scenes.assets.palettes import COLOURS, colour_distance, colour_name
 from macro.scenes.layout.layout_sampler import decimate, jitter, reference_scene, sample_scene
-from macro.scenes.layout.placement import supports_of
+from macro.scenes.layout.placement import supports_of, world_box
 from macro.utils.errors import UserError
 
 COUNTS = list(range(1, 13)) * 4
@@ -115,7 +115,7 @@ def test_some_stand_on_others_and_exactly_on_top(scenes):
     assert len(riders) > 8
     for scene, (i, j) in riders:
         rider, support = scene.subjects[i], scene.subjects[j]
-        assert abs(rider.height - SUPPORTS[support.kind] * support.scale) < 1e-6
+        assert world_box(rider)[0, 1] == pytest.approx(SUPPORTS[support.kind] * support.scale)
 
 
 def test_wishes_for_kinds_are_met_and_mistakes_named():
