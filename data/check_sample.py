@@ -268,7 +268,8 @@ class _Examination:
                 continue
             if said.name == "count":
                 self._reads("thoughts", True)
-                good = self._number(said.other) == said.other[0]
+                tiny = len(self.sight.visible) - len(self.sight.counted)
+                good = 0 <= (self._number(said.other) or 0) - said.other[0] <= tiny
                 self._count("thoughts", good, "thought", clause.text, f"there are {self._number(said.other)}", 0.9)
             elif said.name == "colour":
                 self._coloured("thought", said.who, said.other, head)
@@ -279,9 +280,9 @@ class _Examination:
 
     def _places(self, entries: Sequence[Clause]) -> list[int | None]:
         """The subject that each entry of a thought must be about: by its number, else by its place in the list."""
-        in_order = len(entries) == len(self.sight.visible)
+        listed = next((some for some in (self.sight.visible, self.sight.counted) if len(some) == len(entries)), None)
         return [
-            entry.mentions[0].ordinal or (self.sight.visible[n] if in_order else self._who(entry.mentions[0])[0])
+            entry.mentions[0].ordinal or (listed[n] if listed else self._who(entry.mentions[0])[0])
             for n, entry in enumerate(entries)
         ]
 
@@ -292,7 +293,8 @@ class _Examination:
         told = Counter(place for place in places if place is not None)
         for subject in self.sight.visible:
             why = f"subject {subject} is {'told twice' if told[subject] else 'left out'}"
-            self._count("thoughts", told[subject] == 1, "thought", self.kinds[subject - 1], why, 0.9)
+            good = told[subject] == 1 or (not told[subject] and subject not in self.sight.counted)
+            self._count("thoughts", good, "thought", self.kinds[subject - 1], why, 0.9)
 
     def _depths(self, entries: Sequence[Clause], places: Sequence[int | None]) -> None:
         rank = {n: self.sight.rank[n] for n in self.sight.visible if n in self.sight.rank}
@@ -326,6 +328,8 @@ class _Examination:
         if grid is None or self.sentence.truth is None:
             return
         for subject in self.sight.visible:
+            if subject not in self.sight.counted and subject not in self.sentence.plan.named:
+                continue
             x0, y0, x1, y1 = np.array(self.sight.box(subject)) * GRID_SIZE
             rows, columns = np.nonzero(grid == subject)
             outside = (columns + 1 <= x0) | (columns >= x1) | (rows + 1 <= y0) | (rows >= y1)

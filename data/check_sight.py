@@ -22,6 +22,7 @@ PROTOTYPES = {
 HALF, SLACK = 0.5, 0.004  # one word: at least half of the visible pixels, give or take this share of them
 SAME = 0.02  # shades closer than this in Oklab are one
 BETWEEN = 1.06  # a shade has two names if the second is at most so many times as far away as the first
+TINY = 0.01  # a box of less of the image may be passed over, as MUSIC does (arXiv 2604.07422)
 FEW = 12  # with fewer visible pixels a subject's colour cannot be judged
 COLUMNS = {"far left": (0, 0.2), "left": (0.2, 0.4), "centre": (0.4, 0.6), "right": (0.6, 0.8), "far right": (0.8, 1)}
 ROWS = {"upper": (0, 0.4), "level": (0.4, 0.6), "lower": (0.6, 1)}
@@ -126,6 +127,12 @@ class Sight:
         return None if shares is None else is_coloured(shares, colours)
 
     @cached_property
+    def counted(self) -> list[int]:
+        """The visible subjects that a text must speak of: those whose box is not tiny."""
+        boxes = {n: self.box(n) for n in self.visible}
+        return [n for n, (x0, y0, x1, y1) in boxes.items() if (x1 - x0) * (y1 - y0) >= TINY]
+
+    @cached_property
     def centres(self) -> np.ndarray:
         """[s, 2]: x, y of the visible parts' middles, 0..1."""
         height, width = self.masks.shape[1:]
@@ -151,6 +158,7 @@ class Sight:
         rank = self.rank[subject] / (len(own) - 1)
         foot, carried = ((at[subject] - highest) / (lowest - highest) for at in (own, self._feet))
         wrong = carried < 0.35 and rank > 0.2 if depth == "near" else foot > 0.5 and rank < 0.8
+        wrong |= rank >= 0.8 if depth == "near" else rank <= 0.2
         return False if wrong else None
 
     @cached_property
