@@ -8,7 +8,6 @@
     neighbour outside-in: a horizontal target has a view beside it among the inputs
     draw      the images
     word      the prompt: it names every view and their order seen from above, and requests one more
-    judge     viewpoint and content, both 6 or more; the judge sees the true view
 
 Buckets count inputs; a panorama has ten named views, so at most nine inputs. Read next: `temporal.py`.
 """
@@ -20,12 +19,11 @@ import numpy as np
 from macro.engines.core import Candidate, Step, arranged, each, load_source
 from macro.engines.ground_truth import known_truth
 from macro.engines.macrodata import geometry
-from macro.engines.macrodata.filters import judge_scores
 from macro.engines.macrodata.geometry import HORIZONTAL, LOW, POLES, YAWS, view_overlap
 from macro.engines.macrodata.mixture import BUCKETS, rank_of
 from macro.engines.macrodata.options import Options, SpatialOptions
 from macro.engines.material.types import EngineImage, Panorama, Turntable
-from macro.engines.provider import JudgeRequest, Provider
+from macro.engines.provider import Provider
 from macro.scenes.language.lexicon import listed
 from macro.scenes.render.cameras import looking, perspective_view
 from macro.sentence.prompt import marker
@@ -216,10 +214,15 @@ def prompt_of(way: str, views: tuple[str, ...], target: str, rng: np.random.Gene
     """A prompt that names every view with its image, and their order seen from above, and requests one more."""
     style = int(rng.integers(3))
     first, others = _SHOWN[way][style]
-    said = [(others if n > 1 else first).format(n=marker(n), view=view) for n, view in enumerate(views, 1)]
-    order = _ORDER[way].format(ring=", ".join(HORIZONTAL))
+    said = [(others if n > 1 else first).format(n=marker(n), view=spoken(view)) for n, view in enumerate(views, 1)]
+    order = _ORDER[way].format(ring=", ".join(map(spoken, HORIZONTAL)))
     low = " low views are taken from near the ground." if any(v.startswith(LOW) for v in (*views, target)) else ""
-    return f"{listed(said)}. {order}.{low} {_ASKED[way][style].format(view=target)}"
+    return f"{listed(said)}. {order}.{low} {_ASKED[way][style].format(view=spoken(target))}"
+
+
+def spoken(view: str) -> str:
+    """The name of a view as people write it: "back right", "low front"."""
+    return view.replace("_", " ")
 
 
 def _word(candidate: SpatialCandidate, options: Options) -> SpatialCandidate:
@@ -227,12 +230,7 @@ def _word(candidate: SpatialCandidate, options: Options) -> SpatialCandidate:
     return candidate.replace(prompt=prompt_of(candidate.way, names, candidate.target.name, candidate.rng("words")))
 
 
-# ---- judge, end ----
-
-
-def _judge(candidates: Batch, provider: Provider, options: Options) -> Batch:
-    requests = [JudgeRequest("spatial", d.prompt, d.references, d.image, d.image) for d in candidates]
-    return judge_scores(candidates, requests, provider, options.threshold)
+# ---- end ----
 
 
 def finish(candidate: SpatialCandidate, options: Options) -> Sentence:
@@ -261,5 +259,5 @@ def _noted(candidate: SpatialCandidate, view: View) -> dict:
 
 STEPS = (
     Step("choose", each(_choose)), Step("overlap", each(_filter_overlap)), Step("draw", _draw),
-    Step("word", each(_word)), Step("judge", _judge),
+    Step("word", each(_word)),
 )  # fmt: skip

@@ -127,7 +127,7 @@ def _summarise(candidates: Batch, provider: Provider, options: Options) -> Batch
             reason = "the summary names images"
         return candidate.replace(summary=summary.strip()).check("summarise", not reason, float(words), reason)
 
-    told = provider.summarise([c.shown for c in candidates], [c.seed_for("summary") for c in candidates])
+    told = provider.summarise([c.shown[:-1] for c in candidates], [c.seed_for("summary") for c in candidates])
     return map_answers(candidates, "summarise", told, checked)
 
 

@@ -8,6 +8,7 @@ Subjects of two scenes are the same if all that a reference image fixes is equal
 Distances are metres. Read next: `motion.py` (scripts that say the same from the inside).
 """
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -124,8 +125,23 @@ def summarise_changes(scenes: Sequence[Scene], rng: np.random.Generator, most: i
     while len(_joined(opening, steps, joints).split()) > most and len(steps) > 1:
         steps.remove(min(steps[:-1], key=lambda step: step[0]))
         steps = _once(steps)  # the last one mentioned may have left
-    text = _joined(opening, steps, joints)
-    return text if len(text.split()) <= most else _joined("", steps[-1:], joints)
+    if len(scenes) == 1:
+        return opening.strip()
+    every, shown = set(names(scenes).values()), set(names(scenes[:1]).values())
+    text = _joined(opening, _introduced(steps, every - shown), joints)
+    return text if len(text.split()) <= most else _joined("", _introduced(steps[-1:], every), joints)
+
+
+def _introduced(steps: Sequence[tuple[float, str]], unknown: set[str]) -> list[tuple[float, str]]:
+    """The steps, with "a dog" for "the dog" where a name is new to the reader."""
+    told, unknown = [], set(unknown)
+    for size, text in steps:
+        for name in sorted(unknown, key=len, reverse=True):
+            if re.search(rf"\bthe {name}\b", text):
+                text = re.sub(rf"\bthe {name}\b", a_or_an(name), text, count=1)
+                unknown.discard(name)
+        told.append((size, text))
+    return told
 
 
 def _once(steps: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
@@ -134,15 +150,16 @@ def _once(steps: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
 
 
 def follows(before: Sequence[Scene], now: Scene, text: str) -> float:
-    """How well a scene follows others, given a text (from `summarise_changes`) about the scenes up to it: 0..1.
+    """How well a scene follows others and a text (from `summarise_changes`) about them: 0..1.
 
-    1 where a sentence of the text ends with the most salient change since the last scene, .7 where the text contains
-    it, .5 where it does not, .2 where nothing has changed.
+    1 where it shows a change since the last of them, of figures that they or the text know; .5 where the story moves on
+    to another place; .2 where nothing has changed.
     """
     told = _told(before[-1], now, names((*before, now)))
     if told is None:
         return 0.2
-    return 1.0 if f"{told[1]}." in text else 0.7 if told[1] in text else 0.5
+    fresh = set(names((now,)).values()) - set(names(before).values())
+    return 1.0 if tracked_subjects(before[-1], now) and not any(name not in text for name in fresh) else 0.5
 
 
 def _told(before: Scene, after: Scene, called: dict[tuple, str]) -> tuple[float, str] | None:
@@ -159,7 +176,7 @@ def _told(before: Scene, after: Scene, called: dict[tuple, str]) -> tuple[float,
 
 def _opening(scenes: Sequence[Scene]) -> str:
     called, first = names(scenes), scenes[0]
-    who = [a_or_an(called[s.kind, s.palette]) for s in first.subjects[:4]]
+    who = [a_or_an(called[s.kind, s.palette]) for s in first.subjects]
     return f"on {ground_words(first.surroundings)}, {listed(who) or 'nobody'}. "
 
 
