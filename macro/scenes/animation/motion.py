@@ -27,7 +27,7 @@ PROPS = tuple(kind for group in ("building", "furniture", "plant") for kind in G
 
 ACTIONS = ("goes", "leaves", "jumps", "rises", "lands", "turns")
 _ROOM = 1.8  # metres from the middle of the stage to its edge
-_STAGED = 0.75  # of their usual sizes: a stage of 3.6 metres holds up to five subjects
+_STAGED = 0.9  # of their usual sizes: a stage of 3.6 metres holds up to five subjects
 _GAP = 0.25  # metres left between subjects that meet
 _RISE = 1.1  # metres
 

@@ -15,12 +15,13 @@ from jaxtyping import Float
 from macro.scenes.graph import Camera, Subject
 from macro.scenes.layout.collision import DIRECTIONS, extents_of, extents_of_all, foot_of
 from macro.scenes.layout.placement import (
+    CORNERS,
+    SHRUNK,
     boxes_of,
     ground_points,
     hidden_shares,
     horizon_of,
     natural_scale,
-    projected_boxes,
     put_on,
     share,
     slots,
@@ -30,14 +31,15 @@ from macro.scenes.render.scene_compiler import camera_basis
 
 SMALLEST, MOST_HIDDEN = 0.012, 0.42  # of the image's area; of a subject's box
 ATTEMPTS = 12
-_CANDIDATES, _DRAWS = 96, 3
+_CANDIDATES = 96
+_BACK = 3  # subjects that choose again if one finds no place
 _HIDDEN = 0.3  # of a subject's box, while others are still to come
 _OVERLAPPING = 0.3  # share of the subjects that may stand anywhere, also where they hide or are hidden
 _APART = 0.03  # metres between subjects
 _LARGEST = 0.66  # of the image's side, at the usual distance
 _LEAST = 0.14  # of the usual area of a subject: farther away it would look lost among a few
 _FRAME = 0.02  # of the image's side, left free at its edges
-_ROOT, _CROWDED = 0.25, 0.09  # exponents of `toy_size` for one subject and for twelve
+_ROOT, _CROWDED = 0.25, 0.08  # exponents of `toy_size` for one subject and for twelve
 _VARIED = (0.75, 1.33)  # times its usual one is a kind's real size in one scene
 
 
@@ -146,19 +148,31 @@ def _stacks(rng: np.random.Generator, subjects: Sequence[Subject], riders: dict[
 def _composed(
     rng: np.random.Generator, camera: Camera, subjects: Sequence[Subject], riders: dict[int, int]
 ) -> list[Subject] | None:
-    """The subjects, each at a free position; None if one finds none."""
+    """The subjects, each at a free position; None if one finds none.
+
+    Who finds none may choose before the last few, who then choose again; so often as there are subjects.
+    """
     stacks = _stacks(rng, subjects, riders)
     standing = _Standing(camera, slots(rng, len(stacks), share(len(stacks))))
-    out: dict[int, Subject] = {}
-    for stack in stacks:
-        for _ in range(_DRAWS):
-            feet = _foot_points(rng, camera, stack, len(stacks))
-            spot = None if feet is None else standing.add(rng, stack, feet)
-            if spot is not None or feet is None:
-                break
-        if spot is None:
+    before: list[dict] = []  # who stood when each of them chose
+    spots: list[tuple[float, float]] = []
+    steps_back = len(stacks)
+    while len(spots) < len(stacks):
+        n = len(spots)
+        feet = _foot_points(rng, camera, stacks[n], len(stacks))
+        before.append(dict(vars(standing)))
+        spot = None if feet is None else standing.add(rng, stacks[n], feet)
+        if spot is not None:
+            spots.append(spot)
+            continue
+        if feet is None or not steps_back:
             return None
-        out |= stack.at(*spot)
+        steps_back -= 1
+        first = max(0, n - _BACK)
+        stacks.insert(first, stacks.pop(n))
+        vars(standing).update(before[first])
+        del before[first:], spots[first:]
+    out = {n: one for stack, spot in zip(stacks, spots, strict=True) for n, one in stack.at(*spot).items()}
     return [out[n] for n in range(len(subjects))]
 
 
@@ -197,6 +211,7 @@ class _Standing:
 
     def __init__(self, camera: Camera, slots: np.ndarray):
         self._camera, self._slots = camera, slots
+        self._view, self._tangent = camera_basis(camera).T, 2 * np.tan(camera.fov / 2)
         self._opposite = np.zeros((0, len(DIRECTIONS)))  # hulls, along the opposite of each direction
         self._boxes, self._away, self._hidden, self._seen = np.zeros((0, 4)), np.zeros(0), np.zeros(0), np.zeros(0)
 
@@ -204,7 +219,7 @@ class _Standing:
         """Stands the stack where it is free and visible, and returns the position (x, z); None if that is nowhere."""
         ground = ground_points(self._camera, feet[:, 0], feet[:, 1])
         where = np.stack([ground[:, 0], np.zeros(len(feet)), ground[:, 1]], 1)
-        boxes = projected_boxes(self._camera, stack.boxes + where[:, None, None])  # [k, m, 4]
+        boxes = self._projected(stack.boxes, where)  # [k, m, 4]
         areas = _areas(boxes)
         # Shares of the new one that those before it hide, and of those behind it that it hides.
         overlaps = _overlaps(boxes[:, :, None], self._boxes)  # [k, m, n]
@@ -212,9 +227,9 @@ class _Standing:
         caused = overlaps * nearer
         suffered = (overlaps - caused).sum(2) / areas
         hidden = self._hidden + caused.sum(1) / _areas(self._boxes)
-        free = (np.abs(boxes - 0.5) <= 0.5 - _FRAME).all((1, 2)) & (suffered <= _HIDDEN).all(1)
-        free &= (areas * stack.filled * (1 - suffered) >= SMALLEST).all(1)
-        free &= (hidden <= _HIDDEN).all(1) & (self._seen * (1 - hidden) >= SMALLEST).all(1)
+        free = (np.abs(boxes - 0.5) <= 0.5 - _FRAME).all((1, 2))
+        free &= ((suffered <= _HIDDEN) & (areas * stack.filled * (1 - suffered) >= SMALLEST)).all(1)
+        free &= ((hidden <= _HIDDEN) & (self._seen * (1 - hidden) >= SMALLEST)).all(1)
         rank = rng.uniform(0.0, 0.15, len(feet)) + np.hypot(*(feet[:, None] - self._slots).T).min(0)
         if rng.random() >= _OVERLAPPING:
             rank += suffered.sum(1) + hidden.sum(1)
@@ -231,6 +246,16 @@ class _Standing:
         self._hidden = np.concatenate([hidden[one], suffered[one]])
         self._seen = np.concatenate([self._seen, areas[one] * stack.filled])
         return float(where[one, 0]), float(where[one, 2])
+
+
+    def _projected(self, boxes: Float[np.ndarray, "m 2 3"], where: Float[np.ndarray, "k 3"]) -> np.ndarray:
+        """[k, m, 4]: `projected_boxes` of boxes moved to each of these places, with less work."""
+        middle, half = boxes.mean(1), (boxes[:, 1] - boxes[:, 0]) / 2 * SHRUNK
+        corners = (middle[:, None] + half[:, None] * CORNERS) @ self._view
+        x, y, depth = np.moveaxis(corners + ((where - self._camera.eye) @ self._view)[:, None, None], -1, 0)
+        depth = self._tangent * np.maximum(depth, 1e-3)
+        u, v = 0.5 + x / depth, 0.5 - y / depth
+        return np.stack([u.min(-1), v.min(-1), u.max(-1), v.max(-1)], -1)
 
 
 def _areas(boxes: Float[np.ndarray, "... 4"]) -> Float[np.ndarray, "..."]:

@@ -17,7 +17,8 @@ from macro.scenes.graph import Camera, Subject
 from macro.scenes.layout.collision import extents, extents_of, foot_of
 from macro.scenes.render.scene_compiler import camera_basis
 
-_CORNERS = np.array(list(itertools.product((-1.0, 1.0), repeat=3)))
+CORNERS = np.array(list(itertools.product((-1.0, 1.0), repeat=3)))
+SHRUNK = np.array([0.94, 1.0, 0.75])  # a solid seldom fills the corners of its box: they move inwards
 _USUAL = 0.78  # v of the foot at which a subject has its usual size in the image
 _LIFT = 1.15  # how far the horizon rises from one subject to twelve, in heights of the image
 _OVERHANG = 1.2  # a rider's longer side on the ground beside the mean side of the top
@@ -50,9 +51,8 @@ def world_box(subject: Subject) -> Float[np.ndarray, "2 3"]:
 def projected_boxes(camera: Camera, boxes: Float[np.ndarray, "... 2 3"]) -> Float[np.ndarray, "... 4"]:
     """(u0, v0, u1, v1) of world boxes, not clipped; slightly too large for round kinds."""
     low, high = boxes[..., 0, :], boxes[..., 1, :]
-    # A solid seldom fills the corners of its box: move them inwards across the view.
-    middle, half = (low + high) / 2, (high - low) / 2 * np.array([0.94, 1.0, 0.75])
-    seen = project(camera, middle[..., None, :] + half[..., None, :] * _CORNERS)[..., :2]
+    middle, half = (low + high) / 2, (high - low) / 2 * SHRUNK
+    seen = project(camera, middle[..., None, :] + half[..., None, :] * CORNERS)[..., :2]
     return np.concatenate([seen.min(-2), seen.max(-2)], -1)
 
 
@@ -92,7 +92,7 @@ def horizon_of(camera: Camera) -> float:
 
 def share(count: float | int) -> float:
     """Side of a subject's square in the image, for `count` of them: .5 for one, .22 for twelve."""
-    return min(0.5, 0.62 / count**0.43)
+    return min(0.5, 0.62 / count**0.41)
 
 
 def _row_counts(rng: np.random.Generator, slots: int) -> list[int]:
