@@ -143,7 +143,7 @@ def command(argv: Sequence[str] | None = None) -> None:
         runner=f"who runs them: {', '.join(RUNNERS)}",
         runner_options="handed to Beam, such as '--project=p --region=r --temp_location=gs://b/tmp'",
         shard="places that are made together, and lost when a build is stopped; for millions take more",
-        split="train or eval: they share no sample, whatever their seeds, and no file of --material",
+        split="train or eval: they share no sample, whatever their seeds, and no listed file of --material",
         from_json="folder in MacroData's published layout to read instead of making anything",
     )
 

@@ -43,8 +43,9 @@ def start(tmp_path):
         command = [sys.executable, str(script), "toys", "--num=24", "--shard=3", "--seed=3", f"--out={out}", *more]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         return subprocess.Popen(
-            command, cwd=ROOT, env=environment, start_new_session=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+            command, cwd=ROOT, env=environment, start_new_session=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background ignore it
+        )  # fmt: skip
 
     return call
 
