@@ -18,7 +18,7 @@ from macro.scenes.assets.catalog import FIGURES, KINDS, OBJECTS
 from macro.scenes.assets.palettes import COLOURS, colour_distance
 from macro.scenes.graph import RGB, Scene, Subject, Surroundings
 from macro.scenes.language import captions
-from macro.scenes.language.lexicon import a_or_an, colour_words, listed
+from macro.scenes.language.lexicon import a_or_an, colour_words, listed, phrase_of
 from macro.scenes.layout import layout_sampler
 from macro.sentence.spans import Truth
 
@@ -163,7 +163,9 @@ def text_of(story: Tale, page: int, truth: Truth, rng: np.random.Generator) -> s
         rng: chooses the wording.
     """
     leaf = story.leaves[page]
-    said = " ".join([_opening(story, page, truth, rng), captions.caption(leaf.scene, truth, rng)])
+    # A thing is in no image before this one: the text alone says what it looks like.
+    things = {n + 1: phrase_of(truth, n) for n in range(len(leaf.cast), len(truth.kinds))}
+    said = " ".join([_opening(story, page, truth, rng), captions.caption(leaf.scene, truth, rng, things)])
     return " ".join(said.split())
 
 

@@ -14,6 +14,8 @@ from macro.scenes.language.prompt_parser import parse_prompt
 from macro.scenes.render.batches import render_with_truth
 from macro.scenes.similarity import subject_similarity
 
+COLOURS = f"(?:{'|'.join(paint.PAINTS)})"
+
 
 @pytest.fixture(scope="module")
 def tales():
@@ -75,7 +77,7 @@ def test_late_pages_can_need_ten_images(tales):
 
 def test_text_is_true_of_its_image(tales):
     pages = [(tale, page) for tale in tales[:7] for page in range(len(tale.leaves))][:48]  # three whole batches
-    scenes, said = [tale.leaves[page].scene for tale, page in pages], 0
+    scenes, said, things = [tale.leaves[page].scene for tale, page in pages], 0, 0
     for n, ((tale, page), scene, (_, truth)) in enumerate(
         zip(pages, scenes, render_with_truth(scenes, 64, 64, 1), strict=True)
     ):
@@ -90,4 +92,8 @@ def test_text_is_true_of_its_image(tales):
             noun = f"{tale.characters[who].name}, an? ([a-z ]+) {look.kind}\\b"
             words = re.search(noun, text)
             assert words and paint.fits(words[1], truth.albedo, truth.masks[place]), text
-    assert len(pages) == 48 and said > 50
+        for n in range(len(tale.leaves[page].cast), len(truth.kinds)):  # a thing, in no image before
+            words = re.search(rf"\ban? (?:\w+ed )?({COLOURS}(?: and {COLOURS})?) {truth.kinds[n]}\b", text)
+            assert words and paint.fits(words[1], truth.albedo, truth.masks[n]), text
+            things += 1
+    assert len(pages) == 48 and said > 50 and things > 8

@@ -3,7 +3,7 @@
     clip      frames of a video
     shots     shot boundaries, by the pixels (`shot_boundaries.py`); the middle of each shot is its key frame
     resemble  runs of key frames whose neighbours have a similarity of .7 or more (DINOv2)
-    summarise a VLM says in under 50 words what happens
+    summarise a VLM says in under 50 words what has happened up to the last input
     word      the prompt: the frames in order, the summary, and a request for the next one
     judge     context and sequence, both 6 or more
 

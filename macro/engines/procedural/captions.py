@@ -11,7 +11,7 @@ from macro.engines.provider import Answers, Images, PromptRequest, Regions
 from macro.scenes.graph import Scene
 from macro.scenes.ground_truth.annotate import truth_subset
 from macro.scenes.language import captions, chain_of_thought
-from macro.scenes.language.lexicon import TEXTURE_WORDS, a_or_an, colour_words
+from macro.scenes.language.lexicon import a_or_an, phrase_of
 from macro.sentence.spans import Truth
 from macro.utils.errors import ItemError
 
@@ -40,12 +40,6 @@ def describe(images: Images, regions: Regions, seeds: Sequence[int]) -> Answers[
         return a_or_an(phrase_of(truth, subject, full))
 
     return answer_known(images, answer)
-
-
-def phrase_of(truth: Truth, subject: int, full: bool) -> str:
-    """ "red dog", or "striped red dog" where `full`, for a subject, from 0."""
-    texture = TEXTURE_WORDS[truth.textures[subject]] if full else ""
-    return " ".join(f"{texture} {colour_words(truth)[subject]} {truth.kinds[subject]}".split())
 
 
 class Writing:

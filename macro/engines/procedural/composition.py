@@ -19,7 +19,6 @@ import numpy as np
 
 from macro.engines.ground_truth import ground_truths, known_truth
 from macro.engines.material.types import CATEGORIES, EngineImage
-from macro.engines.procedural.captions import phrase_of
 from macro.engines.procedural.generators import drawing
 from macro.engines.procedural.judge import nouns_of, share_held
 from macro.engines.procedural.reference_roles import Roles, read_roles, roles_for, with_roles, without_roles
@@ -30,7 +29,7 @@ from macro.scenes.assets.catalog import FIGURES, OBJECTS
 from macro.scenes.assets.palettes import colour_distance, colour_name
 from macro.scenes.graph import TEXTURES, Camera, Light, Scene, Subject, Surroundings
 from macro.scenes.language import captions
-from macro.scenes.language.lexicon import TEXTURE_WORDS, a_or_an, ground_words, sky_words
+from macro.scenes.language.lexicon import TEXTURE_WORDS, a_or_an, ground_words, phrase_of, sky_words
 from macro.scenes.language.prompt_parser import parse_prompt
 from macro.scenes.layout import layout_sampler
 from macro.scenes.layout.placement import view_of

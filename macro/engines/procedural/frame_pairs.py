@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from macro.engines.ground_truth import box_of, ground_truths, labels, subject_at
-from macro.engines.procedural.captions import phrase_of
 from macro.engines.procedural.interleaving import interleaved, phrases_of
 from macro.engines.procedural.vision import UNKNOWN
 from macro.engines.provider import Answers, Images, InterleavedCaption, Match, Region
 from macro.scenes.animation import narration
 from macro.scenes.graph import Scene, Subject
 from macro.scenes.language import captions
+from macro.scenes.language.lexicon import phrase_of
 from macro.sentence.spans import Truth
 from macro.utils.errors import ItemError
 

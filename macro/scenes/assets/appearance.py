@@ -1,5 +1,7 @@
 """Colours of a scene: distinct palettes, surroundings that contrast with them, and a light that keeps both so."""
 
+import functools
+
 import numpy as np
 
 from macro.scenes.assets.palettes import COLOURS, colour_distance
@@ -58,10 +60,16 @@ def palettes(rng: np.random.Generator, count: int, around: Surroundings) -> list
     names = [names[i] for i in rng.permutation(len(names))]
     out = []
     for main in names[:count]:
-        apart = [n for n in COLOURS if colour_distance(COLOURS[n], COLOURS[main]) > APART_WITHIN]
-        second, accent = rng.choice(apart, 2, replace=False)
-        out.append((COLOURS[main], COLOURS[str(second)], COLOURS[str(accent)]))
+        apart = _apart_within(main)
+        second, accent = rng.choice(len(apart), 2, replace=False)
+        out.append((COLOURS[main], COLOURS[apart[second]], COLOURS[apart[accent]]))
     return out
+
+
+@functools.cache
+def _apart_within(main: str) -> tuple[str, ...]:
+    """Names of the colours that a subject of this main colour may have besides."""
+    return tuple(n for n in COLOURS if colour_distance(COLOURS[n], COLOURS[main]) > APART_WITHIN)
 
 
 def texture(rng: np.random.Generator) -> str:

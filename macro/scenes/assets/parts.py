@@ -74,10 +74,6 @@ def _rotated(x: Number, y: Number, z: Number) -> tuple[Vector, Vector, Vector]:
     )
 
 
-def _frozen(matrix: np.ndarray) -> tuple:
-    return tuple(tuple(float(v) for v in row) for row in matrix)
-
-
 def _part(shape: str, centre: Vector, size: Vector, colour, turn: Vector, **rest) -> Part:
     return Part(shape, centre, size, colour=colour, turn=UPRIGHT if turn == (0, 0, 0) else _rotated(*turn), **rest)
 
@@ -117,16 +113,20 @@ def pill(centre: Vector, size: Vector, colour=0, turn: Vector = (0, 0, 0), **res
 
 def turned(pivot: Vector, turn: Vector, *parts: Part) -> list[Part]:
     """`parts` rotated together about `pivot`: a head, an arm, a wheel of sails."""
-    matrix, pivot = rotation(*turn), np.asarray(pivot)
-    return [
-        replace(
-            part,
-            centre=tuple(float(v) for v in matrix @ (np.asarray(part.centre) - pivot) + pivot),
-            turn=_frozen(matrix @ np.asarray(part.turn)),
-            facing=_frozen(matrix @ np.asarray(part.facing)),
+    matrix, (x, y, z) = _rotated(*turn), pivot
+    out = []
+    for part in parts:
+        a, b, c = part.centre[0] - x, part.centre[1] - y, part.centre[2] - z
+        centre = tuple(i * a + j * b + k * c + at for (i, j, k), at in zip(matrix, pivot, strict=True))
+        out.append(
+            replace(part, centre=centre, turn=_product(matrix, part.turn), facing=_product(matrix, part.facing))
         )
-        for part in parts
-    ]
+    return out
+
+
+def _product(one: tuple[Vector, Vector, Vector], other: tuple[Vector, Vector, Vector]) -> tuple:
+    (a, b, c), (d, e, f), (g, h, i) = other
+    return tuple((x * a + y * d + z * g, x * b + y * e + z * h, x * c + y * f + z * i) for x, y, z in one)
 
 
 def supports(parts: Sequence[Part], directions: Float[np.ndarray, "p d 3"]) -> Float[np.ndarray, "p d"]:

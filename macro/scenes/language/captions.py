@@ -9,8 +9,9 @@ Read next: `chain_of_thought.py` (the chain of thought), `questions.py`.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 
@@ -72,10 +73,19 @@ def instruction(
     return _told(scene, truth, _shown(truth, references, style), style, rng)
 
 
-def caption(scene: Scene, truth: Truth, rng: np.random.Generator) -> str:
-    """A caption of the image that names every subject: a declarative instruction without images."""
+def caption(
+    scene: Scene, truth: Truth, rng: np.random.Generator, described: Mapping[int, str] = MappingProxyType({})
+) -> str:
+    """A caption of the image that names every subject: a declarative instruction without images.
+
+    Args:
+        described: phrases without an article, such as "striped red car", for the first mention of some subjects, by
+            their numbers.
+    """
     style = _Style("tell", str(rng.choice(["the", "a"])), bare=False)
-    return _told(scene, truth, _named(truth, style.article), style, rng)
+    names = _named(truth, style.article)
+    first = tuple(a_or_an(described[n]) if n in described else name for n, name in enumerate(names.first, 1))
+    return _told(scene, truth, replace(names, first=first), style, rng)
 
 
 def caption_with(scene: Scene, truth: Truth, rng: np.random.Generator, phrases: Sequence[str]) -> str:

@@ -65,6 +65,12 @@ def colour_words(truth: Truth) -> tuple[str, ...]:
     return tuple(map(listed, truth.colours))
 
 
+def phrase_of(truth: Truth, subject: int, full: bool = True) -> str:
+    """ "red dog", or "striped red dog" where `full`, for a subject, from 0."""
+    texture = TEXTURE_WORDS[truth.textures[subject]] if full else ""
+    return " ".join(f"{texture} {colour_words(truth)[subject]} {truth.kinds[subject]}".split())
+
+
 def plain_nouns(truth: Truth) -> tuple[str | None, ...]:
     """ "robot" for a subject of a unique kind, else None."""
     shared = Counter(truth.kinds)

@@ -14,14 +14,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from macro.scenes.assets.appearance import PLACES
+from macro.scenes.assets.palettes import COLOURS
 from macro.scenes.graph import TEXTURES, Surroundings
-from macro.scenes.language.lexicon import PHRASES, ground_words, plain_nouns
+from macro.scenes.language.lexicon import PHRASES, TEXTURE_WORDS, ground_words, plain_nouns
 from macro.sentence.spans import Truth
 
 Relation = tuple[int, str, int | tuple[int, int]]
 
 _SPOKEN = {phrase: name for name, phrases in PHRASES.items() for phrase in phrases}
 _ROWS = {"from left to right": "left of", "from right to left": "right of"}
+_COLOURS, _TEXTURES = "|".join(COLOURS), "|".join(filter(None, TEXTURE_WORDS.values()))
 # Words between the parts of a sentence without a meaning of their own; any other word ends a phrase.
 _PASSED_OVER = {"the", "a", "an", "is", "are", "stands", "can", "be", "seen", "put", "place", "set", "to"}
 
@@ -50,11 +52,20 @@ def parse_prompt(text: str, nouns: Mapping[str, int]) -> Claims:
     """
     mentioned: dict[int, None] = {}
     relations: dict[Relation, None] = {}
-    for sentence in re.split(r"[.;]\s*", text):
+    for sentence in re.split(r"[.;]\s*", _undescribed(text, nouns)):
         letters, values = _tokens(sentence, nouns)
         mentioned |= dict.fromkeys(value for value in values if isinstance(value, int))
         relations |= dict.fromkeys(_relations(letters, values))
     return Claims(tuple(mentioned), tuple(relations), _ground(text))
+
+
+def _undescribed(text: str, nouns: Mapping[str, int]) -> str:
+    """The text without what describes a noun: "striped red car" becomes "car", unless "red car" is a noun itself."""
+    if not nouns:
+        return text
+    names = "|".join(re.escape(noun) for noun in sorted(nouns, key=len, reverse=True))
+    described = rf"\b(?:(?:{_TEXTURES}) )?((?:{_COLOURS})(?: and (?:{_COLOURS}))? )({names})(?!\w)"
+    return re.sub(described, lambda found: found[0] if found[1] + found[2] in nouns else found[2], text)
 
 
 def names_in_instructions(truth: Truth) -> dict[str, int]:
