@@ -34,7 +34,7 @@ def side_by_side(function: Callable[[Any], Any], items: Sequence[Any], workers: 
     """
     workers = min(workers, len(items))
     if workers <= 1:
-        yield from map(function, items)
+        yield from _in_turn(function, items)
         return
     # Not forked: JAX's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
@@ -50,6 +50,29 @@ def side_by_side(function: Callable[[Any], Any], items: Sequence[Any], workers: 
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _in_turn(function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+    """The results in this process. Python drops a Ctrl-C that meets a destructor or a callback: it counts after the
+    item then."""
+    told = threading.Event()
+
+    def note(*_) -> None:
+        told.set()
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    listens = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    if listens:
+        signal.signal(signal.SIGINT, note)
+    try:
+        for item in items:
+            yield function(item)
+            if told.is_set():
+                raise KeyboardInterrupt
+    finally:
+        if listens:
+            signal.signal(signal.SIGINT, before)
 
 
 def _leave_when_told() -> None:

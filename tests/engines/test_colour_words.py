@@ -84,7 +84,7 @@ def test_a_recoloured_subject_looks_like_its_new_colour():
         for words, kind in COLOURED.findall(thought):
             assert holds(words, kind, sample.truth), (sample.idx, words, kind)
         said = prompt_of(sample).replace("<image 1> ", "")
-        found = re.search(rf"(?:paint|make|colour|let) the (.+?) (?:be )?({_COLOUR})\b", said)
+        found = re.search(rf"(?:paint|make|colour|let) the (.+?) (?:be )?({_COLOUR})(?= in |\.|$)", said)
         if found:
             painted += 1
             assert holds(found[2], found[1].split()[-1], sample.truth), said

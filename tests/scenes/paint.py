@@ -42,10 +42,14 @@ def shares(albedo, mask) -> dict[str, float]:
     return {name: count / mask.sum() for name, count in found.most_common()}
 
 
-def fits(words: str, albedo, mask, slack: float = 0.0) -> bool:
-    """Whether "red" or "red and blue" is what one sees: at least half of it red; or no half, and these the largest."""
-    seen, said = shares(albedo, mask), words.split(" and ")
+def fits(words: str, albedo, mask) -> bool:
+    """Whether "red" or "red and blue" is what one sees: at least half of it red; or no half, and these the largest.
+
+    One pixel may count either way: where two paints blend it can lie between two names.
+    """
+    seen, said, pixel = shares(albedo, mask), words.split(" and "), 1 / mask.sum()
     if len(said) == 1:
-        return seen.get(said[0], 0.0) >= 0.5 - slack
+        return seen.get(said[0], 0.0) >= 0.5 - pixel
     two = sorted(seen.values(), reverse=True)[:2]
-    return len(said) == 2 and two[0] < 0.5 + slack and sorted(seen.get(w, 0.0) for w in said) == sorted(two)
+    held = sorted((seen.get(word, 0.0) for word in said), reverse=True)
+    return len(said) == 2 and two[0] < 0.5 + pixel and all(b - a <= pixel for a, b in zip(held, two, strict=True))

@@ -50,8 +50,16 @@ def to_linear(srgb) -> np.ndarray:
 
 def to_oklab(rgb) -> np.ndarray:
     """sRGB colours `[..., 3]` in 0..1 to Oklab (Ottosson 2020), where Euclidean distance follows the eye."""
-    to_cones = np.array([[0.4122, 0.5363, 0.0514], [0.2119, 0.6807, 0.1074], [0.0883, 0.2817, 0.6300]])
-    to_lab = np.array([[0.2105, 0.7936, -0.0041], [1.9780, -2.4286, 0.4506], [0.0259, 0.7828, -0.8087]])
+    to_cones = np.array([
+        [0.4122214708, 0.5363325363, 0.0514459929],
+        [0.2119034982, 0.6806995451, 0.1073969566],
+        [0.0883024619, 0.2817188376, 0.6299787005],
+    ])  # fmt: skip
+    to_lab = np.array([
+        [0.2104542553, 0.7936177850, -0.0040720468],
+        [1.9779984951, -2.4285922050, 0.4505937099],
+        [0.0259040371, 0.7827717662, -0.8086757660],
+    ])  # fmt: skip
     linear = np.clip(np.asarray(rgb, np.float64), 0, 1) ** 2.2
     return np.cbrt(linear @ to_cones.T) @ to_lab.T
 
