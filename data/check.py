@@ -2,7 +2,8 @@
 
     python -m data.check runs/data                        all data sets below; writes runs/data/check.html
     python -m data.check runs/data/music --json=check.json --page=check.html --num=1000
-    python -m data.check runs/train --against=runs/eval   and that the two share no sample and no image
+    python -m data.check runs/train --against=runs/eval   and that the two share no sample and no image; so do all
+                                                          splits below one folder
 
 Words are read by a parser of their own and held against pixels, masks and the layout grid; nothing here is shared with
 what wrote the words. Each check gives how many things it looked at and how many are wrong, and how many of the words
@@ -58,6 +59,7 @@ class Result:
     faults: list[tuple[int, Fault]] = field(default_factory=list)
     prints: list[Prints] = field(default_factory=list)
     places: list[int] = field(default_factory=list)  # the index of each entry of `prints`
+    split: str = ""
     known: Counter = field(default_factory=Counter)  # samples with a truth, albedo, plan
 
     def fault(self, index: int, check: str, where: str, words: str, why: str) -> None:
@@ -76,8 +78,11 @@ def main(folder: str, json: str = "", page: str = "", against: str = "", num: in
     if num < 0:
         raise UserError(f"--num={num}: must be at least 0; 0 checks all samples")
     results = check(folder, num)
-    compared = compare(results, check(against, num, words=False) if against else [])
-    told = report(results, compared)
+    others = check(against, num, words=False) if against else []
+    pairs = [(one, other) for one in results for other in others] + list(splits_of(results))
+    for one, other in pairs:
+        compare(one, other)
+    told = report(results, bool(pairs))
     if json:
         atomic_write(json, jsons.dumps(told, indent=1, ensure_ascii=False) + "\n")
     page = page or str(Path(folder) / "check.html")
@@ -125,6 +130,7 @@ def _opened(root: Path, where: Path, built: bool) -> Result:
         result.samples = JsonFolderSource(where)
         return result
     for file, why in _files(where):
+        result.split = result.split or file.partition("-")[2].partition(".")[0]
         result.checked["files"] += 1
         if why:
             result.fault(-1, "files", file, file, why)
@@ -205,15 +211,18 @@ def _count(result: Result, index: int, sentence: Sentence, nouns: set[str]) -> N
     result.faults += [(index, fault) for fault in seen.faults]
 
 
-def compare(ours: Sequence[Result], theirs: Sequence[Result]) -> bool:
-    """Adds to `ours` what they share with `theirs`; False if there is nothing to compare with."""
-    for one in ours:
-        for other in theirs:
-            one.checked["splits"] += len(one.prints)
-            for n, m, what in shared(one.prints, other.prints):
-                words, why = f"sample {one.places[n]}", f"{other.name} has {what}, in its sample {other.places[m]}"
-                one.fault(one.places[n], "splits", "sample", words, why)
-    return bool(theirs)
+def splits_of(results: Sequence[Result]) -> Iterator[tuple[Result, Result]]:
+    """Pairs of data sets that are different splits, as their own files name them."""
+    for n, one in enumerate(results):
+        yield from ((other, one) for other in results[:n] if one.split and other.split and one.split != other.split)
+
+
+def compare(one: Result, other: Result) -> None:
+    """Adds to `one` what it shares with `other`."""
+    one.checked["splits"] += len(one.prints)
+    for n, m, what in shared(one.prints, other.prints):
+        words, why = f"sample {one.places[n]}", f"{other.name} has {what}, in its sample {other.places[m]}"
+        one.fault(one.places[n], "splits", "sample", words, why)
 
 
 def not_checked(results: Sequence[Result], compared: bool) -> dict[str, str]:

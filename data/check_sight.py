@@ -157,7 +157,7 @@ class Sight:
             return None
         rank = self.rank[subject] / (len(own) - 1)
         foot, carried = ((at[subject] - highest) / (lowest - highest) for at in (own, self._feet))
-        wrong = carried < 0.35 and rank > 0.2 if depth == "near" else foot > 0.5 and rank < 0.8
+        wrong = carried < 0.35 and rank > 0.2 if depth == "near" else foot > 0.5 and rank < 0.7
         wrong |= rank >= 0.8 if depth == "near" else rank <= 0.2
         return False if wrong else None
 

@@ -299,6 +299,11 @@ def test_duplicates_and_splits(command, clean, tmp_path):
     assert found_in(stored(tmp_path / "twice", both), "duplicates") == {6, 7, 8, 9}
     ours, theirs = stored(tmp_path / "train", clean[:6]), stored(tmp_path / "eval", clean[6:])
     assert command(ours, f"--against={theirs}")[0] == 0
+    assert [one.split for one in check.check(ours)] == ["train"]
+    first, second = check.check(ours)[0], check.check(theirs)[0]
+    assert not list(check.splits_of([first, second]))
+    second.split = "eval"
+    assert list(check.splits_of([first, second])) == [(first, second)], "splits below one folder are compared"
     mixed = [*clean[6:9], clean[0], again(clean[1], as_jpeg)]
     code, _, _ = command(ours, f"--against={stored(tmp_path / 'mixed', mixed)}", f"--json={tmp_path}/splits.json")
     told = json.loads((tmp_path / "splits.json").read_text())
