@@ -279,7 +279,7 @@ def published(rows: list[dict]) -> list[dict]:
 
 def bill(rows: list[dict]) -> list[dict]:
     """Hours, and machines of `CORES` cores for a day, from processor seconds: cores that are kept busy."""
-    made = [row for row in rows if row["step"] == "segment_ids"]
+    made = [row for row in rows if row["step"] == "sample"]
     return [
         {"step": "bill", "who": row["who"], "size": row["size"], "samples": samples,
          "core_hours": samples * row["cpu_seconds"] / 3600,
@@ -299,7 +299,7 @@ def shown(row: dict) -> str:
     if row["step"] == "published":
         return f"{head} {row['seconds_per_megapixel']:8.1f} s a megapixel {row['times_ours_cpu']:8.0f} times ours"
     seconds = f"{1e3 * row['seconds']:9.2f} ms {1e3 * row['cpu_seconds']:9.2f} ms of processor"
-    if row["step"] == "segment_ids":
+    if row["step"] == "sample":
         return f"{head} {seconds} {row['per_second']:8.1f} samples a second"
     return f"{head} {seconds} {row['times_ours']:6.2f} of ours, {row['times_ours_cpu']:6.2f} of its processor's"
 
