@@ -25,7 +25,6 @@ from macro.inputs.shards import Shards, whole_anywhere
 from macro.utils.config import hash_fields
 from macro.utils.errors import UserError
 from macro.utils.log import ProgressBar
-from macro.utils.streams import split_seed
 
 SHARD = 64
 
@@ -108,7 +107,7 @@ class EngineBuilder(SentenceBuilder, skip_registration=True):
 
     @property
     def recipe(self) -> Recipe:
-        return Recipe(self.engine, self.options, self._provider, split_seed(self.seed, self.split), self.shards)
+        return Recipe(self.engine, self.options, self._provider, self.stream_seed, self.shards)
 
     @property
     def shards(self) -> Shards:

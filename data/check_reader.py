@@ -6,7 +6,7 @@ Read next: `check_clauses.py` (what a clause states), `check_sight.py` (what the
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 from data.check_clauses import Clause, Mention, Word, state
 
@@ -130,22 +130,14 @@ class Reader:
             return None, 1
         if word in ("which", "that", "who") and at + 1 < len(words) and words[at + 1] in ("is", "stands", "sits"):
             return Word("which"), 1
-        for length in range(4, 0, -1):
-            key = tuple(words[at : at + length])
-            if key in _LINES:
-                return Word("line", _LINES[key], " ".join(key)), length
-            if key in _FAR:
-                return Word("depth", "far"), length
+        if found := _known(words, at, "line", _LINES, "far", _FAR):
+            return found
         if place := _place(words, at):
             return place
         if tuple(words[at : at + 1]) == ("near",) and self._noun_phrase(words, at + 1)[0] is not None:
             return Word("relation", "near", "near"), 1
-        for length in range(4, 0, -1):
-            key = tuple(words[at : at + length])
-            if key in _RELATIONS:
-                return Word("relation", _RELATIONS[key], " ".join(key)), length
-            if key in _NEAR:
-                return Word("depth", "near"), length
+        if found := _known(words, at, "relation", _RELATIONS, "near", _NEAR):
+            return found
         if count := self._count(words, at):
             return count
         found, step = self._noun_phrase(words, at)
@@ -245,6 +237,18 @@ def _images_after(words: Sequence[str], at: int) -> tuple[int, list[int]]:
             while at + 1 < len(words) and words[at] in (",", "and") and words[at + 1].startswith("<image"):
                 at += 1
     return at, numbers
+
+
+def _known(words: Sequence[str], at: int, name: str, meanings: Mapping, depth: str, marks: Container):
+    """The longest phrase that starts at a word and is in `meanings` (an item `name`) or `marks` (a depth), and its
+    length."""
+    for length in range(4, 0, -1):
+        key = tuple(words[at : at + length])
+        if key in meanings:
+            return Word(name, meanings[key], " ".join(key)), length
+        if key in marks:
+            return Word("depth", depth), length
+    return None
 
 
 def _place(words: Sequence[str], at: int):

@@ -50,7 +50,7 @@ class SentenceBuilder(dataset_builder.FileReaderBuilder, skip_registration=True)
             UserError: the seed is negative, or one of those that evaluations use.
         """
         self.seed, self.num, self.options = seed, num, options
-        split_seed(seed, self.split)  # raises an error for a seed that no data set can have
+        self.stream_seed = split_seed(seed, self.split)  # that all random numbers follow from
         super().__init__(data_dir=data_dir, file_format="array_record", **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -116,7 +116,7 @@ class SentenceBuilder(dataset_builder.FileReaderBuilder, skip_registration=True)
         """Writes these shards, yielding the number of each when it is complete."""
         for number in missing:
             places = self.shards.places(number)
-            sentences = type(self).make(self.seed, places.start, len(places), self.options)
+            sentences = type(self).make(self.stream_seed, places.start, len(places), self.options)
             if len(sentences) != len(places):
                 raise ValueError(f"{self.name}: asked for the sentences {places}, got {len(sentences)}")
             self.shards.write(number, sentences, {})

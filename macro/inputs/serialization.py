@@ -32,7 +32,7 @@ def encode_sentence(sentence: Sentence) -> dict:
     """The record of a sentence (see the module's head)."""
     images = []
     spans = [_encode_span(span, images) for span in sentence]
-    truth, masks = _encode_truth(sentence.truth)
+    truth, masks, albedo = _encode_truth(sentence.truth)
     about = {"task": sentence.task, "idx": sentence.idx, "spans": spans}
     about |= {"notes": sentence.notes} if sentence.notes else {}
     return {
@@ -40,7 +40,7 @@ def encode_sentence(sentence: Sentence) -> dict:
         "images": images,
         "truth": truth,
         "masks": masks,
-        "albedo": [encode_png(sentence.truth.albedo)] if sentence.truth and sentence.truth.albedo is not None else [],
+        "albedo": albedo,
     }
 
 
@@ -86,14 +86,17 @@ def _decode_span(span: dict, images: Sequence[bytes], content: bool):
     return Image(pixels, **{name: span[name] for name in _IMAGE if name in span})
 
 
-def _encode_truth(truth: Truth | None) -> tuple[str, list[bytes]]:
+def _encode_truth(truth: Truth | None) -> tuple[str, list[bytes], list[bytes]]:
+    """The JSON of a truth, its masks and its albedo."""
     if truth is None:
-        return "", []
+        return "", [], []
     about = {name: getattr(truth, name) for name in _TUPLES}
     for name in _NUMBERS:
         array = getattr(truth, name)
         about[name] = {"type": str(array.dtype), "shape": array.shape, "values": array.ravel().tolist()}
-    return json.dumps(about, ensure_ascii=False), [_encode_bits(truth.masks), _encode_bits(truth.amodal)]
+    masks = [_encode_bits(truth.masks), _encode_bits(truth.amodal)]
+    albedo = [] if truth.albedo is None else [encode_png(truth.albedo)]
+    return json.dumps(about, ensure_ascii=False), masks, albedo
 
 
 def _decode_truth(text: str, masks: Sequence[bytes], painted: Sequence[bytes]) -> Truth | None:

@@ -2,7 +2,6 @@
 
 import functools
 import zlib
-from collections.abc import Callable
 
 import numpy as np
 
@@ -10,7 +9,7 @@ from macro.utils.errors import UserError
 
 # Seeds from here on are kept for evaluations: no data set can have them.
 FIRST_EVALUATION_SEED = 1_000_000_000
-_BLOCK = 256
+_BLOCK = 256  # numbers whose branches are remembered together
 
 
 def stream(*key: int | str) -> np.random.Generator:
@@ -18,26 +17,29 @@ def stream(*key: int | str) -> np.random.Generator:
     return np.random.default_rng([zlib.crc32(part.encode()) if isinstance(part, str) else part for part in key])
 
 
-@functools.lru_cache(maxsize=1 << 14)
-def _chosen(which: Callable[..., bool], key: tuple, block: int) -> tuple[int, np.ndarray]:
-    """How many numbers before a block are chosen, and which of its own."""
-    before = 0 if block == 0 else _total(*_chosen(which, key, block - 1))
-    return before, np.array([which(*key, i) for i in range(block * _BLOCK, (block + 1) * _BLOCK)], bool)
+def branch(seed: int, index: int, purpose: str, share: float) -> tuple[bool, int]:
+    """Whether number `index` is among those that a random `share` of all numbers chooses, and its rank on its side.
 
-
-def _total(before: int, own: np.ndarray) -> int:
-    return before + int(own.sum())
-
-
-def rank(which: Callable[..., bool], key: tuple, index: int) -> int:
-    """How many numbers below `index` `which(*key, number)` chooses; both are hashable, and blocks are remembered.
-
-    With it, samples of one kind among others count their own: 0, 1, 2, ...
+    The rank is how many smaller numbers are chosen, or are not: with it, the samples of one kind among others count
+    their own, 0, 1, 2, ...
     """
-    for block in range(index // _BLOCK):  # in order, or the recursion would be deep
-        _chosen(which, key, block)
-    before, own = _chosen(which, key, index // _BLOCK)
-    return before + int(own[: index % _BLOCK].sum())
+    number, at = divmod(index, _BLOCK)
+    for earlier in range(number):  # in order, or the recursion of `_block` would be deep
+        _block(seed, purpose, share, earlier)
+    before, own = _block(seed, purpose, share, number)
+    chosen = before + int(own[:at].sum())
+    return bool(own[at]), chosen if own[at] else index - chosen
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _block(seed: int, purpose: str, share: float, number: int) -> tuple[int, np.ndarray]:
+    """How many numbers before a block are chosen, and which of its own."""
+    before = 0
+    if number:
+        first, earlier = _block(seed, purpose, share, number - 1)
+        before = first + int(earlier.sum())
+    inside = range(number * _BLOCK, (number + 1) * _BLOCK)
+    return before, np.array([stream(seed, i, purpose).random() < share for i in inside])
 
 
 def split_seed(seed: int, split: str) -> int:

@@ -19,10 +19,11 @@ from tests.data import toy
 ROOT = Path(__file__).resolve().parents[2]
 # The command, with the toys among its data sets; its file is imported again by every worker.
 COMMAND = """
-import sys
+import signal, sys
 from data import build
 build.DATASETS["toys"] = "tests.data.toy:ENGINE"
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
     build.command(["data.build", *sys.argv[1:]])
 """
 
@@ -43,9 +44,8 @@ def start(tmp_path):
         command = [sys.executable, str(script), "toys", "--num=24", "--shard=3", "--seed=3", f"--out={out}", *more]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         return subprocess.Popen(
-            command, cwd=ROOT, env=environment, start_new_session=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background ignore it
-        )  # fmt: skip
+            command, cwd=ROOT, env=environment, start_new_session=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE
+        )
 
     return call
 

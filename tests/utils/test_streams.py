@@ -5,7 +5,7 @@ import pytest
 
 from macro.evals.benches.scenes import CALIBRATION, FIRST_SEED
 from macro.utils.errors import UserError
-from macro.utils.streams import FIRST_EVALUATION_SEED, rank, split_seed, stream
+from macro.utils.streams import FIRST_EVALUATION_SEED, branch, split_seed, stream
 
 
 def test_streams_follow_from_their_key():
@@ -31,13 +31,10 @@ def test_evaluations_have_seeds_that_no_data_set_has():
     assert CALIBRATION + 2**20 < 2**32  # below every other split's
 
 
-def _drawn(seed, share, number):
-    return stream(seed, number).random() < share
-
-
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_ranks_count_the_chosen_before(share):
-    chosen = [_drawn(5, share, n) for n in range(1500)]
+    chosen = [stream(5, n, "x").random() < share for n in range(1500)]
     before = np.cumsum([0, *chosen])
     for index in (1499, 0, 1, 255, 256, 257, 700):
-        assert rank(_drawn, (5, share), index) == before[index]
+        rank = before[index] if chosen[index] else index - before[index]
+        assert branch(5, index, "x", share) == (chosen[index], rank)

@@ -34,21 +34,15 @@ from macro.sentence.plan import Plan
 from macro.sentence.prompt import prompt_of
 from macro.sentence.spans import Image, Sentence, Span, Target, Truth
 from macro.utils.errors import UserError
-from macro.utils.streams import rank, stream
+from macro.utils.streams import branch
 
 __all__ = ["ENGINE", "Options"]
 
 
 def start(seed: int, index: int, attempt: int, options: Options) -> InsetCandidate:
     """The branch is that of the first attempt: retries must not bias the mixture towards the easier one."""
-    videos = rank(_is_video, (seed, options.video), index)
-    if _is_video(seed, options.video, index):
-        return InsetCandidate(seed, index, attempt, "compose", VIDEO, rank=videos)
-    return InsetCandidate(seed, index, attempt, "compose", IMAGE, rank=index - videos)
-
-
-def _is_video(seed: int, share: float, index: int) -> bool:
-    return bool(stream(seed, index, "branch").random() < share)
+    is_video, rank = branch(seed, index, "branch", options.video)
+    return InsetCandidate(seed, index, attempt, "compose", VIDEO if is_video else IMAGE, rank=rank)
 
 
 def check_phrases(candidate: InsetCandidate, options: Options) -> InsetCandidate:

@@ -29,7 +29,7 @@ from macro.scenes.render.cameras import looking, perspective_view
 from macro.sentence.prompt import marker
 from macro.sentence.spans import Image, Sentence, Target
 from macro.utils.errors import ItemError
-from macro.utils.streams import rank, stream
+from macro.utils.streams import branch, stream
 
 # Name of each view of an object -> its name in a turntable.
 OBJECT_VIEWS: dict[str, str] = {
@@ -84,18 +84,12 @@ class SpatialCandidate(Candidate):
 
 def start(seed: int, index: int, attempt: int, bucket: str, options: Options) -> SpatialCandidate:
     """An empty candidate; its direction (way) and number of inputs are the same for every attempt."""
-    rng, nth, share = stream(seed, index, "spatial"), rank_of(index), options.spatial.inside_out
-    inside, places = _is_inside_out(seed, share, nth), rank(_is_inside_out, (seed, share), nth)
-    way = "inside-out" if inside else "outside-in"
+    rng = stream(seed, index, "spatial")
+    inside_out, rank = branch(seed, rank_of(index), "inside-out", options.spatial.inside_out)
+    way = "inside-out" if inside_out else "outside-in"
     most = len(PLACE_VIEWS if way == "inside-out" else OBJECT_VIEWS) - 1
     count = int(rng.choice([n for n in BUCKETS[bucket] if n <= most]))
-    return SpatialCandidate(
-        seed, index, attempt, "spatial", bucket, way=way, count=count, rank=places if inside else nth - places
-    )
-
-
-def _is_inside_out(seed: int, share: float, nth: int) -> bool:
-    return bool(stream(seed, nth, "inside-out").random() < share)
+    return SpatialCandidate(seed, index, attempt, "spatial", bucket, way=way, rank=rank, count=count)
 
 
 # ---- steps ----

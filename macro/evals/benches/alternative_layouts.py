@@ -19,7 +19,7 @@ from macro.scenes.ground_truth import annotate
 from macro.scenes.ground_truth.relations import Extents
 from macro.scenes.language.prompt_parser import names_in_instructions, parse_prompt
 from macro.scenes.layout.arrangement import usual_size
-from macro.scenes.layout.collision import DIRECTIONS, collisions, extents_of, foot_of, gaps
+from macro.scenes.layout.collision import collisions, gaps, hull_of
 from macro.scenes.layout.placement import (
     ground_points,
     projected_box,
@@ -135,8 +135,8 @@ def _arranged(
 
 def _place(subject: Subject, camera: Camera) -> _Place:
     distance = np.linalg.norm(world_box(subject).mean(0) - camera.eye)
-    hull = subject.scale * extents_of(subject).hull + DIRECTIONS @ foot_of(subject)
-    return _Place(tuple(projected_box(camera, subject)), float(distance), tuple(map(float, subject.position)), hull)
+    ground = tuple(map(float, subject.position))
+    return _Place(tuple(projected_box(camera, subject)), float(distance), ground, hull_of(subject))
 
 
 def _wrong(standing: list[int], order: list[int], seats: dict, riders: dict[int, int], claims: Claims) -> int:

@@ -159,7 +159,7 @@ def follows(before: Sequence[Scene], now: Scene, text: str) -> float:
     if told is None:
         return 0.2
     fresh = set(names((now,)).values()) - set(names(before).values())
-    return 1.0 if tracked_subjects(before[-1], now) and not any(name not in text for name in fresh) else 0.5
+    return 1.0 if tracked_subjects(before[-1], now) and all(name in text for name in fresh) else 0.5
 
 
 def _told(before: Scene, after: Scene, called: dict[tuple, str]) -> tuple[float, str] | None:

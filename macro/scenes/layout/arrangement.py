@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from macro.scenes.graph import Camera, Subject
-from macro.scenes.layout.collision import DIRECTIONS, extents_of, extents_of_all, foot_of
+from macro.scenes.layout.collision import DIRECTIONS, extents_of, extents_of_all, hull_of
 from macro.scenes.layout.placement import (
     CORNERS,
     SHRUNK,
@@ -26,6 +26,7 @@ from macro.scenes.layout.placement import (
     share,
     slots,
     view_of,
+    world_box,
 )
 from macro.scenes.render.scene_compiler import camera_basis
 
@@ -112,12 +113,11 @@ class _Stack:
 
     @classmethod
     def of(cls, members: Sequence[int], subjects: Sequence[Subject]) -> "_Stack":
-        own, feet = [extents_of(s) for s in subjects], [foot_of(s) for s in subjects]
-        hulls = [s.scale * e.hull + DIRECTIONS @ foot for s, e, foot in zip(subjects, own, feet, strict=True)]
-        boxes = np.array([s.scale * e.box + foot for s, e, foot in zip(subjects, own, feet, strict=True)])
-        filled, (wide, high, _) = np.array([e.filled for e in own]), (boxes[:, 1] - boxes[:, 0]).T
+        boxes = np.array([world_box(s) for s in subjects])
+        filled, (wide, high, _) = np.array([extents_of(s).filled for s in subjects]), (boxes[:, 1] - boxes[:, 0]).T
         seen = float((wide * high * filled).min()) ** 0.5
-        return cls(tuple(members), tuple(subjects), np.max(hulls, 0), boxes, filled, seen)
+        hull = np.max([hull_of(s) for s in subjects], 0)
+        return cls(tuple(members), tuple(subjects), hull, boxes, filled, seen)
 
     def at(self, x: float, z: float) -> dict[int, Subject]:
         """The members, standing there."""
@@ -246,7 +246,6 @@ class _Standing:
         self._hidden = np.concatenate([hidden[one], suffered[one]])
         self._seen = np.concatenate([self._seen, areas[one] * stack.filled])
         return float(where[one, 0]), float(where[one, 2])
-
 
     def _projected(self, boxes: Float[np.ndarray, "m 2 3"], where: Float[np.ndarray, "k 3"]) -> np.ndarray:
         """[k, m, 4]: `projected_boxes` of boxes moved to each of these places, with less work."""

@@ -116,6 +116,11 @@ def foot_of(subject: Subject) -> Float[np.ndarray, "3"]:
     return np.array([subject.position[0], subject.height, subject.position[1]])
 
 
+def hull_of(subject: Subject) -> Float[np.ndarray, "d"]:
+    """The support function of a subject where it stands, in `DIRECTIONS`, metres."""
+    return subject.scale * extents_of(subject).hull + DIRECTIONS @ foot_of(subject)
+
+
 def gaps(one: Float[np.ndarray, "... d"], other: Float[np.ndarray, "... d"]) -> np.ndarray | np.floating:
     """Distance along the direction that separates two supports most; negative if none does. Leading axes broadcast."""
     return -(one + np.roll(other, _HALVES, axis=-1)).min(-1)
